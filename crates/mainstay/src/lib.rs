@@ -1,0 +1,1 @@
+//! The facade: build a node out of services, configure it, run it.

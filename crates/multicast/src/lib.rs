@@ -1,0 +1,1 @@
+//! Ordered multicast in virtually synchronous groups: FIFO and total order, levels of delivery, flush.

@@ -1,0 +1,1 @@
+//! Programming paradigms: the replicated state machine.

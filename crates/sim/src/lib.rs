@@ -1,0 +1,1 @@
+//! The deterministic world: network, disks, processes and faults under one seed.

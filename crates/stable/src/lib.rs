@@ -1,0 +1,1 @@
+//! Stable storage: an append log with group commit, checkpoint files and atomic cells.

@@ -1,0 +1,1 @@
+//! A replicated directory that speaks the Redis protocol.

@@ -1,0 +1,1 @@
+//! Cross-service scenarios, the swarm and the exhaustive explorer.
