@@ -1,1 +1,48 @@
-fn main() {}
+//! The gate of the workspace: `cargo xtask verify`, `cargo xtask fix`, `cargo xtask system`.
+//!
+//! It needs nothing but cargo, and it has no dependency: what judges the workspace must build when little else does.
+
+mod cargo;
+mod code;
+mod fix;
+mod floors;
+mod house;
+mod purity;
+mod steps;
+mod system;
+mod verify;
+mod words;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask <command>
+
+  verify   the gate; reads only, stops at the first step that fails
+  fix      formats, and applies what clippy can mend by itself; writes
+  system   what needs root or Debian packages";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let outcome = match words.as_slice() {
+        ["verify"] => verify::run(),
+        ["fix"] => fix::run(),
+        ["system"] => system::run(),
+        ["help" | "-h" | "--help"] => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! MC-3 and MC-6: all or none, and all if the sender lives. Both are judged at the end of a quiescent trace.
+
+use std::collections::BTreeMap;
+
+use mainstay_base::trace::{Event, What};
+use mainstay_base::{BootId, GroupId, Position, SiteId, ViewId};
+
+use crate::context::{EventRef, Key, Sites, name, show, violation};
+use crate::property::{Property, Violation};
+
+/// Who has what; the common part of the two checkers.
+#[derive(Default)]
+struct Ledger {
+    sites: Sites,
+    casts: BTreeMap<Key, EventRef>,
+    deliveries: BTreeMap<Key, BTreeMap<BootId, Delivery>>,
+    restored: BTreeMap<(BootId, GroupId), (Position, u64)>,
+    views: BTreeMap<(GroupId, ViewId), (Vec<SiteId>, EventRef)>,
+}
+
+#[derive(Clone, Copy)]
+struct Delivery {
+    view: ViewId,
+    position: Option<Position>,
+    event: EventRef,
+}
+
+impl Ledger {
+    fn observe(&mut self, event: &Event) {
+        self.sites.observe(event);
+        match &event.what {
+            What::Cast { group, message, .. } => {
+                self.casts.entry((*group, *message)).or_insert_with(|| name(event));
+            }
+            What::Delivered { group, message, view, position, .. } => {
+                let delivery = Delivery { view: *view, position: *position, event: name(event) };
+                let all = self.deliveries.entry((*group, *message)).or_default();
+                all.entry(event.boot).or_insert(delivery);
+            }
+            What::InstalledGroup { group, view, members, .. } => {
+                let known = || (members.clone(), name(event));
+                self.views.entry((*group, *view)).or_insert_with(known);
+            }
+            What::Restored { group, position } => {
+                let view = self.sites.group_view(event.boot, *group);
+                let number = view.map_or(0, |now| now.view.number);
+                let best = self.restored.entry((event.boot, *group)).or_default();
+                *best = ((best.0).max(*position), best.1.max(number));
+            }
+            _ => {}
+        }
+    }
+
+    /// A correct member of the view of `delivery` that neither delivered the message nor took over state with it.
+    fn missing(&self, key: &Key, delivery: Delivery) -> Option<(SiteId, EventRef)> {
+        let (members, installed) = self.views.get(&(key.0, delivery.view))?;
+        let have = self.deliveries.get(key);
+        let lacks = |boot: BootId| have.is_none_or(|have| !have.contains_key(&boot));
+        let covered = |boot: BootId| match (self.restored.get(&(boot, key.0)), delivery.position) {
+            (None, _) => false,
+            (Some((restored, _)), Some(position)) => position <= *restored,
+            (Some((_, view)), None) => delivery.view.number <= *view,
+        };
+        let correct = self.sites.correct().into_iter();
+        correct.filter(|(_, site)| members.contains(site)).find_map(|(boot, site)| {
+            let seen = self.sites.group_view(boot, key.0).map_or(*installed, |now| now.event);
+            (lacks(boot) && !covered(boot)).then_some((site, seen))
+        })
+    }
+}
+
+/// MC-3: a message that one correct member delivered is delivered by all correct members of that view of the group, or
+/// is part of the state they took over. *Correct* is who neither crashed nor was killed by the end of the trace.
+#[derive(Default)]
+pub struct Atomicity {
+    ledger: Ledger,
+}
+
+impl Property for Atomicity {
+    const ID: &'static str = "MC-3";
+    const SAYS: &'static str = "what one correct member delivers all correct members of the view deliver or have in their state";
+
+    fn observe(&mut self, event: &Event) -> Result<(), Violation> {
+        self.ledger.observe(event);
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), Violation> {
+        for (key, deliveries) in &self.ledger.deliveries {
+            for (boot, delivery) in deliveries {
+                if !self.ledger.sites.is_correct(*boot) {
+                    continue;
+                }
+                if let Some((site, seen)) = self.ledger.missing(key, *delivery) {
+                    let text = format!(
+                        "{} delivered here but not by {site:?}, a correct member of {:?}",
+                        show(key.1),
+                        delivery.view
+                    );
+                    return Err(violation(Self::ID, text, [delivery.event, seen]));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// MC-6: what a correct member casts, all correct members of the view in which it is delivered deliver.
+#[derive(Default)]
+pub struct Validity {
+    ledger: Ledger,
+}
+
+impl Property for Validity {
+    const ID: &'static str = "MC-6";
+    const SAYS: &'static str = "what a correct member casts is delivered by all correct members";
+
+    fn observe(&mut self, event: &Event) -> Result<(), Violation> {
+        self.ledger.observe(event);
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), Violation> {
+        let ledger = &self.ledger;
+        for (key, cast) in &ledger.casts {
+            if !ledger.sites.is_correct(cast.0) {
+                continue;
+            }
+            let deliveries = ledger.deliveries.get(key).into_iter().flat_map(BTreeMap::values);
+            let Some(latest) = deliveries.max_by_key(|delivery| delivery.view.number) else {
+                let correct = ledger.sites.correct();
+                let member = |(boot, _): &(BootId, SiteId)| {
+                    ledger.sites.group_view(*boot, key.0).map(|now| now.event)
+                };
+                if let Some(seen) = correct.iter().find_map(member) {
+                    let text = format!("{} cast by a correct site, never delivered", show(key.1));
+                    return Err(violation(Self::ID, text, [*cast, seen]));
+                }
+                continue;
+            };
+            if let Some((site, _)) = ledger.missing(key, *latest) {
+                let text = format!(
+                    "{} cast by a correct site but not delivered by {site:?}, a correct member of {:?}",
+                    show(key.1),
+                    latest.view
+                );
+                return Err(violation(Self::ID, text, [*cast, latest.event]));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,18 @@
+//! Ways to break a link on purpose, so that tests can show that their checks notice.
+
+/// One deliberate defect.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// Delivers what comes, in whatever order and how often it comes.
+    NoDuplicateSuppression,
+    /// Never sends again on the same connection.
+    NoResend,
+    /// After a reconnect takes all it ever sent for received, whatever the hello says.
+    IgnoresExpectation,
+    /// Takes frames of any session.
+    AcceptsOtherSessions,
+    /// When a peer comes back with another nonce, sends it what was meant for its former boot.
+    KeepsWindowOfReplaced,
+    /// Goes on talking with an isolated boot.
+    IgnoresIsolation,
+}

@@ -1,0 +1,229 @@
+//! Frames of a session: sending, receiving, acknowledging.
+
+use bytes::Bytes;
+use mainstay_base::{BootId, BootNonce, ConnId, Frame, NodeId, codec, frame};
+
+use super::conn::Stage;
+use super::timers::Timer;
+use super::window::{Acked, Arrival};
+use super::{Event, Link, NotSent, Output};
+use crate::config::faulty;
+use crate::message::{CHANNEL, Message};
+
+impl Link {
+    pub(super) fn transmit(&mut self, conn: ConnId, frame: Frame) {
+        self.stats.frames_sent += 1;
+        self.out.push_back(Output::Transmit { conn, frame });
+    }
+
+    pub(super) fn on_send(
+        &mut self,
+        to: NodeId,
+        boot: Option<BootNonce>,
+        channel: u16,
+        meta: Bytes,
+        payload: Bytes,
+    ) {
+        if let Err(why) = self.check_send(to, boot, channel, meta.len() + payload.len()) {
+            self.stats.not_sent += 1;
+            self.event(Event::NotSent { why, to, channel, meta, payload });
+            return;
+        }
+        if let Some(session) = self.peers.get_mut(&to).and_then(|peer| peer.session.as_mut()) {
+            let session_id = session.id;
+            session.outgoing.admit(Frame { channel, session: session_id, seq: 0, meta, payload });
+            self.pump(to);
+        }
+    }
+
+    fn check_send(
+        &mut self,
+        to: NodeId,
+        boot: Option<BootNonce>,
+        channel: u16,
+        body: usize,
+    ) -> Result<(), NotSent> {
+        if channel == CHANNEL {
+            return Err(NotSent::Reserved);
+        }
+        if body > frame::BODY_SIZE_MAX {
+            return Err(NotSent::TooLarge);
+        }
+        let peer = self.peers.get_mut(&to).ok_or(NotSent::UnknownNode)?;
+        let known = peer.known.ok_or(NotSent::NoSession)?;
+        if boot.is_some_and(|nonce| nonce != known.nonce) {
+            return Err(NotSent::OtherBoot);
+        }
+        let session = peer.session.as_mut().ok_or(NotSent::Isolated)?;
+        if !session.outgoing.fits(body, self.config.window_bytes, self.config.window_frames) {
+            session.blocked = true;
+            return Err(NotSent::Full);
+        }
+        Ok(())
+    }
+
+    /// Hands to the transport what may be on its way now.
+    pub(super) fn pump(&mut self, node: NodeId) {
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        let Some(session) = &mut peer.session else { return };
+        let Some(conn) = session.conn else { return };
+        let mut any = false;
+        while let Some((frame, fresh)) = session.outgoing.transmit(self.config.ack_bytes) {
+            any = true;
+            self.stats.frames_sent += 1;
+            self.stats.user_sent += u64::from(fresh);
+            self.stats.user_resent += u64::from(!fresh);
+            self.out.push_back(Output::Transmit { conn, frame });
+        }
+        if any {
+            peer.timers.set(Timer::Heartbeat, self.now + self.config.heartbeat);
+            if peer.timers.at(Timer::Resend).is_none() {
+                peer.timers.set(Timer::Resend, self.now + session.resend_wait);
+            }
+        }
+    }
+
+    /// Goes on over a new connection, from what the peer says it has.
+    pub(super) fn resume(&mut self, node: NodeId, received: u64) {
+        let believed = faulty!(self.config, IgnoresExpectation);
+        let wait = self.config.resend_after;
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        let Some(session) = &mut peer.session else { return };
+        let received = if believed { session.outgoing.reached() } else { received };
+        session.resend_wait = wait;
+        session.outgoing.rewind();
+        if session.outgoing.ack(received) == Acked::Progress {
+            session.sent_moved = true;
+        }
+        peer.timers.stop(Timer::Resend);
+        self.pump(node);
+    }
+
+    pub(super) fn on_received(&mut self, conn: ConnId, frame: Frame) {
+        self.stats.frames_received += 1;
+        let Some(state) = self.conns.get(&conn) else {
+            self.stats.dropped_stray += 1;
+            return;
+        };
+        let stage = state.stage;
+        if let Stage::Condemned { .. } = stage {
+            self.on_dead_speaks(conn);
+        } else if frame.channel == CHANNEL {
+            self.on_control(conn, stage, &frame);
+        } else if let Stage::Bound(boot) = stage {
+            self.on_user_frame(boot, frame);
+        } else {
+            self.stats.dropped_early += 1;
+        }
+    }
+
+    fn on_control(&mut self, conn: ConnId, stage: Stage, frame: &Frame) {
+        let message = codec::decode::<Message>(&frame.meta);
+        let (Ok(message), true) = (message, frame.payload.is_empty()) else {
+            self.stats.dropped_garbage += 1;
+            return;
+        };
+        match (message, stage) {
+            (Message::Hello(hello), _) => self.on_hello(conn, &hello),
+            (Message::Dead { you, by }, _) => self.on_told_dead(conn, stage, you, by),
+            (Message::Ack { received }, Stage::Bound(boot)) => {
+                self.on_ack(boot, frame.session, received);
+            }
+            (Message::Ack { .. }, _) => self.stats.dropped_early += 1,
+        }
+    }
+
+    fn on_told_dead(&mut self, conn: ConnId, stage: Stage, you: BootNonce, by: BootId) {
+        let dialled = self.conns.get(&conn).and_then(|state| state.dialled);
+        let is_its_own = match stage {
+            Stage::Bound(boot) => boot == by,
+            _ => dialled == Some(by.node),
+        };
+        if you != self.config.me.nonce || !is_its_own {
+            self.stats.dropped_garbage += 1;
+            return;
+        }
+        self.stats.dead_received += 1;
+        self.event(Event::Dead { by });
+        self.close(conn);
+    }
+
+    /// A frame of the session came from this node.
+    pub(super) fn on_heard(&mut self, node: NodeId) {
+        let silence = self.now + self.config.silence;
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        peer.timers.set(Timer::Silence, silence);
+        if let Some(session) = &mut peer.session {
+            session.heard = true;
+        }
+    }
+
+    /// Whether a frame belongs to the session that its connection is bound to.
+    fn is_of_session(&mut self, boot: BootId, id: u64) -> bool {
+        let session = self.peers.get(&boot.node).and_then(|peer| peer.session.as_ref());
+        let belongs = session.is_some_and(|session| session.id == id)
+            || faulty!(self.config, AcceptsOtherSessions);
+        self.stats.dropped_session += u64::from(!belongs);
+        belongs
+    }
+
+    fn on_ack(&mut self, boot: BootId, id: u64, received: u64) {
+        if !self.is_of_session(boot, id) {
+            return;
+        }
+        let node = boot.node;
+        let wait = self.config.resend_after;
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        let Some(session) = &mut peer.session else { return };
+        match session.outgoing.ack(received) {
+            Acked::Beyond => {
+                self.stats.dropped_garbage += 1;
+                return;
+            }
+            Acked::Stale => {}
+            Acked::Progress => {
+                session.sent_moved = true;
+                session.resend_wait = wait;
+                peer.timers.stop(Timer::Resend);
+                if !session.outgoing.is_empty() {
+                    peer.timers.set(Timer::Resend, self.now + wait);
+                }
+                self.pump(node);
+            }
+        }
+        self.on_heard(node);
+    }
+
+    fn on_user_frame(&mut self, boot: BootId, frame: Frame) {
+        if !self.is_of_session(boot, frame.session) {
+            return;
+        }
+        self.on_heard(boot.node);
+        let ack_at = self.now + self.config.ack_delay;
+        let Some(peer) = self.peers.get_mut(&boot.node) else { return };
+        let Some(session) = &mut peer.session else { return };
+        let repeats = faulty!(self.config, NoDuplicateSuppression);
+        let mixes = faulty!(self.config, AcceptsOtherSessions);
+        let any_order = repeats || (mixes && frame.session != session.id);
+        if peer.timers.at(Timer::Ack).is_none() {
+            peer.timers.set(Timer::Ack, ack_at);
+        }
+        match session.incoming.classify(frame.seq) {
+            Arrival::Duplicate if !any_order => {
+                self.stats.dropped_duplicate += 1;
+                return;
+            }
+            Arrival::Gap if !any_order => {
+                self.stats.dropped_gap += 1;
+                return;
+            }
+            Arrival::Next => session.incoming.accept(frame.body_len()),
+            Arrival::Duplicate | Arrival::Gap => {}
+        }
+        let frames = (self.config.window_frames / 4).max(1);
+        session.ack_now |= session.incoming.owes_ack(self.config.ack_bytes, frames);
+        self.stats.delivered += 1;
+        let Frame { channel, meta, payload, .. } = frame;
+        self.event(Event::Deliver { from: boot, channel, meta, payload });
+    }
+}

@@ -1,0 +1,54 @@
+//! Test power: links broken on purpose, each of which the swarm's checks must notice.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+
+mod support;
+
+use mainstay_link::fault::Fault;
+use support::{Configure, swarm};
+
+/// The first violation that the swarm finds.
+fn caught(configure: Configure) -> String {
+    (0..500).find_map(|seed| swarm(seed, configure).err()).unwrap_or_default()
+}
+
+/// Checks that the check of MB-27 has teeth.
+#[test]
+fn delivering_duplicates_is_noticed() {
+    let violation = caught(|it| it.fault(Fault::NoDuplicateSuppression).build().unwrap());
+    assert!(violation.contains("MB-27"), "{violation}");
+}
+
+/// Checks that the check of MB-27 has teeth.
+#[test]
+fn forgetting_to_send_again_is_noticed() {
+    let violation = caught(|it| it.fault(Fault::NoResend).build().unwrap());
+    assert!(violation.contains("MB-27"), "{violation}");
+}
+
+/// Checks that the checks of MB-27 and MB-26 have teeth: the frame is lost, or said to be sent.
+#[test]
+fn ignoring_what_the_peer_expects_is_noticed() {
+    let violation = caught(|it| it.fault(Fault::IgnoresExpectation).build().unwrap());
+    assert!(violation.contains("MB-26") || violation.contains("MB-27"), "{violation}");
+}
+
+/// Checks that the check of MB-25 has teeth.
+#[test]
+fn taking_frames_of_other_sessions_is_noticed() {
+    let violation = caught(|it| it.fault(Fault::AcceptsOtherSessions).build().unwrap());
+    assert!(violation.contains("MB-25"), "{violation}");
+}
+
+/// Checks that the check of MB-25 has teeth.
+#[test]
+fn sending_the_new_boot_what_was_for_the_old_is_noticed() {
+    let violation = caught(|it| it.fault(Fault::KeepsWindowOfReplaced).build().unwrap());
+    assert!(violation.contains("MB-25"), "{violation}");
+}
+
+/// Checks that the checks of MB-8 and MB-7 have teeth.
+#[test]
+fn talking_with_the_isolated_is_noticed() {
+    let violation = caught(|it| it.fault(Fault::IgnoresIsolation).build().unwrap());
+    assert!(violation.contains("MB-8") || violation.contains("MB-7"), "{violation}");
+}

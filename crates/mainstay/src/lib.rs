@@ -1,1 +1,0 @@
-//! The facade: build a node out of services, configure it, run it.

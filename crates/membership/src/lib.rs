@@ -1,1 +1,0 @@
-//! Agreed views of the working sites: failure detector and view manager after Birman and Joseph.

@@ -1,1 +1,0 @@
-//! Ordered multicast in virtually synchronous groups: FIFO and total order, levels of delivery, flush.

@@ -1,1 +1,0 @@
-//! Programming paradigms: the replicated state machine.

@@ -1,0 +1,298 @@
+//! Everything outside a node, as small traits: the simulator implements each, and so does production.
+//!
+//! All of it lives on the node's thread; nothing here needs to be `Send` but what crosses to the log-writer thread.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use mainstay_base::frame::FrameError;
+use mainstay_base::{ConnId, Frame, Instant, NodeId};
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+/// A future of the node's thread.
+pub type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
+
+/// What a node is started with: all that it does outside goes through here.
+pub struct Ports {
+    /// Frames to and from other nodes.
+    pub transport: Box<dyn Transport>,
+    /// The log on stable storage; `None`: a node that keeps everything in memory.
+    pub store: Option<Box<dyn Store>>,
+    /// The clock of the node and all its timers.
+    pub time: Rc<dyn TimeSource>,
+    /// Boot nonces and seeds.
+    pub entropy: Box<dyn Entropy>,
+    /// Where clients connect; `None`: nowhere.
+    pub client_listener: Option<Box<dyn ClientListener>>,
+}
+
+impl fmt::Debug for Ports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ports")
+            .field("store", &self.store.is_some())
+            .field("client_listener", &self.client_listener.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The clock of a node. All node timers go through it, so that a simulation can let it drift.
+pub trait TimeSource {
+    /// The present moment; never goes back.
+    fn now(&self) -> Instant;
+
+    /// Completes when [`now`](Self::now) has reached `deadline`.
+    fn sleep_until(&self, deadline: Instant) -> LocalFuture<()>;
+}
+
+/// Where boot nonces and seeds come from. Drawn rarely; machines get a seed, not this.
+pub trait Entropy {
+    /// 128 bits that nobody can guess (a simulation's can be repeated).
+    ///
+    /// # Errors
+    /// [`EntropyError`]: nothing was drawn; a node that cannot draw must not start.
+    fn draw(&mut self) -> Result<u128, EntropyError>;
+}
+
+/// The operating system yields no entropy. Retry is safe and may help.
+#[derive(Error, Debug, Clone, PartialEq, Eq)]
+#[error("no entropy: {0}")]
+pub struct EntropyError(pub String);
+
+/// Frames to and from other nodes, over connections that keep their order until they break.
+///
+/// Commands never wait. A command for a connection that is gone does nothing: its `Closed` is on its way.
+pub trait Transport {
+    /// Begins to listen, and sends all events to `events` from here on. Called once, before any other command.
+    fn start(&mut self, events: Rc<dyn EventSink>);
+
+    /// Connects to `node` at `addr`; the outcome is an event: `Opened`, `Refused` or `Unreachable`.
+    ///
+    /// # Errors
+    /// [`DialError`]: nothing was begun and no event will come.
+    fn dial(&mut self, node: NodeId, addr: SocketAddr) -> Result<(), DialError>;
+
+    /// Queues a frame. It leaves at the next [`flush`](Self::flush), or earlier. A peer that reads too slowly for the
+    /// queue's bound loses the connection.
+    ///
+    /// # Panics
+    /// If the body is larger than [`BODY_SIZE_MAX`](mainstay_base::frame::BODY_SIZE_MAX): senders split.
+    fn send(&mut self, conn: ConnId, frame: Frame);
+
+    /// Lets go all that is queued; the host calls it at the end of each turn.
+    fn flush(&mut self);
+
+    /// Closes a connection after what is queued on it has been written or a short limit has passed.
+    fn close(&mut self, conn: ConnId);
+
+    /// Stops accepting and dialling, flushes, and completes when nothing is queued any more: `true`, or at
+    /// `deadline`: `false`.
+    fn drain(&mut self, deadline: Instant) -> LocalFuture<bool>;
+}
+
+/// Why a dial was not even tried.
+#[derive(Error, Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DialError {
+    /// Frames in the clear do not leave this machine.
+    #[error("{0} is not loopback: plain TCP goes no further until there is TLS")]
+    TlsRequired(SocketAddr),
+    /// The transport has not started, or is draining.
+    #[error("the transport is not running")]
+    NotRunning,
+}
+
+/// What happened on the transport.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum TransportEvent {
+    /// A connection stands; it precedes all else of that connection.
+    Opened {
+        /// The connection.
+        conn: ConnId,
+        /// Whom we dialled; `None`: somebody dialled us, and who it is the hello must tell.
+        dialled: Option<NodeId>,
+    },
+    /// All frames of one read, in the sender's order; never empty.
+    Received {
+        /// The connection.
+        conn: ConnId,
+        /// The frames; their bytes share the read's buffer.
+        frames: Vec<Frame>,
+    },
+    /// The connection is gone; nothing else of it follows.
+    Closed {
+        /// The connection.
+        conn: ConnId,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// Nobody listens at the dialled address: the process is not there.
+    Refused {
+        /// Whom we dialled.
+        node: NodeId,
+    },
+    /// The dialled address did not answer: the process may be there or not.
+    Unreachable {
+        /// Whom we dialled.
+        node: NodeId,
+    },
+}
+
+impl TransportEvent {
+    /// Bytes of the frames that the event holds, for admission.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        match self {
+            Self::Received { frames, .. } => frames.iter().map(Frame::wire_len).sum(),
+            _ => size_of::<Self>(),
+        }
+    }
+}
+
+/// Why a connection closed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// We closed it.
+    Local,
+    /// The peer closed it, between two frames.
+    Ended,
+    /// The bytes ended inside a frame.
+    Truncated,
+    /// The bytes are not frames.
+    Garbage(FrameError),
+    /// The peer did not read fast enough: the queue reached its bound.
+    SlowPeer,
+    /// No frame came in time after the connection was opened.
+    Silent,
+    /// The operating system says so.
+    Io(io::ErrorKind),
+}
+
+impl CloseReason {
+    /// The name under which it is counted.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Ended => "ended",
+            Self::Truncated => "truncated",
+            Self::Garbage(FrameError::Magic) => "garbage-magic",
+            Self::Garbage(FrameError::Version(_)) => "garbage-version",
+            Self::Garbage(FrameError::Flags(_)) => "garbage-flags",
+            Self::Garbage(FrameError::TooLarge { .. }) => "garbage-too-large",
+            Self::Garbage(FrameError::Checksum) => "garbage-checksum",
+            Self::Garbage(_) => "garbage",
+            Self::SlowPeer => "slow-peer",
+            Self::Silent => "silent",
+            Self::Io(_) => "io",
+        }
+    }
+}
+
+/// Where the events of a transport go; a [`HostSink`](crate::HostSink) or a bounded channel.
+pub trait EventSink {
+    /// Completes when the event has been admitted. The reader of a connection reads no more until then: that is how
+    /// back-pressure reaches the peer.
+    fn deliver(&self, event: TransportEvent) -> LocalFuture<Result<(), SinkClosed>>;
+}
+
+/// Nobody takes events any more. The connection that had one closes.
+#[derive(Error, Debug, Clone, Copy, PartialEq, Eq)]
+#[error("nobody takes events any more")]
+pub struct SinkClosed;
+
+impl EventSink for mpsc::Sender<TransportEvent> {
+    fn deliver(&self, event: TransportEvent) -> LocalFuture<Result<(), SinkClosed>> {
+        let sender = self.clone();
+        Box::pin(async move { sender.send(event).await.map_err(|_| SinkClosed) })
+    }
+}
+
+/// One record of the log, as bytes; what they mean is the owner's business.
+pub type Record = Bytes;
+
+/// The caller's number of a [`Store::persist`]; it comes back in [`Completed`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct IoId(pub u64);
+
+/// The log on stable storage. Requests complete in the order in which they were made.
+pub trait Store {
+    /// Where completions go from here on. Called once, before any request. The closure runs on the store's thread and
+    /// must not wait.
+    fn start(&mut self, completed: Box<dyn FnMut(Completed) + Send>);
+
+    /// Appends `records` in order and forces them; the outcome comes as [`Completed`] with the same `io`.
+    ///
+    /// # Errors
+    /// [`StoreError`]: nothing was begun and no completion will come.
+    fn persist(&mut self, io: IoId, records: Vec<Record>) -> Result<(), StoreError>;
+}
+
+/// Why a request was not taken.
+#[derive(Error, Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// As many requests as allowed are outstanding. The records come back; try again after a completion.
+    #[error("too many requests are outstanding")]
+    Full(Vec<Record>),
+    /// An earlier request failed: what is on the medium is uncertain, and only recovery may look. No retry.
+    #[error(transparent)]
+    Poisoned(LogError),
+    /// The store has not started, or has been closed.
+    #[error("the store is not running")]
+    NotRunning,
+}
+
+/// A request of the store is done. It occupies its place among the outstanding ones until it is dropped.
+#[derive(Debug)]
+pub struct Completed {
+    /// Which.
+    pub io: IoId,
+    /// `Ok`: the records are on stable storage. `Err`: they may or may not be.
+    pub result: Result<(), LogError>,
+    pub(crate) place: Option<OwnedSemaphorePermit>,
+}
+
+impl Completed {
+    /// A completion made by a store without a bound on outstanding requests (a simulated one).
+    #[must_use]
+    pub fn new(io: IoId, result: Result<(), LogError>) -> Self {
+        Self { io, result, place: None }
+    }
+
+    /// Whether it still occupies a place among the outstanding requests.
+    #[must_use]
+    pub fn holds_a_place(&self) -> bool {
+        self.place.is_some()
+    }
+}
+
+/// The log device failed, now or earlier. The log is poisoned until it is recovered by a new start.
+#[derive(Error, Debug, Clone, PartialEq, Eq)]
+#[error("the log failed: {reason}")]
+pub struct LogError {
+    /// What the device said.
+    pub reason: Arc<str>,
+}
+
+/// A byte stream to a client.
+pub trait ClientStream: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> ClientStream for T {}
+
+/// Where clients connect.
+pub trait ClientListener {
+    /// The next client. The future borrows nothing; it is dropped to give up.
+    ///
+    /// # Errors
+    /// What the operating system says; the listener itself lives on.
+    fn accept(&mut self) -> LocalFuture<io::Result<Box<dyn ClientStream>>>;
+}

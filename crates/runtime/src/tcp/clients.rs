@@ -1,0 +1,48 @@
+//! Where clients connect, on loopback only.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use tokio::net::TcpListener;
+
+use super::{TcpError, listen};
+use crate::ports::{ClientListener, ClientStream, LocalFuture};
+
+/// A TCP listener for clients.
+#[derive(Clone, Debug)]
+pub struct TcpClients {
+    listener: Rc<TcpListener>,
+}
+
+impl TcpClients {
+    /// Listens at `address`.
+    ///
+    /// # Errors
+    /// [`TcpError`]: only loopback is allowed until there is TLS.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn new(address: SocketAddr) -> Result<Self, TcpError> {
+        Ok(Self { listener: Rc::new(listen(address)?) })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+impl ClientListener for TcpClients {
+    fn accept(&mut self) -> LocalFuture<io::Result<Box<dyn ClientStream>>> {
+        let listener = Rc::clone(&self.listener);
+        Box::pin(async move {
+            let (stream, _) = listener.accept().await?;
+            stream.set_nodelay(true)?;
+            Ok(Box::new(stream) as Box<dyn ClientStream>)
+        })
+    }
+}

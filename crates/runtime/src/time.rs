@@ -1,0 +1,35 @@
+//! Time from tokio.
+
+use mainstay_base::Instant;
+
+use crate::ports::{LocalFuture, TimeSource};
+
+/// tokio's clock: real time in production, virtual time where tokio's is paused. Its origin is its construction.
+#[derive(Clone, Copy, Debug)]
+pub struct TokioTime {
+    origin: tokio::time::Instant,
+}
+
+impl TokioTime {
+    /// A time source whose origin is now.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { origin: tokio::time::Instant::now() }
+    }
+}
+
+impl Default for TokioTime {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl TimeSource for TokioTime {
+    fn now(&self) -> Instant {
+        Instant::ZERO + self.origin.elapsed()
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> LocalFuture<()> {
+        Box::pin(tokio::time::sleep_until(self.origin + (deadline - Instant::ZERO)))
+    }
+}

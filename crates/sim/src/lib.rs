@@ -1,1 +1,0 @@
-//! The deterministic world: network, disks, processes and faults under one seed.

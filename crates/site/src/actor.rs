@@ -1,0 +1,108 @@
+//! The link's machine in its host, with a transport beneath it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use mainstay_base::{Instant, NodeId};
+use mainstay_link::{Config, Event, Input, Link, Output};
+use mainstay_runtime::{
+    HostHandle, HostOptions, HostSink, LocalFuture, Perform, Port, TimeSource, Transport,
+    TransportEvent, host,
+};
+
+/// Hosts a link over `transport`, on the caller's `LocalSet`.
+///
+/// `addresses` says where each peer listens; a peer without one is reported unreachable. `on_event` sees every event of
+/// the link in order and answers the inputs that follow from it; they are handled in a later turn. It must not block.
+/// `seed` fixes the link's jitter.
+///
+/// The host stops when the last handle is dropped; its connections are then closed after what is queued was written.
+///
+/// # Panics
+/// Outside a `LocalSet`.
+pub fn start_link(
+    config: Config,
+    seed: u64,
+    transport: Box<dyn Transport>,
+    addresses: BTreeMap<NodeId, SocketAddr>,
+    time: Rc<dyn TimeSource>,
+    options: HostOptions,
+    on_event: impl FnMut(Event) -> Vec<Input> + 'static,
+) -> HostHandle<Link> {
+    let link = Link::new(config, seed, time.now());
+    let wiring = Wiring { transport, addresses, on_event };
+    host::start(link, wiring, time, options)
+}
+
+/// What the link's outputs become, and what its inputs come from.
+struct Wiring<F> {
+    transport: Box<dyn Transport>,
+    addresses: BTreeMap<NodeId, SocketAddr>,
+    on_event: F,
+}
+
+impl<F: FnMut(Event) -> Vec<Input> + 'static> Wiring<F> {
+    /// The link counts on one answer to each dial; one that cannot be begun is answered here.
+    fn dial(&mut self, node: NodeId, port: &mut Port<'_, Link>) {
+        let begun = match self.addresses.get(&node) {
+            Some(address) => self.transport.dial(node, *address).map_err(|error| error.to_string()),
+            None => Err("no address is configured".to_owned()),
+        };
+        if let Err(reason) = begun {
+            tracing::warn!(%node, reason, "cannot dial");
+            port.feed(Input::Unreachable { node });
+        }
+    }
+}
+
+impl<F: FnMut(Event) -> Vec<Input> + 'static> Perform<Link> for Wiring<F> {
+    fn started(&mut self, port: &mut Port<'_, Link>) {
+        self.transport.start(Rc::new(HostSink::new(port.handle(), inputs)));
+    }
+
+    fn perform(&mut self, output: Output, port: &mut Port<'_, Link>) {
+        match output {
+            Output::Dial { node } => self.dial(node, port),
+            Output::Transmit { conn, frame } => self.transport.send(conn, frame),
+            Output::Close { conn } => self.transport.close(conn),
+            Output::Event(event) => {
+                (self.on_event)(event).into_iter().for_each(|input| port.feed(input));
+            }
+        }
+    }
+
+    fn turn_ended(&mut self, _port: &mut Port<'_, Link>) {
+        self.transport.flush();
+    }
+
+    fn closing(&mut self, deadline: Instant) -> LocalFuture<()> {
+        let drained = self.transport.drain(deadline);
+        Box::pin(async move {
+            if !drained.await {
+                tracing::warn!("stopped with frames unwritten");
+            }
+        })
+    }
+
+    fn weigh(input: &Input) -> usize {
+        size_of::<Input>()
+            + match input {
+                Input::Received { frame, .. } => frame.wire_len(),
+                Input::Send { meta, payload, .. } => meta.len() + payload.len(),
+                _ => 0,
+            }
+    }
+}
+
+fn inputs(event: TransportEvent) -> Vec<Input> {
+    match event {
+        TransportEvent::Opened { conn, dialled } => vec![Input::Opened { conn, dialled }],
+        TransportEvent::Received { conn, frames } => {
+            frames.into_iter().map(|frame| Input::Received { conn, frame }).collect()
+        }
+        TransportEvent::Closed { conn, .. } => vec![Input::Closed { conn }],
+        TransportEvent::Refused { node } => vec![Input::Refused { node }],
+        TransportEvent::Unreachable { node } => vec![Input::Unreachable { node }],
+    }
+}

@@ -1,1 +1,0 @@
-//! A replicated directory that speaks the Redis protocol.

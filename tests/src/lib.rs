@@ -1,1 +1,0 @@
-//! Cross-service scenarios, the swarm and the exhaustive explorer.

@@ -1,0 +1,119 @@
+//! A lower floor never imports a higher one.
+
+use std::collections::BTreeSet;
+
+use crate::{cargo, house};
+
+/// Arguments of the `cargo tree` whose lines [`offences`] reads: each member at depth 0, what it imports at depth 1.
+const TREE: &[&str] = &[
+    "tree",
+    "--workspace",
+    "--locked",
+    "--all-features",
+    "--edges=normal,build",
+    "--depth=1",
+    "--prefix=depth",
+    "--no-dedupe",
+    "--format= {p}",
+];
+
+/// Compares the dependencies between the workspace's packages with the table of floors.
+pub(crate) fn check() -> Result<(), String> {
+    let offences = offences(&cargo::output(TREE)?);
+    if offences.is_empty() { Ok(()) } else { Err(format!("\n  {}", offences.join("\n  "))) }
+}
+
+/// What is wrong with a tree of depth 1, one sentence each.
+fn offences(tree: &str) -> Vec<String> {
+    let edges: Vec<(u32, &str)> = tree.lines().filter_map(depth_and_name).collect();
+    let members: BTreeSet<&str> =
+        edges.iter().filter(|(depth, _)| *depth == 0).map(|(_, name)| *name).collect();
+    let mut offences = Vec::new();
+    let mut importer = "";
+    for (depth, name) in edges {
+        if depth == 0 {
+            importer = name;
+            if house::place(name).is_none() {
+                offences.push(format!("{name} has no place in xtask/src/house.rs"));
+            }
+        } else if members.contains(name) {
+            offences.extend(offence(importer, name));
+        }
+    }
+    offences
+}
+
+fn offence(importer: &str, imported: &str) -> Option<String> {
+    let (from, to) = (house::place(importer)?, house::place(imported)?);
+    if house::may_import(from, to) {
+        None
+    } else {
+        Some(format!("{importer} ({from:?}) may not import {imported} ({to:?})"))
+    }
+}
+
+/// `"1 serde v1.0.229"` is `(1, "serde")`.
+fn depth_and_name(line: &str) -> Option<(u32, &str)> {
+    let mut words = line.split_whitespace();
+    let depth = words.next()?.parse().ok()?;
+    Some((depth, words.next()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_house_in_order_passes() {
+        let tree = "\
+0 mainstay-base v0.1.0 (/house/crates/base)
+1 bytes v1.12.1
+1 serde v1.0.229
+
+0 mainstay-link v0.1.0 (/house/crates/link)
+1 mainstay-base v0.1.0 (/house/crates/base)
+
+0 mainstay-sim v0.1.0 (/house/crates/sim)
+1 mainstay-base v0.1.0 (/house/crates/base)
+";
+        assert_eq!(offences(tree), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_import_from_above_is_named() {
+        let tree = "\
+0 mainstay-link v0.1.0 (/house/crates/link)
+1 mainstay-membership v0.1.0 (/house/crates/membership)
+
+0 mainstay-membership v0.1.0 (/house/crates/membership)
+1 mainstay-sim v0.1.0 (/house/crates/sim)
+
+0 mainstay-sim v0.1.0 (/house/crates/sim)
+1 mainstay-link v0.1.0 (/house/crates/link)
+";
+        assert_eq!(
+            offences(tree),
+            [
+                "mainstay-link (Floor(2)) may not import mainstay-membership (Floor(3))",
+                "mainstay-membership (Floor(3)) may not import mainstay-sim (Beside)",
+                "mainstay-sim (Beside) may not import mainstay-link (Floor(2))",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_member_without_a_floor_is_named() {
+        assert_eq!(
+            offences("0 mainstay-attic v0.1.0 (/house/crates/attic)\n"),
+            ["mainstay-attic has no place in xtask/src/house.rs"]
+        );
+    }
+
+    #[test]
+    fn every_member_of_this_workspace_is_read() {
+        let tree = cargo::output(TREE).expect("cargo tree runs in this workspace");
+        let members: Vec<&str> =
+            tree.lines().filter_map(depth_and_name).filter(|e| e.0 == 0).map(|e| e.1).collect();
+        assert!(members.contains(&"mainstay-base") && members.contains(&"xtask"), "{members:?}");
+    }
+}
