@@ -73,7 +73,7 @@ mod tests {
 0 mainstay-link v0.1.0 (/house/crates/link)
 1 mainstay-base v0.1.0 (/house/crates/base)
 
-0 mainstay-sim v0.1.0 (/house/crates/sim)
+0 mainstay-check v0.1.0 (/house/crates/check)
 1 mainstay-base v0.1.0 (/house/crates/base)
 ";
         assert_eq!(offences(tree), Vec::<String>::new());
@@ -83,20 +83,20 @@ mod tests {
     fn an_import_from_above_is_named() {
         let tree = "\
 0 mainstay-link v0.1.0 (/house/crates/link)
-1 mainstay-membership v0.1.0 (/house/crates/membership)
+1 mainstay-site v0.1.0 (/house/crates/site)
 
-0 mainstay-membership v0.1.0 (/house/crates/membership)
-1 mainstay-sim v0.1.0 (/house/crates/sim)
+0 mainstay-site v0.1.0 (/house/crates/site)
+1 mainstay-check v0.1.0 (/house/crates/check)
 
-0 mainstay-sim v0.1.0 (/house/crates/sim)
+0 mainstay-check v0.1.0 (/house/crates/check)
 1 mainstay-link v0.1.0 (/house/crates/link)
 ";
         assert_eq!(
             offences(tree),
             [
-                "mainstay-link (Floor(2)) may not import mainstay-membership (Floor(3))",
-                "mainstay-membership (Floor(3)) may not import mainstay-sim (Beside)",
-                "mainstay-sim (Beside) may not import mainstay-link (Floor(2))",
+                "mainstay-link (Floor(2)) may not import mainstay-site (Floor(5))",
+                "mainstay-site (Floor(5)) may not import mainstay-check (Beside)",
+                "mainstay-check (Beside) may not import mainstay-link (Floor(2))",
             ]
         );
     }

@@ -52,6 +52,19 @@ pub(crate) fn run() -> Result<(), String> {
             "--locked",
         ]))
     })?;
+    step("link: its checks notice deliberately broken variants", || {
+        passed(cargo::run(&[
+            "test",
+            "--quiet",
+            "--package",
+            "mainstay-link",
+            "--features",
+            "test-util",
+            "--test",
+            "faults",
+            "--locked",
+        ]))
+    })?;
     step("licences, bans and sources", || {
         if !cargo::has("deny") {
             return Ok(Verdict::Skipped("cargo-deny is not installed"));

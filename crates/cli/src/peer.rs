@@ -51,12 +51,8 @@ impl Tally {
             Event::Up { boot, .. } if !self.sent.contains_key(&boot.nonce) => self.fill(boot, 0),
             Event::Sent { to, upto } => self.fill(to, upto),
             Event::Deliver { from, payload, .. } => {
-                let last = self.got.entry(from.nonce).or_default();
-                let number = payload.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
-                if number == Some(*last + 1) {
-                    *last += 1;
-                } else {
-                    println!("violation got {number:?} after {last} from {:?}", from.nonce);
+                if let Err(violation) = self.check(from.nonce, &payload) {
+                    println!("violation {violation}");
                 }
                 Vec::new()
             }
@@ -71,6 +67,17 @@ impl Tally {
             }
             _ => Vec::new(),
         }
+    }
+
+    /// What a boot sends is numbered from 1 without a gap: anything else was lost, doubled or out of order.
+    fn check(&mut self, from: BootNonce, payload: &[u8]) -> Result<(), String> {
+        let last = self.got.entry(from).or_default();
+        let number = payload.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
+        if number != Some(*last + 1) {
+            return Err(format!("got {number:?} after {last} from {from:?}"));
+        }
+        *last += 1;
+        Ok(())
     }
 
     /// The messages that may follow when `acked` have arrived.
@@ -174,4 +181,27 @@ fn commands() -> mpsc::Receiver<String> {
         }
     });
     commands
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The check behind the verdict must be able to fail.
+    #[test]
+    fn a_lost_doubled_or_overtaken_message_is_noticed() {
+        let from = BootNonce(1);
+        for (numbers, right) in [
+            (&[1, 2, 3][..], true),
+            (&[1, 3], false),
+            (&[1, 1], false),
+            (&[1, 3, 2], false),
+            (&[2], false),
+        ] {
+            let mut tally = Tally::default();
+            let mut check = |number: &u64| tally.check(from, &number.to_le_bytes()).is_ok();
+            assert_eq!(numbers.iter().all(&mut check), right, "{numbers:?}");
+        }
+        assert!(Tally::default().check(from, b"short").is_err());
+    }
 }

@@ -43,6 +43,7 @@ mod entropy;
 pub mod host;
 pub mod log_writer;
 pub mod ports;
+mod stable_log;
 pub mod tcp;
 mod time;
 
@@ -58,5 +59,6 @@ pub use ports::{
     EventSink, IoId, LocalFuture, LogError, Ports, Record, SinkClosed, Store, StoreError,
     TimeSource, Transport, TransportEvent,
 };
+pub use stable_log::StableLog;
 pub use tcp::{Tcp, TcpClients, TcpError, TcpOptions, TcpStats};
 pub use time::TokioTime;
