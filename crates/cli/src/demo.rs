@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitCode, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,8 @@ const NAMES: [&str; 2] = ["n1", "n2"];
 const VICTIM: usize = 1;
 /// How long one step may take before the demo fails.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Lines of the processes that wait to be read; a process that prints more waits.
+const LINES_MAX: usize = 1024;
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -82,7 +84,7 @@ struct Demo {
     cluster: ClusterId,
     rng: Rng,
     proxies: [Proxy; 2],
-    lines: (Sender<Said>, Receiver<Said>),
+    lines: (SyncSender<Said>, Receiver<Said>),
     generation: [u32; 2],
     peers: Vec<Peer>,
     cut: usize,
@@ -95,7 +97,7 @@ impl Demo {
             cluster: ClusterId::from_entropy(bits),
             rng: Rng::new(seed),
             proxies: [Proxy::start()?, Proxy::start()?],
-            lines: mpsc::channel(),
+            lines: mpsc::sync_channel(LINES_MAX),
             generation: [0; 2],
             peers: Vec::new(),
             cut: 0,
