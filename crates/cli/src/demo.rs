@@ -65,6 +65,8 @@ struct Peer {
     name: &'static str,
     child: Child,
     boot: String,
+    /// What it says it sent is final.
+    stopped: bool,
     sent: BTreeMap<String, u64>,
     got: BTreeMap<String, u64>,
 }
@@ -128,8 +130,8 @@ impl Demo {
             }
             let _ = said.send((index, generation, None));
         });
-        let (boot, sent, got) = Default::default();
-        Ok(Peer { name: NAMES[index], child, boot, sent, got })
+        let (boot, stopped, sent, got) = Default::default();
+        Ok(Peer { name: NAMES[index], child, boot, stopped, sent, got })
     }
 
     fn script(&mut self, cuts: u32) -> Result<(), Failure> {
@@ -188,9 +190,12 @@ impl Demo {
         self.peers[1 - index].sent.get(&self.peers[index].boot).copied().unwrap_or(0)
     }
 
+    /// Nothing more is sent, and all of it has arrived.
     fn settled(&self) -> bool {
-        (0..2)
-            .all(|index| self.addressed(index) > 0 && self.received(index) == self.addressed(index))
+        self.peers.iter().all(|peer| peer.stopped)
+            && (0..2).all(|index| {
+                self.addressed(index) > 0 && self.received(index) == self.addressed(index)
+            })
     }
 
     fn row(&self, index: usize, killed: bool) -> (String, u64, u64) {
@@ -254,6 +259,7 @@ impl Demo {
                     self.proxies[index].aim(address);
                 }
             }
+            ["stopped"] => peer.stopped = true,
             ["boot", nonce] => peer.boot = nonce.to_owned(),
             [word @ ("sent" | "got"), nonce, count] => {
                 let counts = if word == "sent" { &mut peer.sent } else { &mut peer.got };

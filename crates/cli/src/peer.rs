@@ -1,7 +1,8 @@
 //! One process of the demo: sends numbered messages to each boot of its peer and checks the numbers that it gets.
 //!
 //! Lines on standard output: `listening ADDRESS`, `boot NONCE`, `sent PEER-NONCE COUNT`, `got PEER-NONCE COUNT`,
-//! `violation TEXT`. On standard input, `stop` ends the sending; the end of the input ends the process.
+//! `violation TEXT`, and `stopped` behind the last `sent`. On standard input, `stop` ends the sending; the end of the
+//! input ends the process.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -157,7 +158,11 @@ async fn exchange(options: &Options) -> Result<(), String> {
     loop {
         tokio::select! { biased;
             command = commands.recv() => match command {
-                Some(line) if line == "stop" => tally.borrow_mut().stopped = true,
+                Some(line) if line == "stop" => {
+                    tally.borrow_mut().stopped = true;
+                    tally.borrow().report();
+                    println!("stopped");
+                }
                 Some(_) => {}
                 None => break,
             },
