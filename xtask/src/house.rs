@@ -21,10 +21,16 @@ const PLACES: &[(&str, Place)] = &[
     ("mainstay-runtime", Floor(1)),
     ("mainstay-stable", Floor(1)),
     ("mainstay-link", Floor(2)),
+    ("mainstay-membership", Floor(3)),
+    ("mainstay-multicast", Floor(4)),
     ("mainstay-site", Floor(5)),
+    ("mainstay-paradigm", Floor(8)),
+    ("mainstay", Floor(9)),
     ("mainstay-cli", Floor(10)),
+    ("mainstay-directory", Floor(10)),
     ("xtask", Floor(11)),
     ("mainstay-check", Beside),
+    ("mainstay-sim", Beside),
 ];
 
 /// The lowest floor of programs, which may use what stands beside the house.
@@ -34,7 +40,7 @@ const PROGRAMS: u8 = 10;
 const GROUND: u8 = 1;
 
 /// Directories under `crates/` whose machine must build without an actor runtime.
-const PURE: &[&str] = &["base", "link", "stable", "site"];
+const PURE: &[&str] = &["base", "link", "stable", "membership", "multicast", "paradigm", "site"];
 
 /// Packages that no pure crate may depend on; a name with a dash behind it (`tokio-util`) counts as well.
 pub(crate) const RUNTIMES: &[&str] = &["tokio", "actix"];

@@ -64,6 +64,12 @@ impl GroupId {
         Self(named(cluster, "group", name))
     }
 
+    /// The id that these 16 bytes are: the inverse of [`as_bytes`](Self::as_bytes).
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(Uuid::from_bytes(bytes))
+    }
+
     /// The 16 bytes of the id.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 16] {

@@ -1,4 +1,13 @@
-//! The link's machine in its host, with a transport beneath it.
+//! Machines in their host, with a transport beneath them: the whole site, or the link alone.
+
+mod application;
+mod hosted;
+pub mod identity;
+mod log;
+mod machine;
+mod parts;
+mod status;
+mod storage;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,6 +19,12 @@ use mainstay_runtime::{
     HostHandle, HostOptions, HostSink, LocalFuture, Perform, Port, TimeSource, Transport,
     TransportEvent, host,
 };
+
+pub use application::{AppPort, Application, CheckpointDone, ChunkSource, Command};
+pub use hosted::{SiteHandle, start};
+pub use parts::{SiteParts, StartError};
+pub use status::{StackStatus, Status};
+pub use storage::StorageError;
 
 /// Hosts a link over `transport`, on the caller's `LocalSet`.
 ///
@@ -86,12 +101,16 @@ impl<F: FnMut(Event) -> Vec<Input> + 'static> Perform<Link> for Wiring<F> {
     }
 
     fn weigh(input: &Input) -> usize {
-        size_of::<Input>()
-            + match input {
-                Input::Received { frame, .. } => frame.wire_len(),
-                Input::Send { meta, payload, .. } => meta.len() + payload.len(),
-                _ => 0,
-            }
+        size_of::<Input>() + weigh_link(input)
+    }
+}
+
+/// Bytes that an input of the link points to.
+fn weigh_link(input: &Input) -> usize {
+    match input {
+        Input::Received { frame, .. } => frame.wire_len(),
+        Input::Send { meta, payload, .. } => meta.len() + payload.len(),
+        _ => 0,
     }
 }
 

@@ -1,7 +1,8 @@
 //! One site: its machines under one actor, with a transport beneath.
 //!
-//! So far the only machine of a site is the [`link`](mainstay_link): [`start_link`] hosts it and joins it to a
-//! transport. Membership and groups will stand on it in the same actor, routed by function calls (ADR 0002).
+//! [`Stack`] is the whole site as one machine: [`link`](mainstay_link), membership and groups, routed by function calls
+//! (ADR 0002). `start` hosts it: it joins the Stack to a transport and to one log on disk, recovers it from there, also
+//! after the others declared it dead, and gives what the groups say to an `Application`. `start_link` hosts a link alone.
 //!
 //! ```
 //! use std::{collections::BTreeMap, rc::Rc};
@@ -42,6 +43,13 @@
 
 #[cfg(feature = "actor")]
 mod actor;
+pub mod core;
+mod stack;
 
 #[cfg(feature = "actor")]
-pub use actor::start_link;
+pub use actor::{
+    AppPort, Application, CheckpointDone, ChunkSource, Command, SiteHandle, SiteParts, StackStatus,
+    StartError, Status, StorageError, identity, start, start_link,
+};
+pub use core::{Core, CoreConfig, Past, Record};
+pub use stack::{Input, Output, Stack};

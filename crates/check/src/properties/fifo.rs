@@ -12,7 +12,7 @@ use crate::property::{Property, Violation};
 #[derive(Default)]
 pub struct FifoPerSender {
     per_order: bool,
-    cast: BTreeMap<(BootId, GroupId), (u64, EventRef)>,
+    cast: BTreeMap<(BootId, GroupId, Option<Order>), (u64, EventRef)>,
     known: BTreeMap<Key, EventRef>,
     last: BTreeMap<Stream, (u64, EventRef)>,
 }
@@ -21,19 +21,21 @@ pub struct FifoPerSender {
 type Stream = (BootId, GroupId, SiteId, Option<Order>);
 
 impl FifoPerSender {
-    /// For groups in which a FIFO message may overtake an ordered one of the same sender: each order by itself.
+    /// For groups in which the messages of each order are numbered apart, and a FIFO message may overtake an ordered one
+    /// of the same sender: each order by itself.
     #[must_use]
     pub fn per_order() -> Self {
         Self { per_order: true, ..Self::default() }
     }
 
-    fn on_cast(&mut self, event: &Event, key: Key) -> Result<(), Violation> {
+    fn on_cast(&mut self, event: &Event, key: Key, order: Order) -> Result<(), Violation> {
         if self.known.contains_key(&key) {
             return Ok(());
         }
         self.known.insert(key, name(event));
         let sequence = key.1.sequence;
-        match self.cast.insert((event.boot, key.0), (sequence, name(event))) {
+        let stream = (event.boot, key.0, self.per_order.then_some(order));
+        match self.cast.insert(stream, (sequence, name(event))) {
             Some((last, before)) if sequence < last => {
                 let text = format!("{} cast after number {last}", show(key.1));
                 Err(violation(Self::ID, text, [name(event), before]))
@@ -63,7 +65,9 @@ impl Property for FifoPerSender {
 
     fn observe(&mut self, event: &Event) -> Result<(), Violation> {
         match &event.what {
-            What::Cast { group, message, .. } => self.on_cast(event, (*group, *message)),
+            What::Cast { group, message, order } => {
+                self.on_cast(event, (*group, *message), *order)
+            }
             What::Delivered { group, message, order, .. } => {
                 self.on_delivered(event, (*group, *message), *order)
             }

@@ -1,0 +1,27 @@
+//! What goes from a handle to the site's thread.
+
+use bytes::Bytes;
+use mainstay_site as site;
+use tokio::sync::oneshot;
+
+use crate::outcome::{Answer, NotDone};
+use crate::status::ReplicaStatus;
+
+/// Reads the state, or is told why it cannot.
+pub(crate) type ReadFn<S> = Box<dyn FnOnce(Result<&S, NotDone>) + Send>;
+
+pub(crate) enum Command<S: 'static> {
+    Submit { payload: Bytes, answer: Answer },
+    Read { read: ReadFn<S>, local: bool },
+    Status(oneshot::Sender<ReplicaStatus>),
+    AcceptLoss,
+}
+
+impl<S: 'static> site::Command for Command<S> {
+    fn weight(&self) -> usize {
+        match self {
+            Self::Submit { payload, .. } => payload.len(),
+            Self::Read { .. } | Self::Status(_) | Self::AcceptLoss => 0,
+        }
+    }
+}

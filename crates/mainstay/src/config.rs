@@ -1,0 +1,163 @@
+//! What a node is told once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use mainstay_base::trace::Level;
+use mainstay_base::{ClusterId, Duration, GroupId, NodeId};
+use mainstay_membership as membership;
+use mainstay_multicast::{self as multicast, Durability};
+use mainstay_paradigm as paradigm;
+use mainstay_runtime::TcpError;
+use mainstay_site as site;
+use thiserror::Error;
+
+/// The name of the one group of a node.
+const GROUP: &str = "state";
+
+/// Most bytes of own commands that are not known to be at all members. The window of the link and the queue of a
+/// connection are multiples of it: what is on the way to one peer fits.
+pub(crate) const UNSTABLE_BYTES: usize = 8 << 20;
+
+/// The settings of a [`Node`](crate::Node). Cluster, nodes, durability and the replica's settings must be the same at
+/// all nodes.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub(crate) cluster: ClusterId,
+    pub(crate) name: String,
+    pub(crate) nodes: BTreeMap<String, SocketAddr>,
+    pub(crate) listen: Option<SocketAddr>,
+    pub(crate) data_dir: Option<PathBuf>,
+    pub(crate) bootstrap: bool,
+    pub(crate) durability: Durability,
+    pub(crate) timeout: Duration,
+    pub(crate) heartbeat: Duration,
+    pub(crate) deadline: Duration,
+    pub(crate) replica: Option<paradigm::Config>,
+}
+
+/// Why a node did not start. Nothing runs; what is on disk is as it was, but for a directory newly made.
+#[derive(Error, Debug)]
+#[non_exhaustive]
+pub enum StartError {
+    /// This node is not among the nodes. The settings are at fault.
+    #[error("node {0:?} is not among the configured nodes")]
+    NotConfigured(String),
+    /// It cannot listen.
+    #[error(transparent)]
+    Listen(#[from] TcpError),
+    /// The timeouts do not fit together. The settings are at fault.
+    #[error(transparent)]
+    Membership(#[from] membership::ConfigError),
+    /// The nodes do not make a group. The settings are at fault.
+    #[error(transparent)]
+    Group(#[from] multicast::ConfigError),
+    /// The replica's settings do not fit together.
+    #[error(transparent)]
+    Replica(#[from] paradigm::ConfigError),
+    /// The site does not start.
+    #[error(transparent)]
+    Site(#[from] site::StartError),
+}
+
+impl Config {
+    /// Settings of the node `name`, one of `nodes`, each with the address at which the others reach it. Durability
+    /// [`Durability::Disk`]: [`data_dir`](Self::data_dir) is needed too.
+    #[must_use]
+    pub fn new(
+        cluster: ClusterId,
+        name: impl Into<String>,
+        nodes: BTreeMap<String, SocketAddr>,
+    ) -> Self {
+        Self {
+            cluster,
+            name: name.into(),
+            nodes,
+            listen: None,
+            data_dir: None,
+            bootstrap: false,
+            durability: Durability::Disk,
+            timeout: Duration::from_millis(250),
+            heartbeat: Duration::from_millis(50),
+            deadline: Duration::from_secs(2),
+            replica: None,
+        }
+    }
+
+    /// Where to listen, if it is not the address that the others know.
+    #[must_use]
+    pub fn listen(mut self, address: SocketAddr) -> Self {
+        self.listen = Some(address);
+        self
+    }
+
+    /// The directory of this node alone; made if it is missing, its parent must exist. Needed for durability disk. With
+    /// durability memory and without a directory, a node that starts again has lost its vote until the others have
+    /// given it the state.
+    #[must_use]
+    pub fn data_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.data_dir = Some(path.into());
+        self
+    }
+
+    /// The node takes part in making the cluster. For all its first nodes and their first start only; ignored where
+    /// the directory exists already.
+    #[must_use]
+    pub fn bootstrap(mut self, on: bool) -> Self {
+        self.bootstrap = on;
+        self
+    }
+
+    /// What a restart of a node leaves, and with it when a command is answered: at `Disk` when it is forced to the logs
+    /// of a majority of the nodes, at `Memory` when a majority has received it. Default `Disk`.
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// Silence of a node after which it is suspected, and the longest time between two signs of life. Default 250 ms and
+    /// 50 ms.
+    #[must_use]
+    pub fn timeouts(mut self, timeout: Duration, heartbeat: Duration) -> Self {
+        (self.timeout, self.heartbeat) = (timeout, heartbeat);
+        self
+    }
+
+    /// How long a command or a read may take before its caller is told that there is no answer. Default 2 s.
+    #[must_use]
+    pub fn deadline(mut self, limit: Duration) -> Self {
+        self.deadline = limit;
+        self
+    }
+
+    /// The replica's settings: how often a checkpoint is taken, among others.
+    #[must_use]
+    pub fn replica(mut self, config: paradigm::Config) -> Self {
+        self.replica = Some(config);
+        self
+    }
+
+    pub(crate) fn me(&self) -> NodeId {
+        NodeId::new(self.cluster, &self.name)
+    }
+
+    pub(crate) fn level(&self) -> Level {
+        match self.durability {
+            Durability::Memory => Level::Majority,
+            Durability::Disk => Level::Disk,
+        }
+    }
+
+    /// The group of all nodes.
+    pub(crate) fn group(&self) -> Result<multicast::Config, multicast::ConfigError> {
+        let nodes: BTreeSet<NodeId> =
+            self.nodes.keys().map(|name| NodeId::new(self.cluster, name)).collect();
+        multicast::Config::new(GroupId::new(self.cluster, GROUP), nodes)
+            .durability(self.durability)
+            .deliver_at(self.level())
+            .unstable_bytes(UNSTABLE_BYTES)
+            .build()
+    }
+}

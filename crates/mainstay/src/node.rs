@@ -1,0 +1,197 @@
+//! The node and its handle.
+
+use std::fmt;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use mainstay_paradigm::{self as paradigm, Envelope, StateMachine};
+use mainstay_runtime::{Closed, OsEntropy, SendError, Tcp, TcpOptions, TokioTime};
+use mainstay_site::{self as site, SiteHandle, SiteParts};
+use tokio::sync::oneshot;
+
+use crate::command::Command;
+use crate::config::{Config, StartError, UNSTABLE_BYTES};
+use crate::outcome::{Answer, Fate, NotDone, Outcome};
+use crate::replicated::{Replicated, Settings};
+use crate::status::Status;
+
+/// A node of a replicated state machine: one site with one group. Cheap to clone, `Send` and `Sync`; the node runs on
+/// the thread that started it, and stops when the last handle is dropped.
+pub struct Node<S: StateMachine + 'static> {
+    site: SiteHandle<Command<S>>,
+}
+
+impl<S: StateMachine + 'static> Node<S> {
+    /// Starts a node on the caller's `LocalSet`, from what its directory holds. `make` makes the state machine before the
+    /// first command; it is called again whenever the node starts anew in this process.
+    ///
+    /// A node that is started is not a member yet: commands are [`NotDone::NotMember`] until enough of the others are
+    /// there. Reads the whole log before it returns.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    ///
+    /// # Panics
+    /// Outside a `LocalSet` of a tokio runtime with time and net.
+    pub fn start(config: Config, make: impl FnMut() -> S + 'static) -> Result<Self, StartError> {
+        let Some(address) = config.nodes.get(&config.name) else {
+            return Err(StartError::NotConfigured(config.name));
+        };
+        let time = Rc::new(TokioTime::new());
+        let mut tcp = TcpOptions::listening(config.listen.unwrap_or(*address));
+        tcp.queue_bytes_max = 5 * UNSTABLE_BYTES;
+        let transport = Box::new(Tcp::new(tcp, time.clone())?);
+        let replica = match &config.replica {
+            Some(replica) => replica.clone(),
+            None => paradigm::Config::builder().build()?,
+        };
+        let group = config.group()?;
+        let settings = Settings {
+            group: group.group(),
+            me: config.me(),
+            level: config.level(),
+            deadline: config.deadline,
+            replica,
+        };
+        let Config { cluster, name, nodes, .. } = config;
+        let entropy = Box::new(OsEntropy);
+        let mut parts = SiteParts::new(cluster, name, nodes, transport, time, entropy);
+        parts.groups = vec![group];
+        parts.membership = parts.membership.with_timeout(config.timeout)?;
+        parts.heartbeat = config.heartbeat;
+        parts.window_bytes = 4 * UNSTABLE_BYTES;
+        parts.data_dir = config.data_dir;
+        parts.bootstrap = config.bootstrap;
+        let application = Replicated::new(settings, Box::new(make));
+        Ok(Self { site: site::start(parts, Box::new(application))? })
+    }
+
+    /// Executes a command once, in the one order of all nodes. The answer comes when the command has reached the level of
+    /// the configured durability, or says by [`Config::deadline`] that there is none. Waits for room at the node first.
+    ///
+    /// Dropping the future takes nothing back.
+    pub async fn execute(&self, command: &[u8]) -> Outcome {
+        let (tell, told) = oneshot::channel();
+        // Nobody waits any more: then nobody is told.
+        let answer = Answer::new(move |fate| drop(tell.send(fate)));
+        let payload = Envelope::Anonymous.encode(command);
+        if let Err(refused) = self.site.send(Command::Submit { payload, answer }).await {
+            not_sent(refused);
+        }
+        told.await.unwrap_or(Fate::Unknown).into()
+    }
+
+    /// Puts an [`Envelope`] with its command into the order and returns at once; `tell` is called once with what became of
+    /// it, on the node's thread or, if there is no room for it, on this one. It must not block. For callers with many
+    /// commands in flight: no task and no future for each.
+    pub fn submit(&self, payload: Bytes, tell: impl FnOnce(Fate) + Send + 'static) {
+        let answer = Answer::new(tell);
+        if let Err(refused) = self.site.try_send(Command::Submit { payload, answer }) {
+            not_sent(refused);
+        }
+    }
+
+    /// Reads a state that has all that anybody was told of before this call (linearisable): asks a majority first. `read`
+    /// runs on the node's thread and must be short.
+    ///
+    /// # Errors
+    /// [`NotDone`]; to try again is safe.
+    pub async fn read<R: Send + 'static>(
+        &self,
+        read: impl FnOnce(&S) -> R + Send + 'static,
+    ) -> Result<R, NotDone> {
+        self.read_at(false, read).await
+    }
+
+    /// Reads the state as it is here, perhaps an old one.
+    ///
+    /// # Errors
+    /// [`NotDone`]; to try again is safe.
+    pub async fn read_local<R: Send + 'static>(
+        &self,
+        read: impl FnOnce(&S) -> R + Send + 'static,
+    ) -> Result<R, NotDone> {
+        self.read_at(true, read).await
+    }
+
+    async fn read_at<R: Send + 'static>(
+        &self,
+        local: bool,
+        read: impl FnOnce(&S) -> R + Send + 'static,
+    ) -> Result<R, NotDone> {
+        let (tell, told) = oneshot::channel();
+        let read = Box::new(move |state: Result<&S, NotDone>| drop(tell.send(state.map(read))));
+        self.site.send(Command::Read { read, local }).await.map_err(|_| NotDone::Closed)?;
+        told.await.unwrap_or(Err(NotDone::Closed))
+    }
+
+    /// As [`read`](Self::read), or [`read_local`](Self::read_local) with `local`, without waiting: `read` is called
+    /// once, on the node's thread, or on this one with [`NotDone::Full`] or [`NotDone::Closed`]. If the node halts
+    /// meanwhile it is dropped.
+    pub fn submit_read(
+        &self,
+        local: bool,
+        read: impl FnOnce(Result<&S, NotDone>) + Send + 'static,
+    ) {
+        if let Err(refused) = self.site.try_send(Command::Read { read: Box::new(read), local }) {
+            not_sent(refused);
+        }
+    }
+
+    /// How the node is.
+    ///
+    /// # Errors
+    /// [`NotDone::Closed`].
+    pub async fn status(&self) -> Result<Status, NotDone> {
+        let (tell, told) = oneshot::channel();
+        self.site.send(Command::Status(tell)).await.map_err(|_| NotDone::Closed)?;
+        let replica = told.await.map_err(|_| NotDone::Closed)?;
+        let site = self.site.status().await.ok_or(NotDone::Closed)?;
+        Ok(Status { site, replica })
+    }
+
+    /// An operator's word: rather let the group go on than wait for nodes that may have more of its past. Acknowledged
+    /// commands may be lost.
+    ///
+    /// # Errors
+    /// [`NotDone::Closed`].
+    pub async fn accept_loss(&self) -> Result<(), NotDone> {
+        self.site.send(Command::AcceptLoss).await.map_err(|_| NotDone::Closed)
+    }
+
+    /// Stops the node: what was admitted is still taken in. Answers how it ended.
+    pub async fn close(self) -> Closed {
+        self.site.stop();
+        self.site.closed().await
+    }
+
+    /// How the node ended, as soon as it has. The future holds no handle.
+    pub fn closed(&self) -> impl Future<Output = Closed> + Send + use<S> {
+        self.site.closed()
+    }
+}
+
+/// Tells whoever asked.
+fn not_sent<S>(refused: SendError<Command<S>>) {
+    let reason = match &refused {
+        SendError::Full(_) => NotDone::Full,
+        SendError::Closed(_) => NotDone::Closed,
+    };
+    match refused.into_inner() {
+        Command::Submit { answer, .. } => answer.tell(Fate::NotDone(reason)),
+        Command::Read { read, .. } => read(Err(reason)),
+        Command::Status(_) | Command::AcceptLoss => {}
+    }
+}
+
+impl<S: StateMachine + 'static> Clone for Node<S> {
+    fn clone(&self) -> Self {
+        Self { site: self.site.clone() }
+    }
+}
+
+impl<S: StateMachine + 'static> fmt::Debug for Node<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Node").field(&self.site).finish()
+    }
+}

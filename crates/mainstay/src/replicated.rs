@@ -1,0 +1,438 @@
+//! A replicated state machine on a group: the application of a node's site.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use mainstay_base::trace::{Level, Order};
+use mainstay_base::{Duration, GroupId, Instant, NodeId, Position, SiteId, codec};
+use mainstay_multicast::{CastError, Delivery, Event};
+use mainstay_paradigm::{self as paradigm, Replica, SnapshotStream, StateMachine};
+use mainstay_site::{AppPort, Application, CheckpointDone, ChunkSource, core};
+
+use crate::command::Command;
+use crate::outcome::{Fate, NotDone};
+use crate::status::ReplicaStatus;
+use crate::waiting::Waiting;
+
+/// Most pieces of work in a turn while a restart or a transfer is caught up with.
+const SLICE: usize = 1_024;
+/// The token of casts that nobody waits for.
+const NOBODY: u64 = 0;
+
+/// What is fixed for all boots.
+pub(crate) struct Settings {
+    pub(crate) group: GroupId,
+    pub(crate) me: NodeId,
+    pub(crate) level: Level,
+    pub(crate) deadline: Duration,
+    pub(crate) replica: paradigm::Config,
+}
+
+/// What the replica has to do next, in the order in which the group said it.
+enum Work {
+    Deliver(Delivery),
+    View(Vec<SiteId>),
+    Read(u64, Position),
+    Snapshot(Position),
+    /// The state is void: another one comes, from the own checkpoint or from a sponsor.
+    BeginRestore,
+    Chunk(Bytes, From),
+    Restored(Position, From),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum From {
+    Disk,
+    Sponsor,
+}
+
+/// A state on its way to joiners.
+struct Sponsor<U> {
+    position: Position,
+    stream: SnapshotStream<U>,
+    next: Option<Bytes>,
+}
+
+/// A state on its way into a checkpoint.
+struct Stream<U>(SnapshotStream<U>);
+
+impl<U: paradigm::Snapshot> ChunkSource for Stream<U> {
+    fn next_chunk(&mut self) -> Result<Option<Bytes>, String> {
+        self.0.next_chunk().map_err(|error| error.to_string())
+    }
+}
+
+/// Which checkpoint is to be written, or is being written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Writing {
+    Nothing,
+    /// Of the state that a sponsor gave: the member is whole when it is forced.
+    Transferred(Position),
+    Usual,
+}
+
+pub(crate) struct Replicated<S: StateMachine + 'static> {
+    settings: Settings,
+    make: Box<dyn FnMut() -> S>,
+    replica: Replica<S>,
+    /// This site, as its casts are named.
+    site: Option<SiteId>,
+    waiting: Waiting<S>,
+    work: VecDeque<Work>,
+    /// Old work is being caught up with, a slice each turn.
+    catching_up: bool,
+    /// It is said how this boot comes to its state.
+    begun: bool,
+    sponsor: Option<Sponsor<S::Snapshot>>,
+    /// To be written as soon as the own log has all of it.
+    checkpoint: Option<SnapshotStream<S::Snapshot>>,
+    transferred: Option<Position>,
+    writing: Writing,
+    minority: bool,
+    blocked: bool,
+    status: ReplicaStatus,
+}
+
+impl<S: StateMachine + 'static> Replicated<S> {
+    pub(crate) fn new(settings: Settings, mut make: Box<dyn FnMut() -> S>) -> Self {
+        Self {
+            replica: unknown(&settings, &mut make),
+            settings,
+            make,
+            site: None,
+            waiting: Waiting::default(),
+            work: VecDeque::new(),
+            catching_up: false,
+            begun: false,
+            sponsor: None,
+            checkpoint: None,
+            transferred: None,
+            writing: Writing::Nothing,
+            minority: false,
+            blocked: false,
+            status: ReplicaStatus::default(),
+        }
+    }
+
+    /// Why nothing can be done here now.
+    fn refusal(&self, port: &AppPort<'_>) -> Option<NotDone> {
+        use paradigm::Status as Is;
+        let halted = matches!(self.replica.status(), Is::Poisoned { .. } | Is::Diverged { .. });
+        let reasons = [
+            (!port.is_up(), NotDone::Restarting),
+            (self.minority, NotDone::Minority),
+            (self.blocked, NotDone::Blocked),
+            (halted, NotDone::NoState),
+        ];
+        reasons.into_iter().find(|(holds, _)| *holds).map(|(_, reason)| reason)
+    }
+
+    fn on_group(&mut self, event: Event, port: &mut AppPort<'_>) {
+        match event {
+            Event::Deliver(batch) => self.work.extend(batch.into_iter().map(Work::Deliver)),
+            Event::View(view) => {
+                self.blocked = false;
+                self.begin_fresh(port);
+                self.work.push_back(Work::View(view.members));
+            }
+            Event::Restored { from_checkpoint, checkpoint, entries } => {
+                let chunks = port.take_checkpoint(self.settings.group).unwrap_or_default();
+                let chunks = if from_checkpoint { chunks } else { Vec::new() };
+                (self.begun, self.catching_up) = (true, true);
+                self.work.push_back(Work::BeginRestore);
+                self.work.extend(chunks.into_iter().map(|chunk| Work::Chunk(chunk, From::Disk)));
+                self.work.push_back(Work::Restored(checkpoint, From::Disk));
+                self.work.extend(entries.into_iter().map(Work::Deliver));
+            }
+            Event::RestoreChunk { position, offset, bytes, last } => {
+                self.begun = true;
+                if offset == 0 {
+                    self.work.push_back(Work::BeginRestore);
+                }
+                self.work.push_back(Work::Chunk(bytes, From::Sponsor));
+                if last {
+                    self.work.push_back(Work::Restored(position, From::Sponsor));
+                }
+            }
+            Event::Blocked { view } => {
+                tracing::warn!(?view, "the group stands still: it waits for what failed last");
+                self.blocked = true;
+            }
+            Event::MaybeLost { from } => {
+                tracing::error!(?from, "acknowledged commands may be lost");
+                self.status.maybe_lost += 1;
+            }
+            Event::ReadReady { token, position } => {
+                self.work.push_back(Work::Read(token, position));
+            }
+            Event::ReadFailed { token } => self.waiting.fail_read(token, NotDone::NotMember),
+            Event::SnapshotWanted { position } => self.work.push_back(Work::Snapshot(position)),
+            Event::ChunkWanted { position } => self.give_chunk(position, port),
+            Event::Slow { site } => tracing::warn!(?site, "a member does not get on"),
+            Event::SlowOver { .. } | Event::Reached { .. } | Event::Holding { .. } => {}
+        }
+    }
+
+    /// Where the group is made there is nothing to be told: a first view with all the past begins with the empty state.
+    fn begin_fresh(&mut self, port: &AppPort<'_>) {
+        let whole = port.group(self.settings.group).is_some_and(|group| group.whole);
+        if whole && !std::mem::replace(&mut self.begun, true) {
+            self.work.push_back(Work::BeginRestore);
+            self.work.push_back(Work::Restored(Position::ZERO, From::Disk));
+        }
+    }
+
+    fn run(&mut self, work: Work, port: &mut AppPort<'_>) {
+        match work {
+            Work::Deliver(delivery) => self.deliver(delivery),
+            Work::View(members) => {
+                let me = self.settings.me;
+                let others: BTreeSet<_> = members.into_iter().filter(|it| it.node != me).collect();
+                self.replica.set_members(&others);
+            }
+            Work::Read(token, position) => {
+                let reached = self.replica.position() >= position;
+                self.waiting.answer_read(token, self.replica.machine().filter(|_| reached));
+            }
+            Work::Snapshot(position) => self.begin_sponsoring(position, port),
+            Work::BeginRestore => {
+                self.transferred = None;
+                self.checkpoint = None;
+                self.replica.begin_restore();
+            }
+            Work::Chunk(chunk, from) => self.restore(from, |replica| replica.restore_chunk(&chunk)),
+            Work::Restored(position, from) => {
+                self.restore(from, |replica| replica.restored(position));
+                let runs = self.replica.status() == paradigm::Status::Running;
+                if from == From::Sponsor && runs {
+                    self.transferred = Some(position);
+                }
+            }
+        }
+        while let Some(output) = self.replica.poll_output() {
+            self.on_replica(output, port);
+        }
+    }
+
+    /// # Panics
+    /// If a position is missing: the order is broken, and the site halts.
+    fn deliver(&mut self, delivery: Delivery) {
+        let Delivery { message, position, payload, .. } = delivery;
+        let Some(position) = position else {
+            return self.on_hash(message.sender, &payload);
+        };
+        let is_mine = self.site == Some(message.sender);
+        match self.replica.deliver(position, message, payload, is_mine) {
+            Ok(()) => {}
+            Err(error @ paradigm::DeliverError::Gap { .. }) => {
+                panic!("the group gave position {position:?}: {error}");
+            }
+            Err(_) => self.status.not_applied += 1,
+        }
+    }
+
+    /// A member says which hash its state had; messages in FIFO order are nothing else.
+    fn on_hash(&mut self, sender: SiteId, payload: &[u8]) {
+        if let Ok((position, hash)) = codec::decode::<(Position, u128)>(payload)
+            && self.site != Some(sender)
+        {
+            self.replica.hash_of(sender, position, hash);
+        }
+    }
+
+    /// # Panics
+    /// If the own checkpoint does not make a state: there is nothing to go on from, and the site halts.
+    fn restore(
+        &mut self,
+        from: From,
+        step: impl FnOnce(&mut Replica<S>) -> Result<(), paradigm::RestoreError>,
+    ) {
+        match (step(&mut self.replica), from) {
+            (Ok(()), _) => {}
+            (Err(error), From::Disk) => panic!("the checkpoint cannot be restored: {error}"),
+            // The member stays without a state; the next view brings another sponsor.
+            (Err(error), From::Sponsor) => {
+                tracing::error!(%error, "the transferred state cannot be restored");
+                self.status.restores_failed += 1;
+            }
+        }
+    }
+
+    fn on_replica(&mut self, output: paradigm::Output, port: &mut AppPort<'_>) {
+        use paradigm::Output as Out;
+        match output {
+            Out::Reply { message, outcome, .. } => {
+                self.waiting.answer(message.sequence, Fate::Ordered(outcome));
+            }
+            Out::HashAt { position, hash } => {
+                let payload = codec::encode(&(position, hash));
+                let group = self.settings.group;
+                port.cast(group, NOBODY, Order::Fifo, Level::Delivered, payload);
+            }
+            Out::CheckpointWanted { .. } if self.settings.level == Level::Disk => {
+                // One that is not even begun is replaced by the newer one.
+                self.checkpoint = self.replica.snapshot().ok();
+            }
+            Out::Diverged { position, verdict, sites } => {
+                tracing::error!(?position, ?verdict, ?sites, "the states of the members differ");
+                self.status.diverged += 1;
+            }
+            Out::Poisoned { position } => {
+                tracing::error!(?position, "the execution of a command panicked: halted");
+            }
+            Out::Rebuild { skipping } => {
+                tracing::error!(?skipping, "a poison command was skipped: start the node anew");
+            }
+            _ => {}
+        }
+    }
+
+    fn begin_sponsoring(&mut self, position: Position, port: &mut AppPort<'_>) {
+        self.sponsor = None;
+        let right = self.replica.position() == position;
+        let Some(mut stream) = self.replica.snapshot().ok().filter(|_| right) else {
+            return tracing::error!(?position, "there is no state to give to joiners");
+        };
+        match stream.next_chunk() {
+            Ok(next) => self.sponsor = Some(Sponsor { position, stream, next }),
+            Err(error) => tracing::error!(%error, "the state cannot be written out"),
+        }
+        self.give_chunk(position, port);
+    }
+
+    fn give_chunk(&mut self, position: Position, port: &mut AppPort<'_>) {
+        let Some(mut sponsor) = self.sponsor.take_if(|sponsor| sponsor.position == position) else {
+            return;
+        };
+        let chunk = sponsor.next.take().unwrap_or_default();
+        match sponsor.stream.next_chunk() {
+            Ok(next) => sponsor.next = next,
+            Err(error) => return tracing::error!(%error, "the state cannot be written out"),
+        }
+        let last = sponsor.next.is_none();
+        port.snapshot_chunk(self.settings.group, position, chunk, last);
+        self.sponsor = Some(sponsor).filter(|_| !last);
+    }
+
+    /// Begins the checkpoint that is due, one at a time.
+    fn begin_checkpoint(&mut self, port: &mut AppPort<'_>) {
+        let group = self.settings.group;
+        if let Some(position) = self.transferred {
+            if self.settings.level != Level::Disk {
+                self.transferred = None;
+                return port.restored(group, position);
+            }
+            if self.writing == Writing::Nothing
+                && let Ok(stream) = self.replica.snapshot()
+            {
+                self.transferred = None;
+                self.writing = Writing::Transferred(position);
+                port.checkpoint(group, position, true, Box::new(Stream(stream)));
+            }
+        } else if self.writing == Writing::Nothing
+            && let Some(stream) =
+                self.checkpoint.take_if(|stream| stream.position() <= port.forced(group))
+        {
+            self.writing = Writing::Usual;
+            let position = stream.position();
+            port.checkpoint(group, position, false, Box::new(Stream(stream)));
+        }
+    }
+}
+
+/// A replica whose state is not known yet.
+fn unknown<S: StateMachine>(settings: &Settings, make: &mut dyn FnMut() -> S) -> Replica<S> {
+    let mut replica = Replica::new(settings.replica.clone(), make());
+    replica.begin_restore();
+    replica
+}
+
+impl<S: StateMachine + 'static> Application for Replicated<S> {
+    type Command = Command<S>;
+
+    fn on_output(&mut self, _now: Instant, output: core::Output, port: &mut AppPort<'_>) {
+        match output {
+            core::Output::Cast { token: NOBODY, .. } => {}
+            core::Output::Cast { token, result, .. } => match result {
+                Ok(message) => {
+                    self.site = Some(message.sender);
+                    self.waiting.cast(token, message.sequence);
+                }
+                Err(error) => self.waiting.refuse(token, reason(&error)),
+            },
+            core::Output::Group { event, .. } => self.on_group(event, port),
+            core::Output::Minority { on } => self.minority = on,
+            _ => {}
+        }
+    }
+
+    fn on_command(&mut self, now: Instant, command: Command<S>, port: &mut AppPort<'_>) {
+        let refusal = self.refusal(port);
+        let until = now + self.settings.deadline;
+        let (group, level) = (self.settings.group, self.settings.level);
+        match (command, refusal) {
+            (Command::Submit { answer, .. }, Some(reason)) => answer.tell(Fate::NotDone(reason)),
+            (Command::Submit { payload, answer }, None) => {
+                let token = self.waiting.submit(answer, until);
+                port.cast(group, token, Order::Total, level, payload);
+            }
+            (Command::Read { read, local: true }, _) => {
+                read(self.replica.machine().ok_or(NotDone::NoState));
+            }
+            (Command::Read { read, .. }, Some(reason)) => read(Err(reason)),
+            (Command::Read { read, .. }, None) => {
+                let token = self.waiting.read(read, until);
+                port.read(group, token);
+            }
+            (Command::Status(asked), _) => {
+                // Nobody waits any more: then nobody is answered.
+                let _ = asked.send(self.status.clone().of(&self.replica, &self.waiting));
+            }
+            (Command::AcceptLoss, _) => port.accept_loss(group),
+        }
+    }
+
+    fn on_checkpoint(&mut self, _now: Instant, done: CheckpointDone, port: &mut AppPort<'_>) {
+        self.status.checkpoints += u64::from(done.written);
+        let writing = std::mem::replace(&mut self.writing, Writing::Nothing);
+        if done.written && writing == Writing::Transferred(done.position) {
+            port.restored(self.settings.group, done.position);
+        }
+    }
+
+    fn restarted(&mut self, _now: Instant) {
+        self.replica = unknown(&self.settings, &mut self.make);
+        self.waiting.restarted();
+        self.work.clear();
+        (self.site, self.sponsor, self.checkpoint, self.transferred) = (None, None, None, None);
+        (self.begun, self.catching_up) = (false, false);
+        (self.minority, self.blocked) = (false, false);
+        self.writing = Writing::Nothing;
+    }
+
+    fn end_turn(&mut self, now: Instant, port: &mut AppPort<'_>) {
+        let most = if self.catching_up { SLICE } else { usize::MAX };
+        for _ in 0..most {
+            let Some(work) = self.work.pop_front() else { break };
+            self.run(work, port);
+        }
+        self.catching_up &= !self.work.is_empty();
+        if self.catching_up {
+            port.again();
+        }
+        self.begin_checkpoint(port);
+        self.waiting.expire(now);
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.waiting.deadline()
+    }
+}
+
+fn reason(error: &CastError) -> NotDone {
+    match error {
+        CastError::Full { .. } => NotDone::Full,
+        CastError::NotMember => NotDone::NotMember,
+        _ => NotDone::TooLarge,
+    }
+}

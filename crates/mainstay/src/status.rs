@@ -1,0 +1,63 @@
+//! How a node is.
+
+use mainstay_base::Position;
+use mainstay_paradigm::{self as paradigm, Replica, StateMachine};
+use mainstay_site as site;
+
+use crate::waiting::Waiting;
+
+/// How a node is. Asking changes nothing.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// Views, members, groups and counters of the site.
+    pub site: site::Status,
+    /// The state machine on it.
+    pub replica: ReplicaStatus,
+}
+
+/// How a replica and those who wait for it are.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct ReplicaStatus {
+    /// The state is as of here.
+    pub position: Position,
+    /// Whether it executes; `None` before anybody asked.
+    pub replica: Option<paradigm::Status>,
+    /// The hash of the state; `None` while it does not execute.
+    pub hash: Option<u128>,
+    /// Open sessions.
+    pub sessions: usize,
+    /// The replica's counters.
+    pub stats: paradigm::Stats,
+    /// Commands without an answer.
+    pub commands: usize,
+    /// Reads without an answer.
+    pub reads: usize,
+    /// Checkpoints forced by this process.
+    pub checkpoints: u64,
+    /// How often acknowledged commands may have been lost.
+    pub maybe_lost: u64,
+    /// How often the states of members differed.
+    pub diverged: u64,
+    /// Messages that came while the replica had no state to apply them to.
+    pub not_applied: u64,
+    /// Transferred states that could not be restored.
+    pub restores_failed: u64,
+}
+
+impl ReplicaStatus {
+    /// The own counters with what the replica says now.
+    pub(crate) fn of<S: StateMachine>(self, replica: &Replica<S>, waiting: &Waiting<S>) -> Self {
+        let (commands, reads) = waiting.len();
+        Self {
+            position: replica.position(),
+            replica: Some(replica.status()),
+            hash: replica.state_hash(),
+            sessions: replica.session_count(),
+            stats: replica.stats(),
+            commands,
+            reads,
+            ..self
+        }
+    }
+}

@@ -1,0 +1,660 @@
+//! The machine: what it is told, what it asks for, and what it keeps.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::Hash as _;
+
+use bytes::Bytes;
+use mainstay_base::{BootId, Fingerprint, Fingerprinter, Instant, Machine, NodeId, ViewId};
+
+use crate::detector::Detector;
+use crate::fault::Fault;
+use crate::manager::{Ack, Attempt};
+use crate::{Ballot, Config, Durable, Extension, Message, View};
+
+/// What happened.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Input {
+    /// A session with this boot is up, for the first time or again. What was said before is not lost.
+    Up {
+        /// The peer.
+        boot: BootId,
+    },
+    /// The session is interrupted; the boot may be alive.
+    Down {
+        /// The peer.
+        boot: BootId,
+    },
+    /// The boot is certainly dead: its node runs under another nonce.
+    Gone {
+        /// The former peer.
+        boot: BootId,
+    },
+    /// The node refused a connection: evidence that it does not run, no proof.
+    Refused {
+        /// The node.
+        node: NodeId,
+    },
+    /// Something arrived from the boot.
+    Heard {
+        /// The peer.
+        boot: BootId,
+    },
+    /// The layer above wants the boot out, for good (a member that stays too slow, for example).
+    Suspect {
+        /// The boot to be removed.
+        boot: BootId,
+    },
+    /// A peer has told this boot that it is dead (MB-7).
+    Dead,
+    /// The layer above needs a new view although nobody came or went, to decide anew what a view decides.
+    Renew,
+    /// A message of the peer's machine.
+    Message {
+        /// Who said it.
+        from: BootId,
+        /// What.
+        message: Message,
+    },
+    /// The durable state with this number is forced.
+    Persisted {
+        /// As in [`Output::Persist`].
+        io: u64,
+    },
+    /// Answer to [`Output::Wedge`]: what the groups here know.
+    Flushed {
+        /// Opaque.
+        state: Bytes,
+    },
+    /// Answer to [`Output::ComputeCut`].
+    Cut {
+        /// Where the old view ends; opaque.
+        cut: Bytes,
+        /// What goes with the new view; opaque.
+        annex: Bytes,
+    },
+    /// Answer to [`Output::Hold`]: everything up to the cut is here, forced where it has to be.
+    Held {
+        /// The last view of the extension that was to be held.
+        view: ViewId,
+    },
+    /// The state of the groups that the installed view admitted this boot to is here and forced: its promises count from
+    /// now on. Ignored unless it is a member.
+    BecomeVoter,
+}
+
+/// What is to be done, in this order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Output {
+    /// Say this to the peer; lossless and in order while both boots live.
+    Send {
+        /// To whom.
+        to: BootId,
+        /// What.
+        message: Message,
+    },
+    /// Force this to disk, in the order of the numbers, and answer [`Input::Persisted`].
+    Persist {
+        /// The running number of the write.
+        io: u64,
+        /// Replaces what was written before.
+        durable: Box<Durable>,
+    },
+    /// From here on nothing of the installed view is accepted, ordered or acknowledged: answer [`Input::Flushed`] with
+    /// what the groups know. May come again before the next install.
+    Wedge,
+    /// Compute where the base view ends, from what the groups of the acknowledging boots know: answer [`Input::Cut`].
+    ComputeCut {
+        /// The committed view that ends.
+        base: Box<View>,
+        /// The views that shall follow.
+        views: Vec<View>,
+        /// What [`Input::Flushed`] said at each boot.
+        states: Vec<(BootId, Bytes)>,
+    },
+    /// Get hold of everything up to the cut: answer [`Input::Held`]. A later one replaces it.
+    Hold {
+        /// What shall follow the installed view.
+        extension: Box<Extension>,
+    },
+    /// The extension is committed.
+    Install {
+        /// The view before it.
+        base: Box<View>,
+        /// What follows.
+        extension: Box<Extension>,
+        /// This boot is a member of its last view; if not, it only takes note.
+        member: bool,
+    },
+    /// Tell this boot that it is dead and accept nothing from it any more (MB-7, MB-8).
+    Isolate {
+        /// The removed boot.
+        boot: BootId,
+    },
+    /// This boot is out. It must stop, and may come back under a new nonce. Nothing follows.
+    Killed,
+    /// With `on`, so few voters are heard that no view can follow: order, deliver and answer nothing until it is off (MB-11).
+    Minority {
+        /// Whether it began or ended.
+        on: bool,
+    },
+}
+
+/// Whether this boot takes part.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Role {
+    /// Not a member of the view that it knows; it votes if it is a voter.
+    Outside,
+    /// A member of the installed view.
+    Member,
+    /// Removed, for ever.
+    Killed,
+}
+
+/// Counters of what peers did wrong; all zero among correct nodes.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Stats {
+    /// Messages that contradict themselves or what is known.
+    pub malformed: u64,
+    /// Messages dropped because too many came while an install was being written.
+    pub overrun: u64,
+}
+
+/// What a peer said of itself.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Announced {
+    pub(crate) installed: u64,
+    pub(crate) member: bool,
+    pub(crate) voter: bool,
+}
+
+#[derive(Clone, Default, Hash, Debug)]
+pub(crate) struct Peer {
+    pub(crate) connected: bool,
+    pub(crate) announced: Option<Announced>,
+    pub(crate) suspects: BTreeSet<BootId>,
+}
+
+/// What waits for a forced write.
+#[derive(Clone, Hash, Debug)]
+pub(crate) enum After {
+    Say(BootId, Message),
+    Install { base: Box<View>, extension: Box<Extension>, commit: Option<Ballot> },
+}
+
+/// A manager that waits until the groups here hold a cut.
+#[derive(Clone, Copy, Hash, Debug)]
+pub(crate) struct Holding {
+    pub(crate) ballot: Ballot,
+    pub(crate) manager: BootId,
+    pub(crate) view: ViewId,
+}
+
+/// Messages kept while an install is being written.
+const DEFERRED_MAX: usize = 1_024;
+
+/// Detector, voter and view manager of one boot. See the crate's page.
+#[derive(Clone, Debug)]
+pub struct Membership {
+    pub(crate) config: Config,
+    pub(crate) me: BootId,
+    pub(crate) role: Role,
+    pub(crate) durable: Durable,
+    pub(crate) peers: BTreeMap<BootId, Peer>,
+    /// Boots that are not heard; withdrawn when they are. A view without them makes it final: they are isolated (MB-24).
+    silent: BTreeSet<BootId>,
+    /// Suspicions for good: gone boots, and those that the layer above wants out. While heard they still vote.
+    condemned: BTreeSet<BootId>,
+    /// What was last said in `Suspects`.
+    accused: BTreeSet<BootId>,
+    detector: Detector,
+    pub(crate) minority: bool,
+    pub(crate) attempt: Option<Attempt>,
+    /// To whom the answer to `Wedge` goes.
+    pub(crate) flushing: Option<(Ballot, BootId)>,
+    pub(crate) holding: Option<Holding>,
+    pub(crate) formation_since: Option<Instant>,
+    /// The highest round met on the installed view, beside the promised one.
+    pub(crate) round_floor: u32,
+    /// A member that cannot go on without a new view has asked for one.
+    pub(crate) summoned: bool,
+    io: u64,
+    waiting: VecDeque<(u64, Vec<After>)>,
+    pub(crate) installing: bool,
+    deferred: VecDeque<(BootId, Message)>,
+    /// What this boot says to itself as manager and voter.
+    own: VecDeque<Message>,
+    outputs: VecDeque<Output>,
+    pub(crate) stats: Stats,
+}
+
+impl Membership {
+    /// The machine of the boot `me` with what its disk holds: the only way to start, also for the first time.
+    #[must_use]
+    pub fn recover(config: Config, me: BootId, durable: Durable, now: Instant) -> Self {
+        let detector = Detector::new(config.timeout);
+        let mut durable = durable;
+        durable.voter |= config.fault == Some(Fault::VotesWithoutPast);
+        let mut membership = Self {
+            config,
+            me,
+            role: Role::Outside,
+            durable,
+            peers: BTreeMap::new(),
+            silent: BTreeSet::new(),
+            condemned: BTreeSet::new(),
+            accused: BTreeSet::new(),
+            detector,
+            minority: false,
+            attempt: None,
+            flushing: None,
+            holding: None,
+            formation_since: None,
+            round_floor: 0,
+            summoned: false,
+            io: 0,
+            waiting: VecDeque::new(),
+            installing: false,
+            deferred: VecDeque::new(),
+            own: VecDeque::new(),
+            outputs: VecDeque::new(),
+            stats: Stats::default(),
+        };
+        membership.rewatch(now);
+        membership
+    }
+
+    /// The last committed view that this boot knows.
+    #[must_use]
+    pub fn view(&self) -> &View {
+        &self.durable.installed
+    }
+
+    /// Whether this boot takes part.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Whether this boot counts for quorums.
+    #[must_use]
+    pub fn is_voter(&self) -> bool {
+        self.durable.voter
+    }
+
+    /// Whether too few voters are heard for any view to follow.
+    #[must_use]
+    pub fn in_minority(&self) -> bool {
+        self.minority
+    }
+
+    /// The oldest member that is not suspected here: who proposes the next view.
+    #[must_use]
+    pub fn manager(&self) -> Option<BootId> {
+        self.view().boots().find(|boot| !self.is_suspected(*boot))
+    }
+
+    /// The boots that this one has met and that are not known to be gone.
+    pub fn peers(&self) -> impl Iterator<Item = BootId> + '_ {
+        self.peers.keys().copied()
+    }
+
+    /// Members and peers thought to have failed.
+    pub fn suspected(&self) -> impl Iterator<Item = BootId> + '_ {
+        self.silent.union(&self.condemned).copied()
+    }
+
+    pub(crate) fn is_suspected(&self, boot: BootId) -> bool {
+        self.silent.contains(&boot) || self.condemned.contains(&boot)
+    }
+
+    /// What went wrong so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    pub(crate) fn put(&mut self, output: Output) {
+        self.outputs.push_back(output);
+    }
+
+    pub(crate) fn say(&mut self, to: BootId, message: Message) {
+        if to == self.me {
+            self.own.push_back(message);
+        } else {
+            self.outputs.push_back(Output::Send { to, message });
+        }
+    }
+
+    /// Writes the durable state; `after` happens when it is forced.
+    pub(crate) fn force(&mut self, after: Vec<After>) {
+        self.io += 1;
+        self.outputs
+            .push_back(Output::Persist { io: self.io, durable: Box::new(self.durable.clone()) });
+        self.waiting.push_back((self.io, after));
+    }
+
+    /// Forces the durable state and then says `message`.
+    pub(crate) fn force_then_say(&mut self, to: BootId, message: Message, skipped_by: Fault) {
+        if self.config.fault == Some(skipped_by) {
+            self.force(Vec::new());
+            self.say(to, message);
+        } else {
+            self.force(vec![After::Say(to, message)]);
+        }
+    }
+
+    fn on_persisted(&mut self, now: Instant, io: u64) {
+        while self.waiting.front().is_some_and(|(number, _)| *number <= io) {
+            let (_, after) = self.waiting.pop_front().expect("looked at");
+            for action in after {
+                match action {
+                    After::Say(to, message) => self.say(to, message),
+                    After::Install { base, extension, commit } => {
+                        self.installed(now, base, extension, commit);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Connected peers of the roster: those who vote and those who may join.
+    pub(crate) fn connected(&self) -> Vec<BootId> {
+        let roster = &self.view().roster;
+        self.peers
+            .iter()
+            .filter(|(boot, peer)| peer.connected && roster.contains(&boot.node))
+            .map(|(boot, _)| *boot)
+            .collect()
+    }
+
+    pub(crate) fn announcement(&self) -> Message {
+        Message::Announce {
+            installed: self.durable.installed.clone(),
+            member: self.role == Role::Member,
+            voter: self.durable.voter,
+        }
+    }
+
+    pub(crate) fn announce(&mut self) {
+        let message = self.announcement();
+        for peer in self.connected() {
+            self.say(peer, message.clone());
+        }
+    }
+
+    /// The detector watches the members, all peers, and those whose acceptance is awaited.
+    pub(crate) fn rewatch(&mut self, now: Instant) {
+        let me = self.me;
+        let known = self.view().boots().chain(self.peers.keys().copied());
+        let boots: BTreeSet<_> = known.chain(self.awaited()).collect();
+        let condemned = &self.condemned;
+        self.detector
+            .watch(now, boots.into_iter().filter(|boot| *boot != me && !condemned.contains(boot)));
+        self.detector.rearm(now);
+    }
+
+    /// Forgets suspicions of boots that no longer matter.
+    pub(crate) fn settle_suspicions(&mut self) {
+        let (view, peers) = (&self.durable.installed, &self.peers);
+        let matters = |boot: &BootId| view.member(*boot).is_some() || peers.contains_key(boot);
+        self.silent.retain(matters);
+        self.condemned.retain(matters);
+        self.note_superseded();
+    }
+
+    /// A member whose node is known under another nonce only is dead.
+    fn note_superseded(&mut self) {
+        let superseded: Vec<_> =
+            self.view().boots().filter(|boot| self.is_superseded(*boot)).collect();
+        self.condemned.extend(superseded);
+    }
+
+    pub(crate) fn is_superseded(&self, boot: BootId) -> bool {
+        let another = |other: &BootId| other.node == boot.node && *other != boot;
+        !self.peers.contains_key(&boot) && (another(&self.me) || self.peers.keys().any(another))
+    }
+
+    fn condemn(&mut self, boot: BootId) {
+        if boot != self.me {
+            self.condemned.insert(boot);
+        }
+    }
+
+    /// This boot has promised a ballot on the installed view.
+    pub(crate) fn is_wedged(&self) -> bool {
+        self.durable.promised.base == self.view().id.number && self.durable.promised.round > 0
+    }
+
+    fn on_heard(&mut self, now: Instant, boot: BootId) {
+        self.detector.on_heard(now, boot);
+        self.silent.remove(&boot);
+    }
+
+    fn on_up(&mut self, now: Instant, boot: BootId) {
+        if boot.node == self.me.node {
+            return;
+        }
+        self.peers.entry(boot).or_default().connected = true;
+        self.note_superseded();
+        self.rewatch(now);
+        self.on_heard(now, boot);
+        self.say(boot, self.announcement());
+        if self.role == Role::Member && !self.accused.is_empty() {
+            self.say(boot, Message::Suspects(self.accused.clone()));
+        }
+        self.greet_with_attempt(boot);
+    }
+
+    fn on_down(&mut self, boot: BootId) {
+        if let Some(peer) = self.peers.get_mut(&boot) {
+            peer.connected = false;
+        }
+    }
+
+    fn on_gone(&mut self, now: Instant, boot: BootId) {
+        self.peers.remove(&boot);
+        if self.view().member(boot).is_some() || self.attempt_names(boot) {
+            self.condemn(boot);
+        }
+        self.rewatch(now);
+    }
+
+    fn on_refused(&mut self, node: NodeId) {
+        let connected = |boot: &BootId| self.peers.get(boot).is_some_and(|peer| peer.connected);
+        let known = self.view().boots().chain(self.peers.keys().copied());
+        let boots: Vec<_> = known.chain(self.awaited()).collect();
+        let refused: Vec<_> =
+            boots.into_iter().filter(|boot| boot.node == node && !connected(boot)).collect();
+        self.silent.extend(refused);
+    }
+
+    /// While an install is being written nothing that a peer says is looked at.
+    pub(crate) fn defer(&mut self, from: BootId, message: Message) {
+        if self.deferred.len() < DEFERRED_MAX {
+            self.deferred.push_back((from, message));
+        } else {
+            self.stats.overrun += 1;
+        }
+    }
+
+    fn on_message(&mut self, now: Instant, from: BootId, message: Message) {
+        if self.installing {
+            self.defer(from, message);
+            return;
+        }
+        match message {
+            Message::Announce { installed, member, voter } => {
+                self.on_announce(now, from, installed, member, voter);
+            }
+            Message::Suspects(suspects) => {
+                if let Some(peer) = self.peers.get_mut(&from) {
+                    peer.suspects = suspects;
+                }
+            }
+            Message::Propose { ballot, base, views } => {
+                self.on_propose(now, from, ballot, base, &views);
+            }
+            Message::Ack { ballot, accepted, state, voter } => {
+                self.on_ack(from, ballot, Ack { accepted, state, voter });
+            }
+            Message::Nack { ballot, promised } => self.on_nack(now, ballot, promised),
+            Message::Hold { ballot, extension } => self.on_hold(from, ballot, extension),
+            Message::Held { ballot } => self.on_member_held(from, ballot),
+            Message::Accept { ballot, extension } => self.on_accept(from, ballot, extension),
+            Message::Accepted { ballot, voter } => self.on_accepted(from, ballot, voter),
+            Message::Commit { ballot } => self.on_commit(ballot),
+        }
+    }
+
+    /// Takes in what this boot said to itself, and what waited for an install.
+    fn drain_own(&mut self, now: Instant) {
+        while !self.installing && self.role != Role::Killed {
+            if let Some((from, message)) = self.deferred.pop_front() {
+                self.on_message(now, from, message);
+            } else if let Some(message) = self.own.pop_front() {
+                self.on_message(now, self.me, message);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn note_silence(&mut self, now: Instant) {
+        self.silent.extend(self.detector.silent(now));
+    }
+
+    /// Tells the other members whom this one suspects, when that changed.
+    fn accuse(&mut self) {
+        let members = &self.durable.installed;
+        let accused: BTreeSet<_> =
+            self.suspected().filter(|boot| members.member(*boot).is_some()).collect();
+        if self.role != Role::Member || accused == self.accused {
+            return;
+        }
+        self.accused.clone_from(&accused);
+        for boot in self.connected() {
+            if self.view().member(boot).is_some() {
+                self.say(boot, Message::Suspects(accused.clone()));
+            }
+        }
+    }
+
+    /// MB-11: without a quorum of voters within earshot a member does nothing that others cannot know.
+    fn watch_minority(&mut self) {
+        let on = self.role == Role::Member && self.voters_heard() < self.view().quorum();
+        if on != self.minority {
+            self.minority = on;
+            self.put(Output::Minority { on });
+        }
+    }
+
+    /// Nodes of the roster whose votes can be had, own included. A session that is interrupted but not yet suspected counts.
+    pub(crate) fn voters_heard(&self) -> usize {
+        let roster = &self.view().roster;
+        let own = self.durable.voter && roster.contains(&self.me.node);
+        let others: BTreeSet<NodeId> = self
+            .peers
+            .iter()
+            .filter(|(boot, peer)| {
+                roster.contains(&boot.node)
+                    && !self.silent.contains(boot)
+                    && peer.announced.as_ref().is_some_and(|said| said.voter)
+            })
+            .map(|(boot, _)| boot.node)
+            .collect();
+        usize::from(own) + others.len()
+    }
+
+    /// Everything that follows from what is known now.
+    fn review(&mut self, now: Instant) {
+        if self.role == Role::Killed {
+            return;
+        }
+        self.drain_own(now);
+        if self.role == Role::Killed || self.installing {
+            return;
+        }
+        self.accuse();
+        self.watch_minority();
+        self.manage(now);
+        self.drain_own(now);
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.role = Role::Killed;
+        self.attempt = None;
+        self.own.clear();
+        self.deferred.clear();
+        self.waiting.clear();
+        self.put(Output::Killed);
+    }
+}
+
+impl Machine for Membership {
+    type Input = Input;
+    type Output = Output;
+
+    fn handle(&mut self, now: Instant, input: Input) {
+        if self.role == Role::Killed {
+            return;
+        }
+        match input {
+            Input::Up { boot } => self.on_up(now, boot),
+            Input::Down { boot } => self.on_down(boot),
+            Input::Gone { boot } => self.on_gone(now, boot),
+            Input::Refused { node } => self.on_refused(node),
+            Input::Heard { boot } => self.on_heard(now, boot),
+            Input::Suspect { boot } => self.condemn(boot),
+            Input::Dead => self.kill(),
+            Input::Renew => self.renew(),
+            Input::Message { from, message } => self.on_message(now, from, message),
+            Input::Persisted { io } => self.on_persisted(now, io),
+            Input::Flushed { state } => self.on_flushed(state),
+            Input::Cut { cut, annex } => self.on_cut(now, cut, annex),
+            Input::Held { view } => self.on_held(view),
+            Input::BecomeVoter => self.become_voter(),
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        if self.role != Role::Killed {
+            self.note_silence(now);
+        }
+    }
+
+    fn end_turn(&mut self, now: Instant) {
+        self.review(now);
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        if self.role == Role::Killed {
+            return None;
+        }
+        [self.detector.deadline(), self.management_deadline()].into_iter().flatten().min()
+    }
+}
+
+impl Fingerprint for Membership {
+    /// Deadlines and the last signs of life are left out: an explorer lets timeouts happen at any step.
+    fn fingerprint(&self, into: &mut Fingerprinter) {
+        self.me.hash(into);
+        self.role.hash(into);
+        self.durable.hash(into);
+        self.peers.hash(into);
+        (&self.silent, &self.condemned, &self.accused, self.minority).hash(into);
+        self.attempt.hash(into);
+        (&self.flushing, &self.holding, self.formation_since.is_some()).hash(into);
+        (self.round_floor, self.summoned).hash(into);
+        // Write numbers only have to match between here and the disk: they count from the oldest pending one.
+        let first = self.waiting.front().map_or(self.io, |(io, _)| *io);
+        (self.io - first).hash(into);
+        for (io, after) in &self.waiting {
+            (io - first, after).hash(into);
+        }
+        (self.installing, &self.deferred, &self.own).hash(into);
+    }
+}

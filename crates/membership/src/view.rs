@@ -1,0 +1,98 @@
+//! Views of the sites.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use mainstay_base::{BootId, BootNonce, Incarnation, NodeId, SiteId, ViewId};
+use serde::{Deserialize, Serialize};
+
+/// A site as a view names it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct Member {
+    /// The site.
+    pub site: SiteId,
+    /// The nonce of the boot that the view admitted.
+    pub nonce: BootNonce,
+}
+
+impl Member {
+    /// The boot that the view admitted.
+    #[must_use]
+    pub fn boot(&self) -> BootId {
+        BootId { node: self.site.node, nonce: self.nonce }
+    }
+}
+
+/// A numbered list of the working sites.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct View {
+    /// Number (consecutive; 0 is the empty state before the first view) and the proposer's nonce.
+    pub id: ViewId,
+    /// In age order: the oldest first, sites of one view by node id (BJ85 §4.2).
+    pub members: Vec<Member>,
+    /// The configured nodes; quorums are majorities of it, never of the members.
+    pub roster: BTreeSet<NodeId>,
+    /// The highest incarnation ever given to each node (MB-14).
+    pub incarnations: BTreeMap<NodeId, Incarnation>,
+    /// What the layer above wants agreed together with the view; opaque here.
+    pub annex: Bytes,
+}
+
+impl View {
+    /// The state before the first view of a cluster of `roster`.
+    #[must_use]
+    pub fn empty(roster: impl IntoIterator<Item = NodeId>) -> Self {
+        Self {
+            id: ViewId::NONE,
+            members: Vec::new(),
+            roster: roster.into_iter().collect(),
+            incarnations: BTreeMap::new(),
+            annex: Bytes::new(),
+        }
+    }
+
+    /// How many of the roster make a majority.
+    #[must_use]
+    pub fn quorum(&self) -> usize {
+        self.roster.len() / 2 + 1
+    }
+
+    /// The member that `boot` is, if it is one.
+    #[must_use]
+    pub fn member(&self, boot: BootId) -> Option<&Member> {
+        self.members.iter().find(|member| member.boot() == boot)
+    }
+
+    /// Place in the age order, the oldest at 0.
+    #[must_use]
+    pub fn rank(&self, boot: BootId) -> Option<usize> {
+        self.members.iter().position(|member| member.boot() == boot)
+    }
+
+    /// The boots of the members, oldest first.
+    pub fn boots(&self) -> impl Iterator<Item = BootId> + '_ {
+        self.members.iter().map(Member::boot)
+    }
+
+    /// The next view: only `members` of this one and `joiners` are in it. A joiner gets the next incarnation of its
+    /// node, is the youngest, and its node's former incarnation is out.
+    pub(crate) fn successor(
+        &self,
+        nonce: u64,
+        keep: &BTreeSet<BootId>,
+        join: &BTreeSet<BootId>,
+    ) -> Self {
+        let mut next = self.clone();
+        next.id = ViewId { number: self.id.number + 1, nonce };
+        next.members.retain(|member| {
+            keep.contains(&member.boot()) && !join.iter().any(|boot| boot.node == member.site.node)
+        });
+        for boot in join {
+            let incarnation = next.incarnations.get(&boot.node).copied().unwrap_or_default().next();
+            next.incarnations.insert(boot.node, incarnation);
+            let site = SiteId { node: boot.node, incarnation };
+            next.members.push(Member { site, nonce: boot.nonce });
+        }
+        next
+    }
+}

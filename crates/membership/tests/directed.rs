@@ -1,0 +1,229 @@
+#![allow(missing_docs, reason = "a test file")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+
+mod support;
+
+use mainstay_base::{Duration, Machine as _, Rng};
+use mainstay_membership::{Config, Input, Role};
+use support::{NEVER, Step, World};
+
+fn frozen() -> Config {
+    Config::default().with_timeout(NEVER).unwrap().with_formation_wait(Duration::ZERO)
+}
+
+/// Checks MB-1, MB-14.
+#[test]
+fn three_fresh_nodes_form_one_view() {
+    let world = World::formed(3, frozen());
+    assert_eq!(world.violation, None);
+    assert_eq!(world.members(0), world.members(2));
+    assert_eq!(world.members(1).len(), 3);
+}
+
+/// Checks MB-5: a crashed member is removed by the others.
+#[test]
+fn a_crashed_member_is_removed() {
+    for dead in 0..3 {
+        let mut world = World::formed(3, frozen());
+        let number = world.view(0).id.number.max(world.view(1).id.number);
+        world.crash(dead, 0);
+        for by in (0..3).filter(|by| *by != dead) {
+            world.apply(Step::Suspect { by, whom: dead });
+        }
+        world.settle();
+        let other = (dead + 1) % 3;
+        assert_eq!(world.view(other).id.number, number + 1);
+        assert!(!world.members(other).contains(&dead));
+        assert_eq!(world.violation, None);
+    }
+}
+
+/// Checks MB-35, MB-36: a restarted node takes the place of its former boot in one extension of length one, as the
+/// youngest and with the next incarnation.
+#[test]
+fn a_restart_is_one_view_with_a_younger_incarnation() {
+    let mut world = World::formed(3, frozen());
+    let oldest = world.members(0)[0];
+    let number = world.view(0).id.number;
+    world.crash(oldest, 0);
+    world.start(oldest);
+    world.settle();
+    assert_eq!(world.view(oldest).id.number, number + 1);
+    assert_eq!(*world.members(oldest).last().unwrap(), oldest);
+    assert_eq!(world.view(oldest).members.last().unwrap().site.incarnation.0, 2);
+    assert_eq!(world.violation, None);
+}
+
+/// Checks MB-37: all crash, all restart in any order; the sequence of views goes on.
+#[test]
+fn total_failure_and_restart_in_any_order() {
+    for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
+        let mut world = World::formed(3, frozen());
+        let number = world.view(0).id.number;
+        (0..3).for_each(|site| world.crash(site, 0));
+        for site in order {
+            world.start(site);
+            world.settle();
+        }
+        assert!(world.view(0).id.number > number);
+        assert_eq!(world.members(0).len(), 3);
+        assert_eq!(world.violation, None);
+    }
+}
+
+/// Checks MB-10, MB-11, MB-63: one of three alone installs nothing and says that it is in a minority.
+#[test]
+fn a_minority_stands_still() {
+    let mut world = World::formed(3, frozen());
+    let number = world.view(0).id.number;
+    world.crash(1, 0);
+    world.crash(2, 0);
+    for whom in [1, 2] {
+        world.apply(Step::Suspect { by: 0, whom });
+    }
+    world.settle();
+    assert_eq!(world.view(0).id.number, number);
+    assert!(world.sites[0].minority);
+}
+
+/// Checks MB-34: two members that accuse each other; no two views under one number, and two members remain.
+#[test]
+fn mutual_accusation_removes_one() {
+    let mut world = World::formed(3, frozen());
+    world.accusations = 2;
+    world.apply(Step::Suspect { by: 0, whom: 1 });
+    world.apply(Step::Suspect { by: 1, whom: 0 });
+    world.settle();
+    assert_eq!(world.violation, None);
+    let alive = (0..3).find(|site| world.role(*site) == Some(Role::Member)).unwrap();
+    assert_eq!(world.members(alive).len(), 2, "{}", world.summary());
+}
+
+/// A node that lost its disk does not vote: with one of the two others down there is no quorum.
+#[test]
+fn a_node_that_lost_its_disk_is_no_voter_until_a_view_admits_it() {
+    let mut world = World::formed(3, frozen());
+    (0..3).for_each(|site| world.crash(site, 0));
+    let roster = support::nodes(3);
+    world.sites[1].disk = mainstay_membership::Durable::empty(roster);
+    world.start(0);
+    world.start(1);
+    world.settle();
+    assert_eq!(world.role(0), Some(Role::Outside));
+    assert_eq!(world.role(1), Some(Role::Outside));
+    world.start(2);
+    world.settle();
+    assert_eq!(world.members(1).len(), 3);
+    assert!(world.sites[1].machine.as_ref().unwrap().is_voter());
+    assert_eq!(world.violation, None);
+}
+
+/// Checks MB-22: with the objection phase on, the word of one member removes nobody, the word of all does.
+#[test]
+fn objection_keeps_who_is_heard_by_another() {
+    let mut world = World::formed(3, frozen().with_objection(true));
+    let number = world.view(0).id.number;
+    let (manager, other, whom) = (world.members(0)[0], world.members(0)[1], world.members(0)[2]);
+    world.accusations = 2;
+    world.apply(Step::Suspect { by: manager, whom });
+    world.settle();
+    assert_eq!(world.view(manager).id.number, number);
+    world.apply(Step::Suspect { by: other, whom });
+    world.settle();
+    assert_eq!(world.view(manager).id.number, number + 1);
+    assert_eq!(world.violation, None);
+}
+
+/// Checks MB-20, MB-21: silence of the timeout leads to a view without the silent one; heartbeats prevent it.
+#[test]
+fn silence_becomes_a_view() {
+    let timeout = Duration::from_millis(250);
+    let config = frozen().with_timeout(timeout).unwrap();
+    let mut world = World::formed(3, frozen());
+    world.config = config.clone();
+    (0..3).for_each(|site| world.crash(site, 0));
+    (0..3).for_each(|site| world.start(site));
+    while (0..3).any(|site| world.role(site) != Some(Role::Member)) {
+        let step = world.steps().into_iter().find(|step| !matches!(step, Step::Timeout(_)));
+        world.apply(step.unwrap());
+    }
+    let start = world.sites[0].now;
+    let (a, b) = (world.sites[1].boot, world.sites[2].boot);
+    for beat in 1..=10 {
+        world.sites[0].now = start + Duration::from_millis(50 * beat);
+        world.input(0, Input::Heard { boot: a });
+        if beat <= 4 {
+            world.input(0, Input::Heard { boot: b });
+        }
+        let now = world.sites[0].now;
+        let machine = world.sites[0].machine.as_mut().unwrap();
+        if machine.poll_timeout().is_some_and(|at| at <= now) {
+            machine.handle_timeout(now);
+        }
+    }
+    let suspected: Vec<_> = world.sites[0].machine.as_ref().unwrap().suspected().collect();
+    assert_eq!(suspected, [b]);
+}
+
+/// Checks MB-12, MB-30..MB-33 over random schedules with crashes at any step, restarts and wrong suspicions.
+#[test]
+fn random_schedules_keep_one_sequence() {
+    let mut longest = 0;
+    for seed in 0..3_000u64 {
+        let mut rng = Rng::new(seed);
+        let count = 3 + 2 * (seed as usize % 2);
+        let mut world = World::new(count, frozen());
+        (0..count).for_each(|site| world.start(site));
+        world.crashes = 4;
+        world.restarts = 8;
+        world.accusations = 3;
+        for _ in 0..600 {
+            let steps = world.steps();
+            if steps.is_empty() {
+                break;
+            }
+            // Crashes and suspicions are many among the steps: most of the time something useful goes on.
+            let useful: Vec<_> = steps
+                .iter()
+                .filter(|step| {
+                    matches!(
+                        step,
+                        Step::Deliver { .. } | Step::Write(_) | Step::Timeout(_) | Step::Restart(_)
+                    )
+                })
+                .copied()
+                .collect();
+            let from = if useful.is_empty() || rng.below(20) == 0 { &steps } else { &useful };
+            world.apply(from[rng.below(from.len() as u64) as usize]);
+            assert_eq!(world.violation, None, "seed {seed}");
+        }
+        heal(&mut world, &mut rng, seed);
+        longest = longest.max(world.agreed.len());
+    }
+    assert!(longest > 5, "the longest sequence has {longest} views");
+}
+
+/// Everybody comes back and is heard; in the end all are members of one view.
+fn heal(world: &mut World, rng: &mut Rng, seed: u64) {
+    world.crashes = 0;
+    world.accusations = 0;
+    world.restarts = 1_000;
+    for _ in 0..20_000 {
+        let steps = world.steps();
+        if steps.is_empty() {
+            break;
+        }
+        world.apply(steps[rng.below(steps.len() as u64) as usize]);
+        assert_eq!(world.violation, None, "seed {seed}");
+    }
+    for site in 0..world.sites.len() {
+        assert_eq!(world.role(site), Some(Role::Member), "seed {seed}: {}", world.summary());
+        assert_eq!(
+            world.members(site).len(),
+            world.sites.len(),
+            "seed {seed}: {}",
+            world.summary()
+        );
+        assert_eq!(world.view(site), world.view(0), "seed {seed}");
+    }
+}

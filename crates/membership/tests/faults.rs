@@ -1,0 +1,115 @@
+//! Deliberately broken machines: each is found by the random schedules.
+#![allow(missing_docs, reason = "a test file")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+
+mod support;
+
+use mainstay_base::{Duration, Rng};
+use mainstay_membership::{Config, Durable, Fault};
+use support::{NEVER, Step, World};
+
+/// Whether one of `seeds` random schedules, with crashes and lost disks, ends in a violation.
+fn is_found(fault: Option<Fault>, seeds: u64) -> bool {
+    (0..seeds).any(|seed| {
+        let config =
+            Config::default().with_timeout(NEVER).unwrap().with_formation_wait(Duration::ZERO);
+        let config = match fault {
+            Some(fault) => config.with_fault(fault),
+            None => config,
+        };
+        let mut rng = Rng::new(seed);
+        let mut world = World::new(3, config);
+        (0..3).for_each(|site| world.start(site));
+        (world.crashes, world.restarts, world.accusations) = (5, 12, 4);
+        let mut lost = 0;
+        for _ in 0..500 {
+            let steps = world.steps();
+            if steps.is_empty() || world.violation.is_some() {
+                break;
+            }
+            let step = steps[rng.below(steps.len() as u64) as usize];
+            if let Step::Restart(site) = step
+                && lost == 0
+                && rng.chance(1, 6)
+            {
+                world.sites[site].disk = Durable::empty(support::nodes(3));
+                lost += 1;
+            }
+            world.apply(step);
+        }
+        world.violation.is_some()
+    })
+}
+
+/// Without a fault the same schedules find nothing.
+#[test]
+fn the_machine_as_shipped_passes() {
+    assert!(!is_found(None, 4_000));
+}
+
+/// Whether two members that accuse each other, and a third that crashes and restarts between them, end in a violation.
+fn is_found_in_a_duel(fault: Option<Fault>, seeds: u64) -> bool {
+    (0..seeds).any(|seed| {
+        let config =
+            Config::default().with_timeout(NEVER).unwrap().with_formation_wait(Duration::ZERO);
+        let config = match fault {
+            Some(fault) => config.with_fault(fault),
+            None => config,
+        };
+        let mut rng = Rng::new(seed);
+        let mut world = World::formed(3, config);
+        (world.crashes, world.restarts, world.accusations) = (1, 1, 2);
+        world.apply(Step::Suspect { by: 0, whom: 1 });
+        world.apply(Step::Suspect { by: 1, whom: 0 });
+        for _ in 0..200 {
+            let mut steps = world.steps();
+            steps.retain(|step| !matches!(step, Step::Crash(0 | 1)));
+            if steps.is_empty() || world.violation.is_some() {
+                break;
+            }
+            world.apply(steps[rng.below(steps.len() as u64) as usize]);
+        }
+        world.violation.is_some()
+    })
+}
+
+/// Checks that MB-1 and MB-30 would be missed by none of these.
+#[test]
+fn each_broken_variant_is_found() {
+    for fault in [Fault::QuorumOfTheView, Fault::ForgetsAccepted] {
+        assert!(is_found(Some(fault), 10_000), "{fault:?} is not found");
+    }
+}
+
+/// Checks that promises and acceptances that are said before they are forced break MB-1.
+#[test]
+fn what_is_said_before_it_is_forced_is_found() {
+    assert!(!is_found_in_a_duel(None, 3_000));
+    for fault in [Fault::PromiseNotForced, Fault::AcceptanceNotForced] {
+        assert!(is_found_in_a_duel(Some(fault), 100_000), "{fault:?} is not found");
+    }
+}
+
+/// A view of two of three; both fail, one loses its disk, and comes back with the third.
+fn two_with_one_memory_between_them(config: Config) -> World {
+    let mut world = World::formed(3, config);
+    world.crash(2, 0);
+    (0..2).for_each(|by| world.apply(Step::Suspect { by, whom: 2 }));
+    world.settle();
+    assert_eq!(world.members(0).len(), 2);
+    (0..2).for_each(|site| world.crash(site, 0));
+    world.sites[1].disk = Durable::empty(support::nodes(3));
+    [1, 2].into_iter().for_each(|site| world.start(site));
+    world.settle();
+    world
+}
+
+/// Checks that a node without its past must not vote: with the one that was away it would agree on a second view of that
+/// number.
+#[test]
+fn a_vote_without_a_past_is_found() {
+    let config = Config::default().with_timeout(NEVER).unwrap().with_formation_wait(Duration::ZERO);
+    assert_eq!(two_with_one_memory_between_them(config.clone()).violation, None);
+    let broken = two_with_one_memory_between_them(config.with_fault(Fault::VotesWithoutPast));
+    assert!(broken.violation.is_some());
+}

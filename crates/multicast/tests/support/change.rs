@@ -1,0 +1,199 @@
+//! The oracle of views: who is in, and one cut for all; crashes at any point of it.
+
+use mainstay_base::codec;
+use mainstay_base::{BootId, ViewId};
+use mainstay_multicast::{Cut, FlushState, Peer, SiteView};
+
+use super::World;
+
+impl World {
+    /// Something happens to the nodes, and a view change follows.
+    pub fn shake(&mut self) {
+        for index in 0..self.slots.len() {
+            let is_up = self.slots[index].group.is_some();
+            match (is_up, self.rng.below(10)) {
+                (true, 0) => {
+                    let killed = self.rng.chance(1, 3);
+                    self.crash(index, killed);
+                }
+                (false, 0..=5) => {
+                    self.restart(index);
+                    self.slots[index].outside = self.rng.chance(1, 4);
+                }
+                (true, 1..=4) => self.slots[index].outside = false,
+                _ => {}
+            }
+        }
+        self.change_view(&mut |world| world.rng.chance(1, 30));
+        // Otherwise the next change finds the crash.
+        if self.rng.chance(1, 2) && !self.members().is_empty() {
+            self.change_view(&mut |_| false);
+        }
+    }
+
+    fn some_steps(&mut self) {
+        for _ in 0..self.rng.below(6) {
+            if self.busy {
+                self.step();
+            }
+        }
+    }
+
+    /// Goes on to the next view: of all that are up. `crashes` is asked at every point whether somebody falls.
+    pub fn change_view(&mut self, crashes: &mut dyn FnMut(&mut Self) -> bool) {
+        let mut views: Vec<SiteView> = Vec::new();
+        loop {
+            if !self.extend(&mut views) {
+                return;
+            }
+            let last = views.last().unwrap().clone();
+            let members = self.live();
+            let mut states: Vec<(BootId, FlushState)> = Vec::new();
+            for index in members.clone() {
+                if crashes(self) {
+                    self.crash_one();
+                }
+                if self.slots[index].group.is_none() {
+                    continue;
+                }
+                self.group(index).wedge();
+                let state = self.group(index).flush();
+                states.push((
+                    self.slots[index].boot().unwrap(),
+                    codec::decode(&codec::encode(&state)).unwrap(),
+                ));
+                self.some_steps();
+            }
+            if self.live() != members {
+                continue;
+            }
+            let mut agreed = self.agreed.clone();
+            if self.options.quorum_of_view {
+                agreed.members.retain(|node| last.members.iter().any(|it| it.site.node == *node));
+            }
+            let cut = Cut::compute(&states, &agreed, &last);
+            let cut: Cut = codec::decode::<Cut>(&codec::encode(&cut)).unwrap();
+            assert!(cut.is_well_formed(), "{cut:?}");
+            self.outcome.renumbered += u64::from(cut.kept < cut.end);
+            if self.hold_all(&cut, &views, &members, crashes) {
+                self.install_all(&cut, &views, &members, crashes);
+                return;
+            }
+        }
+    }
+
+    /// Adds a view if the last one is not right; false if nobody is up.
+    fn extend(&mut self, views: &mut Vec<SiteView>) -> bool {
+        let base = views.last().unwrap_or(&self.view).clone();
+        let inside = self.live().into_iter().filter(|index| !self.slots[*index].outside);
+        let boots: Vec<BootId> = inside.map(|index| self.slots[index].boot().unwrap()).collect();
+        if boots.is_empty() {
+            return false;
+        }
+        let mut members: Vec<Peer> =
+            base.members.iter().filter(|peer| boots.contains(&peer.boot())).copied().collect();
+        for boot in boots {
+            if !members.iter().any(|peer| peer.boot() == boot) {
+                members.push(self.next_peer(boot));
+            }
+        }
+        if views.is_empty() || members != base.members {
+            let id = ViewId { number: base.id.number + 1, nonce: self.rng.next_u64() };
+            views.push(SiteView { id, members });
+        }
+        true
+    }
+
+    fn crash_one(&mut self) {
+        let live = self.live();
+        if live.len() > 1 {
+            let index = *self.rng.pick(&live).unwrap();
+            self.crash(index, false);
+        }
+    }
+
+    fn hold_all(
+        &mut self,
+        cut: &Cut,
+        views: &[SiteView],
+        members: &[usize],
+        crashes: &mut dyn FnMut(&mut Self) -> bool,
+    ) -> bool {
+        let goal = views.last().map(|view| view.id);
+        for &index in members {
+            if self.slots[index].group.is_none() {
+                return false;
+            }
+            self.slots[index].holding = None;
+            let now = self.now;
+            self.group(index).hold(now, cut, views);
+            self.drain(index);
+            self.some_steps();
+            if crashes(self) {
+                self.crash_one();
+            }
+        }
+        for round in 0..2_000 {
+            if self.live() != members {
+                return false;
+            }
+            if members.iter().all(|index| self.slots[*index].holding == goal) {
+                return true;
+            }
+            if round == 5 && crashes(self) {
+                self.crash_one();
+            }
+            if round < 30 {
+                self.step();
+            } else {
+                self.round();
+            }
+        }
+        panic!("seed {}: nobody gets to hold {cut:?}", self.options.seed);
+    }
+
+    fn install_all(
+        &mut self,
+        cut: &Cut,
+        views: &[SiteView],
+        members: &[usize],
+        crashes: &mut dyn FnMut(&mut Self) -> bool,
+    ) {
+        self.view = views.last().unwrap().clone();
+        if let Some(agreed) = cut.agreed(&self.view) {
+            self.agreed = agreed;
+        }
+        let mut order = members.to_vec();
+        self.rng.shuffle(&mut order);
+        for index in order {
+            if crashes(self) {
+                self.crash_one();
+            }
+            if self.slots[index].group.is_none() {
+                continue;
+            }
+            while self.slots[index].is_writing() {
+                self.write(index);
+            }
+            self.slots[index].log_installed(views.last().unwrap().id);
+            views.iter().for_each(|view| self.note_installed(index, view));
+            let now = self.now;
+            self.group(index).install(now, cut, views);
+            let has_past = self.group(index).status().whole;
+            self.outcome.voters += u64::from(has_past && self.slots[index].outside);
+            self.outcome.views += 1;
+            self.drain(index);
+            self.some_steps();
+        }
+    }
+
+    fn note_installed(&mut self, index: usize, view: &SiteView) {
+        let boot = self.slots[index].boot().unwrap();
+        if view.has(boot) {
+            let members = view.members.iter().map(|peer| peer.site).collect();
+            let roster = (0..self.options.nodes).map(super::node).collect();
+            let what = mainstay_base::trace::What::Installed { view: view.id, members, roster };
+            self.note(boot, what);
+        }
+    }
+}

@@ -1,0 +1,514 @@
+//! The replica: one state machine, its sessions, and what it tells its host.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::hash::Hasher as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use bytes::Bytes;
+use mainstay_base::{Fingerprinter, MessageId, Position, SiteId, codec};
+use thiserror::Error;
+
+use crate::compare::{Compare, Difference, Verdict};
+use crate::config::Config;
+use crate::envelope::{Envelope, Session};
+use crate::sessions::{Admission, Sessions};
+use crate::snapshot::{Restore, RestoreError, SnapshotStream};
+use crate::stats::Stats;
+use crate::user::StateMachine;
+
+/// What became of a message; the same at all replicas (PD-31).
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// The command was executed, now or at an earlier try; this is its answer.
+    Done(Bytes),
+    /// The command was executed at an earlier try; its answer was too large to be saved.
+    AnswerNotSaved,
+    /// The client had said that it has the answer to this number. Not executed now.
+    Acknowledged,
+    /// The number is too far above what the client has acknowledged. Not executed; send it again later.
+    TooManyOutstanding,
+    /// The session is open.
+    Opened(Session),
+    /// The session was open and is closed.
+    Closed,
+    /// The session is not open: closed, evicted, or never opened. Not executed now; whether it was executed at an
+    /// earlier try is not known any more.
+    SessionExpired,
+    /// The command's execution panicked and an operator had it passed over. No trace of it is in the state.
+    Skipped,
+    /// The skip is accepted.
+    SkipAccepted,
+    /// The position that was to be skipped is not one that halts the group. Nothing changed.
+    NotPoisoned,
+    /// Not an envelope. Nothing was executed.
+    Malformed,
+}
+
+/// What the replica tells its host, in order. Nothing waits for the host; drain to `None` once a turn.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Output {
+    /// What became of a message of this site, to be passed on when the message has reached the group's level.
+    Reply {
+        /// The message.
+        message: MessageId,
+        /// Its place.
+        position: Position,
+        /// What became of it.
+        outcome: Outcome,
+    },
+    /// Many bytes were delivered since the last time: take a [`Replica::snapshot`] soon. The same at all replicas.
+    CheckpointWanted {
+        /// After the message here.
+        position: Position,
+    },
+    /// The hash of the state, to be sent to the other members for [`Replica::hash_of`].
+    HashAt {
+        /// As of.
+        position: Position,
+        /// The hash.
+        hash: u128,
+    },
+    /// The hashes of the members differ; see [`Verdict`] for who is wrong and who halts.
+    Diverged {
+        /// As of.
+        position: Position,
+        /// Who is wrong.
+        verdict: Verdict,
+        /// The members that differ from this replica.
+        sites: Vec<SiteId>,
+    },
+    /// The execution of the command here panicked. The group stands still until the command is skipped.
+    Poisoned {
+        /// The command.
+        position: Position,
+    },
+    /// The poison is to be skipped: restore a checkpoint below `skipping`, or [`Position::ZERO`] if there is none, and
+    /// deliver everything behind it again, what was delivered since included. Nothing is answered twice.
+    Rebuild {
+        /// The command that will be passed over.
+        skipping: Position,
+    },
+}
+
+/// Whether a replica executes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Status {
+    /// It executes what is delivered.
+    Running,
+    /// The command here panicked; it waits for [`Envelope::Skip`] of this position.
+    Poisoned {
+        /// The command.
+        position: Position,
+    },
+    /// It has no state: [`Replica::begin_restore`] is next.
+    Empty,
+    /// Chunks are coming in.
+    Restoring,
+    /// Its state at this position is wrong, or may be; it answers nothing until it is restored from a right one.
+    Diverged {
+        /// As of.
+        position: Position,
+    },
+}
+
+/// Why a message was not taken. Nothing changed.
+#[derive(Error, Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DeliverError {
+    /// A message before this one is missing. Deliver that one first.
+    #[error("the next position is {expected:?}")]
+    Gap {
+        /// What is to come next.
+        expected: Position,
+    },
+    /// The replica has no state, or a wrong one. Keep the message until it is restored.
+    #[error("the replica does not execute: {0:?}")]
+    NotRunning(Status),
+}
+
+/// Why there is no snapshot. Nothing changed; retry when the replica runs.
+#[derive(Error, Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SnapshotError {
+    /// The replica has no state that is known to be right.
+    #[error("the replica does not execute: {0:?}")]
+    NotRunning(Status),
+}
+
+/// What is replicated beside the user's state.
+pub(crate) struct State {
+    pub(crate) position: Position,
+    pub(crate) sessions: Sessions,
+    /// The poison commands passed over.
+    pub(crate) skipped: BTreeSet<Position>,
+    /// Bytes of messages since a checkpoint was last wanted.
+    pub(crate) bytes_since: u64,
+}
+
+impl State {
+    pub(crate) fn new() -> Self {
+        Self {
+            position: Position::ZERO,
+            sessions: Sessions::new(),
+            skipped: BTreeSet::new(),
+            bytes_since: 0,
+        }
+    }
+}
+
+/// The execution of a command panicked.
+struct Panicked;
+
+/// A replica of a state machine.
+///
+/// One replica serves one membership of its site in its group: a site that comes back makes a new one. Outputs are
+/// bounded by the calls of a turn: at most four for each.
+pub struct Replica<S: StateMachine> {
+    config: Config,
+    config_hash: u128,
+    machine: S,
+    state: State,
+    status: Status,
+    restore: Option<Restore>,
+    /// To be passed over when they come again; learnt while the replica stood at them.
+    passes: BTreeSet<Position>,
+    /// The outcomes up to here have been told.
+    told: Position,
+    compare: Compare,
+    /// Where `apply` writes; kept for its capacity.
+    reply: Vec<u8>,
+    outputs: VecDeque<Output>,
+    stats: Stats,
+}
+
+impl<S: StateMachine> Replica<S> {
+    /// A replica before the first command; `machine` is in its initial state.
+    #[must_use]
+    pub fn new(config: Config, machine: S) -> Self {
+        let mut hasher = Fingerprinter::new();
+        hasher.write(&codec::encode(&config));
+        let compare = Compare::new(config.hashes_max);
+        Self {
+            config_hash: hasher.finish128(),
+            config,
+            machine,
+            state: State::new(),
+            status: Status::Running,
+            restore: None,
+            passes: BTreeSet::new(),
+            told: Position::ZERO,
+            compare,
+            reply: Vec::new(),
+            outputs: VecDeque::new(),
+            stats: Stats::default(),
+        }
+    }
+
+    /// Executes the message at the next position; `is_mine` asks for an [`Output::Reply`].
+    ///
+    /// A position that the state contains already is passed over. While the replica is poisoned it only looks for the
+    /// skip: what comes then has to come again after the rebuild.
+    ///
+    /// # Errors
+    /// [`DeliverError`]; nothing changed.
+    pub fn deliver(
+        &mut self,
+        position: Position,
+        message: MessageId,
+        payload: Bytes,
+        is_mine: bool,
+    ) -> Result<(), DeliverError> {
+        match self.status {
+            Status::Running => {}
+            Status::Poisoned { position: poison } => {
+                self.on_held(poison, &payload);
+                return Ok(());
+            }
+            _ => return Err(DeliverError::NotRunning(self.status)),
+        }
+        if position <= self.state.position {
+            self.stats.stale += 1;
+            return Ok(());
+        }
+        let expected = self.state.position.next();
+        if position != expected {
+            return Err(DeliverError::Gap { expected });
+        }
+        let Ok(outcome) = self.execute(position, &payload, is_mine) else {
+            self.stats.panics += 1;
+            self.status = Status::Poisoned { position };
+            self.outputs.push_back(Output::Poisoned { position });
+            return Ok(());
+        };
+        let fresh = position > self.told;
+        if let Some(outcome) = outcome.filter(|_| is_mine && fresh) {
+            self.outputs.push_back(Output::Reply { message, position, outcome });
+        }
+        self.advance(position, payload.len(), fresh);
+        Ok(())
+    }
+
+    /// The state as of [`position`](Self::position), in O(1); the replica goes on at once.
+    ///
+    /// # Errors
+    /// [`SnapshotError`]; nothing changed.
+    pub fn snapshot(&mut self) -> Result<SnapshotStream<S::Snapshot>, SnapshotError> {
+        if self.status != Status::Running {
+            return Err(SnapshotError::NotRunning(self.status));
+        }
+        let hash = self.hash();
+        let user = self.machine.begin_snapshot();
+        Ok(SnapshotStream::new(&self.config, &self.state, user, hash))
+    }
+
+    /// Drops the state; [`restore_chunk`](Self::restore_chunk) is next. Allowed at any time, also to begin anew.
+    pub fn begin_restore(&mut self) {
+        self.machine.reset();
+        self.state = State::new();
+        self.compare.forget_own();
+        self.restore = Some(Restore::new());
+        self.status = Status::Restoring;
+    }
+
+    /// Takes the next chunk of a snapshot in. Chunks may come from different sponsors if all are of one position.
+    ///
+    /// # Errors
+    /// [`RestoreError`]; the replica is [`Status::Empty`] then: begin anew.
+    pub fn restore_chunk(&mut self, chunk: &[u8]) -> Result<(), RestoreError> {
+        let mut restore = self.restore.take().ok_or(RestoreError::NotRestoring)?;
+        self.status = Status::Empty;
+        restore.chunk(&self.config, &mut self.machine, chunk)?;
+        self.restore = Some(restore);
+        self.status = Status::Restoring;
+        Ok(())
+    }
+
+    /// All chunks of the snapshot of `position` are in: the replica runs, and `position.next()` is to be delivered.
+    ///
+    /// Without any chunk and with [`Position::ZERO`] it starts from the beginning. Messages of this site up to
+    /// `position` that had no answer here get none: a retry in their session finds it.
+    ///
+    /// # Errors
+    /// [`RestoreError`]; the replica is [`Status::Empty`] then: begin anew.
+    pub fn restored(&mut self, position: Position) -> Result<(), RestoreError> {
+        let restore = self.restore.take().ok_or(RestoreError::NotRestoring)?;
+        self.status = Status::Empty;
+        let (state, hash) = restore.finish(position)?;
+        self.state = state;
+        if hash.is_some_and(|hash| hash != self.hash()) {
+            return Err(RestoreError::Hash);
+        }
+        self.passes.retain(|pass| *pass > position);
+        self.told = self.told.max(position);
+        self.status = Status::Running;
+        Ok(())
+    }
+
+    /// Sets who the other members of the group are; their hashes alone count.
+    pub fn set_members(&mut self, others: &BTreeSet<SiteId>) {
+        self.compare.set_others(others);
+    }
+
+    /// Another member says which hash its state had at `position` ([`Output::HashAt`]).
+    pub fn hash_of(&mut self, site: SiteId, position: Position, hash: u128) {
+        let usable = position.0.is_multiple_of(self.config.hash_every);
+        match usable.then(|| self.compare.other(site, position, hash)).flatten() {
+            None => self.stats.hashes_dropped += 1,
+            Some(None) => {}
+            Some(Some(difference)) => self.on_difference(position, difference),
+        }
+    }
+
+    /// The next output, in order.
+    #[must_use]
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// The state is as of here.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.state.position
+    }
+
+    /// Whether the replica executes.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.status
+    }
+
+    /// The user's machine, to be read; `None` while the replica does not run.
+    ///
+    /// A linearisable read first makes sure that [`position`](Self::position) has reached what a majority knows.
+    #[must_use]
+    pub fn machine(&self) -> Option<&S> {
+        (self.status == Status::Running).then_some(&self.machine)
+    }
+
+    /// The hash of the replicated state: the user's and the replica's own; `None` while the replica does not run.
+    #[must_use]
+    pub fn state_hash(&self) -> Option<u128> {
+        (self.status == Status::Running).then(|| self.hash())
+    }
+
+    /// How many sessions are open.
+    #[must_use]
+    pub fn session_count(&self) -> usize {
+        self.state.sessions.len()
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// The outcome of the message; `None` for one that nobody here asked for and that is not saved either.
+    fn execute(
+        &mut self,
+        at: Position,
+        payload: &[u8],
+        is_mine: bool,
+    ) -> Result<Option<Outcome>, Panicked> {
+        if self.passes.contains(&at) {
+            self.state.skipped.insert(at);
+            return Ok(Some(Outcome::Skipped));
+        }
+        let outcome = match Envelope::decode(payload) {
+            Err(_) => {
+                self.stats.malformed += 1;
+                Outcome::Malformed
+            }
+            Ok((Envelope::Anonymous, command)) => {
+                self.apply(at, command)?;
+                return Ok(is_mine.then(|| self.done()));
+            }
+            Ok((Envelope::Command { session, number, acked_upto }, command)) => {
+                self.on_command(at, session, number, acked_upto, command)?
+            }
+            Ok((Envelope::Open { id }, _)) => {
+                let session = self.state.sessions.open(at, id);
+                self.evict();
+                Outcome::Opened(session)
+            }
+            Ok((Envelope::Close { session }, _)) if self.state.sessions.close(session) => {
+                Outcome::Closed
+            }
+            Ok((Envelope::Close { .. }, _)) => Outcome::SessionExpired,
+            Ok((Envelope::Skip { position }, _)) if self.state.skipped.contains(&position) => {
+                Outcome::SkipAccepted
+            }
+            Ok((Envelope::Skip { .. }, _)) => Outcome::NotPoisoned,
+        };
+        Ok(Some(outcome))
+    }
+
+    fn on_command(
+        &mut self,
+        at: Position,
+        session: Session,
+        number: u64,
+        acked_upto: u64,
+        command: &[u8],
+    ) -> Result<Outcome, Panicked> {
+        let sessions = &mut self.state.sessions;
+        Ok(match sessions.admit(&self.config, at, session, number, acked_upto) {
+            Admission::Execute => {
+                self.apply(at, command)?;
+                self.state.sessions.save(&self.config, session.id, number, &self.reply);
+                self.evict();
+                self.done()
+            }
+            Admission::Duplicate(answer) => {
+                self.stats.duplicates += 1;
+                answer.map_or(Outcome::AnswerNotSaved, Outcome::Done)
+            }
+            Admission::Expired => {
+                self.stats.expired += 1;
+                Outcome::SessionExpired
+            }
+            Admission::Acknowledged => Outcome::Acknowledged,
+            Admission::Beyond => Outcome::TooManyOutstanding,
+        })
+    }
+
+    /// Runs the user's code. What a panic leaves behind is never read: the state is rebuilt first.
+    fn apply(&mut self, at: Position, command: &[u8]) -> Result<(), Panicked> {
+        self.stats.applied += 1;
+        self.reply.clear();
+        let (machine, reply) = (&mut self.machine, &mut self.reply);
+        catch_unwind(AssertUnwindSafe(|| machine.apply(at, command, reply))).map_err(|_| Panicked)
+    }
+
+    fn done(&self) -> Outcome {
+        Outcome::Done(Bytes::copy_from_slice(&self.reply))
+    }
+
+    fn evict(&mut self) {
+        self.stats.evicted += self.state.sessions.evict(&self.config);
+    }
+
+    /// Counts the message in and says what is due at its position.
+    fn advance(&mut self, position: Position, bytes: usize, fresh: bool) {
+        self.state.position = position;
+        self.told = self.told.max(position);
+        self.state.bytes_since = self.state.bytes_since.saturating_add(bytes as u64);
+        let checkpoint = self.state.bytes_since > self.config.checkpoint_bytes;
+        if checkpoint {
+            self.state.bytes_since = 0;
+        }
+        if position.0.is_multiple_of(self.config.hash_every) {
+            let hash = self.hash();
+            if fresh {
+                self.outputs.push_back(Output::HashAt { position, hash });
+            }
+            if let Some(difference) = self.compare.own(position, hash) {
+                self.on_difference(position, difference);
+            }
+        }
+        if checkpoint && fresh {
+            self.outputs.push_back(Output::CheckpointWanted { position });
+        }
+    }
+
+    /// A message while the replica is poisoned: the skip, or one that has to come again.
+    fn on_held(&mut self, poison: Position, payload: &[u8]) {
+        self.stats.held += 1;
+        let skip = Envelope::Skip { position: poison };
+        if !Envelope::decode(payload).is_ok_and(|(envelope, _)| envelope == skip) {
+            return;
+        }
+        if self.state.skipped.len() >= self.config.skips_max {
+            self.stats.skips_refused += 1;
+            return;
+        }
+        self.passes.insert(poison);
+        self.status = Status::Empty;
+        self.outputs.push_back(Output::Rebuild { skipping: poison });
+    }
+
+    fn on_difference(&mut self, position: Position, difference: Difference) {
+        let Difference { verdict, sites } = difference;
+        let halts = matches!(verdict, Verdict::Own | Verdict::Split);
+        if halts && self.status == Status::Running {
+            self.status = Status::Diverged { position };
+        }
+        self.outputs.push_back(Output::Diverged { position, verdict, sites });
+    }
+
+    fn hash(&self) -> u128 {
+        let mut hasher = Fingerprinter::new();
+        hasher.write_u128(self.config_hash);
+        hasher.write_u64(self.state.position.0);
+        hasher.write_u64(self.state.bytes_since);
+        for skipped in &self.state.skipped {
+            hasher.write_u64(skipped.0);
+        }
+        hasher.write_u128(self.state.sessions.sum());
+        hasher.write_u128(self.machine.state_hash());
+        hasher.finish128()
+    }
+}

@@ -1,0 +1,238 @@
+//! Faults and their end: within the atlas, and healed in phases.
+
+use mainstay_base::{Instant, Rng};
+
+use crate::Node;
+use crate::schedule::{Disk, Fault, Moment};
+use crate::world::{Task, World};
+
+/// The faults of a world.
+pub(crate) struct Faults {
+    /// Planned and under way, by the number that the tasks know them by.
+    list: Vec<Fault>,
+    /// Raised by each healing: begins and ends of an older epoch are void.
+    epoch: u32,
+    /// The nodes that were healed.
+    core: Vec<bool>,
+    rng: Rng,
+}
+
+impl Faults {
+    pub(crate) fn new(rng: Rng, nodes: usize) -> Self {
+        Self { list: Vec::new(), epoch: 0, core: vec![false; nodes], rng }
+    }
+
+    fn add(&mut self, fault: Fault) -> u32 {
+        self.list.push(fault);
+        u32::try_from(self.list.len() - 1).expect("fewer than 2^32 faults")
+    }
+}
+
+impl<N: Node> World<N> {
+    /// Whether frames between the two suffer no more.
+    pub(crate) fn is_calm(&self, from: usize, to: usize) -> bool {
+        self.faults.core[from] && self.faults.core[to]
+    }
+
+    pub(crate) fn plan(&mut self, at: Instant, fault: Fault) {
+        let index = self.faults.add(fault);
+        self.at(at.max(self.now), Task::Begin { index, epoch: self.faults.epoch });
+    }
+
+    pub(crate) fn on_begin(&mut self, index: u32, epoch: u32) {
+        if epoch == self.faults.epoch {
+            self.begin(self.faults.list[index as usize].clone());
+        }
+    }
+
+    pub(crate) fn begin(&mut self, fault: Fault) -> bool {
+        if let Fault::Crash { node, length, disk, moment: Moment::MidWrite } = fault
+            && node < self.roster.len()
+        {
+            let crash = Fault::Crash { node, length, disk, moment: Moment::Now };
+            self.hosts[node].doomed = Some(self.faults.add(crash));
+            self.crash_in_write(node);
+            return true;
+        }
+        let took_place = self.is_possible(&fault) && self.take_place(&fault);
+        if took_place {
+            self.stats.faults += 1;
+        } else {
+            self.stats.skipped += 1;
+        }
+        took_place
+    }
+
+    /// If the node is to crash in a write, and writes, then it does so before the last write is complete.
+    pub(crate) fn crash_in_write(&mut self, node: usize) {
+        let host = &mut self.hosts[node];
+        if host.doomed.is_some()
+            && let Some(at) = host.disk.moment_in_write(self.now)
+            && let Some(index) = host.doomed.take()
+        {
+            self.at(at, Task::Begin { index, epoch: self.faults.epoch });
+        }
+    }
+
+    fn is_possible(&self, fault: &Fault) -> bool {
+        let nodes = self.roster.len();
+        match fault {
+            Fault::Crash { node, .. }
+            | Fault::Backup { node }
+            | Fault::Pause { node, .. }
+            | Fault::SlowDisk { node, .. } => *node < nodes,
+            Fault::OneWayCut { from: one, to: other, .. }
+            | Fault::Cut { one, other, .. }
+            | Fault::Reset { one, other } => one != other && *one < nodes && *other < nodes,
+            Fault::Partition { side, .. } => side.iter().all(|node| *node < nodes),
+        }
+    }
+
+    fn take_place(&mut self, fault: &Fault) -> bool {
+        let length = match *fault {
+            Fault::Crash { node, length, disk, .. } => {
+                if !self.atlas_allows(node, disk) {
+                    return false;
+                }
+                self.stop(node, disk);
+                let generation = self.hosts[node].generation;
+                self.at(self.now + length, Task::Restart { node: node as u16, generation });
+                return true;
+            }
+            Fault::Backup { node } => {
+                self.hosts[node].disk.back_up();
+                return true;
+            }
+            Fault::Reset { one, other } => {
+                self.reset(one, other);
+                return true;
+            }
+            Fault::Pause { node, length } => {
+                self.hosts[node].pauses += 1;
+                length
+            }
+            Fault::SlowDisk { node, factor, length } => {
+                self.hosts[node].disk.slow_down(factor);
+                length
+            }
+            Fault::OneWayCut { length, .. }
+            | Fault::Cut { length, .. }
+            | Fault::Partition { length, .. } => {
+                for (from, to) in self.ways(fault) {
+                    self.cut(from, to);
+                }
+                length
+            }
+        };
+        let index = self.faults.add(fault.clone());
+        self.at(self.now + length, Task::End { index, epoch: self.faults.epoch });
+        true
+    }
+
+    /// Whether the node runs and may crash with this outcome.
+    fn atlas_allows(&mut self, node: usize, disk: Disk) -> bool {
+        for host in &mut self.hosts {
+            host.lost &= !host.machine.as_ref().is_some_and(Node::is_whole);
+        }
+        let hosts = || self.hosts.iter().enumerate().filter(|(index, _)| *index != node);
+        let down = hosts().filter(|(_, host)| host.machine.is_none() || host.lost).count();
+        let lost = hosts().filter(|(_, host)| host.lost).count();
+        self.node(node).is_some()
+            && down < self.options.atlas.down
+            && (disk == Disk::Kept || lost < self.options.atlas.lost)
+    }
+
+    /// The directions that a cut or partition closes.
+    fn ways(&self, fault: &Fault) -> Vec<(usize, usize)> {
+        match fault {
+            Fault::OneWayCut { from, to, .. } => vec![(*from, *to)],
+            Fault::Cut { one, other, .. } => vec![(*one, *other), (*other, *one)],
+            Fault::Partition { side, .. } => {
+                let all = || 0..self.roster.len();
+                let apart = |(from, to): &(usize, usize)| side.contains(from) != side.contains(to);
+                all().flat_map(|from| all().map(move |to| (from, to))).filter(apart).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    pub(crate) fn on_end(&mut self, index: u32, epoch: u32) {
+        if epoch != self.faults.epoch {
+            return;
+        }
+        let fault = self.faults.list[index as usize].clone();
+        match fault {
+            Fault::Pause { node, .. } => {
+                // None is left if the node has crashed meanwhile.
+                if self.hosts[node].pauses > 0 {
+                    self.hosts[node].pauses -= 1;
+                    self.go_on(node);
+                }
+            }
+            Fault::SlowDisk { node, factor, .. } => self.hosts[node].disk.speed_up(factor),
+            _ => {
+                for (from, to) in self.ways(&fault) {
+                    self.uncut(from, to, false);
+                }
+            }
+        }
+    }
+
+    /// A node that is not paused any more does what has come meanwhile, in order.
+    fn go_on(&mut self, node: usize) {
+        if self.hosts[node].pauses == 0 {
+            for task in std::mem::take(&mut self.hosts[node].backlog) {
+                self.at(self.now, task);
+            }
+        }
+    }
+
+    /// A seeded choice of `size` nodes, sorted: a core to heal.
+    ///
+    /// # Panics
+    /// If there are fewer nodes.
+    #[must_use]
+    pub fn pick_core(&mut self, size: usize) -> Vec<usize> {
+        let mut all: Vec<usize> = (0..self.roster.len()).collect();
+        assert!(size <= all.len(), "a core is a part of the nodes");
+        self.faults.rng.shuffle(&mut all);
+        all.truncate(size);
+        all.sort_unstable();
+        all
+    }
+
+    /// Ends all faults among the nodes of `core`, and the schedule: they run, reach each other and suffer no loss. All
+    /// else stays as broken as it is *for ever*: who is down, paused or cut off stays so.
+    pub fn heal_core(&mut self, core: &[usize]) {
+        self.faults.epoch += 1;
+        self.hosts.iter_mut().for_each(|host| host.doomed = None);
+        for node in core.iter().copied() {
+            self.faults.core[node] = true;
+        }
+        for node in (0..self.roster.len()).filter(|node| !self.faults.core[*node]) {
+            // Its restart, if one is planned, does not come.
+            if self.hosts[node].machine.is_none() {
+                self.hosts[node].generation += 1;
+            }
+        }
+        for from in core.iter().copied() {
+            for to in core.iter().copied().filter(|to| *to != from) {
+                self.uncut(from, to, true);
+            }
+        }
+        for node in core.iter().copied() {
+            self.hosts[node].disk.heal();
+            self.hosts[node].pauses = 0;
+            self.go_on(node);
+            if self.node(node).is_none() {
+                self.start(node);
+            }
+        }
+    }
+
+    /// Ends all faults, and the schedule.
+    pub fn heal(&mut self) {
+        let all: Vec<usize> = (0..self.roster.len()).collect();
+        self.heal_core(&all);
+    }
+}

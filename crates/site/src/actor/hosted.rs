@@ -1,0 +1,367 @@
+//! The site in its host: what its outputs become, and where its inputs come from.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use mainstay_base::{BootNonce, Instant, NodeId};
+use mainstay_link as link;
+use mainstay_runtime::host::completions;
+use mainstay_runtime::{
+    Closed, Completed, Entropy, EntropyError, HostHandle, HostSink, IoId, LocalFuture, LogWriter,
+    Perform, Port, SendError, Store as _, StoreError, Transport, host,
+};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+use super::application::{Application, CheckpointDone, ChunkSource, Command};
+use super::log::{self, Ledger};
+use super::machine::{Boot, Input, Output, Site};
+use super::parts::{Plan, SiteParts, StartError};
+use super::status::Status;
+use super::storage::{Recovered, Storage};
+use super::{inputs, weigh_link};
+use crate::core::{Past, Record};
+use crate::stack;
+
+/// Starts a site on the caller's `LocalSet`, from what its directory holds. It stops when the last handle is dropped.
+///
+/// Reads the whole log before it returns. A failed write to the log, a panic of a machine and a panic of the
+/// application halt the site: [`SiteHandle::closed`] says why, and nothing that was not forced has been acknowledged. A site
+/// that is declared dead by the others recovers from its log in this process, under a new nonce.
+///
+/// # Errors
+/// [`StartError`].
+///
+/// # Panics
+/// Outside a `LocalSet` of a tokio runtime.
+pub fn start<C: Command>(
+    parts: SiteParts,
+    application: Box<dyn Application<Command = C>>,
+) -> Result<SiteHandle<C>, StartError> {
+    let plan = Plan::of(&parts)?;
+    let SiteParts { cluster, name, roster, groups, data_dir, bootstrap, .. } = parts;
+    let SiteParts { transport, time, mut entropy, options, .. } = parts;
+    let groups = Plan::disk_groups(&groups).map(|group| group.group());
+    let named = (cluster, &*name);
+    let storage = data_dir.map(|path| Storage::open(path, named, bootstrap, plan.nodes(), groups));
+    let mut storage = storage.transpose()?;
+    let (boot, log) = boot(&mut storage, &mut *entropy, Past::new(), bootstrap)?;
+    let node = |(name, address)| (NodeId::new(cluster, name), address);
+    let addresses = roster.iter().map(|(name, address)| node((&**name, *address))).collect();
+    let wiring = Wiring {
+        transport,
+        addresses,
+        entropy,
+        storage,
+        log,
+        life: 0,
+        records: Vec::new(),
+        io: 0,
+        writing: JoinSet::new(),
+        stop: Rc::default(),
+        membership: None,
+    };
+    let site = Site::new(plan, application, boot, time.now());
+    Ok(SiteHandle { host: host::start(site, wiring, time, options) })
+}
+
+/// Reads what is on disk; without a disk, `past` is all there is.
+fn boot(
+    storage: &mut Option<Storage>,
+    entropy: &mut dyn Entropy,
+    past: Past,
+    bootstrap: bool,
+) -> Result<(Boot, Option<(LogWriter, Ledger)>), StartError> {
+    let nonce = BootNonce(entropy.draw()?);
+    let seed = seed(entropy)?;
+    Ok(match storage {
+        None => (Boot { past, bootstrap, nonce, seed, checkpoints: BTreeMap::new() }, None),
+        Some(storage) => {
+            let Recovered { past, checkpoints, log, ledger } = storage.recover()?;
+            // Whether it takes part in making the cluster is in the log.
+            let boot = Boot { past, bootstrap: false, nonce, seed, checkpoints };
+            (boot, Some((log, ledger)))
+        }
+    })
+}
+
+fn seed(entropy: &mut dyn Entropy) -> Result<u64, EntropyError> {
+    Ok(entropy.draw()? as u64)
+}
+
+struct Wiring {
+    transport: Box<dyn Transport>,
+    addresses: BTreeMap<NodeId, SocketAddr>,
+    entropy: Box<dyn Entropy>,
+    storage: Option<Storage>,
+    /// With what of it is needed.
+    log: Option<(LogWriter, Ledger)>,
+    life: u64,
+    /// Of this turn, or held back because the log has enough to do; the last has number `io`.
+    records: Vec<Bytes>,
+    io: u64,
+    /// Checkpoints being written, and the word that they shall end.
+    writing: JoinSet<()>,
+    stop: Rc<Cell<bool>>,
+    /// Without a disk: what the membership would find there after a death in this process.
+    membership: Option<Box<Record>>,
+}
+
+impl Wiring {
+    fn start_log<C: Command>(&mut self, port: &Port<'_, Site<C>>) {
+        let life = self.life;
+        if let Some((log, _)) = &mut self.log {
+            log.start(completions(port.handle(), move |done: &Completed| match &done.result {
+                Ok(()) => Input::Persisted { life, io: done.io.0 },
+                Err(error) => Input::LogFailed { life, reason: error.to_string() },
+            }));
+        }
+    }
+
+    fn persist<C: Command>(&mut self, io: u64, record: Box<Record>, port: &mut Port<'_, Site<C>>) {
+        self.io = io;
+        if let Some((_, ledger)) = &mut self.log {
+            let bytes = log::encode(&record);
+            ledger.note(&record, &bytes);
+            self.records.push(bytes);
+            return;
+        }
+        if matches!(*record, Record::Membership(_)) {
+            self.membership = Some(record);
+        }
+        port.feed(Input::Persisted { life: self.life, io });
+    }
+
+    /// Hands the records of the turn to the log as one write.
+    fn write<C: Command>(&mut self, port: &mut Port<'_, Site<C>>) {
+        if self.records.is_empty() {
+            return;
+        }
+        let Some((log, ledger)) = &mut self.log else { return };
+        self.records.extend(ledger.cut().into_iter().flatten());
+        match log.persist(IoId(self.io), std::mem::take(&mut self.records)) {
+            Ok(()) => {}
+            // The next completion begins a turn, and at its end there is a place.
+            Err(StoreError::Full(records)) => self.records = records,
+            Err(error) => {
+                port.feed(Input::LogFailed { life: self.life, reason: error.to_string() });
+            }
+        }
+    }
+
+    /// The link counts on one answer to each dial; one that cannot be begun is answered here.
+    fn dial<C: Command>(&mut self, node: NodeId, port: &mut Port<'_, Site<C>>) {
+        let begun = match self.addresses.get(&node) {
+            Some(address) => self.transport.dial(node, *address).map_err(|error| error.to_string()),
+            None => Err("no address is configured".to_owned()),
+        };
+        if let Err(reason) = begun {
+            tracing::warn!(%node, reason, "cannot dial");
+            port.feed(Input::Link(link::Input::Unreachable { node }));
+        }
+    }
+
+    /// # Panics
+    /// If there is no way back: the host halts.
+    fn recover<C: Command>(&mut self, port: &mut Port<'_, Site<C>>) {
+        self.life += 1;
+        (self.records, self.io) = (Vec::new(), 0);
+        // Joins the log's thread: what it was given is written.
+        self.log = None;
+        let mut past = Past::new();
+        if let Some(record) = self.membership.take() {
+            past.record((*record).clone());
+            self.membership = Some(record);
+        }
+        match boot(&mut self.storage, &mut *self.entropy, past, false) {
+            Ok((boot, log)) => {
+                self.log = log;
+                self.start_log(port);
+                port.feed(Input::Recovered(Box::new(boot)));
+            }
+            Err(error) => panic!("declared dead, and cannot recover: {error}"),
+        }
+    }
+
+    fn checkpoint<C: Command>(
+        &mut self,
+        done: CheckpointDone,
+        alone: bool,
+        source: Box<dyn ChunkSource>,
+        port: &Port<'_, Site<C>>,
+    ) {
+        let CheckpointDone { group, position, .. } = done;
+        let Some(storage) = &self.storage else { return };
+        let source = Box::new(Stoppable { source, stop: Rc::clone(&self.stop) });
+        let Some(writing) = storage.checkpoint(group, position, alone, source) else { return };
+        while self.writing.try_join_next().is_some() {}
+        let (life, handle) = (self.life, port.handle());
+        self.writing.spawn_local(async move {
+            let written = writing.await;
+            let Some(handle) = handle.upgrade() else { return };
+            let input = match written {
+                Ok(()) => {
+                    let done = CheckpointDone { written: true, ..done };
+                    Input::Checkpoint { life, done, alone }
+                }
+                Err(error) if alone => {
+                    let reason = format!("no checkpoint of a transferred state: {error}");
+                    Input::LogFailed { life, reason }
+                }
+                Err(error) => {
+                    tracing::warn!(?group, ?position, %error, "no checkpoint");
+                    Input::Checkpoint { life, done, alone }
+                }
+            };
+            // A host that has closed needs no checkpoint.
+            let _ = handle.send(input).await;
+        });
+    }
+}
+
+/// A state whose writing ends early when the site stops.
+struct Stoppable {
+    source: Box<dyn ChunkSource>,
+    stop: Rc<Cell<bool>>,
+}
+
+impl ChunkSource for Stoppable {
+    fn next_chunk(&mut self) -> Result<Option<Bytes>, String> {
+        if self.stop.get() { Err("the site stops".to_owned()) } else { self.source.next_chunk() }
+    }
+}
+
+impl<C: Command> Perform<Site<C>> for Wiring {
+    fn started(&mut self, port: &mut Port<'_, Site<C>>) {
+        let convert = |event| inputs(event).into_iter().map(Input::Link).collect();
+        self.transport.start(Rc::new(HostSink::new(port.handle(), convert)));
+        self.start_log(port);
+    }
+
+    fn perform(&mut self, output: Output, port: &mut Port<'_, Site<C>>) {
+        match output {
+            Output::Link(stack::Output::Dial { node }) => self.dial(node, port),
+            Output::Link(stack::Output::Transmit { conn, frame }) => {
+                self.transport.send(conn, frame)
+            }
+            Output::Link(stack::Output::Close { conn }) => self.transport.close(conn),
+            // The site keeps those to itself.
+            Output::Link(stack::Output::Core(_)) => {}
+            Output::Persist { io, record } => self.persist(io, record, port),
+            Output::Fed(input) => port.feed(Input::Fed { life: self.life, input }),
+            Output::Again => port.feed(Input::Again),
+            Output::Checkpoint { group, position, alone, source } => {
+                let done = CheckpointDone { group, position, written: false };
+                self.checkpoint(done, alone, source, port);
+            }
+            Output::Checkpointed { group, position, alone } => {
+                if let Some((_, ledger)) = &mut self.log {
+                    ledger.checkpoint(group, position, alone);
+                }
+            }
+            Output::Killed => self.recover(port),
+        }
+    }
+
+    fn turn_ended(&mut self, port: &mut Port<'_, Site<C>>) {
+        self.transport.flush();
+        self.write(port);
+    }
+
+    fn closing(&mut self, deadline: Instant) -> LocalFuture<()> {
+        // What was handed to the log is written; without a handle nobody can be told any more.
+        (self.log, self.storage) = (None, None);
+        self.stop.set(true);
+        let mut writing = std::mem::take(&mut self.writing);
+        let drained = self.transport.drain(deadline);
+        Box::pin(async move {
+            // The directory is free for the next one only when nobody writes there any more.
+            while writing.join_next().await.is_some() {}
+            if !drained.await {
+                tracing::warn!("stopped with frames unwritten");
+            }
+        })
+    }
+
+    fn weigh(input: &Input<C>) -> usize {
+        size_of::<Input<C>>()
+            + match input {
+                Input::Link(input) => weigh_link(input),
+                Input::Command(command) => command.weight(),
+                _ => 0,
+            }
+    }
+}
+
+/// A handle to a site: cheap to clone, `Send` and `Sync`. When the last is dropped the site stops.
+pub struct SiteHandle<C: Command> {
+    host: HostHandle<Site<C>>,
+}
+
+impl<C: Command> SiteHandle<C> {
+    /// Hands a command to the application; waits until there is room for it.
+    ///
+    /// # Errors
+    /// [`SendError::Closed`] with the command.
+    pub async fn send(&self, command: C) -> Result<(), SendError<C>> {
+        self.host.send(Input::Command(command)).await.map_err(command_of)
+    }
+
+    /// Hands a command to the application if there is room now.
+    ///
+    /// # Errors
+    /// [`SendError`] with the command.
+    pub fn try_send(&self, command: C) -> Result<(), SendError<C>> {
+        self.host.try_send(Input::Command(command)).map_err(command_of)
+    }
+
+    /// How the site is; `None`: it has closed.
+    pub async fn status(&self) -> Option<Status> {
+        let (asked, answer) = oneshot::channel();
+        self.host.send(Input::Status(asked)).await.ok()?;
+        Some(*answer.await.ok()?)
+    }
+
+    /// Asks the site to stop: what was admitted is still taken in.
+    pub fn stop(&self) {
+        self.host.stop();
+    }
+
+    /// How the site ended, as soon as it has. The future holds no handle.
+    pub fn closed(&self) -> impl Future<Output = Closed> + Send + use<C> {
+        self.host.closed()
+    }
+
+    /// Turns ended so far.
+    #[must_use]
+    pub fn turns(&self) -> u64 {
+        self.host.turns()
+    }
+}
+
+fn command_of<C>(error: SendError<Input<C>>) -> SendError<C> {
+    let command = |input| match input {
+        Input::Command(command) => command,
+        _ => unreachable!("what was sent as a command comes back as one"),
+    };
+    match error {
+        SendError::Full(input) => SendError::Full(command(input)),
+        SendError::Closed(input) => SendError::Closed(command(input)),
+    }
+}
+
+impl<C: Command> Clone for SiteHandle<C> {
+    fn clone(&self) -> Self {
+        Self { host: self.host.clone() }
+    }
+}
+
+impl<C: Command> fmt::Debug for SiteHandle<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SiteHandle").field(&self.host).finish()
+    }
+}

@@ -1,0 +1,297 @@
+//! The hosted machine: the Stack of the present boot, and the application on it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use mainstay_base::{BootNonce, ConnId, GroupId, Instant, Machine, NodeId, Position};
+use mainstay_link as link;
+use tokio::sync::oneshot;
+
+use super::application::{AppPort, Application, CheckpointDone, ChunkSource, Command};
+use super::parts::Plan;
+use super::status::Status;
+use crate::core::{self, Past, Record};
+use crate::stack::{self, Stack};
+
+/// What a boot is made of. `life` counts the boots of this process.
+pub(super) struct Boot {
+    pub(super) past: Past,
+    pub(super) bootstrap: bool,
+    pub(super) nonce: BootNonce,
+    pub(super) seed: u64,
+    pub(super) checkpoints: BTreeMap<GroupId, Vec<Bytes>>,
+}
+
+/// What happened at a site.
+pub(super) enum Input<C> {
+    /// On the transport: one frame or one change of a connection.
+    Link(link::Input),
+    /// The write with this number of this life is forced.
+    Persisted { life: u64, io: u64 },
+    /// The log has failed.
+    LogFailed { life: u64, reason: String },
+    /// The application asked this of the core of this life.
+    Fed { life: u64, input: core::Input },
+    /// The application asked for a turn.
+    Again,
+    /// A checkpoint that this life began has ended.
+    Checkpoint { life: u64, done: CheckpointDone, alone: bool },
+    /// The log is read again after a death.
+    Recovered(Box<Boot>),
+    /// For the application.
+    Command(C),
+    /// Somebody wants to know.
+    Status(oneshot::Sender<Box<Status>>),
+}
+
+/// What is to be done outside.
+pub(super) enum Output {
+    /// `Dial`, `Transmit` and `Close`.
+    Link(stack::Output),
+    /// Append and force.
+    Persist { io: u64, record: Box<Record> },
+    /// Hand this back in the next turn.
+    Fed(core::Input),
+    /// Begin another turn.
+    Again,
+    /// Write a checkpoint.
+    Checkpoint { group: GroupId, position: Position, alone: bool, source: Box<dyn ChunkSource> },
+    /// It is forced; `alone`: the older ones are gone. What the group writes for it follows.
+    Checkpointed { group: GroupId, position: Position, alone: bool },
+    /// The boot is dead: read the log again.
+    Killed,
+}
+
+/// The machine. A dead boot's Stack is dropped; until the log is read again there is none.
+pub(super) struct Site<C> {
+    plan: Plan,
+    app: Box<dyn Application<Command = C>>,
+    stack: Option<Stack>,
+    life: u64,
+    nonce: BootNonce,
+    /// Connections of this boot, and how many answers to its dials are awaited.
+    conns: BTreeSet<ConnId>,
+    dials: BTreeMap<NodeId, u32>,
+    /// Answers to dials of former boots that are still to come.
+    stale_dials: BTreeMap<NodeId, u32>,
+    checkpoints: BTreeMap<GroupId, Vec<Bytes>>,
+    fed: VecDeque<core::Input>,
+    again: bool,
+    outputs: VecDeque<Output>,
+}
+
+impl<C: Command> Site<C> {
+    pub(super) fn new(
+        plan: Plan,
+        app: Box<dyn Application<Command = C>>,
+        boot: Boot,
+        now: Instant,
+    ) -> Self {
+        let mut site = Self {
+            plan,
+            app,
+            stack: None,
+            life: 0,
+            nonce: boot.nonce,
+            conns: BTreeSet::new(),
+            dials: BTreeMap::new(),
+            stale_dials: BTreeMap::new(),
+            checkpoints: BTreeMap::new(),
+            fed: VecDeque::new(),
+            again: false,
+            outputs: VecDeque::new(),
+        };
+        site.begin(boot, now);
+        site
+    }
+
+    fn begin(&mut self, boot: Boot, now: Instant) {
+        self.nonce = boot.nonce;
+        self.checkpoints = boot.checkpoints;
+        let (link, core) = self.plan.configs(boot.nonce);
+        self.stack = Some(Stack::recover(link, core, boot.past, boot.bootstrap, now, boot.seed));
+    }
+
+    /// The boot is out: what it had outside is given up, and the application told.
+    fn killed(&mut self, now: Instant) {
+        tracing::warn!(life = self.life, "declared dead by the others; starting anew from the log");
+        self.stack = None;
+        self.life += 1;
+        self.fed.clear();
+        self.checkpoints.clear();
+        for (node, count) in std::mem::take(&mut self.dials) {
+            *self.stale_dials.entry(node).or_default() += count;
+        }
+        for conn in std::mem::take(&mut self.conns) {
+            self.outputs.push_back(Output::Link(stack::Output::Close { conn }));
+        }
+        self.app.restarted(now);
+        self.outputs.push_back(Output::Killed);
+    }
+
+    /// Keeps from this boot what belongs to former ones.
+    fn admit(&mut self, input: &link::Input) -> bool {
+        use link::Input as In;
+        match input {
+            In::Opened { conn, dialled } => {
+                let mine =
+                    dialled.is_none_or(|node| self.answer_dial(node)) && self.stack.is_some();
+                if mine {
+                    self.conns.insert(*conn);
+                } else {
+                    self.outputs.push_back(Output::Link(stack::Output::Close { conn: *conn }));
+                }
+                mine
+            }
+            In::Received { conn, .. } => self.conns.contains(conn),
+            In::Closed { conn } => self.conns.remove(conn),
+            In::Refused { node } | In::Unreachable { node } => self.answer_dial(*node),
+            _ => true,
+        }
+    }
+
+    /// Whether the answer to a dial is for this boot: answers of one node come in any order, but none is missing.
+    fn answer_dial(&mut self, node: NodeId) -> bool {
+        let stale = take_one(&mut self.stale_dials, node);
+        !stale && take_one(&mut self.dials, node)
+    }
+
+    fn app(&mut self) -> (&mut dyn Application<Command = C>, AppPort<'_>) {
+        let port = AppPort {
+            stack: self.stack.as_ref(),
+            fed: &mut self.fed,
+            outputs: &mut self.outputs,
+            checkpoints: &mut self.checkpoints,
+            again: &mut self.again,
+        };
+        (&mut *self.app, port)
+    }
+
+    /// What the application asked for before the end of the turn belongs to the turn.
+    fn take_fed(&mut self, now: Instant) {
+        while let Some(input) = self.fed.pop_front() {
+            self.core(now, input);
+        }
+    }
+
+    fn core(&mut self, now: Instant, input: core::Input) {
+        if let Some(stack) = &mut self.stack {
+            stack.handle(now, stack::Input::Core(input));
+        }
+    }
+
+    fn on_checkpoint(&mut self, now: Instant, done: CheckpointDone, alone: bool) {
+        if done.written {
+            let CheckpointDone { group, position, .. } = done;
+            self.outputs.push_back(Output::Checkpointed { group, position, alone });
+            self.core(now, core::Input::Checkpointed { group, position });
+        }
+        let (app, mut port) = self.app();
+        app.on_checkpoint(now, done, &mut port);
+        self.take_fed(now);
+    }
+
+    fn on_stack(&mut self, now: Instant, output: stack::Output) {
+        match output {
+            stack::Output::Core(core::Output::Persist { io, record }) => {
+                self.outputs.push_back(Output::Persist { io, record });
+            }
+            stack::Output::Core(core::Output::Killed) => self.killed(now),
+            stack::Output::Core(output) => {
+                let (app, mut port) = self.app();
+                app.on_output(now, output, &mut port);
+            }
+            stack::Output::Dial { node } => {
+                *self.dials.entry(node).or_default() += 1;
+                self.outputs.push_back(Output::Link(stack::Output::Dial { node }));
+            }
+            output => self.outputs.push_back(Output::Link(output)),
+        }
+    }
+
+    fn status(&self) -> Status {
+        Status::of(&self.plan, self.nonce, self.life, self.stack.as_ref())
+    }
+}
+
+fn take_one(counts: &mut BTreeMap<NodeId, u32>, node: NodeId) -> bool {
+    let Some(count) = counts.get_mut(&node) else { return false };
+    *count -= 1;
+    if *count == 0 {
+        counts.remove(&node);
+    }
+    true
+}
+
+impl<C: Command> Machine for Site<C> {
+    type Input = Input<C>;
+    type Output = Output;
+
+    /// # Panics
+    /// If the log has failed: what it holds is uncertain, and only a new start may look. So the host halts.
+    fn handle(&mut self, now: Instant, input: Input<C>) {
+        match input {
+            Input::Link(input) => {
+                if self.admit(&input)
+                    && let Some(stack) = &mut self.stack
+                {
+                    stack.handle(now, stack::Input::Link(input));
+                }
+            }
+            Input::Persisted { life, io } if life == self.life => {
+                self.core(now, core::Input::Persisted { io });
+            }
+            Input::Fed { life, input } if life == self.life => self.core(now, input),
+            Input::Checkpoint { life, done, alone } if life == self.life => {
+                self.on_checkpoint(now, done, alone);
+            }
+            Input::LogFailed { life, reason } if life == self.life => panic!("{reason}"),
+            Input::Recovered(boot) => self.begin(*boot, now),
+            Input::Command(command) => {
+                let (app, mut port) = self.app();
+                app.on_command(now, command, &mut port);
+                self.take_fed(now);
+            }
+            Input::Status(asked) => {
+                // Nobody waits any more: then nobody is answered.
+                let _ = asked.send(Box::new(self.status()));
+            }
+            Input::Again
+            | Input::Persisted { .. }
+            | Input::Fed { .. }
+            | Input::Checkpoint { .. }
+            | Input::LogFailed { .. } => {}
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        if let Some(stack) = &mut self.stack {
+            stack.handle_timeout(now);
+        }
+    }
+
+    fn end_turn(&mut self, now: Instant) {
+        if let Some(stack) = &mut self.stack {
+            stack.end_turn(now);
+        }
+        while let Some(output) = self.stack.as_mut().and_then(Machine::poll_output) {
+            self.on_stack(now, output);
+        }
+        self.again = false;
+        let (app, mut port) = self.app();
+        app.end_turn(now, &mut port);
+        self.outputs.extend(self.fed.drain(..).map(Output::Fed));
+        if self.again {
+            self.outputs.push_back(Output::Again);
+        }
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        let stack = self.stack.as_ref().and_then(Machine::poll_timeout);
+        [stack, self.app.poll_timeout()].into_iter().flatten().min()
+    }
+}

@@ -1,0 +1,174 @@
+//! What a site is started with.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use mainstay_base::{BootId, BootNonce, ClusterId, Duration, NodeId};
+use mainstay_link as link;
+use mainstay_membership as membership;
+use mainstay_multicast::{self as multicast, Durability};
+use mainstay_runtime::{Entropy, EntropyError, HostOptions, TimeSource, Transport};
+use thiserror::Error;
+
+use super::storage::StorageError;
+use crate::core::CoreConfig;
+
+/// All that a site is made of.
+#[non_exhaustive]
+pub struct SiteParts {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The name of this node.
+    pub name: String,
+    /// All configured nodes, this one too, and where the others listen.
+    pub roster: BTreeMap<String, SocketAddr>,
+    /// The groups that have this node among theirs.
+    pub groups: Vec<multicast::Config>,
+    /// When a member is suspected.
+    pub membership: membership::Config,
+    /// The longest time without a frame to a connected peer. Default 50 ms.
+    pub heartbeat: Duration,
+    /// Most bytes on the way to one peer: beyond, the peer is given up. What the groups may have unstable must fit
+    /// twice. Default 32 MiB.
+    pub window_bytes: usize,
+    /// Where the node keeps what it must not forget; `None`: nowhere, for groups of durability `Memory` alone. A node
+    /// that starts again without has lost its vote until the others have given it the state.
+    pub data_dir: Option<PathBuf>,
+    /// The node takes part in making the cluster: once in its life. Ignored if its directory exists already.
+    pub bootstrap: bool,
+    /// Frames to and from the others; listening where they expect it.
+    pub transport: Box<dyn Transport>,
+    /// The clock.
+    pub time: Rc<dyn TimeSource>,
+    /// Boot nonces and seeds.
+    pub entropy: Box<dyn Entropy>,
+    /// The bounds of the host.
+    pub options: HostOptions,
+}
+
+impl SiteParts {
+    /// Parts with the usual values: no groups, no directory, no part in making the cluster.
+    #[must_use]
+    pub fn new(
+        cluster: ClusterId,
+        name: impl Into<String>,
+        roster: BTreeMap<String, SocketAddr>,
+        transport: Box<dyn Transport>,
+        time: Rc<dyn TimeSource>,
+        entropy: Box<dyn Entropy>,
+    ) -> Self {
+        Self {
+            cluster,
+            name: name.into(),
+            roster,
+            groups: Vec::new(),
+            membership: membership::Config::default(),
+            heartbeat: Duration::from_millis(50),
+            window_bytes: 32 << 20,
+            data_dir: None,
+            bootstrap: false,
+            transport,
+            time,
+            entropy,
+            options: HostOptions::default(),
+        }
+    }
+}
+
+/// Why a site did not start. Nothing runs; what is on disk is as it was, but for a directory newly made.
+#[derive(Error, Debug)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The node is not in the roster. The configuration is at fault.
+    #[error("node {0:?} is not in the roster")]
+    NotInRoster(String),
+    /// A group of durability `Disk` needs a directory. The configuration is at fault.
+    #[error("durability disk needs a data directory")]
+    NoDirectory,
+    /// The numbers for the link do not fit together. The configuration is at fault.
+    #[error(transparent)]
+    Link(#[from] link::ConfigError),
+    /// What is on disk cannot be used.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// No nonce could be drawn.
+    #[error(transparent)]
+    Entropy(#[from] EntropyError),
+}
+
+/// What all boots of a site have in common.
+pub(super) struct Plan {
+    cluster: ClusterId,
+    me: NodeId,
+    roster: BTreeMap<String, NodeId>,
+    groups: Vec<multicast::Config>,
+    membership: membership::Config,
+    heartbeat: Duration,
+    window_bytes: usize,
+}
+
+impl Plan {
+    pub(super) fn of(parts: &SiteParts) -> Result<Self, StartError> {
+        if !parts.roster.contains_key(&parts.name) {
+            return Err(StartError::NotInRoster(parts.name.clone()));
+        }
+        if parts.data_dir.is_none() && Self::disk_groups(&parts.groups).next().is_some() {
+            return Err(StartError::NoDirectory);
+        }
+        let cluster = parts.cluster;
+        let named = |name: &String| (name.clone(), NodeId::new(cluster, name));
+        let plan = Self {
+            cluster,
+            me: NodeId::new(cluster, &parts.name),
+            roster: parts.roster.keys().map(named).collect(),
+            groups: parts.groups.clone(),
+            membership: parts.membership.clone(),
+            heartbeat: parts.heartbeat,
+            window_bytes: parts.window_bytes,
+        };
+        plan.link(BootNonce(0))?;
+        Ok(plan)
+    }
+
+    pub(super) fn me(&self) -> NodeId {
+        self.me
+    }
+
+    pub(super) fn roster(&self) -> &BTreeMap<String, NodeId> {
+        &self.roster
+    }
+
+    pub(super) fn nodes(&self) -> BTreeSet<NodeId> {
+        self.roster.values().copied().collect()
+    }
+
+    pub(super) fn disk_groups(
+        groups: &[multicast::Config],
+    ) -> impl Iterator<Item = &multicast::Config> {
+        groups.iter().filter(|group| group.durability() == Durability::Disk)
+    }
+
+    fn link(&self, nonce: BootNonce) -> Result<link::Config, link::ConfigError> {
+        let me = BootId { node: self.me, nonce };
+        let mut peers = self.nodes();
+        peers.remove(&self.me);
+        link::Config::lan(self.cluster, me, peers)
+            .heartbeat(self.heartbeat)
+            .window(self.window_bytes, 256 << 10)
+            .build()
+    }
+
+    /// The settings of one boot.
+    pub(super) fn configs(&self, nonce: BootNonce) -> (link::Config, CoreConfig) {
+        let link = self.link(nonce).expect("the same settings were built at the start");
+        let core = CoreConfig {
+            me: BootId { node: self.me, nonce },
+            roster: self.nodes(),
+            membership: self.membership.clone(),
+            groups: self.groups.clone(),
+        };
+        (link, core)
+    }
+}

@@ -1,0 +1,93 @@
+//! How a site is.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mainstay_base::{BootId, BootNonce, GroupId, Incarnation, NodeId, SiteId, ViewId};
+use mainstay_link as link;
+use mainstay_membership::{self as membership, Role};
+use mainstay_multicast as multicast;
+
+use super::parts::Plan;
+use crate::stack::Stack;
+
+/// How a site is, as of the end of a turn. Asking changes nothing.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Status {
+    /// The node.
+    pub node: NodeId,
+    /// The present boot.
+    pub nonce: BootNonce,
+    /// How often this process was declared dead and started anew.
+    pub restarts: u64,
+    /// The configured nodes by name.
+    pub roster: BTreeMap<String, NodeId>,
+    /// What the machines say; `None` while the log is read again.
+    pub stack: Option<StackStatus>,
+}
+
+/// What the machines of a boot say.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct StackStatus {
+    /// Whether it takes part.
+    pub role: Role,
+    /// The incarnation that the view gave it; `None` while it takes no part.
+    pub incarnation: Option<Incarnation>,
+    /// It counts for quorums.
+    pub voter: bool,
+    /// Too few voters are heard: the groups pause.
+    pub minority: bool,
+    /// The last committed view that it knows.
+    pub view: ViewId,
+    /// Its members, the oldest first.
+    pub members: Vec<SiteId>,
+    /// The oldest member that is not suspected here.
+    pub manager: Option<BootId>,
+    /// Members and peers thought to have failed.
+    pub suspected: BTreeSet<BootId>,
+    /// Each group: sequencer, positions, alarms.
+    pub groups: BTreeMap<GroupId, (multicast::Status, multicast::Stats)>,
+    /// What went wrong at the membership.
+    pub membership: membership::Stats,
+    /// Counters of the link.
+    pub link: link::Stats,
+    /// Packets that could not be read.
+    pub malformed: u64,
+    /// Packets for groups that are not here.
+    pub dropped: u64,
+}
+
+impl Status {
+    pub(super) fn of(plan: &Plan, nonce: BootNonce, restarts: u64, stack: Option<&Stack>) -> Self {
+        let node = plan.me();
+        let me = BootId { node, nonce };
+        let roster = plan.roster().clone();
+        Self { node, nonce, restarts, roster, stack: stack.map(|stack| StackStatus::of(stack, me)) }
+    }
+}
+
+impl StackStatus {
+    fn of(stack: &Stack, me: BootId) -> Self {
+        let core = stack.core();
+        let membership = core.membership();
+        let view = membership.view();
+        let incarnation = view.member(me).map(|member| member.site.incarnation);
+        let groups = core.groups().map(|(id, group)| (*id, (group.status(), group.stats())));
+        Self {
+            role: membership.role(),
+            incarnation,
+            voter: membership.is_voter(),
+            minority: membership.in_minority(),
+            view: view.id,
+            members: view.members.iter().map(|member| member.site).collect(),
+            manager: membership.manager(),
+            suspected: membership.suspected().collect(),
+            groups: groups.collect(),
+            membership: membership.stats(),
+            link: stack.link().stats(),
+            malformed: stack.malformed(),
+            dropped: core.dropped(),
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! What a site keeps on disk: identity, one log, checkpoints of each group.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use mainstay_base::{ClusterId, GroupId, NodeId, Position};
+use mainstay_membership::Durable;
+use mainstay_runtime::{LogDevice as _, LogOptions, LogWriter};
+use mainstay_stable::{
+    Checkpoints, FileMedium, FileMediumError, Log, Lsn, Medium, OpenCheckpointsError, OpenError,
+    Options, Owner, ReadCheckpointError, WriteCheckpointError,
+};
+use thiserror::Error;
+
+use super::application::ChunkSource;
+use super::identity::{Bootstrap, Home, IdentityError};
+use super::log::{self, Ledger, SiteLog};
+use crate::core::{Past, Record, RecordError};
+
+/// Why what is on disk cannot be used. Nothing that was forced is changed.
+#[derive(Error, Debug)]
+#[non_exhaustive]
+pub enum StorageError {
+    /// It has no identity, or another one.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The log cannot be opened.
+    #[error(transparent)]
+    Log(#[from] OpenError),
+    /// A record is not one of a site.
+    #[error("log record {lsn}: {source}")]
+    Record {
+        /// Which.
+        lsn: u64,
+        /// What is wrong.
+        source: RecordError,
+    },
+    /// The first record cannot be written.
+    #[error("the first record cannot be written: {0}")]
+    First(#[from] std::io::Error),
+    /// The directory of a group's checkpoints cannot be used.
+    #[error(transparent)]
+    Directory(#[from] FileMediumError),
+    /// The checkpoints of a group cannot be opened.
+    #[error(transparent)]
+    OpenCheckpoints(#[from] OpenCheckpointsError),
+    /// They cannot be read. Damaged ones are no error: the group gets its state elsewhere.
+    #[error(transparent)]
+    ReadCheckpoint(#[from] ReadCheckpointError),
+}
+
+/// What a boot begins with.
+pub(super) struct Recovered {
+    pub(super) past: Past,
+    /// The chunks of each group's newest checkpoint.
+    pub(super) checkpoints: BTreeMap<GroupId, Vec<Bytes>>,
+    pub(super) log: LogWriter,
+    /// What of the log is needed.
+    pub(super) ledger: Ledger,
+}
+
+/// The checkpoints of one group; absent while one is being written.
+type Shelf = Rc<RefCell<Option<Checkpoints>>>;
+
+pub(super) struct Storage {
+    home: Home,
+    path: PathBuf,
+    owner: Owner,
+    roster: BTreeSet<NodeId>,
+    shelves: BTreeMap<GroupId, (Arc<dyn Medium>, Shelf)>,
+}
+
+impl Storage {
+    pub(super) fn open(
+        path: PathBuf,
+        (cluster, name): (ClusterId, &str),
+        bootstrap: bool,
+        roster: BTreeSet<NodeId>,
+        groups: impl Iterator<Item = GroupId>,
+    ) -> Result<Self, StorageError> {
+        let home = Home::open(&path, cluster, name, bootstrap)?;
+        let owner = Owner(*NodeId::new(cluster, name).as_bytes());
+        let mut shelves = BTreeMap::new();
+        for group in groups {
+            let medium: Arc<dyn Medium> = Arc::new(FileMedium::open(path.join(shelf_name(group)))?);
+            shelves.insert(group, (medium, Shelf::default()));
+        }
+        Ok(Self { home, path, owner, roster, shelves })
+    }
+
+    /// Reads everything. To be called when nothing of a former boot writes any more.
+    pub(super) fn recover(&mut self) -> Result<Recovered, StorageError> {
+        let options = Options::new(self.owner);
+        let (log, recovered) = Log::open(Arc::clone(&self.home.medium), options)?;
+        if recovered.discarded_bytes > 0 {
+            let bytes = recovered.discarded_bytes;
+            tracing::warn!(path = %self.path.display(), bytes, "a torn tail of the log was cut off");
+        }
+        let mut past = Past::new();
+        let before = log.first().0.saturating_sub(1);
+        let mut ledger = Ledger::new(Lsn(before), self.shelves.keys().copied());
+        let is_empty = recovered.records.is_empty();
+        for logged in recovered.records {
+            let lsn = logged.lsn.0;
+            let failed = |source| StorageError::Record { lsn, source };
+            let record = log::decode(logged.payload.clone()).map_err(failed)?;
+            ledger.note(&record, &logged.payload);
+            past.record(record);
+        }
+        let mut device = SiteLog::new(log);
+        if self.home.identity().bootstrap == Bootstrap::Intended {
+            if is_empty {
+                let durable = Durable::bootstrap(self.roster.iter().copied());
+                let record = Record::Membership(Box::new(durable));
+                let bytes = log::encode(&record);
+                ledger.note(&record, &bytes);
+                device.append(vec![bytes])?;
+                device.force()?;
+                past.record(record);
+            }
+            self.home.bootstrapped()?;
+        }
+        let mut checkpoints = BTreeMap::new();
+        for (group, (medium, shelf)) in &mut self.shelves {
+            let opened = Checkpoints::open(Arc::clone(medium), self.owner)?;
+            match opened.read_newest() {
+                Ok(None) => {}
+                Ok(Some(newest)) => {
+                    past.checkpoint(*group, Position(newest.position));
+                    checkpoints.insert(*group, newest.chunks);
+                }
+                Err(error @ ReadCheckpointError::Damaged(_)) => {
+                    tracing::error!(?group, %error, "the group's state has to come from elsewhere");
+                }
+                Err(error) => return Err(error.into()),
+            }
+            for position in opened.positions() {
+                ledger.checkpoint(*group, Position(position), false);
+            }
+            // A task of a former boot that still writes keeps the old place.
+            *shelf = Rc::new(RefCell::new(Some(opened)));
+        }
+        let log = LogWriter::new(Box::new(device), LogOptions::default());
+        Ok(Recovered { past, checkpoints, log, ledger })
+    }
+
+    /// What is to run on the site's thread to write a checkpoint of `group`; `None` if it has none.
+    pub(super) fn checkpoint(
+        &self,
+        group: GroupId,
+        position: Position,
+        alone: bool,
+        source: Box<dyn ChunkSource>,
+    ) -> Option<impl Future<Output = Result<(), CheckpointError>> + use<>> {
+        let (medium, shelf) = self.shelves.get(&group)?;
+        let (medium, shelf, owner) = (Arc::clone(medium), Rc::clone(shelf), self.owner);
+        Some(async move {
+            let taken = shelf.borrow_mut().take();
+            let mut checkpoints = taken.ok_or(CheckpointError::Busy)?;
+            if alone {
+                checkpoints = blocking(move || discard(medium, owner)).await??;
+            }
+            let result;
+            (checkpoints, result) = write(checkpoints, position, source).await?;
+            *shelf.borrow_mut() = Some(checkpoints);
+            result
+        })
+    }
+}
+
+/// Why there is no checkpoint. The older ones stand, unless they had to go first.
+#[derive(Error, Debug)]
+pub(super) enum CheckpointError {
+    #[error("one is being written")]
+    Busy,
+    #[error("the state cannot be written out: {0}")]
+    Source(String),
+    #[error(transparent)]
+    Write(#[from] WriteCheckpointError),
+    #[error(transparent)]
+    Open(#[from] OpenCheckpointsError),
+    #[error("the medium failed: {0}")]
+    Io(#[from] std::io::Error),
+    #[error("the writing task ended: {0}")]
+    Ended(#[from] tokio::task::JoinError),
+}
+
+/// Runs what blocks on a thread for such things.
+async fn blocking<T: Send + 'static>(
+    step: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, tokio::task::JoinError> {
+    tokio::task::spawn_blocking(step).await
+}
+
+/// Removes all checkpoints.
+fn discard(medium: Arc<dyn Medium>, owner: Owner) -> Result<Checkpoints, CheckpointError> {
+    for name in medium.list()?.iter().filter(|name| name.starts_with("checkpoint-")) {
+        medium.remove(name)?;
+    }
+    medium.sync_dir()?;
+    Ok(Checkpoints::open(medium, owner)?)
+}
+
+type Written = (Checkpoints, Result<(), CheckpointError>);
+
+/// One chunk at a time: made on the site's thread, written beside it.
+async fn write(
+    mut checkpoints: Checkpoints,
+    position: Position,
+    mut source: Box<dyn ChunkSource>,
+) -> Result<Written, CheckpointError> {
+    let begun;
+    (checkpoints, begun) = blocking(move || {
+        let begun = checkpoints.begin(position.0);
+        (checkpoints, begun)
+    })
+    .await?;
+    let mut writer = match begun {
+        Ok(writer) => writer,
+        Err(error) => return Ok((checkpoints, Err(error.into()))),
+    };
+    loop {
+        let failed = match source.next_chunk() {
+            Ok(Some(chunk)) => {
+                let written;
+                (writer, written) = blocking(move || {
+                    let written = writer.write(&chunk);
+                    (writer, written)
+                })
+                .await?;
+                match written {
+                    Ok(()) => continue,
+                    Err(error) => error.into(),
+                }
+            }
+            Ok(None) => break,
+            Err(reason) => CheckpointError::Source(reason),
+        };
+        // What cannot be removed now goes with the next opening.
+        let _ = checkpoints.abandon(writer);
+        return Ok((checkpoints, Err(failed)));
+    }
+    Ok(blocking(move || {
+        let committed = checkpoints.commit(writer).map_err(CheckpointError::from);
+        (checkpoints, committed)
+    })
+    .await?)
+}
+
+fn shelf_name(group: GroupId) -> String {
+    let hex: String = group.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("checkpoints-{hex}")
+}

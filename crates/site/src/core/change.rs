@@ -1,0 +1,152 @@
+//! The view change as the groups see it: wedge, cut, hold, install.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use mainstay_base::{BootId, GroupId, Instant, ViewId, codec};
+use mainstay_membership::{self as membership, Extension, View};
+use mainstay_multicast::{Agreed, Cut, FlushState, Peer, SiteView};
+
+use super::{Core, Output, Record, Writer};
+
+/// For each group its latest view and who was in it: agreed with the site views, as their annex.
+pub type Table = BTreeMap<GroupId, Agreed>;
+
+impl Core {
+    pub(super) fn on_membership(&mut self, now: Instant, output: membership::Output) {
+        use membership::Output as Out;
+        match output {
+            Out::Send { to, message } => {
+                let packet = super::Packet::View(message);
+                self.outputs.push_back(Output::Send { to, packet });
+            }
+            Out::Persist { io, durable } => {
+                self.persist(Writer::Membership(io), Record::Membership(durable));
+            }
+            Out::Wedge => self.wedge(now),
+            Out::ComputeCut { base, views, states } => {
+                let (cut, annex) = compute(&base, &views, &states);
+                self.tell(now, membership::Input::Cut { cut, annex });
+            }
+            Out::Hold { extension } => self.hold(now, &extension),
+            Out::Install { extension, member, .. } => self.install(now, &extension, member),
+            Out::Isolate { boot } => self.outputs.push_back(Output::Isolate { boot }),
+            Out::Killed => self.outputs.push_back(Output::Killed),
+            Out::Minority { on } => {
+                self.pause_groups(now, on);
+                self.outputs.push_back(Output::Minority { on });
+            }
+        }
+    }
+
+    fn pause_groups(&mut self, now: Instant, on: bool) {
+        for group in self.groups.values_mut() {
+            if on {
+                group.pause(now);
+            } else {
+                group.resume(now);
+            }
+        }
+    }
+
+    fn wedge(&mut self, now: Instant) {
+        let mut states = Vec::with_capacity(self.groups.len());
+        for group in self.groups.values_mut() {
+            group.wedge();
+            states.push(group.flush());
+        }
+        let state = codec::encode(&states);
+        self.tell(now, membership::Input::Flushed { state });
+    }
+
+    fn hold(&mut self, now: Instant, extension: &Extension) {
+        let last = extension.last().id;
+        let views: Vec<_> = extension.views.iter().map(site_view).collect();
+        self.holding = Some((last, self.groups.keys().copied().collect()));
+        let mut named = cuts(&extension.cut);
+        for (id, group) in &mut self.groups {
+            match named.remove(id) {
+                Some(cut) => group.hold(now, &cut, &views),
+                None => {
+                    // Nobody of the group took part in the cut, not even this boot: there is nothing to hold.
+                    if let Some((_, waits)) = &mut self.holding {
+                        waits.remove(id);
+                    }
+                }
+            }
+        }
+        self.finish_holding(now);
+    }
+
+    pub(super) fn on_holding(&mut self, now: Instant, group: GroupId, view: ViewId) {
+        if let Some((wanted, waits)) = &mut self.holding
+            && *wanted == view
+        {
+            waits.remove(&group);
+            self.finish_holding(now);
+        }
+    }
+
+    fn finish_holding(&mut self, now: Instant) {
+        if let Some((view, _)) = self.holding.take_if(|(_, waits)| waits.is_empty()) {
+            self.tell(now, membership::Input::Held { view });
+        }
+    }
+
+    fn install(&mut self, now: Instant, extension: &Extension, member: bool) {
+        self.holding = None;
+        for view in &extension.views {
+            let member = view.member(self.me).is_some();
+            self.outputs.push_back(Output::View { view: Box::new(view.clone()), member });
+        }
+        let views: Vec<_> = extension.views.iter().map(site_view).collect();
+        let mut named = cuts(&extension.cut);
+        for (id, group) in &mut self.groups {
+            if let Some(cut) = named.remove(id) {
+                group.install(now, &cut, &views);
+            }
+        }
+        if member && self.membership.in_minority() {
+            self.pause_groups(now, true);
+        }
+        // What was queued while the old view ended goes out with this turn.
+        self.groups.values_mut().for_each(|group| group.end_turn(now));
+    }
+}
+
+/// The cut of every group that somebody spoke for, and the table that goes with the last of the views. What cannot be
+/// read in a state counts as nothing known: its sender contributes to no cut.
+fn compute(base: &View, views: &[View], states: &[(BootId, Bytes)]) -> (Bytes, Bytes) {
+    let mut table: Table = codec::decode(&base.annex).unwrap_or_default();
+    let mut of_group: BTreeMap<GroupId, Vec<(BootId, FlushState)>> = BTreeMap::new();
+    for (boot, bytes) in states {
+        let flushed: Vec<FlushState> = codec::decode(bytes).unwrap_or_default();
+        for state in flushed {
+            of_group.entry(state.group).or_default().push((*boot, state));
+        }
+    }
+    let Some(last) = views.last().map(site_view) else {
+        return (Bytes::new(), base.annex.clone());
+    };
+    let mut cuts = Vec::with_capacity(of_group.len());
+    for (group, states) in of_group {
+        let nodes = &states[0].1.nodes;
+        let agreed = table.get(&group).cloned().unwrap_or_else(|| Agreed::first(nodes));
+        let cut = Cut::compute(&states, &agreed, &last);
+        if let Some(agreed) = cut.agreed(&last) {
+            table.insert(group, agreed);
+        }
+        cuts.push(cut);
+    }
+    (codec::encode(&cuts), codec::encode(&table))
+}
+
+fn cuts(bytes: &Bytes) -> BTreeMap<GroupId, Cut> {
+    let cuts: Vec<Cut> = codec::decode(bytes).unwrap_or_default();
+    cuts.into_iter().map(|cut| (cut.group, cut)).collect()
+}
+
+fn site_view(view: &View) -> SiteView {
+    let peer = |member: &membership::Member| Peer { site: member.site, nonce: member.nonce };
+    SiteView { id: view.id, members: view.members.iter().map(peer).collect() }
+}

@@ -1,0 +1,308 @@
+//! The whole site as one machine: link beneath, membership and groups above, routed by function calls (ADR 0002).
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use mainstay_base::codec;
+use mainstay_base::{
+    BootId, ConnId, Fingerprint, Fingerprinter, Frame, GroupId, Instant, Machine, NodeId,
+};
+use mainstay_link::{self as link, Link};
+use mainstay_membership as membership;
+use mainstay_multicast as multicast;
+
+use crate::core::{self, Core, CoreConfig, Packet, Past};
+
+/// The link's channel of the membership.
+const VIEWS: u16 = 1;
+/// The link's channel of the groups.
+const GROUPS: u16 = 2;
+/// Most bytes kept for a boot that a view has named and this one has not met yet.
+const EARLY_BYTES: usize = 64 << 20;
+/// A group's id stands before the meta part of its messages.
+const GROUP_ID: usize = 16;
+
+/// What happened.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Input {
+    /// From the transport, for the link.
+    Link(link::Input),
+    /// From the user, the log or the operator. Peers and packets are the Stack's own business and ignored here.
+    Core(core::Input),
+}
+
+/// What is to be done, in this order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Output {
+    /// Dial a node; answer once.
+    Dial {
+        /// Which.
+        node: NodeId,
+    },
+    /// Write a frame.
+    Transmit {
+        /// On which connection.
+        conn: ConnId,
+        /// The frame.
+        frame: Frame,
+    },
+    /// Close a connection.
+    Close {
+        /// Which.
+        conn: ConnId,
+    },
+    /// What the core wants, but for sends and isolation, which end here.
+    Core(core::Output),
+}
+
+#[derive(Clone, Default, Debug)]
+struct Early {
+    packets: Vec<(u16, Bytes, Bytes)>,
+    bytes: usize,
+}
+
+/// Link, membership and groups of one boot. See the crate's page.
+#[derive(Clone, Debug)]
+pub struct Stack {
+    link: Link,
+    core: Core,
+    /// Peers that a message was lost to: nothing more is sent to them, and they are suspected for good.
+    lost: BTreeSet<BootId>,
+    /// Peers that the link has a session with.
+    met: BTreeSet<BootId>,
+    /// What is meant for boots that a view has named before this one has met them.
+    early: BTreeMap<BootId, Early>,
+    outputs: VecDeque<Output>,
+    malformed: u64,
+}
+
+impl Stack {
+    /// A site as its log left it; see [`Core::recover`]. `seed` fixes the link's jitter. The link's window must hold what
+    /// the groups may have on the way: a peer whose window overflows is given up.
+    #[must_use]
+    pub fn recover(
+        link: link::Config,
+        config: CoreConfig,
+        past: Past,
+        bootstrap: bool,
+        now: Instant,
+        seed: u64,
+    ) -> Self {
+        Self {
+            link: Link::new(link, seed, now),
+            core: Core::recover(config, past, bootstrap, now),
+            lost: BTreeSet::new(),
+            met: BTreeSet::new(),
+            early: BTreeMap::new(),
+            outputs: VecDeque::new(),
+            malformed: 0,
+        }
+    }
+
+    /// Membership and groups, for their questions.
+    #[must_use]
+    pub fn core(&self) -> &Core {
+        &self.core
+    }
+
+    /// The link, for its questions.
+    #[must_use]
+    pub fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// How many packets of peers could not be read. They were dropped.
+    #[must_use]
+    pub fn malformed(&self) -> u64 {
+        self.malformed
+    }
+
+    fn peer(&mut self, now: Instant, input: membership::Input) {
+        self.core.handle(now, core::Input::Peer(input));
+    }
+
+    /// Takes out what the link has to say.
+    fn drain_link(&mut self, now: Instant) {
+        while let Some(output) = self.link.poll_output() {
+            match output {
+                link::Output::Dial { node } => self.outputs.push_back(Output::Dial { node }),
+                link::Output::Transmit { conn, frame } => {
+                    self.outputs.push_back(Output::Transmit { conn, frame });
+                }
+                link::Output::Close { conn } => self.outputs.push_back(Output::Close { conn }),
+                link::Output::Event(event) => self.on_link(now, event),
+            }
+        }
+    }
+
+    fn on_link(&mut self, now: Instant, event: link::Event) {
+        use membership::Input as In;
+        match event {
+            link::Event::Up { boot, .. } => {
+                self.met.insert(boot);
+                self.peer(now, In::Up { boot });
+            }
+            link::Event::Down { boot } => self.peer(now, In::Down { boot }),
+            link::Event::Replaced { old, .. } => {
+                self.forget(old);
+                self.peer(now, In::Gone { boot: old });
+            }
+            link::Event::Heard { from } => self.peer(now, In::Heard { boot: from }),
+            link::Event::Refused { node } => self.peer(now, In::Refused { node }),
+            link::Event::Dead { .. } => self.core.handle(now, core::Input::Dead),
+            link::Event::Deliver { from, channel, meta, payload } => {
+                match decode(channel, &meta, payload) {
+                    Some(packet) => self.core.handle(now, core::Input::Packet { from, packet }),
+                    None => self.malformed += 1,
+                }
+            }
+            link::Event::NotSent {
+                why: link::NotSent::Full | link::NotSent::TooLarge, to, ..
+            } => {
+                let boots: Vec<_> =
+                    self.met.iter().filter(|boot| boot.node == to).copied().collect();
+                boots.into_iter().for_each(|boot| self.give_up(now, boot));
+            }
+            // Meant for a boot that is gone; or news that nothing here waits for.
+            _ => {}
+        }
+    }
+
+    fn send(&mut self, now: Instant, to: BootId, packet: (u16, Bytes, Bytes)) {
+        if self.lost.contains(&to) {
+            return;
+        }
+        let (channel, meta, payload) = packet;
+        if self.met.contains(&to) {
+            let (to, boot) = (to.node, Some(to.nonce));
+            self.link.handle(now, link::Input::Send { to, boot, channel, meta, payload });
+            return;
+        }
+        let early = self.early.entry(to).or_default();
+        early.bytes += meta.len() + payload.len();
+        early.packets.push((channel, meta, payload));
+        if early.bytes > EARLY_BYTES {
+            self.early.remove(&to);
+            self.give_up(now, to);
+        }
+    }
+
+    /// What waited for boots that are met now goes before everything else to them.
+    fn send_early(&mut self, now: Instant) -> bool {
+        let mut given = false;
+        if self.early.is_empty() {
+            return given;
+        }
+        let met: Vec<_> =
+            self.early.keys().filter(|boot| self.met.contains(boot)).copied().collect();
+        for boot in met {
+            for packet in self.early.remove(&boot).unwrap_or_default().packets {
+                self.send(now, boot, packet);
+                given = true;
+            }
+        }
+        given
+    }
+
+    /// The stream to this boot has a hole now and must not be taken for whole: nothing more is sent, it has to go.
+    fn give_up(&mut self, now: Instant, boot: BootId) {
+        self.lost.insert(boot);
+        self.peer(now, membership::Input::Suspect { boot });
+    }
+
+    fn forget(&mut self, boot: BootId) {
+        self.lost.remove(&boot);
+        self.met.remove(&boot);
+        self.early.remove(&boot);
+    }
+
+    /// Takes out what the core wants. Answers whether the link was given something.
+    fn drain_core(&mut self, now: Instant) -> bool {
+        let mut given = self.send_early(now);
+        while let Some(output) = self.core.poll_output() {
+            match output {
+                core::Output::Send { to, packet } => {
+                    self.send(now, to, encode(&packet));
+                    given = true;
+                }
+                core::Output::Isolate { boot } => {
+                    self.forget(boot);
+                    self.link.handle(now, link::Input::Isolate { boot });
+                    given = true;
+                }
+                output => self.outputs.push_back(Output::Core(output)),
+            }
+        }
+        given
+    }
+}
+
+impl Machine for Stack {
+    type Input = Input;
+    type Output = Output;
+
+    fn handle(&mut self, now: Instant, input: Input) {
+        match input {
+            Input::Link(input) => self.link.handle(now, input),
+            Input::Core(core::Input::Peer(_) | core::Input::Packet { .. } | core::Input::Dead) => {}
+            Input::Core(input) => self.core.handle(now, input),
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.link.handle_timeout(now);
+        self.core.handle_timeout(now);
+    }
+
+    fn end_turn(&mut self, now: Instant) {
+        self.link.end_turn(now);
+        self.drain_link(now);
+        self.core.end_turn(now);
+        // A send can be refused, which the core has to hear of: seldom, and not twice for one peer.
+        while self.drain_core(now) {
+            self.link.end_turn(now);
+            self.drain_link(now);
+            self.core.end_turn(now);
+        }
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        [self.link.poll_timeout(), self.core.poll_timeout()].into_iter().flatten().min()
+    }
+}
+
+impl Fingerprint for Stack {
+    fn fingerprint(&self, into: &mut Fingerprinter) {
+        self.link.fingerprint(into);
+        self.core.fingerprint(into);
+    }
+}
+
+fn encode(packet: &Packet) -> (u16, Bytes, Bytes) {
+    match packet {
+        Packet::View(message) => (VIEWS, codec::encode(message), Bytes::new()),
+        Packet::Group(group, message) => {
+            let (meta, payload) = message.encode();
+            let mut named = BytesMut::with_capacity(GROUP_ID + meta.len());
+            named.put_slice(group.as_bytes());
+            named.put_slice(&meta);
+            (GROUPS, named.freeze(), payload)
+        }
+    }
+}
+
+fn decode(channel: u16, meta: &Bytes, payload: Bytes) -> Option<Packet> {
+    match channel {
+        VIEWS if payload.is_empty() => codec::decode(meta).ok().map(Packet::View),
+        GROUPS => {
+            let id: [u8; GROUP_ID] = meta.get(..GROUP_ID)?.try_into().ok()?;
+            let message = multicast::Message::decode(&meta[GROUP_ID..], payload).ok()?;
+            Some(Packet::Group(GroupId::from_bytes(id), message))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,519 @@
+//! Whole sites in the simulated world: the Stack, its log and a small replicated state on each node.
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::{Hash as _, Hasher as _};
+
+use bytes::Bytes;
+use mainstay_base::trace::{Level, Order, What};
+use mainstay_base::{
+    BootId, ClusterId, ConnId, Duration, Fingerprinter, Frame, GroupId, Instant, Machine as _,
+    MessageId, NodeId, Position, Rng, SiteId, codec,
+};
+use mainstay_link as link;
+use mainstay_membership as membership;
+use mainstay_multicast::{self as multicast, Durability, Event};
+use mainstay_sim::{Effects, Node, Peer, Refusal, Start};
+use mainstay_site::core::{self, Past, Record};
+use mainstay_site::{CoreConfig, Input, Output, Stack};
+
+pub fn cluster() -> ClusterId {
+    ClusterId::from_entropy(1)
+}
+
+/// What all nodes of a run share.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    pub durability: Durability,
+    pub deliver_at: Level,
+    /// Names of the groups, each with the indices of its nodes; empty for all.
+    pub groups: Vec<(&'static str, Vec<usize>)>,
+    /// Mean time between two casts of a node; none are cast if it is zero.
+    pub cast_every: Duration,
+    pub membership_fault: Option<membership::Fault>,
+}
+
+impl Setup {
+    pub fn one_group(durability: Durability, deliver_at: Level) -> Self {
+        Self {
+            durability,
+            deliver_at,
+            groups: vec![("g", Vec::new())],
+            cast_every: Duration::from_millis(8),
+            membership_fault: None,
+        }
+    }
+}
+
+/// A digest of all that was delivered, in order: what a user's state would be.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct State {
+    pub position: u64,
+    pub digest: u64,
+}
+
+impl State {
+    fn apply(&mut self, message: MessageId, position: u64, payload: &[u8]) {
+        assert_eq!(position, self.position + 1, "positions have no holes");
+        let mut hash = Fingerprinter::new();
+        (self.digest, message, position, payload).hash(&mut hash);
+        *self = Self { position, digest: hash.finish() };
+    }
+
+    fn encode(self) -> Bytes {
+        codec::encode(&(self.position, self.digest))
+    }
+
+    fn decode(bytes: &[u8]) -> Self {
+        let (position, digest) = codec::decode(bytes).expect("a snapshot of our own");
+        Self { position, digest }
+    }
+}
+
+/// The disk: the site's log, and a checkpoint of each group.
+#[derive(Clone, Default)]
+pub struct Disk {
+    pub records: Vec<Record>,
+    pub checkpoints: BTreeMap<GroupId, State>,
+}
+
+pub enum Write {
+    Record(Box<Record>),
+    Checkpoint(GroupId, State),
+}
+
+#[derive(Clone, Debug)]
+pub enum Told {
+    /// The state of a group here, when all in a batch was applied.
+    At(GroupId, State),
+    /// The user was told that its message at this position is safe.
+    Acked(GroupId, u64),
+    ReadBegan(GroupId, u64),
+    ReadReady(GroupId, u64, u64),
+    MaybeLost(GroupId),
+    /// The user's state was made from a log that has this message.
+    Replayed(GroupId, MessageId),
+}
+
+/// What the node does when a write is done.
+enum Then {
+    Persisted(u64),
+    Restored(GroupId, Position),
+    Checkpointed(GroupId, Position),
+}
+
+#[derive(Default)]
+struct App {
+    state: State,
+    checkpointed: u64,
+    incoming: Vec<u8>,
+    /// The view it is in, while its state is on the way.
+    joining: Option<What>,
+    site: Option<SiteId>,
+    /// The other half of a snapshot that is being sent.
+    rest: Option<(Position, Bytes)>,
+}
+
+pub struct Site {
+    pub stack: Stack,
+    apps: BTreeMap<GroupId, App>,
+    durability: Durability,
+    conns: BTreeMap<ConnId, ()>,
+    rng: Rng,
+    cast_every: Duration,
+    next_cast: Option<Instant>,
+    disk: Disk,
+    casts: BTreeMap<u64, (GroupId, Order)>,
+    token: u64,
+    io: u64,
+    then: VecDeque<(u64, Then)>,
+    feed: VecDeque<core::Input>,
+    told: Vec<Told>,
+    killed: bool,
+}
+
+impl Site {
+    pub fn group(&self, name: &str) -> &multicast::Group {
+        self.stack.core().group(GroupId::new(cluster(), name)).unwrap()
+    }
+
+    pub fn state(&self, name: &str) -> State {
+        self.apps[&GroupId::new(cluster(), name)].state
+    }
+
+    pub fn stop_casting(&mut self) {
+        self.cast_every = Duration::ZERO;
+        self.next_cast = None;
+    }
+
+    pub fn cast(
+        &mut self,
+        now: Instant,
+        group: GroupId,
+        order: Order,
+        level: Level,
+        payload: Bytes,
+    ) {
+        self.token += 1;
+        self.casts.insert(self.token, (group, order));
+        let token = self.token;
+        let input = core::Input::Cast { group, token, order, level, payload };
+        self.stack.handle(now, Input::Core(input));
+    }
+
+    fn act(&mut self, now: Instant) {
+        let groups: Vec<_> = self.apps.keys().copied().collect();
+        let group = *self.rng.pick(&groups).unwrap();
+        if self.rng.chance(1, 4) {
+            self.token += 1;
+            self.told.push(Told::ReadBegan(group, self.token));
+            let read = core::Input::Read { group, token: self.token };
+            self.stack.handle(now, Input::Core(read));
+        } else {
+            for _ in 0..=self.rng.below(3) {
+                let order = if self.rng.chance(1, 6) { Order::Fifo } else { Order::Total };
+                let level = match (order, self.durability) {
+                    (Order::Fifo, _) => Level::Delivered,
+                    (_, Durability::Memory) => {
+                        *self.rng.pick(&[Level::Majority, Level::Safe]).unwrap()
+                    }
+                    (_, Durability::Disk) => {
+                        *self.rng.pick(&[Level::Majority, Level::Safe, Level::Disk]).unwrap()
+                    }
+                };
+                let length = self.rng.below(60) as usize;
+                self.cast(now, group, order, level, Bytes::from(vec![7; length]));
+            }
+        }
+        let wait = 1 + self.rng.below(2 * self.cast_every.as_micros() as u64);
+        self.next_cast = Some(now + Duration::from_micros(wait));
+    }
+
+    fn write(&mut self, write: Write, then: Then, out: &mut Effects<Self>) {
+        self.io += 1;
+        self.then.push_back((self.io, then));
+        out.write(self.io, write);
+    }
+
+    fn on_event(&mut self, group: GroupId, event: Event, out: &mut Effects<Self>) {
+        let app = self.apps.get_mut(&group).unwrap();
+        match event {
+            Event::Deliver(batch) => {
+                if let Some(installed) = app.joining.take() {
+                    let position = Position(app.state.position);
+                    out.trace(installed);
+                    out.trace(What::Restored { group, position });
+                }
+                for it in batch {
+                    if let Some(position) = it.position {
+                        app.state.apply(it.message, position.0, &it.payload);
+                    }
+                    out.trace(What::Delivered {
+                        group,
+                        view: it.view,
+                        message: it.message,
+                        order: it.order,
+                        position: it.position,
+                    });
+                }
+                out.event(Told::At(group, app.state));
+                self.maybe_checkpoint(group, out);
+            }
+            Event::View(view) => {
+                let (members, position) = (view.members, view.start);
+                let installed = What::InstalledGroup { group, view: view.id, members, position };
+                // A joiner takes part when it first delivers, be it some views later: until then the group may send it
+                // another state.
+                if self.stack.core().group(group).unwrap().status().whole {
+                    app.joining = None;
+                    out.trace(installed);
+                } else {
+                    app.joining = Some(installed);
+                }
+            }
+            Event::Restored { from_checkpoint, checkpoint, entries } => {
+                app.state = State::default();
+                if from_checkpoint {
+                    app.state = self.disk.checkpoints[&group];
+                    assert_eq!(app.state.position, checkpoint.0);
+                }
+                for it in entries {
+                    out.event(Told::Replayed(group, it.message));
+                    app.state.apply(it.message, it.position.unwrap().0, &it.payload);
+                }
+                let position = Position(app.state.position);
+                out.trace(What::Restored { group, position });
+                out.event(Told::At(group, app.state));
+                out.seen("restored from its own log");
+            }
+            Event::RestoreChunk { position, offset, bytes, last } => {
+                if offset == 0 {
+                    app.incoming.clear();
+                }
+                app.incoming.extend_from_slice(&bytes);
+                if last {
+                    app.state = State::decode(&app.incoming);
+                    assert_eq!(app.state.position, position.0);
+                    out.event(Told::At(group, app.state));
+                    out.seen("restored by transfer");
+                    let state = app.state;
+                    match self.durability {
+                        Durability::Memory => {
+                            self.feed.push_back(core::Input::Restored { group, position });
+                        }
+                        Durability::Disk => {
+                            let then = Then::Restored(group, position);
+                            self.write(Write::Checkpoint(group, state), then, out);
+                        }
+                    }
+                }
+            }
+            Event::SnapshotWanted { position } => {
+                assert_eq!(app.state.position, position.0, "the snapshot is of the boundary");
+                let mut chunk = app.state.encode();
+                let rest = chunk.split_off(chunk.len() / 2);
+                app.rest = Some((position, rest));
+                let last = false;
+                self.feed.push_back(core::Input::SnapshotChunk { group, position, chunk, last });
+            }
+            Event::ChunkWanted { position } => {
+                if let Some((of, chunk)) = app.rest.take_if(|(of, _)| *of == position) {
+                    let (position, last) = (of, true);
+                    self.feed.push_back(core::Input::SnapshotChunk {
+                        group,
+                        position,
+                        chunk,
+                        last,
+                    });
+                }
+            }
+            Event::Reached { level, upto, position } if level > Level::Delivered => {
+                if let Some(sender) = app.site {
+                    let message = MessageId { sender, sequence: upto };
+                    out.trace(What::Acknowledged { group, message, position, level });
+                }
+                out.event(Told::Acked(group, position.0));
+            }
+            Event::MaybeLost { from } => {
+                if app.joining.is_none() {
+                    out.trace(What::MaybeLost { group, from });
+                }
+                out.event(Told::MaybeLost(group));
+                out.seen("maybe lost");
+            }
+            Event::ReadReady { token, position } => {
+                assert!(app.state.position >= position.0, "a read is of what is applied");
+                out.event(Told::ReadReady(group, token, position.0));
+            }
+            Event::Blocked { .. } => out.seen("blocked"),
+            _ => {}
+        }
+    }
+
+    fn maybe_checkpoint(&mut self, group: GroupId, out: &mut Effects<Self>) {
+        let app = self.apps.get_mut(&group).unwrap();
+        if self.durability == Durability::Disk && app.state.position >= app.checkpointed + 40 {
+            app.checkpointed = app.state.position;
+            let state = app.state;
+            let then = Then::Checkpointed(group, Position(state.position));
+            self.write(Write::Checkpoint(group, state), then, out);
+        }
+    }
+
+    fn on_core(&mut self, output: core::Output, out: &mut Effects<Self>) {
+        match output {
+            core::Output::Persist { io, record } => {
+                self.write(Write::Record(record), Then::Persisted(io), out);
+            }
+            core::Output::Killed => {
+                out.trace(What::Killed);
+                out.seen("killed");
+                self.killed = true;
+            }
+            core::Output::View { view, member } => {
+                if member {
+                    let members = view.members.iter().map(|member| member.site).collect();
+                    let roster = view.roster.iter().copied().collect();
+                    out.trace(What::Installed { view: view.id, members, roster });
+                    let me = *self.stack.core().me();
+                    let site = view.member(me).map(|member| member.site);
+                    self.apps.values_mut().for_each(|app| app.site = site);
+                }
+            }
+            core::Output::Minority { on } => {
+                if on {
+                    out.seen("minority");
+                }
+            }
+            core::Output::Cast { group, token, result } => {
+                let (_, order) = self.casts.remove(&token).unwrap();
+                if let Ok(message) = result {
+                    out.trace(What::Cast { group, message, order });
+                }
+            }
+            core::Output::Group { group, event } => self.on_event(group, event, out),
+            core::Output::Send { .. } | core::Output::Isolate { .. } => {
+                unreachable!("the Stack keeps these")
+            }
+        }
+    }
+}
+
+impl Node for Site {
+    type Setup = Setup;
+    type Message = Frame;
+    type Durable = Disk;
+    type Write = Write;
+    type Event = Told;
+
+    fn start(start: Start<'_, Self>) -> Self {
+        let Start { boot, roster, setup, durable, now, seed, index } = start;
+        let peers = roster.iter().copied().filter(|node| *node != boot.node).collect();
+        let link = link::Config::for_test(cluster(), boot, peers).window(8 << 20, 4_096);
+        let mut groups = Vec::new();
+        for (name, nodes) in &setup.groups {
+            if !nodes.is_empty() && !nodes.contains(&index) {
+                continue;
+            }
+            let nodes = if nodes.is_empty() { (0..roster.len()).collect() } else { nodes.clone() };
+            let nodes = nodes.iter().map(|index| roster[*index]).collect();
+            let config = multicast::Config::new(GroupId::new(cluster(), name), nodes)
+                .durability(setup.durability)
+                .deliver_at(setup.deliver_at);
+            groups.push(config.build().unwrap());
+        }
+        let apps = groups.iter().map(|config| (config.group(), App::default())).collect();
+        let mut membership = membership::Config::default();
+        if let Some(fault) = setup.membership_fault {
+            membership = membership.with_fault(fault);
+        }
+        let roster = roster.iter().copied().collect();
+        let config = CoreConfig { me: boot, roster, membership, groups };
+        let mut past = Past::new();
+        durable.records.iter().for_each(|record| {
+            // What is on a disk is bytes.
+            let (kind, body) = record.encode();
+            past.record(Record::decode(kind, body).unwrap());
+        });
+        for (group, state) in &durable.checkpoints {
+            past.checkpoint(*group, Position(state.position));
+        }
+        let bootstrap = now == Instant::ZERO;
+        let stack = Stack::recover(link.build().unwrap(), config, past, bootstrap, now, seed);
+        let cast_every = setup.cast_every;
+        Self {
+            stack,
+            apps,
+            durability: setup.durability,
+            conns: BTreeMap::new(),
+            rng: Rng::new(seed).stream("user"),
+            cast_every,
+            next_cast: (!cast_every.is_zero()).then(|| now + cast_every),
+            disk: durable,
+            casts: BTreeMap::new(),
+            token: 0,
+            io: 0,
+            then: VecDeque::new(),
+            feed: VecDeque::new(),
+            told: Vec::new(),
+            killed: false,
+        }
+    }
+
+    fn receive(&mut self, now: Instant, from: Peer, frame: Frame) {
+        let conn = from.conn;
+        self.stack.handle(now, Input::Link(link::Input::Received { conn, frame }));
+    }
+
+    fn opened(&mut self, now: Instant, peer: Peer, dialled: bool) {
+        let dialled = dialled.then_some(peer.boot.node);
+        self.stack.handle(now, Input::Link(link::Input::Opened { conn: peer.conn, dialled }));
+    }
+
+    fn closed(&mut self, now: Instant, peer: Peer) {
+        self.stack.handle(now, Input::Link(link::Input::Closed { conn: peer.conn }));
+    }
+
+    fn refused(&mut self, now: Instant, node: NodeId, why: Refusal) {
+        let input = match why {
+            Refusal::Refused => link::Input::Refused { node },
+            Refusal::Unreachable => link::Input::Unreachable { node },
+        };
+        self.stack.handle(now, Input::Link(input));
+    }
+
+    fn written(&mut self, now: Instant, io: u64) {
+        while self.then.front().is_some_and(|(number, _)| *number <= io) {
+            let (_, then) = self.then.pop_front().unwrap();
+            let input = match then {
+                Then::Persisted(io) => core::Input::Persisted { io },
+                Then::Restored(group, position) => core::Input::Restored { group, position },
+                Then::Checkpointed(group, position) => {
+                    core::Input::Checkpointed { group, position }
+                }
+            };
+            self.stack.handle(now, Input::Core(input));
+        }
+    }
+
+    fn timeout(&mut self, now: Instant) {
+        self.stack.handle_timeout(now);
+        if self.next_cast.is_some_and(|at| at <= now) {
+            self.act(now);
+        }
+    }
+
+    fn end_turn(&mut self, now: Instant, out: &mut Effects<Self>) {
+        loop {
+            self.stack.end_turn(now);
+            self.told.drain(..).for_each(|told| out.event(told));
+            while let Some(output) = self.stack.poll_output() {
+                match output {
+                    Output::Dial { node } => out.dial(node),
+                    Output::Transmit { conn, frame } => out.send_on(conn, frame),
+                    Output::Close { conn } => out.close(conn),
+                    Output::Core(output) => self.on_core(output, out),
+                }
+            }
+            if self.killed {
+                out.exit(Duration::from_millis(20));
+                return;
+            }
+            if self.feed.is_empty() {
+                return;
+            }
+            for input in std::mem::take(&mut self.feed) {
+                self.stack.handle(now, Input::Core(input));
+            }
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        [self.stack.poll_timeout(), self.next_cast].into_iter().flatten().min()
+    }
+
+    fn apply(durable: &mut Disk, write: Write) {
+        match write {
+            Write::Record(record) => durable.records.push(*record),
+            Write::Checkpoint(group, state) => {
+                durable.checkpoints.insert(group, state);
+            }
+        }
+    }
+
+    fn is_whole(&self) -> bool {
+        self.stack.core().membership().is_voter()
+            && self.stack.core().groups().all(|(_, group)| group.status().whole)
+    }
+
+    fn hash_message(frame: &Frame, into: &mut Fingerprinter) {
+        frame.meta.hash(into);
+        frame.payload.hash(into);
+    }
+}
+
+/// Who is down or has nothing is told by its name.
+pub fn name(boot: BootId) -> String {
+    format!("{boot:?}")
+}

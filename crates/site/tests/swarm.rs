@@ -1,0 +1,285 @@
+#![allow(missing_docs, reason = "a test file")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mainstay_base::trace::{Event, Level, Order, What};
+use mainstay_base::{Duration, GroupId, MessageId};
+use mainstay_check::{Violation, check_all, check_survivors};
+use mainstay_membership::Role;
+use mainstay_multicast::Durability;
+use mainstay_sim::{Atlas, Disk as Left, Fault, FaultEvent, Options, Seen, Wire, World, schedule};
+use support::{Setup, Site, State, Told};
+
+/// What the users saw, over all nodes and in the order of time.
+#[derive(Default)]
+struct Users {
+    states: BTreeMap<(GroupId, u64), u64>,
+    acked: BTreeMap<GroupId, u64>,
+    reads: BTreeMap<(mainstay_base::BootId, u64), u64>,
+    replayed: BTreeSet<(GroupId, MessageId)>,
+    answered: u64,
+    lost: bool,
+}
+
+impl Users {
+    /// Equal positions mean equal states; no read is older than what was acknowledged before it began.
+    fn watch(&mut self, world: &mut World<Site>) {
+        for (boot, _, told) in world.take_events() {
+            match told {
+                Told::At(group, State { position, digest }) => {
+                    let known = *self.states.entry((group, position)).or_insert(digest);
+                    if known != digest && !self.lost {
+                        world.fail(format!("two states at {position}"));
+                    }
+                }
+                Told::Acked(group, position) => {
+                    let acked = self.acked.entry(group).or_default();
+                    *acked = position.max(*acked);
+                }
+                Told::ReadBegan(group, token) => {
+                    let acked = self.acked.get(&group).copied().unwrap_or_default();
+                    self.reads.insert((boot, token), acked);
+                }
+                Told::ReadReady(_, token, position) => {
+                    self.answered += 1;
+                    let least = self.reads[&(boot, token)];
+                    if position < least && !self.lost {
+                        world.fail(format!("a read of {position} began after {least}"));
+                    }
+                }
+                Told::MaybeLost(_) => self.lost = true,
+                Told::Replayed(group, message) => {
+                    self.replayed.insert((group, message));
+                }
+            }
+        }
+    }
+}
+
+/// The faults of a seed, after the cluster is made; a restored backup is beyond the model.
+fn faults(seed: u64, nodes: usize, options: &Options) -> Vec<FaultEvent> {
+    let mut faults = schedule(seed, nodes, options);
+    for event in &mut faults {
+        event.at = event.at + Duration::from_millis(300);
+        if let Fault::Crash { disk, .. } = &mut event.fault
+            && *disk == Left::Old
+        {
+            *disk = Left::Empty;
+        }
+    }
+    faults
+}
+
+fn world(seed: u64, nodes: usize, setup: &Setup, lost: usize) -> World<Site> {
+    let down = (nodes - 1) / 2;
+    let mut options = Options::from_seed(seed, Wire::Channel, Atlas { down, lost });
+    options.dials = true;
+    let faults = faults(seed, nodes, &options);
+    World::with_schedule(seed, nodes, setup.clone(), options, faults)
+}
+
+fn all_are_one(world: &World<Site>, nodes: usize) -> bool {
+    let at = |index: usize| world.node(index).filter(|_| world.is_up(index));
+    let settled = |index: usize| {
+        at(index).is_some_and(|site| {
+            let membership = site.stack.core().membership();
+            membership.role() == Role::Member
+                && membership.view().members.len() == nodes
+                && site.stack.core().groups().all(|(_, group)| {
+                    let status = group.status();
+                    status.whole && !status.blocked && status.delivered == status.known
+                })
+        })
+    };
+    (0..nodes).all(settled)
+        && (1..nodes).all(|index| {
+            let (a, b) = (at(0).unwrap(), at(index).unwrap());
+            a.stack.core().membership().view().id == b.stack.core().membership().view().id
+        })
+}
+
+fn run(seed: u64, nodes: usize, setup: &Setup, lost: usize, seen: &mut Seen) -> u128 {
+    let mut world = world(seed, nodes, setup, lost);
+    // At this level the state of a member that fails is its own.
+    let tentative = setup.deliver_at == Level::Delivered;
+    let mut users = Users { lost: tentative, ..Users::default() };
+    let verdict = (|| -> Result<(), mainstay_sim::Stuck> {
+        for _ in 0..30 {
+            world.run(Duration::from_millis(100))?;
+            users.watch(&mut world);
+        }
+        world.heal();
+        for _ in 0..20 {
+            world.run(Duration::from_millis(100))?;
+            users.watch(&mut world);
+        }
+        for node in 0..nodes {
+            world.call(node, |site, _| site.stop_casting());
+        }
+        world.run_until(|world| all_are_one(world, nodes), Duration::from_secs(20))?;
+        world.run(Duration::from_millis(300))
+    })();
+    users.watch(&mut world);
+    if let Err(stuck) = verdict {
+        panic!("seed {seed}: {stuck}\n{}", standing(&world));
+    }
+    assert_eq!(world.violation(), None, "seed {seed}");
+    let violations = judge(&world, setup, &users);
+    assert!(violations.is_empty(), "seed {seed}: {violations:#?}\n{}", around(&world, &violations));
+    if users.answered > 0 {
+        seen.mark("a read was answered");
+    }
+    seen.add(world.seen());
+    world.hash()
+}
+
+/// The trace of each order by itself: messages in FIFO order and those in total order are two streams of one sender, and
+/// only the latter are delivered uniformly.
+fn judge(world: &World<Site>, setup: &Setup, users: &Users) -> Vec<Violation> {
+    let delivered = |event: &Event| match &event.what {
+        What::Delivered { group, message, .. } => Some((*group, *message)),
+        _ => None,
+    };
+    let delivered: BTreeSet<_> = world.trace().iter().filter_map(delivered).collect();
+    let of = |wanted: Order| -> Vec<Event> {
+        let is_part = |event: &&Event| match &event.what {
+            // Whoever delivered it has failed; others have it in their state, from a log.
+            What::Cast { group, message, .. }
+                if users.replayed.contains(&(*group, *message))
+                    && !delivered.contains(&(*group, *message)) =>
+            {
+                false
+            }
+            What::Cast { order, .. } | What::Delivered { order, .. } => *order == wanted,
+            _ => true,
+        };
+        world.trace().iter().filter(is_part).cloned().collect()
+    };
+    let uniform = setup.deliver_at > Level::Delivered;
+    let total = of(Order::Total);
+    let mut found = if uniform { check_all(&total) } else { check_survivors(&total) };
+    found.extend(check_survivors(&of(Order::Fifo)));
+    // What all copies were lost of, nobody delivers.
+    found.retain(|violation| !(users.lost && violation.id == "MC-6"));
+    found
+}
+
+/// Where every node stands.
+fn standing(world: &World<Site>) -> String {
+    let mut text = String::new();
+    for site in (0..world.roster().len()).filter_map(|index| world.node(index)) {
+        let (core, membership) = (site.stack.core(), site.stack.core().membership());
+        let suspected: Vec<_> = membership.suspected().collect();
+        text += &format!(
+            "{:?} {:?} of {:?} {:?}, suspects {suspected:?}, voter {}, minority {}\n",
+            core.me(),
+            membership.role(),
+            membership.view().id,
+            membership.view().members,
+            membership.is_voter(),
+            membership.in_minority(),
+        );
+        for (_, group) in core.groups() {
+            text += &format!("    {:?}\n    {:?}\n", group.status(), group.stats());
+        }
+    }
+    text
+}
+
+/// The events near those that contradict, and all views of groups.
+fn around(world: &World<Site>, violations: &[Violation]) -> String {
+    let near = |event: &Event| {
+        let events = violations.iter().flat_map(|violation| &violation.events);
+        let mut named = events.filter(|(boot, _)| *boot == event.boot);
+        let view = matches!(
+            event.what,
+            What::InstalledGroup { .. }
+                | What::Installed { .. }
+                | What::Crashed
+                | What::Killed
+                | What::Restored { .. }
+                | What::MaybeLost { .. }
+        );
+        view || named.any(|(_, number)| number.abs_diff(event.number) < 6)
+    };
+    let text = standing(world);
+    world.trace().iter().filter(|event| near(event)).fold(text, |text, event| {
+        text + &format!("{:?} {:?}#{} {:?}\n", event.at, event.boot, event.number, event.what)
+    })
+}
+
+fn seeds(count: u64) -> std::ops::Range<u64> {
+    let first = std::env::var("MAINSTAY_SEED").ok().and_then(|text| text.parse().ok());
+    let many = std::env::var("MAINSTAY_SEEDS").ok().and_then(|text| text.parse().ok());
+    let first = first.unwrap_or(0);
+    first..first + many.unwrap_or(count)
+}
+
+fn swarm(setup: &Setup, nodes: usize, lost: usize, count: u64) -> Seen {
+    let mut seen = Seen::default();
+    for seed in seeds(count) {
+        run(seed, nodes, setup, lost, &mut seen);
+    }
+    println!("{seen:?}");
+    seen
+}
+
+/// Checks MB-1, MB-2, MB-10, MB-14, MB-30, MB-40, MC-2, MC-3, MC-6, MC-7, MC-10, MC-16, MC-17, MC-21 over whole sites
+/// with crashes, lost disks, cuts, pauses and slow disks.
+#[test]
+fn a_disk_group_of_three() {
+    let setup = Setup::one_group(Durability::Disk, Level::Disk);
+    let seen = swarm(&setup, 3, 1, 400);
+    if std::env::var("MAINSTAY_SEEDS").is_err() {
+        seen.assert_all(&[
+            "killed",
+            "restored by transfer",
+            "restored from its own log",
+            "a read was answered",
+        ]);
+    }
+}
+
+/// The same where messages are delivered at a majority, before they are forced.
+#[test]
+fn a_disk_group_that_delivers_at_majority() {
+    swarm(&Setup::one_group(Durability::Disk, Level::Majority), 3, 0, 150);
+}
+
+/// The same for a group in memory, which may stand still until all are back, and then say that messages may be lost.
+#[test]
+fn a_memory_group_of_three() {
+    swarm(&Setup::one_group(Durability::Memory, Level::Majority), 3, 0, 200);
+}
+
+/// The same at level safe.
+#[test]
+fn a_memory_group_that_delivers_when_safe() {
+    swarm(&Setup::one_group(Durability::Memory, Level::Safe), 3, 0, 100);
+}
+
+/// The same at level delivered, where only survivors agree.
+#[test]
+fn a_memory_group_that_delivers_at_once() {
+    swarm(&Setup::one_group(Durability::Memory, Level::Delivered), 3, 0, 100);
+}
+
+/// Two groups with different members in a cluster of five.
+#[test]
+fn two_groups_in_a_cluster_of_five() {
+    let groups = vec![("g", vec![0, 1, 2]), ("h", vec![1, 2, 3, 4])];
+    let setup = Setup { groups, ..Setup::one_group(Durability::Disk, Level::Disk) };
+    swarm(&setup, 5, 1, 50);
+}
+
+/// Equal seeds give equal runs, others other ones.
+#[test]
+fn runs_are_reproducible() {
+    let setup = Setup::one_group(Durability::Disk, Level::Disk);
+    let hashes = |seed| run(seed, 3, &setup, 1, &mut Seen::default());
+    assert_eq!([hashes(1), hashes(2)], [hashes(1), hashes(2)]);
+    assert_ne!(hashes(1), hashes(2));
+}

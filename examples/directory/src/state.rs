@@ -1,0 +1,271 @@
+//! The directory: a sorted map of keys to values, as a replicated state machine.
+
+use std::hash::Hasher as _;
+use std::ops::Bound;
+
+use bytes::Bytes;
+use mainstay_base::{Fingerprinter, Position};
+use mainstay_paradigm::{RestoreError, Snapshot, StateMachine};
+use rpds::RedBlackTreeMapSync;
+
+use crate::command::Read;
+use crate::operation::{Kind, Operation};
+use crate::resp::{BULK_BYTES_MAX, write};
+
+/// Longest reply, in bytes of values (64 MiB); a longer MGET is refused.
+pub const REPLY_BYTES_MAX: usize = 64 << 20;
+/// What an entry counts beside its key and value, in bytes.
+const ENTRY_OVERHEAD: u64 = 128;
+/// In front of an entry in a snapshot: length of the key, length of the value, `u32` little-endian.
+const ENTRY_HEADER_SIZE: usize = 8;
+
+type Map = RedBlackTreeMapSync<Bytes, Entry>;
+
+#[derive(Clone)]
+struct Entry {
+    value: Bytes,
+    /// The share in the sum of hashes, kept so that an old value need not be read again.
+    hash: u128,
+}
+
+/// Keys and values, bounded in bytes.
+///
+/// The map is persistent: a snapshot takes it in O(1). Its hash is a wrapping sum over the entries, so it does not
+/// depend on how the state came about and costs O(1) to read.
+pub struct Directory {
+    map: Map,
+    sum: u128,
+    bytes: u64,
+    bytes_max: u64,
+    /// The start of an entry whose rest is in a later chunk of a snapshot.
+    partial: Vec<u8>,
+}
+
+impl Default for Directory {
+    /// Empty, bounded at 1 GiB.
+    fn default() -> Self {
+        Self::new(1 << 30)
+    }
+}
+
+impl Directory {
+    /// An empty directory; keys and values, with 128 bytes for each entry, take up to `bytes_max`.
+    ///
+    /// The bound decides outcomes: all replicas have the same.
+    #[must_use]
+    pub fn new(bytes_max: u64) -> Self {
+        Self { map: Map::new_sync(), sum: 0, bytes: 0, bytes_max, partial: Vec::new() }
+    }
+
+    /// How many keys there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.map.size()
+    }
+
+    /// Whether there is no key.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+
+    /// The value at `key`.
+    #[must_use]
+    pub fn get(&self, key: &[u8]) -> Option<&Bytes> {
+        self.map.get(key).map(|entry| &entry.value)
+    }
+
+    /// The answer to a read, as RESP.
+    #[must_use]
+    pub fn read(&self, read: &Read) -> Bytes {
+        let mut reply = Vec::new();
+        self.query(&read.operation(), &mut reply);
+        reply.into()
+    }
+
+    /// Answers an operation that changes nothing.
+    fn query(&self, operation: &Operation<'_>, reply: &mut Vec<u8>) {
+        match (operation.kind(), operation.arguments()) {
+            (Kind::Get, [key, ..]) => value_or_null(reply, self.get(key)),
+            (Kind::Exists, keys) => {
+                let count = keys.iter().filter(|key| self.map.contains_key(**key)).count();
+                write::integer(reply, count as i64);
+            }
+            (Kind::MGet, keys) => self.get_many(keys, reply),
+            (Kind::DbSize, _) => write::integer(reply, self.len() as i64),
+            _ => write::error(reply, "ERR not a read"),
+        }
+    }
+
+    fn get_many(&self, keys: &[&[u8]], reply: &mut Vec<u8>) {
+        let size = keys.iter().filter_map(|key| self.get(key)).map(Bytes::len).sum::<usize>();
+        if size > REPLY_BYTES_MAX {
+            write::error(reply, "ERR the values asked for are too large for one reply");
+            return;
+        }
+        write::array(reply, keys.len());
+        for key in keys {
+            value_or_null(reply, self.get(key));
+        }
+    }
+
+    fn execute(&mut self, operation: &Operation<'_>, reply: &mut Vec<u8>) {
+        match (operation.kind(), operation.arguments()) {
+            (Kind::Set, [key, value]) => match self.put(key, value) {
+                Ok(()) => write::simple(reply, "OK"),
+                Err(text) => write::error(reply, text),
+            },
+            (Kind::Incr, [key]) => match self.increment(key) {
+                Ok(number) => write::integer(reply, number),
+                Err(text) => write::error(reply, text),
+            },
+            (Kind::Del, keys) => {
+                let count = keys.iter().filter(|key| self.delete(key)).count();
+                write::integer(reply, count as i64);
+            }
+            _ => self.query(operation, reply),
+        }
+    }
+
+    fn increment(&mut self, key: &[u8]) -> Result<i64, &'static str> {
+        let old = match self.get(key) {
+            None => 0,
+            Some(value) => number(value).ok_or("ERR value is not an integer or out of range")?,
+        };
+        let new = old.checked_add(1).ok_or("ERR increment or decrement would overflow")?;
+        self.put(key, new.to_string().as_bytes())?;
+        Ok(new)
+    }
+
+    /// Puts a value; an error if the directory would outgrow its bound.
+    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), &'static str> {
+        if key.len() > BULK_BYTES_MAX || value.len() > BULK_BYTES_MAX {
+            return Err("ERR key or value is too long");
+        }
+        let (freed, freed_hash) = match self.map.get(key) {
+            Some(old) => (cost(key, &old.value), old.hash),
+            None => (0, 0),
+        };
+        let bytes = self.bytes - freed + cost(key, value);
+        if bytes > self.bytes_max && bytes > self.bytes {
+            return Err("OOM command not allowed when used memory > 'maxmemory'.");
+        }
+        let hash = entry_hash(key, value);
+        let entry = Entry { value: Bytes::copy_from_slice(value), hash };
+        self.map.insert_mut(Bytes::copy_from_slice(key), entry);
+        self.bytes = bytes;
+        self.sum = self.sum.wrapping_sub(freed_hash).wrapping_add(hash);
+        Ok(())
+    }
+
+    fn delete(&mut self, key: &[u8]) -> bool {
+        let Some(old) = self.map.get(key) else { return false };
+        self.bytes -= cost(key, &old.value);
+        self.sum = self.sum.wrapping_sub(old.hash);
+        self.map.remove_mut(key)
+    }
+}
+
+impl StateMachine for Directory {
+    type Snapshot = DirectorySnapshot;
+
+    fn apply(&mut self, _at: Position, command: &[u8], reply: &mut Vec<u8>) {
+        match Operation::decode(command) {
+            Ok(operation) => self.execute(&operation, reply),
+            Err(_) => write::error(reply, "ERR not an operation of the directory"),
+        }
+    }
+
+    fn begin_snapshot(&mut self) -> DirectorySnapshot {
+        DirectorySnapshot { map: self.map.clone(), after: Bound::Unbounded, encoded: Vec::new() }
+    }
+
+    fn reset(&mut self) {
+        *self = Self::new(self.bytes_max);
+    }
+
+    fn restore_chunk(&mut self, chunk: &[u8]) -> Result<(), RestoreError> {
+        let mut bytes = std::mem::take(&mut self.partial);
+        bytes.extend_from_slice(chunk);
+        let mut rest = &bytes[..];
+        while let Some((header, behind)) = rest.split_first_chunk::<ENTRY_HEADER_SIZE>() {
+            let lengths = u64::from_le_bytes(*header);
+            let (key, value) = (lengths as u32 as usize, (lengths >> 32) as usize);
+            if key > BULK_BYTES_MAX || value > BULK_BYTES_MAX {
+                return Err(RestoreError::Chunk("an entry is too large"));
+            }
+            let Some((entry, behind)) = behind.split_at_checked(key + value) else { break };
+            let (key, value) = entry.split_at(key);
+            self.put(key, value).map_err(|_| RestoreError::Chunk("more than settings allow"))?;
+            rest = behind;
+        }
+        self.partial = rest.to_vec();
+        Ok(())
+    }
+
+    fn state_hash(&self) -> u128 {
+        let mut hasher = Fingerprinter::new();
+        hasher.write_u64(self.bytes_max);
+        hasher.write_u64(self.bytes);
+        hasher.write_u64(self.map.size() as u64);
+        hasher.write_u64(self.partial.len() as u64);
+        hasher.write_u128(self.sum);
+        hasher.finish128()
+    }
+}
+
+/// The directory at one position, on its way out: a string of entries by ascending key, cut anywhere.
+pub struct DirectorySnapshot {
+    map: Map,
+    after: Bound<Bytes>,
+    encoded: Vec<u8>,
+}
+
+impl Snapshot for DirectorySnapshot {
+    fn next_chunk(&mut self, max: usize) -> Option<Bytes> {
+        let mut last = None;
+        let range = (self.after.as_ref().map(|key| &key[..]), Bound::Unbounded);
+        let mut entries = self.map.range::<[u8], _>(range);
+        while self.encoded.len() < max
+            && let Some((key, entry)) = entries.next()
+        {
+            let lengths = key.len() as u64 | (entry.value.len() as u64) << 32;
+            self.encoded.extend(lengths.to_le_bytes());
+            self.encoded.extend(key);
+            self.encoded.extend(&entry.value);
+            last = Some(key.clone());
+        }
+        if let Some(last) = last {
+            self.after = Bound::Excluded(last);
+        }
+        let size = self.encoded.len().min(max);
+        let rest = self.encoded.split_off(size);
+        let chunk = std::mem::replace(&mut self.encoded, rest);
+        (size > 0).then(|| chunk.into())
+    }
+}
+
+fn value_or_null(reply: &mut Vec<u8>, value: Option<&Bytes>) {
+    match value {
+        Some(value) => write::bulk(reply, value),
+        None => write::null(reply),
+    }
+}
+
+fn cost(key: &[u8], value: &[u8]) -> u64 {
+    key.len() as u64 + value.len() as u64 + ENTRY_OVERHEAD
+}
+
+fn entry_hash(key: &[u8], value: &[u8]) -> u128 {
+    let mut hasher = Fingerprinter::new();
+    hasher.write_u64(key.len() as u64);
+    hasher.write(key);
+    hasher.write(value);
+    hasher.finish128()
+}
+
+/// A number as INCR writes it: no sign but a minus, no zero in front, no blank.
+fn number(value: &[u8]) -> Option<i64> {
+    let number: i64 = std::str::from_utf8(value).ok()?.parse().ok()?;
+    (number.to_string().as_bytes() == value).then_some(number)
+}
