@@ -2,14 +2,16 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
+pub mod users;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{Hash as _, Hasher as _};
 
 use bytes::Bytes;
 use mainstay_base::trace::{Level, Order, What};
 use mainstay_base::{
-    BootId, ClusterId, ConnId, Duration, Fingerprinter, Frame, GroupId, Instant, Machine as _,
-    MessageId, NodeId, Position, Rng, SiteId, codec,
+    ClusterId, ConnId, Duration, Fingerprinter, Frame, GroupId, Instant, Machine as _, MessageId,
+    NodeId, Position, Rng, SiteId, codec,
 };
 use mainstay_link as link;
 use mainstay_membership as membership;
@@ -54,11 +56,14 @@ pub struct State {
 }
 
 impl State {
-    fn apply(&mut self, message: MessageId, position: u64, payload: &[u8]) {
-        assert_eq!(position, self.position + 1, "positions have no holes");
+    /// Whether the position follows the last one.
+    #[must_use]
+    fn apply(&mut self, message: MessageId, position: u64, payload: &[u8]) -> bool {
+        let follows = position == self.position + 1;
         let mut hash = Fingerprinter::new();
         (self.digest, message, position, payload).hash(&mut hash);
         *self = Self { position, digest: hash.finish() };
+        follows
     }
 
     fn encode(self) -> Bytes {
@@ -162,14 +167,18 @@ impl Site {
         self.stack.handle(now, Input::Core(input));
     }
 
+    pub fn read(&mut self, now: Instant, group: GroupId) {
+        self.token += 1;
+        self.told.push(Told::ReadBegan(group, self.token));
+        let read = core::Input::Read { group, token: self.token };
+        self.stack.handle(now, Input::Core(read));
+    }
+
     fn act(&mut self, now: Instant) {
         let groups: Vec<_> = self.apps.keys().copied().collect();
         let group = *self.rng.pick(&groups).unwrap();
         if self.rng.chance(1, 4) {
-            self.token += 1;
-            self.told.push(Told::ReadBegan(group, self.token));
-            let read = core::Input::Read { group, token: self.token };
-            self.stack.handle(now, Input::Core(read));
+            self.read(now, group);
         } else {
             for _ in 0..=self.rng.below(3) {
                 let order = if self.rng.chance(1, 6) { Order::Fifo } else { Order::Total };
@@ -206,8 +215,10 @@ impl Site {
                     out.trace(What::Restored { group, position });
                 }
                 for it in batch {
-                    if let Some(position) = it.position {
-                        app.state.apply(it.message, position.0, &it.payload);
+                    if let Some(position) = it.position
+                        && !app.state.apply(it.message, position.0, &it.payload)
+                    {
+                        out.fail(format!("a hole before {position:?}"));
                     }
                     out.trace(What::Delivered {
                         group,
@@ -240,7 +251,9 @@ impl Site {
                 }
                 for it in entries {
                     out.event(Told::Replayed(group, it.message));
-                    app.state.apply(it.message, it.position.unwrap().0, &it.payload);
+                    if !app.state.apply(it.message, it.position.unwrap().0, &it.payload) {
+                        out.fail(format!("a hole in the log before {:?}", it.position));
+                    }
                 }
                 let position = Position(app.state.position);
                 out.trace(What::Restored { group, position });
@@ -270,7 +283,9 @@ impl Site {
                 }
             }
             Event::SnapshotWanted { position } => {
-                assert_eq!(app.state.position, position.0, "the snapshot is of the boundary");
+                if app.state.position != position.0 {
+                    out.fail("the state at the boundary of a view is not as of the cut");
+                }
                 let mut chunk = app.state.encode();
                 let rest = chunk.split_off(chunk.len() / 2);
                 app.rest = Some((position, rest));
@@ -303,7 +318,9 @@ impl Site {
                 out.seen("maybe lost");
             }
             Event::ReadReady { token, position } => {
-                assert!(app.state.position >= position.0, "a read is of what is applied");
+                if app.state.position < position.0 {
+                    out.fail("a read is answered before what it must see is applied");
+                }
                 out.event(Told::ReadReady(group, token, position.0));
             }
             Event::Blocked { .. } => out.seen("blocked"),
@@ -511,9 +528,4 @@ impl Node for Site {
         frame.meta.hash(into);
         frame.payload.hash(into);
     }
-}
-
-/// Who is down or has nothing is told by its name.
-pub fn name(boot: BootId) -> String {
-    format!("{boot:?}")
 }

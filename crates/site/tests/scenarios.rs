@@ -1,0 +1,159 @@
+//! Failures that the specification names, one by one, on whole sites.
+#![allow(missing_docs, reason = "a test file")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+
+mod support;
+
+use bytes::Bytes;
+use mainstay_base::trace::{Level, Order};
+use mainstay_base::{Duration, GroupId};
+use mainstay_membership::Role;
+use mainstay_multicast::Durability;
+use mainstay_sim::{Atlas, Disk, Fault, Moment, Options, Wire, World};
+use support::users::{Users, all_are_one, standing};
+use support::{Setup, Site, cluster};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn group() -> GroupId {
+    GroupId::new(cluster(), "g")
+}
+
+/// Three sites in one view, nothing cast yet.
+fn formed(durability: Durability, level: Level) -> World<Site> {
+    let setup = Setup { cast_every: Duration::ZERO, ..Setup::one_group(durability, level) };
+    let mut options = Options::calm(Wire::Channel);
+    options.dials = true;
+    options.atlas = Atlas { down: 3, lost: 1 };
+    let mut world = World::with_schedule(1, 3, setup, options, Vec::new());
+    world.run_until(|world| all_are_one(world, 3), SECOND).unwrap();
+    world
+}
+
+fn cast(world: &mut World<Site>, node: usize, level: Level) {
+    let payload = Bytes::from_static(b"a command");
+    world.call(node, |site, now| site.cast(now, group(), Order::Total, level, payload)).unwrap();
+}
+
+fn crash(world: &mut World<Site>, node: usize, length: Duration, disk: Disk) {
+    assert!(world.inject(Fault::Crash { node, length, disk, moment: Moment::Now }));
+}
+
+fn members(world: &World<Site>) -> usize {
+    let is_member = |node: &usize| {
+        world.node(*node).is_some_and(|site| site.stack.core().membership().role() == Role::Member)
+    };
+    (0..3).filter(is_member).count()
+}
+
+fn sequencer(world: &World<Site>) -> usize {
+    let sequencer = world.node(0).unwrap().group("g").status().sequencer.unwrap();
+    (0..3).find(|node| world.boot(*node).node == sequencer.node).unwrap()
+}
+
+/// Checks MB-37 and view-synchrony §4: a write on {A, B}; B loses its disk, A is down: B and C must refuse to start.
+#[test]
+fn a_lost_disk_and_a_stale_one_do_not_make_a_cluster() {
+    let mut world = formed(Durability::Disk, Level::Disk);
+    let mut users = Users::default();
+    crash(&mut world, 2, SECOND * 6, Disk::Kept);
+    world.run(SECOND).unwrap();
+    assert_eq!(members(&world), 2);
+    cast(&mut world, 0, Level::Disk);
+    world.run(SECOND).unwrap();
+    users.watch(&mut world);
+    assert_eq!(users.acked[&group()], 1);
+    crash(&mut world, 0, SECOND * 13, Disk::Kept);
+    crash(&mut world, 1, Duration::from_millis(100), Disk::Empty);
+    for _ in 0..12 {
+        world.run(SECOND).unwrap();
+        assert!(world.node(0).is_none());
+        assert_eq!(members(&world), 0, "{}", standing(&world));
+    }
+    assert!(world.node(1).is_some() && world.node(2).is_some());
+    world.run_until(|world| all_are_one(world, 3), SECOND * 5).unwrap();
+    for node in 0..3 {
+        assert_eq!(world.node(node).unwrap().state("g").position, 1);
+    }
+}
+
+/// Checks view-synchrony §6: what the sequencer logged alone, cut off from the others, is cut off and not replayed.
+#[test]
+fn a_diverged_tail_is_cut_off() {
+    let mut world = formed(Durability::Disk, Level::Disk);
+    let mut users = Users::default();
+    cast(&mut world, 0, Level::Disk);
+    world.run(SECOND).unwrap();
+    let alone = sequencer(&world);
+    let other = (alone + 1) % 3;
+    assert!(world.inject(Fault::Partition { side: vec![alone], length: SECOND * 5 }));
+    // It orders and logs its own messages before it notices that nobody hears them.
+    (0..5).for_each(|_| cast(&mut world, alone, Level::Disk));
+    world.run(Duration::from_millis(100)).unwrap();
+    let logged = world.node(alone).unwrap().group("g").status();
+    assert_eq!((logged.forced, logged.delivered), (6, 1));
+    crash(&mut world, alone, SECOND * 3, Disk::Kept);
+    world.run(SECOND).unwrap();
+    (0..3).for_each(|_| cast(&mut world, other, Level::Disk));
+    world.run_until(|world| all_are_one(world, 3), SECOND * 12).unwrap();
+    users.watch(&mut world);
+    let states: Vec<_> = (0..3).map(|node| world.node(node).unwrap().state("g")).collect();
+    assert_eq!(states[0].position, 4);
+    assert!(states.iter().all(|state| *state == states[0]));
+    assert_eq!(world.violation(), None);
+}
+
+/// Checks view-synchrony §5: a member that was stopped and goes on answers none of 100 reads from what it knew.
+#[test]
+fn a_stopped_and_continued_member_answers_no_stale_read() {
+    for length in [100, 600, 2_000].map(Duration::from_millis) {
+        let mut world = formed(Durability::Disk, Level::Disk);
+        let mut users = Users::default();
+        let stopped = sequencer(&world);
+        let other = (stopped + 1) % 3;
+        cast(&mut world, other, Level::Disk);
+        world.run(SECOND).unwrap();
+        assert!(world.inject(Fault::Pause { node: stopped, length }));
+        cast(&mut world, other, Level::Disk);
+        world.run_until(|world| world.is_up(stopped), SECOND * 5).unwrap();
+        users.watch(&mut world);
+        let before = users.acked[&group()];
+        for _ in 0..100 {
+            let _ = world.call(stopped, |site, now| site.read(now, group()));
+        }
+        world.run_until(|world| all_are_one(world, 3), SECOND * 10).unwrap();
+        world.run(SECOND).unwrap();
+        users.watch(&mut world);
+        assert_eq!(
+            world.violation(),
+            None,
+            "stopped for {length:?}, acknowledged before: {before}"
+        );
+        // Longer than the timeout, and the others went on without it.
+        assert_eq!(before, if length < Duration::from_millis(200) { 1 } else { 2 });
+        // It lives again and reads.
+        world.call(stopped, |site, now| site.read(now, group())).unwrap();
+        let answered = users.answered;
+        world.run(SECOND).unwrap();
+        users.watch(&mut world);
+        assert_eq!(users.answered, answered + 1);
+        assert_eq!(world.violation(), None);
+    }
+}
+
+/// Checks MB-82: everything fails and comes back three times; nothing that was acknowledged is lost.
+#[test]
+fn all_restart_three_times() {
+    let mut world = formed(Durability::Disk, Level::Disk);
+    for round in 1..=3u64 {
+        (0..3).for_each(|node| cast(&mut world, node, Level::Disk));
+        world.run(SECOND).unwrap();
+        for (node, length) in [(0, 300), (1, 100), (2, 200)] {
+            crash(&mut world, node, Duration::from_millis(length), Disk::Kept);
+        }
+        world.run_until(|world| all_are_one(world, 3), SECOND * 5).unwrap();
+        for node in 0..3 {
+            assert_eq!(world.node(node).unwrap().state("g").position, 3 * round);
+        }
+    }
+}
