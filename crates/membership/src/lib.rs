@@ -46,6 +46,7 @@ mod config;
 mod detector;
 mod durable;
 mod fault;
+mod io;
 mod manager;
 mod membership;
 mod message;
@@ -56,6 +57,7 @@ pub use config::{Config, ConfigError};
 pub use durable::Durable;
 #[cfg(feature = "test-util")]
 pub use fault::Fault;
-pub use membership::{Input, Membership, Output, Role, Stats};
+pub use io::{Input, Output, Role, Stats};
+pub use membership::Membership;
 pub use message::{Ballot, Extension, Message};
 pub use view::{Member, View};

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use mainstay_base::{BootId, Instant, NodeId};
 
 use crate::fault::Fault;
-use crate::membership::{Membership, Output, Role};
+use crate::io::{Output, Role};
+use crate::membership::Membership;
 use crate::{Ballot, Extension, Message, View};
 
 /// What one boot acknowledged.

@@ -4,7 +4,8 @@ use bytes::Bytes;
 use mainstay_base::{BootId, Instant, ViewId};
 
 use crate::fault::Fault;
-use crate::membership::{After, Announced, Holding, Membership, Output, Role};
+use crate::io::{Output, Role};
+use crate::membership::{After, Announced, Holding, Membership};
 use crate::message::numbered_from;
 use crate::{Ballot, Extension, Message, View};
 

@@ -236,7 +236,8 @@ impl Scope {
             _ => {}
         }
         if let Some(what) = found {
-            self.violation.get_or_insert(format!("{:?}: {what}", self.sites[index].boot));
+            let boot = self.sites[index].boot;
+            self.violation.get_or_insert_with(|| format!("{boot:?}: {what}"));
         }
     }
 

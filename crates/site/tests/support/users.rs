@@ -13,7 +13,7 @@ use super::{Site, State, Told};
 pub struct Users {
     pub states: BTreeMap<(GroupId, u64), u64>,
     pub acked: BTreeMap<GroupId, u64>,
-    reads: BTreeMap<(BootId, u64), u64>,
+    pub reads: BTreeMap<(BootId, u64), u64>,
     pub replayed: BTreeSet<(GroupId, MessageId)>,
     pub answered: u64,
     pub lost: bool,
