@@ -56,7 +56,8 @@ pub enum Event {
     /// A view begins; all messages of the former are delivered.
     View(GroupView),
     /// A restarted member goes on from its own log: load the checkpoint, then apply the entries. Nothing was delivered
-    /// at this boot before.
+    /// at this boot before. In the first view of a group it is left out: a member that starts
+    /// [`Fresh`](crate::Start::Fresh) has the empty state.
     Restored {
         /// There is a checkpoint; otherwise begin with the empty state.
         from_checkpoint: bool,

@@ -78,9 +78,9 @@ impl Group {
         }
     }
 
-    /// A checkpoint as of `position` is forced; it must not be behind [`Status::forced`](crate::Status::forced). Once
-    /// what this writes is persisted, records may go whose positions are all at or before both `position` and
-    /// [`Status::trimmed`](crate::Status::trimmed).
+    /// A checkpoint as of `position` is forced. It must not be ahead of [`Status::forced`](crate::Status::forced): a log
+    /// that ends before its checkpoint makes no whole member. Once what this writes is persisted, records may go whose
+    /// positions are all at or before both `position` and [`Status::trimmed`](crate::Status::trimmed).
     pub fn checkpointed(&mut self, _now: Instant, _position: Position) {
         if self.config.is_disk() && self.current.is_some() {
             self.write_start();

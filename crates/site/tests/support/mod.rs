@@ -329,8 +329,10 @@ impl Site {
     }
 
     fn maybe_checkpoint(&mut self, group: GroupId, out: &mut Effects<Self>) {
+        let forced = self.stack.core().group(group).unwrap().status().forced;
         let app = self.apps.get_mut(&group).unwrap();
-        if self.durability == Durability::Disk && app.state.position >= app.checkpointed + 40 {
+        let due = app.state.position >= app.checkpointed + 40 && app.state.position <= forced;
+        if self.durability == Durability::Disk && due {
             app.checkpointed = app.state.position;
             let state = app.state;
             let then = Then::Checkpointed(group, Position(state.position));
