@@ -28,6 +28,7 @@ const PLACES: &[(&str, Place)] = &[
     ("mainstay", Floor(9)),
     ("mainstay-cli", Floor(10)),
     ("mainstay-directory", Floor(10)),
+    ("mainstay-bench", Floor(11)),
     ("xtask", Floor(11)),
     ("mainstay-check", Beside),
     ("mainstay-sim", Beside),

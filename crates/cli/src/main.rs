@@ -1,14 +1,26 @@
 //! The mainstay program.
 
+mod admin;
+mod client;
+mod cluster;
+mod config;
 mod demo;
-mod peer;
-mod proxy;
+mod failure;
+mod link;
+mod node;
+mod process;
+mod report;
+mod status;
+mod up;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 /// Fault-tolerant services, made to be put together.
+///
+/// Ends with 0 if all is well, 1 if a verdict is FAIL, 2 if the usage or a configuration is wrong, 3 if a node or a
+/// quorum cannot be reached, 4 if data is damaged, 70 if a node halted.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -18,16 +30,26 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Two processes exchange numbered messages while connections are cut and one is killed and restarted.
+    /// Makes or continues a cluster of processes on this machine, in the foreground.
+    Up(up::Options),
+    /// One node, in the foreground.
+    Node(node::Options),
+    /// How the nodes of a cluster are.
+    Status(status::Options),
+    /// Processes under load are killed and restarted, and what they acknowledged is checked.
     Demo(demo::Options),
-    /// One process of the demo; started by it.
+    /// One process of the demo of the link; started by it.
     #[command(hide = true)]
-    Peer(peer::Options),
+    Peer(link::peer::Options),
 }
 
 fn main() -> ExitCode {
-    match Arguments::parse().command {
-        Command::Demo(options) => demo::run(&options),
-        Command::Peer(options) => peer::run(&options),
-    }
+    let done = match Arguments::parse().command {
+        Command::Up(options) => up::run(&options),
+        Command::Node(options) => node::run(&options),
+        Command::Status(options) => status::run(&options),
+        Command::Demo(options) => return demo::run(&options),
+        Command::Peer(options) => return link::peer::run(&options),
+    };
+    done.map_or_else(|failure| failure.report(), |()| ExitCode::SUCCESS)
 }

@@ -311,13 +311,11 @@ impl Membership {
         self.rewatch(now);
     }
 
+    /// Evidence against boots that were met here and are gone. It says nothing of one that a view has named meanwhile: the
+    /// refusal may be older than that boot.
     fn on_refused(&mut self, node: NodeId) {
-        let connected = |boot: &BootId| self.peers.get(boot).is_some_and(|peer| peer.connected);
-        let known = self.view().boots().chain(self.peers.keys().copied());
-        let boots: Vec<_> = known.chain(self.awaited()).collect();
-        let refused: Vec<_> =
-            boots.into_iter().filter(|boot| boot.node == node && !connected(boot)).collect();
-        self.silent.extend(refused);
+        let refused = self.peers.iter().filter(|(boot, peer)| boot.node == node && !peer.connected);
+        self.silent.extend(refused.map(|(boot, _)| *boot));
     }
 
     /// While an install is being written nothing that a peer says is looked at.

@@ -363,8 +363,14 @@ impl Scope {
                 let boots = [&self.sites[whom].former[..], &[self.sites[whom].boot]].concat();
                 let site = &mut self.sites[by];
                 if let Some(core) = &mut site.core {
+                    let met: BTreeSet<_> = core.membership().peers().collect();
                     for boot in boots {
-                        core.handle(site.now, Input::Peer(membership::Input::Down { boot }));
+                        // Of one never met only its silence tells.
+                        let input = match met.contains(&boot) {
+                            true => membership::Input::Down { boot },
+                            false => membership::Input::Suspect { boot },
+                        };
+                        core.handle(site.now, Input::Peer(input));
                     }
                 }
                 self.input(by, Input::Peer(membership::Input::Refused { node }));

@@ -8,7 +8,7 @@ use crate::command::{Action, Read, classify};
 use crate::resp::{COMMAND_BYTES_MAX, CommandParser, write};
 
 /// Most requests that are out at once.
-const REQUESTS_MAX: usize = 1_024;
+pub(crate) const REQUESTS_MAX: usize = 1_024;
 /// With so many bytes of answers waiting for the socket no command is begun (1 MiB).
 const OUTPUT_BYTES_MAX: usize = 1 << 20;
 

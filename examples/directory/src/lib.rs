@@ -1,6 +1,7 @@
 //! A replicated directory that speaks RESP2.
 //!
-//! Keys and values are bytes. The library is pure; a host joins it to sockets and to a group:
+//! Keys and values are bytes. The library is pure; a host joins it to sockets and to a group (module `host`, with the
+//! feature of that name, is the one of the `mainstay` program):
 //!
 //! - Each client connection has a [`Connection`]: bytes in, [`Request`]s out, answers in, bytes out in the order of the
 //!   commands. The host reads from the socket only while [`Connection::wants_input`], and closes it when
@@ -58,6 +59,8 @@
 mod client;
 pub mod command;
 mod connection;
+#[cfg(feature = "host")]
+pub mod host;
 mod operation;
 pub mod resp;
 mod state;

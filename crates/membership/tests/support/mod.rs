@@ -410,14 +410,31 @@ impl World {
                     self.accusations -= 1;
                     self.input(by, Input::Suspect { boot });
                 } else {
-                    self.input(by, Input::Down { boot });
-                    self.input(by, Input::Refused { node: boot.node });
+                    self.fall_silent(by, whom);
                 }
             }
             Step::Lose { from, to } => {
                 self.channels.remove(&(self.sites[from].boot, self.sites[to].boot));
             }
         }
+    }
+
+    /// A dead node is noticed: those of its boots that were met by a refused connection, others by their silence.
+    fn fall_silent(&mut self, by: usize, whom: usize) {
+        let boots = [&self.sites[whom].former[..], &[self.sites[whom].boot]].concat();
+        let site = &mut self.sites[by];
+        if let Some(machine) = &mut site.machine {
+            let met: BTreeSet<_> = machine.peers().collect();
+            for boot in boots {
+                let input = match met.contains(&boot) {
+                    true => Input::Down { boot },
+                    false => Input::Suspect { boot },
+                };
+                machine.handle(site.now, input);
+            }
+        }
+        let node = self.sites[whom].boot.node;
+        self.input(by, Input::Refused { node });
     }
 
     pub fn deliver(&mut self, from: usize, to: usize) {

@@ -1,0 +1,105 @@
+//! The multicast alone: three sites with one group, and nothing on it but a counter.
+
+pub(crate) mod member;
+
+use std::io;
+use std::thread;
+use std::time::Duration;
+
+use crate::cluster::{self, Member};
+use crate::output::{Measured, Report};
+use member::{GroupLevel, Mark};
+
+const WARM_UP: Duration = Duration::from_millis(500);
+const MEASURE: Duration = Duration::from_secs(3);
+/// Most own messages of a sender that are on the way, and most bytes of them.
+const OUTSTANDING_MAX: usize = 4_096;
+const OUTSTANDING_BYTES_MAX: usize = 4 << 20;
+
+/// What is cast, and by whom.
+struct Case {
+    name: &'static str,
+    size: usize,
+    outstanding: usize,
+    level: GroupLevel,
+    /// By all; else by one that is not the sequencer.
+    by_all: bool,
+}
+
+impl Case {
+    const fn total(name: &'static str, size: usize, by_all: bool) -> Self {
+        let fit = OUTSTANDING_BYTES_MAX / size;
+        let outstanding = if fit < OUTSTANDING_MAX { fit } else { OUTSTANDING_MAX };
+        Self { name, size, outstanding, level: GroupLevel::Majority, by_all }
+    }
+
+    const fn latency(name: &'static str, level: GroupLevel) -> Self {
+        Self { name, size: 64, outstanding: 1, level, by_all: false }
+    }
+}
+
+const CASES: [Case; 7] = [
+    Case::total("total/64B/1sender", 64, false),
+    Case::total("total/1KiB/1sender", 1 << 10, false),
+    Case::total("total/16KiB/1sender", 16 << 10, false),
+    Case::total("total/64B/3senders", 64, true),
+    Case::latency("latency/64B/delivered", GroupLevel::Delivered),
+    Case::latency("latency/64B/majority", GroupLevel::Majority),
+    Case::latency("latency/64B/safe", GroupLevel::Safe),
+];
+
+/// Measures all cases, each with a cluster of its own.
+pub(crate) fn run(report: &mut Report) -> io::Result<()> {
+    for case in &CASES {
+        report.case("multicast", case.name, measure(case));
+    }
+    Ok(())
+}
+
+fn measure(case: &Case) -> io::Result<Vec<Measured>> {
+    let mut members = cluster::start(|_| {
+        let Case { size, outstanding, level, .. } = case;
+        vec![
+            "member".to_owned(),
+            format!("--size={size}"),
+            format!("--outstanding={outstanding}"),
+            format!("--level={}", level.name()),
+        ]
+    })?;
+    if members.iter().filter(|member| member.is_sequencer).count() != 1 {
+        return Err(io::Error::other("the members do not agree on one sequencer"));
+    }
+    let followers = members.iter().position(|member| !member.is_sequencer);
+    for (index, member) in members.iter_mut().enumerate() {
+        if case.by_all || Some(index) == followers {
+            member.process.tell("cast")?;
+        }
+    }
+    thread::sleep(WARM_UP);
+    mark(&mut members)?;
+    thread::sleep(MEASURE);
+    let marks = mark(&mut members)?;
+    if marks.iter().any(|mark| mark.disturbed > 0) {
+        return Err(io::Error::other("the view changed: the machine is too busy"));
+    }
+    Ok(if case.outstanding == 1 {
+        // Those that did not cast have no samples.
+        let sampled = marks.iter().find(|mark| !mark.p50.is_zero());
+        let mark = sampled.ok_or_else(|| io::Error::other("no cast was answered"))?;
+        vec![Measured::micros("p50_us", mark.p50), Measured::micros("p99_us", mark.p99)]
+    } else {
+        let slowest = marks.iter().min_by(|a, b| a.rate().total_cmp(&b.rate()));
+        slowest
+            .map(|mark| Measured::rate("msgs_per_s", mark.delivered, mark.time))
+            .into_iter()
+            .collect()
+    })
+}
+
+/// What each member saw since the last mark.
+fn mark(members: &mut [Member]) -> io::Result<Vec<Mark>> {
+    for member in members.iter_mut() {
+        member.process.tell("mark")?;
+    }
+    members.iter_mut().map(|member| Mark::read(&member.process.hear("mark")?)).collect()
+}

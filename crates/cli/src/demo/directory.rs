@@ -1,0 +1,283 @@
+//! The demo of the directory: kill the sequencer under load and restart it, then kill all and restart them.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::time::{Duration, Instant};
+
+use mainstay_base::Rng;
+
+use super::check::check;
+use super::load::Load;
+use super::script::{Ledger, Script};
+use super::table::Summary;
+use crate::cluster::{Cluster, all_ready, left};
+use crate::config::Durability;
+use crate::failure::Failure;
+use crate::process::{Process, Said, stop_all};
+use crate::report::{GROUP, Report};
+use crate::status::Output;
+
+/// How long one step may take before the demo fails.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// How often the nodes are asked.
+const ASK: Duration = Duration::from_millis(20);
+/// Lines of the nodes that wait to be read.
+const LINES_MAX: usize = 1024;
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// The cluster's directory, which is kept; otherwise a temporary one.
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// How many nodes.
+    #[arg(long, default_value = "3", value_parser = ["3", "5"])]
+    nodes: String,
+    /// Decides when nodes are killed and which keys are looked up.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Keeps the temporary directory.
+    #[arg(long)]
+    keep: bool,
+    /// With memory, a majority is never killed.
+    #[arg(long, value_enum, default_value_t = Durability::Disk)]
+    durability: Durability,
+    /// Writes of your own: one `SET key value` or `INCR key` a line, over and over.
+    #[arg(long)]
+    input: Option<PathBuf>,
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+pub(crate) fn run(options: &Options) -> ExitCode {
+    let mut summary = Summary::new(options.output);
+    let mut demo = match Demo::new(options) {
+        Ok(demo) => demo,
+        Err(failure) => return failure.report(),
+    };
+    let verdict = demo.script(options, &mut summary);
+    summary.print(&verdict);
+    if verdict.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The directory of the cluster, which ends with the demo unless it is to be kept.
+fn home(options: &Options) -> Result<(PathBuf, Option<tempfile::TempDir>), Failure> {
+    if let Some(directory) = &options.dir {
+        let used = std::fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_some());
+        if used {
+            return Err(Failure::usage(format!("{} is not empty", directory.display())));
+        }
+        return Ok((directory.clone(), None));
+    }
+    let mut temporary = tempfile::tempdir().map_err(Failure::usage)?;
+    temporary.disable_cleanup(options.keep);
+    let path = temporary.path().to_owned();
+    if options.keep {
+        eprintln!("kept: {}", path.display());
+    }
+    Ok((path, Some(temporary)))
+}
+
+struct Demo {
+    cluster: Cluster,
+    rng: Rng,
+    script: Option<Script>,
+    began: Instant,
+    said: SyncSender<Said>,
+    lines: Receiver<Said>,
+    /// Killed before the directory goes.
+    processes: Vec<Process>,
+    _home: Option<tempfile::TempDir>,
+}
+
+impl Demo {
+    fn new(options: &Options) -> Result<Self, Failure> {
+        let script = match &options.input {
+            Some(path) => Script::read(path)?,
+            None => Script::packages()?,
+        };
+        let (path, home) = home(options)?;
+        let nodes = if options.nodes == "5" { 5 } else { 3 };
+        let cluster = Cluster::open(Path::new(&path), Some(nodes), Some(options.durability))?;
+        let (said, lines) = mpsc::sync_channel(LINES_MAX);
+        Ok(Self {
+            cluster,
+            rng: Rng::new(options.seed),
+            script: Some(script),
+            began: Instant::now(),
+            said,
+            lines,
+            processes: Vec::new(),
+            _home: home,
+        })
+    }
+
+    fn script(&mut self, options: &Options, summary: &mut Summary) -> Result<(), String> {
+        let nodes = self.cluster.nodes.len();
+        for node in 0..nodes {
+            let process = self.spawn(node)?;
+            self.processes.push(process);
+        }
+        self.until_ready()?;
+        summary.say(self.began, &format!("{nodes} processes form a cluster"));
+
+        let members = self.cluster.nodes.iter().map(|node| node.resp).collect();
+        let script = self.script.take().ok_or("there is one load")?;
+        let load = Load::start(script, members, self.sequencer()?);
+        let loaded = Instant::now();
+        self.go_on(1_000)?;
+        self.one_fails(&load, summary)?;
+        if options.durability == Durability::Disk {
+            self.all_fail(&load, summary)?;
+        }
+        summary.load(&load.progress(), loaded.elapsed());
+        let ledger = load.stop()?;
+        self.judge(&ledger, summary)?;
+        self.finish()
+    }
+
+    /// Kills the sequencer that is written to, and restarts it.
+    fn one_fails(&mut self, load: &Load, summary: &mut Summary) -> Result<(), String> {
+        let victim = self.sequencer()?;
+        let name = self.cluster.nodes[victim].node.clone();
+        load.progress().take_gap();
+        let before = self.reports();
+        let before = best(&before).and_then(|report| report.incarnation);
+        self.processes[victim].kill().map_err(|error| error.to_string())?;
+        summary.say(self.began, &format!("{name}, the sequencer, killed"));
+        let acknowledged = load.progress().acknowledged;
+        let nodes = self.cluster.nodes.len();
+        self.until("the others go on", |demo| {
+            let gone = best(&demo.reports()).is_some_and(|it| it.members.len() == nodes - 1);
+            gone && load.progress().acknowledged > acknowledged + 1_000
+        })?;
+        self.go_on(1_000)?;
+        let other = &self.cluster.nodes[load.progress().member].node;
+        let gap = load.progress().take_gap();
+        summary.say(self.began, &format!("the others go on, {other} is written to"));
+        summary.gap(format!("{name} killed"), gap);
+
+        self.processes[victim] = self.spawn(victim)?;
+        self.until_ready()?;
+        let again = self.reports();
+        let again = again[victim].as_ref().and_then(|report| report.incarnation);
+        if again <= before {
+            return Err(format!("{name} is back with incarnation {again:?}, it had {before:?}"));
+        }
+        self.go_on(1_000)?;
+        summary.say(self.began, &format!("{name} restarted and a member again"));
+        summary.gap(format!("{name} restarted"), load.progress().take_gap());
+        Ok(())
+    }
+
+    /// Kills all nodes and restarts them.
+    fn all_fail(&mut self, load: &Load, summary: &mut Summary) -> Result<(), String> {
+        let nodes = self.cluster.nodes.len();
+        load.progress().take_gap();
+        for process in &mut self.processes {
+            process.kill().map_err(|error| error.to_string())?;
+        }
+        summary.say(self.began, "all killed");
+        let acknowledged = load.progress().acknowledged;
+        for node in 0..nodes {
+            self.processes[node] = self.spawn(node)?;
+        }
+        self.until_ready()?;
+        self.until("writes are acknowledged again", |_| {
+            load.progress().acknowledged > acknowledged + 1_000
+        })?;
+        self.go_on(1_000)?;
+        summary.say(self.began, "all restarted, writes are acknowledged again");
+        summary.gap("all killed".to_owned(), load.progress().take_gap());
+        Ok(())
+    }
+
+    /// All directories are equal, and hold every acknowledged write once.
+    fn judge(&mut self, ledger: &Ledger, summary: &mut Summary) -> Result<(), String> {
+        self.until("all directories are equal", |demo| {
+            let reports: Vec<_> = demo.reports().into_iter().flatten().collect();
+            reports.len() == demo.cluster.nodes.len()
+                && reports.windows(2).all(|pair| {
+                    pair[0].state_hash.is_some()
+                        && (&pair[0].state_hash, pair[0].delivered)
+                            == (&pair[1].state_hash, pair[1].delivered)
+                })
+        })?;
+        let reports = self.reports();
+        if let Some(report) = reports.iter().flatten().find(|report| !report.alarms.is_empty()) {
+            return Err(format!("{}: {}", report.node, report.alarms.join(", ")));
+        }
+        let members: Vec<_> =
+            self.cluster.nodes.iter().map(|node| (node.node.clone(), node.resp)).collect();
+        let keys = check(ledger, &members, &mut self.rng)?;
+        summary.say(self.began, "all directories are equal and hold what was acknowledged");
+        summary.state(best(&reports), keys);
+        Ok(())
+    }
+
+    fn spawn(&self, node: usize) -> Result<Process, String> {
+        Process::start(node, &self.cluster.config(node), self.said.clone())
+            .map_err(|error| format!("{}: {error}", self.cluster.nodes[node].node))
+    }
+
+    fn reports(&self) -> Vec<Option<Report>> {
+        self.cluster.reports().into_iter().map(Result::ok).collect()
+    }
+
+    /// The number of the node that gives out positions.
+    fn sequencer(&self) -> Result<usize, String> {
+        let reports = self.reports();
+        let name = best(&reports).and_then(|report| report.sequencers.get(GROUP));
+        let place = |name: &String| self.cluster.nodes.iter().position(|node| node.node == *name);
+        name.and_then(place).ok_or_else(|| "no node knows the sequencer".to_owned())
+    }
+
+    fn until_ready(&mut self) -> Result<(), String> {
+        self.until("all nodes are members", |demo| all_ready(&demo.cluster.reports()))
+    }
+
+    /// Lets the load go on for a while, up to twice as long as this.
+    fn go_on(&mut self, millis: u64) -> Result<(), String> {
+        let millis = self.rng.between(millis, 2 * millis);
+        let deadline = Instant::now() + Duration::from_millis(millis);
+        while let Some(left) = left(deadline) {
+            self.hear(left)?;
+        }
+        Ok(())
+    }
+
+    fn until(&mut self, what: &str, mut holds: impl FnMut(&Self) -> bool) -> Result<(), String> {
+        let deadline = Instant::now() + PATIENCE;
+        while !holds(self) {
+            let left = left(deadline).ok_or_else(|| format!("not in time: {what}"))?;
+            self.hear(left.min(ASK))?;
+        }
+        Ok(())
+    }
+
+    /// Waits; fails if a node ends that was not killed.
+    fn hear(&mut self, patience: Duration) -> Result<(), String> {
+        match self.lines.recv_timeout(patience) {
+            Ok(Said { node, pid, line: None }) if self.processes[node].pid() == pid => {
+                match self.processes[node].killed() {
+                    true => Ok(()),
+                    false => Err(format!("{} ended by itself", self.cluster.nodes[node].node)),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn finish(&mut self) -> Result<(), String> {
+        match stop_all(self.processes.iter_mut()) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err("a node did not end well".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+/// What the node in the newest view says, of those that execute commands.
+fn best(reports: &[Option<Report>]) -> Option<&Report> {
+    reports.iter().flatten().filter(|report| report.reachable).max_by_key(|report| report.view)
+}

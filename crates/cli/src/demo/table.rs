@@ -1,0 +1,112 @@
+//! What the demo prints.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::load::Progress;
+use crate::report::Report;
+use crate::status::Output;
+
+/// The numbers of a run.
+pub(super) struct Summary {
+    output: Output,
+    views: u64,
+    keys: u64,
+    acknowledged: u64,
+    unknown: u64,
+    refused: u64,
+    /// Microseconds: half and 99 of 100 writes were acknowledged within.
+    latency: (u32, u32),
+    elapsed: Duration,
+    gaps: Vec<(String, Duration)>,
+}
+
+impl Summary {
+    pub(super) fn new(output: Output) -> Self {
+        Self {
+            output,
+            views: 0,
+            keys: 0,
+            acknowledged: 0,
+            unknown: 0,
+            refused: 0,
+            latency: (0, 0),
+            elapsed: Duration::ZERO,
+            gaps: Vec::new(),
+        }
+    }
+
+    /// One step of the demo.
+    pub(super) fn say(&self, began: Instant, text: &str) {
+        if self.output == Output::Text {
+            println!("{:>6} ms  {text}", began.elapsed().as_millis());
+        }
+    }
+
+    pub(super) fn gap(&mut self, when: String, gap: Duration) {
+        self.gaps.push((when, gap));
+    }
+
+    pub(super) fn load(&mut self, progress: &Progress, elapsed: Duration) {
+        let mut latencies = progress.latencies.clone();
+        latencies.sort_unstable();
+        let at = |hundredths: usize| {
+            latencies.get(latencies.len() * hundredths / 100).copied().unwrap_or(0)
+        };
+        self.latency = (at(50), at(99));
+        self.acknowledged = progress.acknowledged;
+        self.unknown = progress.unknown;
+        self.refused = progress.refused;
+        self.elapsed = elapsed;
+    }
+
+    pub(super) fn state(&mut self, report: Option<&Report>, keys: u64) {
+        self.views = report.map_or(0, |report| report.view);
+        self.keys = keys;
+    }
+
+    /// The table and the verdict, which is the last line.
+    pub(super) fn print(&self, verdict: &Result<(), String>) {
+        let rate = self.acknowledged as f64 / self.elapsed.as_secs_f64().max(f64::EPSILON);
+        match self.output {
+            Output::Text => self.text(rate),
+            Output::Json => {
+                let gaps: Vec<_> = self
+                    .gaps
+                    .iter()
+                    .map(|(when, gap)| json!({"when": when, "ms": gap.as_millis() as u64}))
+                    .collect();
+                let numbers = json!({
+                    "views": self.views, "keys": self.keys, "acknowledged": self.acknowledged,
+                    "unknown": self.unknown, "refused": self.refused,
+                    "seconds": self.elapsed.as_secs_f64(), "per_second": rate.round(),
+                    "p50_us": self.latency.0, "p99_us": self.latency.1, "longest_gaps": gaps,
+                    "verdict": if verdict.is_ok() { "PASS" } else { "FAIL" },
+                });
+                println!("{numbers}");
+            }
+        }
+        match verdict {
+            Ok(()) => println!("verdict: PASS"),
+            Err(why) => println!("verdict: FAIL: {}", why.replace('\n', " ")),
+        }
+    }
+
+    fn text(&self, rate: f64) {
+        let millis = |micros: u32| f64::from(micros) / 1_000.0;
+        println!();
+        println!("{:<36}{:>10}", "views", self.views);
+        println!("{:<36}{:>10}", "keys at the end", self.keys);
+        println!("{:<36}{:>10}", "writes acknowledged", self.acknowledged);
+        println!("{:<36}{:>10}", "  in doubt, as a node failed", self.unknown);
+        println!("{:<36}{:>10}", "  refused, and sent again", self.refused);
+        println!("{:<36}{rate:>10.0}", "acknowledged per second, over all");
+        println!("{:<36}{:>10.1}", "latency p50, ms", millis(self.latency.0));
+        println!("{:<36}{:>10.1}", "latency p99, ms", millis(self.latency.1));
+        for (when, gap) in &self.gaps {
+            println!("{:<36}{:>10}", format!("longest gap, {when}, ms"), gap.as_millis());
+        }
+        println!();
+    }
+}

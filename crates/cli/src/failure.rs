@@ -1,0 +1,66 @@
+//! Why the program ends, and with which status.
+
+use std::fmt::Display;
+use std::process::ExitCode;
+
+use mainstay::StartError;
+use mainstay_site::identity::IdentityError;
+use mainstay_site::{self as site, StorageError};
+
+/// What the program says last, and its exit status.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    status: u8,
+    text: String,
+}
+
+impl Failure {
+    /// The usage or a configuration is wrong.
+    pub(crate) fn usage(text: impl Display) -> Self {
+        Self { status: 2, text: text.to_string() }
+    }
+
+    /// A node or a quorum cannot be reached.
+    pub(crate) fn unreachable(text: impl Display) -> Self {
+        Self { status: 3, text: text.to_string() }
+    }
+
+    /// A node halted, or the system refuses what a node needs.
+    pub(crate) fn halted(text: impl Display) -> Self {
+        Self { status: 70, text: text.to_string() }
+    }
+
+    /// A node did not start: the configuration, the data or the system is at fault.
+    pub(crate) fn start(whose: impl Display, error: &StartError) -> Self {
+        let status = match error {
+            StartError::Site(site::StartError::Entropy(_)) => 70,
+            StartError::Site(site::StartError::Storage(
+                StorageError::Identity(IdentityError::Foreign { .. } | IdentityError::Directory(_))
+                | StorageError::Directory(_),
+            )) => 2,
+            StartError::Site(site::StartError::Storage(_)) => 4,
+            _ => 2,
+        };
+        Self { status, text: format!("{whose}: {error}") }
+    }
+
+    /// A node ended; it has said why. Its status is that of the program, too.
+    pub(crate) fn ended(name: &str, status: Option<i32>) -> Self {
+        let code = status.and_then(|code| u8::try_from(code).ok()).filter(|code| *code != 0);
+        let how =
+            status.map_or_else(|| "by a signal".to_owned(), |code| format!("with status {code}"));
+        Self { status: code.unwrap_or(3), text: format!("node {name} ended {how}") }
+    }
+
+    /// Says it, and answers the status to end with.
+    pub(crate) fn report(&self) -> ExitCode {
+        eprintln!("mainstay: {}", self.text);
+        ExitCode::from(self.status)
+    }
+}
+
+impl Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}

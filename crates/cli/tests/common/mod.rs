@@ -1,0 +1,175 @@
+//! Clusters of real processes, each bounded in time.
+#![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long one step may take.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Runs the program to its end.
+pub fn mainstay(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_mainstay")).args(arguments).output().unwrap()
+}
+
+/// What is checked again until it holds.
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "in time: {what}");
+        thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
+/// A running program; killed when it is dropped.
+pub struct Running {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Running {
+    pub fn start(arguments: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_mainstay"))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (said, lines) = mpsc::sync_channel(64);
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        thread::spawn(move || {
+            stdout.lines().map_while(Result::ok).all(|line| said.send(line).is_ok());
+        });
+        Self { child, lines }
+    }
+
+    /// The next line.
+    pub fn line(&self) -> String {
+        self.lines.recv_timeout(PATIENCE).unwrap()
+    }
+
+    /// Asks it to stop as a terminal or a service manager does; its exit status.
+    pub fn terminate(mut self) -> Option<i32> {
+        signal(self.child.id(), "TERM");
+        self.exit_status()
+    }
+
+    /// Kills it, as a crash does.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub fn exit_status(&mut self) -> Option<i32> {
+        let mut ended = None;
+        until("it ends", || {
+            ended = self.child.try_wait().unwrap();
+            ended.is_some()
+        });
+        ended.unwrap().code()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Sends a signal to a process of this test.
+pub fn signal(pid: u32, name: &str) {
+    let done = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status();
+    assert!(done.unwrap().success());
+}
+
+/// One node as its line says.
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub name: String,
+    pub pid: u32,
+    pub resp: String,
+}
+
+impl Node {
+    pub fn read(line: &str) -> Self {
+        let words: Vec<&str> = line.split(' ').collect();
+        let ["node", name, "pid", pid, "resp", resp, "admin", _] = words[..] else {
+            panic!("{line}");
+        };
+        Self { name: name.to_owned(), pid: pid.parse().unwrap(), resp: resp.to_owned() }
+    }
+
+    /// Writes inline commands and a QUIT, and reads to the end.
+    pub fn ask(&self, commands: &str) -> String {
+        let mut answer = String::new();
+        let Ok(mut stream) = TcpStream::connect(&self.resp) else { return answer };
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let _ = stream.write_all(format!("{commands}QUIT\r\n").as_bytes());
+        let _ = stream.read_to_string(&mut answer);
+        answer
+    }
+
+    /// Asks again until this is the answer.
+    pub fn answers(&self, command: &str, wanted: &str) {
+        let mut last = String::new();
+        let deadline = Instant::now() + PATIENCE;
+        while last != format!("{wanted}+OK\r\n") {
+            assert!(Instant::now() < deadline, "{command:?} at {}: {last:?}", self.name);
+            last = self.ask(command);
+        }
+    }
+}
+
+/// Three nodes under `mainstay up`.
+pub struct Up {
+    pub running: Running,
+    pub nodes: Vec<Node>,
+    pub dir: PathBuf,
+}
+
+impl Up {
+    /// Starts or continues the cluster of a directory; it is ready then.
+    pub fn start(dir: &Path) -> Self {
+        let running = Running::start(&["up", "directory", "--dir", dir.to_str().unwrap()]);
+        let mut nodes: Vec<Node> = (0..3).map(|_| Node::read(&running.line())).collect();
+        nodes.sort_by(|one, other| one.name.cmp(&other.name));
+        assert_eq!(running.line(), "ready");
+        Self { running, nodes, dir: dir.to_owned() }
+    }
+
+    /// The configuration of a node.
+    pub fn config(&self, name: &str) -> String {
+        self.dir.join(name).join("mainstay.toml").to_str().unwrap().to_owned()
+    }
+
+    /// Restarts a node by hand.
+    pub fn restart(&self, name: &str) -> (Running, Node) {
+        let running = Running::start(&["node", "--config", &self.config(name)]);
+        let node = Node::read(&running.line());
+        (running, node)
+    }
+
+    /// What the nodes say of themselves, in the order of their names.
+    pub fn status(&self) -> Vec<serde_json::Value> {
+        let status = mainstay(&["status", "--dir", self.dir.to_str().unwrap(), "--output", "json"]);
+        serde_json::from_slice(&status.stdout).unwrap()
+    }
+
+    /// Whether all three are members and hold equal states.
+    pub fn whole(&self) -> bool {
+        let nodes = self.status();
+        nodes.iter().all(|node| {
+            node["reachable"] == true
+                && node["members"].as_array().is_some_and(|members| members.len() == 3)
+                && node["state_hash"] == nodes[0]["state_hash"]
+                && node["delivered"] == nodes[0]["delivered"]
+        })
+    }
+}
