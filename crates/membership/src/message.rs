@@ -44,7 +44,7 @@ impl Extension {
     /// The view that is in force when the extension is installed.
     ///
     /// # Panics
-    /// If it has no views, which [`is_well_formed`](Self::is_well_formed) excludes for those from outside.
+    /// If it has no views, which `is_well_formed` excludes for those from outside.
     #[must_use]
     pub fn last(&self) -> &View {
         self.views.last().expect("an extension has a view")

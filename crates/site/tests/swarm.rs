@@ -11,7 +11,7 @@ use mainstay_check::{Violation, check_all, check_survivors};
 use mainstay_membership::Fault as Broken;
 use mainstay_multicast::Durability;
 use mainstay_sim::{Atlas, Disk as Left, Fault, FaultEvent, Options, Seen, Wire, World, schedule};
-use support::users::{Users, all_are_one, all_are_up, standing};
+use support::users::{Users, all_are_one, standing};
 use support::{Setup, Site};
 
 /// The faults of a seed, after the cluster is made; a restored backup is beyond the model.
@@ -57,10 +57,6 @@ fn run(
         for _ in 0..20 {
             world.run(Duration::from_millis(100))?;
             users.watch(&mut world);
-        }
-        world.run_until(|world| all_are_up(world, nodes), Duration::from_secs(20))?;
-        for node in 0..nodes {
-            world.call(node, |site, _| site.stop_casting());
         }
         world.run_until(|world| all_are_one(world, nodes), Duration::from_secs(20))?;
         world.run(Duration::from_millis(300))

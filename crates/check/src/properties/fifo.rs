@@ -65,9 +65,7 @@ impl Property for FifoPerSender {
 
     fn observe(&mut self, event: &Event) -> Result<(), Violation> {
         match &event.what {
-            What::Cast { group, message, order } => {
-                self.on_cast(event, (*group, *message), *order)
-            }
+            What::Cast { group, message, order } => self.on_cast(event, (*group, *message), *order),
             What::Delivered { group, message, order, .. } => {
                 self.on_delivered(event, (*group, *message), *order)
             }

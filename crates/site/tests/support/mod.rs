@@ -33,6 +33,8 @@ pub struct Setup {
     pub groups: Vec<(&'static str, Vec<usize>)>,
     /// Mean time between two casts of a node; none are cast if it is zero.
     pub cast_every: Duration,
+    /// Nothing is cast after this time, also by nodes that start later.
+    pub cast_until: Instant,
     pub membership_fault: Option<membership::Fault>,
 }
 
@@ -43,6 +45,7 @@ impl Setup {
             deliver_at,
             groups: vec![("g", Vec::new())],
             cast_every: Duration::from_millis(8),
+            cast_until: Instant::ZERO + Duration::from_secs(5),
             membership_fault: None,
         }
     }
@@ -127,6 +130,7 @@ pub struct Site {
     conns: BTreeMap<ConnId, ()>,
     rng: Rng,
     cast_every: Duration,
+    cast_until: Instant,
     next_cast: Option<Instant>,
     disk: Disk,
     casts: BTreeMap<u64, (GroupId, Order)>,
@@ -145,11 +149,6 @@ impl Site {
 
     pub fn state(&self, name: &str) -> State {
         self.apps[&GroupId::new(cluster(), name)].state
-    }
-
-    pub fn stop_casting(&mut self) {
-        self.cast_every = Duration::ZERO;
-        self.next_cast = None;
     }
 
     pub fn cast(
@@ -196,7 +195,8 @@ impl Site {
             }
         }
         let wait = 1 + self.rng.below(2 * self.cast_every.as_micros() as u64);
-        self.next_cast = Some(now + Duration::from_micros(wait));
+        let next = now + Duration::from_micros(wait);
+        self.next_cast = (next < self.cast_until).then_some(next);
     }
 
     fn write(&mut self, write: Write, then: Then, out: &mut Effects<Self>) {
@@ -428,7 +428,9 @@ impl Node for Site {
             conns: BTreeMap::new(),
             rng: Rng::new(seed).stream("user"),
             cast_every,
-            next_cast: (!cast_every.is_zero()).then(|| now + cast_every),
+            cast_until: setup.cast_until,
+            next_cast: Some(now + cast_every)
+                .filter(|next| !cast_every.is_zero() && *next < setup.cast_until),
             disk: durable,
             casts: BTreeMap::new(),
             token: 0,

@@ -54,16 +54,6 @@ impl Users {
     }
 }
 
-/// All nodes are members of a view of all.
-pub fn all_are_up(world: &World<Site>, nodes: usize) -> bool {
-    (0..nodes).all(|index| {
-        world.node(index).filter(|_| world.is_up(index)).is_some_and(|site| {
-            let membership = site.stack.core().membership();
-            membership.role() == Role::Member && membership.view().members.len() == nodes
-        })
-    })
-}
-
 /// All nodes are whole members of one view, and have delivered all that is known.
 pub fn all_are_one(world: &World<Site>, nodes: usize) -> bool {
     let at = |index: usize| world.node(index).filter(|_| world.is_up(index));
