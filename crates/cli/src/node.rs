@@ -89,6 +89,7 @@ async fn serve(options: &Options, config: NodeConfig) -> Result<(), Failure> {
 
     let parent = parent(options.attached);
     let closed = tokio::select! {
+        biased;
         () = clients => Closed::Dropped,
         () = status => Closed::Dropped,
         closed = node.closed() => closed,

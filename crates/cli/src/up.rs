@@ -121,6 +121,7 @@ fn on_signal(events: SyncSender<Event>) -> io::Result<()> {
     std::thread::spawn(move || {
         runtime.block_on(async {
             tokio::select! {
+                biased;
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
             }

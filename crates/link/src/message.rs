@@ -33,7 +33,7 @@ pub struct Hello {
 pub struct Expectation {
     /// The addressed boot.
     pub of: BootNonce,
-    /// User frames received of it in this session; the next one expected is the one after.
+    /// User frames received of this boot; the next one expected is the one after.
     pub received: u64,
 }
 

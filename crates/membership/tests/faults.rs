@@ -8,15 +8,20 @@ use mainstay_base::{Duration, Rng};
 use mainstay_membership::{Config, Durable, Fault};
 use support::{NEVER, Step, World};
 
+/// In exploration silence is a step, not a time.
+fn broken(fault: Option<Fault>) -> Config {
+    let config = Config::default().with_timeout(NEVER).unwrap();
+    let config = config.with_formation_wait(Duration::ZERO);
+    match fault {
+        Some(fault) => config.with_fault(fault),
+        None => config,
+    }
+}
+
 /// Whether one of `seeds` random schedules, with crashes and lost disks, ends in a violation.
 fn is_found(fault: Option<Fault>, seeds: u64) -> bool {
     (0..seeds).any(|seed| {
-        let config =
-            Config::default().with_timeout(NEVER).unwrap().with_formation_wait(Duration::ZERO);
-        let config = match fault {
-            Some(fault) => config.with_fault(fault),
-            None => config,
-        };
+        let config = broken(fault);
         let mut rng = Rng::new(seed);
         let mut world = World::new(3, config);
         (0..3).for_each(|site| world.start(site));
@@ -50,12 +55,7 @@ fn the_machine_as_shipped_passes() {
 /// Whether two members that accuse each other, and a third that crashes and restarts between them, end in a violation.
 fn is_found_in_a_duel(fault: Option<Fault>, seeds: u64) -> bool {
     (0..seeds).any(|seed| {
-        let config =
-            Config::default().with_timeout(NEVER).unwrap().with_formation_wait(Duration::ZERO);
-        let config = match fault {
-            Some(fault) => config.with_fault(fault),
-            None => config,
-        };
+        let config = broken(fault);
         let mut rng = Rng::new(seed);
         let mut world = World::formed(3, config);
         (world.crashes, world.restarts, world.accusations) = (1, 1, 2);

@@ -111,6 +111,7 @@ impl Client {
                 return writer.shutdown().await;
             }
             tokio::select! {
+                biased;
                 Some((ticket, reply)) = self.answered.recv() => {
                     self.answer(ticket, reply);
                     while let Ok((ticket, reply)) = self.answered.try_recv() {

@@ -10,8 +10,8 @@ use std::hash::{Hash as _, Hasher as _};
 use bytes::Bytes;
 use mainstay_base::trace::{Level, Order, What};
 use mainstay_base::{
-    ClusterId, ConnId, Duration, Fingerprinter, Frame, GroupId, Instant, Machine as _, MessageId,
-    NodeId, Position, Rng, SiteId, codec,
+    ClusterId, Duration, Fingerprinter, Frame, GroupId, Instant, Machine as _, MessageId, NodeId,
+    Position, Rng, SiteId, codec,
 };
 use mainstay_link as link;
 use mainstay_membership as membership;
@@ -127,7 +127,6 @@ pub struct Site {
     pub stack: Stack,
     apps: BTreeMap<GroupId, App>,
     durability: Durability,
-    conns: BTreeMap<ConnId, ()>,
     rng: Rng,
     cast_every: Duration,
     cast_until: Instant,
@@ -425,7 +424,6 @@ impl Node for Site {
             stack,
             apps,
             durability: setup.durability,
-            conns: BTreeMap::new(),
             rng: Rng::new(seed).stream("user"),
             cast_every,
             cast_until: setup.cast_until,
