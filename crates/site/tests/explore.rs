@@ -34,8 +34,8 @@ struct Site {
     disk: Vec<Record>,
     writes: VecDeque<(u64, Record)>,
     now: Instant,
-    /// How far this boot has delivered; `None` until its state is known.
-    position: Option<u64>,
+    /// How far this boot has delivered of each group; not there until its state is known.
+    positions: BTreeMap<GroupId, u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -43,24 +43,34 @@ enum Step {
     Deliver { from: usize, to: usize },
     Write(usize),
     Timeout(usize),
-    Cast(usize),
+    Cast(usize, GroupId),
     Crash(usize),
     Restart(usize),
     Suspect { by: usize, whom: usize },
     Lose { from: usize, to: usize },
 }
 
+/// What is known of a group by all that was delivered or acknowledged anywhere.
+#[derive(Clone, Default, Hash)]
+struct Known {
+    /// What stands at each position.
+    order: BTreeMap<u64, MessageId>,
+    acked: BTreeSet<u64>,
+    /// Where each view begins.
+    cuts: BTreeMap<u64, u64>,
+}
+
 #[derive(Clone)]
 struct Scope {
     durability: Durability,
+    /// The groups, each with the indices of its nodes.
+    groups: Vec<(GroupId, Vec<usize>)>,
     sites: Vec<Site>,
     channels: BTreeMap<(BootId, BootId), VecDeque<Sent>>,
-    /// What stands at each position, of which all that was delivered or acknowledged must agree.
-    order: BTreeMap<u64, MessageId>,
-    acked: BTreeSet<u64>,
-    cuts: BTreeMap<u64, u64>,
+    known: BTreeMap<GroupId, Known>,
     nonces: u128,
-    casts: Vec<usize>,
+    /// Who is still to cast, and to which group.
+    casts: Vec<(usize, GroupId)>,
     crashes: u32,
     restarts: u32,
     violation: Option<String>,
@@ -70,12 +80,17 @@ fn cluster() -> ClusterId {
     ClusterId::from_entropy(1)
 }
 
-fn group() -> GroupId {
-    GroupId::new(cluster(), "g")
+fn group(name: &str) -> GroupId {
+    GroupId::new(cluster(), name)
 }
 
 impl Scope {
+    /// Three sites in a view, with one group of all.
     fn new(durability: Durability) -> Self {
+        Self::with_groups(durability, &[("g", &[0, 1, 2])])
+    }
+
+    fn with_groups(durability: Durability, groups: &[(&str, &[usize])]) -> Self {
         let mut nodes: Vec<_> =
             (0..3).map(|index| NodeId::new(cluster(), &format!("n{index}"))).collect();
         nodes.sort();
@@ -86,15 +101,15 @@ impl Scope {
             disk: Vec::new(),
             writes: VecDeque::new(),
             now: Instant::ZERO,
-            position: None,
+            positions: BTreeMap::new(),
         };
+        let groups: Vec<_> = groups.iter().map(|(name, of)| (group(name), of.to_vec())).collect();
         let mut scope = Self {
             durability,
+            known: groups.iter().map(|(group, _)| (*group, Known::default())).collect(),
+            groups,
             sites: nodes.iter().map(site).collect(),
             channels: BTreeMap::new(),
-            order: BTreeMap::new(),
-            acked: BTreeSet::new(),
-            cuts: BTreeMap::new(),
             nonces: 0,
             casts: Vec::new(),
             crashes: 0,
@@ -103,7 +118,9 @@ impl Scope {
         };
         (0..3).for_each(|index| scope.start(index, true));
         scope.settle();
-        assert!(scope.sites.iter().all(|site| site.position == Some(0)));
+        for (group, of) in &scope.groups {
+            assert!(of.iter().all(|index| scope.sites[*index].positions.get(group) == Some(&0)));
+        }
         scope
     }
 
@@ -113,14 +130,20 @@ impl Scope {
             Durability::Memory => Level::Majority,
             Durability::Disk => Level::Disk,
         };
-        let group = multicast::Config::new(group(), roster.clone())
-            .durability(self.durability)
-            .deliver_at(level)
-            .stateful(false);
+        let node = |index: &usize| self.sites[*index].boot.node;
+        let mine = self.groups.iter().filter(|(_, of)| of.iter().any(|it| node(it) == me.node));
+        let groups = mine.map(|(group, of)| {
+            let group = multicast::Config::new(*group, of.iter().map(node).collect())
+                .durability(self.durability)
+                .deliver_at(level)
+                .stateful(false);
+            group.build().unwrap()
+        });
+        let groups = groups.collect();
         let membership = membership::Config::default();
         let membership =
             membership.with_timeout(NEVER).unwrap().with_formation_wait(Duration::ZERO);
-        CoreConfig { me, roster, membership, groups: vec![group.build().unwrap()] }
+        CoreConfig { me, roster, membership, groups }
     }
 
     fn start(&mut self, index: usize, bootstrap: bool) {
@@ -133,7 +156,7 @@ impl Scope {
         let site = &mut self.sites[index];
         site.former.push(old);
         site.boot = boot;
-        site.position = None;
+        site.positions.clear();
         site.core = Some(Core::recover(config, past, bootstrap, site.now));
         self.channels.retain(|(_, to), _| *to != old);
         for other in (0..3).filter(|other| *other != index) {
@@ -184,54 +207,56 @@ impl Scope {
                 self.restarts += 1;
                 self.channels.retain(|(_, to), _| *to != boot);
             }
-            Output::Group { event, .. } => self.observe(index, event),
+            Output::Group { group, event } => self.observe(index, group, event),
             Output::View { .. } | Output::Minority { .. } | Output::Cast { .. } => {}
         }
     }
 
     /// Checks MC-10, MC-17, MC-21 and MB-40: one order, no holes, every cut the same and behind all that was acknowledged.
-    fn observe(&mut self, index: usize, event: Event) {
+    fn observe(&mut self, index: usize, group: GroupId, event: Event) {
         let mut found = None;
+        let Known { order, acked, cuts } = self.known.get_mut(&group).unwrap();
+        let positions = &mut self.sites[index].positions;
         match event {
             Event::Deliver(batch) => {
                 for it in batch {
                     let position = it.position.unwrap().0;
-                    let known = *self.order.entry(position).or_insert(it.message);
+                    let known = *order.entry(position).or_insert(it.message);
                     if known != it.message {
                         found = Some(format!("{:?} and {known:?} at {position}", it.message));
                     }
-                    if self.sites[index].position.is_some_and(|at| at + 1 != position) {
+                    if positions.get(&group).is_some_and(|at| at + 1 != position) {
                         found = Some(format!("a hole before {position}"));
                     }
-                    self.sites[index].position = Some(position);
+                    positions.insert(group, position);
                 }
             }
             Event::View(view) => {
-                let cut = *self.cuts.entry(view.id.number).or_insert(view.start.0);
+                let cut = *cuts.entry(view.id.number).or_insert(view.start.0);
                 if cut != view.start.0 {
                     found = Some(format!("{:?} begins at {cut} and at {}", view.id, view.start.0));
                 }
-                if let Some(last) = self.acked.last()
+                if let Some(last) = acked.last()
                     && *last > view.start.0
                 {
                     found =
                         Some(format!("{last} was acknowledged, {:?} begins before it", view.id));
                 }
-                if self.sites[index].position.is_some_and(|at| at != view.start.0) {
+                if positions.get(&group).is_some_and(|at| *at != view.start.0) {
                     found = Some(format!("entered {:?} without all before it", view.id));
                 }
-                self.sites[index].position = Some(view.start.0);
+                positions.insert(group, view.start.0);
             }
             Event::Reached { level, position: Position(position), .. }
                 if level > Level::Delivered =>
             {
-                self.acked.insert(position);
+                acked.insert(position);
             }
             Event::MaybeLost { .. } => {
                 // Said openly: from here on another history counts.
-                let start = self.sites[index].position.unwrap_or_default();
-                self.acked.retain(|position| *position <= start);
-                self.order.retain(|position, _| *position <= start);
+                let start = positions.get(&group).copied().unwrap_or_default();
+                acked.retain(|position| *position <= start);
+                order.retain(|position, _| *position <= start);
             }
             _ => {}
         }
@@ -286,9 +311,8 @@ impl Scope {
                     if self.crashes > 0 {
                         steps.push(Step::Crash(index));
                     }
-                    if self.casts.contains(&index) {
-                        steps.push(Step::Cast(index));
-                    }
+                    let casts = self.casts.iter().filter(|(who, _)| *who == index);
+                    steps.extend(casts.map(|(who, group)| Step::Cast(*who, *group)));
                 }
             }
         }
@@ -340,11 +364,11 @@ impl Scope {
                     self.turn(index);
                 }
             }
-            Step::Cast(index) => {
-                self.casts.retain(|who| *who != index);
+            Step::Cast(index, group) => {
+                self.casts.retain(|it| *it != (index, group));
                 let (order, level) = (Order::Total, Level::Majority);
                 let payload = Bytes::from_static(b"x");
-                self.input(index, Input::Cast { group: group(), token: 0, order, level, payload });
+                self.input(index, Input::Cast { group, token: 0, order, level, payload });
             }
             Step::Crash(index) => {
                 self.crashes -= 1;
@@ -409,7 +433,7 @@ impl Model for Scope {
     fn fingerprint(&self) -> u128 {
         let mut hash = Fingerprinter::new();
         for site in &self.sites {
-            (site.boot, &site.disk, site.position, site.core.is_some()).hash(&mut hash);
+            (site.boot, &site.disk, &site.positions, site.core.is_some()).hash(&mut hash);
             site.writes.iter().for_each(|(_, record)| record.hash(&mut hash));
             if let Some(core) = &site.core {
                 core.fingerprint(&mut hash);
@@ -418,7 +442,7 @@ impl Model for Scope {
         for (pair, channel) in self.channels.iter().filter(|(_, channel)| !channel.is_empty()) {
             (pair, channel).hash(&mut hash);
         }
-        (&self.order, &self.acked, &self.cuts).hash(&mut hash);
+        self.known.hash(&mut hash);
         (&self.casts, self.crashes, self.restarts).hash(&mut hash);
         hash.finish128()
     }
@@ -427,13 +451,16 @@ impl Model for Scope {
     fn check_end(&self) -> Result<(), String> {
         let living: Vec<_> =
             self.sites.iter().filter_map(|site| Some((site, site.core.as_ref()?))).collect();
-        let settled = living.iter().all(|(site, core)| {
+        let settled = living.iter().all(|(_, core)| {
             let view = core.membership().view();
-            core.membership().role() == Role::Member
-                && view.members.len() == living.len()
-                && site.position == living[0].0.position
+            core.membership().role() == Role::Member && view.members.len() == living.len()
         });
-        if living.len() >= 2 && !settled {
+        let equal = self.groups.iter().all(|(group, _)| {
+            let at: BTreeSet<_> =
+                living.iter().filter_map(|(site, _)| site.positions.get(group)).collect();
+            at.len() <= 1
+        });
+        if living.len() >= 2 && !(settled && equal) {
             return Err("a living quorum has not come to one view and one position".to_owned());
         }
         Ok(())
@@ -458,7 +485,7 @@ fn passes(report: &Report) {
 #[test]
 fn a_cast_and_a_crash_at_every_step() {
     for durability in [Durability::Memory, Durability::Disk] {
-        let scope = Scope { casts: vec![0], crashes: 1, ..Scope::new(durability) };
+        let scope = Scope { casts: vec![(0, group("g"))], crashes: 1, ..Scope::new(durability) };
         let report = run(&format!("{durability:?}, 1 cast, 1 crash"), scope, 200_000);
         passes(&report);
         assert!(report.complete);
@@ -468,6 +495,22 @@ fn a_cast_and_a_crash_at_every_step() {
 /// The same up to a bound with two crashes and a restart.
 #[test]
 fn a_cast_two_crashes_and_a_restart() {
-    let scope = Scope { casts: vec![1], crashes: 2, restarts: 1, ..Scope::new(Durability::Disk) };
+    let scope = Scope {
+        casts: vec![(1, group("g"))],
+        crashes: 2,
+        restarts: 1,
+        ..Scope::new(Durability::Disk)
+    };
     passes(&run("disk, 1 cast, 2 crashes, 1 restart", scope, 20_000));
+}
+
+/// The same, completely, with two groups that share one site: each keeps to its own order whatever the other does
+/// (MB-40, MC-10, MC-17, MC-21).
+#[test]
+fn two_groups_of_different_sites() {
+    let mut scope = Scope::with_groups(Durability::Disk, &[("g", &[0, 1]), ("h", &[1, 2])]);
+    (scope.casts, scope.crashes) = (vec![(0, group("g")), (1, group("h"))], 1);
+    let report = run("disk, two groups, 2 casts, 1 crash", scope, 200_000);
+    passes(&report);
+    assert!(report.complete);
 }
