@@ -118,6 +118,29 @@ fn a_node_that_lost_its_disk_is_no_voter_until_a_view_admits_it() {
     assert_eq!(world.violation, None);
 }
 
+/// Checks MB-24: who was left out of a view stays out however often it is heard again; only a new boot of its node returns.
+#[test]
+fn a_suspicion_that_became_a_view_is_not_taken_back() {
+    let mut world = World::formed(3, frozen());
+    let number = world.view(0).id.number;
+    let (manager, out) = (world.members(0)[0], world.members(0)[2]);
+    let boot = world.sites[out].boot;
+    world.input(manager, Input::Suspect { boot });
+    world.settle();
+    assert_eq!(world.view(manager).id.number, number + 1, "{}", world.summary());
+    assert!(world.role(out).is_none_or(|role| role == Role::Killed), "{}", world.summary());
+    for input in [Input::Heard { boot }, Input::Up { boot }, Input::Heard { boot }] {
+        world.input(manager, input);
+        world.settle();
+    }
+    assert_eq!(world.view(manager).id.number, number + 1);
+    assert!(world.view(manager).member(boot).is_none());
+    world.start(out);
+    world.settle();
+    assert!(world.members(manager).contains(&out));
+    assert_eq!(world.violation, None);
+}
+
 /// Checks MB-22: with the objection phase on, the word of one member removes nobody, the word of all does.
 #[test]
 fn objection_keeps_who_is_heard_by_another() {

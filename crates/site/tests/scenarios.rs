@@ -157,3 +157,22 @@ fn all_restart_three_times() {
         }
     }
 }
+
+/// Checks MB-4 and MB-21: nobody who lives and is reached is removed, whether there is work or not.
+#[test]
+fn nobody_is_removed_without_a_reason() {
+    let mut world = formed(Durability::Memory, Level::Majority);
+    let view =
+        |world: &World<Site>, node| world.node(node).unwrap().stack.core().membership().view().id;
+    let first = view(&world, 0);
+    for second in 0..120 {
+        if second % 2 == 0 {
+            (0..3).for_each(|node| cast(&mut world, node, Level::Majority));
+        }
+        world.run(SECOND).unwrap();
+    }
+    assert!(
+        (0..3).all(|node| view(&world, node) == first
+            && world.node(node).unwrap().state("g").position == 180)
+    );
+}

@@ -320,7 +320,7 @@ fn check(honesty: Honesty) -> Result<Counts, String> {
     Ok(counts)
 }
 
-/// Checks ST-1, ST-2, ST-5, ST-8, ST-30 and ST-31 at every crash point.
+/// Checks ST-1, ST-2, ST-5, ST-7, ST-8, ST-30 and ST-31 at every crash point.
 #[test]
 fn every_crash_keeps_every_promise() {
     let counts = check(Honesty::Honest).unwrap();
