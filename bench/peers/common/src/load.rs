@@ -1,0 +1,146 @@
+//! Load: clients that each do one operation after the other.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use tokio::task::{JoinSet, LocalSet};
+use tokio::time::{sleep, timeout};
+
+use crate::program::Run;
+
+/// Between a refusal and the next attempt.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// How long each operation took that ended in the window.
+pub struct Samples {
+    /// In no order.
+    pub times: Vec<Duration>,
+    /// The length of the window.
+    pub window: Duration,
+}
+
+impl Samples {
+    /// The rate under this name, `p50_us` and `p99_us`.
+    pub fn measured(mut self, rate: &'static str) -> Vec<crate::Measured> {
+        let count = self.times.len() as u64;
+        let mut all = vec![crate::Measured::rate(rate, count, self.window)];
+        all.extend(crate::latencies(&mut self.times));
+        all
+    }
+}
+
+/// Each client does operations one after the other, through the warm-up and the window; those that end in the window
+/// count. `op` gets the client and the number of its operation. All run on the calling thread.
+///
+/// # Errors
+/// The first of an operation, or that a client has not ended ten seconds after the window.
+pub async fn closed_loop<C: 'static>(
+    run: &Run,
+    clients: Vec<C>,
+    op: impl AsyncFn(&mut C, u64) -> io::Result<()> + Clone + 'static,
+) -> io::Result<Samples> {
+    const LATE: Duration = Duration::from_secs(10);
+    let from = Instant::now() + run.warm_up;
+    let until = from + run.window;
+    let local = LocalSet::new();
+    let mut tasks = JoinSet::new();
+    for mut client in clients {
+        let op = op.clone();
+        let task = async move {
+            let mut times = Vec::new();
+            let mut number = 0;
+            let mut begun = Instant::now();
+            while begun < until {
+                op(&mut client, number).await?;
+                number += 1;
+                let now = Instant::now();
+                if (from..until).contains(&now) {
+                    times.push(now - begun);
+                }
+                begun = now;
+            }
+            Ok::<_, io::Error>(times)
+        };
+        tasks.spawn_local_on(task, &local);
+    }
+    let all = async {
+        let mut times = Vec::new();
+        while let Some(done) = tasks.join_next().await {
+            times.extend(done.map_err(io::Error::other)??);
+        }
+        Ok::<_, io::Error>(times)
+    };
+    let times = timeout(run.warm_up + run.window + LATE, local.run_until(all)).await??;
+    Ok(Samples { times, window: run.window })
+}
+
+/// One client does operations one after the other until then: when each was acknowledged. One that fails, or takes
+/// longer than `patience`, is made again as another one.
+pub async fn watch(
+    until: Instant,
+    patience: Duration,
+    mut op: impl AsyncFnMut(u64) -> io::Result<()>,
+) -> Vec<Instant> {
+    let mut acknowledged = Vec::new();
+    let mut number = 0;
+    while Instant::now() < until {
+        match timeout(patience, op(number)).await {
+            Ok(Ok(())) => acknowledged.push(Instant::now()),
+            Ok(Err(_)) | Err(_) => sleep(PAUSE).await,
+        }
+        number += 1;
+    }
+    acknowledged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run() -> Run {
+        let window = Duration::from_millis(50);
+        Run::new(Duration::from_millis(5), window, &std::env::temp_dir()).unwrap()
+    }
+
+    /// Checks that every client works, that each counts its operations from zero, and that their times count.
+    #[test]
+    fn all_clients_work_until_the_end() {
+        let runtime = crate::runtime().unwrap();
+        let seen = std::rc::Rc::new(std::cell::RefCell::new([0; 3]));
+        let clients = (0..3).map(|name| (name, seen.clone())).collect();
+        let op = async |(name, seen): &mut (usize, std::rc::Rc<std::cell::RefCell<[u64; 3]>>),
+                        number| {
+            assert_eq!(seen.borrow()[*name], number);
+            seen.borrow_mut()[*name] += 1;
+            tokio::task::yield_now().await;
+            Ok(())
+        };
+        let samples = runtime.block_on(closed_loop(&run(), clients, op)).unwrap();
+        let total: u64 = seen.borrow().iter().sum();
+        assert!(!samples.times.is_empty() && samples.times.len() as u64 <= total);
+        assert!(seen.borrow().iter().all(|count| *count > 0));
+        assert_eq!(samples.measured("ops_per_s").len(), 3);
+    }
+
+    /// Checks that an operation that fails ends the load with its error.
+    #[test]
+    fn a_failed_operation_is_the_result() {
+        let op = async |(): &mut (), _| Err(io::Error::other("refused"));
+        let done = crate::runtime().unwrap().block_on(closed_loop(&run(), vec![()], op));
+        assert_eq!(done.err().map(|error| error.to_string()), Some("refused".to_owned()));
+    }
+
+    /// Checks that a watch goes on after a refusal and after silence.
+    #[test]
+    fn a_watch_outlives_refusals_and_silence() {
+        let until = Instant::now() + Duration::from_millis(40);
+        let op = async |number| match number {
+            0 => Err(io::Error::other("refused")),
+            1 => std::future::pending().await,
+            _ => Ok(()),
+        };
+        let acknowledged =
+            crate::runtime().unwrap().block_on(watch(until, Duration::from_millis(2), op));
+        assert!(!acknowledged.is_empty());
+    }
+}
