@@ -27,7 +27,7 @@ mod program;
 mod wait;
 
 pub use figures::{Measured, gap, latencies, percentile};
-pub use load::{Samples, closed_loop, watch};
+pub use load::{Samples, closed_loop, failover, watch};
 pub use port::loopback_ports;
 pub use process::{
     Missing, Process, Signal, Talker, command, command_as, find, find_in, is_root, run_to_end,

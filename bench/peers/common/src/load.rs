@@ -1,11 +1,14 @@
 //! Load: clients that each do one operation after the other.
 
 use std::io;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{sleep, timeout};
 
+use crate::figures::{Measured, gap, latencies};
+use crate::process::Process;
 use crate::program::Run;
 
 /// Between a refusal and the next attempt.
@@ -21,10 +24,10 @@ pub struct Samples {
 
 impl Samples {
     /// The rate under this name, `p50_us` and `p99_us`.
-    pub fn measured(mut self, rate: &'static str) -> Vec<crate::Measured> {
+    pub fn measured(mut self, rate: &'static str) -> Vec<Measured> {
         let count = self.times.len() as u64;
-        let mut all = vec![crate::Measured::rate(rate, count, self.window)];
-        all.extend(crate::latencies(&mut self.times));
+        let mut all = vec![Measured::rate(rate, count, self.window)];
+        all.extend(latencies(&mut self.times));
         all
     }
 }
@@ -93,6 +96,39 @@ pub async fn watch(
     acknowledged
 }
 
+/// `gap_ms` and `gap_before_ms` of a client that [`watch`]es while `victim` is killed, for a second before and for `after`.
+///
+/// # Errors
+/// Nothing was acknowledged any more at the end, or there was no killing it.
+pub async fn failover(
+    mut victim: Process,
+    after: Duration,
+    patience: Duration,
+    op: impl AsyncFnMut(u64) -> io::Result<()>,
+) -> io::Result<Vec<Measured>> {
+    const BEFORE: Duration = Duration::from_secs(1);
+    /// Without an acknowledgement so long before the end, the service has not come back.
+    const BACK: Duration = Duration::from_millis(500);
+    let until = Instant::now() + BEFORE + after;
+    // On a thread of its own: what it waits for must not hold up the client.
+    let failing = thread::spawn(move || {
+        thread::sleep(BEFORE);
+        let at = Instant::now();
+        victim.kill().map(|()| at)
+    });
+    let acknowledged = watch(until, patience, op).await;
+    let at = failing.join().map_err(|_| io::Error::other("the failing thread panicked"))??;
+    if acknowledged.last().is_none_or(|last| *last + BACK < until) {
+        return Err(io::Error::other("nothing was acknowledged any more"));
+    }
+    let split = acknowledged.partition_point(|it| *it < at);
+    let before = gap(&acknowledged[..split], acknowledged[0]);
+    Ok(vec![
+        Measured::millis("gap_ms", gap(&acknowledged, at)),
+        Measured::millis("gap_before_ms", before),
+    ])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,5 +178,24 @@ mod tests {
         let acknowledged =
             crate::runtime().unwrap().block_on(watch(until, Duration::from_millis(2), op));
         assert!(!acknowledged.is_empty());
+    }
+
+    /// Checks that the process is killed, and that a client that never noticed has a small gap.
+    #[test]
+    fn a_failover_kills_the_victim_and_measures_the_client() {
+        let run = run();
+        let mut sleeper = crate::command("sleep");
+        sleeper.arg("100");
+        let victim = Process::start(sleeper, &run.dir().join("log")).unwrap();
+        let proc = std::path::Path::new("/proc").join(victim.id().to_string());
+        let op = async |_| {
+            tokio::task::yield_now().await;
+            Ok(())
+        };
+        let second = Duration::from_secs(1);
+        let done = crate::runtime().unwrap().block_on(failover(victim, second, second, op));
+        let figures = done.unwrap();
+        assert!(!proc.exists());
+        assert!(figures.iter().all(|it| it.value < 900.0), "{figures:?}");
     }
 }

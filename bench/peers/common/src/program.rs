@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -37,7 +38,9 @@ impl Run {
     /// One whose data is in a new directory below `dir`.
     pub fn new(warm_up: Duration, window: Duration, dir: &Path) -> io::Result<Self> {
         let prefix = format!("{}-", std::process::id());
-        let dir = tempfile::Builder::new().prefix(&prefix).tempdir_in(dir)?;
+        // Servers that run as another user have their directories in it.
+        let mode = fs::Permissions::from_mode(0o755);
+        let dir = tempfile::Builder::new().prefix(&prefix).permissions(mode).tempdir_in(dir)?;
         Ok(Self { warm_up, window, dir })
     }
 
