@@ -205,7 +205,11 @@ fn data(asked: Option<&Path>) -> io::Result<PathBuf> {
         let name = left.file_name();
         let pid = name.to_str().and_then(|name| name.split_once('-')).map(|(pid, _)| pid);
         if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
-            fs::remove_dir_all(left.path())?;
+            match fs::remove_dir_all(left.path()) {
+                // Another program has removed it meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => removed?,
+            }
         }
     }
     Ok(dir)
