@@ -200,6 +200,8 @@ fn data(asked: Option<&Path>) -> io::Result<PathBuf> {
     };
     let dir = base.join(DATA);
     fs::create_dir_all(&dir)?;
+    // Servers may run in another directory than this program.
+    let dir = fs::canonicalize(dir)?;
     for left in fs::read_dir(&dir)? {
         let left = left?;
         let name = left.file_name();
@@ -249,7 +251,7 @@ mod tests {
     #[test]
     fn what_a_killed_program_left_is_removed() {
         let dir = tempfile::tempdir().unwrap();
-        let data_dir = dir.path().join(DATA);
+        let data_dir = fs::canonicalize(dir.path()).unwrap().join(DATA);
         let own = data_dir.join(format!("{}-own", std::process::id()));
         // No process has this number: it is above the largest of Linux.
         let left = data_dir.join("4194999-left");

@@ -1,7 +1,7 @@
 //! Measures NATS JetStream: `peer-nats [CASE-PREFIX..] [--list] [--seconds N]`.
 //!
 //! Three servers on the loopback interface, plain TCP, defaults; a file stream with three replicas. A publication is acknowledged
-//! when a majority has it in its log; the log is not forced: these servers sync their files by a timer (two minutes),
+//! when a majority has received it; its log is not forced: these servers sync their files by a timer,
 //! so the figures stand beside those of `memory`. Payloads have 64 bytes, each client has a connection of its own; one
 //! client talks to the leader of the stream, 64 are spread over the servers. Closed loop, a publication at a time
 //! and client. `nats-r3-shared`: 64 clients share one connection to the leader, which can then send many at once.
@@ -21,7 +21,7 @@ use peers_common::{Case, Measured, Program, Run, closed_loop, failover, find, ru
 use servers::{SUBJECT, Servers};
 
 const VALUE: [u8; 64] = [b'v'; 64];
-const GUARANTEE: &str = "agreed order, log at 2 of 3 in the page cache, not forced, no TLS";
+const GUARANTEE: &str = "agreed order, 2 of 3 copies in memory or page cache, not fsynced, no TLS";
 /// What a publication may take during a failover before another one is tried.
 const PATIENCE: Duration = Duration::from_millis(40);
 /// How long the client goes on after the leader is killed.
