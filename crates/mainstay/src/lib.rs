@@ -63,17 +63,24 @@
 //! # }
 //! ```
 
+mod client;
 mod command;
 mod config;
+mod framed;
+mod history;
 mod node;
 mod outcome;
 mod replicated;
+mod serve;
 mod status;
 mod waiting;
 
+pub use client::{Client, ClientConfig, ClientStatus, ConnectError};
 pub use config::{Config, StartError};
 pub use mainstay_multicast::Durability;
+pub use mainstay_paradigm::client::{NotDone, Outcome, Stats as TryStats};
 pub use mainstay_paradigm::{Envelope, RestoreError, Snapshot, StateMachine};
 pub use node::Node;
-pub use outcome::{Fate, NotDone, Outcome};
+pub use outcome::Fate;
+pub use serve::ClientStats;
 pub use status::{ReplicaStatus, Status};
