@@ -272,7 +272,8 @@ fn garbage_leaves_the_node_alive() {
         let mut huge = status.to_vec();
         huge[12..16].copy_from_slice(&u32::MAX.to_le_bytes());
         let foreign = Frame { channel: 0, ..Frame::default() }.encode().to_vec();
-        let first = [b"GET / HTTP/1.1\r\nHost: somewhere.invalid\r\n\r\n".to_vec(), flipped, huge, foreign];
+        let first =
+            [b"GET / HTTP/1.1\r\nHost: somewhere.invalid\r\n\r\n".to_vec(), flipped, huge, foreign];
         // What is wrong from the first byte on, and what is wrong behind a hello.
         for (count, garbage) in (1..).zip(first.iter().chain(&first)) {
             let mut raw = if count > 4 {
