@@ -16,7 +16,7 @@ const BLOCK_BYTES: usize = 256 << 10;
 /// How far a replica has got with being rebuilt from its history.
 pub(crate) enum Rebuild<U> {
     /// The earlier state is being read.
-    Restore(SnapshotStream<U>),
+    Restore(Box<SnapshotStream<U>>),
     /// The message with this index is next.
     Replay(usize),
 }

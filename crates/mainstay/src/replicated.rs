@@ -341,7 +341,7 @@ impl<S: StateMachine + 'static> Replicated<S> {
     /// If there is nothing to rebuild the state from: the site halts, and recovers with the next start.
     fn begin_rebuild(&mut self) {
         let base = self.history.take_base().expect("a replica that executes came from a state");
-        self.rebuild = Some(Rebuild::Restore(base));
+        self.rebuild = Some(Rebuild::Restore(Box::new(base)));
         self.replica.begin_restore();
         (self.checkpoint, self.catching_up) = (None, true);
     }
@@ -473,7 +473,7 @@ impl<S: StateMachine + 'static> Application for Replicated<S> {
                 self.skip(position, answer, reason, until, port);
             }
             (Command::Read { read, local: true }, reason) => {
-                read(self.replica.machine().ok_or(reason.unwrap_or(NotDone::NoState)));
+                read(self.replica.machine().ok_or_else(|| reason.unwrap_or(NotDone::NoState)));
             }
             (Command::Read { read, .. }, Some(reason)) => read(Err(reason)),
             (Command::Read { read, .. }, None) => {

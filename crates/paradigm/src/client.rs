@@ -143,8 +143,8 @@ pub struct Client {
     tries: BTreeMap<u64, (Try, Instant)>,
     ticket: u64,
     conn: u64,
-    /// The connection is of no more use; whether its node is to be blamed.
-    leaving: Option<bool>,
+    /// The connection is of no more use: the turn ends it, so that all that came in the turn is taken in.
+    leaving: bool,
     session: Option<Session>,
     numbers: Numbers,
     /// When the session was used last, and when the last turn sent what was due.
@@ -184,7 +184,7 @@ impl Client {
             tries: BTreeMap::new(),
             ticket: 0,
             conn: 0,
-            leaving: None,
+            leaving: false,
             session: None,
             numbers: Numbers::default(),
             used: Instant::ZERO,
@@ -319,7 +319,7 @@ impl Machine for Client {
             Input::Connected { conn } => self.on_connected(now, conn),
             Input::Received { conn, frame } => self.on_frame(now, conn, frame),
             Input::Disconnected { conn } if self.link.conn() == Some(conn) => {
-                self.leaving = Some(true);
+                self.leaving = true;
             }
             Input::Disconnected { .. } => {}
         }
@@ -334,8 +334,8 @@ impl Machine for Client {
         }
         self.expire(now);
         self.watch(now);
-        if let Some(failed) = self.leaving.take() {
-            self.leave(now, failed);
+        if std::mem::take(&mut self.leaving) {
+            self.leave(now);
         }
         self.connect(now);
         self.send(now);

@@ -92,7 +92,7 @@ impl Client {
             }
         };
         if late {
-            self.leaving = Some(true);
+            self.leaving = true;
         }
     }
 
@@ -105,8 +105,8 @@ impl Client {
     }
 
     /// Ends the connection. Tries without an answer may have been executed: that is for ever.
-    pub(super) fn leave(&mut self, now: Instant, failed: bool) {
-        if let (Some(node), true) = (self.link.node(), failed) {
+    pub(super) fn leave(&mut self, now: Instant) {
+        if let Some(node) = self.link.node() {
             self.endpoints.failed(node, now, self.config.backoff, &mut self.rng);
         }
         self.drop_link();
@@ -276,7 +276,7 @@ impl Client {
         }
         let Ok((reply, payload)) = Reply::decode(frame) else {
             self.stats.malformed += 1;
-            self.leaving = Some(true);
+            self.leaving = true;
             return;
         };
         match (&self.link, reply) {
@@ -286,7 +286,7 @@ impl Client {
             }
             (Link::Ready { .. }, reply) => self.on_reply(now, reply, payload),
             // A refused hello, or something that has no place here.
-            _ => self.leaving = Some(true),
+            _ => self.leaving = true,
         }
     }
 
@@ -299,14 +299,14 @@ impl Client {
             self.link = Link::Ready { conn, node, status_at };
             self.on_standing(standing);
         } else {
-            self.leaving = Some(true);
+            self.leaving = true;
         }
     }
 
     fn on_standing(&mut self, standing: &Standing) {
         self.endpoints.learn(standing.view, &standing.members);
         if !standing.serving {
-            self.leaving = Some(true);
+            self.leaving = true;
         }
     }
 
@@ -324,17 +324,17 @@ impl Client {
                 }
             }
             Reply::NotDone { ticket, reason } => {
-                self.leaving = self.leaving.or(reason.is_elsewhere().then_some(true));
+                self.leaving |= reason.is_elsewhere();
                 match self.answered_any(ticket) {
                     Some(Try::Call(id)) => self.on_not_done(now, id, reason),
                     // Not opened: again after a while, here or elsewhere.
-                    Some(Try::Open) => self.leaving = Some(true),
+                    Some(Try::Open) => self.leaving = true,
                     _ => {}
                 }
             }
             Reply::Unknown { ticket } => {
                 // The node has lost the trace of it: so may it have of others.
-                self.leaving = Some(true);
+                self.leaving = true;
                 if let Some(id) = self.answered(ticket) {
                     self.lose(id);
                     self.again(id, now);
@@ -346,7 +346,7 @@ impl Client {
                 }
             }
             Reply::Closed { ticket } => drop(self.tries.remove(&ticket)),
-            Reply::Welcome { .. } | Reply::Refused { .. } => self.leaving = Some(true),
+            Reply::Welcome { .. } | Reply::Refused { .. } => self.leaving = true,
         }
     }
 

@@ -160,7 +160,7 @@ impl World {
             Event::Connected(conn) => self.turn(Some(Input::Connected { conn })),
             Event::Broken(conn) => self.turn(Some(Input::Disconnected { conn })),
             Event::ToClient(conn, frame) => self.turn(Some(Input::Received { conn, frame })),
-            Event::ToNode(conn, frame) => self.to_node(conn, frame),
+            Event::ToNode(conn, frame) => self.at_node(conn, frame),
             Event::Ordered(payload, whom) => self.ordered(&payload, whom),
             Event::Change(node) => self.change(node),
             Event::Wake => {
@@ -296,7 +296,7 @@ impl World {
         }
     }
 
-    fn to_node(&mut self, conn: ConnId, frame: Frame) {
+    fn at_node(&mut self, conn: ConnId, frame: Frame) {
         let Some(connection) = self.connections.get(&conn) else { return };
         let (index, node) = (connection.node, self.nodes[connection.node]);
         if !node.up || node.boot != connection.boot {
