@@ -8,15 +8,21 @@
 //! A node runs on the `LocalSet` that starts it; its handle is `Send`, `Sync` and cheap to clone. A node that the others
 //! declared dead starts anew in its process. One whose log fails halts, and [`Node::closed`] says why.
 //!
-//! What it does not do yet: several groups, a roster that changes, sessions of its own (an [`Envelope`] of a session goes
-//! through [`Node::submit`]), to go on by itself after a poison command was skipped (start the node anew), TLS (loopback
-//! only).
+//! A process outside the group has a [`Client`], and each node that [serves](Node::serve_clients) a port for it. The client
+//! keeps a session, and sends a command whose answer is lost again, elsewhere, under the same number: it is executed once.
+//! A program that keeps sessions by itself puts each [`Envelope`] through [`Node::submit`].
+//!
+//! A command whose execution panics stops the group: every node refuses with [`NotDone::Poisoned`] until an operator has it
+//! passed over by [`Node::skip`]. Then the nodes rebuild their states without it, in their processes, and go on.
+//!
+//! What it does not do yet: several groups, a roster that changes, TLS (loopback only).
 //!
 //! ```
 //! use std::net::TcpListener;
 //! use bytes::Bytes;
-//! use mainstay::{Config, Durability, Node, Outcome, RestoreError, Snapshot, StateMachine};
+//! use mainstay::{Client, ClientConfig, Config, Durability, Node, Outcome, RestoreError, Snapshot, StateMachine};
 //! use mainstay_base::{ClusterId, Position};
+//! use mainstay_runtime::TcpClients;
 //!
 //! /// Adds up the bytes that it is sent.
 //! #[derive(Default)]
@@ -57,23 +63,42 @@
 //!     }
 //!     node.execute(&[1, 2, 3]).await;
 //!     assert_eq!(node.read(|sum| sum.0).await, Ok(6));
+//!
+//!     // From outside: another process has the client alone.
+//!     let clients = TcpClients::new("127.0.0.1:0".parse()?)?;
+//!     let endpoints = [("a".to_owned(), clients.local_addr()?)].into();
+//!     let served = node.clone();
+//!     tokio::task::spawn_local(async move {
+//!         served.serve_clients(Box::new(clients), |sum: &Sum, _query| sum.0.to_le_bytes().to_vec()).await
+//!     });
+//!     let client = Client::connect(ClientConfig::new(ClusterId::from_entropy(1), endpoints))?;
+//!     assert_eq!(client.execute(&[4]).await, Outcome::Done(Bytes::copy_from_slice(&10u64.to_le_bytes())));
+//!     assert_eq!(client.read(b"sum").await, Outcome::Done(Bytes::copy_from_slice(&10u64.to_le_bytes())));
+//!     client.close().await;
 //!     node.close().await;
 //!     Ok(())
 //! })
 //! # }
 //! ```
 
+mod client;
 mod command;
 mod config;
+mod framed;
+mod history;
 mod node;
 mod outcome;
 mod replicated;
+mod serve;
 mod status;
 mod waiting;
 
+pub use client::{Client, ClientConfig, ClientStatus, ConnectError};
 pub use config::{Config, StartError};
 pub use mainstay_multicast::Durability;
+pub use mainstay_paradigm::client::{NotDone, Outcome, Stats as TryStats};
 pub use mainstay_paradigm::{Envelope, RestoreError, Snapshot, StateMachine};
 pub use node::Node;
-pub use outcome::{Fate, NotDone, Outcome};
+pub use outcome::Fate;
+pub use serve::ClientStats;
 pub use status::{ReplicaStatus, Status};

@@ -2,8 +2,11 @@
 
 use std::fmt;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use mainstay_base::{ClusterId, NodeId, Position};
+use mainstay_paradigm::client::{NotDone, Outcome};
 use mainstay_paradigm::{self as paradigm, Envelope, StateMachine};
 use mainstay_runtime::{Closed, OsEntropy, SendError, Tcp, TcpOptions, TokioTime};
 use mainstay_site::{self as site, SiteHandle, SiteParts};
@@ -11,14 +14,18 @@ use tokio::sync::oneshot;
 
 use crate::command::Command;
 use crate::config::{Config, StartError, UNSTABLE_BYTES};
-use crate::outcome::{Answer, Fate, NotDone, Outcome};
+use crate::outcome::{Answer, Fate};
 use crate::replicated::{Replicated, Settings};
+use crate::serve::Counters;
 use crate::status::Status;
 
 /// A node of a replicated state machine: one site with one group. Cheap to clone, `Send` and `Sync`; the node runs on
 /// the thread that started it, and stops when the last handle is dropped.
 pub struct Node<S: StateMachine + 'static> {
     site: SiteHandle<Command<S>>,
+    pub(crate) cluster: ClusterId,
+    pub(crate) me: NodeId,
+    pub(crate) clients: Arc<Counters>,
 }
 
 impl<S: StateMachine + 'static> Node<S> {
@@ -53,6 +60,7 @@ impl<S: StateMachine + 'static> Node<S> {
             deadline: config.deadline,
             replica,
         };
+        let me = config.me();
         let Config { cluster, name, nodes, .. } = config;
         let entropy = Box::new(OsEntropy);
         let mut parts = SiteParts::new(cluster, name, nodes, transport, time, entropy);
@@ -63,7 +71,8 @@ impl<S: StateMachine + 'static> Node<S> {
         parts.data_dir = config.data_dir;
         parts.bootstrap = config.bootstrap;
         let application = Replicated::new(settings, Box::new(make));
-        Ok(Self { site: site::start(parts, Box::new(application))? })
+        let site = site::start(parts, Box::new(application))?;
+        Ok(Self { site, cluster, me, clients: Arc::default() })
     }
 
     /// Executes a command once, in the one order of all nodes. The answer comes when the command has reached the level of
@@ -147,7 +156,7 @@ impl<S: StateMachine + 'static> Node<S> {
         self.site.send(Command::Status(tell)).await.map_err(|_| NotDone::Closed)?;
         let replica = told.await.map_err(|_| NotDone::Closed)?;
         let site = self.site.status().await.ok_or(NotDone::Closed)?;
-        Ok(Status { site, replica })
+        Ok(Status { site, replica, clients: self.clients.get() })
     }
 
     /// An operator's word: rather let the group go on than wait for nodes that may have more of its past. Acknowledged
@@ -157,6 +166,22 @@ impl<S: StateMachine + 'static> Node<S> {
     /// [`NotDone::Closed`].
     pub async fn accept_loss(&self) -> Result<(), NotDone> {
         self.site.send(Command::AcceptLoss).await.map_err(|_| NotDone::Closed)
+    }
+
+    /// An operator's word: pass over the command at `position`, whose execution panicked, at all nodes. They rebuild their
+    /// states without it and go on. `Done` with an empty answer when that is in the order.
+    ///
+    /// Only when the status of every node says that it is poisoned at this very position: a node that has executed the
+    /// command would differ from those that pass over it. If this node does not stand there, the answer is
+    /// [`NotDone::NotPoisoned`]. To repeat an `Unknown` skip is safe.
+    pub async fn skip(&self, position: Position) -> Outcome {
+        let (tell, told) = oneshot::channel();
+        // Nobody waits any more: then nobody is told.
+        let answer = Answer::new(move |fate| drop(tell.send(fate)));
+        if let Err(refused) = self.site.send(Command::Skip { position, answer }).await {
+            not_sent(refused);
+        }
+        told.await.unwrap_or(Fate::Unknown).into()
     }
 
     /// Stops the node: what was admitted is still taken in. Answers how it ended.
@@ -178,7 +203,9 @@ fn not_sent<S>(refused: SendError<Command<S>>) {
         SendError::Closed(_) => NotDone::Closed,
     };
     match refused.into_inner() {
-        Command::Submit { answer, .. } => answer.tell(Fate::NotDone(reason)),
+        Command::Submit { answer, .. } | Command::Skip { answer, .. } => {
+            answer.tell(Fate::NotDone(reason))
+        }
         Command::Read { read, .. } => read(Err(reason)),
         Command::Status(_) | Command::AcceptLoss => {}
     }
@@ -186,7 +213,8 @@ fn not_sent<S>(refused: SendError<Command<S>>) {
 
 impl<S: StateMachine + 'static> Clone for Node<S> {
     fn clone(&self) -> Self {
-        Self { site: self.site.clone() }
+        let Self { site, cluster, me, clients } = self;
+        Self { site: site.clone(), cluster: *cluster, me: *me, clients: Arc::clone(clients) }
     }
 }
 

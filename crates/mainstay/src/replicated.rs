@@ -4,18 +4,22 @@ use std::collections::{BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use mainstay_base::trace::{Level, Order};
-use mainstay_base::{Duration, GroupId, Instant, NodeId, Position, SiteId, codec};
+use mainstay_base::{Duration, GroupId, Instant, MessageId, NodeId, Position, SiteId, codec};
 use mainstay_multicast::{CastError, Delivery, Event};
-use mainstay_paradigm::{self as paradigm, Replica, SnapshotStream, StateMachine};
+use mainstay_paradigm::client::NotDone;
+use mainstay_paradigm::{self as paradigm, Envelope, Replica, SnapshotStream, StateMachine};
 use mainstay_site::{AppPort, Application, CheckpointDone, ChunkSource, core};
 
 use crate::command::Command;
-use crate::outcome::{Fate, NotDone};
+use crate::history::{History, Rebuild};
+use crate::outcome::{Answer, Fate};
 use crate::status::ReplicaStatus;
 use crate::waiting::Waiting;
 
 /// Most pieces of work in a turn while a restart or a transfer is caught up with.
 const SLICE: usize = 1_024;
+/// How many pieces of work the reading of one chunk of a state counts for.
+const CHUNK_WORK: usize = 64;
 /// The token of casts that nobody waits for.
 const NOBODY: u64 = 0;
 
@@ -83,6 +87,9 @@ pub(crate) struct Replicated<S: StateMachine + 'static> {
     catching_up: bool,
     /// It is said how this boot comes to its state.
     begun: bool,
+    /// What the present state came from, and how far the replica has got with coming from it anew.
+    history: History<S::Snapshot>,
+    rebuild: Option<Rebuild<S::Snapshot>>,
     sponsor: Option<Sponsor<S::Snapshot>>,
     /// To be written as soon as the own log has all of it.
     checkpoint: Option<SnapshotStream<S::Snapshot>>,
@@ -104,6 +111,8 @@ impl<S: StateMachine + 'static> Replicated<S> {
             work: VecDeque::new(),
             catching_up: false,
             begun: false,
+            history: History::new(),
+            rebuild: None,
             sponsor: None,
             checkpoint: None,
             transferred: None,
@@ -117,14 +126,17 @@ impl<S: StateMachine + 'static> Replicated<S> {
     /// Why nothing can be done here now.
     fn refusal(&self, port: &AppPort<'_>) -> Option<NotDone> {
         use paradigm::Status as Is;
-        let halted = matches!(self.replica.status(), Is::Poisoned { .. } | Is::Diverged { .. });
+        let halted = match self.replica.status() {
+            Is::Poisoned { position } => Some(NotDone::Poisoned(position)),
+            Is::Diverged { .. } => Some(NotDone::NoState),
+            _ => None,
+        };
         let reasons = [
             (!port.is_up(), NotDone::Restarting),
             (self.minority, NotDone::Minority),
             (self.blocked, NotDone::Blocked),
-            (halted, NotDone::NoState),
         ];
-        reasons.into_iter().find(|(holds, _)| *holds).map(|(_, reason)| reason)
+        reasons.into_iter().find(|(holds, _)| *holds).map(|(_, reason)| reason).or(halted)
     }
 
     fn on_group(&mut self, event: Event, port: &mut AppPort<'_>) {
@@ -198,17 +210,23 @@ impl<S: StateMachine + 'static> Replicated<S> {
             Work::BeginRestore => {
                 self.transferred = None;
                 self.checkpoint = None;
+                self.history = History::new();
                 self.replica.begin_restore();
             }
             Work::Chunk(chunk, from) => self.restore(from, |replica| replica.restore_chunk(&chunk)),
             Work::Restored(position, from) => {
                 self.restore(from, |replica| replica.restored(position));
                 let runs = self.replica.status() == paradigm::Status::Running;
+                self.history = History::of(&mut self.replica);
                 if from == From::Sponsor && runs {
                     self.transferred = Some(position);
                 }
             }
         }
+        self.drain(port);
+    }
+
+    fn drain(&mut self, port: &mut AppPort<'_>) {
         while let Some(output) = self.replica.poll_output() {
             self.on_replica(output, port);
         }
@@ -221,6 +239,14 @@ impl<S: StateMachine + 'static> Replicated<S> {
         let Some(position) = position else {
             return self.on_hash(message.sender, &payload);
         };
+        self.history.push(position, message, &payload);
+        self.execute(position, message, payload);
+        if self.history.is_long() && self.replica.status() == paradigm::Status::Running {
+            self.history = History::of(&mut self.replica);
+        }
+    }
+
+    fn execute(&mut self, position: Position, message: MessageId, payload: Bytes) {
         let is_mine = self.site == Some(message.sender);
         match self.replica.deliver(position, message, payload, is_mine) {
             Ok(()) => {}
@@ -228,6 +254,29 @@ impl<S: StateMachine + 'static> Replicated<S> {
                 panic!("the group gave position {position:?}: {error}");
             }
             Err(_) => self.status.not_applied += 1,
+        }
+    }
+
+    /// Casts the skip, if this node stands at that very command and at nothing else.
+    fn skip(
+        &mut self,
+        position: Position,
+        answer: Answer,
+        refusal: Option<NotDone>,
+        until: Instant,
+        port: &mut AppPort<'_>,
+    ) {
+        match refusal {
+            Some(NotDone::Poisoned(poison)) if poison == position => {
+                let token = self.waiting.submit(answer, until);
+                let payload = Envelope::Skip { position }.encode(&[]);
+                let Settings { group, level, .. } = self.settings;
+                port.cast(group, token, Order::Total, level, payload);
+            }
+            None | Some(NotDone::Poisoned(_)) => {
+                answer.tell(Fate::NotDone(NotDone::NotPoisoned));
+            }
+            Some(reason) => answer.tell(Fate::NotDone(reason)),
         }
     }
 
@@ -281,9 +330,53 @@ impl<S: StateMachine + 'static> Replicated<S> {
                 tracing::error!(?position, "the execution of a command panicked: halted");
             }
             Out::Rebuild { skipping } => {
-                tracing::error!(?skipping, "a poison command was skipped: start the node anew");
+                tracing::warn!(?skipping, "a poison command is skipped: the state is rebuilt");
+                self.begin_rebuild();
             }
             _ => {}
+        }
+    }
+
+    /// # Panics
+    /// If there is nothing to rebuild the state from: the site halts, and recovers with the next start.
+    fn begin_rebuild(&mut self) {
+        let base = self.history.take_base().expect("a replica that executes came from a state");
+        self.rebuild = Some(Rebuild::Restore(Box::new(base)));
+        self.replica.begin_restore();
+        (self.checkpoint, self.catching_up) = (None, true);
+    }
+
+    /// The next piece of a rebuild; answers how much work it was.
+    fn go_on_rebuilding(&mut self, rebuild: Rebuild<S::Snapshot>, port: &mut AppPort<'_>) -> usize {
+        match rebuild {
+            Rebuild::Restore(mut stream) => {
+                let position = stream.position();
+                let chunk = stream.next_chunk().expect("a snapshot keeps its contract");
+                let whole = chunk.is_none();
+                self.restore(From::Disk, |replica| match &chunk {
+                    Some(chunk) => replica.restore_chunk(chunk),
+                    None => replica.restored(position),
+                });
+                self.rebuild = Some(if whole {
+                    self.history.set_base(&mut self.replica);
+                    Rebuild::Replay(0)
+                } else {
+                    Rebuild::Restore(stream)
+                });
+                CHUNK_WORK
+            }
+            Rebuild::Replay(index) => {
+                match self.history.get(index) {
+                    Some((position, message, payload)) => {
+                        self.rebuild = Some(Rebuild::Replay(index + 1));
+                        self.execute(position, message, payload);
+                        // Another skip further on may begin the rebuild anew.
+                        self.drain(port);
+                    }
+                    None => self.status.rebuilds += 1,
+                }
+                1
+            }
         }
     }
 
@@ -376,8 +469,11 @@ impl<S: StateMachine + 'static> Application for Replicated<S> {
                 let token = self.waiting.submit(answer, until);
                 port.cast(group, token, Order::Total, level, payload);
             }
-            (Command::Read { read, local: true }, _) => {
-                read(self.replica.machine().ok_or(NotDone::NoState));
+            (Command::Skip { position, answer }, reason) => {
+                self.skip(position, answer, reason, until, port);
+            }
+            (Command::Read { read, local: true }, reason) => {
+                read(self.replica.machine().ok_or_else(|| reason.unwrap_or(NotDone::NoState)));
             }
             (Command::Read { read, .. }, Some(reason)) => read(Err(reason)),
             (Command::Read { read, .. }, None) => {
@@ -406,17 +502,24 @@ impl<S: StateMachine + 'static> Application for Replicated<S> {
         self.work.clear();
         (self.site, self.sponsor, self.checkpoint, self.transferred) = (None, None, None, None);
         (self.begun, self.catching_up) = (false, false);
+        (self.history, self.rebuild) = (History::new(), None);
         (self.minority, self.blocked) = (false, false);
         self.writing = Writing::Nothing;
     }
 
     fn end_turn(&mut self, now: Instant, port: &mut AppPort<'_>) {
-        let most = if self.catching_up { SLICE } else { usize::MAX };
-        for _ in 0..most {
-            let Some(work) = self.work.pop_front() else { break };
-            self.run(work, port);
+        let mut done = 0;
+        while !self.catching_up || done < SLICE {
+            done += if let Some(rebuild) = self.rebuild.take() {
+                self.go_on_rebuilding(rebuild, port)
+            } else if let Some(work) = self.work.pop_front() {
+                self.run(work, port);
+                1
+            } else {
+                break;
+            };
         }
-        self.catching_up &= !self.work.is_empty();
+        self.catching_up &= !self.work.is_empty() || self.rebuild.is_some();
         if self.catching_up {
             port.again();
         }

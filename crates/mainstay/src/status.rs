@@ -4,6 +4,7 @@ use mainstay_base::Position;
 use mainstay_paradigm::{self as paradigm, Replica, StateMachine};
 use mainstay_site as site;
 
+use crate::serve::ClientStats;
 use crate::waiting::Waiting;
 
 /// How a node is. Asking changes nothing.
@@ -13,6 +14,8 @@ pub struct Status {
     pub site: site::Status,
     /// The state machine on it.
     pub replica: ReplicaStatus,
+    /// The clients that it served.
+    pub clients: ClientStats,
 }
 
 /// How a replica and those who wait for it are.
@@ -41,6 +44,8 @@ pub struct ReplicaStatus {
     pub diverged: u64,
     /// Messages that came while the replica had no state to apply them to.
     pub not_applied: u64,
+    /// Rebuilds after a poison command was skipped.
+    pub rebuilds: u64,
     /// Transferred states that could not be restored.
     pub restores_failed: u64,
 }

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use mainstay_base::{Duration, Instant};
+use mainstay_paradigm::client::NotDone;
 
 use crate::command::ReadFn;
-use crate::outcome::{Answer, Fate, NotDone};
+use crate::outcome::{Answer, Fate};
 
 /// Deadlines are kept in steps of this, so that the timer is seldom set anew.
 const STEP: Duration = Duration::from_millis(50);

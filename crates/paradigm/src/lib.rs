@@ -7,6 +7,9 @@
 //! replica that the majority contradicts stands still (PD-34). A command whose execution panics makes the group stand
 //! still until an operator has it passed over.
 //!
+//! Processes outside the group reach it through a [`client::Client`]: a machine too, with the messages that it and a
+//! node exchange.
+//!
 //! The crate sends nothing and stores nothing: the host orders, logs, transfers and writes. It reads no clock.
 //!
 //! ```
@@ -56,6 +59,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod client;
 mod compare;
 mod config;
 mod envelope;

@@ -11,7 +11,7 @@ use thiserror::Error;
 use crate::compare::{Compare, Difference, Verdict};
 use crate::config::Config;
 use crate::envelope::{Envelope, Session};
-use crate::sessions::{Admission, Sessions};
+use crate::sessions::{Admission, Answer, Sessions};
 use crate::snapshot::{Restore, RestoreError, SnapshotStream};
 use crate::stats::Stats;
 use crate::user::StateMachine;
@@ -35,7 +35,8 @@ pub enum Outcome {
     /// The session is not open: closed, evicted, or never opened. Not executed now; whether it was executed at an
     /// earlier try is not known any more.
     SessionExpired,
-    /// The command's execution panicked and an operator had it passed over. No trace of it is in the state.
+    /// The command's execution panicked, and an operator had it passed over: this copy, and with a session all others.
+    /// The user's state has no trace of it.
     Skipped,
     /// The skip is accepted.
     SkipAccepted,
@@ -374,7 +375,7 @@ impl<S: StateMachine> Replica<S> {
         is_mine: bool,
     ) -> Result<Option<Outcome>, Panicked> {
         if self.passes.contains(&at) {
-            self.state.skipped.insert(at);
+            self.pass(at, payload);
             return Ok(Some(Outcome::Skipped));
         }
         let outcome = match Envelope::decode(payload) {
@@ -424,7 +425,11 @@ impl<S: StateMachine> Replica<S> {
             }
             Admission::Duplicate(answer) => {
                 self.stats.duplicates += 1;
-                answer.map_or(Outcome::AnswerNotSaved, Outcome::Done)
+                match answer {
+                    Answer::Done(reply) => Outcome::Done(reply),
+                    Answer::NotSaved => Outcome::AnswerNotSaved,
+                    Answer::Skipped => Outcome::Skipped,
+                }
             }
             Admission::Expired => {
                 self.stats.expired += 1;
@@ -433,6 +438,19 @@ impl<S: StateMachine> Replica<S> {
             Admission::Acknowledged => Outcome::Acknowledged,
             Admission::Beyond => Outcome::TooManyOutstanding,
         })
+    }
+
+    /// Passes over the poison at `at`; a copy of it further on is passed over too.
+    fn pass(&mut self, at: Position, payload: &[u8]) {
+        let State { skipped, sessions, .. } = &mut self.state;
+        skipped.insert(at);
+        if let Ok((Envelope::Command { session, number, acked_upto }, _)) =
+            Envelope::decode(payload)
+            && let Admission::Execute =
+                sessions.admit(&self.config, at, session, number, acked_upto)
+        {
+            sessions.put(session.id, number, Answer::Skipped);
+        }
     }
 
     /// Runs the user's code. What a panic leaves behind is never read: the state is rebuilt first.

@@ -25,8 +25,16 @@ pub(crate) struct Head {
     pub(crate) acked: u64,
 }
 
-/// A saved answer; `None`: executed, but the answer was larger than is saved.
-pub(crate) type Answer = Option<Bytes>;
+/// What is kept of a command, for those who ask again.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) enum Answer {
+    /// Executed, with this answer.
+    Done(Bytes),
+    /// Executed, but the answer was larger than is saved.
+    NotSaved,
+    /// Passed over as poison: no other copy is executed either.
+    Skipped,
+}
 
 #[derive(Clone)]
 struct Entry {
@@ -119,7 +127,9 @@ impl Sessions {
     /// Saves the answer of a command that was admitted as new.
     pub(crate) fn save(&mut self, config: &Config, id: u128, number: u64, reply: &[u8]) {
         let kept = reply.len() <= config.answer_bytes_max;
-        self.put(id, number, kept.then(|| Bytes::copy_from_slice(reply)));
+        let answer =
+            if kept { Answer::Done(Bytes::copy_from_slice(reply)) } else { Answer::NotSaved };
+        self.put(id, number, answer);
     }
 
     /// Evicts the sessions not used for longest while there are too many or they hold too much; answers how many.
@@ -232,8 +242,11 @@ impl Frozen {
     }
 }
 
-fn size(answer: &Answer) -> usize {
-    answer.as_ref().map_or(0, Bytes::len)
+pub(crate) fn size(answer: &Answer) -> usize {
+    match answer {
+        Answer::Done(bytes) => bytes.len(),
+        Answer::NotSaved | Answer::Skipped => 0,
+    }
 }
 
 fn head_hash(head: &Head) -> u128 {
@@ -252,9 +265,13 @@ fn answer_hash(session: Session, number: u64, answer: &Answer) -> u128 {
     hasher.write_u128(session.id);
     hasher.write_u64(session.opened.0);
     hasher.write_u64(number);
-    if let Some(bytes) = answer {
-        hasher.write_u8(1);
-        hasher.write(bytes);
+    match answer {
+        Answer::Done(bytes) => {
+            hasher.write_u8(1);
+            hasher.write(bytes);
+        }
+        Answer::NotSaved => {}
+        Answer::Skipped => hasher.write_u8(2),
     }
     hasher.finish128()
 }

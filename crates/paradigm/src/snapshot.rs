@@ -12,13 +12,13 @@ use thiserror::Error;
 
 use crate::config::Config;
 use crate::replica::State;
-use crate::sessions::{Answer, Frozen, Head, Sessions};
+use crate::sessions::{Answer, Frozen, Head, Sessions, size};
 use crate::user::{Snapshot, StateMachine};
 
 /// Largest chunk of a snapshot stream, in bytes (256 KiB).
 pub const CHUNK_BYTES_MAX: usize = 256 << 10;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const HEADER: u8 = 0;
 const RECORDS: u8 = 1;
 const USER: u8 = 2;
@@ -327,7 +327,7 @@ fn answer_fits(
     number: u64,
     reply: &Answer,
 ) -> bool {
-    let size = reply.as_ref().map_or(0, Bytes::len);
+    let size = size(reply);
     let within =
         number.checked_sub(head.acked).is_some_and(|n| (1..=config.answers_max).contains(&n));
     within

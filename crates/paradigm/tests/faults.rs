@@ -253,13 +253,43 @@ fn skips_are_bounded() {
     assert_eq!(replica.stats().skips_refused, 1);
 }
 
-/// A command of a session that panics is no part of the session: its number is free after the skip.
+/// Checks PD-22. A command that was passed over keeps its number: no other copy of it is executed, so who is told
+/// *skipped* may count on it.
 #[test]
-fn a_skipped_command_leaves_its_number_free() {
+fn a_skipped_command_keeps_its_number() {
     let mut replica = replica(0);
     let session = opened(&mut replica, 1);
-    let log = [open(1), command(session, 1, 0, "boom"), skip(2), command(session, 1, 0, "better")];
+    let copy = command(session, 1, 0, "boom");
+    let log = [open(1), copy.clone(), skip(2), copy, command(session, 1, 0, "better")];
     let answers = outcomes(drive(&mut replica, &log, (&[], 0)));
     assert_eq!(answers[0], (2, Outcome::Skipped));
-    assert_eq!(answers[2], (4, done("1 better")));
+    assert_eq!(answers[2], (4, Outcome::Skipped));
+    assert_eq!(answers[3], (5, Outcome::Skipped));
+    let snapshot = chunks(&mut replica);
+    let mut other = support::replica(0);
+    restore(&mut other, &snapshot, 5);
+    assert_eq!(other.state_hash(), replica.state_hash());
+    assert_eq!(ask(&mut other, &command(session, 1, 0, "boom")), Outcome::Skipped);
+    assert_eq!(ask(&mut other, &command(session, 2, 1, "next")), done("1 next"));
+}
+
+/// The checks of the client notice a client that is broken on purpose.
+#[cfg(feature = "test-util")]
+mod clients {
+    use super::support::clients::{Totals, run};
+    use mainstay_paradigm::client::Fault;
+
+    fn is_noticed(fault: Fault) -> bool {
+        (0..2_000).any(|seed| run(seed, Some(fault), &mut Totals::default()).is_err())
+    }
+
+    #[test]
+    fn a_new_number_for_each_try_is_noticed() {
+        assert!(is_noticed(Fault::NewNumberOnRetry));
+    }
+
+    #[test]
+    fn not_done_after_a_lost_connection_is_noticed() {
+        assert!(is_noticed(Fault::NotDoneOnLoss));
+    }
 }

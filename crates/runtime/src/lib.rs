@@ -55,10 +55,10 @@ pub use host::{
 };
 pub use log_writer::{LogDevice, LogOptions, LogWriter};
 pub use ports::{
-    ClientListener, ClientStream, CloseReason, Completed, DialError, Entropy, EntropyError,
-    EventSink, IoId, LocalFuture, LogError, Ports, Record, SinkClosed, Store, StoreError,
-    TimeSource, Transport, TransportEvent,
+    ClientDialer, ClientListener, ClientStream, CloseReason, Completed, DialError, Entropy,
+    EntropyError, EventSink, IoId, LocalFuture, LogError, Ports, Record, SinkClosed, Store,
+    StoreError, TimeSource, Transport, TransportEvent,
 };
 pub use stable_log::StableLog;
-pub use tcp::{Tcp, TcpClients, TcpError, TcpOptions, TcpStats};
+pub use tcp::{Tcp, TcpClients, TcpDialer, TcpError, TcpOptions, TcpStats};
 pub use time::TokioTime;

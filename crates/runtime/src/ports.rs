@@ -288,6 +288,21 @@ pub trait ClientStream: AsyncRead + AsyncWrite + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin> ClientStream for T {}
 
+/// How a client reaches nodes.
+pub trait ClientDialer {
+    /// Whether `addr` may be dialled at all.
+    ///
+    /// # Errors
+    /// [`DialError`]: a dial there fails.
+    fn check(&self, addr: SocketAddr) -> Result<(), DialError>;
+
+    /// Connects to `addr`. The future borrows nothing; it is dropped to give up.
+    ///
+    /// # Errors
+    /// What the operating system says; [`DialError`] within, if the address may not be dialled.
+    fn dial(&mut self, addr: SocketAddr) -> LocalFuture<io::Result<Box<dyn ClientStream>>>;
+}
+
 /// Where clients connect.
 pub trait ClientListener {
     /// The next client. The future borrows nothing; it is dropped to give up.

@@ -38,10 +38,17 @@ impl Journal {
     }
 }
 
+/// A command that leaves half of its work behind and panics.
+pub const BOOM: [u8; 4] = *b"boom";
+
 impl StateMachine for Journal {
     type Snapshot = Copied;
 
     fn apply(&mut self, _at: Position, command: &[u8], reply: &mut Vec<u8>) {
+        if command == BOOM {
+            self.push(u64::MAX);
+            panic!("as told");
+        }
         if let Ok(entry) = command.try_into().map(u64::from_le_bytes) {
             self.push(entry);
             reply.extend((self.entries.len() as u64).to_le_bytes());

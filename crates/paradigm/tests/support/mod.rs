@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
+pub(crate) mod clients;
+
 use std::collections::VecDeque;
 use std::hash::Hasher as _;
 

@@ -1,13 +1,13 @@
-//! Where clients connect, on loopback only.
+//! Where clients connect, and how: on loopback only.
 
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
-use super::{TcpError, listen};
-use crate::ports::{ClientListener, ClientStream, LocalFuture};
+use super::{TcpError, listen, may_dial};
+use crate::ports::{ClientDialer, ClientListener, ClientStream, DialError, LocalFuture};
 
 /// A TCP listener for clients.
 #[derive(Clone, Debug)]
@@ -41,6 +41,25 @@ impl ClientListener for TcpClients {
         let listener = Rc::clone(&self.listener);
         Box::pin(async move {
             let (stream, _) = listener.accept().await?;
+            stream.set_nodelay(true)?;
+            Ok(Box::new(stream) as Box<dyn ClientStream>)
+        })
+    }
+}
+
+/// Dials nodes over TCP, for a client.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TcpDialer;
+
+impl ClientDialer for TcpDialer {
+    fn check(&self, addr: SocketAddr) -> Result<(), DialError> {
+        may_dial(addr)
+    }
+
+    fn dial(&mut self, addr: SocketAddr) -> LocalFuture<io::Result<Box<dyn ClientStream>>> {
+        Box::pin(async move {
+            may_dial(addr).map_err(io::Error::other)?;
+            let stream = TcpStream::connect(addr).await?;
             stream.set_nodelay(true)?;
             Ok(Box::new(stream) as Box<dyn ClientStream>)
         })

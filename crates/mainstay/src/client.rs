@@ -1,0 +1,432 @@
+//! The client's handle, and the actor behind it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use mainstay_base::{ClusterId, ConnId, Duration, Instant, Machine, NodeId};
+use mainstay_paradigm::client::message::PAYLOAD_BYTES_MAX;
+use mainstay_paradigm::client::{self, Input, NotDone, Outcome, Output};
+use mainstay_runtime::{
+    ClientDialer, ClientStream, DialError, Entropy, EntropyError, HostHandle, HostOptions,
+    LocalFuture, OsEntropy, Perform, Port, TcpDialer, TimeSource, TokioTime, WeakHandle, host,
+};
+use thiserror::Error;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf, split};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::{AbortHandle, JoinSet};
+
+use crate::framed::Frames;
+
+/// Calls at a time, and units of their bytes; further calls wait.
+const CALLS_MAX: usize = 1_024;
+const UNITS_MAX: usize = 16 << 10;
+/// Bytes of a unit.
+const UNIT: usize = 1 << 10;
+/// Frames that may wait to be written: more than a client has under way.
+const QUEUE_MAX: usize = 128;
+
+/// The settings of a [`Client`].
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    cluster: ClusterId,
+    endpoints: BTreeMap<String, SocketAddr>,
+    deadline: Duration,
+    in_flight: u64,
+    patience: (Duration, Duration),
+}
+
+impl ClientConfig {
+    /// Settings for `cluster`, whose nodes serve clients at `endpoints`, by the names of the nodes. The nodes tell the
+    /// client which of them are members; it asks nobody that is not named here.
+    #[must_use]
+    pub fn new(cluster: ClusterId, endpoints: BTreeMap<String, SocketAddr>) -> Self {
+        Self {
+            cluster,
+            endpoints,
+            deadline: Duration::from_secs(10),
+            in_flight: 32,
+            patience: (Duration::from_secs(1), Duration::from_secs(3)),
+        }
+    }
+
+    /// How long a call may take before it has its outcome, whatever that is. Default 10 s.
+    #[must_use]
+    pub fn deadline(mut self, limit: Duration) -> Self {
+        self.deadline = limit;
+        self
+    }
+
+    /// Most calls that wait for a node; not above the replicas' `answers_max`. Default 32.
+    #[must_use]
+    pub fn in_flight(mut self, count: u64) -> Self {
+        self.in_flight = count;
+        self
+    }
+
+    /// How long a node may take for the connection, and for an answer, until another one is asked. Default 1 s and 3 s;
+    /// the second should be longer than [`Config::deadline`](crate::Config::deadline) of the nodes.
+    #[must_use]
+    pub fn patience(mut self, connect: Duration, answer: Duration) -> Self {
+        self.patience = (connect, answer);
+        self
+    }
+}
+
+/// Why there is no client. Nothing runs.
+#[derive(Error, Debug)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The settings do not fit together.
+    #[error(transparent)]
+    Config(#[from] client::ConfigError),
+    /// An endpoint may not be dialled.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// No session id could be drawn. Retry may help.
+    #[error(transparent)]
+    Entropy(#[from] EntropyError),
+}
+
+/// How a client is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct ClientStatus {
+    /// The node that it is connected to and that serves.
+    pub node: Option<NodeId>,
+    /// The newest view that it was told: number and members.
+    pub view: (u64, Vec<NodeId>),
+    /// Calls without an outcome.
+    pub calls: usize,
+    /// Its counters.
+    pub stats: client::Stats,
+}
+
+/// A client of a replicated state machine, in a process that is no member. Cheap to clone, `Send` and `Sync`; it runs on
+/// the thread that made it, and stops when the last handle is dropped.
+///
+/// Calls of one client that are under way at the same time are executed in any order.
+#[derive(Clone)]
+pub struct Client {
+    host: HostHandle<Hosted>,
+    places: Arc<Semaphore>,
+    units: Arc<Semaphore>,
+    deadline: Duration,
+}
+
+impl Client {
+    /// Starts a client on the caller's `LocalSet`, over TCP on loopback. It connects by itself, now and whenever a node
+    /// fails; no node need be there yet.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    ///
+    /// # Panics
+    /// Outside a `LocalSet` of a tokio runtime with time and net.
+    pub fn connect(config: ClientConfig) -> Result<Self, ConnectError> {
+        let time = Rc::new(TokioTime::new());
+        Self::connect_over(config, Box::new(TcpDialer), time, &mut OsEntropy)
+    }
+
+    /// As [`connect`](Self::connect), over ports of the caller's choice.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    ///
+    /// # Panics
+    /// Outside a `LocalSet`.
+    pub fn connect_over(
+        config: ClientConfig,
+        dialer: Box<dyn ClientDialer>,
+        time: Rc<dyn TimeSource>,
+        entropy: &mut dyn Entropy,
+    ) -> Result<Self, ConnectError> {
+        let node =
+            |(name, address): (&String, &SocketAddr)| (NodeId::new(config.cluster, name), *address);
+        let addresses: BTreeMap<_, _> = config.endpoints.iter().map(node).collect();
+        for address in addresses.values() {
+            dialer.check(*address)?;
+        }
+        let (connect, answer) = config.patience;
+        let machine = client::Config::new(config.cluster, addresses.keys().copied().collect())
+            .in_flight(config.in_flight)
+            .bounds(CALLS_MAX, UNITS_MAX * UNIT)
+            .patience(connect, answer);
+        let client = client::Client::new(machine, entropy.draw()?, entropy.draw()? as u64)?;
+        let hosted = Hosted { client, callers: BTreeMap::new(), token: 0 };
+        let wiring =
+            Wiring { dialer, addresses, connections: BTreeMap::new(), tasks: JoinSet::new() };
+        Ok(Self {
+            host: host::start(hosted, wiring, time, HostOptions::default()),
+            places: Arc::new(Semaphore::new(CALLS_MAX)),
+            units: Arc::new(Semaphore::new(UNITS_MAX)),
+            deadline: config.deadline,
+        })
+    }
+
+    /// Has a command executed, once. Waits for room first; then the outcome comes by the deadline.
+    ///
+    /// Dropping the future takes nothing back.
+    pub async fn execute(&self, command: &[u8]) -> Outcome {
+        let bytes = Bytes::copy_from_slice(command);
+        self.call(command.len(), |within, tell| Posted::Execute { bytes, within, tell }).await
+    }
+
+    /// Has a query answered from a state that has all that anybody was told of before this call (linearisable). Never
+    /// [`Outcome::Unknown`].
+    pub async fn read(&self, query: &[u8]) -> Outcome {
+        self.read_at(query, false).await
+    }
+
+    /// Has a query answered from the state as it is at some node, perhaps an old one, and perhaps older than the one
+    /// before. Never [`Outcome::Unknown`].
+    pub async fn read_local(&self, query: &[u8]) -> Outcome {
+        self.read_at(query, true).await
+    }
+
+    async fn read_at(&self, query: &[u8], local: bool) -> Outcome {
+        let bytes = Bytes::copy_from_slice(query);
+        let post = |within, tell| Posted::Read { bytes, local, within, tell };
+        match self.call(query.len(), post).await {
+            // The client halted: a read leaves no trace.
+            Outcome::Unknown => Outcome::NotDone(NotDone::Closed),
+            outcome => outcome,
+        }
+    }
+
+    async fn call(
+        &self,
+        size: usize,
+        post: impl FnOnce(Duration, oneshot::Sender<Outcome>) -> Posted,
+    ) -> Outcome {
+        if size > PAYLOAD_BYTES_MAX {
+            return Outcome::NotDone(NotDone::TooLarge);
+        }
+        let units = size.div_ceil(UNIT) as u32;
+        let (Ok(_place), Ok(_units)) =
+            (self.places.acquire().await, self.units.acquire_many(units).await)
+        else {
+            return Outcome::NotDone(NotDone::Closed);
+        };
+        let (tell, told) = oneshot::channel();
+        if self.host.send(post(self.deadline, tell)).await.is_err() {
+            return Outcome::NotDone(NotDone::Closed);
+        }
+        told.await.unwrap_or(Outcome::Unknown)
+    }
+
+    /// How the client is; `None`: it has closed.
+    pub async fn status(&self) -> Option<ClientStatus> {
+        let (tell, told) = oneshot::channel();
+        self.host.send(Posted::Status(tell)).await.ok()?;
+        told.await.ok()
+    }
+
+    /// Closes: calls under way get their outcomes, then the session is closed and the client stops.
+    pub async fn close(self) {
+        // One that has closed before needs no word.
+        let _ = self.host.send(Posted::Net(Input::Close)).await;
+        self.host.closed().await;
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Client").field(&self.host).finish()
+    }
+}
+
+/// What comes to the actor.
+enum Posted {
+    Execute { bytes: Bytes, within: Duration, tell: oneshot::Sender<Outcome> },
+    Read { bytes: Bytes, local: bool, within: Duration, tell: oneshot::Sender<Outcome> },
+    Status(oneshot::Sender<ClientStatus>),
+    Net(Input),
+}
+
+/// The machine, and who waits for it. A caller whose client halts is told `Unknown`.
+struct Hosted {
+    client: client::Client,
+    callers: BTreeMap<u64, oneshot::Sender<Outcome>>,
+    token: u64,
+}
+
+impl Hosted {
+    fn caller(&mut self, tell: oneshot::Sender<Outcome>) -> u64 {
+        self.token += 1;
+        self.callers.insert(self.token, tell);
+        self.token
+    }
+
+    fn status(&self) -> ClientStatus {
+        ClientStatus {
+            node: self.client.connected_to(),
+            view: self.client.view(),
+            calls: self.client.calls(),
+            stats: self.client.stats(),
+        }
+    }
+}
+
+impl Machine for Hosted {
+    type Input = Posted;
+    type Output = Output;
+
+    fn handle(&mut self, now: Instant, posted: Posted) {
+        let input = match posted {
+            Posted::Execute { bytes, within, tell } => {
+                let token = self.caller(tell);
+                Input::Execute { token, command: bytes, deadline: now + within }
+            }
+            Posted::Read { bytes, local, within, tell } => {
+                let token = self.caller(tell);
+                Input::Read { token, query: bytes, local, deadline: now + within }
+            }
+            Posted::Status(tell) => {
+                // Nobody waits any more: then nobody is answered.
+                let _ = tell.send(self.status());
+                return;
+            }
+            Posted::Net(input) => input,
+        };
+        self.client.handle(now, input);
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.client.handle_timeout(now);
+    }
+
+    fn end_turn(&mut self, now: Instant) {
+        self.client.end_turn(now);
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        loop {
+            match self.client.poll_output()? {
+                Output::Answer { token, outcome } => {
+                    if let Some(tell) = self.callers.remove(&token) {
+                        // Nobody waits any more: then nobody is told.
+                        let _ = tell.send(outcome);
+                    }
+                }
+                output => return Some(output),
+            }
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.client.poll_timeout()
+    }
+}
+
+/// What the machine's outputs become.
+struct Wiring {
+    dialer: Box<dyn ClientDialer>,
+    addresses: BTreeMap<NodeId, SocketAddr>,
+    connections: BTreeMap<ConnId, (mpsc::Sender<Bytes>, AbortHandle)>,
+    tasks: JoinSet<()>,
+}
+
+impl Perform<Hosted> for Wiring {
+    fn perform(&mut self, output: Output, port: &mut Port<'_, Hosted>) {
+        match output {
+            Output::Dial { conn, node } => match self.addresses.get(&node) {
+                Some(address) => {
+                    while self.tasks.try_join_next().is_some() {}
+                    let (queue, queued) = mpsc::channel(QUEUE_MAX);
+                    let dialled = self.dialer.dial(*address);
+                    let task = self.tasks.spawn_local(carry(dialled, conn, queued, port.handle()));
+                    self.connections.insert(conn, (queue, task));
+                }
+                None => port.feed(Posted::Net(Input::Disconnected { conn })),
+            },
+            Output::Transmit { conn, frame } => {
+                let queue = self.connections.get(&conn).map(|(queue, _)| queue);
+                if queue.is_none_or(|queue| queue.try_send(frame.encode()).is_err()) {
+                    port.feed(Posted::Net(Input::Disconnected { conn }));
+                }
+            }
+            Output::Close { conn } => {
+                if let Some((_, task)) = self.connections.remove(&conn) {
+                    task.abort();
+                }
+            }
+            Output::Ended => {
+                if let Some(handle) = port.handle().upgrade() {
+                    handle.stop();
+                }
+            }
+            // The actor answers its callers itself.
+            Output::Answer { .. } => {}
+        }
+    }
+
+    fn weigh(posted: &Posted) -> usize {
+        size_of::<Posted>()
+            + match posted {
+                Posted::Execute { bytes, .. } | Posted::Read { bytes, .. } => bytes.len(),
+                Posted::Net(Input::Received { frame, .. }) => frame.wire_len(),
+                Posted::Net(_) | Posted::Status(_) => 0,
+            }
+    }
+}
+
+/// A connection from its dial to its end.
+async fn carry(
+    dialled: LocalFuture<std::io::Result<Box<dyn ClientStream>>>,
+    conn: ConnId,
+    queued: mpsc::Receiver<Bytes>,
+    client: WeakHandle<Hosted>,
+) {
+    if let Ok(stream) = dialled.await
+        && tell(&client, Input::Connected { conn }).await
+    {
+        let (reader, writer) = split(stream);
+        tokio::select! {
+            biased;
+            () = read(reader, conn, &client) => {}
+            () = write(writer, queued) => {}
+        }
+    }
+    tell(&client, Input::Disconnected { conn }).await;
+}
+
+/// False: the client has closed.
+async fn tell(client: &WeakHandle<Hosted>, input: Input) -> bool {
+    match client.upgrade() {
+        Some(handle) => handle.send(Posted::Net(input)).await.is_ok(),
+        None => false,
+    }
+}
+
+async fn read(
+    mut reader: ReadHalf<Box<dyn ClientStream>>,
+    conn: ConnId,
+    client: &WeakHandle<Hosted>,
+) {
+    let mut frames = Frames::new();
+    while matches!(reader.read_buf(frames.room()).await, Ok(size) if size > 0) {
+        // Bytes that are no frames end the connection as its end does.
+        loop {
+            let frame = match frames.next() {
+                Ok(Some(frame)) => frame,
+                Ok(None) => break,
+                Err(_) => return,
+            };
+            if !tell(client, Input::Received { conn, frame }).await {
+                return;
+            }
+        }
+    }
+}
+
+async fn write(mut writer: WriteHalf<Box<dyn ClientStream>>, mut queued: mpsc::Receiver<Bytes>) {
+    while let Some(bytes) = queued.recv().await {
+        if writer.write_all(&bytes).await.is_err() || writer.flush().await.is_err() {
+            return;
+        }
+    }
+}

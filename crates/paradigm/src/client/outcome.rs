@@ -1,0 +1,84 @@
+//! What callers are told.
+
+use bytes::Bytes;
+use mainstay_base::Position;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// Why nothing was executed, and nothing will be: to try again is safe.
+#[derive(Error, Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum NotDone {
+    /// Too few nodes are heard.
+    #[error("too few nodes are heard")]
+    Minority,
+    /// The group stands still: what failed last has to come back.
+    #[error("the group waits for nodes that may have more of its past")]
+    Blocked,
+    /// This node is in no view of the group yet.
+    #[error("this node is not a member yet")]
+    NotMember,
+    /// This node has no state, or no right one.
+    #[error("this node has no state to answer from")]
+    NoState,
+    /// This node was declared dead and starts anew.
+    #[error("this node starts anew")]
+    Restarting,
+    /// The execution of the command here panicked: the group stands still until an operator has it skipped.
+    #[error("poison #{}: the group stands still until it is skipped", .0.0)]
+    Poisoned(Position),
+    /// This node does not stand at the poison command that is to be skipped. Nothing changed.
+    #[error("no poison command here stops this node")]
+    NotPoisoned,
+    /// Too much is on its way.
+    #[error("too much is on its way")]
+    Full,
+    /// The command is larger than a message may be. To try again is of no use.
+    #[error("the command is too large")]
+    TooLarge,
+    /// It was not asked for in time.
+    #[error("no answer in time")]
+    Late,
+    /// The execution panicked, and an operator had the command passed over. To try again panics again.
+    #[error("an operator had the command passed over")]
+    Skipped,
+    /// Not a command, or a query that made its function panic. To try again is of no use.
+    #[error("not a command")]
+    Malformed,
+    /// The node, or the client, has closed.
+    #[error("closed")]
+    Closed,
+}
+
+impl NotDone {
+    /// Another node may be able to do it now.
+    #[must_use]
+    pub fn is_elsewhere(self) -> bool {
+        matches!(
+            self,
+            Self::Minority
+                | Self::Blocked
+                | Self::NotMember
+                | Self::NoState
+                | Self::Restarting
+                | Self::Closed
+        )
+    }
+
+    /// No node will ever do it.
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::TooLarge | Self::Skipped | Self::Malformed)
+    }
+}
+
+/// What became of a command.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// It was executed, at the level of the group's durability; this is its answer.
+    Done(Bytes),
+    /// It was not executed and will not be.
+    NotDone(NotDone),
+    /// It may have been executed, or may still be: the connection to its fate is lost.
+    Unknown,
+}
