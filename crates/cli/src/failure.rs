@@ -52,6 +52,11 @@ impl Failure {
         Self { status: code.unwrap_or(3), text: format!("node {name} ended {how}") }
     }
 
+    /// The usage or a configuration is wrong, or a port is in use.
+    pub(crate) fn is_usage(&self) -> bool {
+        self.status == 2
+    }
+
     /// Says it, and answers the status to end with.
     pub(crate) fn report(&self) -> ExitCode {
         eprintln!("mainstay: {}", self.text);

@@ -1,0 +1,66 @@
+//! A node whose thread hangs is ended: the others should not wait for it, nor its clients.
+
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use mainstay_runtime::{Beacon, Beat, Pulse};
+
+/// How often the node's thread is asked whether it comes round.
+const PERIOD: Duration = Duration::from_millis(500);
+/// So many questions without an answer, one after the other, end the process. They are counted and not timed: a process
+/// that was stopped as a whole has missed no more than one of them.
+const MISSED_MAX: u32 = 20;
+/// How long the last word may take; whoever should read it may be the reason why the thread hangs.
+const LAST_WORD: Duration = Duration::from_millis(200);
+
+/// Watches the thread behind `pulse` while the beacon lives, and ends the process with status 70 if it hangs.
+///
+/// # Errors
+/// The operating system gives no thread.
+pub(crate) fn start(pulse: Arc<Pulse>, whose: String) -> io::Result<Beacon> {
+    let mut missed = Missed::default();
+    Beacon::start(pulse, PERIOD, move |beat| {
+        if missed.observe(beat) {
+            end(&whose);
+        }
+    })
+}
+
+fn end(whose: &str) {
+    let text = format!("mainstay: {whose}: the node's thread hangs, the process is ended");
+    let word = thread::Builder::new().spawn(move || eprintln!("{text}"));
+    if word.is_ok() {
+        thread::sleep(LAST_WORD);
+    }
+    std::process::exit(70);
+}
+
+/// Questions in a row that the thread has not answered.
+#[derive(Default)]
+struct Missed(u32);
+
+impl Missed {
+    /// Whether there were too many.
+    fn observe(&mut self, beat: Beat) -> bool {
+        self.0 = if beat.stuck_for.is_zero() { 0 } else { self.0 + 1 };
+        self.0 >= MISSED_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Checks that a long stop of the whole process counts once, and that only silence in a row ends it.
+    #[test]
+    fn questions_are_counted_and_not_timed() {
+        let beat = |stuck_for| Beat { turns: 1, stuck_for };
+        let mut missed = Missed::default();
+        assert!(!missed.observe(beat(Duration::from_secs(3_600))));
+        assert!(!missed.observe(beat(Duration::ZERO)));
+        assert!((1..MISSED_MAX).all(|_| !missed.observe(beat(PERIOD))));
+        assert!(missed.observe(beat(PERIOD)));
+    }
+}
