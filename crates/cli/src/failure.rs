@@ -41,7 +41,13 @@ impl Failure {
             StartError::Site(site::StartError::Storage(_)) => 4,
             _ => 2,
         };
-        Self { status, text: format!("{whose}: {error}") }
+        let mut text = format!("{whose}: {error}");
+        let mut cause = std::error::Error::source(error);
+        while let Some(error) = cause {
+            text = format!("{text}: {error}");
+            cause = error.source();
+        }
+        Self { status, text }
     }
 
     /// A node ended; it has said why. Its status is that of the program, too.

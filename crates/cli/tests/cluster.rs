@@ -7,26 +7,12 @@ use std::fs;
 use std::io::Write as _;
 use std::net::TcpStream;
 
-use common::{Running, Up, mainstay, signal, until};
-
-/// Checks MB-9 and MC-16 with processes: one is killed, the others go on, and it comes back by hand.
-#[test]
-fn one_is_killed_and_restarted_by_hand() {
-    let home = tempfile::tempdir().unwrap();
-    let up = Up::start(home.path());
-    up.nodes[0].answers("SET a 1\r\n", "+OK\r\n");
-    signal(up.nodes[0].pid, "KILL");
-    up.nodes[1].answers("SET b 2\r\n", "+OK\r\n");
-    let (again, node) = up.restart("n1");
-    until("it is a member again", || up.whole());
-    node.answers("MGET a b\r\n", "*2\r\n$1\r\n1\r\n$1\r\n2\r\n");
-    assert_eq!(again.terminate(), Some(0));
-    assert_eq!(up.running.terminate(), Some(0));
-}
+use common::{Running, Up, mainstay, signal, turn, until};
 
 /// Checks that what was acknowledged outlives the end of all processes (view-synchrony §6), clean or not.
 #[test]
 fn all_are_killed_and_restarted() {
+    let _turn = turn();
     let home = tempfile::tempdir().unwrap();
     let up = Up::start(home.path());
     up.nodes[2].answers("SET a 1\r\n", "+OK\r\n");
@@ -48,6 +34,7 @@ fn all_are_killed_and_restarted() {
 /// Checks that nodes end with the process that started them, and leave their directories free.
 #[test]
 fn nodes_end_with_their_parent() {
+    let _turn = turn();
     let home = tempfile::tempdir().unwrap();
     let Up { running, nodes, .. } = Up::start(home.path());
     nodes[0].answers("SET a 1\r\n", "+OK\r\n");
@@ -57,42 +44,10 @@ fn nodes_end_with_their_parent() {
     assert_eq!(mainstay(&["status", "--dir", dir]).status.code(), Some(3));
 }
 
-/// Checks that a node whose directory is lost is no founder, and gets the state from the others.
-#[test]
-fn a_data_directory_is_lost() {
-    let home = tempfile::tempdir().unwrap();
-    let up = Up::start(home.path());
-    up.nodes[0].answers("SET a 1\r\n", "+OK\r\n");
-    signal(up.nodes[2].pid, "KILL");
-    up.nodes[0].answers("SET b 2\r\n", "+OK\r\n");
-    until("its directory is free", || fs::remove_dir_all(home.path().join("n3/data")).is_ok());
-    let (again, node) = up.restart("n3");
-    until("it is a member again", || up.whole());
-    node.answers("MGET a b\r\n", "*2\r\n$1\r\n1\r\n$1\r\n2\r\n");
-    assert_eq!(again.terminate(), Some(0));
-    assert_eq!(up.running.terminate(), Some(0));
-}
-
-/// Checks MB-14 with processes: one that stood still was declared dead, and comes back by itself.
-#[test]
-fn one_stands_still_and_goes_on() {
-    let home = tempfile::tempdir().unwrap();
-    let up = Up::start(home.path());
-    up.nodes[1].answers("SET a 1\r\n", "+OK\r\n");
-    signal(up.nodes[1].pid, "STOP");
-    up.nodes[0].answers("SET b 2\r\n", "+OK\r\n");
-    let members = |node: usize| up.status()[node]["members"].as_array().map(Vec::len);
-    until("it is declared dead", || members(0) == Some(2));
-    signal(up.nodes[1].pid, "CONT");
-    until("it is a member again", || up.whole());
-    assert_eq!(up.status()[1]["incarnation"], 2);
-    up.nodes[1].answers("MGET a b\r\n", "*2\r\n$1\r\n1\r\n$1\r\n2\r\n");
-    assert_eq!(up.running.terminate(), Some(0));
-}
-
 /// Checks that garbage at the client port, the peer port and the admin port harms nobody.
 #[test]
 fn garbage_leaves_the_nodes_alive() {
+    let _turn = turn();
     let home = tempfile::tempdir().unwrap();
     let up = Up::start(home.path());
     let config = fs::read_to_string(up.config("n1")).unwrap();
@@ -116,6 +71,7 @@ fn garbage_leaves_the_nodes_alive() {
 /// Checks that bad input ends with status 2 and is named with its place.
 #[test]
 fn bad_input_is_named() {
+    let _turn = turn();
     let home = tempfile::tempdir().unwrap();
     let up = Up::start(home.path());
     let path = up.config("n1");
@@ -155,6 +111,7 @@ fn bad_input_is_named() {
 /// Checks that damaged data is not served from: status 4, and the place.
 #[test]
 fn damaged_data_is_named() {
+    let _turn = turn();
     let home = tempfile::tempdir().unwrap();
     let up = Up::start(home.path());
     let path = up.config("n1");

@@ -3,9 +3,10 @@
 
 mod common;
 
-use common::mainstay;
+use common::{mainstay, turn};
 
 fn passes(arguments: &[&str]) {
+    let _turn = turn();
     let run = mainstay(arguments);
     let said = String::from_utf8(run.stdout).unwrap();
     assert!(run.status.success(), "{arguments:?}: {said}");
