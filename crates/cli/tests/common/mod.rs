@@ -187,7 +187,8 @@ pub fn post(admin: &str, path: &str, patience: Duration) -> Option<String> {
     http(admin, &head, patience)?.lines().next().map(str::to_owned)
 }
 
-fn http(address: &str, head: &str, patience: Duration) -> Option<String> {
+/// Sends a request as it is; the answer.
+pub fn http(address: &str, head: &str, patience: Duration) -> Option<String> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(patience)).ok()?;
     stream.write_all(head.as_bytes()).ok()?;
