@@ -106,6 +106,7 @@ async fn serve(options: &Options, config: NodeConfig) -> Result<(), Failure> {
         () = clients => Closed::Dropped,
         () = status => Closed::Dropped,
         closed = node.closed() => closed,
+        () = watch::until_doubled(&node) => return Err(doubled(&config, options)),
         _ = interrupt.recv() => stop(node).await,
         _ = terminate.recv() => stop(node).await,
         _ = parent => stop(node).await,
@@ -117,6 +118,14 @@ async fn serve(options: &Options, config: NodeConfig) -> Result<(), Failure> {
         }
         _ => Err(Failure::halted(format!("{path}: the node did not end in time"))),
     }
+}
+
+fn doubled(config: &NodeConfig, options: &Options) -> Failure {
+    let NodeConfig { node, listen, cluster, .. } = config;
+    let path = options.config.display();
+    Failure::usage(format!(
+        "{path}: another process runs as node {node:?} of cluster {cluster}, besides this one at {listen}"
+    ))
 }
 
 async fn stop(node: Node<Directory>) -> Closed {

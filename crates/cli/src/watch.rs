@@ -1,10 +1,14 @@
-//! A node whose thread hangs is ended: the others should not wait for it, nor its clients.
+//! A node whose thread hangs is ended: the others should not wait for it, nor its clients. And so is one that shares its
+//! name with another: each would have the other declared dead for ever.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use mainstay::Node;
+use mainstay_directory::Directory;
 use mainstay_runtime::{Beacon, Beat, Pulse};
 
 /// How often the node's thread is asked whether it comes round.
@@ -37,6 +41,45 @@ fn end(whose: &str) {
     std::process::exit(70);
 }
 
+/// How often it is looked how often the node was declared dead.
+const LOOK: Duration = Duration::from_millis(250);
+/// In so many looks.
+const LOOKS: usize = 20;
+/// So many deaths in that time do not come from silence, which takes 250 ms each: another process has this name.
+const DEATHS_MAX: u64 = 30;
+/// The process that is there for long is the one that belongs there: it gives way later.
+const LONG: Duration = Duration::from_secs(60);
+
+/// Ends if the node is declared dead again and again, more often than by silence.
+pub(crate) async fn until_doubled(node: &Node<Directory>) {
+    let began = Instant::now();
+    let mut deaths = Deaths::default();
+    let mut look = tokio::time::interval(LOOK);
+    loop {
+        look.tick().await;
+        let Ok(status) = node.status().await else { return std::future::pending().await };
+        let most = if began.elapsed() < LONG { DEATHS_MAX } else { 2 * DEATHS_MAX };
+        if deaths.observe(status.site.restarts) >= most {
+            return;
+        }
+    }
+}
+
+/// How often the node had died at each of the last looks.
+#[derive(Default)]
+struct Deaths(VecDeque<u64>);
+
+impl Deaths {
+    /// The deaths within the last looks.
+    fn observe(&mut self, deaths: u64) -> u64 {
+        self.0.push_back(deaths);
+        if self.0.len() > LOOKS {
+            self.0.pop_front();
+        }
+        deaths - self.0.front().copied().unwrap_or(deaths)
+    }
+}
+
 /// Questions in a row that the thread has not answered.
 #[derive(Default)]
 struct Missed(u32);
@@ -52,6 +95,17 @@ impl Missed {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Checks that only deaths of the last seconds count.
+    #[test]
+    fn deaths_are_forgotten() {
+        let mut deaths = Deaths::default();
+        assert_eq!((deaths.observe(100), deaths.observe(107)), (0, 7));
+        for _ in 0..LOOKS {
+            deaths.observe(107);
+        }
+        assert_eq!(deaths.observe(108), 1);
+    }
 
     /// Checks that a long stop of the whole process counts once, and that only silence in a row ends it.
     #[test]

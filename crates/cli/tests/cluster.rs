@@ -6,6 +6,7 @@ mod common;
 use std::fs;
 use std::io::Write as _;
 use std::net::TcpStream;
+use std::process::Stdio;
 
 use common::{Node, PATIENCE, Running, Up, http, mainstay, signal, turn, until};
 
@@ -218,6 +219,42 @@ fn a_cluster_is_made_by_hand() {
     refused(&[], "resp: 192.0.2.1:7 is not loopback");
     refused(&["--resp", "192.0.2.2:7"], "resp: 192.0.2.2:7 is not loopback");
     refused(&["--resp", "127.0.0.1:0", "--log", "loud"], "loud");
+}
+
+/// Checks that a second process under the name of a node ends and says so, and that nothing acknowledged is lost.
+#[test]
+fn two_nodes_have_one_name() {
+    let _turn = turn();
+    let home = tempfile::tempdir().unwrap();
+    let up = Up::start(home.path());
+    up.nodes[0].answers("SET a 1\r\n", "+OK\r\n");
+    signal(up.nodes[0].pid, "KILL");
+    up.nodes[1].answers("SET a 1\r\n", "+OK\r\n");
+    let first = up.config("n1");
+    let second = home.path().join("twin/mainstay.toml").to_str().unwrap().to_owned();
+    fs::create_dir(home.path().join("twin")).unwrap();
+    let config = fs::read_to_string(&first).unwrap();
+    fs::write(&second, config.replace("listen = \"127.0.0.1:", "listen = \"127.0.0.2:")).unwrap();
+    let mut twins = [&first, &second].map(|path| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_mainstay"));
+        command.args(["node", "--config", path, "--resp", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+        command.stderr(Stdio::piped());
+        Running::of(command)
+    });
+    let mut ended = None;
+    until("one of them ends", || {
+        ended = twins.iter_mut().position(|twin| twin.ended().is_some());
+        ended.is_some()
+    });
+    let ended = ended.unwrap();
+    assert_eq!(twins[ended].exit_status(), Some(2));
+    let said = twins[ended].errors();
+    let wanted = "another process runs as node \"n1\" of cluster";
+    assert!(said.contains(wanted) && said.contains([&first, &second][ended]), "{said}");
+    // The others go on.
+    up.nodes[1].answers("GET a\r\n", "$1\r\n1\r\n");
+    up.nodes[2].answers("INCR a\r\n", ":2\r\n");
+    assert_eq!(up.running.terminate(), Some(0));
 }
 
 /// Checks that bad input ends with status 2 and is named with its place.
