@@ -124,7 +124,8 @@ fn doubled(config: &NodeConfig, options: &Options) -> Failure {
     let NodeConfig { node, listen, cluster, .. } = config;
     let path = options.config.display();
     Failure::usage(format!(
-        "{path}: another process runs as node {node:?} of cluster {cluster}, besides this one at {listen}"
+        "{path}: declared dead or kept out: another process runs as node {node:?} of cluster {cluster}, besides \
+         this one at {listen}"
     ))
 }
 

@@ -44,22 +44,30 @@ fn end(whose: &str) {
 /// How often it is looked how often the node was declared dead.
 const LOOK: Duration = Duration::from_millis(250);
 /// In so many looks.
-const LOOKS: usize = 20;
-/// So many deaths in that time do not come from silence, which takes 250 ms each: another process has this name.
-const DEATHS_MAX: u64 = 30;
+const LOOKS: usize = 40;
+/// So many deaths in that time hardly come from silence; and a node that is a member for half a second at a time is of no
+/// use to anybody.
+const DEATHS_MAX: u64 = 20;
 /// The process that is there for long is the one that belongs there: it gives way later.
 const LONG: Duration = Duration::from_secs(60);
 
-/// Ends if the node is declared dead again and again, more often than by silence.
+/// Ends if the node is declared dead again and again, or is kept out by a member of its own name although a majority
+/// is heard: that member would be gone if it were a former boot of this process.
 pub(crate) async fn until_doubled(node: &Node<Directory>) {
     let began = Instant::now();
     let mut deaths = Deaths::default();
+    let mut kept_out = 0;
     let mut look = tokio::time::interval(LOOK);
     loop {
         look.tick().await;
         let Ok(status) = node.status().await else { return std::future::pending().await };
         let most = if began.elapsed() < LONG { DEATHS_MAX } else { 2 * DEATHS_MAX };
-        if deaths.observe(status.site.restarts) >= most {
+        let out = status.site.stack.as_ref().is_some_and(|stack| {
+            let other = stack.members.iter().any(|site| site.node == status.site.node);
+            stack.incarnation.is_none() && !stack.minority && other
+        });
+        kept_out = if out { kept_out + 1 } else { 0 };
+        if deaths.observe(status.site.restarts) >= most || kept_out >= LOOKS {
             return;
         }
     }

@@ -14,7 +14,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// How long one step may take.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Clusters run one at a time: they share the machine, and their timeouts are short.
 pub fn turn() -> MutexGuard<'static, ()> {
