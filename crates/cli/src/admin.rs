@@ -1,25 +1,33 @@
-//! The admin port: `GET /status`, enough HTTP for a browser, curl and the program itself.
+//! The admin port: `GET /status`, `POST /skip/POSITION`, `POST /accept-loss`; enough HTTP for a browser, curl and the
+//! program itself.
+//!
+//! A POST changes something, so a page in the operator's browser must not be able to send one: it needs the header
+//! [`HEADER`], which a browser sends to another origin only after it was allowed to, and nobody allows it; and a page that
+//! has its own name point here is known by that name in `Host`.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mainstay::Node;
+use mainstay::{Envelope, Fate, Node};
+use mainstay_base::Position;
 use mainstay_directory::Directory;
+use mainstay_paradigm::Outcome;
 use mainstay_runtime::{ClientListener as _, ClientStream, TcpClients};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{sleep, timeout};
 
 use crate::report::Report;
 
+/// What a POST carries, with any value.
+pub(crate) const HEADER: &str = "X-Mainstay-Operator";
 /// Most clients at once; the others wait.
 const CLIENTS_MAX: usize = 16;
 /// Longest head of a request.
 const HEAD_MAX: usize = 4 << 10;
 /// How long a client may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-
 /// How long it waits for the system to have sockets again.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -41,24 +49,116 @@ pub(crate) async fn serve(name: String, node: Node<Directory>, mut listener: Tcp
     }
 }
 
+/// What is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Asked {
+    Status,
+    Skip(Position),
+    AcceptLoss,
+}
+
+/// The status line and the body of an answer.
+type Answer = (&'static str, String);
+
+impl Asked {
+    /// What the head of a request asks for, or how it is refused.
+    fn read(head: &[u8]) -> Result<Self, Answer> {
+        let Ok(head) = std::str::from_utf8(head) else { return Err(refuse("400 Bad Request")) };
+        let mut lines = head.split("\r\n");
+        let mut words = lines.next().unwrap_or_default().split(' ');
+        let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let skip = || path.strip_prefix("/skip/").and_then(|number| number.parse().ok());
+        let asked = match (method, path) {
+            ("GET", "/status") => return Ok(Self::Status),
+            ("POST", "/accept-loss") => Self::AcceptLoss,
+            ("POST", _) => Self::Skip(Position(skip().ok_or_else(|| refuse("404 Not Found"))?)),
+            _ => return Err(refuse("404 Not Found")),
+        };
+        let headers: Vec<_> = lines.filter_map(|line| line.split_once(':')).collect();
+        let header = |wanted: &str| {
+            let named = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted));
+            named.map(|(_, value)| value.trim())
+        };
+        let here = header("Host").is_none_or(is_loopback);
+        if here && header(HEADER).is_some() { Ok(asked) } else { Err(refuse("403 Forbidden")) }
+    }
+
+    async fn answer(self, name: &str, node: &Node<Directory>) -> io::Result<Answer> {
+        match self {
+            Self::Status => Ok(match node.status().await {
+                Ok(status) => {
+                    ("200 OK", serde_json::to_string_pretty(&Report::new(name, &status))?)
+                }
+                Err(reason) => ("503 Service Unavailable", said("error", &reason.to_string())),
+            }),
+            Self::Skip(position) => {
+                tracing::warn!(position = position.0, "an operator has a command passed over");
+                Ok(skip(node, position).await)
+            }
+            Self::AcceptLoss => {
+                tracing::warn!("an operator accepts that acknowledged commands may be lost");
+                Ok(match node.accept_loss().await {
+                    Ok(()) => ("200 OK", said("done", "loss is accepted at the next view")),
+                    Err(reason) => ("503 Service Unavailable", said("error", &reason.to_string())),
+                })
+            }
+        }
+    }
+}
+
+/// Puts the skip into the order.
+async fn skip(node: &Node<Directory>, position: Position) -> Answer {
+    let (tell, told) = oneshot::channel();
+    // Nobody waits any more: then nobody is told.
+    node.submit(Envelope::Skip { position }.encode(&[]), move |fate| drop(tell.send(fate)));
+    match told.await.unwrap_or(Fate::Unknown) {
+        Fate::Ordered(Outcome::SkipAccepted) => ("200 OK", said("done", "it is passed over")),
+        Fate::Ordered(_) => {
+            ("409 Conflict", said("error", "no group is halted there; nothing changed"))
+        }
+        Fate::NotDone(reason) => ("503 Service Unavailable", said("error", &reason.to_string())),
+        Fate::Unknown => ("504 Gateway Timeout", said("error", "no answer in time; ask again")),
+    }
+}
+
+fn said(key: &str, text: &str) -> String {
+    serde_json::json!({ key: text }).to_string()
+}
+
+fn refuse(status: &'static str) -> Answer {
+    let text = format!(
+        "there are GET /status, and with the header {HEADER} POST /skip/POSITION and POST /accept-loss"
+    );
+    (status, said("error", &text))
+}
+
+/// Whether a `Host` is an address of this machine, or the name that always is.
+fn is_loopback(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let name = name.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
 async fn answer(
     name: &str,
     node: &Node<Directory>,
     mut stream: Box<dyn ClientStream>,
 ) -> io::Result<()> {
     let mut head = Vec::new();
-    while !head.windows(4).any(|end| end == b"\r\n\r\n") && head.len() < HEAD_MAX {
+    let end = |head: &[u8]| head.windows(4).position(|end| end == b"\r\n\r\n");
+    while end(&head).is_none() && head.len() < HEAD_MAX {
         if stream.read_buf(&mut head).await? == 0 {
             break;
         }
     }
-    let (status, body) = if head.starts_with(b"GET /status ") {
-        match node.status().await {
-            Ok(status) => ("200 OK", serde_json::to_string_pretty(&Report::new(name, &status))?),
-            Err(reason) => ("503 Service Unavailable", format!("{{\"error\": \"{reason}\"}}")),
-        }
-    } else {
-        ("404 Not Found", "{\"error\": \"there is GET /status\"}".to_owned())
+    head.truncate(end(&head).unwrap_or(head.len()));
+    let (status, body) = match Asked::read(&head) {
+        Ok(asked) => asked.answer(name, node).await?,
+        Err(refusal) => refusal,
     };
     let size = body.len() + 1;
     let text = format!(
@@ -66,4 +166,33 @@ async fn answer(
     );
     stream.write_all(text.as_bytes()).await?;
     stream.shutdown().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Checks that only what no browser sends by itself to another origin changes anything.
+    #[test]
+    fn a_post_needs_the_header_and_a_host_of_this_machine() {
+        let asked = |head: &str| Asked::read(head.as_bytes());
+        assert_eq!(asked("GET /status HTTP/1.1\r\nHost: evil.example"), Ok(Asked::Status));
+        let with = format!("{HEADER}: 1");
+        for host in ["127.0.0.1", "127.0.0.1:80", "localhost:7", "[::1]:7"] {
+            let head = format!("POST /skip/7 HTTP/1.1\r\nHost: {host}\r\n{with}");
+            assert_eq!(asked(&head), Ok(Asked::Skip(Position(7))), "{host}");
+        }
+        for (head, status) in [
+            (format!("POST /accept-loss HTTP/1.1\r\nHost: evil.example:80\r\n{with}"), "403"),
+            ("POST /accept-loss HTTP/1.1\r\nHost: localhost".to_owned(), "403"),
+            (format!("GET /accept-loss HTTP/1.1\r\n{with}"), "404"),
+            (format!("POST /skip/x HTTP/1.1\r\n{with}"), "404"),
+            (format!("POST /status HTTP/1.1\r\n{with}"), "404"),
+            (String::new(), "404"),
+        ] {
+            let refused = asked(&head).expect_err(&head).0;
+            assert!(refused.starts_with(status), "{head}: {refused}");
+        }
+        assert!(Asked::read(b"POST \xff").is_err());
+    }
 }

@@ -12,6 +12,7 @@ use mainstay_runtime::{Entropy as _, OsEntropy};
 
 use crate::config::{Durability, NodeConfig};
 use crate::failure::Failure;
+use crate::log::Level;
 use crate::node::BOOTSTRAP;
 use crate::report::Report;
 
@@ -23,6 +24,10 @@ const PORTS: std::ops::Range<u16> = 20_000..32_000;
 pub(crate) struct Cluster {
     pub(crate) nodes: Vec<NodeConfig>,
     directory: PathBuf,
+    /// It was made just now: no node has ever run.
+    made: bool,
+    /// The ports of each new node, held until it is started.
+    held: BTreeMap<String, Vec<TcpListener>>,
 }
 
 impl Cluster {
@@ -34,14 +39,16 @@ impl Cluster {
     ) -> Result<Self, Failure> {
         let shown = directory.display();
         let wrong = |error: io::Error| Failure::usage(format!("{shown}: {error}"));
-        if !directory.join("n1").exists() {
+        let made = !directory.join("n1").exists();
+        let mut held = BTreeMap::new();
+        if made {
             fs::create_dir_all(directory).map_err(wrong)?;
             if fs::read_dir(directory).map_err(wrong)?.next().is_some() {
                 return Err(Failure::usage(format!("{shown} is not empty and holds no cluster")));
             }
-            make(directory, nodes.unwrap_or(3), durability.unwrap_or(Durability::Disk))?;
+            held = make(directory, nodes.unwrap_or(3), durability.unwrap_or(Durability::Disk))?;
         }
-        let cluster = Self::read(directory)?;
+        let cluster = Self { made, held, ..Self::read(directory)? };
         if nodes.is_some_and(|nodes| nodes != cluster.nodes.len()) {
             let count = cluster.nodes.len();
             return Err(Failure::usage(format!("{shown} holds a cluster of {count} nodes")));
@@ -65,7 +72,28 @@ impl Cluster {
         if nodes.is_empty() {
             return Err(Failure::usage(format!("{} holds no cluster", directory.display())));
         }
-        Ok(Self { nodes, directory: directory.to_owned() })
+        let directory = directory.to_owned();
+        Ok(Self { nodes, directory, made: false, held: BTreeMap::new() })
+    }
+
+    /// Whether it was made just now.
+    pub(crate) fn is_new(&self) -> bool {
+        self.made
+    }
+
+    /// Gives the ports of a node free, just before it is started.
+    pub(crate) fn release(&mut self, node: usize) {
+        self.held.remove(&self.nodes[node].node);
+    }
+
+    /// Takes back a cluster that was made just now, if it was; no node may run. It can be made again, with other ports.
+    pub(crate) fn unmake(self) -> Result<bool, Failure> {
+        for node in self.nodes.iter().filter(|_| self.made) {
+            let home = self.directory.join(&node.node);
+            fs::remove_dir_all(&home)
+                .map_err(|error| Failure::usage(format!("{}: {error}", home.display())))?;
+        }
+        Ok(self.made)
     }
 
     /// Where the configuration of a node is.
@@ -79,30 +107,42 @@ impl Cluster {
     }
 }
 
-fn make(directory: &Path, count: usize, durability: Durability) -> Result<(), Failure> {
+/// Writes the configurations; answers the ports of each node, still held.
+fn make(
+    directory: &Path,
+    count: usize,
+    durability: Durability,
+) -> Result<BTreeMap<String, Vec<TcpListener>>, Failure> {
     let wrong = |error: io::Error| Failure::usage(format!("{}: {error}", directory.display()));
     let cluster = ClusterId::from_entropy(OsEntropy.draw().map_err(Failure::halted)?).to_string();
-    let mut ports = free_ports(3 * count).into_iter();
-    let mut address = || {
-        let port = ports.next().ok_or_else(|| Failure::usage("there are too few free ports"))?;
-        Ok::<_, Failure>(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
-    };
-    let mut nodes: BTreeMap<String, SocketAddr> = BTreeMap::new();
+    let mut free = free_ports(OsEntropy.draw().map_err(Failure::halted)?);
+    let mut held = BTreeMap::new();
+    let mut addresses = BTreeMap::new();
     for number in 1..=count {
-        nodes.insert(format!("n{number}"), address()?);
+        let listeners: Vec<_> = free.by_ref().take(3).collect();
+        let [listen, resp, admin] = &listeners[..] else {
+            return Err(Failure::usage("there are too few free ports"));
+        };
+        let address = |listener: &TcpListener| listener.local_addr().map_err(wrong);
+        let name = format!("n{number}");
+        addresses.insert(name.clone(), (address(listen)?, address(resp)?, address(admin)?));
+        held.insert(name, listeners);
     }
+    let nodes: BTreeMap<String, SocketAddr> =
+        addresses.iter().map(|(name, (listen, ..))| (name.clone(), *listen)).collect();
     // The first node last: where it is, all are.
-    for (name, listen) in nodes.iter().rev() {
+    for (name, (listen, resp, admin)) in addresses.iter().rev() {
         let mut peers = nodes.clone();
         peers.remove(name);
         let config = NodeConfig {
             cluster: cluster.clone(),
             node: name.clone(),
             listen: *listen,
-            resp: address()?,
-            admin: address()?,
+            resp: *resp,
+            admin: *admin,
             data_dir: "data".into(),
             durability,
+            log: Level::default(),
             peers,
         };
         let home = directory.join(name);
@@ -112,21 +152,14 @@ fn make(directory: &Path, count: usize, durability: Durability) -> Result<(), Fa
             .and_then(|()| fs::write(home.join(FILE), text))
             .map_err(wrong)?;
     }
-    Ok(())
+    Ok(held)
 }
 
-/// Ports that nobody listens at, all different.
-fn free_ports(count: usize) -> Vec<u16> {
-    let size = PORTS.end - PORTS.start;
-    let begin = (std::process::id() % u32::from(size)) as u16;
-    // Processes started one after the other do not look at the same ports.
-    let ports = (0..size).map(|step| {
-        PORTS.start + ((u32::from(begin) * 37 + u32::from(step)) % u32::from(size)) as u16
-    });
-    ports
-        .filter(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
-        .take(count)
-        .collect()
+/// Listens at one free port after the other. Two that look at the same moment begin at different places.
+fn free_ports(entropy: u128) -> impl Iterator<Item = TcpListener> {
+    let size = u128::from(PORTS.end - PORTS.start);
+    let port = move |step: u128| PORTS.start + ((entropy % size + step) % size) as u16;
+    (0..size).filter_map(move |step| TcpListener::bind((Ipv4Addr::LOCALHOST, port(step))).ok())
 }
 
 /// Whether all say that they execute commands, in a view of all.

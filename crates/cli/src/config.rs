@@ -4,14 +4,19 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use mainstay_base::ClusterId;
+use mainstay_runtime::Pulse;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
+use crate::log::Level;
 
 /// `MAINSTAY__RESP=127.0.0.1:7000` overrides the key `resp`.
 pub(crate) const ENVIRONMENT: &str = "MAINSTAY__";
+/// The one override that fits all nodes of a cluster: from which level on they log.
+pub(crate) const LOG: &str = "MAINSTAY__LOG";
 
 /// The overrides of the environment, by key.
 pub(crate) fn environment() -> Vec<(String, String)> {
@@ -47,6 +52,9 @@ pub(crate) struct NodeConfig {
     pub(crate) data_dir: PathBuf,
     /// The same at all nodes.
     pub(crate) durability: Durability,
+    /// From which level on it writes to standard error.
+    #[serde(default)]
+    pub(crate) log: Level,
     /// The other nodes, and where they listen.
     #[serde(default)]
     pub(crate) peers: BTreeMap<String, SocketAddr>,
@@ -89,7 +97,11 @@ impl NodeConfig {
     }
 
     /// The settings of the facade.
-    pub(crate) fn settings(&self, bootstrap: bool) -> Result<mainstay::Config, Failure> {
+    pub(crate) fn settings(
+        &self,
+        bootstrap: bool,
+        pulse: Arc<Pulse>,
+    ) -> Result<mainstay::Config, Failure> {
         let mut nodes = self.peers.clone();
         nodes.insert(self.node.clone(), self.listen);
         let durability = match self.durability {
@@ -100,6 +112,7 @@ impl NodeConfig {
         Ok(mainstay::Config::new(cluster, &self.node, nodes)
             .durability(durability)
             .data_dir(&self.data_dir)
-            .bootstrap(bootstrap))
+            .bootstrap(bootstrap)
+            .pulse(pulse))
     }
 }

@@ -5,6 +5,7 @@ mod directory;
 mod load;
 mod script;
 mod table;
+mod trace;
 
 use std::process::ExitCode;
 

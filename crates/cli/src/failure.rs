@@ -41,7 +41,13 @@ impl Failure {
             StartError::Site(site::StartError::Storage(_)) => 4,
             _ => 2,
         };
-        Self { status, text: format!("{whose}: {error}") }
+        let mut text = format!("{whose}: {error}");
+        let mut cause = std::error::Error::source(error);
+        while let Some(error) = cause {
+            text = format!("{text}: {error}");
+            cause = error.source();
+        }
+        Self { status, text }
     }
 
     /// A node ended; it has said why. Its status is that of the program, too.
@@ -50,6 +56,11 @@ impl Failure {
         let how =
             status.map_or_else(|| "by a signal".to_owned(), |code| format!("with status {code}"));
         Self { status: code.unwrap_or(3), text: format!("node {name} ended {how}") }
+    }
+
+    /// The usage or a configuration is wrong, or a port is in use.
+    pub(crate) fn is_usage(&self) -> bool {
+        self.status == 2
     }
 
     /// Says it, and answers the status to end with.

@@ -7,11 +7,14 @@ mod config;
 mod demo;
 mod failure;
 mod link;
+mod log;
 mod node;
+mod operator;
 mod process;
 mod report;
 mod status;
 mod up;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -36,6 +39,12 @@ enum Command {
     Node(node::Options),
     /// How the nodes of a cluster are.
     Status(status::Options),
+    /// Makes a node that has never run a founder of its cluster; what `up` makes needs no such word.
+    Bootstrap(operator::BootstrapOptions),
+    /// Has a command passed over whose execution panics at every node.
+    Skip(operator::SkipOptions),
+    /// Lets a group go on that waits for lost nodes; acknowledged writes may be lost.
+    AcceptLoss(operator::AcceptLossOptions),
     /// Processes under load are killed and restarted, and what they acknowledged is checked.
     Demo(demo::Options),
     /// One process of the demo of the link; started by it.
@@ -48,6 +57,9 @@ fn main() -> ExitCode {
         Command::Up(options) => up::run(&options),
         Command::Node(options) => node::run(&options),
         Command::Status(options) => status::run(&options),
+        Command::Bootstrap(options) => operator::bootstrap(&options),
+        Command::Skip(options) => operator::skip(&options),
+        Command::AcceptLoss(options) => operator::accept_loss(&options),
         Command::Demo(options) => return demo::run(&options),
         Command::Peer(options) => return link::peer::run(&options),
     };

@@ -4,11 +4,12 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay::Node;
 use mainstay_directory::{Directory, host};
-use mainstay_runtime::{Closed, TcpClients};
+use mainstay_runtime::{Closed, Pulse, TcpClients};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
@@ -17,6 +18,8 @@ use tokio::time::timeout;
 use crate::admin;
 use crate::config::{self, NodeConfig};
 use crate::failure::Failure;
+use crate::log::Level;
+use crate::watch;
 
 /// Beside the configuration: the node has part in making the cluster. Gone once it has begun to.
 pub(crate) const BOOTSTRAP: &str = "bootstrap";
@@ -31,12 +34,15 @@ pub(crate) struct Options {
     /// Where clients connect, instead of the configured address.
     #[arg(long)]
     resp: Option<SocketAddr>,
-    /// Where it answers GET /status, instead of the configured address.
+    /// Where operators connect, instead of the configured address.
     #[arg(long)]
     admin: Option<SocketAddr>,
     /// Its directory, instead of the configured one.
     #[arg(long)]
     data_dir: Option<String>,
+    /// From which level on it writes to standard error, instead of the configured one.
+    #[arg(long, value_enum)]
+    log: Option<Level>,
     /// Stops when the standard input ends: with the process that started it.
     #[arg(long, hide = true)]
     attached: bool,
@@ -47,10 +53,13 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         ("resp", options.resp.map(|address| address.to_string())),
         ("admin", options.admin.map(|address| address.to_string())),
         ("data_dir", options.data_dir.clone()),
+        ("log", options.log.map(|level| level.name().to_owned())),
     ];
     let flags = flags.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
     let overrides: Vec<_> = config::environment().into_iter().chain(flags).collect();
     let config = NodeConfig::read(&options.config, &overrides)?;
+    config.log.begin()?;
+    let _entered = tracing::error_span!("node", name = config.node).entered();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(Failure::halted)?;
     LocalSet::new().block_on(&runtime, serve(options, config))
@@ -72,13 +81,17 @@ async fn serve(options: &Options, config: NodeConfig) -> Result<(), Failure> {
 
     let bootstrap = mark.exists();
     let data = config.data_dir.display();
-    let node = Node::start(config.settings(bootstrap)?, Directory::default)
+    let pulse = Pulse::new();
+    let settings = config.settings(bootstrap, Arc::clone(&pulse))?;
+    let node = Node::start(settings, Directory::default)
         .map_err(|error| Failure::start(format_args!("{path}, {data}"), &error))?;
     if bootstrap {
         // The directory has it from here on. Without the directory the node is a stranger, not a founder.
         fs::remove_file(&mark)
             .map_err(|error| Failure::halted(format!("{}: {error}", mark.display())))?;
     }
+    let _beacon = watch::start(pulse, path.to_string()).map_err(Failure::halted)?;
+    tracing::info!(founder = bootstrap, "started");
     let clients = host::serve(node.clone(), Box::new(resp));
     let status = admin::serve(config.node.clone(), node.clone(), admin);
     let (name, pid) = (&config.node, std::process::id());
@@ -93,14 +106,27 @@ async fn serve(options: &Options, config: NodeConfig) -> Result<(), Failure> {
         () = clients => Closed::Dropped,
         () = status => Closed::Dropped,
         closed = node.closed() => closed,
+        () = watch::until_doubled(&node) => return Err(doubled(&config, options)),
         _ = interrupt.recv() => stop(node).await,
         _ = terminate.recv() => stop(node).await,
         _ = parent => stop(node).await,
     };
     match closed {
         Closed::Stopped => Ok(()),
-        other => Err(Failure::halted(format!("{path}: the node halted: {other:?}"))),
+        Closed::Halted { reason } => {
+            Err(Failure::halted(format!("{path}, {data}: the node halted: {reason}")))
+        }
+        _ => Err(Failure::halted(format!("{path}: the node did not end in time"))),
     }
+}
+
+fn doubled(config: &NodeConfig, options: &Options) -> Failure {
+    let NodeConfig { node, listen, cluster, .. } = config;
+    let path = options.config.display();
+    Failure::usage(format!(
+        "{path}: declared dead or kept out: another process runs as node {node:?} of cluster {cluster}, besides \
+         this one at {listen}"
+    ))
 }
 
 async fn stop(node: Node<Directory>) -> Closed {

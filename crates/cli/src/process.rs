@@ -5,8 +5,14 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::SyncSender;
 use std::thread;
+use std::time::{Duration, Instant};
 
-use crate::config::ENVIRONMENT;
+use crate::config::{ENVIRONMENT, LOG};
+
+/// How long the stop of a node may take: longer than it gives itself.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often it is looked whether it has ended.
+const ASK: Duration = Duration::from_millis(10);
 
 /// A line that a process printed; `None`: its output ended, as it does when the process ends.
 pub(crate) struct Said {
@@ -30,7 +36,7 @@ impl Process {
         command.args(["node", "--attached", "--config"]).arg(config);
         // What overrides one configuration does not fit all.
         for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with(ENVIRONMENT) {
+            if name.to_string_lossy().starts_with(ENVIRONMENT) && name != LOG {
                 command.env_remove(name);
             }
         }
@@ -70,6 +76,17 @@ impl Process {
         drop(self.child.stdin.take());
     }
 
+    /// Waits until it ends, or kills it at the deadline; whether it ended well.
+    fn wait_until(&mut self, deadline: Instant) -> io::Result<bool> {
+        loop {
+            match self.child.try_wait()? {
+                Some(status) => return Ok(status.success()),
+                None if Instant::now() < deadline => thread::park_timeout(ASK),
+                None => return self.kill().map(|()| false),
+            }
+        }
+    }
+
     pub(crate) fn wait(&mut self) -> io::Result<ExitStatus> {
         self.child.wait()
     }
@@ -83,15 +100,16 @@ impl Drop for Process {
     }
 }
 
-/// Asks all to stop, then waits for each; whether all ended well.
+/// Asks all to stop, then waits for each; whether all ended well. One that does not end in time is killed.
 pub(crate) fn stop_all<'a>(processes: impl Iterator<Item = &'a mut Process>) -> io::Result<bool> {
     let mut asked: Vec<_> = processes.collect();
     for process in &mut asked {
         process.ask_to_stop();
     }
+    let deadline = Instant::now() + PATIENCE;
     let mut well = true;
     for process in &mut asked {
-        well &= process.wait()?.success();
+        well &= process.wait_until(deadline)?;
     }
     Ok(well)
 }

@@ -1,12 +1,13 @@
 //! What a node says of itself at its admin port.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use mainstay::Status;
 use mainstay_base::{Incarnation, NodeId};
+use mainstay_paradigm::Status as Is;
 use mainstay_site::StackStatus;
 use serde::{Deserialize, Serialize};
 
@@ -80,32 +81,67 @@ impl Report {
             delivered: status.replica.position.0,
             durable: group.map_or(0, |group| group.forced),
             state_hash: hash.map(|hash| format!("{hash:032x}")),
-            alarms: alarms(status, stack),
+            alarms: alarms(status, stack, named),
         }
     }
 
     /// Asks the node whose admin port this is.
     pub(crate) fn of(admin: SocketAddr) -> io::Result<Self> {
-        let mut stream = TcpStream::connect_timeout(&admin, PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        stream.write_all(b"GET /status HTTP/1.0\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.take(ANSWER_MAX).read_to_string(&mut answer)?;
-        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-        serde_json::from_str(body).map_err(io::Error::other)
+        let (_, body) = exchange(admin, "GET /status HTTP/1.0", PATIENCE)?;
+        serde_json::from_str(&body).map_err(io::Error::other)
     }
 }
 
-fn alarms(status: &Status, stack: Option<&StackStatus>) -> Vec<String> {
+/// Sends the head of a request to an admin port; the status code and the body of the answer.
+pub(crate) fn exchange(
+    admin: SocketAddr,
+    head: &str,
+    patience: Duration,
+) -> io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect_timeout(&admin, patience)?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
+    stream.write_all(format!("{head}\r\n\r\n").as_bytes())?;
+    let mut answer = String::new();
+    stream.take(ANSWER_MAX).read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    Ok((status.ok_or(io::ErrorKind::InvalidData)?, body.to_owned()))
+}
+
+/// Each begins with its name, a colon, and what it means.
+fn alarms(
+    status: &Status,
+    stack: Option<&StackStatus>,
+    name: impl Fn(NodeId) -> String,
+) -> Vec<String> {
     let replica = &status.replica;
-    let blocked = stack.is_some_and(|it| it.groups.values().any(|(group, _)| group.blocked));
+    let groups =
+        || stack.into_iter().flat_map(|stack| stack.groups.values().map(|(group, _)| group));
+    let slow: BTreeSet<String> =
+        groups().flat_map(|group| &group.slow).map(|site| name(site.node)).collect();
+    let slow = slow.into_iter().collect::<Vec<_>>().join(" ");
+    let poison = match replica.replica {
+        Some(Is::Poisoned { position }) => Some(position.0),
+        _ => None,
+    };
     let conditions = [
-        (stack.is_some_and(|stack| stack.minority), "too few nodes are heard"),
-        (blocked, "the group waits for nodes that may have more of its past"),
-        (replica.diverged > 0, "the states of members differed"),
-        (replica.maybe_lost > 0, "acknowledged commands may have been lost"),
-        (replica.restores_failed > 0, "a transferred state could not be restored"),
+        (stack.is_some_and(|stack| stack.minority), "minority: too few nodes are heard".to_owned()),
+        (
+            groups().any(|group| group.blocked),
+            "blocked: the group waits for nodes that may have more of its past".to_owned(),
+        ),
+        (
+            poison.is_some(),
+            format!("poison #{}: the command there panicked; see skip", poison.unwrap_or(0)),
+        ),
+        (!slow.is_empty(), format!("slow: the others wait for {slow}")),
+        (replica.diverged > 0, "diverged: the states of members differed".to_owned()),
+        (replica.maybe_lost > 0, "maybe-lost: acknowledged commands may have been lost".to_owned()),
+        (
+            replica.restores_failed > 0,
+            "restore: a transferred state could not be restored".to_owned(),
+        ),
     ];
-    conditions.iter().filter(|(is, _)| *is).map(|(_, text)| (*text).to_owned()).collect()
+    conditions.into_iter().filter(|(is, _)| *is).map(|(_, text)| text).collect()
 }

@@ -1,9 +1,11 @@
 //! `mainstay status`: how the nodes of a cluster are.
 
+use std::io;
 use std::path::PathBuf;
 
 use crate::cluster::Cluster;
 use crate::failure::Failure;
+use crate::report::Report;
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Output {
@@ -32,28 +34,20 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
             let values: Vec<_> = answers
                 .map(|(node, report)| match report {
                     Ok(report) => serde_json::json!(report),
-                    Err(error) => serde_json::json!({
-                        "node": node.node, "reachable": false, "error": error.to_string(),
-                    }),
+                    Err(error) => unknown(&node.node, error),
                 })
                 .collect();
             println!("{}", serde_json::to_string_pretty(&values).map_err(Failure::halted)?);
         }
         Output::Text => {
-            println!("{:<6} {:<6} {:>5} {:>9}  members", "node", "serves", "view", "delivered");
+            println!(
+                "{}",
+                line(["node", "serves", "inc", "view", "delivered", "durable", "state"])
+            );
             for (node, report) in answers {
                 match report {
-                    Err(error) => println!("{:<6} {:<6} {error}", node.node, "no"),
-                    Ok(report) => {
-                        let serves = if report.reachable { "yes" } else { "no" };
-                        let members = report.members.join(" ");
-                        let (view, delivered) = (report.view, report.delivered);
-                        println!(
-                            "{:<6} {serves:<6} {view:>5} {delivered:>9}  {members}",
-                            node.node
-                        );
-                        report.alarms.iter().for_each(|alarm| println!("       alarm: {alarm}"));
-                    }
+                    Err(error) => println!("{:<8}{:<8}{error}", node.node, "no"),
+                    Ok(report) => print(report),
                 }
             }
         }
@@ -63,4 +57,49 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     } else {
         Err(Failure::unreachable(format!("{}: no node serves", options.dir.display())))
     }
+}
+
+/// A node that does not answer: the same keys, and why.
+fn unknown(name: &str, error: &io::Error) -> serde_json::Value {
+    serde_json::json!({
+        "node": name, "reachable": false, "incarnation": null, "view": null, "roster": [],
+        "members": [], "manager": null, "sequencers": {}, "delivered": null, "durable": null,
+        "state_hash": null, "alarms": [], "error": error.to_string(),
+    })
+}
+
+fn line(words: [&str; 7]) -> String {
+    let [node, serves, incarnation, view, delivered, durable, state] = words;
+    format!("{node:<8}{serves:<8}{incarnation:>4}{view:>7}{delivered:>11}{durable:>11}  {state}")
+}
+
+fn print(report: &Report) {
+    let incarnation = report.incarnation.map_or_else(|| "-".to_owned(), |it| it.to_string());
+    let hash = report.state_hash.as_deref().unwrap_or("-");
+    println!(
+        "{}",
+        line([
+            &report.node,
+            if report.reachable { "yes" } else { "no" },
+            &incarnation,
+            &report.view.to_string(),
+            &report.delivered.to_string(),
+            &report.durable.to_string(),
+            // Enough to see whether two are equal.
+            &hash[..hash.len().min(8)],
+        ])
+    );
+    let roles = |name: &String| {
+        let manages = report.manager.as_ref() == Some(name);
+        let orders = report.sequencers.values().any(|sequencer| sequencer == name);
+        match (manages, orders) {
+            (true, true) => format!("{name} (manager, sequencer)"),
+            (true, false) => format!("{name} (manager)"),
+            (false, true) => format!("{name} (sequencer)"),
+            (false, false) => name.clone(),
+        }
+    };
+    let members: Vec<_> = report.members.iter().map(roles).collect();
+    println!("        members {} of {}", members.join(" "), report.roster.join(" "));
+    report.alarms.iter().for_each(|alarm| println!("        alarm: {alarm}"));
 }

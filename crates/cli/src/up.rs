@@ -14,6 +14,8 @@ use crate::process::{Process, Said, stop_all};
 
 /// Lines that wait to be printed; a process that prints more waits.
 const LINES_MAX: usize = 1024;
+/// So many sets of ports are tried for a new cluster.
+const TRIES: u32 = 3;
 /// How often the nodes are asked while they start.
 const ASK: Duration = Duration::from_millis(50);
 /// How long the start of all nodes may take.
@@ -50,21 +52,53 @@ enum Event {
 /// Runs until it is asked to stop; a node that ends by itself is reported and not started again.
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let Service::Directory = options.service;
-    let cluster = Cluster::open(&options.dir, options.nodes.map(usize::from), options.durability)?;
-    let (said, lines) = mpsc::sync_channel(LINES_MAX);
     let (events, happened) = mpsc::sync_channel(LINES_MAX);
     on_signal(events.clone()).map_err(Failure::halted)?;
+    let mut tries = 0;
+    loop {
+        let nodes = options.nodes.map(usize::from);
+        let mut cluster = Cluster::open(&options.dir, nodes, options.durability)?;
+        let mut processes = start(&mut cluster, &events)?;
+        let ran = attend(&cluster, &happened, &mut processes);
+        stop_all(processes.iter_mut()).map_err(Failure::halted)?;
+        drop(processes);
+        tries += 1;
+        match ran {
+            // Somebody else took a port that was free a moment ago. Nobody knows the new ports yet.
+            Err(Ended::AtStart(failure)) if failure.is_usage() && tries < TRIES => {
+                if !cluster.unmake()? {
+                    return Err(failure);
+                }
+                // What the last processes said is of no interest.
+                while matches!(happened.recv_timeout(ASK), Ok(Event::Said(_))) {}
+            }
+            Err(Ended::AtStart(failure) | Ended::Later(failure)) => return Err(failure),
+            Ok(()) => return Ok(()),
+        }
+    }
+}
+
+/// Starts a process for each node.
+fn start(cluster: &mut Cluster, events: &SyncSender<Event>) -> Result<Vec<Process>, Failure> {
+    let (said, lines) = mpsc::sync_channel(LINES_MAX);
+    let events = events.clone();
     std::thread::spawn(move || {
         lines.into_iter().all(|said| events.send(Event::Said(said)).is_ok())
     });
     let mut processes = Vec::new();
     for node in 0..cluster.nodes.len() {
+        cluster.release(node);
         let process = Process::start(node, &cluster.config(node), said.clone());
         processes.push(process.map_err(Failure::halted)?);
     }
-    let ran = attend(&cluster, &happened, &mut processes);
-    stop_all(processes.iter_mut()).map_err(Failure::halted)?;
-    ran
+    Ok(processes)
+}
+
+/// Why it is over, and when.
+enum Ended {
+    /// Before all nodes were ready.
+    AtStart(Failure),
+    Later(Failure),
 }
 
 /// Prints what the nodes say until somebody asks to stop or all have ended.
@@ -72,37 +106,84 @@ fn attend(
     cluster: &Cluster,
     happened: &Receiver<Event>,
     processes: &mut [Process],
-) -> Result<(), Failure> {
+) -> Result<(), Ended> {
+    let halted = |error: io::Error| Ended::Later(Failure::halted(error));
     let mut running = processes.len();
-    let mut deadline = Some(Instant::now() + PATIENCE);
+    let mut start = Start::new();
     while running > 0 {
-        let event = match deadline {
-            Some(_) => happened.recv_timeout(ASK),
-            None => happened.recv().map_err(RecvTimeoutError::from),
+        let event = match start.over {
+            false => happened.recv_timeout(ASK),
+            true => happened.recv().map_err(RecvTimeoutError::from),
         };
         match event {
-            Ok(Event::Said(Said { line: Some(line), .. })) => print(&line),
-            Ok(Event::Said(said)) => {
+            Ok(Event::Said(Said { line: Some(line), .. })) => start.said(line),
+            Ok(Event::Said(said)) if processes[said.node].pid() == said.pid => {
                 running -= 1;
-                let status = processes[said.node].wait().map_err(Failure::halted)?;
+                let status = processes[said.node].wait().map_err(halted)?;
                 let ended = Failure::ended(&cluster.nodes[said.node].node, status.code());
-                if deadline.is_some() {
-                    return Err(ended);
+                if !start.over {
+                    return Err(Ended::AtStart(ended));
                 }
                 eprintln!("mainstay: {ended}");
             }
-            Err(RecvTimeoutError::Timeout) if all_ready(&cluster.reports()) => {
-                print("ready");
-                deadline = None;
-            }
-            Err(RecvTimeoutError::Timeout) if deadline.and_then(left).is_none() => {
-                return Err(Failure::unreachable("the nodes are not ready in time"));
+            Ok(Event::Said(_)) => {}
+            Err(RecvTimeoutError::Timeout) if all_ready(&cluster.reports()) => start.ready(),
+            Err(RecvTimeoutError::Timeout) if left(start.deadline).is_none() => {
+                start.late(cluster)?;
             }
             Err(RecvTimeoutError::Timeout) => {}
             Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
         }
     }
-    Err(Failure::unreachable("all nodes have ended"))
+    Err(Ended::Later(Failure::unreachable("all nodes have ended")))
+}
+
+/// What the nodes say until all are ready: printed together, since the ports of a new cluster may be chosen once more.
+struct Start {
+    lines: Vec<String>,
+    deadline: Instant,
+    told: bool,
+    over: bool,
+}
+
+impl Start {
+    fn new() -> Self {
+        let deadline = Instant::now() + PATIENCE;
+        Self { lines: Vec::new(), deadline, told: false, over: false }
+    }
+
+    fn said(&mut self, line: String) {
+        if self.over || self.told {
+            print(&line);
+        } else {
+            self.lines.push(line);
+        }
+    }
+
+    fn ready(&mut self) {
+        self.tell();
+        print("ready");
+        self.over = true;
+    }
+
+    /// A new cluster has no reason to be late; one that was there may wait for an operator.
+    fn late(&mut self, cluster: &Cluster) -> Result<(), Ended> {
+        if cluster.is_new() {
+            let late = Failure::unreachable("the nodes are not ready in time");
+            return Err(Ended::AtStart(late));
+        }
+        if !self.told {
+            self.tell();
+            eprintln!("mainstay: the nodes are not ready yet; `mainstay status` says why");
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self) {
+        self.told = true;
+        self.lines.sort();
+        self.lines.drain(..).for_each(|line| print(&line));
+    }
 }
 
 /// Nobody may read it any more.

@@ -6,27 +6,14 @@ mod common;
 use std::fs;
 use std::io::Write as _;
 use std::net::TcpStream;
+use std::process::Stdio;
 
-use common::{Running, Up, mainstay, signal, until};
-
-/// Checks MB-9 and MC-16 with processes: one is killed, the others go on, and it comes back by hand.
-#[test]
-fn one_is_killed_and_restarted_by_hand() {
-    let home = tempfile::tempdir().unwrap();
-    let up = Up::start(home.path());
-    up.nodes[0].answers("SET a 1\r\n", "+OK\r\n");
-    signal(up.nodes[0].pid, "KILL");
-    up.nodes[1].answers("SET b 2\r\n", "+OK\r\n");
-    let (again, node) = up.restart("n1");
-    until("it is a member again", || up.whole());
-    node.answers("MGET a b\r\n", "*2\r\n$1\r\n1\r\n$1\r\n2\r\n");
-    assert_eq!(again.terminate(), Some(0));
-    assert_eq!(up.running.terminate(), Some(0));
-}
+use common::{Node, PATIENCE, Running, Up, http, mainstay, signal, turn, until};
 
 /// Checks that what was acknowledged outlives the end of all processes (view-synchrony §6), clean or not.
 #[test]
 fn all_are_killed_and_restarted() {
+    let _turn = turn();
     let home = tempfile::tempdir().unwrap();
     let up = Up::start(home.path());
     up.nodes[2].answers("SET a 1\r\n", "+OK\r\n");
@@ -48,6 +35,7 @@ fn all_are_killed_and_restarted() {
 /// Checks that nodes end with the process that started them, and leave their directories free.
 #[test]
 fn nodes_end_with_their_parent() {
+    let _turn = turn();
     let home = tempfile::tempdir().unwrap();
     let Up { running, nodes, .. } = Up::start(home.path());
     nodes[0].answers("SET a 1\r\n", "+OK\r\n");
@@ -57,42 +45,10 @@ fn nodes_end_with_their_parent() {
     assert_eq!(mainstay(&["status", "--dir", dir]).status.code(), Some(3));
 }
 
-/// Checks that a node whose directory is lost is no founder, and gets the state from the others.
-#[test]
-fn a_data_directory_is_lost() {
-    let home = tempfile::tempdir().unwrap();
-    let up = Up::start(home.path());
-    up.nodes[0].answers("SET a 1\r\n", "+OK\r\n");
-    signal(up.nodes[2].pid, "KILL");
-    up.nodes[0].answers("SET b 2\r\n", "+OK\r\n");
-    until("its directory is free", || fs::remove_dir_all(home.path().join("n3/data")).is_ok());
-    let (again, node) = up.restart("n3");
-    until("it is a member again", || up.whole());
-    node.answers("MGET a b\r\n", "*2\r\n$1\r\n1\r\n$1\r\n2\r\n");
-    assert_eq!(again.terminate(), Some(0));
-    assert_eq!(up.running.terminate(), Some(0));
-}
-
-/// Checks MB-14 with processes: one that stood still was declared dead, and comes back by itself.
-#[test]
-fn one_stands_still_and_goes_on() {
-    let home = tempfile::tempdir().unwrap();
-    let up = Up::start(home.path());
-    up.nodes[1].answers("SET a 1\r\n", "+OK\r\n");
-    signal(up.nodes[1].pid, "STOP");
-    up.nodes[0].answers("SET b 2\r\n", "+OK\r\n");
-    let members = |node: usize| up.status()[node]["members"].as_array().map(Vec::len);
-    until("it is declared dead", || members(0) == Some(2));
-    signal(up.nodes[1].pid, "CONT");
-    until("it is a member again", || up.whole());
-    assert_eq!(up.status()[1]["incarnation"], 2);
-    up.nodes[1].answers("MGET a b\r\n", "*2\r\n$1\r\n1\r\n$1\r\n2\r\n");
-    assert_eq!(up.running.terminate(), Some(0));
-}
-
 /// Checks that garbage at the client port, the peer port and the admin port harms nobody.
 #[test]
 fn garbage_leaves_the_nodes_alive() {
+    let _turn = turn();
     let home = tempfile::tempdir().unwrap();
     let up = Up::start(home.path());
     let config = fs::read_to_string(up.config("n1")).unwrap();
@@ -113,9 +69,207 @@ fn garbage_leaves_the_nodes_alive() {
     assert_eq!(up.running.terminate(), Some(0));
 }
 
+/// Checks that garbage of every kind is told of by INFO, and that a stranger's protocol error costs nobody else.
+#[test]
+fn garbage_of_clients_is_counted() {
+    let _turn = turn();
+    let home = tempfile::tempdir().unwrap();
+    let up = Up::start(home.path());
+    let answer = up.nodes[0].ask("*1\r\n$-5\r\n");
+    assert!(answer.starts_with("-ERR Protocol error"), "{answer}");
+    assert!(up.nodes[0].ask("INFO\r\n").contains("protocol_errors:1\r\n"));
+    assert_eq!(up.running.terminate(), Some(0));
+}
+
+/// Checks that two clusters made at the same moment do not take each other's ports.
+#[test]
+fn two_clusters_are_made_at_once() {
+    let _turn = turn();
+    let homes: Vec<_> = (0..4).map(|_| tempfile::tempdir().unwrap()).collect();
+    let start = |home: &tempfile::TempDir| {
+        let path = home.path().to_owned();
+        std::thread::spawn(move || Up::start(&path))
+    };
+    let starting: Vec<_> = homes.iter().map(start).collect();
+    let ups: Vec<_> = starting.into_iter().map(|up| up.join().unwrap()).collect();
+    for (number, up) in ups.iter().enumerate() {
+        up.nodes[0].answers(&format!("SET k {number}\r\n"), "+OK\r\n");
+    }
+    for (number, up) in ups.into_iter().enumerate() {
+        up.nodes[1].answers("GET k\r\n", &format!("$1\r\n{number}\r\n"));
+        assert_eq!(up.running.terminate(), Some(0));
+    }
+}
+
+/// Checks the keys of the status, of a node that answers and of one that does not.
+#[test]
+fn the_status_has_its_keys() {
+    let _turn = turn();
+    let home = tempfile::tempdir().unwrap();
+    let up = Up::start(home.path());
+    up.nodes[0].answers("SET a 1\r\n", "+OK\r\n");
+    signal(up.nodes[2].pid, "KILL");
+    until("one is gone", || up.status()[0]["members"].as_array().map(Vec::len) == Some(2));
+    let keys = [
+        "node",
+        "reachable",
+        "incarnation",
+        "view",
+        "roster",
+        "members",
+        "manager",
+        "sequencers",
+        "delivered",
+        "durable",
+        "state_hash",
+        "alarms",
+    ];
+    for node in up.status() {
+        for key in keys {
+            assert!(node.get(key).is_some(), "{key}: {node}");
+        }
+    }
+    let status = &up.status()[0];
+    assert_eq!((&status["reachable"], &status["incarnation"]), (&true.into(), &1.into()));
+    assert_eq!(status["roster"].as_array().map(Vec::len), Some(3));
+    assert!(status["durable"].as_u64() >= Some(1) && status["sequencers"]["state"].is_string());
+    assert_eq!(up.running.terminate(), Some(0));
+}
+
+/// Checks what an operator says: what changes nothing is refused, what cannot be heard has its status, and a page in a
+/// browser cannot say it.
+#[test]
+fn an_operator_is_heard() {
+    let _turn = turn();
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().to_str().unwrap();
+    let up = Up::start(home.path());
+    up.nodes[0].answers("SET a 1\r\n", "+OK\r\n");
+    let status = |arguments: &[&str]| mainstay(arguments).status.code();
+    assert_eq!(status(&["skip", "--dir", dir, "state", "1"]), Some(2), "nothing is poisoned");
+    assert_eq!(status(&["skip", "--dir", dir, "other", "1"]), Some(2));
+    assert_eq!(status(&["accept-loss", "--dir", dir, "other"]), Some(2));
+    assert_eq!(status(&["accept-loss", "--dir", dir, "state"]), Some(0));
+    assert_eq!(status(&["bootstrap", "--config", &up.config("n1")]), Some(2), "it has lived");
+    for (head, code) in [
+        ("POST /accept-loss HTTP/1.0\r\n\r\n", "403"),
+        (
+            "POST /accept-loss HTTP/1.1\r\nHost: evil.example\r\nX-Mainstay-Operator: 1\r\n\r\n",
+            "403",
+        ),
+        ("OPTIONS /accept-loss HTTP/1.1\r\n\r\n", "404"),
+        ("POST /accept-loss HTTP/1.0\r\nX-Mainstay-Operator: 1\r\n\r\n", "200"),
+    ] {
+        let answer = http(&up.nodes[0].admin, head, PATIENCE).unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.0 {code} ")), "{head}: {answer}");
+    }
+    up.nodes[1].answers("GET a\r\n", "$1\r\n1\r\n");
+    assert_eq!(up.running.terminate(), Some(0));
+    assert_eq!(status(&["skip", "--dir", dir, "state", "1"]), Some(3), "nobody is there");
+    assert_eq!(status(&["accept-loss", "--dir", dir, "state"]), Some(3));
+}
+
+/// Checks that nodes whose configurations were written by hand make a cluster once they are said to be its founders, and
+/// not before; and that the environment is above the file, and flags above it.
+#[test]
+fn a_cluster_is_made_by_hand() {
+    let _turn = turn();
+    let home = tempfile::tempdir().unwrap();
+    // `up` writes configurations; the rest is as if they were written by hand.
+    assert_eq!(Up::start(home.path()).running.terminate(), Some(0));
+    let config = |name: &str| home.path().join(name).join("mainstay.toml");
+    for name in ["n1", "n2", "n3"] {
+        fs::remove_dir_all(home.path().join(name).join("data")).unwrap();
+    }
+    let start = |name: &str| {
+        let path = config(name);
+        let running = Running::start(&["node", "--config", path.to_str().unwrap()]);
+        let node = Node::read(&running.line());
+        (running, node)
+    };
+    let strangers = ["n1", "n2", "n3"].map(start);
+    for (_, node) in &strangers {
+        let report = common::report(&node.admin).unwrap();
+        assert_eq!(
+            (&report["reachable"], report["members"].as_array().map(Vec::len)),
+            (&false.into(), Some(0))
+        );
+    }
+    for (name, (running, _)) in ["n1", "n2", "n3"].into_iter().zip(strangers) {
+        assert_eq!(running.terminate(), Some(0));
+        fs::remove_dir_all(home.path().join(name).join("data")).unwrap();
+        let said = mainstay(&["bootstrap", "--config", config(name).to_str().unwrap()]);
+        assert_eq!(said.status.code(), Some(0), "{said:?}");
+    }
+    let founders = ["n1", "n2", "n3"].map(start);
+    founders[0].1.answers("SET a 1\r\n", "+OK\r\n");
+    founders[2].1.answers("GET a\r\n", "$1\r\n1\r\n");
+    for (running, _) in founders {
+        assert_eq!(running.terminate(), Some(0));
+    }
+    let refused = |flags: &[&str], wanted: &str| {
+        let path = config("n1");
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_mainstay"));
+        command.args(["node", "--config", path.to_str().unwrap()]).args(flags);
+        command.env("MAINSTAY__RESP", "192.0.2.1:7");
+        let run = command.output().unwrap();
+        let said = String::from_utf8(run.stderr).unwrap();
+        assert!(run.status.code() == Some(2) && said.contains(wanted), "{wanted}: {said}");
+    };
+    refused(&[], "resp: 192.0.2.1:7 is not loopback");
+    refused(&["--resp", "192.0.2.2:7"], "resp: 192.0.2.2:7 is not loopback");
+    refused(&["--resp", "127.0.0.1:0", "--log", "loud"], "loud");
+}
+
+/// Checks that of two processes under one name one ends and says so, or takes no part, and that nothing acknowledged is
+/// lost.
+#[test]
+fn two_nodes_have_one_name() {
+    let _turn = turn();
+    let home = tempfile::tempdir().unwrap();
+    let up = Up::start(home.path());
+    up.nodes[0].answers("SET a 1\r\n", "+OK\r\n");
+    signal(up.nodes[0].pid, "KILL");
+    up.nodes[1].answers("SET a 1\r\n", "+OK\r\n");
+    let first = up.config("n1");
+    let second = home.path().join("twin/mainstay.toml").to_str().unwrap().to_owned();
+    fs::create_dir(home.path().join("twin")).unwrap();
+    let config = fs::read_to_string(&first).unwrap();
+    fs::write(&second, config.replace("listen = \"127.0.0.1:", "listen = \"127.0.0.2:")).unwrap();
+    let mut twins = [&first, &second].map(|path| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_mainstay"));
+        command.args(["node", "--config", path, "--resp", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+        command.stderr(Stdio::piped());
+        Running::of(command)
+    });
+    let nodes = [0, 1].map(|twin: usize| Node::read(&twins[twin].line()));
+    // The others may also have to do with one of them alone, and never hear of the second: then it is kept out for ever.
+    let (mut ended, mut settled, mut last) = (None, 0, None);
+    until("one of them ends or is kept out", || {
+        ended = twins.iter_mut().position(|twin| twin.ended().is_some());
+        let member = |node: &Node| common::report(&node.admin)?["incarnation"].as_u64();
+        let now = nodes.each_ref().map(member);
+        let one = now.iter().flatten().count() == 1;
+        settled = if one && last == Some(now) { settled + 1 } else { 0 };
+        last = Some(now);
+        ended.is_some() || settled > 100
+    });
+    if let Some(ended) = ended {
+        assert_eq!(twins[ended].exit_status(), Some(2));
+        let said = twins[ended].errors();
+        let wanted = "another process runs as node \"n1\" of cluster";
+        assert!(said.contains(wanted) && said.contains([&first, &second][ended]), "{said}");
+    }
+    // The others go on.
+    up.nodes[1].answers("GET a\r\n", "$1\r\n1\r\n");
+    up.nodes[2].answers("INCR a\r\n", ":2\r\n");
+    assert_eq!(up.running.terminate(), Some(0));
+}
+
 /// Checks that bad input ends with status 2 and is named with its place.
 #[test]
 fn bad_input_is_named() {
+    let _turn = turn();
     let home = tempfile::tempdir().unwrap();
     let up = Up::start(home.path());
     let path = up.config("n1");
@@ -147,6 +301,21 @@ fn bad_input_is_named() {
         refused(&arguments, why);
         refused(&arguments, &foreign);
     }
+    // Two nodes with one name, and with one directory.
+    fs::write(
+        &foreign,
+        good.replace("\"data\"", "\"../n1/data\"")
+            .replace("listen = \"127.0.0.1:", "listen = \"127.0.0.2:"),
+    )
+    .unwrap();
+    let arguments = with(&foreign);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    refused(&arguments, "n4/../n1/data");
+    refused(&arguments, "in use");
+    // A directory that is none.
+    fs::write(other.join("data"), "").unwrap();
+    fs::write(&foreign, good.replace("listen = \"127.0.0.1:", "listen = \"127.0.0.2:")).unwrap();
+    refused(&arguments, "n4/data");
     assert_eq!(up.running.terminate(), Some(0));
     fs::write(&path, good.replace("\"data\"", "\"../n2/data\"")).unwrap();
     refused(&["node", "--config", &path], "belongs to node \"n2\"");
@@ -155,6 +324,7 @@ fn bad_input_is_named() {
 /// Checks that damaged data is not served from: status 4, and the place.
 #[test]
 fn damaged_data_is_named() {
+    let _turn = turn();
     let home = tempfile::tempdir().unwrap();
     let up = Up::start(home.path());
     let path = up.config("n1");

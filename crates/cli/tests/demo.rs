@@ -3,25 +3,68 @@
 
 mod common;
 
-use common::mainstay;
+use std::fs;
 
-fn passes(arguments: &[&str]) {
+use common::{Up, mainstay, turn};
+
+/// Runs it to its PASS; what it said.
+fn passes(arguments: &[&str]) -> String {
+    let _turn = turn();
     let run = mainstay(arguments);
     let said = String::from_utf8(run.stdout).unwrap();
     assert!(run.status.success(), "{arguments:?}: {said}");
     assert_eq!(said.lines().last(), Some("verdict: PASS"));
+    said
 }
 
-/// Checks MB-9, MC-16 and PD-31: real processes under load, the sequencer killed and restarted, then all.
+/// Checks MB-9, MC-16 and PD-31: real processes under load, the sequencer killed and restarted, then all; and that the
+/// timeline and the trace tell of it.
 #[test]
 fn the_demo_passes() {
-    passes(&["demo"]);
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("kept");
+    let said = passes(&["demo", "--dir", dir.to_str().unwrap()]);
+    for words in ["writes acknowledged", "latency p99", "longest gap, all killed", "|  view 2: "] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    let trace = fs::read_to_string(dir.join("trace.jsonl")).unwrap();
+    let events: Vec<serde_json::Value> =
+        trace.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let count = |event: &str| events.iter().filter(|it| it["event"] == event).count();
+    assert_eq!((count("started"), count("killed")), (7, 4));
+    assert!(count("view") >= 9 && count("incr") > 0);
+    let acknowledged = events.iter().filter(|it| it["event"] == "set" && it["outcome"] == "OK");
+    assert!(acknowledged.count() > 1_000);
+    // What is kept is a cluster like any other.
+    let up = Up::start(&dir);
+    assert_eq!(up.running.terminate(), Some(0));
 }
 
-/// Checks MB-9 and MC-16 without disks.
+/// Checks MB-9 and MC-16 without disks, and that a script of one's own is taken as a client would type it.
 #[test]
 fn the_demo_of_five_in_memory_passes() {
-    passes(&["demo", "directory", "--nodes", "5", "--durability", "memory", "--output", "json"]);
+    let home = tempfile::tempdir().unwrap();
+    let input = home.path().join("input");
+    fs::write(&input, "SET k \"a value\"\n\nincr n\nset 'k 2' 2\n").unwrap();
+    let dir = home.path().join("kept");
+    let [input, dir] = [&input, &dir].map(|path| path.to_str().unwrap());
+    let said = passes(&[
+        "demo",
+        "directory",
+        "--nodes",
+        "5",
+        "--durability",
+        "memory",
+        "--output",
+        "json",
+        "--input",
+        input,
+        "--dir",
+        dir,
+    ]);
+    let numbers: serde_json::Value = serde_json::from_str(said.lines().next().unwrap()).unwrap();
+    assert_eq!((&numbers["keys"], &numbers["verdict"]), (&3.into(), &"PASS".into()));
+    assert!(numbers["views_seen"].as_array().unwrap().len() >= 3, "{numbers}");
 }
 
 /// Checks MB-25, MB-27: real processes, connections cut in the middle of frames, one process killed and restarted.

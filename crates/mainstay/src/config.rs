@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use mainstay_base::trace::Level;
 use mainstay_base::{ClusterId, Duration, GroupId, NodeId};
 use mainstay_membership as membership;
 use mainstay_multicast::{self as multicast, Durability};
 use mainstay_paradigm as paradigm;
-use mainstay_runtime::TcpError;
+use mainstay_runtime::{Pulse, TcpError};
 use mainstay_site as site;
 use thiserror::Error;
 
@@ -35,6 +36,7 @@ pub struct Config {
     pub(crate) heartbeat: Duration,
     pub(crate) deadline: Duration,
     pub(crate) replica: Option<paradigm::Config>,
+    pub(crate) pulse: Option<Arc<Pulse>>,
 }
 
 /// Why a node did not start. Nothing runs; what is on disk is as it was, but for a directory newly made.
@@ -82,6 +84,7 @@ impl Config {
             heartbeat: Duration::from_millis(50),
             deadline: Duration::from_secs(2),
             replica: None,
+            pulse: None,
         }
     }
 
@@ -136,6 +139,14 @@ impl Config {
     #[must_use]
     pub fn replica(mut self, config: paradigm::Config) -> Self {
         self.replica = Some(config);
+        self
+    }
+
+    /// Counts the node's turns here, for a [`Beacon`](mainstay_runtime::Beacon) that tells whether its thread still comes
+    /// round. One for each node. Default: nobody looks.
+    #[must_use]
+    pub fn pulse(mut self, pulse: Arc<Pulse>) -> Self {
+        self.pulse = Some(pulse);
         self
     }
 

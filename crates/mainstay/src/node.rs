@@ -61,9 +61,10 @@ impl<S: StateMachine + 'static> Node<S> {
             replica,
         };
         let me = config.me();
-        let Config { cluster, name, nodes, .. } = config;
+        let Config { cluster, name, nodes, pulse, .. } = config;
         let entropy = Box::new(OsEntropy);
         let mut parts = SiteParts::new(cluster, name, nodes, transport, time, entropy);
+        parts.options.pulse = pulse.unwrap_or_default();
         parts.groups = vec![group];
         parts.membership = parts.membership.with_timeout(config.timeout)?;
         parts.heartbeat = config.heartbeat;

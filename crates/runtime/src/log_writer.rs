@@ -195,12 +195,23 @@ impl Writer {
         }));
         let reason: Arc<str> = match written {
             Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) => error.to_string().into(),
+            Ok(Err(error)) => with_causes(&error).into(),
             Err(_) => "the log device panicked".into(),
         };
         tracing::error!(%reason, "the log is poisoned");
         Err(self.poison.get_or_init(|| LogError { reason }).clone())
     }
+}
+
+/// What it says, and what its causes say: the last of them is what the operating system said.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
 
 fn size_of_records(records: &[Record]) -> usize {

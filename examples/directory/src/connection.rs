@@ -65,6 +65,8 @@ pub struct Connection {
     local_reads: bool,
     /// No command is taken any more.
     closing: bool,
+    /// What came were not commands.
+    failed: bool,
     output: Vec<u8>,
 }
 
@@ -86,6 +88,7 @@ impl Connection {
             next: None,
             local_reads: false,
             closing: false,
+            failed: false,
             output: Vec::new(),
         }
     }
@@ -159,6 +162,12 @@ impl Connection {
         self.closing && self.answers.is_empty() && self.output.is_empty()
     }
 
+    /// Whether it ends because what came were not commands. The client is told; count it.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.failed
+    }
+
     fn has_room(&self) -> bool {
         !self.closing && self.answers.len() < REQUESTS_MAX && self.output.len() < OUTPUT_BYTES_MAX
     }
@@ -167,7 +176,7 @@ impl Connection {
         match self.parser.next_command() {
             Ok(command) => command.map(classify),
             Err(error) => {
-                self.closing = true;
+                (self.closing, self.failed) = (true, true);
                 let mut reply = Vec::new();
                 write::error(&mut reply, &format!("ERR Protocol error: {error}"));
                 self.push(Some(reply.into()));

@@ -3,7 +3,9 @@
 //! Runs on the node's `LocalSet`, a task for each client. Bounded: [`CLIENTS_MAX`] clients, the others wait to be
 //! accepted; each as its [`Connection`] is.
 
+use std::cell::Cell;
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,18 +34,50 @@ const READ_BYTES: usize = 16 << 10;
 /// Outside a `LocalSet` of a tokio runtime with time.
 pub async fn serve(node: Node<Directory>, mut listener: Box<dyn ClientListener>) {
     let places = Arc::new(Semaphore::new(CLIENTS_MAX));
+    let counted = Rc::new(Counted::default());
     loop {
         let place = Arc::clone(&places).acquire_owned().await;
         let Ok(stream) = listener.accept().await else {
             tokio::time::sleep(PAUSE).await;
             continue;
         };
-        let node = node.clone();
+        let (node, counted) = (node.clone(), Rc::clone(&counted));
         tokio::task::spawn_local(async move {
+            counted.connected();
             // Whatever ends a client ends it alone.
-            let _ = Client::new(node).converse(stream).await;
+            let _ = Client::new(node, &counted).converse(stream).await;
+            counted.gone();
             drop(place);
         });
+    }
+}
+
+/// What INFO says of the clients.
+#[derive(Default)]
+struct Counted {
+    connected: Cell<u64>,
+    received: Cell<u64>,
+    protocol_errors: Cell<u64>,
+}
+
+impl Counted {
+    fn connected(&self) {
+        self.connected.update(|count| count + 1);
+        self.received.update(|count| count + 1);
+    }
+
+    fn gone(&self) {
+        self.connected.update(|count| count - 1);
+    }
+
+    fn text(&self) -> String {
+        let Self { connected, received, protocol_errors } = self;
+        format!(
+            "# Clients\r\nconnected_clients:{}\r\n# Stats\r\ntotal_connections_received:{}\r\nprotocol_errors:{}\r\n",
+            connected.get(),
+            received.get(),
+            protocol_errors.get(),
+        )
     }
 }
 
@@ -76,8 +110,9 @@ fn send(answers: &Answers, ticket: u64, reply: Bytes) {
     let _ = answers.try_send((ticket, reply));
 }
 
-struct Client {
+struct Client<'a> {
     node: Node<Directory>,
+    counted: &'a Counted,
     connection: Connection,
     /// Requests without an answer.
     open: usize,
@@ -85,10 +120,11 @@ struct Client {
     answered: mpsc::Receiver<(u64, Bytes)>,
 }
 
-impl Client {
-    fn new(node: Node<Directory>) -> Self {
+impl<'a> Client<'a> {
+    fn new(node: Node<Directory>, counted: &'a Counted) -> Self {
         let (answers, answered) = mpsc::channel(REQUESTS_MAX);
-        Self { node, connection: Connection::new(), open: 0, answers, answered }
+        let connection = Connection::new();
+        Self { node, counted, connection, open: 0, answers, answered }
     }
 
     /// Until the client goes, or asks to be let go. What a client sent before it closed its side is still answered.
@@ -106,6 +142,9 @@ impl Client {
                 writer.write_all(&output).await?;
                 // There is room for more requests now.
                 continue;
+            }
+            if self.connection.is_closed() && self.connection.has_failed() {
+                self.counted.protocol_errors.update(|count| count + 1);
             }
             if self.connection.is_closed() || (ended && self.open == 0) {
                 return writer.shutdown().await;
@@ -142,10 +181,11 @@ impl Client {
                 self.read(Reading { ticket, answers, answered: false }, read, local);
             }
             Request::Info { ticket } => {
-                let node = self.node.clone();
+                let (node, counted) = (self.node.clone(), self.counted.text());
                 tokio::task::spawn_local(async move {
                     let mut reply = Vec::new();
-                    write::bulk(&mut reply, info(&node).await.as_bytes());
+                    let text = format!("{}{counted}", info(&node).await);
+                    write::bulk(&mut reply, text.as_bytes());
                     send(&answers, ticket, reply.into());
                 });
             }

@@ -1,7 +1,9 @@
 //! The demo of the directory: kill the sequencer under load and restart it, then kill all and restart them.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::time::{Duration, Instant};
 
@@ -11,6 +13,7 @@ use super::check::check;
 use super::load::Load;
 use super::script::{Ledger, Script};
 use super::table::Summary;
+use super::trace::{Observer, Trace};
 use crate::cluster::{Cluster, all_ready, left};
 use crate::config::Durability;
 use crate::failure::Failure;
@@ -42,7 +45,7 @@ pub(crate) struct Options {
     /// With memory, a majority is never killed.
     #[arg(long, value_enum, default_value_t = Durability::Disk)]
     durability: Durability,
-    /// Writes of your own: one `SET key value` or `INCR key` a line, over and over.
+    /// Writes of your own: one inline command a line, `SET key value` or `INCR key`, over and over.
     #[arg(long)]
     input: Option<PathBuf>,
     #[arg(long, value_enum, default_value_t = Output::Text)]
@@ -55,9 +58,26 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         Ok(demo) => demo,
         Err(failure) => return failure.report(),
     };
-    let verdict = demo.script(options, &mut summary);
+    let ran = demo.script(options, &mut summary);
+    drop(demo.observer.take());
+    let written = summary.run(&demo.trace);
+    let verdict = ran.and(written);
+    if verdict.is_err() {
+        demo.keep();
+    }
     summary.print(&verdict);
     if verdict.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Where the trace goes: beside the nodes if they are kept, otherwise to a temporary file; it is kept always.
+fn trace_file(home: &Path, kept: bool) -> std::io::Result<(PathBuf, File)> {
+    if kept {
+        let path = home.join("trace.jsonl");
+        return Ok((path.clone(), File::create_new(path)?));
+    }
+    let file = tempfile::Builder::new().prefix("mainstay-demo-").suffix(".jsonl").tempfile()?;
+    let (file, path) = file.keep().map_err(|error| error.error)?;
+    Ok((path, file))
 }
 
 /// The directory of the cluster, which ends with the demo unless it is to be kept.
@@ -87,7 +107,9 @@ struct Demo {
     lines: Receiver<Said>,
     /// Killed before the directory goes.
     processes: Vec<Process>,
-    _home: Option<tempfile::TempDir>,
+    trace: Arc<Trace>,
+    observer: Option<Observer>,
+    home: Option<tempfile::TempDir>,
 }
 
 impl Demo {
@@ -100,30 +122,38 @@ impl Demo {
         let nodes = if options.nodes == "5" { 5 } else { 3 };
         let cluster = Cluster::open(Path::new(&path), Some(nodes), Some(options.durability))?;
         let (said, lines) = mpsc::sync_channel(LINES_MAX);
+        let kept = options.keep || options.dir.is_some();
+        let (file_path, file) = trace_file(&path, kept).map_err(Failure::usage)?;
+        let trace = Trace::new(Instant::now(), file_path, file);
+        let nodes = cluster.nodes.iter().map(|node| node.admin).collect();
         Ok(Self {
+            observer: Some(Observer::start(Arc::clone(&trace), nodes)),
+            trace: Arc::clone(&trace),
             cluster,
             rng: Rng::new(options.seed),
             script: Some(script),
-            began: Instant::now(),
+            began: trace.began(),
             said,
             lines,
             processes: Vec::new(),
-            _home: home,
+            home,
         })
     }
 
     fn script(&mut self, options: &Options, summary: &mut Summary) -> Result<(), String> {
         let nodes = self.cluster.nodes.len();
         for node in 0..nodes {
+            self.cluster.release(node);
             let process = self.spawn(node)?;
             self.processes.push(process);
         }
         self.until_ready()?;
         summary.say(self.began, &format!("{nodes} processes form a cluster"));
 
-        let members = self.cluster.nodes.iter().map(|node| node.resp).collect();
+        let members =
+            self.cluster.nodes.iter().map(|node| (node.node.clone(), node.resp)).collect();
         let script = self.script.take().ok_or("there is one load")?;
-        let load = Load::start(script, members, self.sequencer()?);
+        let load = Load::start(script, members, self.sequencer()?, Arc::clone(&self.trace));
         let loaded = Instant::now();
         self.go_on(1_000)?;
         self.one_fails(&load, summary)?;
@@ -143,7 +173,7 @@ impl Demo {
         load.progress().take_gap();
         let before = self.reports();
         let before = best(&before).and_then(|report| report.incarnation);
-        self.processes[victim].kill().map_err(|error| error.to_string())?;
+        self.kill(victim)?;
         summary.say(self.began, &format!("{name}, the sequencer, killed"));
         let acknowledged = load.progress().acknowledged;
         let nodes = self.cluster.nodes.len();
@@ -174,8 +204,8 @@ impl Demo {
     fn all_fail(&mut self, load: &Load, summary: &mut Summary) -> Result<(), String> {
         let nodes = self.cluster.nodes.len();
         load.progress().take_gap();
-        for process in &mut self.processes {
-            process.kill().map_err(|error| error.to_string())?;
+        for node in 0..nodes {
+            self.kill(node)?;
         }
         summary.say(self.began, "all killed");
         let acknowledged = load.progress().acknowledged;
@@ -216,8 +246,26 @@ impl Demo {
     }
 
     fn spawn(&self, node: usize) -> Result<Process, String> {
-        Process::start(node, &self.cluster.config(node), self.said.clone())
-            .map_err(|error| format!("{}: {error}", self.cluster.nodes[node].node))
+        let name = &self.cluster.nodes[node].node;
+        let process = Process::start(node, &self.cluster.config(node), self.said.clone())
+            .map_err(|error| format!("{name}: {error}"))?;
+        self.trace.process(name, process.pid(), "started");
+        Ok(process)
+    }
+
+    fn kill(&mut self, node: usize) -> Result<(), String> {
+        let process = &mut self.processes[node];
+        process.kill().map_err(|error| error.to_string())?;
+        self.trace.process(&self.cluster.nodes[node].node, process.pid(), "killed");
+        Ok(())
+    }
+
+    /// What failed can be looked at.
+    fn keep(&mut self) {
+        if let Some(home) = &mut self.home {
+            home.disable_cleanup(true);
+            eprintln!("kept: {}", home.path().display());
+        }
     }
 
     fn reports(&self) -> Vec<Option<Report>> {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use mainstay_directory::resp::Reply;
 
 use super::script::{Ledger, Script, Write};
+use super::trace::Trace;
 use crate::client::Client;
 
 /// Writes without an answer.
@@ -38,14 +39,16 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    fn acknowledge(&mut self, sent: Instant, now: Instant) {
+    /// Answers when the one before was acknowledged.
+    fn acknowledge(&mut self, sent: Instant, now: Instant) -> Instant {
         self.acknowledged += 1;
         self.gap = self.gap.max(now.saturating_duration_since(self.last));
-        self.last = now;
+        let last = std::mem::replace(&mut self.last, now);
         if self.latencies.len() < LATENCIES_MAX {
             let micros = now.saturating_duration_since(sent).as_micros();
             self.latencies.push(u32::try_from(micros).unwrap_or(u32::MAX));
         }
+        last
     }
 
     /// The longest time between two acknowledgements since it was last asked.
@@ -66,8 +69,13 @@ pub(super) struct Load {
 }
 
 impl Load {
-    /// Writes `script` to the members, to number `member` first.
-    pub(super) fn start(script: Script, members: Vec<SocketAddr>, member: usize) -> Self {
+    /// Writes `script` to the members, each a name and an address, to number `member` first.
+    pub(super) fn start(
+        script: Script,
+        members: Vec<(String, SocketAddr)>,
+        member: usize,
+        trace: Arc<Trace>,
+    ) -> Self {
         let progress = Progress {
             acknowledged: 0,
             unknown: 0,
@@ -87,6 +95,7 @@ impl Load {
             sent: VecDeque::new(),
             ledger: Ledger::default(),
             shared: Arc::clone(&shared),
+            trace,
         };
         let thread = thread::spawn(move || {
             writer.run();
@@ -119,13 +128,14 @@ impl Shared {
 
 struct Writer {
     script: Script,
-    members: Vec<SocketAddr>,
+    members: Vec<(String, SocketAddr)>,
     at: usize,
     /// To be sent once more.
     again: VecDeque<Write>,
     sent: VecDeque<(Write, Instant)>,
     ledger: Ledger,
     shared: Arc<Shared>,
+    trace: Arc<Trace>,
 }
 
 impl Writer {
@@ -133,8 +143,8 @@ impl Writer {
         while !self.shared.stopping() && self.ledger.wrong.is_none() {
             // How it failed does not matter: what has no answer is in doubt, and another member is next.
             let _ = self.converse();
-            for (write, _) in std::mem::take(&mut self.sent) {
-                self.doubt(write);
+            for (write, sent) in std::mem::take(&mut self.sent) {
+                self.doubt(write, sent);
             }
             if !self.shared.stopping() {
                 self.at = (self.at + 1) % self.members.len();
@@ -146,7 +156,7 @@ impl Writer {
 
     /// Writes to one member until it fails or refuses.
     fn converse(&mut self) -> io::Result<()> {
-        let mut client = Client::connect(self.members[self.at], PATIENCE)?;
+        let mut client = Client::connect(self.members[self.at].1, PATIENCE)?;
         let mut refused = false;
         loop {
             while !refused && !self.shared.stopping() && self.sent.len() < WINDOW {
@@ -174,17 +184,25 @@ impl Writer {
         let Some((write, sent)) = self.sent.pop_front() else { return false };
         match reply {
             Reply::Simple(_) | Reply::Integer(_) => {
+                let answer = match reply {
+                    Reply::Integer(number) => number.into(),
+                    _ => "OK".into(),
+                };
+                self.note(&write, sent, answer);
                 self.ledger.acknowledge(write);
-                self.shared.progress().acknowledge(sent, Instant::now());
+                let now = Instant::now();
+                let last = self.shared.progress().acknowledge(sent, now);
+                self.trace.acknowledged(last, now);
                 false
             }
             Reply::Error(text) if text.starts_with("CLUSTERDOWN") => {
+                self.note(&write, sent, "refused".into());
                 self.again.push_back(write);
                 self.shared.progress().refused += 1;
                 true
             }
             Reply::Error(text) if text.starts_with("UNKNOWN") => {
-                self.doubt(write);
+                self.doubt(write, sent);
                 false
             }
             other => {
@@ -194,8 +212,13 @@ impl Writer {
         }
     }
 
+    fn note(&self, write: &Write, sent: Instant, outcome: serde_json::Value) {
+        self.trace.wrote(&self.members[self.at].0, write, sent, outcome);
+    }
+
     /// What sets a key is sent again: the same value once more is no harm. What counts is not.
-    fn doubt(&mut self, write: Write) {
+    fn doubt(&mut self, write: Write, sent: Instant) {
+        self.note(&write, sent, "unknown".into());
         self.shared.progress().unknown += 1;
         self.ledger.doubt(write.clone());
         if matches!(write, Write::Set { .. }) {

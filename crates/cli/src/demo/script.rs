@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use mainstay_directory::resp::CommandParser;
 use serde::Deserialize;
 
 use crate::failure::Failure;
@@ -49,13 +50,13 @@ impl Script {
         Ok(Self { lines, fresh: true, round: 1, at: 0 })
     }
 
-    /// A file with one `SET key value` or `INCR key` a line.
+    /// A file with one `SET key value` or `INCR key` a line, as a client may type it: in quotes, too.
     pub(super) fn read(path: &Path) -> Result<Self, Failure> {
         let wrong = |text: &str| Failure::usage(format!("{}: {text}", path.display()));
         let text = std::fs::read_to_string(path).map_err(|error| wrong(&error.to_string()))?;
         let (mut sets, mut counters, mut lines) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
         for (number, line) in (1..).zip(text.lines()) {
-            let words: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
+            let words = words(line).map_err(|error| wrong(&format!("line {number}: {error}")))?;
             let write = match &words[..] {
                 [] => continue,
                 [name, key, value] if name.eq_ignore_ascii_case("SET") => {
@@ -97,6 +98,16 @@ impl Script {
         }
         write
     }
+}
+
+/// The words of an inline command; none if the line is empty.
+fn words(line: &str) -> Result<Vec<String>, String> {
+    let mut parser = CommandParser::new();
+    parser.feed(line.as_bytes());
+    parser.feed(b"\n");
+    let command = parser.next_command().map_err(|error| error.to_string())?;
+    let word = |word: &[u8]| String::from_utf8(word.to_vec()).map_err(|error| error.to_string());
+    command.iter().flat_map(|command| command.arguments()).map(word).collect()
 }
 
 /// What may be found at a key that was set.
@@ -157,6 +168,17 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Checks that a line is taken as a client may type it.
+    #[test]
+    fn a_line_is_an_inline_command() {
+        assert_eq!(
+            words("  SET k \"a b\" ").as_deref(),
+            Ok(&["SET", "k", "a b"].map(str::to_owned)[..])
+        );
+        assert_eq!(words(" "), Ok(Vec::new()));
+        assert!(words("SET k \"a").is_err());
+    }
 
     #[test]
     fn each_round_sets_keys_of_its_own_and_counts_once() {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::load::Progress;
+use super::trace::{Timeline, Trace, View};
 use crate::report::Report;
 use crate::status::Output;
 
@@ -20,6 +21,9 @@ pub(super) struct Summary {
     latency: (u32, u32),
     elapsed: Duration,
     gaps: Vec<(String, Duration)>,
+    timeline: Timeline,
+    seen: Vec<View>,
+    trace: String,
 }
 
 impl Summary {
@@ -34,6 +38,9 @@ impl Summary {
             latency: (0, 0),
             elapsed: Duration::ZERO,
             gaps: Vec::new(),
+            timeline: Vec::new(),
+            seen: Vec::new(),
+            trace: String::new(),
         }
     }
 
@@ -66,6 +73,14 @@ impl Summary {
         self.keys = keys;
     }
 
+    /// What happened when, and where it is written down.
+    pub(super) fn run(&mut self, trace: &Trace) -> Result<(), String> {
+        self.trace = trace.path().display().to_string();
+        let run = trace.finish().map_err(|error| format!("{}: {error}", self.trace))?;
+        (self.timeline, self.seen) = run;
+        Ok(())
+    }
+
     /// The table and the verdict, which is the last line.
     pub(super) fn print(&self, verdict: &Result<(), String>) {
         let rate = self.acknowledged as f64 / self.elapsed.as_secs_f64().max(f64::EPSILON);
@@ -77,7 +92,21 @@ impl Summary {
                     .iter()
                     .map(|(when, gap)| json!({"when": when, "ms": gap.as_millis() as u64}))
                     .collect();
+                let views: Vec<_> = self
+                    .seen
+                    .iter()
+                    .map(|view| {
+                        let at = view.at.as_millis() as u64;
+                        json!({"view": view.number, "ms": at, "members": view.members})
+                    })
+                    .collect();
+                let timeline: Vec<_> = self
+                    .timeline
+                    .iter()
+                    .map(|(at, text)| json!({"ms": at.as_millis() as u64, "what": text}))
+                    .collect();
                 let numbers = json!({
+                    "views_seen": views, "timeline": timeline, "trace": self.trace,
                     "views": self.views, "keys": self.keys, "acknowledged": self.acknowledged,
                     "unknown": self.unknown, "refused": self.refused,
                     "seconds": self.elapsed.as_secs_f64(), "per_second": rate.round(),
@@ -96,7 +125,15 @@ impl Summary {
     fn text(&self, rate: f64) {
         let millis = |micros: u32| f64::from(micros) / 1_000.0;
         println!();
-        println!("{:<36}{:>10}", "views", self.views);
+        for (at, text) in &self.timeline {
+            println!("{:>6} ms |  {text}", at.as_millis());
+        }
+        println!();
+        println!("{:<36}{:>10}", "last view", self.views);
+        for View { at, number, members } in &self.seen {
+            let label = format!("  {number}: {}, at ms", members.join(" "));
+            println!("{label:<36}{:>10}", at.as_millis());
+        }
         println!("{:<36}{:>10}", "keys at the end", self.keys);
         println!("{:<36}{:>10}", "writes acknowledged", self.acknowledged);
         println!("{:<36}{:>10}", "  in doubt, as a node failed", self.unknown);
@@ -107,6 +144,7 @@ impl Summary {
         for (when, gap) in &self.gaps {
             println!("{:<36}{:>10}", format!("longest gap, {when}, ms"), gap.as_millis());
         }
+        println!("{:<36}{}", "trace", self.trace);
         println!();
     }
 }

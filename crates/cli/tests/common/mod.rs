@@ -2,16 +2,25 @@
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
+pub mod load;
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{self, Receiver};
-use std::thread;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// How long one step may take.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Clusters run one at a time: they share the machine, and their timeouts are short.
+pub fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Runs the program to its end.
 pub fn mainstay(arguments: &[&str]) -> Output {
@@ -31,22 +40,43 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
 pub struct Running {
     child: Child,
     lines: Receiver<String>,
+    /// What it says on standard error, if that is wanted.
+    errors: Option<JoinHandle<String>>,
 }
 
 impl Running {
     pub fn start(arguments: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_mainstay"))
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mainstay"));
+        command.args(arguments);
+        Self::of(command)
+    }
+
+    /// Runs a command that becomes the program.
+    pub fn of(mut command: Command) -> Self {
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let (said, lines) = mpsc::sync_channel(64);
         let stdout = BufReader::new(child.stdout.take().unwrap());
         thread::spawn(move || {
             stdout.lines().map_while(Result::ok).all(|line| said.send(line).is_ok());
         });
-        Self { child, lines }
+        let errors = child.stderr.take().map(|mut stderr| {
+            thread::spawn(move || {
+                let mut text = String::new();
+                stderr.read_to_string(&mut text).unwrap();
+                text
+            })
+        });
+        Self { child, lines, errors }
+    }
+
+    /// All that it said on standard error; it has ended.
+    pub fn errors(&mut self) -> String {
+        self.errors.take().unwrap().join().unwrap()
+    }
+
+    /// Its exit status, if it has ended.
+    pub fn ended(&mut self) -> Option<Option<i32>> {
+        self.child.try_wait().unwrap().map(|status| status.code())
     }
 
     /// The next line.
@@ -69,10 +99,10 @@ impl Running {
     pub fn exit_status(&mut self) -> Option<i32> {
         let mut ended = None;
         until("it ends", || {
-            ended = self.child.try_wait().unwrap();
+            ended = self.ended();
             ended.is_some()
         });
-        ended.unwrap().code()
+        ended.unwrap()
     }
 }
 
@@ -95,15 +125,18 @@ pub struct Node {
     pub name: String,
     pub pid: u32,
     pub resp: String,
+    pub admin: String,
 }
 
 impl Node {
     pub fn read(line: &str) -> Self {
         let words: Vec<&str> = line.split(' ').collect();
-        let ["node", name, "pid", pid, "resp", resp, "admin", _] = words[..] else {
+        let ["node", name, "pid", pid, "resp", resp, "admin", admin] = words[..] else {
             panic!("{line}");
         };
-        Self { name: name.to_owned(), pid: pid.parse().unwrap(), resp: resp.to_owned() }
+        let pid = pid.parse().unwrap();
+        let [name, resp, admin] = [name, resp, admin].map(str::to_owned);
+        Self { name, pid, resp, admin }
     }
 
     /// Writes inline commands and a QUIT, and reads to the end.
@@ -125,6 +158,43 @@ impl Node {
             last = self.ask(command);
         }
     }
+}
+
+/// What the system keeps for a pipe.
+const PIPE_BYTES: usize = 64 << 10;
+
+/// A node that nobody listens to.
+pub struct UnreadNode {
+    running: Running,
+    _unread: std::io::PipeReader,
+}
+
+impl UnreadNode {
+    pub fn exit_status(&mut self) -> Option<i32> {
+        self.running.exit_status()
+    }
+}
+
+/// What a node says of itself at its admin port.
+pub fn report(admin: &str) -> Option<serde_json::Value> {
+    let answer = http(admin, "GET /status HTTP/1.0\r\n\r\n", PATIENCE)?;
+    serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
+}
+
+/// Asks for a change as an operator does; the status line, if there is one in time.
+pub fn post(admin: &str, path: &str, patience: Duration) -> Option<String> {
+    let head = format!("POST {path} HTTP/1.0\r\nX-Mainstay-Operator: 1\r\n\r\n");
+    http(admin, &head, patience)?.lines().next().map(str::to_owned)
+}
+
+/// Sends a request as it is; the answer.
+pub fn http(address: &str, head: &str, patience: Duration) -> Option<String> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(patience)).ok()?;
+    stream.write_all(head.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
 }
 
 /// Three nodes under `mainstay up`.
@@ -154,6 +224,38 @@ impl Up {
         let running = Running::start(&["node", "--config", &self.config(name)]);
         let node = Node::read(&running.line());
         (running, node)
+    }
+
+    /// As [`restart`](Self::restart), with files of at most so many blocks of 512 bytes, as on a full disk. Its standard
+    /// error is kept.
+    pub fn restart_limited(&self, name: &str, blocks: u32) -> Running {
+        let mut command = Command::new("sh");
+        // Without the trap the signal of the limit would end it.
+        let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$@\"");
+        command.args(["-c", &script, "sh", env!("CARGO_BIN_EXE_mainstay")]);
+        command.args(["node", "--config", &self.config(name)]).stderr(Stdio::piped());
+        let running = Running::of(command);
+        running.line();
+        running
+    }
+
+    /// As [`restart`](Self::restart), with a log that nobody reads and that has room for nothing more.
+    pub fn restart_unread(&self, name: &str) -> (UnreadNode, Node) {
+        let (unread, mut full) = std::io::pipe().unwrap();
+        full.write_all(&[b'.'; PIPE_BYTES]).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mainstay"));
+        command.args(["node", "--config", &self.config(name)]).stderr(full);
+        let running = Running::of(command);
+        let node = Node::read(&running.line());
+        (UnreadNode { running, _unread: unread }, node)
+    }
+
+    /// Whether all three execute commands in a view of three.
+    pub fn all_serve(&self) -> bool {
+        self.status().iter().all(|node| {
+            node["reachable"] == true
+                && node["members"].as_array().is_some_and(|members| members.len() == 3)
+        })
     }
 
     /// What the nodes say of themselves, in the order of their names.

@@ -1,0 +1,128 @@
+//! A node whose thread hangs is ended: the others should not wait for it, nor its clients. And so is one that shares its
+//! name with another: each would have the other declared dead for ever.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mainstay::Node;
+use mainstay_directory::Directory;
+use mainstay_runtime::{Beacon, Beat, Pulse};
+
+/// How often the node's thread is asked whether it comes round.
+const PERIOD: Duration = Duration::from_millis(500);
+/// So many questions without an answer, one after the other, end the process. They are counted and not timed: a process
+/// that was stopped as a whole has missed no more than one of them.
+const MISSED_MAX: u32 = 20;
+/// How long the last word may take; whoever should read it may be the reason why the thread hangs.
+const LAST_WORD: Duration = Duration::from_millis(200);
+
+/// Watches the thread behind `pulse` while the beacon lives, and ends the process with status 70 if it hangs.
+///
+/// # Errors
+/// The operating system gives no thread.
+pub(crate) fn start(pulse: Arc<Pulse>, whose: String) -> io::Result<Beacon> {
+    let mut missed = Missed::default();
+    Beacon::start(pulse, PERIOD, move |beat| {
+        if missed.observe(beat) {
+            end(&whose);
+        }
+    })
+}
+
+fn end(whose: &str) {
+    let text = format!("mainstay: {whose}: the node's thread hangs, the process is ended");
+    let word = thread::Builder::new().spawn(move || eprintln!("{text}"));
+    if word.is_ok() {
+        thread::sleep(LAST_WORD);
+    }
+    std::process::exit(70);
+}
+
+/// How often it is looked how often the node was declared dead.
+const LOOK: Duration = Duration::from_millis(250);
+/// In so many looks.
+const LOOKS: usize = 40;
+/// So many deaths in that time hardly come from silence; and a node that is a member for half a second at a time is of no
+/// use to anybody.
+const DEATHS_MAX: u64 = 20;
+/// The process that is there for long is the one that belongs there: it gives way later.
+const LONG: Duration = Duration::from_secs(60);
+
+/// Ends if the node is declared dead again and again, or is kept out by a member of its own name although a majority
+/// is heard: that member would be gone if it were a former boot of this process.
+pub(crate) async fn until_doubled(node: &Node<Directory>) {
+    let began = Instant::now();
+    let mut deaths = Deaths::default();
+    let mut kept_out = 0;
+    let mut look = tokio::time::interval(LOOK);
+    loop {
+        look.tick().await;
+        let Ok(status) = node.status().await else { return std::future::pending().await };
+        let most = if began.elapsed() < LONG { DEATHS_MAX } else { 2 * DEATHS_MAX };
+        let out = status.site.stack.as_ref().is_some_and(|stack| {
+            let other = stack.members.iter().any(|site| site.node == status.site.node);
+            stack.incarnation.is_none() && !stack.minority && other
+        });
+        kept_out = if out { kept_out + 1 } else { 0 };
+        if deaths.observe(status.site.restarts) >= most || kept_out >= LOOKS {
+            return;
+        }
+    }
+}
+
+/// How often the node had died at each of the last looks.
+#[derive(Default)]
+struct Deaths(VecDeque<u64>);
+
+impl Deaths {
+    /// The deaths within the last looks.
+    fn observe(&mut self, deaths: u64) -> u64 {
+        self.0.push_back(deaths);
+        if self.0.len() > LOOKS {
+            self.0.pop_front();
+        }
+        deaths - self.0.front().copied().unwrap_or(deaths)
+    }
+}
+
+/// Questions in a row that the thread has not answered.
+#[derive(Default)]
+struct Missed(u32);
+
+impl Missed {
+    /// Whether there were too many.
+    fn observe(&mut self, beat: Beat) -> bool {
+        self.0 = if beat.stuck_for.is_zero() { 0 } else { self.0 + 1 };
+        self.0 >= MISSED_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Checks that only deaths of the last seconds count.
+    #[test]
+    fn deaths_are_forgotten() {
+        let mut deaths = Deaths::default();
+        assert_eq!((deaths.observe(100), deaths.observe(107)), (0, 7));
+        for _ in 0..LOOKS {
+            deaths.observe(107);
+        }
+        assert_eq!(deaths.observe(108), 1);
+    }
+
+    /// Checks that a long stop of the whole process counts once, and that only silence in a row ends it.
+    #[test]
+    fn questions_are_counted_and_not_timed() {
+        let beat = |stuck_for| Beat { turns: 1, stuck_for };
+        let mut missed = Missed::default();
+        assert!(!missed.observe(beat(Duration::from_secs(3_600))));
+        assert!(!missed.observe(beat(Duration::ZERO)));
+        assert!((1..MISSED_MAX).all(|_| !missed.observe(beat(PERIOD))));
+        assert!(missed.observe(beat(PERIOD)));
+    }
+}

@@ -1,0 +1,265 @@
+//! Clients with plain sockets at the port of a real node.
+#![cfg(feature = "host")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+#![allow(clippy::disallowed_methods, reason = "real threads and real time")]
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use mainstay::{Config, Durability, Node};
+use mainstay_base::ClusterId;
+use mainstay_directory::resp::{ARGUMENTS_MAX, BULK_BYTES_MAX, Reply, write};
+use mainstay_directory::{Client, Directory, host};
+use mainstay_runtime::TcpClients;
+use tokio::sync::oneshot;
+use tokio::task::LocalSet;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A node alone, on a thread of its own.
+struct Server {
+    address: SocketAddr,
+    node: Node<Directory>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// A node that executes commands.
+    fn start() -> Self {
+        let (tell, told) = mpsc::channel();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let thread = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            LocalSet::new().block_on(&runtime.unwrap(), async {
+                let anywhere: SocketAddr = "127.0.0.1:0".parse().unwrap();
+                let nodes = [("a".to_owned(), "127.0.0.1:1".parse().unwrap())].into();
+                let config = Config::new(ClusterId::from_entropy(1), "a", nodes)
+                    .listen(anywhere)
+                    .durability(Durability::Memory)
+                    .bootstrap(true);
+                let node = Node::start(config, Directory::default).unwrap();
+                let listener = TcpClients::new(anywhere).unwrap();
+                tell.send((listener.local_addr().unwrap(), node.clone())).unwrap();
+                tokio::select! {
+                    biased;
+                    _ = stopped => {}
+                    () = host::serve(node, Box::new(listener)) => {}
+                }
+            });
+        });
+        let (address, node) = told.recv_timeout(PATIENCE).unwrap();
+        let server = Self { address, node, stop: Some(stop), thread: Some(thread) };
+        let deadline = Instant::now() + PATIENCE;
+        while Talk::with(&server).ask(&[b"SET", b"ready", b"1"]) != simple("OK") {
+            assert!(Instant::now() < deadline, "it executes commands in time");
+        }
+        server
+    }
+
+    /// A number in the answer to INFO.
+    fn info(&self, key: &str) -> u64 {
+        let Reply::Bulk(Some(text)) = Talk::with(self).ask(&[b"INFO"]) else { panic!("no text") };
+        let text = String::from_utf8(text.to_vec()).unwrap();
+        let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+        value.unwrap_or_else(|| panic!("{key}: {text}")).parse().unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        self.thread.take().map(JoinHandle::join).unwrap().unwrap();
+    }
+}
+
+/// One client.
+struct Talk {
+    stream: TcpStream,
+    client: Client,
+}
+
+impl Talk {
+    fn with(server: &Server) -> Self {
+        let stream = TcpStream::connect(server.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        Self { stream, client: Client::new() }
+    }
+
+    fn flush(&mut self) {
+        self.stream.write_all(&self.client.take_output()).unwrap();
+    }
+
+    fn reply(&mut self) -> Reply {
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            if let Some(reply) = self.client.poll_reply().unwrap() {
+                return reply;
+            }
+            let size = self.stream.read(&mut buffer).unwrap();
+            assert!(size > 0, "it ends before the reply");
+            self.client.receive(&buffer[..size]);
+        }
+    }
+
+    fn ask(&mut self, command: &[&[u8]]) -> Reply {
+        self.client.send(command);
+        self.flush();
+        self.reply()
+    }
+
+    /// All that comes until the other side closes. It may close with bytes of ours unread: then that is the end too.
+    fn rest(&mut self) -> Vec<u8> {
+        let (mut all, mut buffer) = (Vec::new(), vec![0; 64 << 10]);
+        loop {
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return all,
+                Ok(size) => all.extend_from_slice(&buffer[..size]),
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return all,
+                Err(error) => panic!("it does not close: {error}"),
+            }
+        }
+    }
+}
+
+fn simple(text: &str) -> Reply {
+    Reply::Simple(text.into())
+}
+
+fn bulk(bytes: &[u8]) -> Reply {
+    Reply::Bulk(Some(bytes.to_vec().into()))
+}
+
+/// Checks that thousands of commands in one stream are executed and answered in their order, more than may be out at once.
+#[test]
+fn a_pipeline_is_answered_in_order() {
+    let server = Server::start();
+    let mut talk = Talk::with(&server);
+    for number in 0..4_000_u32 {
+        let value = number.to_string();
+        talk.client.send(&[b"SET", b"k", value.as_bytes()]);
+        talk.client.send(&[b"GET", b"k"]);
+        talk.client.send(&[b"INCR", b"n"]);
+    }
+    // Both directions at once, as clients that pipeline do: neither side may wait for the other for ever.
+    let output = talk.client.take_output();
+    let mut stream = talk.stream.try_clone().unwrap();
+    let writer = thread::spawn(move || stream.write_all(&output).unwrap());
+    for number in 0..4_000_u32 {
+        assert_eq!(talk.reply(), simple("OK"));
+        assert_eq!(talk.reply(), bulk(number.to_string().as_bytes()));
+        assert_eq!(talk.reply(), Reply::Integer(i64::from(number) + 1));
+    }
+    writer.join().unwrap();
+}
+
+/// Checks that a client that shuts its side still gets all its replies, and then the end.
+#[test]
+fn a_half_closed_client_gets_all_replies() {
+    let server = Server::start();
+    let mut talk = Talk::with(&server);
+    let value = vec![b'v'; 100_000];
+    let mut wanted = Vec::new();
+    for _ in 0..20 {
+        talk.client.send(&[b"SET", b"k", &value]);
+        talk.client.send(&[b"GET", b"k"]);
+        write::simple(&mut wanted, "OK");
+        write::bulk(&mut wanted, &value);
+    }
+    let output = talk.client.take_output();
+    let mut stream = talk.stream.try_clone().unwrap();
+    let writer = thread::spawn(move || {
+        stream.write_all(&output).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+    });
+    assert!(talk.rest() == wanted, "all replies, in order, and nothing else");
+    writer.join().unwrap();
+}
+
+/// Checks the largest value, and that one byte more is refused before it is sent.
+#[test]
+fn values_are_up_to_512_kib() {
+    let server = Server::start();
+    let mut talk = Talk::with(&server);
+    let value = vec![0xa5; BULK_BYTES_MAX];
+    assert_eq!(talk.ask(&[b"SET", b"large", &value]), simple("OK"));
+    assert_eq!(talk.ask(&[b"GET", b"large"]), bulk(&value));
+    let head = format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${}\r\n", BULK_BYTES_MAX + 1);
+    talk.stream.write_all(head.as_bytes()).unwrap();
+    assert_eq!(talk.rest(), b"-ERR Protocol error: invalid bulk length\r\n");
+}
+
+/// Checks that what is no command costs its connection, is counted, and costs nothing else.
+#[test]
+fn bad_input_costs_its_connection_alone() {
+    let server = Server::start();
+    let mut other = Talk::with(&server);
+    let before = server.info("protocol_errors");
+    let many = format!("*{}\r\n", ARGUMENTS_MAX + 1);
+    let deep = "*1\r\n".repeat(100_000);
+    let garbage: Vec<u8> = (0..70_000_u32).map(|at| (at * 31 % 251) as u8 | 0x80).collect();
+    let bad: [&[u8]; 7] = [
+        b"*x\r\n",
+        b"*2\r\n$-7\r\n",
+        b"*1\r\n$1\r\nPING\r\n",
+        many.as_bytes(),
+        // Nested arrays: commands have no depth.
+        deep.as_bytes(),
+        b"SET k \"never closed\n",
+        // A line without an end.
+        &garbage,
+    ];
+    for bytes in bad {
+        let mut talk = Talk::with(&server);
+        let mut stream = talk.stream.try_clone().unwrap();
+        let bytes = bytes.to_vec();
+        // It may be closed before all is written.
+        let writer = thread::spawn(move || drop(stream.write_all(&bytes)));
+        let said = talk.rest();
+        assert!(said.is_empty() || said.starts_with(b"-ERR Protocol error"), "{said:?}");
+        writer.join().unwrap();
+    }
+    // Cut short: it is no error, and nothing is executed.
+    let mut talk = Talk::with(&server);
+    talk.stream.write_all(b"*3\r\n$3\r\nSET\r\n$9\r\ntruncated\r\n$5\r\nva").unwrap();
+    talk.stream.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(talk.rest(), b"");
+    assert_eq!(other.ask(&[b"EXISTS", b"truncated"]), Reply::Integer(0));
+    assert_eq!(server.info("protocol_errors") - before, bad.len() as u64);
+}
+
+/// Checks that READONLY and READWRITE are answered, keep their place among other commands, and hold for one connection.
+#[test]
+fn reads_may_be_local() {
+    let server = Server::start();
+    let mut talk = Talk::with(&server);
+    for word in ["READONLY", "READWRITE"] {
+        talk.client.send(&[b"INCR", word.as_bytes()]);
+        talk.client.send(&[word.as_bytes()]);
+        talk.client.send(&[b"GET", word.as_bytes()]);
+        talk.flush();
+        assert_eq!(talk.reply(), Reply::Integer(1));
+        assert_eq!(talk.reply(), simple("OK"));
+        assert_eq!(talk.reply(), bulk(b"1"));
+    }
+}
+
+/// Checks that clients of a node that has closed are told that nothing was executed, and are counted while they are here.
+#[test]
+fn clients_of_a_closed_node_are_told() {
+    let server = Server::start();
+    let mut talk = Talk::with(&server);
+    assert_eq!(talk.ask(&[b"SET", b"k", b"1"]), simple("OK"));
+    assert!(server.info("connected_clients") >= 2);
+    let closing = server.node.clone().close();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(closing);
+    for command in [&[&b"SET"[..], b"k", b"2"][..], &[b"GET", b"k"]] {
+        let Reply::Error(text) = talk.ask(command) else { panic!("it was executed") };
+        assert!(text.starts_with("CLUSTERDOWN"), "{text}");
+    }
+}

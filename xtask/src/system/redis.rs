@@ -1,0 +1,113 @@
+//! The clients of Redis as Debian ships them.
+
+use std::io::Write as _;
+use std::process::Stdio;
+
+use super::cluster::{Cluster, Home, ensure};
+use super::tools::{is_there, text};
+use crate::steps::Verdict;
+
+/// What is typed, and what redis-cli prints.
+const COMMANDS: [(&[&str], &str); 22] = [
+    (&["PING"], "PONG"),
+    (&["PING", "hello"], "hello"),
+    (&["ECHO", "a b"], "a b"),
+    (&["SELECT", "0"], "OK"),
+    (&["SELECT", "1"], "ERR DB index is out of range"),
+    (&["SET", "key", "a value"], "OK"),
+    (&["GET", "key"], "a value"),
+    (&["GET", "nothing"], ""),
+    (&["SET", "key", "1", "EX", "5"], "ERR SET option EX is not supported"),
+    (&["SET", "n", "41"], "OK"),
+    (&["INCR", "n"], "42"),
+    (&["INCR", "key"], "ERR value is not an integer or out of range"),
+    (&["MGET", "key", "nothing", "n"], "a value\n\n42"),
+    (&["EXISTS", "key", "key", "nothing"], "2"),
+    (&["DBSIZE"], "2"),
+    (&["DEL", "key", "nothing"], "1"),
+    (&["EXISTS", "key"], "0"),
+    (&["READONLY"], "OK"),
+    (&["READWRITE"], "OK"),
+    (&["CONFIG", "GET", "save"], "save\n"),
+    (&["COMMAND", "COUNT"], "16"),
+    (&["QUIT"], "OK"),
+];
+/// Writes of one mass insertion.
+const MASS: usize = 2_000;
+
+/// Each command, at each node in turn, then a mass insertion and the largest value.
+pub(super) fn commands() -> Result<Verdict, String> {
+    if !is_there("redis-cli") {
+        return Ok(Verdict::Skipped("redis-cli is not installed"));
+    }
+    let home = Home::new("redis")?;
+    let cluster = Cluster::start(&home, &[], &[])?;
+    for (index, (words, wanted)) in COMMANDS.iter().enumerate() {
+        let said = cluster.ask(index % 3, words)?;
+        ensure(said == wanted.trim_end(), || format!("{words:?}: {said:?}, not {wanted:?}"))?;
+    }
+    let info = cluster.ask(0, &["INFO"])?;
+    ensure(info.contains("members:3"), || format!("INFO: {info}"))?;
+    let unknown = cluster.ask(0, &["HGET", "h", "f"])?;
+    ensure(unknown.starts_with("ERR unknown command 'HGET'"), || format!("HGET: {unknown}"))?;
+
+    let mass: String = (0..MASS).map(|number| format!("SET mass{number} {number}\r\n")).collect();
+    let said = with_input(&cluster, &["--pipe"], mass.as_bytes())?;
+    let wanted = format!("errors: 0, replies: {MASS}");
+    ensure(said.contains(&wanted), || format!("redis-cli --pipe: {said}"))?;
+    let value = vec![b'v'; 512 << 10];
+    let said = with_input(&cluster, &["-x", "SET", "large"], &value)?;
+    ensure(said.trim_end() == "OK", || format!("redis-cli -x SET: {said}"))?;
+    let said = cluster.ask(1, &["GET", "large"])?;
+    ensure(said.as_bytes() == value, || format!("GET large: {} bytes", said.len()))?;
+    cluster.stop()?;
+    Ok(Verdict::Passed)
+}
+
+fn with_input(cluster: &Cluster, words: &[&str], input: &[u8]) -> Result<String, String> {
+    let shown = format!("redis-cli {}", words.join(" "));
+    let mut child = cluster
+        .client(30, "redis-cli")
+        .args(["-p", cluster.port(0)])
+        .args(words)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("{shown}: {error}"))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(input).map_err(|error| format!("{shown}: {error}"))?;
+    }
+    text(&shown, child.wait_with_output().map_err(|error| format!("{shown}: {error}"))?)
+}
+
+/// All tests of redis-benchmark whose commands the directory has.
+pub(super) fn benchmark() -> Result<Verdict, String> {
+    if !is_there("redis-benchmark") {
+        return Ok(Verdict::Skipped("redis-benchmark is not installed"));
+    }
+    let home = Home::new("benchmark")?;
+    let cluster = Cluster::start(&home, &[], &[])?;
+    let port = cluster.port(0).to_owned();
+    for pipeline in [&[][..], &["-P", "16"]] {
+        let mut benchmark = cluster.client(60, "redis-benchmark");
+        let benchmark = benchmark
+            .args(["-p", &port, "-q", "-c", "50", "-n", "20000", "-r", "1000"])
+            .args(["-t", "ping,set,get,incr"])
+            .args(pipeline);
+        let said = super::tools::run(benchmark)?;
+        for test in ["PING_INLINE", "PING_MBULK", "SET", "GET", "INCR"] {
+            let wanted =
+                |line: &str| line.starts_with(test) && line.contains("requests per second");
+            let mut lines = said.split(['\r', '\n']).filter(|line| wanted(line));
+            let line = lines.next_back().ok_or_else(|| format!("no result of {test}: {said}"))?;
+            println!("                {}{line}", if pipeline.is_empty() { "" } else { "-P 16 " });
+        }
+        ensure(!said.to_lowercase().contains("error"), || said.clone())?;
+    }
+    // What was counted once more is what was done: keys and counters are there.
+    let size = cluster.ask(1, &["DBSIZE"])?;
+    ensure(size.parse::<u32>().is_ok_and(|size| size > 0), || format!("DBSIZE {size}"))?;
+    cluster.stop()?;
+    Ok(Verdict::Passed)
+}
