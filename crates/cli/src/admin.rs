@@ -9,13 +9,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mainstay::{Envelope, Fate, Node};
+use mainstay::{Node, NotDone, Outcome};
 use mainstay_base::Position;
 use mainstay_directory::Directory;
-use mainstay_paradigm::Outcome;
 use mainstay_runtime::{ClientListener as _, ClientStream, TcpClients};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 use crate::report::Report;
@@ -108,16 +107,13 @@ impl Asked {
 
 /// Puts the skip into the order.
 async fn skip(node: &Node<Directory>, position: Position) -> Answer {
-    let (tell, told) = oneshot::channel();
-    // Nobody waits any more: then nobody is told.
-    node.submit(Envelope::Skip { position }.encode(&[]), move |fate| drop(tell.send(fate)));
-    match told.await.unwrap_or(Fate::Unknown) {
-        Fate::Ordered(Outcome::SkipAccepted) => ("200 OK", said("done", "it is passed over")),
-        Fate::Ordered(_) => {
+    match node.skip(position).await {
+        Outcome::Done(_) => ("200 OK", said("done", "it is passed over")),
+        Outcome::NotDone(NotDone::NotPoisoned) => {
             ("409 Conflict", said("error", "no group is halted there; nothing changed"))
         }
-        Fate::NotDone(reason) => ("503 Service Unavailable", said("error", &reason.to_string())),
-        Fate::Unknown => ("504 Gateway Timeout", said("error", "no answer in time; ask again")),
+        Outcome::NotDone(reason) => ("503 Service Unavailable", said("error", &reason.to_string())),
+        Outcome::Unknown => ("504 Gateway Timeout", said("error", "no answer in time; ask again")),
     }
 }
 
