@@ -11,8 +11,8 @@ use mainstay_base::{BootNonce, Instant, NodeId};
 use mainstay_link as link;
 use mainstay_runtime::host::completions;
 use mainstay_runtime::{
-    Closed, Completed, Entropy, EntropyError, HostHandle, HostSink, IoId, LocalFuture, LogWriter,
-    Perform, Port, SendError, Store as _, StoreError, Transport, host,
+    Closed, Completed, Entropy, EntropyError, HostHandle, HostSink, IoId, LocalFuture, Perform,
+    Port, SendError, Store, StoreError, Transport, host,
 };
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -43,11 +43,11 @@ pub fn start<C: Command>(
     application: Box<dyn Application<Command = C>>,
 ) -> Result<SiteHandle<C>, StartError> {
     let plan = Plan::of(&parts)?;
-    let SiteParts { cluster, name, roster, groups, data_dir, bootstrap, .. } = parts;
+    let SiteParts { cluster, name, roster, groups, disk, bootstrap, .. } = parts;
     let SiteParts { transport, time, mut entropy, options, .. } = parts;
     let groups = Plan::disk_groups(&groups).map(|group| group.group());
     let named = (cluster, &*name);
-    let storage = data_dir.map(|path| Storage::open(path, named, bootstrap, plan.nodes(), groups));
+    let storage = disk.map(|disk| Storage::open(disk, named, bootstrap, plan.nodes(), groups));
     let mut storage = storage.transpose()?;
     let (boot, log) = boot(&mut storage, &mut *entropy, Past::new(), bootstrap)?;
     let node = |(name, address)| (NodeId::new(cluster, name), address);
@@ -75,7 +75,7 @@ fn boot(
     entropy: &mut dyn Entropy,
     past: Past,
     bootstrap: bool,
-) -> Result<(Boot, Option<(LogWriter, Ledger)>), StartError> {
+) -> Result<(Boot, Option<(Box<dyn Store>, Ledger)>), StartError> {
     let nonce = BootNonce(entropy.draw()?);
     let seed = seed(entropy)?;
     Ok(match storage {
@@ -99,7 +99,7 @@ struct Wiring {
     entropy: Box<dyn Entropy>,
     storage: Option<Storage>,
     /// With what of it is needed.
-    log: Option<(LogWriter, Ledger)>,
+    log: Option<(Box<dyn Store>, Ledger)>,
     life: u64,
     /// Of this turn, or held back because the log has enough to do; the last has number `io`.
     records: Vec<Bytes>,
@@ -170,7 +170,7 @@ impl Wiring {
     fn recover<C: Command>(&mut self, port: &mut Port<'_, Site<C>>) {
         self.life += 1;
         (self.records, self.io) = (Vec::new(), 0);
-        // Joins the log's thread: what it was given is written.
+        // What the log was given is written.
         self.log = None;
         let mut past = Past::new();
         if let Some(record) = self.membership.take() {
