@@ -60,6 +60,8 @@
 mod disk;
 mod explore;
 mod faults;
+#[cfg(feature = "actors")]
+pub mod live;
 mod network;
 mod node;
 mod options;
