@@ -245,6 +245,9 @@ pub fn run(seed: u64, setup: &Setup, faults: Vec<FaultEvent>) -> Result<Report, 
     let book = book.take();
     let maybe_lost = statuses.iter().any(|status| status.replica.maybe_lost > 0);
     same_state(&statuses)?;
+    if maybe_lost && setup.durability == Durability::Disk {
+        return Err(format!("something may be lost, they say: {:?} {:?}", counted(&book), linearisable(&book.history)));
+    }
     if !maybe_lost {
         counted(&book)?;
         linearisable(&book.history)?;

@@ -16,6 +16,8 @@ pub struct Recovered {
     pub(crate) checkpoint: Position,
     /// Those of earlier views behind the checkpoint.
     pub(crate) past: Vec<Delivery>,
+    /// The last view, if the member never had all the past in it.
+    pub(crate) learning: Option<ViewId>,
 }
 
 impl Recovered {
@@ -152,12 +154,17 @@ impl Replay {
     /// The end of the log. The checkpoint at hand is as of `checkpoint`, [`Position::ZERO`] if there is none.
     #[must_use]
     pub fn finish(mut self, checkpoint: Position) -> Recovered {
-        let nothing = Recovered { epoch: None, checkpoint, past: Vec::new() };
+        let nothing = Recovered { epoch: None, checkpoint, past: Vec::new(), learning: None };
         // Before the first view the empty state is the right one, if this boot held the cut of it.
         let is_first = |held: &Held| held.complete && held.as_of == ViewId::NONE;
         let has_no_view = self.base.view == ViewId::NONE;
         self.base.whole |= has_no_view && self.held.as_ref().is_some_and(is_first);
-        if !self.base.whole || self.base.senders.len() != self.base.ordered.len() {
+        if !self.base.whole {
+            // Had it become whole, and counted for a majority, the log would say so.
+            let learning = Some(self.base.view).filter(|view| *view != ViewId::NONE);
+            return Recovered { learning, ..nothing };
+        }
+        if self.base.senders.len() != self.base.ordered.len() {
             return nothing;
         }
         let entries = std::mem::take(&mut self.entries);
@@ -175,7 +182,7 @@ impl Replay {
         if epoch.log.known() < checkpoint.0 {
             return nothing;
         }
-        Recovered { epoch: Some(Box::new(epoch)), checkpoint, past }
+        Recovered { epoch: Some(Box::new(epoch)), checkpoint, past, learning: None }
     }
 
     /// The messages of the last view, with those that were held for a view that never came: they were received, but
