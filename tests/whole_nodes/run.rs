@@ -196,8 +196,7 @@ pub fn run(seed: u64, setup: &Setup, faults: Vec<FaultEvent>) -> Result<Report, 
     let halted = Rc::default();
     let drift = 200 * (seed % 3) as u32;
     let begin = starter(setup, Rc::clone(&halted));
-    let mut room =
-        Room::new(seed, setup.nodes, options(seed, setup), faults, begin).drift(drift);
+    let mut room = Room::new(seed, setup.nodes, options(seed, setup), faults, begin).drift(drift);
     if setup.lying_disks {
         room = room.lying_disks();
     }
@@ -246,7 +245,11 @@ pub fn run(seed: u64, setup: &Setup, faults: Vec<FaultEvent>) -> Result<Report, 
     let maybe_lost = statuses.iter().any(|status| status.replica.maybe_lost > 0);
     same_state(&statuses)?;
     if maybe_lost && setup.durability == Durability::Disk {
-        return Err(format!("something may be lost, they say: {:?} {:?}", counted(&book), linearisable(&book.history)));
+        return Err(format!(
+            "something may be lost, they say: {:?} {:?}",
+            counted(&book),
+            linearisable(&book.history)
+        ));
     }
     if !maybe_lost {
         counted(&book)?;

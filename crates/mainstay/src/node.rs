@@ -44,7 +44,10 @@ impl<S: StateMachine + 'static> Node<S> {
         tcp.queue_bytes_max = 5 * UNSTABLE_BYTES;
         let ports = Ports {
             transport: Box::new(Tcp::new(tcp, time.clone())?),
-            disk: config.data_dir.as_ref().map(|path| Box::new(FileDisk::new(path)) as Box<dyn Disk>),
+            disk: config
+                .data_dir
+                .as_ref()
+                .map(|path| Box::new(FileDisk::new(path)) as Box<dyn Disk>),
             time,
             entropy: Box::new(OsEntropy),
         };

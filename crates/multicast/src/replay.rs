@@ -240,3 +240,43 @@ fn unpack(entries: &Entries, view: ViewId) -> Vec<Entry> {
     };
     messages.map(entry).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use mainstay_base::{BootId, BootNonce, ClusterId, Incarnation, NodeId, SiteId};
+
+    use super::*;
+    use crate::config::{Config, Durability};
+    use crate::group::{Group, Start};
+
+    /// What a boot says that restarts from a log with these records.
+    fn learning(records: impl IntoIterator<Item = Record>) -> (bool, Option<ViewId>) {
+        let node = NodeId::new(ClusterId::from_entropy(1), "a");
+        let group = GroupId::new(ClusterId::from_entropy(1), "g");
+        let mut replay = Replay::new(group);
+        records.into_iter().for_each(|record| replay.record(record));
+        let config = Config::new(group, [node].into()).durability(Durability::Disk).build();
+        let me = BootId { node, nonce: BootNonce(2) };
+        let start = Start::Recovered(replay.finish(Position::ZERO));
+        let state = Group::new(config.expect("it fits"), me, start).flush();
+        (state.standing.is_some(), state.learning)
+    }
+
+    /// Checks that a member whose log ends while it learned the past says so after its restart, and only then: it never
+    /// counted for a majority of that view, and need not be waited for.
+    #[test]
+    fn a_log_tells_that_its_member_was_still_learning() {
+        let group = GroupId::new(ClusterId::from_entropy(1), "g");
+        let view = ViewId { number: 4, nonce: 7 };
+        let node = NodeId::new(ClusterId::from_entropy(1), "a");
+        let senders = vec![SiteId { node, incarnation: Incarnation(1) }];
+        let start = |whole| {
+            let (senders, ordered) = (senders.clone(), vec![0]);
+            Record::Start { group, view, senders, position: 0, ordered, whole }
+        };
+        assert_eq!(learning([]), (false, None));
+        assert_eq!(learning([start(false)]), (false, Some(view)));
+        assert_eq!(learning([start(false), Record::Whole { group, view }]), (true, None));
+        assert_eq!(learning([start(true)]), (true, None));
+    }
+}

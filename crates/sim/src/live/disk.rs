@@ -92,9 +92,8 @@ impl Platter {
     }
 
     pub(super) fn back_up(&mut self) {
-        let copy = |(name, medium): (&String, &MemoryMedium)| {
-            (name.clone(), medium.crash(Crash::KEEP))
-        };
+        let copy =
+            |(name, medium): (&String, &MemoryMedium)| (name.clone(), medium.crash(Crash::KEEP));
         self.backup = self.directories.iter().map(copy).collect();
     }
 

@@ -209,7 +209,9 @@ impl Net {
             conn.ends[end].open = false;
             let reason = match gone {
                 Gone::Power => continue,
-                Gone::Killed if self.rng.chance(1, 2) => CloseReason::Io(ErrorKind::ConnectionReset),
+                Gone::Killed if self.rng.chance(1, 2) => {
+                    CloseReason::Io(ErrorKind::ConnectionReset)
+                }
                 Gone::Killed | Gone::Closed => CloseReason::Ended,
             };
             self.send_item(id, end, Item::End(reason));

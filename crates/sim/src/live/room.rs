@@ -20,8 +20,8 @@ use super::disk::{LiveDisk, Platter};
 use super::kernel::{Clock, Kernel, Task};
 use super::net::{Gone, Net};
 use super::transport::LiveTransport;
-use crate::schedule::{Disk, Fault, FaultEvent, Moment};
 use crate::Options;
+use crate::schedule::{Disk, Fault, FaultEvent, Moment};
 
 /// What an event of the trace is.
 #[derive(Clone, Copy)]
@@ -93,6 +93,15 @@ pub enum Stuck {
         /// What it said.
         reason: String,
     },
+    /// A node always has something to do, so that time does not pass: a timer that is set for the past, or two tasks
+    /// that wake each other without end.
+    #[error("node {node} has been polled {polls} times and time has not passed")]
+    Spins {
+        /// Which.
+        node: usize,
+        /// How often.
+        polls: u32,
+    },
     /// What was waited for did not come in time.
     #[error("not within {0:?}")]
     Late(Duration),
@@ -152,6 +161,9 @@ struct Place {
     /// The fault that waits for a forced write, and how it strikes.
     doomed: Option<usize>,
 }
+
+/// So often a node may be polled before time passes.
+const POLLS_MAX: u32 = 100_000;
 
 type Begin<H> = Box<dyn FnMut(Start) -> Result<H, String>>;
 type Handles<H> = Rc<RefCell<Vec<Option<H>>>>;
@@ -214,8 +226,7 @@ impl<H: Clone + 'static> Room<H> {
         let rng = Rng::new(seed);
         let kernel = Rc::new(Kernel::default());
         let addresses: Vec<SocketAddr> = (0..nodes).map(address).collect();
-        let net =
-            Net::new(Rc::clone(&kernel), rng.stream("network"), options.clone(), &addresses);
+        let net = Net::new(Rc::clone(&kernel), rng.stream("network"), options.clone(), &addresses);
         let place = |node: usize| {
             let rng = rng.stream(&format!("disk {node}"));
             let platter = Platter::new(Rc::clone(&kernel), node, rng, options.disk);
@@ -426,10 +437,14 @@ impl<H: Clone + 'static> Room<H> {
 
     /// Lets everybody do what there is to do.
     async fn settle(&mut self) {
-        loop {
+        for polls in 0.. {
             let mut polled = false;
-            for place in self.places.iter_mut().filter(|place| place.pauses == 0) {
-                if let Some(tasks) = place.tasks.as_mut().filter(|tasks| tasks.is_woken()) {
+            for (node, place) in self.places.iter_mut().enumerate() {
+                let awake = place.tasks.as_mut().filter(|_| place.pauses == 0);
+                if let Some(tasks) = awake.filter(|tasks| tasks.is_woken()) {
+                    if polls == POLLS_MAX {
+                        self.stuck.get_or_insert(Stuck::Spins { node, polls });
+                    }
                     tasks.poll();
                     polled = true;
                 }
@@ -438,7 +453,7 @@ impl<H: Clone + 'static> Room<H> {
                 self.clients.poll();
                 polled = true;
             }
-            if !polled {
+            if !polled || self.stuck.is_some() {
                 return;
             }
             // tokio wakes those that gave way to others only when it gets its turn.

@@ -10,8 +10,8 @@ use mainstay_base::{ClusterId, GroupId, NodeId, Position};
 use mainstay_membership::Durable;
 use mainstay_runtime::{Disk, LogDevice as _, Store};
 use mainstay_stable::{
-    Checkpoints, FileMediumError, Log, Lsn, Medium, OpenCheckpointsError, OpenError,
-    Options, Owner, ReadCheckpointError, WriteCheckpointError,
+    Checkpoints, FileMediumError, Log, Lsn, Medium, OpenCheckpointsError, OpenError, Options,
+    Owner, ReadCheckpointError, WriteCheckpointError,
 };
 use thiserror::Error;
 use tokio::sync::oneshot;
