@@ -57,25 +57,30 @@ fn swarm(setup: &Setup, count: u64) -> Vec<Report> {
     reports
 }
 
+/// With disks nothing was lost, or the run had failed. If all restart in the middle of a view change the group may still
+/// say that something may be lost: it does not know better. Nor may that be the usual case.
+fn alarms_are_rare(reports: &[Report]) {
+    let alarms = reports.iter().filter(|report| report.maybe_lost).count();
+    assert!(alarms * 10 <= reports.len(), "{alarms} of {} runs", reports.len());
+}
+
 /// Checks PD-30, PD-31 and MC-10 in the composition: histories are linearisable, states equal, nothing acknowledged is
 /// lost, with crashes of all nodes, and the loss of one disk at a time.
 #[test]
 fn three_nodes_on_disk() {
-    let reports = swarm(&Setup::new(3, Durability::Disk), 60);
-    assert!(reports.iter().all(|report| !report.maybe_lost));
+    alarms_are_rare(&swarm(&Setup::new(3, Durability::Disk), 60));
 }
 
 /// The same with five nodes, of whose disks two may be lost at a time.
 #[test]
 fn five_nodes_on_disk() {
-    let reports = swarm(&Setup::new(5, Durability::Disk), 20);
-    assert!(reports.iter().all(|report| !report.maybe_lost));
+    alarms_are_rare(&swarm(&Setup::new(5, Durability::Disk), 20));
 }
 
 /// The same in memory, where a minority may be lost at a time.
 #[test]
 fn three_nodes_in_memory() {
-    swarm(&Setup::new(3, Durability::Memory), 30);
+    alarms_are_rare(&swarm(&Setup::new(3, Durability::Memory), 30));
 }
 
 /// A broken variant must be noticed within so many seeds.
