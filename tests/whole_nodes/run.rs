@@ -34,7 +34,7 @@ pub struct Setup {
     pub durability: Durability,
     /// Clients take old states for the present one.
     pub stale_reads: bool,
-    /// The disks do not force what they say they have forced.
+    /// The disks do not force what they say they have forced, once the cluster is made.
     pub lying_disks: bool,
 }
 
@@ -197,9 +197,6 @@ pub fn run(seed: u64, setup: &Setup, faults: Vec<FaultEvent>) -> Result<Report, 
     let drift = 200 * (seed % 3) as u32;
     let begin = starter(setup, Rc::clone(&halted));
     let mut room = Room::new(seed, setup.nodes, options(seed, setup), faults, begin).drift(drift);
-    if setup.lying_disks {
-        room = room.lying_disks();
-    }
     let book = Rc::new(RefCell::new(Book::default()));
     let until = Instant::ZERO + WORK;
     let working = Rc::new(());
@@ -218,7 +215,11 @@ pub fn run(seed: u64, setup: &Setup, faults: Vec<FaultEvent>) -> Result<Report, 
             drop(working);
         });
     }
-    room.run(WORK).map_err(|stuck| stuck.to_string())?;
+    room.run(CALM).map_err(|stuck| stuck.to_string())?;
+    if setup.lying_disks {
+        room.lie();
+    }
+    room.run(WORK - CALM).map_err(|stuck| stuck.to_string())?;
     room.heal();
     let nodes = room.outside();
     let idle = {

@@ -10,6 +10,7 @@ use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Poll, Waker};
 
 use mainstay_base::{Duration, Rng};
@@ -40,7 +41,7 @@ pub(super) struct Platter {
     longest: Duration,
     /// Slowed down by these many times, one entry for each fault under way.
     slow: Vec<u32>,
-    lies: bool,
+    lies: Arc<AtomicBool>,
     log: Option<Rc<RefCell<Work>>>,
     steps: BTreeMap<u64, Box<dyn FnOnce() + Send>>,
     last_step: u64,
@@ -57,7 +58,7 @@ impl Platter {
             backup: BTreeMap::new(),
             longest,
             slow: Vec::new(),
-            lies: false,
+            lies: Arc::default(),
             log: None,
             steps: BTreeMap::new(),
             last_step: 0,
@@ -65,8 +66,8 @@ impl Platter {
     }
 
     /// From here on the disk says that it has forced what it has not.
-    pub(super) fn lie(&mut self) {
-        self.lies = true;
+    pub(super) fn lie(&self) {
+        self.lies.store(true, Ordering::Relaxed);
     }
 
     /// Completes when a write that begins now is done.
@@ -124,7 +125,7 @@ impl Platter {
                 for medium in self.directories.values_mut() {
                     *medium = match power {
                         false => medium.restart(),
-                        true if self.lies => medium.crash(Crash::LOSE),
+                        true if self.lies.load(Ordering::Relaxed) => medium.crash(Crash::LOSE),
                         true => {
                             let left = *self.rng.pick(&medium.crashes()).unwrap_or(&Crash::LOSE);
                             medium.crash(left)
@@ -170,9 +171,9 @@ impl Disk for LiveDisk {
             let source = io::Error::other("the process has crashed");
             return Err(FileMediumError::Io { path: inner.unwrap_or(HOME).into(), source });
         }
-        let lies = platter.lies;
+        let lies = Arc::clone(&platter.lies);
         let medium = platter.directories.entry(inner.unwrap_or(HOME).to_owned()).or_default();
-        Ok(if lies { Arc::new(Lying(medium.clone())) } else { Arc::new(medium.clone()) })
+        Ok(Arc::new(Honest { medium: medium.clone(), lies }))
     }
 
     fn store(&self, device: Box<dyn LogDevice>) -> Box<dyn Store> {
@@ -328,49 +329,52 @@ impl Drop for LiveStore {
     }
 }
 
-/// A medium that says it has synced when it has not: no guarantee survives it, and a test that does not notice it
-/// proves nothing.
+/// A medium that syncs when it says so, until it is told to lie: then no guarantee survives, and a test that does not
+/// notice it proves nothing.
 #[derive(Debug)]
-struct Lying(MemoryMedium);
+struct Honest {
+    medium: MemoryMedium,
+    lies: Arc<AtomicBool>,
+}
 
-impl Medium for Lying {
+impl Medium for Honest {
     fn create(&self, name: &str) -> io::Result<()> {
-        self.0.create(name)
+        self.medium.create(name)
     }
 
     fn len(&self, name: &str) -> io::Result<u64> {
-        self.0.len(name)
+        self.medium.len(name)
     }
 
     fn read_at(&self, name: &str, offset: u64, size: usize) -> io::Result<Vec<u8>> {
-        self.0.read_at(name, offset, size)
+        self.medium.read_at(name, offset, size)
     }
 
     fn write_at(&self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_at(name, offset, bytes)
+        self.medium.write_at(name, offset, bytes)
     }
 
     fn truncate(&self, name: &str, size: u64) -> io::Result<()> {
-        self.0.truncate(name, size)
+        self.medium.truncate(name, size)
     }
 
-    fn sync_data(&self, _name: &str) -> io::Result<()> {
-        Ok(())
+    fn sync_data(&self, name: &str) -> io::Result<()> {
+        if self.lies.load(Ordering::Relaxed) { Ok(()) } else { self.medium.sync_data(name) }
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.0.rename(from, to)
+        self.medium.rename(from, to)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        self.0.remove(name)
+        self.medium.remove(name)
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
-        self.0.list()
+        self.medium.list()
     }
 
     fn sync_dir(&self) -> io::Result<()> {
-        Ok(())
+        if self.lies.load(Ordering::Relaxed) { Ok(()) } else { self.medium.sync_dir() }
     }
 }

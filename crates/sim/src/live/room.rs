@@ -278,12 +278,10 @@ impl<H: Clone + 'static> Room<H> {
         self
     }
 
-    /// The disks say that they have forced what they have not: beyond every guarantee, so that a test can show that it
-    /// would notice. To be set before the first run.
-    #[must_use]
-    pub fn lying_disks(self) -> Self {
-        self.places.iter().for_each(|place| place.platter.borrow_mut().lie());
-        self
+    /// From here on the disks say that they have forced what they have not: beyond every guarantee, so that a test can
+    /// show that it would notice.
+    pub fn lie(&self) {
+        self.places.iter().for_each(|place| place.platter.borrow().lie());
     }
 
     /// What clients see.
