@@ -69,13 +69,16 @@ pub fn start<C: Command>(
     Ok(SiteHandle { host: host::start(site, wiring, time, options) })
 }
 
+/// The log, with what of it is needed.
+type OpenLog = (Box<dyn Store>, Ledger);
+
 /// Reads what is on disk; without a disk, `past` is all there is.
 fn boot(
     storage: &mut Option<Storage>,
     entropy: &mut dyn Entropy,
     past: Past,
     bootstrap: bool,
-) -> Result<(Boot, Option<(Box<dyn Store>, Ledger)>), StartError> {
+) -> Result<(Boot, Option<OpenLog>), StartError> {
     let nonce = BootNonce(entropy.draw()?);
     let seed = seed(entropy)?;
     Ok(match storage {
@@ -98,8 +101,7 @@ struct Wiring {
     addresses: BTreeMap<NodeId, SocketAddr>,
     entropy: Box<dyn Entropy>,
     storage: Option<Storage>,
-    /// With what of it is needed.
-    log: Option<(Box<dyn Store>, Ledger)>,
+    log: Option<OpenLog>,
     life: u64,
     /// Of this turn, or held back because the log has enough to do; the last has number `io`.
     records: Vec<Bytes>,
