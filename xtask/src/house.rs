@@ -29,6 +29,7 @@ const PLACES: &[(&str, Place)] = &[
     ("mainstay-cli", Floor(10)),
     ("mainstay-directory", Floor(10)),
     ("mainstay-bench", Floor(11)),
+    ("mainstay-tests", Floor(11)),
     ("xtask", Floor(11)),
     ("mainstay-check", Beside),
     ("mainstay-sim", Beside),

@@ -8,7 +8,9 @@ use bytes::Bytes;
 use mainstay_base::{ClusterId, NodeId, Position};
 use mainstay_paradigm::client::{NotDone, Outcome};
 use mainstay_paradigm::{self as paradigm, Envelope, StateMachine};
-use mainstay_runtime::{Closed, OsEntropy, SendError, Tcp, TcpOptions, TokioTime};
+use mainstay_runtime::{
+    Closed, Disk, FileDisk, OsEntropy, Ports, SendError, Tcp, TcpOptions, TokioTime,
+};
 use mainstay_site::{self as site, SiteHandle, SiteParts};
 use tokio::sync::oneshot;
 
@@ -47,7 +49,34 @@ impl<S: StateMachine + 'static> Node<S> {
         let time = Rc::new(TokioTime::new());
         let mut tcp = TcpOptions::listening(config.listen.unwrap_or(*address));
         tcp.queue_bytes_max = 5 * UNSTABLE_BYTES;
-        let transport = Box::new(Tcp::new(tcp, time.clone())?);
+        let ports = Ports {
+            transport: Box::new(Tcp::new(tcp, time.clone())?),
+            disk: config
+                .data_dir
+                .as_ref()
+                .map(|path| Box::new(FileDisk::new(path)) as Box<dyn Disk>),
+            time,
+            entropy: Box::new(OsEntropy),
+        };
+        Self::start_with(config, make, ports)
+    }
+
+    /// As [`start`](Self::start), with another outside than TCP, files, real time and the system's entropy: what
+    /// simulates them, in a test. [`Config::listen`] and [`Config::data_dir`] are not heeded: the ports say where.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    ///
+    /// # Panics
+    /// Outside a `LocalSet`.
+    pub fn start_with(
+        config: Config,
+        make: impl FnMut() -> S + 'static,
+        ports: Ports,
+    ) -> Result<Self, StartError> {
+        if !config.nodes.contains_key(&config.name) {
+            return Err(StartError::NotConfigured(config.name));
+        }
         let replica = match &config.replica {
             Some(replica) => replica.clone(),
             None => paradigm::Config::builder().build()?,
@@ -62,14 +91,14 @@ impl<S: StateMachine + 'static> Node<S> {
         };
         let me = config.me();
         let Config { cluster, name, nodes, pulse, .. } = config;
-        let entropy = Box::new(OsEntropy);
+        let Ports { transport, disk, time, entropy } = ports;
         let mut parts = SiteParts::new(cluster, name, nodes, transport, time, entropy);
         parts.options.pulse = pulse.unwrap_or_default();
         parts.groups = vec![group];
         parts.membership = parts.membership.with_timeout(config.timeout)?;
         parts.heartbeat = config.heartbeat;
         parts.window_bytes = 4 * UNSTABLE_BYTES;
-        parts.data_dir = config.data_dir;
+        parts.disk = disk;
         parts.bootstrap = config.bootstrap;
         let application = Replicated::new(settings, Box::new(make));
         let site = site::start(parts, Box::new(application))?;

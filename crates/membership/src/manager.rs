@@ -87,6 +87,10 @@ impl Membership {
     }
 
     pub(crate) fn management_deadline(&self) -> Option<Instant> {
+        // Nothing is managed until the installation is forced: a deadline that passes meanwhile waits for that.
+        if self.installing {
+            return None;
+        }
         match self.attempt.as_ref().map(|attempt| &attempt.phase) {
             Some(Phase::Waiting { until }) => Some(*until),
             None => self.formation_since.map(|since| since + self.config.formation_wait),

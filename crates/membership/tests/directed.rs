@@ -250,3 +250,29 @@ fn heal(world: &mut World, rng: &mut Rng, seed: u64) {
         assert_eq!(world.view(site), world.view(0), "seed {seed}");
     }
 }
+
+/// A deadline that has passed is not asked for again while nothing else happens: a host would spin, and where time stands
+/// until all is quiet it would stand for ever. Also while an installation is being forced.
+#[test]
+fn no_deadline_comes_again_at_once() {
+    let mut world = World::new(3, frozen());
+    (0..3).for_each(|site| world.start(site));
+    let mut writes = 0;
+    loop {
+        for site in 0..3 {
+            let mut later = world.clone();
+            // What is decided in a turn may itself begin an attempt or a pause: but not without end.
+            (0..3).for_each(|_| later.timeout(site));
+            let site = &later.sites[site];
+            let next = site.machine.as_ref().unwrap().poll_timeout();
+            assert!(next.is_none_or(|next| next > site.now), "again at once: {}", later.summary());
+        }
+        let steps = world.steps();
+        let is_write = |step: &&Step| matches!(step, Step::Write(_));
+        let deliver = steps.iter().find(|step| matches!(step, Step::Deliver { .. }));
+        let Some(step) = deliver.or_else(|| steps.iter().find(is_write)).copied() else { break };
+        writes += usize::from(is_write(&&step));
+        world.apply(step);
+    }
+    assert!(writes > 3 && world.members(0).len() == 3);
+}

@@ -28,7 +28,8 @@ pub struct FlushState {
     /// The site that this boot is, if it is one, with the sequence numbers in both lanes behind which it still has what
     /// it cast.
     pub own: Option<(SiteId, u64, u64)>,
-    /// The view that it is a member of without having all the past: there it never counted for a majority.
+    /// The view that it is a member of without having all the past, or that its former boot was, as the log says: there it
+    /// never counted for a majority.
     pub learning: Option<ViewId>,
     /// What it has, if it has all the past of the group up to a view.
     pub standing: Option<Standing>,

@@ -108,6 +108,8 @@ pub struct Group {
     live: bool,
     /// What the layer above is to be told when a view admits this member: it was not there, but has the past.
     behind: Option<Behind>,
+    /// The view in which the boot before was still learning the past when it ended; `None` once this one is in a view.
+    learned: Option<ViewId>,
     wedged: bool,
     paused: bool,
     blocked: bool,
@@ -156,10 +158,14 @@ impl Group {
     /// A group at boot `me`, in no view yet: wedged until the first [`install`](Self::install).
     #[must_use]
     pub fn new(config: Config, me: BootId, start: Start) -> Self {
+        let learned = match &start {
+            Start::Recovered(recovered) => recovered.learning,
+            Start::Fresh | Start::Empty => None,
+        };
         let (data, whole, behind) = match start {
             Start::Fresh => (Epoch::empty(), true, None),
             Start::Empty => (Epoch::empty(), false, None),
-            Start::Recovered(Recovered { epoch: Some(epoch), checkpoint, past }) => {
+            Start::Recovered(Recovered { epoch: Some(epoch), checkpoint, past, .. }) => {
                 (*epoch, true, Some(Behind { checkpoint, past }))
             }
             Start::Recovered(_) => (Epoch::empty(), false, None),
@@ -174,6 +180,7 @@ impl Group {
             old: None,
             live: behind.is_none(),
             behind,
+            learned,
             whole,
             wedged: true,
             paused: false,
@@ -254,7 +261,10 @@ impl Group {
             stateful: self.config.stateful,
             accept_loss: self.accept_loss,
             own: self.own_gone(),
-            learning: self.current.as_ref().filter(|_| !self.whole).map(|current| current.id),
+            learning: match &self.current {
+                Some(current) => Some(current.id).filter(|_| !self.whole),
+                None => self.learned,
+            },
             standing,
         }
     }

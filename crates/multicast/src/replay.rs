@@ -16,6 +16,8 @@ pub struct Recovered {
     pub(crate) checkpoint: Position,
     /// Those of earlier views behind the checkpoint.
     pub(crate) past: Vec<Delivery>,
+    /// The last view, if the member never had all the past in it.
+    pub(crate) learning: Option<ViewId>,
 }
 
 impl Recovered {
@@ -152,12 +154,17 @@ impl Replay {
     /// The end of the log. The checkpoint at hand is as of `checkpoint`, [`Position::ZERO`] if there is none.
     #[must_use]
     pub fn finish(mut self, checkpoint: Position) -> Recovered {
-        let nothing = Recovered { epoch: None, checkpoint, past: Vec::new() };
+        let nothing = Recovered { epoch: None, checkpoint, past: Vec::new(), learning: None };
         // Before the first view the empty state is the right one, if this boot held the cut of it.
         let is_first = |held: &Held| held.complete && held.as_of == ViewId::NONE;
         let has_no_view = self.base.view == ViewId::NONE;
         self.base.whole |= has_no_view && self.held.as_ref().is_some_and(is_first);
-        if !self.base.whole || self.base.senders.len() != self.base.ordered.len() {
+        if !self.base.whole {
+            // Had it become whole, and counted for a majority, the log would say so.
+            let learning = Some(self.base.view).filter(|view| *view != ViewId::NONE);
+            return Recovered { learning, ..nothing };
+        }
+        if self.base.senders.len() != self.base.ordered.len() {
             return nothing;
         }
         let entries = std::mem::take(&mut self.entries);
@@ -175,7 +182,7 @@ impl Replay {
         if epoch.log.known() < checkpoint.0 {
             return nothing;
         }
-        Recovered { epoch: Some(Box::new(epoch)), checkpoint, past }
+        Recovered { epoch: Some(Box::new(epoch)), checkpoint, past, learning: None }
     }
 
     /// The messages of the last view, with those that were held for a view that never came: they were received, but
@@ -232,4 +239,44 @@ fn unpack(entries: &Entries, view: ViewId) -> Vec<Entry> {
         Entry { position, view, sender, sequence, payload }
     };
     messages.map(entry).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use mainstay_base::{BootId, BootNonce, ClusterId, Incarnation, NodeId, SiteId};
+
+    use super::*;
+    use crate::config::{Config, Durability};
+    use crate::group::{Group, Start};
+
+    /// What a boot says that restarts from a log with these records.
+    fn learning(records: impl IntoIterator<Item = Record>) -> (bool, Option<ViewId>) {
+        let node = NodeId::new(ClusterId::from_entropy(1), "a");
+        let group = GroupId::new(ClusterId::from_entropy(1), "g");
+        let mut replay = Replay::new(group);
+        records.into_iter().for_each(|record| replay.record(record));
+        let config = Config::new(group, [node].into()).durability(Durability::Disk).build();
+        let me = BootId { node, nonce: BootNonce(2) };
+        let start = Start::Recovered(replay.finish(Position::ZERO));
+        let state = Group::new(config.expect("it fits"), me, start).flush();
+        (state.standing.is_some(), state.learning)
+    }
+
+    /// Checks that a member whose log ends while it learned the past says so after its restart, and only then: it never
+    /// counted for a majority of that view, and need not be waited for.
+    #[test]
+    fn a_log_tells_that_its_member_was_still_learning() {
+        let group = GroupId::new(ClusterId::from_entropy(1), "g");
+        let view = ViewId { number: 4, nonce: 7 };
+        let node = NodeId::new(ClusterId::from_entropy(1), "a");
+        let senders = vec![SiteId { node, incarnation: Incarnation(1) }];
+        let start = |whole| {
+            let (senders, ordered) = (senders.clone(), vec![0]);
+            Record::Start { group, view, senders, position: 0, ordered, whole }
+        };
+        assert_eq!(learning([]), (false, None));
+        assert_eq!(learning([start(false)]), (false, Some(view)));
+        assert_eq!(learning([start(false), Record::Whole { group, view }]), (true, None));
+        assert_eq!(learning([start(true)]), (true, None));
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! This is the only crate of the workspace that names actix, and the only one that opens a socket. It drives any
 //! [`Machine`](mainstay_base::Machine) by the law of driving ([`host`]), holds what is outside a node behind small
-//! traits ([`ports`]), and implements them for production ([`tcp`], [`log_writer`], [`TokioTime`], [`OsEntropy`]).
+//! traits ([`ports`]), and implements them for production ([`tcp`], [`log_writer`], [`FileDisk`], [`TokioTime`], [`OsEntropy`]).
 //! It knows no protocol: what a frame means is the business of the services.
 //!
 //! ```
@@ -40,6 +40,7 @@
 
 pub mod beacon;
 mod entropy;
+mod file_disk;
 pub mod host;
 pub mod log_writer;
 pub mod ports;
@@ -49,13 +50,14 @@ mod time;
 
 pub use beacon::{Beacon, Beat, Pulse};
 pub use entropy::{OsEntropy, SeededEntropy};
+pub use file_disk::FileDisk;
 pub use host::{
     Closed, HostHandle, HostOptions, HostSink, Hosted, Perform, Port, SendError, TurnBudget,
     WeakHandle,
 };
 pub use log_writer::{LogDevice, LogOptions, LogWriter};
 pub use ports::{
-    ClientDialer, ClientListener, ClientStream, CloseReason, Completed, DialError, Entropy,
+    ClientDialer, ClientListener, ClientStream, CloseReason, Completed, DialError, Disk, Entropy,
     EntropyError, EventSink, IoId, LocalFuture, LogError, Ports, Record, SinkClosed, Store,
     StoreError, TimeSource, Transport, TransportEvent,
 };

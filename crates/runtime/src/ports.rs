@@ -13,9 +13,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use mainstay_base::frame::FrameError;
 use mainstay_base::{ConnId, Frame, Instant, NodeId};
+use mainstay_stable::{FileMediumError, Medium};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+use crate::log_writer::LogDevice;
 
 /// A future of the node's thread.
 pub type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
@@ -24,22 +27,17 @@ pub type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
 pub struct Ports {
     /// Frames to and from other nodes.
     pub transport: Box<dyn Transport>,
-    /// The log on stable storage; `None`: a node that keeps everything in memory.
-    pub store: Option<Box<dyn Store>>,
+    /// Stable storage; `None`: a node that keeps everything in memory.
+    pub disk: Option<Box<dyn Disk>>,
     /// The clock of the node and all its timers.
     pub time: Rc<dyn TimeSource>,
     /// Boot nonces and seeds.
     pub entropy: Box<dyn Entropy>,
-    /// Where clients connect; `None`: nowhere.
-    pub client_listener: Option<Box<dyn ClientListener>>,
 }
 
 impl fmt::Debug for Ports {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ports")
-            .field("store", &self.store.is_some())
-            .field("client_listener", &self.client_listener.is_some())
-            .finish_non_exhaustive()
+        f.debug_struct("Ports").field("disk", &self.disk).finish_non_exhaustive()
     }
 }
 
@@ -214,6 +212,23 @@ impl EventSink for mpsc::Sender<TransportEvent> {
         let sender = self.clone();
         Box::pin(async move { sender.send(event).await.map_err(|_| SinkClosed) })
     }
+}
+
+/// The disk of a node: its directories, the store over its log, and all else that blocks.
+pub trait Disk: fmt::Debug {
+    /// Opens the directory `inner` in the node's own one, or that one itself with `None`, and makes it if it is missing;
+    /// what is inside is opened after it. Nobody else gets it while the medium lives.
+    ///
+    /// # Errors
+    /// [`FileMediumError`]; at most an empty directory was made, a retry is safe.
+    fn open(&self, inner: Option<&str>) -> Result<Arc<dyn Medium>, FileMediumError>;
+
+    /// A store over `device`, not started yet. Dropping it completes what it has taken before the drop returns.
+    fn store(&self, device: Box<dyn LogDevice>) -> Box<dyn Store>;
+
+    /// Begins a step that blocks, beside the turns of the node. A step that panics, or that is not carried out because
+    /// the node ends, is dropped: what it holds tells its owner.
+    fn run(&self, step: Box<dyn FnOnce() + Send>);
 }
 
 /// One record of the log, as bytes; what they mean is the owner's business.

@@ -54,7 +54,7 @@ impl<N: Node> World<N> {
             self.crash_in_write(node);
             return true;
         }
-        let took_place = self.is_possible(&fault) && self.take_place(&fault);
+        let took_place = fault.is_possible(self.roster.len()) && self.take_place(&fault);
         if took_place {
             self.stats.faults += 1;
         } else {
@@ -71,20 +71,6 @@ impl<N: Node> World<N> {
             && let Some(index) = host.doomed.take()
         {
             self.at(at, Task::Begin { index, epoch: self.faults.epoch });
-        }
-    }
-
-    fn is_possible(&self, fault: &Fault) -> bool {
-        let nodes = self.roster.len();
-        match fault {
-            Fault::Crash { node, .. }
-            | Fault::Backup { node }
-            | Fault::Pause { node, .. }
-            | Fault::SlowDisk { node, .. } => *node < nodes,
-            Fault::OneWayCut { from: one, to: other, .. }
-            | Fault::Cut { one, other, .. }
-            | Fault::Reset { one, other } => one != other && *one < nodes && *other < nodes,
-            Fault::Partition { side, .. } => side.iter().all(|node| *node < nodes),
         }
     }
 
@@ -118,7 +104,7 @@ impl<N: Node> World<N> {
             Fault::OneWayCut { length, .. }
             | Fault::Cut { length, .. }
             | Fault::Partition { length, .. } => {
-                for (from, to) in self.ways(fault) {
+                for (from, to) in fault.ways(self.roster.len()) {
                     self.cut(from, to);
                 }
                 length
@@ -142,20 +128,6 @@ impl<N: Node> World<N> {
             && (disk == Disk::Kept || lost < self.options.atlas.lost)
     }
 
-    /// The directions that a cut or partition closes.
-    fn ways(&self, fault: &Fault) -> Vec<(usize, usize)> {
-        match fault {
-            Fault::OneWayCut { from, to, .. } => vec![(*from, *to)],
-            Fault::Cut { one, other, .. } => vec![(*one, *other), (*other, *one)],
-            Fault::Partition { side, .. } => {
-                let all = || 0..self.roster.len();
-                let apart = |(from, to): &(usize, usize)| side.contains(from) != side.contains(to);
-                all().flat_map(|from| all().map(move |to| (from, to))).filter(apart).collect()
-            }
-            _ => Vec::new(),
-        }
-    }
-
     pub(crate) fn on_end(&mut self, index: u32, epoch: u32) {
         if epoch != self.faults.epoch {
             return;
@@ -171,7 +143,7 @@ impl<N: Node> World<N> {
             }
             Fault::SlowDisk { node, factor, .. } => self.hosts[node].disk.speed_up(factor),
             _ => {
-                for (from, to) in self.ways(&fault) {
+                for (from, to) in fault.ways(self.roster.len()) {
                     self.uncut(from, to, false);
                 }
             }

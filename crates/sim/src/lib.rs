@@ -53,6 +53,10 @@
 //! is said by [`Wire`]. A forced write is on the disk when [`Node::written`] says so; of those that a crash interrupts,
 //! some first ones are on the disk.
 //!
+//! # Whole nodes
+//! With the feature `actors`, the module `live` runs what is shipped: whole nodes with their actors, on simulated networks,
+//! disks and clocks.
+//!
 //! # Speed
 //! `cargo run --release -p mainstay-sim --example speed`: 2.5 to 5 million steps a second on one core, with tiny machines,
 //! 3 to 9 nodes, with and without faults.
@@ -60,6 +64,8 @@
 mod disk;
 mod explore;
 mod faults;
+#[cfg(feature = "actors")]
+pub mod live;
 mod network;
 mod node;
 mod options;

@@ -88,6 +88,36 @@ pub enum Fault {
     },
 }
 
+impl Fault {
+    /// The directions that a cut or partition closes, among so many nodes.
+    pub(crate) fn ways(&self, nodes: usize) -> Vec<(usize, usize)> {
+        match self {
+            Self::OneWayCut { from, to, .. } => vec![(*from, *to)],
+            Self::Cut { one, other, .. } => vec![(*one, *other), (*other, *one)],
+            Self::Partition { side, .. } => {
+                let all = || 0..nodes;
+                let apart = |(from, to): &(usize, usize)| side.contains(from) != side.contains(to);
+                all().flat_map(|from| all().map(move |to| (from, to))).filter(apart).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether it speaks of nodes that there are.
+    pub(crate) fn is_possible(&self, nodes: usize) -> bool {
+        match self {
+            Self::Crash { node, .. }
+            | Self::Backup { node }
+            | Self::Pause { node, .. }
+            | Self::SlowDisk { node, .. } => *node < nodes,
+            Self::OneWayCut { from: one, to: other, .. }
+            | Self::Cut { one, other, .. }
+            | Self::Reset { one, other } => one != other && *one < nodes && *other < nodes,
+            Self::Partition { side, .. } => side.iter().all(|node| *node < nodes),
+        }
+    }
+}
+
 /// When exactly a node crashes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Moment {

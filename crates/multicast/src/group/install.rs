@@ -197,7 +197,7 @@ impl Group {
         levels.disk = levels.disk.min(cut.end);
         (self.persisted, self.forced) = (cut.end, cut.end);
         self.writing.clear();
-        self.whole_io = None;
+        (self.whole_io, self.learned) = (None, None);
     }
 
     fn begin_view(

@@ -96,7 +96,8 @@ impl Group {
             senders: self.data.senders.clone(),
             position: log.trimmed(),
             ordered: log.ordered().to_vec(),
-            whole: self.whole,
+            // This record replaces the one before, and what makes this member whole may be on its way in front of it.
+            whole: self.whole || self.whole_io.is_some(),
         });
     }
 }

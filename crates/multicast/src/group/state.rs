@@ -98,7 +98,7 @@ impl Fingerprint for Group {
                 (it.reported, it.fifo_delivered, it.probe, it.slow).hash(into);
             }
         }
-        (&self.data, &self.old, &self.behind, self.delivered).hash(into);
+        (&self.data, &self.old, &self.behind, self.learned, self.delivered).hash(into);
         (self.assigned, self.sent, &self.queue, self.own_bytes).hash(into);
         (self.levels, &self.own_runs, self.reached).hash(into);
         (&self.last_report, self.unreported, self.report_now).hash(into);

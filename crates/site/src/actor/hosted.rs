@@ -11,8 +11,8 @@ use mainstay_base::{BootNonce, Instant, NodeId};
 use mainstay_link as link;
 use mainstay_runtime::host::completions;
 use mainstay_runtime::{
-    Closed, Completed, Entropy, EntropyError, HostHandle, HostSink, IoId, LocalFuture, LogWriter,
-    Perform, Port, SendError, Store as _, StoreError, Transport, host,
+    Closed, Completed, Entropy, EntropyError, HostHandle, HostSink, IoId, LocalFuture, Perform,
+    Port, SendError, Store, StoreError, Transport, host,
 };
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -43,11 +43,11 @@ pub fn start<C: Command>(
     application: Box<dyn Application<Command = C>>,
 ) -> Result<SiteHandle<C>, StartError> {
     let plan = Plan::of(&parts)?;
-    let SiteParts { cluster, name, roster, groups, data_dir, bootstrap, .. } = parts;
+    let SiteParts { cluster, name, roster, groups, disk, bootstrap, .. } = parts;
     let SiteParts { transport, time, mut entropy, options, .. } = parts;
     let groups = Plan::disk_groups(&groups).map(|group| group.group());
     let named = (cluster, &*name);
-    let storage = data_dir.map(|path| Storage::open(path, named, bootstrap, plan.nodes(), groups));
+    let storage = disk.map(|disk| Storage::open(disk, named, bootstrap, plan.nodes(), groups));
     let mut storage = storage.transpose()?;
     let (boot, log) = boot(&mut storage, &mut *entropy, Past::new(), bootstrap)?;
     let node = |(name, address)| (NodeId::new(cluster, name), address);
@@ -69,13 +69,16 @@ pub fn start<C: Command>(
     Ok(SiteHandle { host: host::start(site, wiring, time, options) })
 }
 
+/// The log, with what of it is needed.
+type OpenLog = (Box<dyn Store>, Ledger);
+
 /// Reads what is on disk; without a disk, `past` is all there is.
 fn boot(
     storage: &mut Option<Storage>,
     entropy: &mut dyn Entropy,
     past: Past,
     bootstrap: bool,
-) -> Result<(Boot, Option<(LogWriter, Ledger)>), StartError> {
+) -> Result<(Boot, Option<OpenLog>), StartError> {
     let nonce = BootNonce(entropy.draw()?);
     let seed = seed(entropy)?;
     Ok(match storage {
@@ -98,8 +101,7 @@ struct Wiring {
     addresses: BTreeMap<NodeId, SocketAddr>,
     entropy: Box<dyn Entropy>,
     storage: Option<Storage>,
-    /// With what of it is needed.
-    log: Option<(LogWriter, Ledger)>,
+    log: Option<OpenLog>,
     life: u64,
     /// Of this turn, or held back because the log has enough to do; the last has number `io`.
     records: Vec<Bytes>,
@@ -170,7 +172,7 @@ impl Wiring {
     fn recover<C: Command>(&mut self, port: &mut Port<'_, Site<C>>) {
         self.life += 1;
         (self.records, self.io) = (Vec::new(), 0);
-        // Joins the log's thread: what it was given is written.
+        // What the log was given is written.
         self.log = None;
         let mut past = Past::new();
         if let Some(record) = self.membership.take() {

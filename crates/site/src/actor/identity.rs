@@ -1,11 +1,11 @@
 //! Whose data directory it is.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use mainstay_base::{ClusterId, codec};
+use mainstay_runtime::Disk;
 use mainstay_stable::{
-    Cell, FileMedium, FileMediumError, Medium, OpenCellError, Owner, ReadCellError, WriteCellError,
+    Cell, FileMediumError, Medium, OpenCellError, Owner, ReadCellError, WriteCellError,
 };
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -73,18 +73,18 @@ pub struct Home {
 }
 
 impl Home {
-    /// Opens the directory of node `name` of `cluster`, and makes it if there is none; only then `bootstrap` matters:
+    /// Opens the own directory on `disk`, of node `name` of `cluster`, and makes it if there is none; only then `bootstrap` matters:
     /// whether the node takes part in making the cluster.
     ///
     /// # Errors
     /// [`IdentityError`]; an existing identity is not changed.
     pub fn open(
-        path: &Path,
+        disk: &dyn Disk,
         cluster: ClusterId,
         name: &str,
         bootstrap: bool,
     ) -> Result<Self, IdentityError> {
-        let medium: Arc<dyn Medium> = Arc::new(FileMedium::open(path)?);
+        let medium = disk.open(None)?;
         let mut cell = Cell::open(Arc::clone(&medium), "identity", OWNER)?;
         let identity = match cell.read()? {
             Some(bytes) => codec::decode(&bytes).map_err(IdentityError::Malformed)?,

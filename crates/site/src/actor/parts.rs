@@ -2,14 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::rc::Rc;
 
 use mainstay_base::{BootId, BootNonce, ClusterId, Duration, NodeId};
 use mainstay_link as link;
 use mainstay_membership as membership;
 use mainstay_multicast::{self as multicast, Durability};
-use mainstay_runtime::{Entropy, EntropyError, HostOptions, TimeSource, Transport};
+use mainstay_runtime::{Disk, Entropy, EntropyError, HostOptions, TimeSource, Transport};
 use thiserror::Error;
 
 use super::storage::StorageError;
@@ -35,7 +34,7 @@ pub struct SiteParts {
     pub window_bytes: usize,
     /// Where the node keeps what it must not forget; `None`: nowhere, for groups of durability `Memory` alone. A node
     /// that starts again without has lost its vote until the others have given it the state.
-    pub data_dir: Option<PathBuf>,
+    pub disk: Option<Box<dyn Disk>>,
     /// The node takes part in making the cluster: once in its life. Ignored if its directory exists already.
     pub bootstrap: bool,
     /// Frames to and from the others; listening where they expect it.
@@ -49,7 +48,7 @@ pub struct SiteParts {
 }
 
 impl SiteParts {
-    /// Parts with the usual values: no groups, no directory, no part in making the cluster.
+    /// Parts with the usual values: no groups, no disk, no part in making the cluster.
     #[must_use]
     pub fn new(
         cluster: ClusterId,
@@ -67,7 +66,7 @@ impl SiteParts {
             membership: membership::Config::default(),
             heartbeat: Duration::from_millis(50),
             window_bytes: 32 << 20,
-            data_dir: None,
+            disk: None,
             bootstrap: false,
             transport,
             time,
@@ -84,9 +83,9 @@ pub enum StartError {
     /// The node is not in the roster. The configuration is at fault.
     #[error("node {0:?} is not in the roster")]
     NotInRoster(String),
-    /// A group of durability `Disk` needs a directory. The configuration is at fault.
-    #[error("durability disk needs a data directory")]
-    NoDirectory,
+    /// A group of durability `Disk` needs a disk. The configuration is at fault.
+    #[error("durability disk needs a disk to write to")]
+    NoDisk,
     /// The numbers for the link do not fit together. The configuration is at fault.
     #[error(transparent)]
     Link(#[from] link::ConfigError),
@@ -114,8 +113,8 @@ impl Plan {
         if !parts.roster.contains_key(&parts.name) {
             return Err(StartError::NotInRoster(parts.name.clone()));
         }
-        if parts.data_dir.is_none() && Self::disk_groups(&parts.groups).next().is_some() {
-            return Err(StartError::NoDirectory);
+        if parts.disk.is_none() && Self::disk_groups(&parts.groups).next().is_some() {
+            return Err(StartError::NoDisk);
         }
         let cluster = parts.cluster;
         let named = |name: &String| (name.clone(), NodeId::new(cluster, name));

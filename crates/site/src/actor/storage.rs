@@ -2,19 +2,19 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use mainstay_base::{ClusterId, GroupId, NodeId, Position};
 use mainstay_membership::Durable;
-use mainstay_runtime::{LogDevice as _, LogOptions, LogWriter};
+use mainstay_runtime::{Disk, LogDevice as _, Store};
 use mainstay_stable::{
-    Checkpoints, FileMedium, FileMediumError, Log, Lsn, Medium, OpenCheckpointsError, OpenError,
-    Options, Owner, ReadCheckpointError, WriteCheckpointError,
+    Checkpoints, FileMediumError, Log, Lsn, Medium, OpenCheckpointsError, OpenError, Options,
+    Owner, ReadCheckpointError, WriteCheckpointError,
 };
 use thiserror::Error;
+use tokio::sync::oneshot;
 
 use super::application::ChunkSource;
 use super::identity::{Bootstrap, Home, IdentityError};
@@ -58,7 +58,7 @@ pub(super) struct Recovered {
     pub(super) past: Past,
     /// The chunks of each group's newest checkpoint.
     pub(super) checkpoints: BTreeMap<GroupId, Vec<Bytes>>,
-    pub(super) log: LogWriter,
+    pub(super) log: Box<dyn Store>,
     /// What of the log is needed.
     pub(super) ledger: Ledger,
 }
@@ -68,7 +68,7 @@ type Shelf = Rc<RefCell<Option<Checkpoints>>>;
 
 pub(super) struct Storage {
     home: Home,
-    path: PathBuf,
+    disk: Rc<dyn Disk>,
     owner: Owner,
     roster: BTreeSet<NodeId>,
     shelves: BTreeMap<GroupId, (Arc<dyn Medium>, Shelf)>,
@@ -76,20 +76,20 @@ pub(super) struct Storage {
 
 impl Storage {
     pub(super) fn open(
-        path: PathBuf,
+        disk: Box<dyn Disk>,
         (cluster, name): (ClusterId, &str),
         bootstrap: bool,
         roster: BTreeSet<NodeId>,
         groups: impl Iterator<Item = GroupId>,
     ) -> Result<Self, StorageError> {
-        let home = Home::open(&path, cluster, name, bootstrap)?;
+        let home = Home::open(&*disk, cluster, name, bootstrap)?;
         let owner = Owner(*NodeId::new(cluster, name).as_bytes());
         let mut shelves = BTreeMap::new();
         for group in groups {
-            let medium: Arc<dyn Medium> = Arc::new(FileMedium::open(path.join(shelf_name(group)))?);
+            let medium = disk.open(Some(&shelf_name(group)))?;
             shelves.insert(group, (medium, Shelf::default()));
         }
-        Ok(Self { home, path, owner, roster, shelves })
+        Ok(Self { home, disk: disk.into(), owner, roster, shelves })
     }
 
     /// Reads everything. To be called when nothing of a former boot writes any more.
@@ -98,7 +98,7 @@ impl Storage {
         let (log, recovered) = Log::open(Arc::clone(&self.home.medium), options)?;
         if recovered.discarded_bytes > 0 {
             let bytes = recovered.discarded_bytes;
-            tracing::warn!(path = %self.path.display(), bytes, "a torn tail of the log was cut off");
+            tracing::warn!(disk = ?self.disk, bytes, "a torn tail of the log was cut off");
         }
         let mut past = Past::new();
         let before = log.first().0.saturating_sub(1);
@@ -144,7 +144,7 @@ impl Storage {
             // A task of a former boot that still writes keeps the old place.
             *shelf = Rc::new(RefCell::new(Some(opened)));
         }
-        let log = LogWriter::new(Box::new(device), LogOptions::default());
+        let log = self.disk.store(Box::new(device));
         Ok(Recovered { past, checkpoints, log, ledger })
     }
 
@@ -158,14 +158,15 @@ impl Storage {
     ) -> Option<impl Future<Output = Result<(), CheckpointError>> + use<>> {
         let (medium, shelf) = self.shelves.get(&group)?;
         let (medium, shelf, owner) = (Arc::clone(medium), Rc::clone(shelf), self.owner);
+        let disk = Rc::clone(&self.disk);
         Some(async move {
             let taken = shelf.borrow_mut().take();
             let mut checkpoints = taken.ok_or(CheckpointError::Busy)?;
             if alone {
-                checkpoints = blocking(move || discard(medium, owner)).await??;
+                checkpoints = blocking(&*disk, move || discard(medium, owner)).await??;
             }
             let result;
-            (checkpoints, result) = write(checkpoints, position, source).await?;
+            (checkpoints, result) = write(&*disk, checkpoints, position, source).await?;
             *shelf.borrow_mut() = Some(checkpoints);
             result
         })
@@ -185,15 +186,19 @@ pub(super) enum CheckpointError {
     Open(#[from] OpenCheckpointsError),
     #[error("the medium failed: {0}")]
     Io(#[from] std::io::Error),
-    #[error("the writing task ended: {0}")]
-    Ended(#[from] tokio::task::JoinError),
+    #[error("the writing task ended")]
+    Ended(#[from] oneshot::error::RecvError),
 }
 
-/// Runs what blocks on a thread for such things.
+/// Runs what blocks beside the turns.
 async fn blocking<T: Send + 'static>(
+    disk: &dyn Disk,
     step: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, tokio::task::JoinError> {
-    tokio::task::spawn_blocking(step).await
+) -> Result<T, oneshot::error::RecvError> {
+    let (tell, told) = oneshot::channel();
+    // Nobody waits any more: then nobody is told.
+    disk.run(Box::new(move || drop(tell.send(step()))));
+    told.await
 }
 
 /// Removes all checkpoints.
@@ -209,12 +214,13 @@ type Written = (Checkpoints, Result<(), CheckpointError>);
 
 /// One chunk at a time: made on the site's thread, written beside it.
 async fn write(
+    disk: &dyn Disk,
     mut checkpoints: Checkpoints,
     position: Position,
     mut source: Box<dyn ChunkSource>,
 ) -> Result<Written, CheckpointError> {
     let begun;
-    (checkpoints, begun) = blocking(move || {
+    (checkpoints, begun) = blocking(disk, move || {
         let begun = checkpoints.begin(position.0);
         (checkpoints, begun)
     })
@@ -227,7 +233,7 @@ async fn write(
         let failed = match source.next_chunk() {
             Ok(Some(chunk)) => {
                 let written;
-                (writer, written) = blocking(move || {
+                (writer, written) = blocking(disk, move || {
                     let written = writer.write(&chunk);
                     (writer, written)
                 })
@@ -244,7 +250,7 @@ async fn write(
         let _ = checkpoints.abandon(writer);
         return Ok((checkpoints, Err(failed)));
     }
-    Ok(blocking(move || {
+    Ok(blocking(disk, move || {
         let committed = checkpoints.commit(writer).map_err(CheckpointError::from);
         (checkpoints, committed)
     })

@@ -1,0 +1,667 @@
+//! The room: who is polled when, and what happens to them.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use mainstay_base::{Duration, Instant, Rng};
+use mainstay_runtime::{Ports, SeededEntropy};
+use thiserror::Error;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Notify;
+use tokio::task::LocalSet;
+
+use super::disk::{LiveDisk, Platter};
+use super::kernel::{Clock, Kernel, Task};
+use super::net::{Gone, Net};
+use super::transport::LiveTransport;
+use crate::Options;
+use crate::schedule::{Disk, Fault, FaultEvent, Moment};
+
+/// What an event of the trace is.
+#[derive(Clone, Copy)]
+#[repr(u8)]
+pub(super) enum Kind {
+    Network = 1,
+    Forced = 2,
+    Crashed = 3,
+    Started = 4,
+    Begun = 5,
+    Noted = 6,
+}
+
+/// What a node is started with.
+pub struct Start {
+    /// Which node, from 0.
+    pub index: usize,
+    /// It has never run before: its disk is empty as a new one is, not as a lost one.
+    pub first: bool,
+    /// Its outside.
+    pub ports: Ports,
+    /// To be told when a node that had lost its disk has all of its state again.
+    pub restored: Restored,
+}
+
+impl fmt::Debug for Start {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Start").field("index", &self.index).finish_non_exhaustive()
+    }
+}
+
+/// The word of a boot that its node lacks nothing: only then another one may lose its disk.
+#[derive(Clone, Debug)]
+pub struct Restored(Rc<Cell<bool>>);
+
+impl Restored {
+    /// It lacks nothing.
+    pub fn tell(&self) {
+        self.0.set(true);
+    }
+}
+
+/// What happened in a room.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Stats {
+    /// Faults that took place.
+    pub faults: u64,
+    /// Faults left out: nobody was there, or too much was broken.
+    pub skipped: u64,
+    /// Crashes.
+    pub crashes: u64,
+    /// Crashes of the machine, and not of the process alone.
+    pub power: u64,
+    /// Crashes with a forced write unfinished.
+    pub unfinished: u64,
+    /// Disks lost.
+    pub lost: u64,
+}
+
+/// A run does not get on as it should.
+#[derive(Error, Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Stuck {
+    /// A node did not start: the reason that it gave.
+    #[error("node {node} does not start: {reason}")]
+    Start {
+        /// Which.
+        node: usize,
+        /// What it said.
+        reason: String,
+    },
+    /// A node always has something to do, so that time does not pass: a timer that is set for the past, or two tasks
+    /// that wake each other without end.
+    #[error("node {node} has been polled {polls} times and time has not passed")]
+    Spins {
+        /// Which.
+        node: usize,
+        /// How often.
+        polls: u32,
+    },
+    /// What was waited for did not come in time.
+    #[error("not within {0:?}")]
+    Late(Duration),
+}
+
+/// Remembers that a task set has something to do.
+struct Flag {
+    woken: AtomicBool,
+    driver: Arc<Notify>,
+}
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.woken.store(true, Ordering::Relaxed);
+        self.driver.notify_one();
+    }
+}
+
+/// A task set, polled when somebody woke it.
+struct Tasks {
+    set: LocalSet,
+    flag: Arc<Flag>,
+    waker: Waker,
+}
+
+impl Tasks {
+    fn new(driver: &Arc<Notify>) -> Self {
+        let flag = Arc::new(Flag { woken: AtomicBool::new(true), driver: Arc::clone(driver) });
+        Self { set: LocalSet::new(), waker: Waker::from(Arc::clone(&flag)), flag }
+    }
+
+    fn is_woken(&self) -> bool {
+        self.flag.woken.load(Ordering::Relaxed)
+    }
+
+    fn poll(&mut self) {
+        self.flag.woken.store(false, Ordering::Relaxed);
+        // Whether it has tasks left does not matter: it may get others.
+        let _ = Pin::new(&mut self.set).poll(&mut Context::from_waker(&self.waker));
+    }
+}
+
+/// A node, and what outlives its boots.
+struct Place {
+    /// The task set of the present boot.
+    tasks: Option<Tasks>,
+    platter: Rc<RefCell<Platter>>,
+    boots: u64,
+    pauses: usize,
+    /// Its disk was lost, and it has not said that it has everything again.
+    lost: bool,
+    restored: Restored,
+    /// The fault that waits for a forced write, and how it strikes.
+    doomed: Option<usize>,
+}
+
+/// So often a node may be polled before time passes.
+const POLLS_MAX: u32 = 100_000;
+
+type Begin<H> = Box<dyn FnMut(Start) -> Result<H, String>>;
+type Handles<H> = Rc<RefCell<Vec<Option<H>>>>;
+
+/// Whole nodes, each with a handle `H` by which clients reach it.
+pub struct Room<H> {
+    seed: u64,
+    options: Options,
+    faults: Vec<FaultEvent>,
+    /// Raised when all is healed: begins and ends of an older epoch are void.
+    epoch: u32,
+    drift: u64,
+    kernel: Rc<Kernel>,
+    net: Rc<RefCell<Net>>,
+    places: Vec<Place>,
+    handles: Handles<H>,
+    clients: Tasks,
+    begin: Begin<H>,
+    driver: Arc<Notify>,
+    stats: Stats,
+    stuck: Option<Stuck>,
+    origin: tokio::time::Instant,
+    /// Dropped last: task sets are dropped in it.
+    runtime: Rc<Runtime>,
+}
+
+impl<H> fmt::Debug for Room<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Room")
+            .field("seed", &self.seed)
+            .field("now", &self.kernel.now())
+            .field("stats", &self.stats)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where the node `index` listens in every room.
+#[must_use]
+pub(super) fn address(index: usize) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, u16::try_from(index + 1).unwrap_or(u16::MAX)).into()
+}
+
+impl<H: Clone + 'static> Room<H> {
+    /// A room of `nodes` nodes, which `begin` starts now and after each crash, on the `LocalSet` of the boot. The faults come
+    /// in their time; those that the [`Atlas`](crate::Atlas) of `options` does not allow are left out. Of `options`, the
+    /// delays, the tail, `telling`, `disk` and the atlas matter here.
+    ///
+    /// # Panics
+    /// If the operating system gives no runtime.
+    pub fn new(
+        seed: u64,
+        nodes: usize,
+        options: Options,
+        faults: Vec<FaultEvent>,
+        begin: impl FnMut(Start) -> Result<H, String> + 'static,
+    ) -> Self {
+        let built = Builder::new_current_thread().enable_time().start_paused(true).build();
+        let runtime = Rc::new(built.expect("the operating system gives a runtime"));
+        let origin = runtime.block_on(async { tokio::time::Instant::now() });
+        let rng = Rng::new(seed);
+        let kernel = Rc::new(Kernel::default());
+        let addresses: Vec<SocketAddr> = (0..nodes).map(address).collect();
+        let net = Net::new(Rc::clone(&kernel), rng.stream("network"), options.clone(), &addresses);
+        let place = |node: usize| {
+            let rng = rng.stream(&format!("disk {node}"));
+            let platter = Platter::new(Rc::clone(&kernel), node, rng, options.disk);
+            Place {
+                tasks: None,
+                platter: Rc::new(RefCell::new(platter)),
+                boots: 0,
+                pauses: 0,
+                lost: false,
+                restored: Restored(Rc::default()),
+                doomed: None,
+            }
+        };
+        let driver = Arc::new(Notify::new());
+        for (fault, event) in faults.iter().enumerate() {
+            kernel.at(event.at, Task::Begin { fault, epoch: 0 });
+        }
+        Self {
+            seed,
+            faults,
+            epoch: 0,
+            drift: 0,
+            net: Rc::new(RefCell::new(net)),
+            places: (0..nodes).map(place).collect(),
+            handles: Rc::new(RefCell::new(vec![None; nodes])),
+            clients: Tasks::new(&driver),
+            begin: Box::new(begin),
+            driver,
+            stats: Stats::default(),
+            stuck: None,
+            origin,
+            runtime,
+            kernel,
+            options,
+        }
+    }
+
+    /// Where the nodes listen, in their order.
+    #[must_use]
+    pub fn addresses(nodes: usize) -> Vec<SocketAddr> {
+        (0..nodes).map(address).collect()
+    }
+
+    /// The clocks run up to so many millionths fast or slow, each boot's at a rate of its own. Default 0. To be set
+    /// before the first run.
+    #[must_use]
+    pub fn drift(mut self, millionths: u32) -> Self {
+        self.drift = u64::from(millionths.min(999_999));
+        self
+    }
+
+    /// From here on the disks say that they have forced what they have not: beyond every guarantee, so that a test can
+    /// show that it would notice.
+    pub fn lie(&self) {
+        self.places.iter().for_each(|place| place.platter.borrow().lie());
+    }
+
+    /// What clients see.
+    #[must_use]
+    pub fn outside(&self) -> Outside<H> {
+        Outside { kernel: Rc::clone(&self.kernel), handles: Rc::clone(&self.handles) }
+    }
+
+    /// Runs a client beside the nodes. It suffers no faults, and ends with the room.
+    pub fn spawn(&self, client: impl Future<Output = ()> + 'static) {
+        drop(self.clients.set.spawn_local(client));
+    }
+
+    /// Runs for so long.
+    ///
+    /// # Errors
+    /// [`Stuck::Start`].
+    pub fn run(&mut self, length: Duration) -> Result<(), Stuck> {
+        let until = self.kernel.now() + length;
+        self.drive(until, || false)
+    }
+
+    /// Runs until the client is ready, for so long at most.
+    ///
+    /// # Errors
+    /// [`Stuck`].
+    pub fn finish<T: 'static>(
+        &mut self,
+        client: impl Future<Output = T> + 'static,
+        most: Duration,
+    ) -> Result<T, Stuck> {
+        let result = Rc::new(RefCell::new(None));
+        let place = Rc::clone(&result);
+        self.spawn(async move {
+            let ready = client.await;
+            *place.borrow_mut() = Some(ready);
+        });
+        let until = self.kernel.now() + most;
+        self.drive(until, || result.borrow().is_some())?;
+        let ready = result.borrow_mut().take();
+        ready.ok_or(Stuck::Late(most))
+    }
+
+    /// Ends all faults and the schedule, and starts whoever is down.
+    pub fn heal(&mut self) {
+        self.epoch += 1;
+        self.net.borrow_mut().heal();
+        for node in 0..self.places.len() {
+            let place = &mut self.places[node];
+            (place.pauses, place.doomed) = (0, None);
+            place.platter.borrow_mut().heal();
+            if place.tasks.is_none() {
+                self.start(node);
+            }
+        }
+    }
+
+    /// A hash over all events so far: what came over the network, what was forced, faults, and what clients
+    /// [noted](Outside::note).
+    #[must_use]
+    pub fn hash(&self) -> u128 {
+        self.kernel.hash()
+    }
+
+    /// Events so far.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        self.kernel.steps()
+    }
+
+    /// What happened so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    fn start(&mut self, node: usize) {
+        let rng = Rng::new(self.seed);
+        let place = &mut self.places[node];
+        place.boots += 1;
+        place.restored = Restored(Rc::default());
+        let mut of_boot = rng.stream(&format!("boot {} of {node}", place.boots));
+        let drift = of_boot.below(2 * self.drift + 1) as i64 - self.drift as i64;
+        let kernel = Rc::clone(&self.kernel);
+        kernel.note(Kind::Started as u8, node, place.boots);
+        let ports = Ports {
+            transport: Box::new(LiveTransport::new(Rc::clone(&self.net), node)),
+            disk: Some(Box::new(LiveDisk::new(Rc::clone(&place.platter)))),
+            time: Rc::new(Clock { origin: kernel.now(), kernel, drift }),
+            entropy: Box::new(SeededEntropy::new(of_boot.stream("entropy"))),
+        };
+        let (first, restored) = (place.boots == 1, place.restored.clone());
+        let tasks = Tasks::new(&self.driver);
+        let started = {
+            let _runtime = self.runtime.enter();
+            let _set = tasks.set.enter();
+            (self.begin)(Start { index: node, first, ports, restored })
+        };
+        place.tasks = Some(tasks);
+        match started {
+            Ok(handle) => self.handles.borrow_mut()[node] = Some(handle),
+            Err(reason) => {
+                self.stuck.get_or_insert(Stuck::Start { node, reason });
+            }
+        }
+    }
+
+    /// The node is gone: first its ports are cut, then its tasks are dropped.
+    fn crash(&mut self, node: usize, power: bool, found: Disk) {
+        let place = &mut self.places[node];
+        let gone = if power { Gone::Power } else { Gone::Killed };
+        self.net.borrow_mut().detach(node, gone);
+        let unfinished = place.platter.borrow_mut().crash(power, found);
+        self.kernel.note(Kind::Crashed as u8, node, unfinished as u64);
+        (place.pauses, place.doomed) = (0, None);
+        place.lost |= found != Disk::Kept;
+        self.stats.crashes += 1;
+        self.stats.power += u64::from(power);
+        self.stats.unfinished += u64::from(unfinished > 0);
+        self.stats.lost += u64::from(found != Disk::Kept);
+        let _runtime = self.runtime.enter();
+        drop(place.tasks.take());
+        let handle = self.handles.borrow_mut()[node].take();
+        drop(handle);
+    }
+
+    fn drive(&mut self, until: Instant, ready: impl Fn() -> bool) -> Result<(), Stuck> {
+        for node in 0..self.places.len() {
+            if self.places[node].boots == 0 {
+                self.start(node);
+            }
+        }
+        let runtime = Rc::clone(&self.runtime);
+        runtime.block_on(async {
+            while self.stuck.is_none() {
+                self.settle().await;
+                if ready() {
+                    break;
+                }
+                let next = self.kernel.next().filter(|next| *next <= until);
+                let moment = next.unwrap_or(until);
+                if !self.pass(moment).await {
+                    continue;
+                }
+                let Some(task) = next.and_then(|_| self.kernel.take()) else { break };
+                self.perform(task);
+            }
+        });
+        self.stuck.clone().map_or(Ok(()), Err)
+    }
+
+    /// Lets everybody do what there is to do.
+    async fn settle(&mut self) {
+        for polls in 0.. {
+            let mut polled = false;
+            for (node, place) in self.places.iter_mut().enumerate() {
+                let awake = place.tasks.as_mut().filter(|_| place.pauses == 0);
+                if let Some(tasks) = awake.filter(|tasks| tasks.is_woken()) {
+                    if polls == POLLS_MAX {
+                        self.stuck.get_or_insert(Stuck::Spins { node, polls });
+                    }
+                    tasks.poll();
+                    polled = true;
+                }
+            }
+            if self.clients.is_woken() {
+                self.clients.poll();
+                polled = true;
+            }
+            if !polled || self.stuck.is_some() {
+                return;
+            }
+            // tokio wakes those that gave way to others only when it gets its turn.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn anybody_woken(&self) -> bool {
+        let mut places = self.places.iter().filter(|place| place.pauses == 0);
+        places.any(|place| place.tasks.as_ref().is_some_and(Tasks::is_woken))
+            || self.clients.is_woken()
+    }
+
+    /// Lets time pass; `false` if a timer of tokio's woke somebody on the way.
+    async fn pass(&mut self, moment: Instant) -> bool {
+        let target = self.origin + (moment - Instant::ZERO);
+        if tokio::time::Instant::now() < target {
+            let mut sleep = pin!(tokio::time::sleep_until(target));
+            loop {
+                let mut notified = pin!(self.driver.notified());
+                let slept = std::future::poll_fn(|context| {
+                    if sleep.as_mut().poll(context).is_ready() {
+                        return Poll::Ready(true);
+                    }
+                    notified.as_mut().poll(context).map(|()| false)
+                });
+                if slept.await {
+                    break;
+                }
+                if self.anybody_woken() {
+                    let now = Instant::ZERO + self.origin.elapsed();
+                    self.kernel.set_now(now.min(moment));
+                    return false;
+                }
+            }
+        }
+        self.kernel.set_now(moment);
+        !self.anybody_woken()
+    }
+
+    fn perform(&mut self, task: Task) {
+        match task {
+            Task::Wake(waker) => waker.wake(),
+            Task::Syn { dial } => self.net.borrow_mut().on_syn(dial),
+            Task::Unanswered { dial } => self.net.borrow_mut().on_unanswered(dial),
+            Task::Arrive { conn, end } => self.net.borrow_mut().on_arrive(conn, end),
+            Task::Break { conn, end, if_cut } => self.net.borrow_mut().on_break(conn, end, if_cut),
+            Task::Begin { fault, epoch } if epoch == self.epoch => self.on_begin(fault),
+            Task::End { fault, epoch } if epoch == self.epoch => self.on_end(fault),
+            Task::Restart { node, boot } => {
+                let place = &self.places[node];
+                if place.boots == boot && place.tasks.is_none() {
+                    self.start(node);
+                }
+            }
+            Task::Begin { .. } | Task::End { .. } => {}
+        }
+        for node in 0..self.places.len() {
+            let place = &self.places[node];
+            if place.doomed.is_some()
+                && place.platter.borrow().is_writing()
+                && let Some(fault) = self.places[node].doomed.take()
+            {
+                self.on_crash(fault);
+            }
+        }
+    }
+
+    fn on_begin(&mut self, index: usize) {
+        let fault = self.faults[index].fault.clone();
+        if !fault.is_possible(self.places.len()) {
+            self.stats.skipped += 1;
+            return;
+        }
+        self.kernel.note(Kind::Begun as u8, index, 0);
+        let length = match fault {
+            Fault::Crash { node, moment: Moment::MidWrite, .. } => {
+                self.places[node].doomed = Some(index);
+                return;
+            }
+            Fault::Crash { .. } => return self.on_crash(index),
+            Fault::Backup { node } => {
+                self.places[node].platter.borrow_mut().back_up();
+                return;
+            }
+            Fault::Reset { one, other } => {
+                self.stats.faults += 1;
+                return self.net.borrow_mut().reset(one, other);
+            }
+            Fault::Pause { node, length } => {
+                self.places[node].pauses += 1;
+                length
+            }
+            Fault::SlowDisk { node, factor, length } => {
+                self.places[node].platter.borrow_mut().slow_down(factor);
+                length
+            }
+            Fault::OneWayCut { length, .. }
+            | Fault::Cut { length, .. }
+            | Fault::Partition { length, .. } => {
+                for (from, to) in fault.ways(self.places.len()) {
+                    self.net.borrow_mut().cut(from, to);
+                }
+                length
+            }
+        };
+        self.stats.faults += 1;
+        let end = Task::End { fault: index, epoch: self.epoch };
+        self.kernel.at(self.kernel.now() + length, end);
+    }
+
+    fn on_crash(&mut self, index: usize) {
+        let event = &self.faults[index];
+        let Fault::Crash { node, length, disk, .. } = event.fault else { return };
+        // Drawn from the fault alone: without another fault of the schedule this one stays the same.
+        let power = Rng::new(self.seed).stream(&event.to_string()).chance(1, 2);
+        if !self.atlas_allows(node, disk) {
+            self.stats.skipped += 1;
+            return;
+        }
+        self.stats.faults += 1;
+        self.crash(node, power, disk);
+        let boot = self.places[node].boots;
+        self.kernel.at(self.kernel.now() + length, Task::Restart { node, boot });
+    }
+
+    /// Whether the node runs and may crash with this outcome.
+    fn atlas_allows(&mut self, node: usize, disk: Disk) -> bool {
+        for place in &mut self.places {
+            place.lost &= !place.restored.0.get() || place.tasks.is_none();
+        }
+        let others = || self.places.iter().enumerate().filter(|(index, _)| *index != node);
+        let down = others().filter(|(_, place)| place.tasks.is_none() || place.lost).count();
+        let lost = others().filter(|(_, place)| place.lost).count();
+        self.places[node].tasks.is_some()
+            && down < self.options.atlas.down
+            && (disk == Disk::Kept || lost < self.options.atlas.lost)
+    }
+
+    fn on_end(&mut self, index: usize) {
+        let fault = self.faults[index].fault.clone();
+        match fault {
+            // None is left if the node has crashed meanwhile.
+            Fault::Pause { node, .. } => {
+                self.places[node].pauses = self.places[node].pauses.saturating_sub(1);
+            }
+            Fault::SlowDisk { node, factor, .. } => {
+                self.places[node].platter.borrow_mut().speed_up(factor);
+            }
+            _ => {
+                for (from, to) in fault.ways(self.places.len()) {
+                    self.net.borrow_mut().uncut(from, to);
+                }
+            }
+        }
+    }
+}
+
+impl<H> Drop for Room<H> {
+    fn drop(&mut self) {
+        let _runtime = self.runtime.enter();
+        for (node, place) in self.places.iter_mut().enumerate() {
+            self.net.borrow_mut().detach(node, Gone::Power);
+            place.platter.borrow_mut().crash(true, Disk::Kept);
+            drop(place.tasks.take());
+        }
+        self.clients.set = LocalSet::new();
+        let handles = std::mem::take(&mut *self.handles.borrow_mut());
+        drop(handles);
+    }
+}
+
+/// What clients see of a room.
+pub struct Outside<H> {
+    kernel: Rc<Kernel>,
+    handles: Handles<H>,
+}
+
+impl<H: Clone> Outside<H> {
+    /// The handle of a node; `None`: it is down.
+    #[must_use]
+    pub fn node(&self, index: usize) -> Option<H> {
+        self.handles.borrow().get(index).cloned().flatten()
+    }
+
+    /// The true time.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.kernel.now()
+    }
+
+    /// Completes after so long.
+    pub fn sleep(&self, length: Duration) -> impl Future<Output = ()> + use<H> {
+        self.kernel.alarm(self.kernel.now() + length)
+    }
+
+    /// Puts what a client did or saw into the [hash](Room::hash).
+    pub fn note(&self, client: usize, number: u64) {
+        self.kernel.note(Kind::Noted as u8, client, number);
+    }
+}
+
+impl<H> Clone for Outside<H> {
+    fn clone(&self) -> Self {
+        Self { kernel: Rc::clone(&self.kernel), handles: Rc::clone(&self.handles) }
+    }
+}
+
+impl<H> fmt::Debug for Outside<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outside").field("now", &self.kernel.now()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,107 @@
+//! Whole nodes of the replicated directory, with their actors, on virtual time: kills, power failures, lost disks, cuts
+//! and pauses, and what clients were told judged by the linearisability checker.
+//!
+//! `MAINSTAY_SEED` is the first seed and `MAINSTAY_SEEDS` how many there are. A run that fails prints its seed and faults.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+#![allow(unreachable_pub, reason = "the modules of one test")]
+
+mod clients;
+mod model;
+mod run;
+
+use mainstay::Durability;
+use run::{Report, Setup, faults, run};
+
+fn variable(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
+}
+
+fn seeds(count: u64) -> std::ops::Range<u64> {
+    let first = variable("MAINSTAY_SEED").unwrap_or(0);
+    first..first + variable("MAINSTAY_SEEDS").unwrap_or(count)
+}
+
+/// Runs a seed twice: it must go well, and the same way.
+fn twice(seed: u64, setup: &Setup) -> Report {
+    let once = || run(seed, setup, faults(seed, setup));
+    let fail = |what: String| -> Report {
+        let faults: Vec<String> = faults(seed, setup).iter().map(ToString::to_string).collect();
+        panic!("seed {seed}, {setup:?}\n{}\n{what}", faults.join("\n"))
+    };
+    let report = once().unwrap_or_else(fail);
+    let again = once().unwrap_or_else(fail);
+    assert_eq!(report, again, "seed {seed} is not reproducible");
+    report
+}
+
+fn swarm(setup: &Setup, count: u64) -> Vec<Report> {
+    let reports: Vec<Report> = seeds(count).map(|seed| twice(seed, setup)).collect();
+    let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
+    println!(
+        "{} runs: {} events, {} answered, {} unknown, {} refused, {} faults, {} crashes ({} by power, {} in a write), \
+         {} disks lost, {} restarts in the process, {} checkpoints, {} runs with possible loss",
+        reports.len(),
+        sum(|run| run.steps),
+        sum(|run| run.answered as u64),
+        sum(|run| run.unknown as u64),
+        sum(|run| run.refused),
+        sum(|run| run.stats.faults),
+        sum(|run| run.stats.crashes),
+        sum(|run| run.stats.power),
+        sum(|run| run.stats.unfinished),
+        sum(|run| run.stats.lost),
+        sum(|run| run.restarts),
+        sum(|run| run.checkpoints),
+        sum(|run| u64::from(run.maybe_lost)),
+    );
+    reports
+}
+
+/// With disks nothing was lost, or the run had failed. If all restart in the middle of a view change the group may still
+/// say that something may be lost: it does not know better. Nor may that be the usual case.
+fn alarms_are_rare(reports: &[Report]) {
+    let alarms = reports.iter().filter(|report| report.maybe_lost).count();
+    assert!(alarms * 10 <= reports.len(), "{alarms} of {} runs", reports.len());
+}
+
+/// Checks PD-30, PD-31 and MC-10 in the composition: histories are linearisable, states equal, nothing acknowledged is
+/// lost, with crashes of all nodes, and the loss of one disk at a time.
+#[test]
+fn three_nodes_on_disk() {
+    alarms_are_rare(&swarm(&Setup::new(3, Durability::Disk), 60));
+}
+
+/// The same with five nodes, of whose disks two may be lost at a time.
+#[test]
+fn five_nodes_on_disk() {
+    alarms_are_rare(&swarm(&Setup::new(5, Durability::Disk), 20));
+}
+
+/// The same in memory, where a minority may be lost at a time.
+#[test]
+fn three_nodes_in_memory() {
+    alarms_are_rare(&swarm(&Setup::new(3, Durability::Memory), 30));
+}
+
+/// A broken variant must be noticed within so many seeds, by what clients were told.
+fn is_noticed(setup: &Setup, most: u64) {
+    let by_clients = |what: &String| what.contains("not linearisable") || what.contains("counter");
+    let found = (0..most).find_map(|seed| {
+        let found = run(seed, setup, faults(seed, setup)).err().filter(by_clients);
+        found.map(|what| (seed, what))
+    });
+    println!("{found:?}");
+    assert!(found.is_some(), "not noticed in {most} runs: {setup:?}");
+}
+
+/// Checks that clients which take the state of a node as it is for the present one are noticed.
+#[test]
+fn stale_reads_are_noticed() {
+    is_noticed(&Setup { stale_reads: true, ..Setup::new(3, Durability::Disk) }, 20);
+}
+
+/// Checks that disks which say that they have forced what they have not are noticed.
+#[test]
+fn lying_disks_are_noticed() {
+    is_noticed(&Setup { lying_disks: true, ..Setup::new(3, Durability::Disk) }, 40);
+}

@@ -1,0 +1,331 @@
+//! One run: nodes, clients and faults out of a seed, and what is asked of it at the end.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::rc::Rc;
+
+use mainstay::{Config, Durability, Node, Status};
+use mainstay_base::{ClusterId, Duration, Instant, Rng};
+use mainstay_check::linear::{Verdict, check_by};
+use mainstay_directory::Directory;
+use mainstay_directory::resp::Reply;
+use mainstay_membership::Role;
+use mainstay_runtime::Closed;
+use mainstay_sim::live::{Room, Start, Stats};
+use mainstay_sim::{Atlas, Disk, Fault, FaultEvent, Moment, Options, Wire, schedule};
+
+use super::clients::{Book, Nodes, User, read_all};
+use super::model::{Asked, Op, Sequential};
+
+/// When faults may begin, and how long clients work.
+const CALM: Duration = Duration::from_millis(300);
+const WORK: Duration = Duration::from_secs(4);
+/// How long the nodes may take to be whole again after everything is healed.
+const WHOLE_WITHIN: Duration = Duration::from_secs(60);
+/// Pairs of placed operations and state that the search may visit for one part.
+const SEARCH: usize = 2_000_000;
+
+/// What all runs of a test have in common.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    pub nodes: usize,
+    pub users: usize,
+    pub durability: Durability,
+    /// Clients take old states for the present one.
+    pub stale_reads: bool,
+    /// The disks do not force what they say they have forced, once the cluster is made.
+    pub lying_disks: bool,
+}
+
+impl Setup {
+    pub fn new(nodes: usize, durability: Durability) -> Self {
+        Self { nodes, users: 4, durability, stale_reads: false, lying_disks: false }
+    }
+}
+
+/// What came of a run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Report {
+    pub hash: u128,
+    pub steps: u64,
+    pub stats: Stats,
+    pub answered: usize,
+    pub unknown: usize,
+    pub refused: u64,
+    /// The group stood still until all were back, and said that something may be lost.
+    pub maybe_lost: bool,
+    /// How often nodes that the others had declared dead started anew in their process.
+    pub restarts: u64,
+    pub checkpoints: u64,
+}
+
+fn options(seed: u64, setup: &Setup) -> Options {
+    let minority = (setup.nodes - 1) / 2;
+    let down = match setup.durability {
+        // What is forced outlives the loss of all processes, and of the disks of a minority.
+        Durability::Disk => setup.nodes,
+        Durability::Memory => minority,
+    };
+    let mut options = Options::from_seed(seed, Wire::Channel, Atlas { down, lost: minority });
+    options.span = WORK - CALM;
+    options
+}
+
+/// The faults of a seed, after the cluster is made. Old disks are beyond the model; without a disk every crash loses
+/// all that there is; with disks all nodes may go down at once.
+pub fn faults(seed: u64, setup: &Setup) -> Vec<FaultEvent> {
+    let mut faults = schedule(seed, setup.nodes, &options(seed, setup));
+    for event in &mut faults {
+        event.at = event.at + CALM;
+        if let Fault::Crash { disk, .. } = &mut event.fault
+            && (*disk == Disk::Old || setup.durability == Durability::Memory)
+        {
+            *disk = Disk::Empty;
+        }
+    }
+    let mut rng = Rng::new(seed).stream("all down");
+    if setup.durability == Durability::Disk && rng.chance(1, 2) {
+        let at = Instant::ZERO + CALM + Duration::from_millis(rng.between(500, 3_000));
+        for node in 0..setup.nodes {
+            let length = Duration::from_millis(rng.between(10, 300));
+            let (disk, moment) = (Disk::Kept, Moment::Now);
+            faults.push(FaultEvent { at, fault: Fault::Crash { node, length, disk, moment } });
+        }
+    }
+    faults.sort_by_key(|event| event.at);
+    faults
+}
+
+fn name(index: usize) -> String {
+    format!("n{index}")
+}
+
+/// Everything lacking nothing: a member with a vote and all of the past.
+fn is_whole(status: &Status) -> bool {
+    status.replica.hash.is_some()
+        && status.site.stack.as_ref().is_some_and(|stack| {
+            let groups = stack.groups.values();
+            stack.role == Role::Member
+                && stack.voter
+                && groups.clone().all(|(group, _)| group.whole && !group.blocked)
+        })
+}
+
+/// Starts the nodes of a run; what halts one is written down.
+fn starter(
+    setup: &Setup,
+    halted: Rc<RefCell<Vec<String>>>,
+) -> impl FnMut(Start) -> Result<Node<Directory>, String> + use<> {
+    let cluster = ClusterId::from_entropy(11);
+    let addresses = Room::<Node<Directory>>::addresses(setup.nodes);
+    let nodes: BTreeMap<_, _> = (0..setup.nodes).map(name).zip(addresses).collect();
+    let setup = setup.clone();
+    move |Start { index, first, mut ports, restored }| {
+        let replica = mainstay_paradigm::Config::builder().checkpoint_bytes(4 << 10);
+        let config = Config::new(cluster, name(index), nodes.clone())
+            .durability(setup.durability)
+            .replica(replica.hashes(16, 16).build().unwrap())
+            .bootstrap(first);
+        if setup.durability == Durability::Memory {
+            ports.disk = None;
+        }
+        let time = Rc::clone(&ports.time);
+        let node = Node::start_with(config, Directory::default, ports);
+        let node = node.map_err(|error| format!("{error}: {error:?}"))?;
+        let (closed, halted) = (node.closed(), Rc::clone(&halted));
+        tokio::task::spawn_local(async move {
+            if let Closed::Halted { reason } = closed.await {
+                halted.borrow_mut().push(format!("node {index} halted: {reason}"));
+            }
+        });
+        let asked = node.clone();
+        tokio::task::spawn_local(async move {
+            while let Ok(status) = asked.status().await {
+                if is_whole(&status) {
+                    return restored.tell();
+                }
+                time.sleep_until(time.now() + Duration::from_millis(25)).await;
+            }
+        });
+        Ok(node)
+    }
+}
+
+/// Until all nodes are whole, in one view, with equal states; answers how each is.
+async fn all_are_one(nodes: Nodes, count: usize) -> Vec<Status> {
+    loop {
+        let mut all = Vec::new();
+        for index in 0..count {
+            if let Some(node) = nodes.node(index)
+                && let Ok(status) = node.status().await
+                && is_whole(&status)
+            {
+                all.push(status);
+            }
+        }
+        let view = |status: &Status| status.site.stack.as_ref().map(|stack| stack.view);
+        let position = |status: &Status| status.replica.position;
+        let one = all.windows(2).all(|pair| {
+            view(&pair[0]) == view(&pair[1]) && position(&pair[0]) == position(&pair[1])
+        });
+        let members = |status: &Status| {
+            status.site.stack.as_ref().is_some_and(|stack| stack.members.len() == count)
+        };
+        if all.len() == count && one && all.iter().all(members) {
+            return all;
+        }
+        nodes.sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn standing(nodes: Nodes, count: usize) -> String {
+    let mut text = String::new();
+    for index in 0..count {
+        let Some(node) = nodes.node(index) else {
+            let _ = writeln!(text, "node {index} is down");
+            continue;
+        };
+        let _ = writeln!(text, "node {index}: {:#?}", node.status().await);
+    }
+    text
+}
+
+/// One run; an error is what went wrong in it.
+pub fn run(seed: u64, setup: &Setup, faults: Vec<FaultEvent>) -> Result<Report, String> {
+    let halted = Rc::default();
+    let drift = 200 * (seed % 3) as u32;
+    let begin = starter(setup, Rc::clone(&halted));
+    let mut room = Room::new(seed, setup.nodes, options(seed, setup), faults, begin).drift(drift);
+    let book = Rc::new(RefCell::new(Book::default()));
+    let until = Instant::ZERO + WORK;
+    let working = Rc::new(());
+    for number in 0..setup.users {
+        let user = User {
+            number,
+            nodes: room.outside(),
+            count: setup.nodes,
+            rng: Rng::new(seed).stream(&format!("user {number}")),
+            book: Rc::clone(&book),
+            stale: setup.stale_reads,
+        };
+        let working = Rc::clone(&working);
+        room.spawn(async move {
+            user.work(until).await;
+            drop(working);
+        });
+    }
+    room.run(CALM).map_err(|stuck| stuck.to_string())?;
+    if setup.lying_disks {
+        room.lie();
+    }
+    room.run(WORK - CALM).map_err(|stuck| stuck.to_string())?;
+    room.heal();
+    let nodes = room.outside();
+    let idle = {
+        let nodes = nodes.clone();
+        async move {
+            while Rc::strong_count(&working) > 1 {
+                nodes.sleep(Duration::from_millis(20)).await;
+            }
+        }
+    };
+    room.finish(idle, WHOLE_WITHIN).map_err(|stuck| format!("clients: {stuck}"))?;
+    let whole = room.finish(all_are_one(nodes.clone(), setup.nodes), WHOLE_WITHIN);
+    let halted: Vec<String> = halted.take();
+    if !halted.is_empty() {
+        return Err(halted.join("\n"));
+    }
+    let statuses = whole.map_err(|stuck| {
+        let how = room.finish(standing(nodes.clone(), setup.nodes), WHOLE_WITHIN);
+        format!("not whole: {stuck}\n{}", how.unwrap_or_else(|stuck| stuck.to_string()))
+    })?;
+    let reading = read_all(nodes, setup.nodes, setup.users, Rc::clone(&book));
+    room.finish(reading, WHOLE_WITHIN).map_err(|stuck| format!("the last reads: {stuck}"))?;
+    let book = book.take();
+    let maybe_lost = statuses.iter().any(|status| status.replica.maybe_lost > 0);
+    same_state(&statuses)?;
+    // On disk nothing may be lost whatever they say.
+    if !maybe_lost || setup.durability == Durability::Disk {
+        counted(&book)?;
+        linearisable(&book.history)?;
+    }
+    let answered = book.history.iter().filter(|asked| is_answered(asked)).count();
+    Ok(Report {
+        hash: room.hash(),
+        steps: room.steps(),
+        stats: room.stats(),
+        answered,
+        unknown: book.history.len() - answered,
+        refused: book.refused,
+        maybe_lost,
+        restarts: statuses.iter().map(|status| status.site.restarts).sum(),
+        checkpoints: statuses.iter().map(|status| status.replica.checkpoints).sum(),
+    })
+}
+
+fn is_answered(asked: &Asked) -> bool {
+    asked.outcome != mainstay_check::linear::Outcome::Unknown
+}
+
+/// Checks PD-31: at one position the states are equal.
+fn same_state(statuses: &[Status]) -> Result<(), String> {
+    let hashes: Vec<Option<u128>> = statuses.iter().map(|status| status.replica.hash).collect();
+    let diverged: u64 = statuses.iter().map(|status| status.replica.diverged).sum();
+    if diverged > 0 || hashes.windows(2).any(|pair| pair[0] != pair[1]) {
+        return Err(format!("the states differ: {hashes:x?}, noticed {diverged} times"));
+    }
+    Ok(())
+}
+
+/// Every acknowledged increment of a counter is there, and none but those and the uncertain ones.
+fn counted(book: &Book) -> Result<(), String> {
+    for (counter, (done, perhaps)) in &book.counters {
+        let counts = book.history.iter().filter(|asked| asked.op == Op::MGet(vec![*counter]));
+        for asked in counts {
+            let mainstay_check::linear::Outcome::Returned { ret, .. } = &asked.outcome else {
+                continue;
+            };
+            let count: i64 = match ret {
+                Reply::Array(Some(values)) => match &values[..] {
+                    [Reply::Bulk(Some(value))] => {
+                        std::str::from_utf8(value).unwrap().parse().unwrap()
+                    }
+                    _ => 0,
+                },
+                _ => 0,
+            };
+            if !(*done..=*done + *perhaps).contains(&count) {
+                return Err(format!(
+                    "counter {counter}: {done} increments acknowledged, {perhaps} uncertain, {count} there"
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Checks that one order explains all answers of each independent part.
+fn linearisable(history: &[Asked]) -> Result<(), String> {
+    for (part, verdict) in check_by(&Sequential, history, Op::part, SEARCH) {
+        match verdict {
+            Verdict::Linearisable => {}
+            Verdict::NotLinearisable { prefix, stuck } => {
+                let mut text = format!("part {part} is not linearisable after\n");
+                let last = prefix.iter().rev().take(12).rev();
+                for index in last {
+                    let _ = writeln!(text, "  {:?}", history[*index]);
+                }
+                text.push_str("none of these can come next:\n");
+                for index in stuck {
+                    let _ = writeln!(text, "  {:?}", history[index]);
+                }
+                return Err(text);
+            }
+            Verdict::Undecided { visited } => {
+                return Err(format!("part {part}: undecided after {visited} states"));
+            }
+        }
+    }
+    Ok(())
+}
