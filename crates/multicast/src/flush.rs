@@ -35,6 +35,20 @@ pub struct FlushState {
     pub standing: Option<Standing>,
 }
 
+impl FlushState {
+    /// Whether the sender, though a member of the group's latest view, was in no majority there: it is still learning the
+    /// past of that view; or nothing is told before it is forced, and its log, which it started from, ends before that
+    /// view.
+    fn never_counted_in(&self, latest: ViewId) -> bool {
+        let forced_first = self.durability == Durability::Disk && self.deliver_at == Level::Disk;
+        let is_before = |view: ViewId| forced_first && view.number < latest.number;
+        match &self.standing {
+            Some(standing) => !standing.live && is_before(standing.as_of),
+            None => self.learning.is_some_and(|view| view == latest || is_before(view)),
+        }
+    }
+}
+
 /// What a whole member has of the last view of the group that it was in.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Standing {
@@ -206,9 +220,7 @@ impl Cut {
         let standings: Vec<_> = standings.collect();
         let mut contributors = of_view(&standings, agreed.as_of);
         let quorum = common.nodes.len() / 2 + 1;
-        let learners = states
-            .iter()
-            .filter(|(_, state)| state.standing.is_none() && state.learning == Some(agreed.as_of));
+        let learners = states.iter().filter(|(_, state)| state.never_counted_in(agreed.as_of));
         let learners: BTreeSet<NodeId> = learners.map(|(boot, _)| boot.node).collect();
         let whole = agreed.is_covered(&contributors, &learners, quorum, |_| true);
         let present = states.iter().filter(|(boot, _)| common.nodes.contains(&boot.node));

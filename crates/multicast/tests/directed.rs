@@ -163,6 +163,21 @@ fn a_cut_ends_at_a_hole_and_numbers_the_rest() {
     let later = Agreed { as_of: view(6), ..three };
     assert_eq!(Cut::compute(&states, &later, &last).verdict, Verdict::Blocked);
 
+    // A log that ends before the latest view has nothing that was acknowledged there, if that has to be forced first.
+    let mut logs = states.to_vec();
+    let old = logs[1].1.standing.as_mut().unwrap();
+    (old.as_of, old.live) = (view(3), false);
+    assert_eq!(Cut::compute(&logs, &agreed, &last).verdict, Verdict::Blocked);
+    logs.iter_mut().for_each(|(_, state)| {
+        (state.durability, state.deliver_at) = (Durability::Disk, Level::Disk);
+    });
+    let cut = Cut::compute(&logs, &agreed, &last);
+    assert_eq!((cut.verdict, cut.loss, cut.holders.len()), (Verdict::Install, false, 2));
+    logs[1].1.standing = None;
+    assert_eq!(Cut::compute(&logs, &agreed, &last).verdict, Verdict::Blocked, "its disk is lost");
+    logs[1].1.learning = Some(view(3));
+    assert_eq!(Cut::compute(&logs, &agreed, &last).verdict, Verdict::Install);
+
     // What contradicts itself counts for nothing.
     let mut broken = states.to_vec();
     broken[1].1.standing.as_mut().unwrap().runs[0].first = 9;

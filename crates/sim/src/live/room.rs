@@ -1,13 +1,15 @@
 //! The room: who is polled when, and what happens to them.
 
+mod strike;
+mod tasks;
+
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::Poll;
 
 use mainstay_base::{Duration, Instant, Rng};
 use mainstay_runtime::{Ports, SeededEntropy};
@@ -21,7 +23,8 @@ use super::kernel::{Clock, Kernel, Task};
 use super::net::{Gone, Net};
 use super::transport::LiveTransport;
 use crate::Options;
-use crate::schedule::{Disk, Fault, FaultEvent, Moment};
+use crate::schedule::{Disk, FaultEvent};
+use tasks::Tasks;
 
 /// What an event of the trace is.
 #[derive(Clone, Copy)]
@@ -105,47 +108,6 @@ pub enum Stuck {
     /// What was waited for did not come in time.
     #[error("not within {0:?}")]
     Late(Duration),
-}
-
-/// Remembers that a task set has something to do.
-struct Flag {
-    woken: AtomicBool,
-    driver: Arc<Notify>,
-}
-
-impl Wake for Flag {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.woken.store(true, Ordering::Relaxed);
-        self.driver.notify_one();
-    }
-}
-
-/// A task set, polled when somebody woke it.
-struct Tasks {
-    set: LocalSet,
-    flag: Arc<Flag>,
-    waker: Waker,
-}
-
-impl Tasks {
-    fn new(driver: &Arc<Notify>) -> Self {
-        let flag = Arc::new(Flag { woken: AtomicBool::new(true), driver: Arc::clone(driver) });
-        Self { set: LocalSet::new(), waker: Waker::from(Arc::clone(&flag)), flag }
-    }
-
-    fn is_woken(&self) -> bool {
-        self.flag.woken.load(Ordering::Relaxed)
-    }
-
-    fn poll(&mut self) {
-        self.flag.woken.store(false, Ordering::Relaxed);
-        // Whether it has tasks left does not matter: it may get others.
-        let _ = Pin::new(&mut self.set).poll(&mut Context::from_waker(&self.waker));
-    }
 }
 
 /// A node, and what outlives its boots.
@@ -516,95 +478,6 @@ impl<H: Clone + 'static> Room<H> {
                 && let Some(fault) = self.places[node].doomed.take()
             {
                 self.on_crash(fault);
-            }
-        }
-    }
-
-    fn on_begin(&mut self, index: usize) {
-        let fault = self.faults[index].fault.clone();
-        if !fault.is_possible(self.places.len()) {
-            self.stats.skipped += 1;
-            return;
-        }
-        self.kernel.note(Kind::Begun as u8, index, 0);
-        let length = match fault {
-            Fault::Crash { node, moment: Moment::MidWrite, .. } => {
-                self.places[node].doomed = Some(index);
-                return;
-            }
-            Fault::Crash { .. } => return self.on_crash(index),
-            Fault::Backup { node } => {
-                self.places[node].platter.borrow_mut().back_up();
-                return;
-            }
-            Fault::Reset { one, other } => {
-                self.stats.faults += 1;
-                return self.net.borrow_mut().reset(one, other);
-            }
-            Fault::Pause { node, length } => {
-                self.places[node].pauses += 1;
-                length
-            }
-            Fault::SlowDisk { node, factor, length } => {
-                self.places[node].platter.borrow_mut().slow_down(factor);
-                length
-            }
-            Fault::OneWayCut { length, .. }
-            | Fault::Cut { length, .. }
-            | Fault::Partition { length, .. } => {
-                for (from, to) in fault.ways(self.places.len()) {
-                    self.net.borrow_mut().cut(from, to);
-                }
-                length
-            }
-        };
-        self.stats.faults += 1;
-        let end = Task::End { fault: index, epoch: self.epoch };
-        self.kernel.at(self.kernel.now() + length, end);
-    }
-
-    fn on_crash(&mut self, index: usize) {
-        let event = &self.faults[index];
-        let Fault::Crash { node, length, disk, .. } = event.fault else { return };
-        // Drawn from the fault alone: without another fault of the schedule this one stays the same.
-        let power = Rng::new(self.seed).stream(&event.to_string()).chance(1, 2);
-        if !self.atlas_allows(node, disk) {
-            self.stats.skipped += 1;
-            return;
-        }
-        self.stats.faults += 1;
-        self.crash(node, power, disk);
-        let boot = self.places[node].boots;
-        self.kernel.at(self.kernel.now() + length, Task::Restart { node, boot });
-    }
-
-    /// Whether the node runs and may crash with this outcome.
-    fn atlas_allows(&mut self, node: usize, disk: Disk) -> bool {
-        for place in &mut self.places {
-            place.lost &= !place.restored.0.get() || place.tasks.is_none();
-        }
-        let others = || self.places.iter().enumerate().filter(|(index, _)| *index != node);
-        let down = others().filter(|(_, place)| place.tasks.is_none() || place.lost).count();
-        let lost = others().filter(|(_, place)| place.lost).count();
-        self.places[node].tasks.is_some()
-            && down < self.options.atlas.down
-            && (disk == Disk::Kept || lost < self.options.atlas.lost)
-    }
-
-    fn on_end(&mut self, index: usize) {
-        let fault = self.faults[index].fault.clone();
-        match fault {
-            // None is left if the node has crashed meanwhile.
-            Fault::Pause { node, .. } => {
-                self.places[node].pauses = self.places[node].pauses.saturating_sub(1);
-            }
-            Fault::SlowDisk { node, factor, .. } => {
-                self.places[node].platter.borrow_mut().speed_up(factor);
-            }
-            _ => {
-                for (from, to) in fault.ways(self.places.len()) {
-                    self.net.borrow_mut().uncut(from, to);
-                }
             }
         }
     }
