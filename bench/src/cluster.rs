@@ -69,7 +69,7 @@ pub(crate) fn start(arguments: impl Fn(&str) -> Vec<String>) -> io::Result<Vec<M
         processes.push(Process::start(&all)?);
     }
     let ready = |mut process: Process| {
-        let said = process.hear("ready")?;
+        let said = process.hear_after("view", "ready")?;
         let is_sequencer = said.first().is_some_and(|role| role == "sequencer");
         let clients = said.get(1).and_then(|address| address.parse().ok());
         Ok(Member { process, is_sequencer, clients })

@@ -26,11 +26,12 @@ struct Case {
     pipeline: usize,
 }
 
-const CASES: [Case; 6] = [
+const CASES: [Case; 7] = [
     Case::new("directory/set/1client/disk", Durability::Disk, 1, 1),
     Case::new("directory/set/1client/disk/pipeline16", Durability::Disk, 1, 16),
     Case::new("directory/set/64clients/disk", Durability::Disk, 64, 1),
     Case::new("directory/set/64clients/disk/pipeline16", Durability::Disk, 64, 16),
+    Case::new("directory/set/1client/memory", Durability::Memory, 1, 1),
     Case::new("directory/set/64clients/memory", Durability::Memory, 64, 1),
     Case::new("directory/set/64clients/memory/pipeline16", Durability::Memory, 64, 16),
 ];
@@ -50,12 +51,12 @@ impl Case {
 pub(crate) fn run(place: &Place, report: &mut Report) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     for case in &CASES {
-        let measured = Nodes::start(place, case.durability).and_then(|nodes| {
+        report.case("directory", case.name, || {
+            let nodes = Nodes::start(place, case.durability)?;
             let addresses = nodes.clients()?;
             let measured = async { timeout(PATIENCE, measure(case, &addresses)).await? };
             LocalSet::new().block_on(&runtime, measured)
         });
-        report.case("directory", case.name, measured);
     }
     Ok(())
 }
@@ -79,7 +80,7 @@ async fn measure(case: &Case, addresses: &[SocketAddr]) -> io::Result<Vec<Measur
 }
 
 /// How long each SET took that was acknowledged between `from` and the end.
-async fn load(
+pub(crate) async fn load(
     address: SocketAddr,
     name: usize,
     pipeline: usize,

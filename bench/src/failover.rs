@@ -26,27 +26,32 @@ const PAUSE: Duration = Duration::from_millis(1);
 
 #[derive(Clone, Copy)]
 enum Failure {
-    /// The sequencer is killed.
-    Kill,
+    /// The sequencer is killed; it manages the views too: both are the oldest member.
+    KillSequencer,
+    /// Another member is killed.
+    KillFollower,
     /// A follower is stopped, and goes on after [`STOPPED`].
-    Stop,
+    StopFollower,
 }
 
-/// Measures both cases, each with a cluster of its own.
+/// Measures all cases, each with a cluster of its own.
 pub(crate) fn run(place: &Place, report: &mut Report) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let cases =
-        [("failover/kill/sequencer", Failure::Kill), ("failover/stop/follower", Failure::Stop)];
+    let cases = [
+        ("failover/kill/sequencer", Failure::KillSequencer),
+        ("failover/kill/follower", Failure::KillFollower),
+        ("failover/stop/follower", Failure::StopFollower),
+    ];
     for (name, failure) in cases {
-        let measured = Nodes::start(place, Durability::Disk)
-            .and_then(|nodes| runtime.block_on(measure(nodes, failure)));
-        report.case("failover", name, measured);
+        report.case("failover", name, || {
+            runtime.block_on(measure(Nodes::start(place, Durability::Disk)?, failure))
+        });
     }
     Ok(())
 }
 
 async fn measure(mut nodes: Nodes, failure: Failure) -> io::Result<Vec<Measured>> {
-    let fails_sequencer = matches!(failure, Failure::Kill);
+    let fails_sequencer = matches!(failure, Failure::KillSequencer);
     let victim = nodes.members.iter().position(|it| it.is_sequencer == fails_sequencer);
     let victim = victim.ok_or_else(|| io::Error::other("the nodes agree on no sequencer"))?;
     let victim = nodes.members.remove(victim).process;
@@ -71,8 +76,8 @@ fn fail(mut victim: Process, failure: Failure) -> io::Result<(Instant, Process)>
     thread::sleep(BEFORE);
     let at = Instant::now();
     match failure {
-        Failure::Kill => victim.kill()?,
-        Failure::Stop => {
+        Failure::KillSequencer | Failure::KillFollower => victim.kill()?,
+        Failure::StopFollower => {
             victim.signal("STOP")?;
             thread::sleep(STOPPED);
             victim.signal("CONT")?;

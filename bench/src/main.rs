@@ -1,15 +1,19 @@
 //! The benchmarks of the workspace, on three processes of this machine.
 //!
-//! `cargo run --release -p mainstay-bench -- multicast | directory | failover [--output json]`
+//! `cargo run --release -p mainstay-bench -- multicast | directory | failover | stable | idle | soak [CASE..]
+//! [--runs N] [--output json]`
 
 mod client;
 mod cluster;
 mod directory;
 mod failover;
+mod idle;
 mod multicast;
 mod node;
 mod output;
 mod process;
+mod stable;
+mod usage;
 
 use std::process::ExitCode;
 
@@ -23,6 +27,9 @@ struct Arguments {
     /// How results are printed.
     #[arg(long, value_enum, default_value = "table", global = true)]
     output: Format,
+    /// How often each case is measured.
+    #[arg(long, default_value = "1", global = true, value_parser = clap::value_parser!(u16).range(1..))]
+    runs: u16,
     #[command(subcommand)]
     command: Command,
 }
@@ -30,11 +37,17 @@ struct Arguments {
 #[derive(clap::Subcommand)]
 enum Command {
     /// Messages a second, and the time that one takes.
-    Multicast,
+    Multicast(Cases),
     /// Commands of the replicated directory a second, and the time that one takes.
-    Directory(node::Place),
+    Directory(Placed),
     /// How long clients of the directory wait when a node fails.
-    Failover(node::Place),
+    Failover(Placed),
+    /// Forced writes to the log a second, and the time that one takes.
+    Stable(Placed),
+    /// What nodes cost that have nothing to do.
+    Idle(Placed),
+    /// Whether nodes grow that are under full load for long.
+    Soak(idle::Soak),
     /// A process that `multicast` starts.
     #[command(hide = true)]
     Member(multicast::member::Options),
@@ -43,18 +56,47 @@ enum Command {
     Node(node::Options),
 }
 
+#[derive(clap::Args)]
+struct Cases {
+    /// Those whose names begin so; none: all.
+    #[arg(value_name = "CASE")]
+    cases: Vec<String>,
+}
+
+#[derive(clap::Args)]
+struct Placed {
+    #[command(flatten)]
+    place: node::Place,
+    #[command(flatten)]
+    wanted: Cases,
+}
+
 fn main() -> ExitCode {
-    let Arguments { output, command } = Arguments::parse();
-    let mut report = Report::new(output);
-    let done = match command {
-        Command::Multicast => multicast::run(&mut report),
-        Command::Directory(place) => directory::run(&place, &mut report),
-        Command::Failover(place) => failover::run(&place, &mut report),
-        Command::Node(options) => node::run(options),
-        Command::Member(options) => multicast::member::run(options),
+    let Arguments { output, runs, command } = Arguments::parse();
+    let wanted = match &command {
+        Command::Multicast(wanted) => wanted.cases.clone(),
+        Command::Directory(it)
+        | Command::Failover(it)
+        | Command::Stable(it)
+        | Command::Idle(it) => it.wanted.cases.clone(),
+        _ => Vec::new(),
     };
+    let mut report = Report::new(output, runs.into(), wanted);
+    let done = match command {
+        Command::Multicast(_) => multicast::run(&mut report),
+        Command::Directory(it) => directory::run(&it.place, &mut report),
+        Command::Failover(it) => failover::run(&it.place, &mut report),
+        Command::Stable(it) => stable::run(&it.place, &mut report),
+        Command::Idle(it) => idle::run(&it.place, &mut report),
+        Command::Soak(options) => idle::soak(&options, &mut report),
+        Command::Node(options) => return ended(node::run(options)),
+        Command::Member(options) => return ended(multicast::member::run(options)),
+    };
+    if report.failed() { ExitCode::FAILURE } else { ended(done) }
+}
+
+fn ended(done: std::io::Result<()>) -> ExitCode {
     match done {
-        Ok(()) if report.failed() => ExitCode::FAILURE,
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("mainstay-bench: {error}");

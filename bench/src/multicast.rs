@@ -4,7 +4,7 @@ pub(crate) mod member;
 
 use std::io;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::cluster::{self, Member};
 use crate::output::{Measured, Report};
@@ -24,25 +24,37 @@ struct Case {
     level: GroupLevel,
     /// By all; else by one that is not the sequencer.
     by_all: bool,
+    /// One message a call, from a task beside the site; else as much as may be on the way at each turn.
+    calls: bool,
 }
 
 impl Case {
-    const fn total(name: &'static str, size: usize, by_all: bool) -> Self {
+    const fn total(name: &'static str, size: usize) -> Self {
         let fit = OUTSTANDING_BYTES_MAX / size;
         let outstanding = if fit < OUTSTANDING_MAX { fit } else { OUTSTANDING_MAX };
-        Self { name, size, outstanding, level: GroupLevel::Majority, by_all }
+        let level = GroupLevel::Majority;
+        Self { name, size, outstanding, level, by_all: false, calls: true }
     }
 
     const fn latency(name: &'static str, level: GroupLevel) -> Self {
-        Self { name, size: 64, outstanding: 1, level, by_all: false }
+        Self { name, size: 64, outstanding: 1, level, by_all: false, calls: false }
+    }
+
+    const fn by_all(self) -> Self {
+        Self { by_all: true, ..self }
+    }
+
+    const fn in_bursts(self) -> Self {
+        Self { calls: false, ..self }
     }
 }
 
-const CASES: [Case; 7] = [
-    Case::total("total/64B/1sender", 64, false),
-    Case::total("total/1KiB/1sender", 1 << 10, false),
-    Case::total("total/16KiB/1sender", 16 << 10, false),
-    Case::total("total/64B/3senders", 64, true),
+const CASES: [Case; 8] = [
+    Case::total("total/64B/1sender", 64),
+    Case::total("total/1KiB/1sender", 1 << 10),
+    Case::total("total/16KiB/1sender", 16 << 10),
+    Case::total("total/64B/3senders", 64).by_all(),
+    Case::total("burst/64B/1sender", 64).in_bursts(),
     Case::latency("latency/64B/delivered", GroupLevel::Delivered),
     Case::latency("latency/64B/majority", GroupLevel::Majority),
     Case::latency("latency/64B/safe", GroupLevel::Safe),
@@ -51,21 +63,47 @@ const CASES: [Case; 7] = [
 /// Measures all cases, each with a cluster of its own.
 pub(crate) fn run(report: &mut Report) -> io::Result<()> {
     for case in &CASES {
-        report.case("multicast", case.name, measure(case));
+        report.case("multicast", case.name, || measure(case));
     }
+    report.case("multicast", "view/kill/sequencer", || view(true));
+    report.case("multicast", "view/kill/member", || view(false));
     Ok(())
 }
 
-fn measure(case: &Case) -> io::Result<Vec<Measured>> {
-    let mut members = cluster::start(|_| {
+fn start(case: &Case) -> io::Result<Vec<Member>> {
+    cluster::start(|_| {
         let Case { size, outstanding, level, .. } = case;
-        vec![
+        let mut arguments = vec![
             "member".to_owned(),
             format!("--size={size}"),
             format!("--outstanding={outstanding}"),
             format!("--level={}", level.name()),
-        ]
-    })?;
+        ];
+        arguments.extend(case.calls.then(|| "--calls".to_owned()));
+        arguments
+    })
+}
+
+/// From the kill of a member until all others are in a view without it; nothing is cast.
+fn view(sequencer: bool) -> io::Result<Vec<Measured>> {
+    let mut members = start(&CASES[0])?;
+    let victim = members.iter().position(|member| member.is_sequencer == sequencer);
+    let victim = victim.ok_or_else(|| io::Error::other("the members agree on no sequencer"))?;
+    let mut victim = members.remove(victim).process;
+    thread::sleep(WARM_UP);
+    let at = Instant::now();
+    victim.kill()?;
+    for member in &mut members {
+        let left = member.process.hear("view")?;
+        if left != ["2"] {
+            return Err(io::Error::other(format!("a view of {left:?} instead of 2")));
+        }
+    }
+    Ok(vec![Measured::millis("view_ms", at.elapsed())])
+}
+
+fn measure(case: &Case) -> io::Result<Vec<Measured>> {
+    let mut members = start(case)?;
     if members.iter().filter(|member| member.is_sequencer).count() != 1 {
         return Err(io::Error::other("the members do not agree on one sequencer"));
     }

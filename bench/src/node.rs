@@ -25,6 +25,16 @@ pub(crate) struct Place {
     dir: Option<PathBuf>,
 }
 
+impl Place {
+    /// A new directory there.
+    pub(crate) fn new_dir(&self) -> io::Result<TempDir> {
+        match &self.dir {
+            Some(dir) => TempDir::new_in(dir),
+            None => TempDir::new(),
+        }
+    }
+}
+
 #[derive(clap::Args)]
 pub(crate) struct Options {
     #[command(flatten)]
@@ -44,10 +54,7 @@ pub(crate) struct Nodes {
 impl Nodes {
     /// Starts them and waits until they are ready.
     pub(crate) fn start(place: &Place, durability: Durability) -> io::Result<Self> {
-        let home = match &place.dir {
-            Some(dir) => TempDir::new_in(dir)?,
-            None => TempDir::new()?,
-        };
+        let home = place.new_dir()?;
         let members = cluster::start(|name| {
             let mut arguments = vec!["node".to_owned()];
             if durability == Durability::Disk {

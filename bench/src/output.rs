@@ -11,52 +11,96 @@ pub(crate) enum Format {
     Json,
 }
 
-/// The results of one benchmark.
+/// What is to be measured, how often, and where the results go.
 pub(crate) struct Report {
     format: Format,
+    runs: usize,
+    prefixes: Vec<String>,
     begun: bool,
     failed: bool,
 }
 
 impl Report {
-    pub(crate) fn new(format: Format) -> Self {
-        Self { format, begun: false, failed: false }
+    /// Each case whose name begins with one of `prefixes`, or each if there are none, is measured `runs` times.
+    pub(crate) fn new(format: Format, runs: usize, prefixes: Vec<String>) -> Self {
+        Self { format, runs, prefixes, begun: false, failed: false }
     }
 
-    /// Whether a case came to no result.
+    /// Whether a case came to no result, or there was none to measure.
     pub(crate) fn failed(&self) -> bool {
-        self.failed
+        self.failed || !self.begun
     }
 
-    /// Prints what a case measured, or why it did not; the other cases are measured all the same.
-    pub(crate) fn case(&mut self, bench: &str, case: &str, measured: io::Result<Vec<Measured>>) {
-        match measured {
-            Ok(measured) => measured.iter().for_each(|it| self.print(bench, case, it)),
-            Err(error) => {
-                self.failed = true;
-                eprintln!("mainstay-bench: {case}: {error}");
-            }
-        }
-    }
-
-    fn print(&mut self, bench: &str, case: &str, measured: &Measured) {
-        let Measured { metric, value, unit } = measured;
-        if self.format == Format::Json {
-            // The names are this program's own: nothing in them is to be escaped.
-            println!(
-                "{{\"bench\":\"{bench}\",\"case\":\"{case}\",\"metric\":\"{metric}\",\"value\":{value:.1},\
-                 \"unit\":\"{unit}\",\"peer\":null,\"peer_value\":null,\"ratio\":null}}"
-            );
+    /// Measures a case that is wanted and prints what it measured, or why it did not; the other cases are measured all the
+    /// same. As a table: the median of the runs, with the smallest and the largest; as JSON: each run.
+    pub(crate) fn case(
+        &mut self,
+        bench: &str,
+        case: &str,
+        mut measure: impl FnMut() -> io::Result<Vec<Measured>>,
+    ) {
+        if !self.prefixes.is_empty() && !self.prefixes.iter().any(|it| case.starts_with(&**it)) {
             return;
         }
-        if !std::mem::replace(&mut self.begun, true) {
-            println!("{:<44} {:<14} {:>14} unit", "case", "metric", "value");
+        let mut metrics: Vec<(Measured, Vec<f64>)> = Vec::new();
+        for _ in 0..self.runs {
+            match measure() {
+                Ok(measured) => {
+                    for one in measured {
+                        if self.format == Format::Json {
+                            self.print_json(bench, case, &one);
+                        }
+                        match metrics.iter_mut().find(|(known, _)| known.metric == one.metric) {
+                            Some((_, values)) => values.push(one.value),
+                            None => metrics.push((one, vec![one.value])),
+                        }
+                    }
+                }
+                Err(error) => {
+                    self.failed = true;
+                    eprintln!("mainstay-bench: {case}: {error}");
+                }
+            }
         }
-        println!("{case:<44} {metric:<14} {value:>14.1} {unit}");
+        if self.format == Format::Table {
+            metrics.into_iter().for_each(|(one, values)| self.print_row(case, &one, values));
+        }
+    }
+
+    fn print_json(&mut self, bench: &str, case: &str, measured: &Measured) {
+        self.begun = true;
+        let Measured { metric, value, unit } = measured;
+        // The names are this program's own: nothing in them is to be escaped.
+        println!(
+            "{{\"bench\":\"{bench}\",\"case\":\"{case}\",\"metric\":\"{metric}\",\"value\":{value:.1},\
+             \"unit\":\"{unit}\",\"peer\":null,\"peer_value\":null,\"ratio\":null}}"
+        );
+    }
+
+    fn print_row(&mut self, case: &str, measured: &Measured, mut values: Vec<f64>) {
+        if !std::mem::replace(&mut self.begun, true) {
+            let runs = self.runs;
+            println!(
+                "{:<44} {:<14} {:>14} {:>14} {:>14} unit   (runs: {runs})",
+                "case", "metric", "median", "smallest", "largest"
+            );
+        }
+        values.sort_unstable_by(f64::total_cmp);
+        let (smallest, largest) = (values[0], values[values.len() - 1]);
+        let middle = median(&values);
+        let Measured { metric, unit, .. } = measured;
+        println!("{case:<44} {metric:<14} {middle:>14.1} {smallest:>14.1} {largest:>14.1} {unit}");
     }
 }
 
+/// The middle of sorted values; of an even count the mean of the middle two.
+fn median(sorted: &[f64]) -> f64 {
+    let half = sorted.len() / 2;
+    if sorted.len() % 2 == 1 { sorted[half] } else { (sorted[half - 1] + sorted[half]) / 2.0 }
+}
+
 /// One figure.
+#[derive(Clone, Copy)]
 pub(crate) struct Measured {
     metric: &'static str,
     value: f64,
@@ -67,6 +111,16 @@ impl Measured {
     /// So many in that time.
     pub(crate) fn rate(metric: &'static str, count: u64, time: Duration) -> Self {
         Self { metric, value: count as f64 / time.as_secs_f64(), unit: "1/s" }
+    }
+
+    /// A size in MiB.
+    pub(crate) fn mebibytes(metric: &'static str, bytes: u64) -> Self {
+        Self { metric, value: bytes as f64 / f64::from(1 << 20), unit: "MiB" }
+    }
+
+    /// A part of a whole.
+    pub(crate) fn percent(metric: &'static str, part: f64) -> Self {
+        Self { metric, value: part * 100.0, unit: "%" }
     }
 
     /// A time in milliseconds.
@@ -97,5 +151,11 @@ mod tests {
         assert_eq!(percentile(&samples, 99), Duration::from_micros(198));
         assert_eq!(percentile(&samples[..1], 99), Duration::from_micros(1));
         assert_eq!(percentile(&[], 99), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_median_is_in_the_middle() {
+        assert_eq!(median(&[1.0, 2.0, 9.0]), 2.0);
+        assert_eq!(median(&[1.0, 2.0, 4.0, 9.0]), 3.0);
     }
 }

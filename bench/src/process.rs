@@ -38,6 +38,11 @@ impl Process {
         Ok(Self { child, stdin, lines })
     }
 
+    /// Its number.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Kills it, as a crash does.
     pub(crate) fn kill(&mut self) -> io::Result<()> {
         self.child.kill()?;
@@ -60,16 +65,34 @@ impl Process {
         writeln!(self.stdin, "{line}")
     }
 
+    /// Its next line but for those that begin with `skipped`; it begins with `word`: what follows it.
+    pub(crate) fn hear_after(&mut self, skipped: &str, word: &str) -> io::Result<Vec<String>> {
+        loop {
+            let line = self.line(word)?;
+            if line.split(' ').next() != Some(skipped) {
+                return rest(&line, word);
+            }
+        }
+    }
+
     /// Its next line, which begins with `word`: what follows it.
     pub(crate) fn hear(&mut self, word: &str) -> io::Result<Vec<String>> {
-        let line = self.lines.recv_timeout(PATIENCE);
-        let line = line.map_err(|_| io::Error::other(format!("a member did not say {word:?}")))?;
-        let mut words = line.split(' ').map(str::to_owned);
-        if words.next().as_deref() != Some(word) {
-            return Err(io::Error::other(format!("a member said {line:?} instead of {word:?}")));
-        }
-        Ok(words.collect())
+        rest(&self.line(word)?, word)
     }
+
+    fn line(&self, word: &str) -> io::Result<String> {
+        let line = self.lines.recv_timeout(PATIENCE);
+        line.map_err(|_| io::Error::other(format!("a member did not say {word:?}")))
+    }
+}
+
+/// What follows the first word, which must be this one.
+fn rest(line: &str, first: &str) -> io::Result<Vec<String>> {
+    let mut words = line.split(' ').map(str::to_owned);
+    if words.next().as_deref() != Some(first) {
+        return Err(io::Error::other(format!("a member said {line:?} instead of {first:?}")));
+    }
+    Ok(words.collect())
 }
 
 impl Drop for Process {

@@ -1,11 +1,12 @@
 //! One member: casts when it is told to, and counts what is delivered.
 //!
-//! It says `ready ROLE` in a view of all. On `cast` it casts for ever, on `mark` it says what happened since the last
+//! It says `view MEMBERS` when a view begins, and `ready ROLE` behind it if all are in it. On `cast` it casts for ever, on `mark` it says what happened since the last
 //! one; it ends with its standard input.
 
 use std::collections::BTreeSet;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant as Clock};
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use mainstay_runtime::{OsEntropy, Tcp, TcpOptions, TokioTime};
 use mainstay_site::{
     AppPort, Application, CheckpointDone, Command, SiteHandle, SiteParts, core, start,
 };
+use tokio::sync::Semaphore;
 use tokio::task::LocalSet;
 
 use crate::cluster::{Seat, ready};
@@ -70,6 +72,9 @@ pub(crate) struct Options {
     /// When messages are delivered, and what the caster waits for.
     #[arg(long, value_enum)]
     level: GroupLevel,
+    /// A task beside the site casts, one message a call; else the application casts as much as it may at each turn.
+    #[arg(long)]
+    calls: bool,
 }
 
 /// What a member saw between two marks.
@@ -115,7 +120,12 @@ pub(crate) fn run(options: Options) -> io::Result<()> {
 }
 
 async fn serve(options: Options) -> io::Result<()> {
-    let site = site(options)?;
+    let calls = options.calls.then(|| {
+        let room = usize::try_from(options.outstanding).unwrap_or(Semaphore::MAX_PERMITS);
+        Arc::new(Semaphore::new(room.min(Semaphore::MAX_PERMITS)))
+    });
+    let payload = Bytes::from(vec![7; options.size]);
+    let site = site(options, calls.clone())?;
     let mut orders = orders();
     loop {
         let order = tokio::select! {
@@ -125,7 +135,13 @@ async fn serve(options: Options) -> io::Result<()> {
             }
         };
         let order = match order.as_deref() {
-            Some("cast") => Told::Cast,
+            Some("cast") => {
+                if let Some(room) = calls.clone() {
+                    tokio::task::spawn_local(call(site.clone(), room, payload.clone()));
+                    continue;
+                }
+                Told::Cast
+            }
             Some("mark") => Told::Mark,
             Some(other) => return Err(io::Error::other(format!("not an order: {other:?}"))),
             None => return Ok(()),
@@ -134,14 +150,25 @@ async fn serve(options: Options) -> io::Result<()> {
     }
 }
 
-fn site(options: Options) -> io::Result<SiteHandle<Told>> {
-    let Options { seat, size, outstanding, level } = options;
+/// Casts one message a call for as long as the site lives and there is room.
+async fn call(site: SiteHandle<Told>, room: Arc<Semaphore>, payload: Bytes) {
+    while let Ok(permit) = room.acquire().await {
+        permit.forget();
+        if site.send(Told::One(payload.clone())).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn site(options: Options, calls: Option<Arc<Semaphore>>) -> io::Result<SiteHandle<Told>> {
+    let Options { seat, size, outstanding, level, .. } = options;
     let level = level.level();
     let names = seat.nodes();
     let nodes: BTreeSet<_> = names.keys().map(|name| NodeId::new(seat.cluster, name)).collect();
     let group = GroupId::new(seat.cluster, "bench");
     let me = NodeId::new(seat.cluster, &seat.name);
-    let caster = Caster::new(group, me, nodes.len(), level, size, outstanding);
+    let mut caster = Caster::new(group, me, nodes.len(), level, size, outstanding);
+    caster.room = calls;
     let config = Config::new(group, nodes)
         .deliver_at(level)
         .stateful(false)
@@ -162,13 +189,17 @@ fn site(options: Options) -> io::Result<SiteHandle<Told>> {
 
 /// What the member is told to do.
 enum Told {
+    /// This message.
+    One(Bytes),
+    /// As many as may be on the way.
     Cast,
     Mark,
 }
 
 impl Command for Told {
     fn weight(&self) -> usize {
-        size_of::<Self>()
+        let payload = if let Self::One(payload) = self { payload.len() } else { 0 };
+        size_of::<Self>() + payload
     }
 }
 
@@ -186,6 +217,8 @@ struct Caster {
     cast: u64,
     reached: u64,
     retry_at: Option<Instant>,
+    /// Of those who cast by calls.
+    room: Option<Arc<Semaphore>>,
     /// When the one cast began, if there is only one at a time.
     begun: Option<Clock>,
     /// Since the last mark.
@@ -216,6 +249,7 @@ impl Caster {
             cast: 0,
             reached: 0,
             retry_at: None,
+            room: None,
             begun: None,
             marked: Clock::now(),
             samples: Vec::new(),
@@ -229,12 +263,16 @@ impl Caster {
             Event::Deliver(batch) => self.delivered += batch.len() as u64,
             Event::View(view) => {
                 self.disturbed += 1;
+                say(&format!("view {}", view.members.len()));
                 if view.members.len() == self.members {
                     let sequencer = port.group(self.group).and_then(|group| group.sequencer);
                     say(&ready(sequencer.is_some_and(|site| site.node == self.me)));
                 }
             }
             Event::Reached { level, upto, .. } if level == self.level => {
+                if let Some(room) = &self.room {
+                    room.add_permits(upto.saturating_sub(self.reached) as usize);
+                }
                 self.reached = upto;
                 if let Some(begun) = self.begun.take()
                     && self.samples.len() < SAMPLES_MAX
@@ -280,6 +318,8 @@ impl Application for Caster {
                 self.asked -= 1;
                 match result {
                     Ok(message) => self.cast = message.sequence,
+                    // A caller is told that there is no room; here that ends the case, because it has room for all.
+                    Err(_) if self.room.is_some() => self.disturbed += 1,
                     Err(_) => self.retry_at = Some(now + RETRY),
                 }
             }
@@ -288,8 +328,12 @@ impl Application for Caster {
         }
     }
 
-    fn on_command(&mut self, _now: Instant, told: Told, _port: &mut AppPort<'_>) {
+    fn on_command(&mut self, _now: Instant, told: Told, port: &mut AppPort<'_>) {
         match told {
+            Told::One(payload) => {
+                self.asked += 1;
+                port.cast(self.group, 0, Order::Total, self.level, payload);
+            }
             Told::Cast => self.casting = true,
             Told::Mark => self.mark(),
         }

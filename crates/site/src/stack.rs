@@ -17,6 +17,12 @@ use crate::core::{self, Core, CoreConfig, Packet, Past};
 const VIEWS: u16 = 1;
 /// The link's channel of the groups.
 const GROUPS: u16 = 2;
+/// The link's channel of all parts but the last of a message of the membership that does not fit one frame.
+const VIEWS_PART: u16 = 3;
+/// Largest part.
+const PART_BYTES: usize = 512 << 10;
+/// Largest message of the membership in all: the state of all groups at the end of a view.
+const MESSAGE_BYTES_MAX: usize = 64 << 20;
 /// Most bytes kept for a boot that a view has named and this one has not met yet.
 const EARLY_BYTES: usize = 64 << 20;
 /// A group's id stands before the meta part of its messages.
@@ -72,6 +78,8 @@ pub struct Stack {
     met: BTreeSet<BootId>,
     /// What is meant for boots that a view has named before this one has met them.
     early: BTreeMap<BootId, Early>,
+    /// Parts of a message that has not come whole yet.
+    parts: BTreeMap<BootId, BytesMut>,
     outputs: VecDeque<Output>,
     malformed: u64,
 }
@@ -94,6 +102,7 @@ impl Stack {
             lost: BTreeSet::new(),
             met: BTreeSet::new(),
             early: BTreeMap::new(),
+            parts: BTreeMap::new(),
             outputs: VecDeque::new(),
             malformed: 0,
         }
@@ -150,7 +159,11 @@ impl Stack {
             link::Event::Heard { from } => self.peer(now, In::Heard { boot: from }),
             link::Event::Refused { node } => self.peer(now, In::Refused { node }),
             link::Event::Dead { .. } => self.core.handle(now, core::Input::Dead),
+            link::Event::Deliver { from, channel: VIEWS_PART, payload, .. } => {
+                self.add_part(from, &payload);
+            }
             link::Event::Deliver { from, channel, meta, payload } => {
+                let meta = if channel == VIEWS { self.whole(from, meta) } else { meta };
                 match decode(channel, &meta, payload) {
                     Some(packet) => self.core.handle(now, core::Input::Packet { from, packet }),
                     None => self.malformed += 1,
@@ -166,6 +179,24 @@ impl Stack {
             // Meant for a boot that is gone; or news that nothing here waits for.
             _ => {}
         }
+    }
+
+    /// Keeps a part of a message. What becomes too large is no message: its last part alone will not decode.
+    fn add_part(&mut self, from: BootId, part: &[u8]) {
+        let parts = self.parts.entry(from).or_default();
+        if part.len() > PART_BYTES || parts.len() + part.len() > MESSAGE_BYTES_MAX {
+            self.parts.remove(&from);
+            self.malformed += 1;
+        } else {
+            parts.put_slice(part);
+        }
+    }
+
+    /// The message that `last` is the last part of.
+    fn whole(&mut self, from: BootId, last: Bytes) -> Bytes {
+        let Some(mut parts) = self.parts.remove(&from) else { return last };
+        parts.put_slice(&last);
+        parts.freeze()
     }
 
     fn send(&mut self, now: Instant, to: BootId, packet: (u16, Bytes, Bytes)) {
@@ -214,6 +245,7 @@ impl Stack {
         self.lost.remove(&boot);
         self.met.remove(&boot);
         self.early.remove(&boot);
+        self.parts.remove(&boot);
     }
 
     /// Takes out what the core wants. Answers whether the link was given something.
@@ -222,7 +254,9 @@ impl Stack {
         while let Some(output) = self.core.poll_output() {
             match output {
                 core::Output::Send { to, packet } => {
-                    self.send(now, to, encode(&packet));
+                    for part in encode(&packet) {
+                        self.send(now, to, part);
+                    }
                     given = true;
                 }
                 core::Output::Isolate { boot } => {
@@ -282,8 +316,9 @@ impl Fingerprint for Stack {
     }
 }
 
-fn encode(packet: &Packet) -> (u16, Bytes, Bytes) {
-    match packet {
+/// What goes over the link for a packet, in this order: channel, meta part and payload of each message.
+fn encode(packet: &Packet) -> impl Iterator<Item = (u16, Bytes, Bytes)> {
+    let (channel, mut meta, payload) = match packet {
         Packet::View(message) => (VIEWS, codec::encode(message), Bytes::new()),
         Packet::Group(group, message) => {
             let (meta, payload) = message.encode();
@@ -292,7 +327,12 @@ fn encode(packet: &Packet) -> (u16, Bytes, Bytes) {
             named.put_slice(&meta);
             (GROUPS, named.freeze(), payload)
         }
-    }
+    };
+    // Messages of a group fit by construction.
+    let count = if channel == VIEWS { meta.len().saturating_sub(1) / PART_BYTES } else { 0 };
+    let parts: Vec<_> = (0..count).map(|_| meta.split_to(PART_BYTES)).collect();
+    let parts = parts.into_iter().map(|part| (VIEWS_PART, Bytes::new(), part));
+    parts.chain([(channel, meta, payload)])
 }
 
 fn decode(channel: u16, meta: &Bytes, payload: Bytes) -> Option<Packet> {
@@ -304,5 +344,56 @@ fn decode(channel: u16, meta: &Bytes, payload: Bytes) -> Option<Packet> {
             Some(Packet::Group(GroupId::from_bytes(id), message))
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mainstay_base::frame::BODY_SIZE_MAX;
+    use mainstay_base::{BootNonce, ClusterId};
+
+    fn stack() -> (Stack, BootId) {
+        let cluster = ClusterId::from_entropy(1);
+        let boot = |name: &str| BootId { node: NodeId::new(cluster, name), nonce: BootNonce(1) };
+        let (me, peer) = (boot("a"), boot("b"));
+        let link = link::Config::lan(cluster, me, BTreeSet::from([peer.node])).build();
+        let roster = BTreeSet::from([me.node, peer.node]);
+        let membership = membership::Config::default();
+        let config = CoreConfig { me, roster, membership, groups: Vec::new() };
+        let link = link.expect("the defaults fit");
+        (Stack::recover(link, config, Past::new(), true, Instant::ZERO, 1), peer)
+    }
+
+    fn large(bytes: usize) -> Packet {
+        let state = Bytes::from(vec![7; bytes]);
+        let node = NodeId::new(ClusterId::from_entropy(1), "a");
+        let ballot = membership::Ballot { base: 1, round: 1, node };
+        Packet::View(membership::Message::Ack { ballot, accepted: None, state, voter: true })
+    }
+
+    /// A state of the groups that fits no frame goes in parts, whole to its reader, and a flood of parts is cut off.
+    #[test]
+    fn a_large_message_goes_in_parts() {
+        for size in [0, PART_BYTES, 3 << 20] {
+            let (mut stack, peer) = stack();
+            let packet = large(size);
+            let mut read = None;
+            for (channel, meta, payload) in encode(&packet) {
+                assert!(read.is_none() && meta.len() + payload.len() < BODY_SIZE_MAX);
+                if channel == VIEWS_PART {
+                    stack.add_part(peer, &payload);
+                } else {
+                    read = decode(channel, &stack.whole(peer, meta), payload);
+                }
+            }
+            assert_eq!(read, Some(packet));
+            assert!(stack.parts.is_empty() && stack.malformed() == 0);
+        }
+        let (mut stack, peer) = stack();
+        for _ in 0..=MESSAGE_BYTES_MAX / PART_BYTES {
+            stack.add_part(peer, &[0; PART_BYTES]);
+        }
+        assert_eq!((stack.parts.len(), stack.malformed()), (0, 1));
     }
 }

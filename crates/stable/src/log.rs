@@ -10,6 +10,10 @@
 //! was stable once: that is damage, and the log refuses to open. A bad record without one may be what a crash left of
 //! the last force, which never returned: it is cut off with everything behind it (ST-31).
 //!
+//! Space is filled with zeros ahead of the records, [`Options::fill_bytes`] at a time: a force that does not make the file
+//! longer needs no journal of the file system, which is faster, and does not wait for the forces of other files. Zeros are
+//! no record (a record's lsn is not 0), so behind the last one they are its end and no torn tail.
+//!
 //! A failed write or sync is final for this value: the system may have dropped the pages and calls them clean, so a
 //! second sync would lie. For the same reason opening writes the bytes of the last segment once more before it syncs.
 
@@ -31,6 +35,9 @@ use segment::RECORD_HEADER_SIZE;
 
 /// Largest [`Record::kind`]; the top bit belongs to the log.
 pub const KIND_MAX: u8 = 0x7f;
+
+/// A batch larger than this part of [`Options::fill_bytes`] is written without zeros behind it.
+const LARGE_PART: u64 = 8;
 
 /// The place of a record in the log: the first is 1, each next one is higher by 1, none is used twice.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -88,6 +95,9 @@ pub struct Options {
     pub payload_bytes_max: u32,
     /// Most bytes, headers included, that may be appended without a force. Default 64 MiB.
     pub pending_bytes_max: u64,
+    /// A force that outgrows the file fills it with zeros up to the next multiple of this, unless it writes a large part
+    /// of that itself; 0: never. Default 1 MiB.
+    pub fill_bytes: u64,
 }
 
 impl Options {
@@ -99,6 +109,7 @@ impl Options {
             segment_bytes: 16 << 20,
             payload_bytes_max: 16 << 20,
             pending_bytes_max: 64 << 20,
+            fill_bytes: 1 << 20,
         }
     }
 }
@@ -199,8 +210,10 @@ pub struct Log {
     segments: Vec<Lsn>,
     /// The seed of the checksums in the last segment.
     seed: u32,
-    /// Bytes of the last segment.
+    /// Bytes of the last segment that are header or records.
     size: u64,
+    /// Length of its file: zeros stand behind `size`.
+    filled: u64,
     forced: Lsn,
     pending: VecDeque<(u8, Bytes)>,
     pending_bytes: u64,
@@ -323,12 +336,27 @@ impl Log {
             return Ok(());
         }
         let name = segment::name(self.segments[self.segments.len() - 1]);
+        let size = self.size + batch.len() as u64;
+        if size > self.filled {
+            self.filled = self.fill_to(size, batch.len() as u64);
+            batch.resize((self.filled - self.size) as usize, 0);
+        }
         self.medium.write_at(&name, self.size, batch)?;
         self.medium.sync_data(&name)?;
-        self.size += batch.len() as u64;
+        self.size = size;
         self.forced = last;
         batch.clear();
         Ok(())
+    }
+
+    /// How long the file becomes that a batch of so many bytes makes at least `size` long. A large batch gains nothing
+    /// from zeros behind it.
+    fn fill_to(&self, size: u64, batch: u64) -> u64 {
+        let fill = self.options.fill_bytes;
+        if fill == 0 || batch > fill / LARGE_PART {
+            return size;
+        }
+        size.next_multiple_of(fill).min(self.options.segment_bytes).max(size)
     }
 
     fn begin_segment(&mut self, first: Lsn) -> io::Result<()> {
@@ -340,6 +368,7 @@ impl Log {
         self.segments.push(first);
         self.seed = header.seed();
         self.size = HEADER_SIZE as u64;
+        self.filled = self.size;
         Ok(())
     }
 }

@@ -145,7 +145,8 @@ struct World {
 
 fn open(medium: &MemoryMedium, honesty: Honesty) -> Fallible<World> {
     let medium = || Arc::new(Suspect(medium.clone(), honesty));
-    let options = Options { segment_bytes: 160, ..Options::new(OWNER) };
+    // Small enough that the script crosses segments, and that segments are filled in steps.
+    let options = Options { segment_bytes: 160, fill_bytes: 8 * 50, ..Options::new(OWNER) };
     let (log, recovered) = Log::open(medium(), options)?;
     let records: Content = recovered.records.iter().map(|r| r.payload.to_vec()).collect();
     assert!(recovered.records.iter().map(|r| r.lsn.0).eq(log.first().0..=log.forced().0));

@@ -19,7 +19,7 @@ pub(super) fn lane(order: Order) -> usize {
 
 impl Group {
     /// Sends a message to the group, at the end of the turn; while the group is wedged, in the next view. `level` is the
-    /// highest level that the caster waits for: from `Majority` on the others report at once.
+    /// highest level that the caster waits for: for `Majority` and `Safe` the others report at once.
     ///
     /// # Errors
     /// [`CastError`]; nothing changed.
@@ -46,7 +46,8 @@ impl Group {
         }
         self.own_bytes += cost;
         self.stats.cast += 1;
-        self.prompt |= level >= Level::Majority;
+        // What is forced is reported at once anyway, and says that it was received.
+        self.prompt |= matches!(level, Level::Majority | Level::Safe);
         self.assigned[lane(order)] += 1;
         let sequence = self.assigned[lane(order)];
         match &self.current {

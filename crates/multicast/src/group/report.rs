@@ -165,7 +165,7 @@ impl Group {
         }
         let forced = self.config.is_disk() && last.is_none_or(|last| last.forced != said.forced);
         let is_due = self.report_now
-            || self.config.deliver_at > Level::Delivered
+            || matches!(self.config.deliver_at, Level::Majority | Level::Safe)
             || forced
             || self.unreported >= self.config.report_bytes
             || self.report_at.is_some_and(|at| at <= now);

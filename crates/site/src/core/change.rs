@@ -117,7 +117,9 @@ impl Core {
 /// The cut of every group that somebody spoke for, and the table that goes with the last of the views. What cannot be
 /// read in a state counts as nothing known: its sender contributes to no cut.
 fn compute(base: &View, views: &[View], states: &[(BootId, Bytes)]) -> (Bytes, Bytes) {
-    let mut table: Table = codec::decode(&base.annex).unwrap_or_default();
+    let known = if base.annex.is_empty() { Ok(Table::new()) } else { codec::decode(&base.annex) };
+    // Without knowing the latest view of a group nobody can say what must be in its cut: then no group goes on.
+    let Ok(mut table) = known else { return (Bytes::new(), base.annex.clone()) };
     let mut of_group: BTreeMap<GroupId, Vec<(BootId, FlushState)>> = BTreeMap::new();
     for (boot, bytes) in states {
         let flushed: Vec<FlushState> = codec::decode(bytes).unwrap_or_default();
@@ -149,4 +151,20 @@ fn cuts(bytes: &Bytes) -> BTreeMap<GroupId, Cut> {
 fn site_view(view: &View) -> SiteView {
     let peer = |member: &membership::Member| Peer { site: member.site, nonce: member.nonce };
     SiteView { id: view.id, members: view.members.iter().map(peer).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A table that cannot be read is no empty one: then no group has a cut, and the table stays as it is (MB-37).
+    #[test]
+    fn an_unreadable_table_stops_the_groups() {
+        let mut base = View::empty([]);
+        base.annex = Bytes::from_static(b"no table");
+        let next = View { annex: Bytes::new(), ..base.clone() };
+        let (cut, annex) = compute(&base, &[next], &[]);
+        assert!(cut.is_empty());
+        assert_eq!(annex, base.annex);
+    }
 }

@@ -30,6 +30,7 @@ pub(super) fn open(
         segments,
         seed,
         size,
+        filled: size,
         forced: found.next.before(),
         pending: VecDeque::new(),
         pending_bytes: 0,
@@ -73,7 +74,8 @@ impl Found {
         let header = read_header(&bytes, options, first, &name)?;
         let (end, next) = segment::scan(&bytes, header.seed(), first, &mut self.records);
         self.next = next;
-        if end == bytes.len() { Ok(()) } else { Err(damaged(name, end)) }
+        // What should stand where there are only zeros is missed by the segment behind this one.
+        if segment::is_blank(&bytes[end..]) { Ok(()) } else { Err(damaged(name, end)) }
     }
 
     /// Reads the last segment, cuts its torn tail, finishes its making; answers seed and size.
@@ -103,7 +105,9 @@ impl Found {
             if segment::is_stable_before(&bytes, seed, end, next) {
                 return Err(damaged(name, end));
             }
-            self.discarded_bytes = (bytes.len() - end) as u64;
+            if !segment::is_blank(&bytes[end..]) {
+                self.discarded_bytes = (bytes.len() - end) as u64;
+            }
             medium.truncate(&name, end as u64)?;
         }
         // A process before us may have failed to sync what reads show: pages called clean are not written by a sync,

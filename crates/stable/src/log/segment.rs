@@ -84,6 +84,11 @@ pub(super) fn scan(
     (at, lsn)
 }
 
+/// Whether nothing but the zeros that fill a segment stands there.
+pub(super) fn is_blank(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte == 0)
+}
+
 /// Whether a record that begins a force stands somewhere behind `from`, where the record `lsn` does not read back: then
 /// that one was stable once.
 pub(super) fn is_stable_before(bytes: &[u8], seed: u32, from: usize, lsn: Lsn) -> bool {

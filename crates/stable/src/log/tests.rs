@@ -6,7 +6,7 @@ use crate::{Crash, Fault, FileMedium, MemoryMedium};
 const OWNER: Owner = Owner(*b"the-node-in-here");
 
 fn options() -> Options {
-    Options { segment_bytes: 128, ..Options::new(OWNER) }
+    Options { segment_bytes: 128, fill_bytes: 0, ..Options::new(OWNER) }
 }
 
 fn open(medium: &MemoryMedium) -> Result<(Log, Recovered), OpenError> {
@@ -45,6 +45,37 @@ fn the_layout_is_as_it_was() {
     let bytes = &medium.image()["log-0000000000000001"];
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(hex, golden.concat());
+}
+
+/// Checks that space is filled ahead of small forces, so that the file seldom grows, and that zeros behind the records
+/// are their end (ST-31): in the last segment, in one with another behind it, and at a large force that fills nothing.
+#[test]
+fn space_is_filled_ahead() {
+    let medium = MemoryMedium::new();
+    let filling = Options { segment_bytes: 400, fill_bytes: 160, ..Options::new(OWNER) };
+    let open = |medium: &MemoryMedium| Log::open(Arc::new(medium.clone()), filling.clone());
+    let (mut log, _) = open(&medium).unwrap();
+    let sizes: Vec<u64> = (0..20)
+        .map(|index| {
+            log.append(1, Bytes::from(vec![index; 1])).unwrap();
+            log.force().unwrap();
+            medium.len(&segment::name(*log.segments.last().unwrap())).unwrap()
+        })
+        .collect();
+    let (first, second) = (sizes.iter().filter(|it| **it == 160).count(), 400);
+    assert!(first > 4 && sizes.contains(&320) && sizes.contains(&second), "{sizes:?}");
+    assert!(log.segments.len() > 1 && medium.image()[&segment::name(Lsn(1))].ends_with(&[0; 4]));
+    let (mut log, recovered) = open(&medium).unwrap();
+    assert_eq!(recovered.discarded_bytes, 0);
+    assert_eq!(recovered.records.len(), 20);
+    log.append(1, Bytes::from(vec![1; 200])).unwrap();
+    log.force().unwrap();
+    assert_eq!(log.filled, log.size);
+    drop(log);
+    assert_eq!(open(&medium).unwrap().1.records.len(), 21);
+    // What is not zero behind the last record of a segment that has another behind it was stable once.
+    medium.flip_bit(&segment::name(Lsn(1)), 399, 0).unwrap();
+    assert!(matches!(open(&medium), Err(OpenError::Damaged { .. })));
 }
 
 /// Checks ST-32: many appends, one write, one sync; forcing nothing costs nothing.
