@@ -1,7 +1,7 @@
 //! The benchmarks of the workspace, on three processes of this machine.
 //!
 //! `cargo run --release -p mainstay-bench -- multicast | directory | failover | stable | idle | soak [CASE..]
-//! [--runs N] [--output json]`
+//! [--exact] [--runs N] [--output json]`; `list` prints the cases.
 
 mod client;
 mod cluster;
@@ -19,7 +19,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use output::{Format, Report};
+use output::{Format, Report, Wanted};
 
 #[derive(clap::Parser)]
 #[command(about = "The benchmarks of the workspace, on three processes of this machine.")]
@@ -30,6 +30,9 @@ struct Arguments {
     /// How often each case is measured.
     #[arg(long, default_value = "1", global = true, value_parser = clap::value_parser!(u16).range(1..))]
     runs: u16,
+    /// Measure the cases with just the names given, and not those that begin so.
+    #[arg(long, global = true)]
+    exact: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -48,6 +51,8 @@ enum Command {
     Idle(Placed),
     /// Whether nodes grow that are under full load for long.
     Soak(idle::Soak),
+    /// The bench and the name of each case, one a line; the soak is none of them.
+    List,
     /// A process that `multicast` starts.
     #[command(hide = true)]
     Member(multicast::member::Options),
@@ -72,8 +77,8 @@ struct Placed {
 }
 
 fn main() -> ExitCode {
-    let Arguments { output, runs, command } = Arguments::parse();
-    let wanted = match &command {
+    let Arguments { output, runs, exact, command } = Arguments::parse();
+    let names = match &command {
         Command::Multicast(wanted) => wanted.cases.clone(),
         Command::Directory(it)
         | Command::Failover(it)
@@ -81,7 +86,8 @@ fn main() -> ExitCode {
         | Command::Idle(it) => it.wanted.cases.clone(),
         _ => Vec::new(),
     };
-    let mut report = Report::new(output, runs.into(), wanted);
+    let format = if matches!(command, Command::List) { Format::Names } else { output };
+    let mut report = Report::new(format, runs.into(), Wanted { names, exact });
     let done = match command {
         Command::Multicast(_) => multicast::run(&mut report),
         Command::Directory(it) => directory::run(&it.place, &mut report),
@@ -89,10 +95,21 @@ fn main() -> ExitCode {
         Command::Stable(it) => stable::run(&it.place, &mut report),
         Command::Idle(it) => idle::run(&it.place, &mut report),
         Command::Soak(options) => idle::soak(&options, &mut report),
+        Command::List => list(&mut report),
         Command::Node(options) => return ended(node::run(options)),
         Command::Member(options) => return ended(multicast::member::run(options)),
     };
     if report.failed() { ExitCode::FAILURE } else { ended(done) }
+}
+
+/// Goes through all cases; the report measures none of them.
+fn list(report: &mut Report) -> std::io::Result<()> {
+    let place = node::Place::default();
+    multicast::run(report)?;
+    directory::run(&place, report)?;
+    failover::run(&place, report)?;
+    stable::run(&place, report)?;
+    idle::run(&place, report)
 }
 
 fn ended(done: std::io::Result<()>) -> ExitCode {

@@ -18,7 +18,7 @@ use crate::process::{orders, say};
 const ASK: Duration = Duration::from_millis(20);
 
 /// Where the nodes keep their data.
-#[derive(clap::Args)]
+#[derive(Default, clap::Args)]
 pub(crate) struct Place {
     /// On which disk: in a new directory below this one, removed at the end. Default: that for temporary files.
     #[arg(long)]

@@ -9,21 +9,40 @@ pub(crate) enum Format {
     Table,
     /// An object a line.
     Json,
+    /// Nothing is measured: the bench and the name of each case that would be.
+    #[value(skip)]
+    Names,
 }
 
 /// What is to be measured, how often, and where the results go.
 pub(crate) struct Report {
     format: Format,
     runs: usize,
-    prefixes: Vec<String>,
+    wanted: Wanted,
     begun: bool,
     failed: bool,
 }
 
+/// Which cases are measured.
+#[derive(Default)]
+pub(crate) struct Wanted {
+    /// Those whose names begin with one of these; none: all.
+    pub(crate) names: Vec<String>,
+    /// The names are whole instead.
+    pub(crate) exact: bool,
+}
+
+impl Wanted {
+    fn includes(&self, case: &str) -> bool {
+        let is = |it: &String| if self.exact { case == it } else { case.starts_with(it.as_str()) };
+        self.names.is_empty() || self.names.iter().any(is)
+    }
+}
+
 impl Report {
-    /// Each case whose name begins with one of `prefixes`, or each if there are none, is measured `runs` times.
-    pub(crate) fn new(format: Format, runs: usize, prefixes: Vec<String>) -> Self {
-        Self { format, runs, prefixes, begun: false, failed: false }
+    /// Each case that is wanted is measured `runs` times.
+    pub(crate) fn new(format: Format, runs: usize, wanted: Wanted) -> Self {
+        Self { format, runs, wanted, begun: false, failed: false }
     }
 
     /// Whether a case came to no result, or there was none to measure.
@@ -39,7 +58,12 @@ impl Report {
         case: &str,
         mut measure: impl FnMut() -> io::Result<Vec<Measured>>,
     ) {
-        if !self.prefixes.is_empty() && !self.prefixes.iter().any(|it| case.starts_with(&**it)) {
+        if !self.wanted.includes(case) {
+            return;
+        }
+        if self.format == Format::Names {
+            self.begun = true;
+            println!("{bench} {case}");
             return;
         }
         let mut metrics: Vec<(Measured, Vec<f64>)> = Vec::new();
@@ -151,6 +175,14 @@ mod tests {
         assert_eq!(percentile(&samples, 99), Duration::from_micros(198));
         assert_eq!(percentile(&samples[..1], 99), Duration::from_micros(1));
         assert_eq!(percentile(&[], 99), Duration::ZERO);
+    }
+
+    #[test]
+    fn names_are_prefixes_unless_they_must_be_exact() {
+        let wanted = |exact| Wanted { names: vec!["a/b".to_owned()], exact };
+        assert!(wanted(false).includes("a/b/c") && !wanted(false).includes("a"));
+        assert!(wanted(true).includes("a/b") && !wanted(true).includes("a/b/c"));
+        assert!(Wanted::default().includes("a/b"));
     }
 
     #[test]

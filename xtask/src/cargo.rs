@@ -38,9 +38,13 @@ pub(crate) fn has(name: &str) -> bool {
         .is_ok_and(|status| status.success())
 }
 
+/// The cargo that runs this program.
+pub(crate) fn program() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"))
+}
+
 fn command(arguments: &[&str]) -> Command {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
-    let mut command = Command::new(cargo);
+    let mut command = Command::new(program());
     command.args(arguments).current_dir(house::root());
     command
 }

@@ -1,9 +1,10 @@
-//! The gate of the workspace: `cargo xtask verify`, `cargo xtask fix`, `cargo xtask system`.
+//! The gate of the workspace: `cargo xtask verify`, `cargo xtask fix`, `cargo xtask system`; and `cargo xtask compare`.
 //!
 //! It needs nothing but cargo, and it has no dependency: what judges the workspace must build when little else does.
 
 mod cargo;
 mod code;
+mod compare;
 mod fix;
 mod floors;
 mod house;
@@ -20,7 +21,8 @@ usage: cargo xtask <command>
 
   verify   the gate; reads only, stops at the first step that fails
   fix      formats, and applies what clippy can mend by itself; writes
-  system   what needs root or Debian packages";
+  system   what needs root or Debian packages
+  compare  our benchmarks beside those of other systems; see compare --help";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -29,6 +31,11 @@ fn main() -> ExitCode {
         ["verify"] => verify::run(),
         ["fix"] => fix::run(),
         ["system"] => system::run(),
+        ["compare", "-h" | "--help"] => {
+            println!("{}", compare::USAGE);
+            return ExitCode::SUCCESS;
+        }
+        ["compare", words @ ..] => return compare::run(words),
         ["help" | "-h" | "--help"] => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;

@@ -1,10 +1,10 @@
 //! What the programs that measure peer systems share: the contract of such a program, child processes, load, figures.
 //!
-//! A program is called `peer-NAME [CASE-PREFIX..] [--list] [--seconds N] [--dir DIR]`. It measures its cases whose names
-//! begin with one of the prefixes (all without any) and prints a JSON object a line in the form of the main benchmarks,
-//! the figure in `peer_value`, with the name of the peer and the guarantee behind an acknowledgement. Exit status 1: a
-//! case came to no result, which stderr explains; 3: something to measure with is not installed, which one line on
-//! stderr names.
+//! A program is called `peer-NAME [CASE-PREFIX..] [--exact] [--list] [--seconds N] [--dir DIR]`. It measures its cases
+//! whose names begin with one of the prefixes, or are one of them if `--exact` is given (all without any), and prints a
+//! JSON object a line in the form of the main benchmarks, the figure in `peer_value`, with the name of the peer and the
+//! guarantee behind an acknowledgement. Exit status 1: a case came to no result, which stderr explains; 3: something to
+//! measure with is not installed, which one line on stderr names.
 //!
 //! ```no_run
 //! use peers_common::{Case, Measured, Program, find};
@@ -24,6 +24,7 @@ mod load;
 mod port;
 mod process;
 mod program;
+mod rpc;
 mod wait;
 
 pub use figures::{Measured, gap, latencies, percentile};
@@ -33,4 +34,5 @@ pub use process::{
     Missing, Process, Signal, Talker, command, command_as, find, find_in, is_root, run_to_end,
 };
 pub use program::{Case, Program, Run, runtime};
+pub use rpc::{Echo, echo_main};
 pub use wait::{PATIENCE, eventually, wait_for};

@@ -119,6 +119,9 @@ pub struct Program {
 struct Arguments {
     /// Measure the cases whose names begin so; without any all.
     prefixes: Vec<String>,
+    /// Measure the cases with just these names instead.
+    #[arg(long)]
+    exact: bool,
     /// Print the names of the cases instead.
     #[arg(long)]
     list: bool,
@@ -130,11 +133,18 @@ struct Arguments {
     dir: Option<PathBuf>,
 }
 
+impl Arguments {
+    /// Whether the case of this name is to be measured.
+    fn wants(&self, name: &str) -> bool {
+        let is = |it: &String| if self.exact { name == it } else { name.starts_with(it.as_str()) };
+        self.prefixes.is_empty() || self.prefixes.iter().any(is)
+    }
+}
+
 impl Program {
     /// Does what the command line says.
     pub fn main(self) -> ExitCode {
         let arguments = Arguments::parse();
-        let prefixes = &arguments.prefixes;
         if arguments.list {
             self.names().iter().for_each(|name| println!("{name}"));
             return ExitCode::SUCCESS;
@@ -151,11 +161,8 @@ impl Program {
             }
         };
         let window = Duration::from_secs(arguments.seconds);
-        let chosen = |case: &&Case| {
-            prefixes.is_empty() || prefixes.iter().any(|it| case.name.starts_with(it.as_str()))
-        };
         let mut failed = false;
-        for case in self.cases.iter().filter(chosen) {
+        for case in self.cases.iter().filter(|case| arguments.wants(case.name)) {
             let run = Run::new(WARM_UP, window, &dir);
             let error = match run.map(|run| case.measure(run)) {
                 Ok(Some(Ok(measured))) => {
@@ -235,6 +242,16 @@ mod tests {
              \"value\":null,\"unit\":\"1/s\",\"peer\":\"etcd\",\"peer_value\":10.0,\"ratio\":null,\
              \"guarantee\":\"3 copies, no TLS\"}"
         );
+    }
+
+    /// Checks that a name chooses those that begin so, and only its own case if it must be exact.
+    #[test]
+    fn names_are_prefixes_unless_they_must_be_exact() {
+        let wants = |line: &[&str], name| Arguments::parse_from(line).wants(name);
+        assert!(wants(&["peer"], "a/b"));
+        assert!(wants(&["peer", "c", "a"], "a/b") && !wants(&["peer", "b"], "a/b"));
+        assert!(wants(&["peer", "--exact", "a/b"], "a/b"));
+        assert!(!wants(&["peer", "--exact", "a/b"], "a/b/c"));
     }
 
     /// Checks that a case that panics has failed, and that its directory goes.
