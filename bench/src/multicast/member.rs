@@ -217,8 +217,9 @@ struct Caster {
     cast: u64,
     reached: u64,
     retry_at: Option<Instant>,
-    /// Of those who cast by calls.
+    /// Of those who cast by calls, and how many of these were refused: they call again later.
     room: Option<Arc<Semaphore>>,
+    refused: usize,
     /// When the one cast began, if there is only one at a time.
     begun: Option<Clock>,
     /// Since the last mark.
@@ -250,6 +251,7 @@ impl Caster {
             reached: 0,
             retry_at: None,
             room: None,
+            refused: 0,
             begun: None,
             marked: Clock::now(),
             samples: Vec::new(),
@@ -318,9 +320,10 @@ impl Application for Caster {
                 self.asked -= 1;
                 match result {
                     Ok(message) => self.cast = message.sequence,
-                    // A caller is told that there is no room; here that ends the case, because it has room for all.
-                    Err(_) if self.room.is_some() => self.disturbed += 1,
-                    Err(_) => self.retry_at = Some(now + RETRY),
+                    Err(_) => {
+                        self.refused += 1;
+                        self.retry_at = Some(now + RETRY);
+                    }
                 }
             }
             core::Output::Group { event, .. } => self.on_group(event, port),
@@ -349,7 +352,11 @@ impl Application for Caster {
     }
 
     fn end_turn(&mut self, now: Instant, port: &mut AppPort<'_>) {
-        let _ = self.retry_at.take_if(|at| *at <= now);
+        if self.retry_at.take_if(|at| *at <= now).is_some()
+            && let Some(room) = &self.room
+        {
+            room.add_permits(std::mem::take(&mut self.refused));
+        }
         if self.casting && self.retry_at.is_none() && port.is_up() {
             self.fill(port);
         }

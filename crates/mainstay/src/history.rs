@@ -6,8 +6,8 @@ use bytes::{Bytes, BytesMut};
 use mainstay_base::{MessageId, Position};
 use mainstay_paradigm::{Replica, SnapshotStream, StateMachine};
 
-/// Bytes of messages from which on an earlier state is replaced by the present one (8 MiB).
-const BYTES_MAX: usize = 8 << 20;
+/// Bytes of messages from which on an earlier state is replaced by the present one (64 MiB).
+const BYTES_MAX: usize = 64 << 20;
 /// Payloads up to here are copied together, since they keep the buffer of a whole read alive (64 KiB).
 const COPIED_MAX: usize = 64 << 10;
 /// Bytes of a block of copies (256 KiB).
