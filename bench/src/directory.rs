@@ -80,7 +80,7 @@ async fn measure(case: &Case, addresses: &[SocketAddr]) -> io::Result<Vec<Measur
 }
 
 /// How long each SET took that was acknowledged between `from` and the end.
-pub(crate) async fn load(
+async fn load(
     address: SocketAddr,
     name: usize,
     pipeline: usize,

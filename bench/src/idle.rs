@@ -6,9 +6,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use mainstay::Durability;
+use mainstay_directory::resp::Reply;
 use tokio::task::{JoinSet, LocalSet};
+use tokio::time::sleep;
 
-use crate::directory::load;
+use crate::client::{Client, is_done};
 use crate::node::{Nodes, Place};
 use crate::output::{Measured, Report};
 use crate::usage::Usage;
@@ -18,6 +20,8 @@ const SETTLE: Duration = Duration::from_secs(2);
 const WATCH: Duration = Duration::from_secs(10);
 /// The load of the soak.
 const CLIENTS: usize = 64;
+/// After an answer that is no acknowledgement.
+const PAUSE: Duration = Duration::from_millis(10);
 /// Of the soak, when memory is looked at first: caches are full and checkpoints were written.
 const FULL_AFTER: f64 = 0.2;
 
@@ -62,7 +66,8 @@ pub(crate) fn soak(options: &Soak, report: &mut Report) -> io::Result<()> {
         let begun = Instant::now();
         let pids: Vec<u32> = nodes.members.iter().map(|member| member.process.id()).collect();
         let watching = thread::spawn(move || watch(&pids, begun, whole));
-        let done = LocalSet::new().block_on(&runtime, strain(&addresses, begun + whole))?;
+        let strain = strain(&addresses, begun + whole);
+        let (done, refused) = LocalSet::new().block_on(&runtime, strain)?;
         let seen =
             watching.join().map_err(|_| io::Error::other("the watching thread panicked"))??;
         let full = (seen.len() as f64 * FULL_AFTER) as usize;
@@ -70,6 +75,7 @@ pub(crate) fn soak(options: &Soak, report: &mut Report) -> io::Result<()> {
         let late = seen.last().copied().unwrap_or_default();
         Ok(vec![
             Measured::rate("ops_per_s", done, whole),
+            Measured::count("refused", refused),
             Measured::mebibytes("rss_early_mib", early),
             Measured::mebibytes("rss_late_mib", late),
             Measured::mebibytes("rss_max_mib", seen.into_iter().max().unwrap_or_default()),
@@ -89,24 +95,36 @@ fn watch(pids: &[u32], begun: Instant, whole: Duration) -> io::Result<Vec<u64>> 
     Ok(seen)
 }
 
-/// Clients write until then: how many SETs were acknowledged.
-async fn strain(addresses: &[SocketAddr], until: Instant) -> io::Result<u64> {
+/// Clients write until then: how many SETs were acknowledged, and how many were answered otherwise.
+async fn strain(addresses: &[SocketAddr], until: Instant) -> io::Result<(u64, u64)> {
     let mut clients = JoinSet::new();
     for (name, address) in addresses.iter().cycle().take(CLIENTS).enumerate() {
-        let address = *address;
-        clients.spawn_local(async move {
-            let mut done = 0;
-            while Instant::now() < until {
-                done += load(address, name, 1, Instant::now()).await?.len() as u64;
-            }
-            Ok::<_, io::Error>(done)
-        });
+        clients.spawn_local(write(*address, name, until));
     }
-    let mut done = 0;
+    let (mut done, mut refused) = (0, 0);
     while let Some(client) = clients.join_next().await {
-        done += client.map_err(io::Error::other)??;
+        let counts = client.map_err(io::Error::other)??;
+        (done, refused) = (done + counts.0, refused + counts.1);
     }
-    Ok(done)
+    Ok((done, refused))
+}
+
+async fn write(address: SocketAddr, name: usize, until: Instant) -> io::Result<(u64, u64)> {
+    let mut client = Client::connect(address, name).await?;
+    let (mut done, mut refused) = (0, 0);
+    while Instant::now() < until {
+        client.fill(1).await?;
+        let before = refused;
+        let answered = |reply: Reply, _| match is_done(&reply) {
+            true => done += 1,
+            false => refused += 1,
+        };
+        client.receive(answered).await?;
+        if refused > before {
+            sleep(PAUSE).await;
+        }
+    }
+    Ok((done, refused))
 }
 
 fn usages(nodes: &Nodes) -> io::Result<Vec<Usage>> {

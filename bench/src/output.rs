@@ -137,6 +137,11 @@ impl Measured {
         Self { metric, value: count as f64 / time.as_secs_f64(), unit: "1/s" }
     }
 
+    /// So many.
+    pub(crate) fn count(metric: &'static str, count: u64) -> Self {
+        Self { metric, value: count as f64, unit: "1" }
+    }
+
     /// A size in MiB.
     pub(crate) fn mebibytes(metric: &'static str, bytes: u64) -> Self {
         Self { metric, value: bytes as f64 / f64::from(1 << 20), unit: "MiB" }
