@@ -120,7 +120,7 @@ impl Link {
         let half = peer.backoff.as_nanos() as u64 / 2;
         let mut wait = Duration::from_nanos(half + self.rng.between(0, half));
         if self.config.me.node > node {
-            wait += self.config.redial_max;
+            wait += peer.backoff;
         }
         let at = self.now + wait;
         if let Some(peer) = self.peers.get_mut(&node) {
