@@ -264,6 +264,35 @@ fn restarted_members_contribute_their_logs() {
     world.finish().unwrap();
 }
 
+/// Checks view-synchrony §6: a checkpoint that is noted while the word that the member is whole is on its way to the
+/// disk does not make the log forget that word.
+#[test]
+fn a_checkpoint_keeps_the_word_that_a_member_is_whole() {
+    let mut world = world(3, Durability::Disk, Level::Disk);
+    world.cast(0, Order::Total, Level::Disk);
+    world.settle();
+    world.crash(2, false);
+    world.restart_empty(2);
+    view_change(&mut world);
+    let last = |event: &Event| matches!(event, Event::RestoreChunk { last: true, .. });
+    while !has(&world, 2, last) {
+        let busy: Vec<_> = world.channels.keys().copied().collect();
+        busy.into_iter().for_each(|(from, to)| world.carry(from, to));
+        (0..3).for_each(|index| world.end_turn(index));
+    }
+    assert!(world.slots[2].is_writing() && !world.group(2).status().whole);
+    let (now, position) = (world.now, Position(1));
+    world.group(2).checkpointed(now, position);
+    world.drain(2);
+    while world.slots[2].is_writing() {
+        world.write(2);
+    }
+    assert!(world.group(2).status().whole);
+    world.crash(2, false);
+    world.restart(2);
+    assert!(world.group(2).flush().standing.is_some());
+}
+
 /// Checks MC-3: when the sponsor fails in the middle of a transfer another one begins it anew.
 #[test]
 fn another_sponsor_begins_anew() {

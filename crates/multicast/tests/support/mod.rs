@@ -160,6 +160,12 @@ impl World {
         self.boot(index, start);
     }
 
+    /// Brings a node back that is down and has lost its disk.
+    pub fn restart_empty(&mut self, index: usize) {
+        self.slots[index] = Slot::new(node(index));
+        self.boot(index, Start::Empty);
+    }
+
     /// Ends a node: of its frames on the way, and of its writes, only the first some get through.
     pub fn crash(&mut self, index: usize, killed: bool) {
         let Some(boot) = self.slots[index].boot() else { return };
