@@ -61,6 +61,7 @@ pub mod command;
 mod connection;
 #[cfg(feature = "host")]
 pub mod host;
+mod map;
 mod operation;
 pub mod resp;
 mod state;

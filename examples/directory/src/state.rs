@@ -1,14 +1,14 @@
-//! The directory: a sorted map of keys to values, as a replicated state machine.
+//! The directory: a map of keys to values, as a replicated state machine.
 
 use std::hash::Hasher as _;
-use std::ops::Bound;
+use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use mainstay_base::{Fingerprinter, Position};
 use mainstay_paradigm::{RestoreError, Snapshot, StateMachine};
-use rpds::RedBlackTreeMapSync;
 
 use crate::command::Read;
+use crate::map::{Entry, Map, Shard};
 use crate::operation::{Kind, Operation};
 use crate::resp::{BULK_BYTES_MAX, write};
 
@@ -19,18 +19,9 @@ const ENTRY_OVERHEAD: u64 = 128;
 /// In front of an entry in a snapshot: length of the key, length of the value, `u32` little-endian.
 const ENTRY_HEADER_SIZE: usize = 8;
 
-type Map = RedBlackTreeMapSync<Bytes, Entry>;
-
-#[derive(Clone)]
-struct Entry {
-    value: Bytes,
-    /// The share in the sum of hashes, kept so that an old value need not be read again.
-    hash: u128,
-}
-
 /// Keys and values, bounded in bytes.
 ///
-/// The map is persistent: a snapshot takes it in O(1). Its hash is a wrapping sum over the entries, so it does not
+/// A snapshot takes as long as a thousand pointers; what is written behind it is copied first. The hash is a wrapping sum over the entries, so it does not
 /// depend on how the state came about and costs O(1) to read.
 pub struct Directory {
     map: Map,
@@ -54,25 +45,25 @@ impl Directory {
     /// The bound decides outcomes: all replicas have the same.
     #[must_use]
     pub fn new(bytes_max: u64) -> Self {
-        Self { map: Map::new_sync(), sum: 0, bytes: 0, bytes_max, partial: Vec::new() }
+        Self { map: Map::new(), sum: 0, bytes: 0, bytes_max, partial: Vec::new() }
     }
 
     /// How many keys there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.map.size()
+        self.map.len()
     }
 
     /// Whether there is no key.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.map.is_empty()
+        self.len() == 0
     }
 
     /// The value at `key`.
     #[must_use]
-    pub fn get(&self, key: &[u8]) -> Option<&Bytes> {
-        self.map.get(key).map(|entry| &entry.value)
+    pub fn get(&self, key: &[u8]) -> Option<&[u8]> {
+        self.map.get(key).map(|entry| &*entry.value)
     }
 
     /// The answer to a read, as RESP.
@@ -88,7 +79,7 @@ impl Directory {
         match (operation.kind(), operation.arguments()) {
             (Kind::Get, [key, ..]) => value_or_null(reply, self.get(key)),
             (Kind::Exists, keys) => {
-                let count = keys.iter().filter(|key| self.map.contains_key(**key)).count();
+                let count = keys.iter().filter(|key| self.get(key).is_some()).count();
                 write::integer(reply, count as i64);
             }
             (Kind::MGet, keys) => self.get_many(keys, reply),
@@ -98,7 +89,7 @@ impl Directory {
     }
 
     fn get_many(&self, keys: &[&[u8]], reply: &mut Vec<u8>) {
-        let size = keys.iter().filter_map(|key| self.get(key)).map(Bytes::len).sum::<usize>();
+        let size = keys.iter().filter_map(|key| self.get(key)).map(<[u8]>::len).sum::<usize>();
         if size > REPLY_BYTES_MAX {
             write::error(reply, "ERR the values asked for are too large for one reply");
             return;
@@ -151,18 +142,17 @@ impl Directory {
             return Err("OOM command not allowed when used memory > 'maxmemory'.");
         }
         let hash = entry_hash(key, value);
-        let entry = Entry { value: Bytes::copy_from_slice(value), hash };
-        self.map.insert_mut(Bytes::copy_from_slice(key), entry);
+        self.map.insert(key, Entry { value: value.into(), hash });
         self.bytes = bytes;
         self.sum = self.sum.wrapping_sub(freed_hash).wrapping_add(hash);
         Ok(())
     }
 
     fn delete(&mut self, key: &[u8]) -> bool {
-        let Some(old) = self.map.get(key) else { return false };
+        let Some(old) = self.map.remove(key) else { return false };
         self.bytes -= cost(key, &old.value);
         self.sum = self.sum.wrapping_sub(old.hash);
-        self.map.remove_mut(key)
+        true
     }
 }
 
@@ -177,7 +167,8 @@ impl StateMachine for Directory {
     }
 
     fn begin_snapshot(&mut self) -> DirectorySnapshot {
-        DirectorySnapshot { map: self.map.clone(), after: Bound::Unbounded, encoded: Vec::new() }
+        let shards = self.map.clone().into_shards().into_iter();
+        DirectorySnapshot { shards, encoded: BytesMut::new() }
     }
 
     fn reset(&mut self) {
@@ -207,45 +198,38 @@ impl StateMachine for Directory {
         let mut hasher = Fingerprinter::new();
         hasher.write_u64(self.bytes_max);
         hasher.write_u64(self.bytes);
-        hasher.write_u64(self.map.size() as u64);
+        hasher.write_u64(self.map.len() as u64);
         hasher.write_u64(self.partial.len() as u64);
         hasher.write_u128(self.sum);
         hasher.finish128()
     }
 }
 
-/// The directory at one position, on its way out: a string of entries by ascending key, cut anywhere.
+/// The directory at one position, on its way out: a string of entries, shard by shard and by ascending key in each, cut
+/// anywhere.
 pub struct DirectorySnapshot {
-    map: Map,
-    after: Bound<Bytes>,
-    encoded: Vec<u8>,
+    shards: std::vec::IntoIter<Arc<Shard>>,
+    encoded: BytesMut,
 }
 
 impl Snapshot for DirectorySnapshot {
     fn next_chunk(&mut self, max: usize) -> Option<Bytes> {
-        let mut last = None;
-        let range = (self.after.as_ref().map(|key| &key[..]), Bound::Unbounded);
-        let mut entries = self.map.range::<[u8], _>(range);
         while self.encoded.len() < max
-            && let Some((key, entry)) = entries.next()
+            && let Some(shard) = self.shards.next()
         {
-            let lengths = key.len() as u64 | (entry.value.len() as u64) << 32;
-            self.encoded.extend(lengths.to_le_bytes());
-            self.encoded.extend(key);
-            self.encoded.extend(&entry.value);
-            last = Some(key.clone());
-        }
-        if let Some(last) = last {
-            self.after = Bound::Excluded(last);
+            for (key, entry) in &*shard {
+                let lengths = key.len() as u64 | (entry.value.len() as u64) << 32;
+                self.encoded.extend_from_slice(&lengths.to_le_bytes());
+                self.encoded.extend_from_slice(key);
+                self.encoded.extend_from_slice(&entry.value);
+            }
         }
         let size = self.encoded.len().min(max);
-        let rest = self.encoded.split_off(size);
-        let chunk = std::mem::replace(&mut self.encoded, rest);
-        (size > 0).then(|| chunk.into())
+        (size > 0).then(|| self.encoded.split_to(size).freeze())
     }
 }
 
-fn value_or_null(reply: &mut Vec<u8>, value: Option<&Bytes>) {
+fn value_or_null(reply: &mut Vec<u8>, value: Option<&[u8]>) {
     match value {
         Some(value) => write::bulk(reply, value),
         None => write::null(reply),
