@@ -156,8 +156,9 @@ fn parse(reply: &Bytes) -> Reply {
 pub async fn read_at(node: &Node<Directory>, op: &Op, stale: bool) -> Option<Reply> {
     let wanted = op.clone();
     let look = move |directory: &Directory| {
-        let values = wanted.keys().into_iter().map(|number| directory.get(&key(number)).cloned());
-        let mut values: Vec<Reply> = values.map(Reply::Bulk).collect();
+        let value = |number| directory.get(&key(number)).map(Bytes::copy_from_slice);
+        let mut values: Vec<Reply> =
+            wanted.keys().into_iter().map(|number| Reply::Bulk(value(number))).collect();
         match wanted {
             Op::Get(_) => values.remove(0),
             _ => Reply::Array(Some(values)),

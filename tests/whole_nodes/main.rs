@@ -61,11 +61,12 @@ fn swarm(setup: &Setup, count: u64) -> Vec<Report> {
 /// say that something may be lost: it does not know better. Nor may that be the usual case.
 fn alarms_are_rare(reports: &[Report]) {
     let alarms = reports.iter().filter(|report| report.maybe_lost).count();
-    assert!(alarms * 10 <= reports.len(), "{alarms} of {} runs", reports.len());
+    assert!(alarms * 30 <= reports.len(), "{alarms} of {} runs", reports.len());
 }
 
 /// Checks PD-30, PD-31 and MC-10 in the composition: histories are linearisable, states equal, nothing acknowledged is
-/// lost, with crashes of all nodes, and the loss of one disk at a time.
+/// lost, with crashes of all nodes, and the loss of one disk at a time; and MB-23, with clocks that differ in their rate by
+/// up to a fifth.
 #[test]
 fn three_nodes_on_disk() {
     alarms_are_rare(&swarm(&Setup::new(3, Durability::Disk), 60));

@@ -194,7 +194,8 @@ async fn standing(nodes: Nodes, count: usize) -> String {
 /// One run; an error is what went wrong in it.
 pub fn run(seed: u64, setup: &Setup, faults: Vec<FaultEvent>) -> Result<Report, String> {
     let halted = Rc::default();
-    let drift = 200 * (seed % 3) as u32;
+    // None, that of quartz, and that of a clock which is broken.
+    let drift = [0, 200, 100_000][(seed % 3) as usize];
     let begin = starter(setup, Rc::clone(&halted));
     let mut room = Room::new(seed, setup.nodes, options(seed, setup), faults, begin).drift(drift);
     let book = Rc::new(RefCell::new(Book::default()));

@@ -150,7 +150,7 @@ fn swarm(setup: &Setup, nodes: usize, lost: usize, count: u64) -> Seen {
     seen
 }
 
-/// Checks MB-1, MB-2, MB-10, MB-14, MB-30, MB-40, MC-2, MC-3, MC-6, MC-7, MC-10, MC-16, MC-17, MC-21 over whole sites
+/// Checks MB-1, MB-2, MB-3, MB-10, MB-14, MB-15, MB-30, MB-40, MC-2, MC-3, MC-6, MC-7, MC-10, MC-16, MC-17, MC-21 over whole sites
 /// with crashes, lost disks, cuts, pauses and slow disks.
 #[test]
 fn a_disk_group_of_three() {
