@@ -242,7 +242,7 @@ impl<S: StateMachine + 'static> Replicated<S> {
         self.history.push(position, message, &payload);
         self.execute(position, message, payload);
         if self.history.is_long() && self.replica.status() == paradigm::Status::Running {
-            self.history = History::of(&mut self.replica);
+            self.history.renew(&mut self.replica);
         }
     }
 
@@ -524,6 +524,7 @@ impl<S: StateMachine + 'static> Application for Replicated<S> {
             port.again();
         }
         self.begin_checkpoint(port);
+        self.history.release();
         self.waiting.expire(now);
     }
 

@@ -43,6 +43,7 @@ pub trait StateMachine {
 pub trait Snapshot {
     /// The next chunk, of at most `max` bytes; `None` after the last one.
     ///
-    /// Equal states give equal chunks, whatever commands led there: another sponsor may go on in the middle (MB-80).
+    /// Equal states give equal chunks, whatever commands led there: another sponsor may go on in the middle (MB-80). What
+    /// has been given out is best let go of: a large snapshot is read to its end to be freed in pieces.
     fn next_chunk(&mut self, max: usize) -> Option<Bytes>;
 }
