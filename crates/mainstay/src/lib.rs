@@ -81,6 +81,11 @@
 //! # }
 //! ```
 
+/// The examples of the first page of the project.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
+
 mod client;
 mod command;
 mod config;
