@@ -9,7 +9,8 @@ usage: cargo xtask compare [--pairs N] [--dir DIR] [--peer NAME].. [CASE-PREFIX.
   CASE-PREFIX   compare the cases whose names begin so [default: all that a peer has]
   --pairs N     runs of ours and of the peer's, in turn, at least 3 [default: 3]
   --dir DIR     where data is kept meanwhile [default: the directory for temporary files]
-  --peer NAME   build and run bench/peers/NAME, and no others but those named so
+  --peer NAME   build and run bench/peers/NAME, and no others but those named so [default: all but kameo, which is
+                heavy to build]
   --install     install what the peers need (Debian, root), and measure nothing";
 
 /// Below three runs a median says nothing.

@@ -12,6 +12,8 @@ use crate::{cargo, house};
 const OURS: &str = "mainstay-bench";
 /// All crates that measure a peer are called so.
 const PEER: &str = "peer-";
+/// Directories whose crates need nearly as many others as all the rest: built only when they are asked for.
+const HEAVY: &[&str] = &["kameo"];
 const BUILD: Duration = Duration::from_secs(45 * 60);
 /// To say which cases there are, or that something is not installed.
 const ASK: Duration = Duration::from_secs(30);
@@ -44,7 +46,7 @@ pub(crate) struct Peers {
     pub(crate) skipped: Vec<(String, String)>,
 }
 
-/// The directories of the peers' crates: all, or those that are asked for.
+/// The directories of the peers' crates: those that are asked for, or all but the heavy ones.
 ///
 /// # Errors
 /// One that is asked for does not exist.
@@ -60,7 +62,11 @@ pub(crate) fn names(asked: &[String]) -> Result<Vec<String>, String> {
     if let Some(unknown) = asked.iter().find(|name| !known.contains(name)) {
         return Err(format!("no such peer: {unknown:?}; there are {}", known.join(", ")));
     }
-    known.retain(|name| asked.is_empty() || asked.contains(name));
+    let is_wanted = |name: &String| match asked {
+        [] => !HEAVY.contains(&name.as_str()),
+        _ => asked.contains(name),
+    };
+    known.retain(is_wanted);
     Ok(known)
 }
 
@@ -264,6 +270,16 @@ mod tests {
         assert!(!all.contains(&"common".to_owned()) && !all.contains(&"target".to_owned()));
         assert_eq!(names(&["redis".to_owned()]), Ok(vec!["redis".to_owned()]));
         assert!(names(&["nothing".to_owned()]).unwrap_err().contains("redis"));
+    }
+
+    /// Checks that a heavy peer is there, and built only if it is asked for.
+    #[test]
+    fn heavy_peers_must_be_asked_for() {
+        let all = names(&[]).unwrap();
+        for heavy in HEAVY.iter().map(|name| (*name).to_owned()) {
+            assert!(!all.contains(&heavy), "{all:?}");
+            assert_eq!(names(std::slice::from_ref(&heavy)), Ok(vec![heavy]));
+        }
     }
 
     /// Checks that the figures of the machine are told apart, and that one that is not there is missing.

@@ -34,5 +34,5 @@ pub use process::{
     Missing, Process, Signal, Talker, command, command_as, find, find_in, is_root, run_to_end,
 };
 pub use program::{Case, Program, Run, runtime};
-pub use rpc::{Echo, echo_main};
+pub use rpc::{Echo, echo_main, try_echo};
 pub use wait::{PATIENCE, eventually, wait_for};

@@ -1,5 +1,6 @@
 //! The contract of a program that measures a peer.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -14,7 +15,7 @@ use clap::Parser as _;
 use tempfile::TempDir;
 
 use crate::figures::Measured;
-use crate::process::{Missing, find};
+use crate::process::{Missing, command, find};
 
 /// As in the main benchmarks.
 const WARM_UP: Duration = Duration::from_millis(500);
@@ -144,14 +145,48 @@ impl Arguments {
 impl Program {
     /// Does what the command line says.
     pub fn main(self) -> ExitCode {
+        self.run(&Arguments::parse())
+    }
+
+    /// The same, each case in a process of its own, this program again: for what a process can set up only once.
+    pub fn main_apart(self) -> ExitCode {
         let arguments = Arguments::parse();
+        let wanted: Vec<_> =
+            self.names().into_iter().filter(|name| arguments.wants(name)).collect();
+        if arguments.list || wanted.len() < 2 {
+            return self.run(&arguments);
+        }
+        if let Err(status) = self.is_ready() {
+            return status;
+        }
+        let mut failed = false;
+        for name in wanted {
+            // It bounds its own time, says itself what went wrong, and ends with this process.
+            let status = std::env::current_exe().and_then(|this| {
+                let mut alone = command(this);
+                alone.args(["--exact", name, "--seconds", &arguments.seconds.to_string()]);
+                alone
+                    .args(arguments.dir.iter().flat_map(|dir| [OsStr::new("--dir"), dir.as_ref()]));
+                alone.status()
+            });
+            match status {
+                Ok(status) => failed |= !status.success(),
+                Err(error) => {
+                    eprintln!("{}: {name}: {error}", self.name);
+                    failed = true;
+                }
+            }
+        }
+        if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    }
+
+    fn run(&self, arguments: &Arguments) -> ExitCode {
         if arguments.list {
             self.names().iter().for_each(|name| println!("{name}"));
             return ExitCode::SUCCESS;
         }
-        if let Err(missing) = find("setpriv", "util-linux").and_then(|_| (self.check)()) {
-            eprintln!("{}: {missing}", self.name);
-            return NOT_INSTALLED.into();
+        if let Err(status) = self.is_ready() {
+            return status;
         }
         let dir = match data(arguments.dir.as_deref()) {
             Ok(dir) => dir,
@@ -180,6 +215,14 @@ impl Program {
             failed = true;
         }
         if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    }
+
+    /// That all is there that is needed; if not, says so.
+    fn is_ready(&self) -> Result<(), ExitCode> {
+        find("setpriv", "util-linux").and_then(|_| (self.check)()).map_err(|missing| {
+            eprintln!("{}: {missing}", self.name);
+            NOT_INSTALLED.into()
+        })
     }
 
     /// The names of the cases, each once.

@@ -1,11 +1,11 @@
 //! The cases of remote calls: a client asks a server in another process of this machine to send bytes back.
 
 use std::io::{self, Write as _};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use crate::figures::{Measured, latencies};
 use crate::load::closed_loop;
-use crate::process::{Missing, Talker, command};
+use crate::process::{Missing, Talker, command, run_to_end};
 use crate::program::{Case, Program, Run, runtime};
 
 /// The argument with which a program starts itself as the server.
@@ -42,7 +42,7 @@ pub trait Echo: Clone + 'static {
     fn echo(&self, payload: Vec<u8>) -> impl Future<Output = io::Result<Vec<u8>>>;
 }
 
-/// Does what the command line says; as the server, what [`Echo::serve`] does.
+/// Does what the command line says; as the server, what [`Echo::serve`] does. Each case has a client process of its own.
 pub fn echo_main<E: Echo>() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some(SERVE) {
         let served = runtime().and_then(|runtime| runtime.block_on(E::serve(say)));
@@ -54,7 +54,7 @@ pub fn echo_main<E: Echo>() -> ExitCode {
         Case::new("rpc", name, E::PEER, E::GUARANTEE, move |run| measure::<E>(run, size, many))
     };
     let check = || Ok::<_, Missing>(());
-    Program { name: E::PROGRAM, check, cases: CASES.map(case).to_vec() }.main()
+    Program { name: E::PROGRAM, check, cases: CASES.map(case).to_vec() }.main_apart()
 }
 
 fn say(port: u16) {
@@ -85,4 +85,29 @@ fn measure<E: Echo>(run: &Run, size: usize, many: bool) -> io::Result<Vec<Measur
     } else {
         Ok(latencies(&mut samples.times).to_vec())
     }
+}
+
+/// Lets the program at this path measure two cases for a second each, its data below `dir`, for its own test: bytes must
+/// come back, one call at a time and 64 at once, and only the cases of these names may be measured.
+///
+/// # Errors
+/// The program failed, or did not print just the figures of these cases, none of them zero.
+pub fn try_echo(program: &str, dir: &str) -> io::Result<()> {
+    const EXPECTED: [(&str, &str); 5] = [
+        ("rpc/echo/64B", "p50_us"),
+        ("rpc/echo/64B", "p99_us"),
+        ("rpc/echo/16KiB/64inflight", "calls_per_s"),
+        ("rpc/echo/16KiB/64inflight", "p50_us"),
+        ("rpc/echo/16KiB/64inflight", "p99_us"),
+    ];
+    let mut program = Command::new(program);
+    program.args(["--exact", EXPECTED[0].0, EXPECTED[4].0, "--seconds=1", "--dir", dir]);
+    let printed = run_to_end(&mut program)?;
+    let is_expected = |(line, (case, metric)): (&str, (&str, &str))| {
+        let begin = format!("{{\"bench\":\"rpc\",\"case\":\"{case}\",\"metric\":\"{metric}\",");
+        line.starts_with(&begin) && !line.contains("\"peer_value\":0.0")
+    };
+    let all = printed.lines().zip(EXPECTED).all(is_expected);
+    let same = all && printed.lines().count() == EXPECTED.len();
+    same.then_some(()).ok_or_else(|| io::Error::other(format!("not what was asked for: {printed}")))
 }
