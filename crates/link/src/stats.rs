@@ -48,6 +48,10 @@ pub struct Stats {
     pub dead_sent: u64,
     /// *You are dead* received.
     pub dead_received: u64,
+    /// *Your name is taken* sent: hellos of a second boot beside one that lives.
+    pub taken_sent: u64,
+    /// *Your name is taken* received.
+    pub taken_received: u64,
     /// Hellos of another cluster.
     pub hello_cluster: u64,
     /// Hellos meant for another node.
