@@ -110,8 +110,10 @@ async fn greet(stream: &mut Stream) {
     assert!(matches!(codec::decode(&answer.meta), Ok(Message::Hello(_))));
 }
 
+/// Runs a test that ends within a minute, of virtual time where that is paused.
 async fn local<T>(test: impl Future<Output = T>) -> T {
-    LocalSet::new().run_until(test).await
+    let test = tokio::time::timeout(Duration::from_secs(60), test);
+    LocalSet::new().run_until(test).await.unwrap()
 }
 
 /// Checks the deadline of the hello: a stranger who says something else, however often, is closed three seconds after he
