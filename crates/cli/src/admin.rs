@@ -6,12 +6,13 @@
 //! has its own name point here is known by that name in `Host`.
 
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay::{Node, NotDone, Outcome};
 use mainstay_base::Position;
-use mainstay_directory::Directory;
+use mainstay_directory::{Directory, host::Counted};
 use mainstay_runtime::{ClientListener as _, ClientStream, TcpClients};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Semaphore;
@@ -30,8 +31,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long it waits for the system to have sockets again.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves for ever.
-pub(crate) async fn serve(name: String, node: Node<Directory>, mut listener: TcpClients) {
+/// Serves for ever; `clients` are those of the Redis port.
+pub(crate) async fn serve(
+    name: String,
+    node: Node<Directory>,
+    clients: Rc<Counted>,
+    mut listener: TcpClients,
+) {
     let places = Arc::new(Semaphore::new(CLIENTS_MAX));
     loop {
         let place = Arc::clone(&places).acquire_owned().await;
@@ -39,10 +45,10 @@ pub(crate) async fn serve(name: String, node: Node<Directory>, mut listener: Tcp
             sleep(PAUSE).await;
             continue;
         };
-        let (name, node) = (name.clone(), node.clone());
+        let (name, node, clients) = (name.clone(), node.clone(), Rc::clone(&clients));
         tokio::task::spawn_local(async move {
             // A client that fails is nobody's error.
-            let _ = timeout(PATIENCE, answer(&name, &node, stream)).await;
+            let _ = timeout(PATIENCE, answer(&name, &node, &clients, stream)).await;
             drop(place);
         });
     }
@@ -82,11 +88,17 @@ impl Asked {
         if here && header(HEADER).is_some() { Ok(asked) } else { Err(refuse("403 Forbidden")) }
     }
 
-    async fn answer(self, name: &str, node: &Node<Directory>) -> io::Result<Answer> {
+    async fn answer(
+        self,
+        name: &str,
+        node: &Node<Directory>,
+        clients: &Counted,
+    ) -> io::Result<Answer> {
         match self {
             Self::Status => Ok(match node.status().await {
                 Ok(status) => {
-                    ("200 OK", serde_json::to_string_pretty(&Report::new(name, &status))?)
+                    let report = Report::new(name, &status, clients.protocol_errors());
+                    ("200 OK", serde_json::to_string_pretty(&report)?)
                 }
                 Err(reason) => ("503 Service Unavailable", said("error", &reason.to_string())),
             }),
@@ -142,6 +154,7 @@ fn is_loopback(host: &str) -> bool {
 async fn answer(
     name: &str,
     node: &Node<Directory>,
+    clients: &Counted,
     mut stream: Box<dyn ClientStream>,
 ) -> io::Result<()> {
     let mut head = Vec::new();
@@ -153,7 +166,7 @@ async fn answer(
     }
     head.truncate(end(&head).unwrap_or(head.len()));
     let (status, body) = match Asked::read(&head) {
-        Ok(asked) => asked.answer(name, node).await?,
+        Ok(asked) => asked.answer(name, node, clients).await?,
         Err(refusal) => refusal,
     };
     let size = body.len() + 1;

@@ -4,11 +4,13 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay::Node;
-use mainstay_directory::{Directory, host};
+use mainstay_directory::Directory;
+use mainstay_directory::host::{self, Counted};
 use mainstay_runtime::{Closed, Pulse, TcpClients};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
@@ -19,7 +21,7 @@ use crate::admin;
 use crate::config::{self, NodeConfig};
 use crate::failure::Failure;
 use crate::log::Level;
-use crate::watch;
+use crate::watch::{self, Doubled};
 
 /// Beside the configuration: the node has part in making the cluster. Gone once it has begun to.
 pub(crate) const BOOTSTRAP: &str = "bootstrap";
@@ -92,8 +94,9 @@ async fn serve(options: &Options, config: NodeConfig) -> Result<(), Failure> {
     }
     let _beacon = watch::start(pulse, path.to_string()).map_err(Failure::halted)?;
     tracing::info!(founder = bootstrap, "started");
-    let clients = host::serve(node.clone(), Box::new(resp));
-    let status = admin::serve(config.node.clone(), node.clone(), admin);
+    let counted = Rc::new(Counted::default());
+    let clients = host::serve_counted(node.clone(), Box::new(resp), Rc::clone(&counted));
+    let status = admin::serve(config.node.clone(), node.clone(), counted, admin);
     let (name, pid) = (&config.node, std::process::id());
     let mut out = io::stdout();
     // Nobody reads it any more: then nobody is told.
@@ -106,7 +109,7 @@ async fn serve(options: &Options, config: NodeConfig) -> Result<(), Failure> {
         () = clients => Closed::Dropped,
         () = status => Closed::Dropped,
         closed = node.closed() => closed,
-        () = watch::until_doubled(&node) => return Err(doubled(&config, options)),
+        doubled = watch::until_doubled(&node) => return Err(second(&config, options, &doubled)),
         _ = interrupt.recv() => stop(node).await,
         _ = terminate.recv() => stop(node).await,
         _ = parent => stop(node).await,
@@ -120,12 +123,11 @@ async fn serve(options: &Options, config: NodeConfig) -> Result<(), Failure> {
     }
 }
 
-fn doubled(config: &NodeConfig, options: &Options) -> Failure {
+fn second(config: &NodeConfig, options: &Options, doubled: &Doubled) -> Failure {
     let NodeConfig { node, listen, cluster, .. } = config;
     let path = options.config.display();
     Failure::usage(format!(
-        "{path}: declared dead or kept out: another process runs as node {node:?} of cluster {cluster}, besides \
-         this one at {listen}"
+        "{path}: another process under the name {node} is alive: {doubled} this one at {listen}, in cluster {cluster}"
     ))
 }
 

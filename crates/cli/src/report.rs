@@ -45,11 +45,17 @@ pub(crate) struct Report {
     pub(crate) state_hash: Option<String>,
     /// What an operator should know.
     pub(crate) alarms: Vec<String>,
+    /// What was refused of what came from outside since the process started, by reason.
+    #[serde(default)]
+    pub(crate) refused: BTreeMap<String, u64>,
 }
 
+/// The reason under which what clients sent is counted.
+const RESP: &str = "resp";
+
 impl Report {
-    /// What `status` says of the node `name`.
-    pub(crate) fn new(name: &str, status: &Status) -> Self {
+    /// What `status` says of the node `name`, with what was refused of its clients.
+    pub(crate) fn new(name: &str, status: &Status, protocol_errors: u64) -> Self {
         let roster = &status.site.roster;
         let named = |id: NodeId| {
             roster
@@ -61,6 +67,9 @@ impl Report {
         let group = stack.and_then(|stack| stack.groups.values().next()).map(|(group, _)| group);
         let sequencer = group.and_then(|group| group.sequencer);
         let hash = status.replica.hash;
+        let clients = Some((RESP, protocol_errors)).filter(|(_, count)| *count > 0);
+        let refused =
+            status.site.refused.iter().map(|(name, count)| (*name, *count)).chain(clients);
         let taking_part = stack.is_some_and(|stack| stack.incarnation.is_some() && !stack.minority);
         Self {
             node: name.to_owned(),
@@ -82,6 +91,7 @@ impl Report {
             durable: group.map_or(0, |group| group.forced),
             state_hash: hash.map(|hash| format!("{hash:032x}")),
             alarms: alarms(status, stack, named),
+            refused: refused.map(|(name, count)| (name.to_owned(), count)).collect(),
         }
     }
 

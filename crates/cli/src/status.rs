@@ -64,7 +64,7 @@ fn unknown(name: &str, error: &io::Error) -> serde_json::Value {
     serde_json::json!({
         "node": name, "reachable": false, "incarnation": null, "view": null, "roster": [],
         "members": [], "manager": null, "sequencers": {}, "delivered": null, "durable": null,
-        "state_hash": null, "alarms": [], "error": error.to_string(),
+        "state_hash": null, "alarms": [], "refused": {}, "error": error.to_string(),
     })
 }
 
@@ -101,5 +101,10 @@ fn print(report: &Report) {
     };
     let members: Vec<_> = report.members.iter().map(roles).collect();
     println!("        members {} of {}", members.join(" "), report.roster.join(" "));
+    if !report.refused.is_empty() {
+        let refused: Vec<_> =
+            report.refused.iter().map(|(name, count)| format!("{name} {count}")).collect();
+        println!("        refused: {}", refused.join(", "));
+    }
     report.alarms.iter().for_each(|alarm| println!("        alarm: {alarm}"));
 }

@@ -2,14 +2,17 @@
 //! name with another: each would have the other declared dead for ever.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use mainstay::Node;
+use mainstay_base::NodeId;
 use mainstay_directory::Directory;
 use mainstay_runtime::{Beacon, Beat, Pulse};
+use mainstay_site as site;
 
 /// How often the node's thread is asked whether it comes round.
 const PERIOD: Duration = Duration::from_millis(500);
@@ -51,12 +54,35 @@ const DEATHS_MAX: u64 = 20;
 /// The process that is there for long is the one that belongs there: it gives way later.
 const LONG: Duration = Duration::from_secs(60);
 
-/// Ends if the node is declared dead again and again, or is kept out by a member of its own name although a majority
-/// is heard: that member would be gone if it were a former boot of this process.
-pub(crate) async fn until_doubled(node: &Node<Directory>) {
+/// In so many looks in a row the node was refused, without a break: a process that has died holds its name no longer than
+/// the failure timeout.
+const REFUSED_MAX: usize = 20;
+
+/// How it is known that another process has the name of this one.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Doubled {
+    /// These peers hear the other one and turn this one away.
+    Refused(Vec<String>),
+    /// The others declare this one dead again and again, or a member of its name keeps it out.
+    Dead,
+}
+
+impl fmt::Display for Doubled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(peers) => write!(f, "{} refused", peers.join(" ")),
+            Self::Dead => write!(f, "the others declared dead or kept out"),
+        }
+    }
+}
+
+/// Ends if more peers refuse the node for another of its name than are connected with it, for five seconds; if it is
+/// declared dead again and again; or if it is kept out by a member of its own name although a majority is heard: that
+/// member would be gone if it were a former boot of this process.
+pub(crate) async fn until_doubled(node: &Node<Directory>) -> Doubled {
     let began = Instant::now();
     let mut deaths = Deaths::default();
-    let mut kept_out = 0;
+    let (mut kept_out, mut refused) = (0, 0);
     let mut look = tokio::time::interval(LOOK);
     loop {
         look.tick().await;
@@ -67,10 +93,25 @@ pub(crate) async fn until_doubled(node: &Node<Directory>) {
             stack.incarnation.is_none() && !stack.minority && other
         });
         kept_out = if out { kept_out + 1 } else { 0 };
+        let by = refusing(&status.site);
+        refused = if by.is_empty() { 0 } else { refused + 1 };
+        if refused >= REFUSED_MAX {
+            return Doubled::Refused(by);
+        }
         if deaths.observe(status.site.restarts) >= most || kept_out >= LOOKS {
-            return;
+            return Doubled::Dead;
         }
     }
+}
+
+/// The peers that refuse the node, if they are more than those that are connected with it.
+fn refusing(site: &site::Status) -> Vec<String> {
+    let Some(stack) = &site.stack else { return Vec::new() };
+    if stack.refused_by.len() <= stack.connected.len() {
+        return Vec::new();
+    }
+    let refuses = |id: &NodeId| stack.refused_by.contains(id);
+    site.roster.iter().filter(|(_, id)| refuses(id)).map(|(name, _)| name.clone()).collect()
 }
 
 /// How often the node had died at each of the last looks.

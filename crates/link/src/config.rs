@@ -21,6 +21,7 @@ pub struct Config {
     pub(crate) ack_delay: Duration,
     pub(crate) heartbeat: Duration,
     pub(crate) silence: Duration,
+    pub(crate) hold: Duration,
     pub(crate) resend_after: Duration,
     pub(crate) redial_min: Duration,
     pub(crate) redial_max: Duration,
@@ -84,6 +85,7 @@ impl Config {
             ack_delay: Duration::from_millis(10),
             heartbeat: Duration::from_millis(50),
             silence: Duration::from_secs(3),
+            hold: Duration::from_millis(250),
             resend_after: Duration::from_secs(1),
             redial_min: Duration::from_millis(10),
             redial_max: Duration::from_millis(500),
@@ -183,6 +185,13 @@ impl Builder {
     /// Default 3 s. This is no suspicion: the session stays.
     pub fn silence(mut self, limit: Duration) -> Self {
         self.0.silence = limit;
+        self
+    }
+
+    /// A boot that is connected and was heard within so long lives: another boot of its node is turned away meanwhile,
+    /// and asks again. To be the silence after which a peer is suspected; zero: nobody is turned away. Default 250 ms.
+    pub fn hold(mut self, limit: Duration) -> Self {
+        self.0.hold = limit;
         self
     }
 

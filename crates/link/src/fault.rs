@@ -15,4 +15,8 @@ pub enum Fault {
     KeepsWindowOfReplaced,
     /// Goes on talking with an isolated boot.
     IgnoresIsolation,
+    /// Lets a second boot of a node replace one that lives.
+    AdmitsSecondBoot,
+    /// Never lets another boot of a node take the place of the known one, alive or not, before it is isolated.
+    NeverAdmitsAnother,
 }

@@ -225,6 +225,8 @@ pub struct Link {
     config: Config,
     rng: Rng,
     now: Instant,
+    /// When this node last took a turn after it had been late.
+    awake: Instant,
     /// Counts connections in the order in which they opened.
     serial: u64,
     conns: BTreeMap<ConnId, Conn>,
@@ -242,6 +244,7 @@ impl Link {
         let mut link = Self {
             rng: Rng::new(seed).stream("link"),
             now,
+            awake: now,
             serial: 0,
             conns: BTreeMap::new(),
             peers: peers.collect(),
@@ -257,6 +260,9 @@ impl Link {
     fn advance(&mut self, now: Instant) {
         assert!(self.now <= now, "time does not go back");
         debug_assert!(!self.draining, "a turn begins when the outputs of the last one are drained");
+        if now.saturating_since(self.now) > self.config.hold / 2 {
+            self.awake = now;
+        }
         self.now = now;
     }
 

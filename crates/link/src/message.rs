@@ -54,6 +54,14 @@ pub enum Message {
         /// Who says so.
         by: BootId,
     },
+    /// *Your name is taken*: another boot of the addressed boot's node is connected to the sender and speaks. It may ask
+    /// again; a link that does not know this message takes it for garbage and asks again as well.
+    Taken {
+        /// The boot that is not admitted now.
+        you: BootNonce,
+        /// Who says so.
+        by: BootId,
+    },
 }
 
 impl Message {
@@ -136,6 +144,10 @@ mod tests {
         assert_eq!(
             hex(&Message::Dead { you: one.nonce, by: two }),
             "81a44465616492c4100000000000000000000000000000000192c4102f36ba620a155348abe1cec0a70b146bc41000000000000000000000000000000002"
+        );
+        assert_eq!(
+            hex(&Message::Taken { you: one.nonce, by: two }),
+            "81a554616b656e92c4100000000000000000000000000000000192c4102f36ba620a155348abe1cec0a70b146bc41000000000000000000000000000000002"
         );
     }
 

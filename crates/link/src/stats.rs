@@ -48,6 +48,10 @@ pub struct Stats {
     pub dead_sent: u64,
     /// *You are dead* received.
     pub dead_received: u64,
+    /// *Your name is taken* sent: hellos of a second boot beside one that lives.
+    pub taken_sent: u64,
+    /// *Your name is taken* received.
+    pub taken_received: u64,
     /// Hellos of another cluster.
     pub hello_cluster: u64,
     /// Hellos meant for another node.
@@ -62,4 +66,25 @@ pub struct Stats {
     pub hello_boot: u64,
     /// Hellos that expect more than was ever sent.
     pub hello_expectation: u64,
+}
+
+impl Stats {
+    /// What was refused of what came from outside, for an operator: each reason with its count.
+    #[must_use]
+    pub fn refused(&self) -> [(&'static str, u64); 12] {
+        [
+            ("turned-away", self.conns_refused),
+            ("silent", self.silent_closed),
+            ("early", self.dropped_early),
+            ("malformed", self.dropped_garbage),
+            ("name-taken", self.taken_sent),
+            ("hello-cluster", self.hello_cluster),
+            ("hello-addressee", self.hello_addressee),
+            ("hello-unknown-node", self.hello_unknown_node),
+            ("hello-other-node", self.hello_other_node),
+            ("hello-version", self.hello_version),
+            ("hello-boot", self.hello_boot),
+            ("hello-expectation", self.hello_expectation),
+        ]
+    }
 }

@@ -4,7 +4,7 @@
 mod support;
 
 use mainstay_link::fault::Fault;
-use support::{Configure, swarm};
+use support::{Configure, second::second, swarm};
 
 /// The first violation that the swarm finds.
 fn caught(configure: Configure) -> String {
@@ -51,4 +51,21 @@ fn sending_the_new_boot_what_was_for_the_old_is_noticed() {
 fn talking_with_the_isolated_is_noticed() {
     let violation = caught(|it| it.fault(Fault::IgnoresIsolation).build().unwrap());
     assert!(violation.contains("MB-8") || violation.contains("MB-7"), "{violation}");
+}
+
+/// Checks that the check of a second process under one name has teeth: the first one is disturbed.
+#[test]
+fn admitting_a_second_boot_is_noticed() {
+    let violation = second(1, |it| it.fault(Fault::AdmitsSecondBoot).build().unwrap()).unwrap_err();
+    assert!(violation.contains("lives and was replaced"), "{violation}");
+}
+
+/// Checks that the checks of a second process and of restarts have teeth: a node is locked out for ever.
+#[test]
+fn a_refusal_that_is_never_lifted_is_noticed() {
+    let never: Configure = |it| it.fault(Fault::NeverAdmitsAnother).build().unwrap();
+    let violation = second(1, never).unwrap_err();
+    assert!(violation.contains("in vain: the second takes the place"), "{violation}");
+    let violation = caught(never);
+    assert!(violation.contains("do not know each other"), "{violation}");
 }

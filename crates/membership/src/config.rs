@@ -52,6 +52,12 @@ impl Config {
         Ok(self)
     }
 
+    /// Silence of a member after which it is suspected.
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// How long a node that finds no living view waits for more of the configured nodes before it forms one from those
     /// that are up; not waited for when all are.
     #[must_use]

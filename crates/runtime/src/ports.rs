@@ -2,6 +2,7 @@
 //!
 //! All of it lives on the node's thread; nothing here needs to be `Send` but what crosses to the log-writer thread.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -90,6 +91,11 @@ pub trait Transport {
     /// Closes a connection after what is queued on it has been written or a short limit has passed.
     fn close(&mut self, conn: ConnId);
 
+    /// How many connections ended for what the other end did or did not do, by the [name](CloseReason::name) of the
+    /// reason, and how many were turned away because too many stood (`turned-away`). Counts only grow, and a reason that
+    /// has not occurred is missing.
+    fn refused(&self) -> BTreeMap<&'static str, u64>;
+
     /// Stops accepting and dialling, flushes, and completes when nothing is queued any more: `true`, or at
     /// `deadline`: `false`.
     fn drain(&mut self, deadline: Instant) -> LocalFuture<bool>;
@@ -175,6 +181,9 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
+    /// The names of reasons for which a connection ends without anybody's fault.
+    pub(crate) const ORDINARY: [&'static str; 3] = ["local", "ended", "io"];
+
     /// The name under which it is counted.
     #[must_use]
     pub fn name(&self) -> &'static str {

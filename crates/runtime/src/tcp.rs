@@ -246,6 +246,13 @@ impl Transport for Tcp {
         }
     }
 
+    fn refused(&self) -> BTreeMap<&'static str, u64> {
+        let TcpStats { closed, turned_away, .. } = &*self.inner.stats.borrow();
+        let faults = closed.iter().filter(|(name, _)| !CloseReason::ORDINARY.contains(name));
+        let turned_away = (*turned_away > 0).then_some(("turned-away", *turned_away));
+        faults.map(|(name, count)| (*name, *count)).chain(turned_away).collect()
+    }
+
     fn drain(&mut self, deadline: Instant) -> LocalFuture<bool> {
         self.draining = true;
         self.listener = None;

@@ -181,8 +181,9 @@ async fn garbage_closes_the_connection_and_is_counted() {
             peer.shutdown().await.unwrap();
             let (frames, reason) = end.until_closed(conn).await;
             assert_eq!((frames, reason.name()), (vec![good.clone()], name));
-            assert_eq!(end.tcp.stats().closed[name], 1);
+            assert_eq!((end.tcp.stats().closed[name], end.tcp.refused()[name]), (1, 1));
         }
+        assert_eq!(end.tcp.refused().len(), cases.len());
         // The listener lives.
         let _peer = TcpStream::connect(end.address()).await.unwrap();
         end.opened().await;
@@ -303,7 +304,7 @@ async fn too_many_are_turned_away() {
         end.opened().await;
         let mut third = TcpStream::connect(end.address()).await.unwrap();
         assert_eq!(third.read(&mut [0; 1]).await.unwrap(), 0);
-        assert_eq!(end.tcp.stats().turned_away, 1);
+        assert_eq!((end.tcp.stats().turned_away, end.tcp.refused()["turned-away"]), (1, 1));
         drop(first);
         end.until_closed(conn).await;
         tokio::task::yield_now().await;
@@ -431,4 +432,84 @@ async fn clients_connect() {
     let mut heard = [0; 5];
     stream.read_exact(&mut heard).await.unwrap();
     assert_eq!(&heard, b"hello");
+}
+
+/// Checks that the deadline of the first frame is one of the whole frame: bytes that trickle in do not move it.
+#[tokio::test(start_paused = true)]
+async fn a_first_frame_that_trickles_in_is_too_late() {
+    local(async {
+        let time = TokioTime::new();
+        let mut end = End::listening();
+        let mut peer = TcpStream::connect(end.address()).await.unwrap();
+        let conn = end.opened().await;
+        let opened = time.now();
+        for (at, byte) in frame(1, 100).encode().iter().enumerate().take(4) {
+            time.sleep_until(opened + Duration::from_secs(at as u64)).await;
+            peer.write_all(&[*byte]).await.unwrap();
+        }
+        assert_eq!(end.until_closed(conn).await, (vec![], CloseReason::Silent));
+        let waited = time.now() - opened;
+        assert!((4..=6).contains(&waited.as_secs()), "{waited:?}");
+        assert_eq!(end.tcp.refused(), [("silent", 1)].into());
+    })
+    .await;
+}
+
+/// Checks that the transport leaves a connection alone that has brought a frame: how long it may be idle is the link's
+/// business.
+#[tokio::test(start_paused = true)]
+async fn after_the_first_frame_a_connection_may_be_idle() {
+    local(async {
+        let time = TokioTime::new();
+        let mut end = End::listening();
+        let mut peer = TcpStream::connect(end.address()).await.unwrap();
+        let conn = end.opened().await;
+        for seq in 0..3 {
+            peer.write_all(&frame(seq, 10).encode()).await.unwrap();
+            assert_eq!(end.received(1).await, [frame(seq, 10)]);
+            time.sleep_until(time.now() + Duration::from_secs(60)).await;
+        }
+        drop(peer);
+        assert_eq!(end.until_closed(conn).await, (vec![], CloseReason::Ended));
+        assert!(end.tcp.refused().is_empty(), "an end is no fault");
+    })
+    .await;
+}
+
+/// Checks that a peer that reads slowly, but reads, keeps its connection while less than the bound is queued and gets all
+/// in order; and that one that does not read at all costs nobody else anything.
+#[tokio::test]
+async fn a_slow_reader_holds_up_nobody() {
+    const COUNT: u32 = 300;
+    local(async {
+        let mut options = TcpOptions::listening(any_port());
+        options.queue_bytes_max = 2 << 20;
+        let mut end = End::new(options);
+        let _deaf = TcpStream::connect(end.address()).await.unwrap();
+        let deaf = end.opened().await;
+        // As much as the sockets hold, and some more: what is queued stays below the bound.
+        let mut kept = 0;
+        while end.tcp.queued_bytes(deaf).unwrap() < 1 << 20 {
+            end.tcp.send(deaf, frame(kept, 60_000));
+            end.tcp.flush();
+            kept += 1;
+            tokio::task::yield_now().await;
+        }
+        let mut slow = TcpStream::connect(end.address()).await.unwrap();
+        let conn = end.opened().await;
+        let stream: Vec<u8> = (0..COUNT).flat_map(|seq| frame(seq, 60_000).encode()).collect();
+        let (mut sent, mut seen, mut buffer) = (0, 0, vec![0; 30_000]);
+        while seen < stream.len() {
+            while sent < COUNT && end.tcp.queued_bytes(conn).unwrap() < 1 << 20 {
+                end.tcp.send(conn, frame(sent, 60_000));
+                end.tcp.flush();
+                sent += 1;
+            }
+            let size = slow.read(&mut buffer).await.unwrap();
+            assert_eq!(buffer[..size], stream[seen..seen + size]);
+            seen += size;
+        }
+        assert!(end.tcp.queued_bytes(deaf).is_some() && end.tcp.refused().is_empty());
+    })
+    .await;
 }

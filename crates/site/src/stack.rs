@@ -126,6 +126,12 @@ impl Stack {
         self.malformed
     }
 
+    /// What was refused of what came from outside, for an operator: each reason with its count.
+    pub fn refused(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let malformed = ("malformed", self.malformed + self.core.dropped());
+        self.link.stats().refused().into_iter().chain([malformed])
+    }
+
     fn peer(&mut self, now: Instant, input: membership::Input) {
         self.core.handle(now, core::Input::Peer(input));
     }

@@ -32,9 +32,20 @@ const READ_BYTES: usize = 16 << 10;
 ///
 /// # Panics
 /// Outside a `LocalSet` of a tokio runtime with time.
-pub async fn serve(node: Node<Directory>, mut listener: Box<dyn ClientListener>) {
+pub async fn serve(node: Node<Directory>, listener: Box<dyn ClientListener>) {
+    serve_counted(node, listener, Rc::default()).await;
+}
+
+/// As [`serve`], with counters that the caller can look at.
+///
+/// # Panics
+/// Outside a `LocalSet` of a tokio runtime with time.
+pub async fn serve_counted(
+    node: Node<Directory>,
+    mut listener: Box<dyn ClientListener>,
+    counted: Rc<Counted>,
+) {
     let places = Arc::new(Semaphore::new(CLIENTS_MAX));
-    let counted = Rc::new(Counted::default());
     loop {
         let place = Arc::clone(&places).acquire_owned().await;
         let Ok(stream) = listener.accept().await else {
@@ -53,14 +64,20 @@ pub async fn serve(node: Node<Directory>, mut listener: Box<dyn ClientListener>)
 }
 
 /// What INFO says of the clients.
-#[derive(Default)]
-struct Counted {
+#[derive(Debug, Default)]
+pub struct Counted {
     connected: Cell<u64>,
     received: Cell<u64>,
     protocol_errors: Cell<u64>,
 }
 
 impl Counted {
+    /// Clients whose connection was closed since what they sent is not the protocol.
+    #[must_use]
+    pub fn protocol_errors(&self) -> u64 {
+        self.protocol_errors.get()
+    }
+
     fn connected(&self) {
         self.connected.update(|count| count + 1);
         self.received.update(|count| count + 1);

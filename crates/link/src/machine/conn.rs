@@ -145,6 +145,7 @@ impl Link {
         }
         if let Some(peer) = self.peers.get_mut(&boot.node) {
             peer.lost = false;
+            peer.refuses = false;
             peer.backoff = self.config.redial_min;
             peer.timers.stop(Timer::Dial);
             peer.timers.set(Timer::Heartbeat, self.now + self.config.heartbeat);

@@ -126,6 +126,7 @@ impl Link {
         match (message, stage) {
             (Message::Hello(hello), _) => self.on_hello(conn, &hello),
             (Message::Dead { you, by }, _) => self.on_told_dead(conn, stage, you, by),
+            (Message::Taken { you, by }, _) => self.on_told_taken(conn, stage, you, by),
             (Message::Ack { received }, Stage::Bound(boot)) => {
                 self.on_ack(boot, frame.session, received);
             }
@@ -134,12 +135,7 @@ impl Link {
     }
 
     fn on_told_dead(&mut self, conn: ConnId, stage: Stage, you: BootNonce, by: BootId) {
-        let dialled = self.conns.get(&conn).and_then(|state| state.dialled);
-        let is_its_own = match stage {
-            Stage::Bound(boot) => boot == by,
-            _ => dialled == Some(by.node),
-        };
-        if you != self.config.me.nonce || !is_its_own {
+        if !self.is_meant(conn, stage, you, by) {
             self.stats.dropped_garbage += 1;
             return;
         }
@@ -148,13 +144,24 @@ impl Link {
         self.close(conn);
     }
 
+    /// Whether a word about `you` is about this boot, and comes from the node at the other end of the connection.
+    pub(super) fn is_meant(&self, conn: ConnId, stage: Stage, you: BootNonce, by: BootId) -> bool {
+        let dialled = self.conns.get(&conn).and_then(|state| state.dialled);
+        let is_its_own = match stage {
+            Stage::Bound(boot) => boot == by,
+            _ => dialled == Some(by.node),
+        };
+        you == self.config.me.nonce && is_its_own
+    }
+
     /// A frame of the session came from this node.
     pub(super) fn on_heard(&mut self, node: NodeId) {
-        let silence = self.now + self.config.silence;
+        let (now, silence) = (self.now, self.now + self.config.silence);
         let Some(peer) = self.peers.get_mut(&node) else { return };
         peer.timers.set(Timer::Silence, silence);
         if let Some(session) = &mut peer.session {
             session.heard = true;
+            session.heard_at = now;
         }
     }
 

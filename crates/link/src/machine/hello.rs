@@ -8,8 +8,12 @@
 //! A nonce says which boots differ, not which came first. That comes from the connections: a boot opens connections only
 //! while it runs, so one that opened before the connection that introduced the known boot is of an earlier boot, and one
 //! that opened after it is of a later one. Hence a hello that lingers in a socket of a dead process replaces nobody.
+//!
+//! A later boot replaces the known one only when that one is not connected, or was not heard lately. A second process
+//! under one name is turned away so, without the first one noticing; it asks again, since the first may be dead and
+//! nobody have noticed. This is courtesy and not safety: views tell the boots apart in any case.
 
-use mainstay_base::{BootId, ConnId, NodeId};
+use mainstay_base::{BootId, BootNonce, ConnId, NodeId};
 
 use super::conn::Stage;
 use super::{Event, Link, Mismatch};
@@ -62,10 +66,48 @@ impl Link {
                 return;
             }
         };
-        if peer_changed(self.peers.get(&from.node).and_then(|peer| peer.known), from) {
+        if self.peers.get(&from.node).is_some_and(|peer| peer.known != Some(from)) {
+            if self.is_held(from.node) {
+                self.turn_away(conn, from);
+                return;
+            }
             self.introduce(from, serial);
         }
         self.on_agreed(conn, hello, received);
+    }
+
+    /// Whether the known boot of `node` is connected and was heard lately: it lives, and no other takes its place. If this
+    /// node was late itself it has not listened: the known boot then has a fresh period.
+    pub(super) fn is_held(&self, node: NodeId) -> bool {
+        let Some(session) = self.peers.get(&node).and_then(|peer| peer.session.as_ref()) else {
+            return false;
+        };
+        if faulty!(self.config, AdmitsSecondBoot) || faulty!(self.config, NeverAdmitsAnother) {
+            return faulty!(self.config, NeverAdmitsAnother);
+        }
+        let listened = session.heard_at.max(self.awake);
+        session.conn.is_some() && self.now.saturating_since(listened) < self.config.hold
+    }
+
+    /// Another process has the name of this boot. Nothing here changes; it may ask again.
+    fn turn_away(&mut self, conn: ConnId, boot: BootId) {
+        self.stats.taken_sent += 1;
+        let message = Message::Taken { you: boot.nonce, by: self.config.me };
+        self.transmit(conn, message.frame(0));
+        self.close(conn);
+    }
+
+    /// This boot is the one that is turned away.
+    pub(super) fn on_told_taken(&mut self, conn: ConnId, stage: Stage, you: BootNonce, by: BootId) {
+        if !self.is_meant(conn, stage, you, by) {
+            self.stats.dropped_garbage += 1;
+            return;
+        }
+        self.stats.taken_received += 1;
+        self.close(conn);
+        if let Some(peer) = self.peers.get_mut(&by.node) {
+            peer.refuses = true;
+        }
     }
 
     /// A hello on a connection that is bound: a copy, or the answer was lost.
@@ -161,8 +203,4 @@ impl Link {
         self.event(Event::Mismatch { conn, why });
         self.close(conn);
     }
-}
-
-fn peer_changed(known: Option<BootId>, from: BootId) -> bool {
-    known != Some(from)
 }

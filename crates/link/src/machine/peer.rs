@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use mainstay_base::{BootId, BootNonce, ConnId, Duration, NodeId};
+use mainstay_base::{BootId, BootNonce, ConnId, Duration, Instant, NodeId};
 
 use super::timers::{Timer, Timers};
 use super::window::{Incoming, Outgoing};
@@ -16,8 +16,11 @@ pub(crate) struct Peer {
     pub(crate) node: NodeId,
     /// A dial was asked for and not answered yet.
     pub(crate) dialling: bool,
-    /// A connection was lost and none stands since: also the side that does not dial first probes.
+    /// A connection was lost and none stands since, or none came for long: also the side that does not dial first
+    /// probes.
     pub(crate) lost: bool,
+    /// Its last word was that this node's name is taken.
+    pub(crate) refuses: bool,
     pub(crate) backoff: Duration,
     /// The latest boot, dead or not.
     pub(crate) known: Option<BootId>,
@@ -39,6 +42,8 @@ pub(crate) struct Session {
     pub(crate) resend_wait: Duration,
     /// Something came in this turn.
     pub(crate) heard: bool,
+    /// When something came last.
+    pub(crate) heard_at: Instant,
     /// An acknowledgement goes out at the end of the turn.
     pub(crate) ack_now: bool,
     /// Acknowledgements moved on in this turn.
@@ -57,6 +62,7 @@ impl Session {
             incoming: Incoming::new(message::seq_origin(boot, me)),
             resend_wait,
             heard: false,
+            heard_at: Instant::ZERO,
             ack_now: false,
             sent_moved: false,
             blocked: false,
@@ -70,6 +76,7 @@ impl Peer {
             node,
             dialling: false,
             lost: false,
+            refuses: false,
             backoff,
             known: None,
             introduced: 0,
@@ -94,11 +101,13 @@ impl Peer {
 }
 
 impl Link {
-    /// Arms the first dials: at once, to the nodes with a greater id.
-    pub(super) fn start_dials(&mut self, now: mainstay_base::Instant) {
-        let me = self.config.me.node;
-        for peer in self.peers.values_mut().filter(|peer| me < peer.node) {
-            peer.timers.set(Timer::Dial, now);
+    /// Arms the first dials: at once to the nodes with a greater id; to the others when none of them has come for as long
+    /// as a silent connection is kept: they may reach another process under this name.
+    pub(super) fn start_dials(&mut self, now: Instant) {
+        let (me, patience) = (self.config.me.node, self.config.silence);
+        for peer in self.peers.values_mut() {
+            let at = if me < peer.node { now } else { now + patience };
+            peer.timers.set(Timer::Dial, at);
         }
     }
 
@@ -131,10 +140,11 @@ impl Link {
 
     /// The time to dial has come.
     pub(super) fn on_dial_due(&mut self, node: NodeId) {
-        let wanted = self.peers.get(&node).is_some_and(|peer| self.wants_dial(peer));
         let Some(peer) = self.peers.get_mut(&node) else { return };
         peer.timers.stop(Timer::Dial);
-        if wanted {
+        peer.lost |= peer.conn().is_none();
+        let wanted = self.peers.get(&node).is_some_and(|peer| self.wants_dial(peer));
+        if wanted && let Some(peer) = self.peers.get_mut(&node) {
             peer.dialling = true;
             self.stats.dials += 1;
             self.out.push_back(Output::Dial { node });
@@ -144,6 +154,7 @@ impl Link {
     pub(super) fn on_dial_failed(&mut self, node: NodeId, refused: bool) {
         let Some(peer) = self.peers.get_mut(&node) else { return };
         peer.dialling = false;
+        peer.refuses = false;
         if refused {
             self.event(Event::Refused { node });
         }

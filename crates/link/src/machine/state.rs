@@ -35,6 +35,13 @@ impl Link {
         self.peers.get(&node).is_some_and(|peer| peer.conn().is_some())
     }
 
+    /// The peers whose last word to this boot was that another one of its node is alive (*your name is taken*): another
+    /// process runs under this name. Asking goes on; a peer that takes this boot, or does not answer any more, is not
+    /// among them.
+    pub fn refused_by(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.peers.values().filter(|peer| peer.refuses).map(|peer| peer.node)
+    }
+
     /// How many messages were accepted for the known boot of `node`, and how many of them are *sent* (MB-26).
     #[must_use]
     pub fn status(&self, node: NodeId) -> Option<(u64, u64)> {
@@ -110,6 +117,7 @@ impl Fingerprint for Link {
         for peer in self.peers.values() {
             let older = conns.iter().filter(|(_, conn)| conn.serial < peer.introduced).count();
             (peer.node, peer.dialling, peer.lost, peer.known, older, &peer.dead).hash(into);
+            (peer.refuses, self.is_held(peer.node)).hash(into);
             peer.timers.iter().map(rank).for_each(|place| place.hash(into));
             let Some(session) = &peer.session else { continue };
             (session.id, session.conn.and_then(place)).hash(into);

@@ -52,6 +52,10 @@ impl Link {
         if !matches!(state.stage, Stage::Condemned { .. }) {
             self.stats.silent_closed += 1;
         }
+        let dialled = state.dialled;
+        if let Some(peer) = dialled.and_then(|node| self.peers.get_mut(&node)) {
+            peer.refuses = false;
+        }
         self.close(conn);
     }
 

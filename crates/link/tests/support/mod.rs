@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
+pub(crate) mod second;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hash;
 
@@ -80,6 +82,10 @@ pub(crate) struct Site {
     /// Boots isolated here.
     pub(crate) isolated: BTreeSet<BootId>,
     up: BTreeMap<NodeId, BootId>,
+    /// It stands still: what comes waits.
+    backlog: Option<Vec<Input>>,
+    /// It has ended, and nobody listens at its address.
+    ended: bool,
 }
 
 pub(crate) type Configure = fn(Builder) -> Config;
@@ -148,7 +154,15 @@ impl World {
         let boot = BootId { node: self.ids[index], nonce: BootNonce(self.rng.next_u128()) };
         let config = (self.configure)(config(boot, &self.ids));
         let link = Link::new(config, self.rng.next_u64(), self.now);
-        Site { boot, link, generation, isolated: BTreeSet::new(), up: BTreeMap::new() }
+        Site {
+            boot,
+            link,
+            generation,
+            isolated: BTreeSet::new(),
+            up: BTreeMap::new(),
+            backlog: None,
+            ended: false,
+        }
     }
 
     fn index(&self, node: NodeId) -> usize {
@@ -156,7 +170,7 @@ impl World {
     }
 
     fn lives(&self, boot: BootId) -> bool {
-        self.sites.iter().any(|site| site.boot == boot)
+        self.sites.iter().any(|site| site.boot == boot && site.backlog.is_none() && !site.ended)
     }
 
     fn fail(&mut self, what: String) {
@@ -174,6 +188,13 @@ impl World {
     }
 
     pub(crate) fn input(&mut self, index: usize, input: Option<Input>) {
+        if self.sites[index].ended {
+            return;
+        }
+        if let Some(backlog) = &mut self.sites[index].backlog {
+            backlog.extend(input);
+            return;
+        }
         let outputs = turn(&mut self.sites[index].link, self.now, input);
         let mut refused = 0;
         for output in outputs {
@@ -212,7 +233,7 @@ impl World {
     fn on_dial(&mut self, from: usize, node: NodeId) {
         let to = self.index(node);
         let soon = self.now + ms(1);
-        if self.rng.chance(self.nasty.cut, 4000) {
+        if self.rng.chance(self.nasty.cut, 4000) || self.sites[to].ended {
             self.at(soon, What::Refused { node: from, target: node });
             return;
         }
@@ -283,7 +304,20 @@ impl World {
         }
     }
 
+    /// The process ends, and so do its connections.
+    pub(crate) fn crash(&mut self, index: usize) {
+        self.sites[index].ended = true;
+        self.hang_up_all(index);
+    }
+
     pub(crate) fn restart(&mut self, index: usize) {
+        self.hang_up_all(index);
+        let generation = self.sites[index].generation + 1;
+        let node = self.index(self.sites[index].boot.node);
+        self.sites[index] = self.boot(node, generation);
+    }
+
+    fn hang_up_all(&mut self, index: usize) {
         let conns: Vec<ConnId> = self
             .wires
             .iter()
@@ -293,8 +327,6 @@ impl World {
         for conn in conns {
             self.hang_up(conn, index);
         }
-        let generation = self.sites[index].generation + 1;
-        self.sites[index] = self.boot(index, generation);
     }
 
     pub(crate) fn isolate(&mut self, index: usize, boot: BootId) {
@@ -377,6 +409,7 @@ impl World {
             .sites
             .iter()
             .enumerate()
+            .filter(|(_, site)| site.backlog.is_none() && !site.ended)
             .filter_map(|(index, site)| Some((site.link.poll_timeout()?, index)));
         let timer = timer.min();
         let queued = self.queue.keys().next().map(|(at, _)| *at);

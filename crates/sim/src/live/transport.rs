@@ -1,6 +1,7 @@
 //! The simulated network as a node sees it.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::future::ready;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -80,6 +81,11 @@ impl Transport for LiveTransport {
 
     fn close(&mut self, conn: ConnId) {
         self.act(|net| net.close(conn));
+    }
+
+    /// All that the room carries is frames.
+    fn refused(&self) -> BTreeMap<&'static str, u64> {
+        BTreeMap::new()
     }
 
     fn drain(&mut self, _deadline: Instant) -> LocalFuture<bool> {

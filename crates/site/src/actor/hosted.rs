@@ -21,7 +21,7 @@ use super::application::{Application, CheckpointDone, ChunkSource, Command};
 use super::log::{self, Ledger};
 use super::machine::{Boot, Input, Output, Site};
 use super::parts::{Plan, SiteParts, StartError};
-use super::status::Status;
+use super::status::{Status, add};
 use super::storage::{Recovered, Storage};
 use super::{inputs, weigh_link};
 use crate::core::{Past, Record};
@@ -256,6 +256,11 @@ impl<C: Command> Perform<Site<C>> for Wiring {
             Output::Persist { io, record } => self.persist(io, record, port),
             Output::Fed(input) => port.feed(Input::Fed { life: self.life, input }),
             Output::Again => port.feed(Input::Again),
+            Output::Status(asked, mut status) => {
+                add(&mut status.refused, self.transport.refused());
+                // Nobody waits any more: then nobody is answered.
+                let _ = asked.send(status);
+            }
             Output::Checkpoint { group, position, alone, source } => {
                 let done = CheckpointDone { group, position, written: false };
                 self.checkpoint(done, alone, source, port);

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::application::{AppPort, Application, CheckpointDone, ChunkSource, Command};
 use super::parts::Plan;
-use super::status::Status;
+use super::status::{Status, add};
 use crate::core::{self, Past, Record};
 use crate::stack::{self, Stack};
 
@@ -54,6 +54,8 @@ pub(super) enum Output {
     Fed(core::Input),
     /// Begin another turn.
     Again,
+    /// Tell whoever asked, with what the transport has refused.
+    Status(oneshot::Sender<Box<Status>>, Box<Status>),
     /// Write a checkpoint.
     Checkpoint { group: GroupId, position: Position, alone: bool, source: Box<dyn ChunkSource> },
     /// It is forced; `alone`: the older ones are gone. What the group writes for it follows.
@@ -75,6 +77,8 @@ pub(super) struct Site<C> {
     /// Answers to dials of former boots that are still to come.
     stale_dials: BTreeMap<NodeId, u32>,
     checkpoints: BTreeMap<GroupId, Vec<Bytes>>,
+    /// What former boots of this process have refused, by reason.
+    refused: BTreeMap<&'static str, u64>,
     fed: VecDeque<core::Input>,
     again: bool,
     outputs: VecDeque<Output>,
@@ -97,6 +101,7 @@ impl<C: Command> Site<C> {
             dials: BTreeMap::new(),
             stale_dials: BTreeMap::new(),
             checkpoints: BTreeMap::new(),
+            refused: BTreeMap::new(),
             fed: VecDeque::new(),
             again: false,
             outputs: VecDeque::new(),
@@ -115,6 +120,7 @@ impl<C: Command> Site<C> {
     /// The boot is out: what it had outside is given up, and the application told.
     fn killed(&mut self, now: Instant) {
         tracing::warn!(life = self.life, "declared dead by the others; starting anew from the log");
+        add(&mut self.refused, self.stack.iter().flat_map(Stack::refused));
         self.stack = None;
         self.life += 1;
         self.fed.clear();
@@ -210,7 +216,8 @@ impl<C: Command> Site<C> {
     }
 
     fn status(&self) -> Status {
-        Status::of(&self.plan, self.nonce, self.life, self.stack.as_ref())
+        let refused = self.refused.clone();
+        Status::of(&self.plan, self.nonce, self.life, refused, self.stack.as_ref())
     }
 }
 
@@ -253,8 +260,8 @@ impl<C: Command> Machine for Site<C> {
                 self.take_fed(now);
             }
             Input::Status(asked) => {
-                // Nobody waits any more: then nobody is answered.
-                let _ = asked.send(Box::new(self.status()));
+                let status = Box::new(self.status());
+                self.outputs.push_back(Output::Status(asked, status));
             }
             Input::Again
             | Input::Persisted { .. }

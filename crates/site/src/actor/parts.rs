@@ -156,6 +156,7 @@ impl Plan {
         link::Config::lan(self.cluster, me, peers)
             .heartbeat(self.heartbeat)
             .window(self.window_bytes, 256 << 10)
+            .hold(self.membership.timeout())
             // A lost peer is dialled by both sides soon: that a dial is refused is how a killed process is noticed before
             // the failure timeout.
             .redial(Duration::from_millis(10), Duration::from_millis(50))

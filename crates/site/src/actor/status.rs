@@ -22,6 +22,9 @@ pub struct Status {
     pub restarts: u64,
     /// The configured nodes by name.
     pub roster: BTreeMap<String, NodeId>,
+    /// What was refused of what other nodes and strangers sent since the process started, by reason: connections closed
+    /// for it, hellos, messages. A reason that has not occurred is missing.
+    pub refused: BTreeMap<&'static str, u64>,
     /// What the machines say; `None` while the log is read again.
     pub stack: Option<StackStatus>,
 }
@@ -52,18 +55,41 @@ pub struct StackStatus {
     pub membership: membership::Stats,
     /// Counters of the link.
     pub link: link::Stats,
+    /// Peers that a connection stands with.
+    pub connected: BTreeSet<NodeId>,
+    /// Peers whose last word was that another boot of this node is alive: another process runs under its name.
+    pub refused_by: BTreeSet<NodeId>,
     /// Packets that could not be read.
     pub malformed: u64,
     /// Packets for groups that are not here.
     pub dropped: u64,
 }
 
+/// Adds counts to those that are there.
+pub(super) fn add(
+    counts: &mut BTreeMap<&'static str, u64>,
+    more: impl IntoIterator<Item = (&'static str, u64)>,
+) {
+    for (name, count) in more.into_iter().filter(|(_, count)| *count > 0) {
+        *counts.entry(name).or_default() += count;
+    }
+}
+
 impl Status {
-    pub(super) fn of(plan: &Plan, nonce: BootNonce, restarts: u64, stack: Option<&Stack>) -> Self {
+    /// `refused` is what former boots of the process have refused.
+    pub(super) fn of(
+        plan: &Plan,
+        nonce: BootNonce,
+        restarts: u64,
+        mut refused: BTreeMap<&'static str, u64>,
+        stack: Option<&Stack>,
+    ) -> Self {
         let node = plan.me();
         let me = BootId { node, nonce };
         let roster = plan.roster().clone();
-        Self { node, nonce, restarts, roster, stack: stack.map(|stack| StackStatus::of(stack, me)) }
+        add(&mut refused, stack.into_iter().flat_map(Stack::refused));
+        let stack = stack.map(|stack| StackStatus::of(stack, me));
+        Self { node, nonce, restarts, roster, refused, stack }
     }
 }
 
@@ -73,6 +99,7 @@ impl StackStatus {
         let membership = core.membership();
         let view = membership.view();
         let incarnation = view.member(me).map(|member| member.site.incarnation);
+        let peers = || stack.link().config().peers().iter().copied();
         let groups = core.groups().map(|(id, group)| (*id, (group.status(), group.stats())));
         Self {
             role: membership.role(),
@@ -86,6 +113,8 @@ impl StackStatus {
             groups: groups.collect(),
             membership: membership.stats(),
             link: stack.link().stats(),
+            connected: peers().filter(|node| stack.link().is_connected(*node)).collect(),
+            refused_by: stack.link().refused_by().collect(),
             malformed: stack.malformed(),
             dropped: core.dropped(),
         }

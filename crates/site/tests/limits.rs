@@ -1,0 +1,219 @@
+//! The limits of the peer port: a link over TCP, and a peer or a stranger that speaks to it byte by byte.
+#![cfg(feature = "actor")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use mainstay_base::frame::{BODY_SIZE_MAX, HEADER_SIZE};
+use mainstay_base::{BootId, BootNonce, ClusterId, Duration, Frame, Header, NodeId, codec};
+use mainstay_link::message::{Expectation, Hello, Message, seq_origin, session};
+use mainstay_link::{Builder, Config, Event, Input, Link, NotSent};
+use mainstay_runtime::{
+    ClientDialer as _, ClientStream, HostHandle, HostOptions, Tcp, TcpDialer, TcpOptions, TokioTime,
+};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::LocalSet;
+use tokio::time::Instant;
+
+fn cluster() -> ClusterId {
+    ClusterId::from_entropy(1)
+}
+
+/// The peer has the smaller id: it is the one that dials.
+fn boots() -> (BootId, BootId) {
+    let mut boots =
+        ["a", "b"].map(|name| BootId { node: NodeId::new(cluster(), name), nonce: BootNonce(7) });
+    boots.sort();
+    let [peer, me] = boots;
+    (peer, me)
+}
+
+type Stream = Box<dyn ClientStream>;
+
+/// A link that listens, and what it tells.
+struct Listening {
+    address: SocketAddr,
+    link: HostHandle<Link>,
+    events: UnboundedReceiver<Event>,
+}
+
+impl Listening {
+    /// `queue` bounds the bytes queued on one connection.
+    fn start(queue: usize, configure: impl FnOnce(Builder) -> Builder) -> Self {
+        let (peer, me) = boots();
+        let time = Rc::new(TokioTime::new());
+        let mut options = TcpOptions::listening(SocketAddr::from(([127, 0, 0, 1], 0)));
+        options.queue_bytes_max = queue;
+        let tcp = Tcp::new(options, time.clone()).unwrap();
+        let address = tcp.local_addr().unwrap();
+        let config = configure(Config::lan(cluster(), me, [peer.node].into())).build().unwrap();
+        let (tell, events) = unbounded_channel();
+        let on_event = move |event| {
+            tell.send(event).unwrap();
+            Vec::new()
+        };
+        let (nobody, host) = (BTreeMap::new(), HostOptions::default());
+        let link =
+            mainstay_site::start_link(config, 1, Box::new(tcp), nobody, time, host, on_event);
+        Self { address, link, events }
+    }
+
+    async fn connect(&self) -> Stream {
+        TcpDialer.dial(self.address).await.unwrap()
+    }
+
+    /// The next event that this picks.
+    async fn until<T>(&mut self, pick: impl Fn(Event) -> Option<T>) -> T {
+        loop {
+            if let Some(picked) = pick(self.events.recv().await.unwrap()) {
+                return picked;
+            }
+        }
+    }
+}
+
+/// The hello of the peer.
+fn hello() -> Frame {
+    let (peer, me) = boots();
+    let expectation = Some(Expectation { of: me.nonce, received: 0 });
+    let hello = Hello {
+        version_min: 1,
+        version_max: 1,
+        features: 0,
+        cluster: cluster(),
+        from: peer,
+        to: me.node,
+        roster_version: 0,
+        expectation,
+    };
+    Message::Hello(hello).frame(0)
+}
+
+/// The next frame, or none: the connection has ended.
+async fn read_frame(stream: &mut Stream) -> Option<Frame> {
+    let mut head = [0; HEADER_SIZE];
+    stream.read_exact(&mut head).await.ok()?;
+    let header = Header::decode(&head, BODY_SIZE_MAX).unwrap();
+    let mut body = vec![0; header.body_len()];
+    stream.read_exact(&mut body).await.ok()?;
+    Some(Frame::decode(&header, body.into()).unwrap())
+}
+
+/// Says hello and reads the answer.
+async fn greet(stream: &mut Stream) {
+    stream.write_all(&hello().encode()).await.unwrap();
+    let answer = read_frame(stream).await.unwrap();
+    assert!(matches!(codec::decode(&answer.meta), Ok(Message::Hello(_))));
+}
+
+/// Runs a test that ends within a minute, of virtual time where that is paused.
+async fn local<T>(test: impl Future<Output = T>) -> T {
+    let test = tokio::time::timeout(Duration::from_secs(60), test);
+    LocalSet::new().run_until(test).await.unwrap()
+}
+
+/// Checks the deadline of the hello: a stranger who says something else, however often, is closed three seconds after he
+/// came, and one who says nothing is, too.
+#[tokio::test(start_paused = true)]
+async fn without_a_hello_a_connection_is_closed() {
+    local(async {
+        let listening = Listening::start(2 << 20, |config| config);
+        let (peer, me) = boots();
+        for speaks in [false, true] {
+            let mut stream = listening.connect().await;
+            let came = Instant::now();
+            for second in 0..3 {
+                if speaks {
+                    let ack = Message::Ack { received: 0 }.frame(session(peer, me));
+                    stream.write_all(&ack.encode()).await.unwrap();
+                }
+                tokio::time::sleep_until(came + Duration::from_millis(second * 900)).await;
+            }
+            assert_eq!(read_frame(&mut stream).await, None);
+            let waited = came.elapsed();
+            assert!((2_900..3_500).contains(&waited.as_millis()), "{waited:?}");
+        }
+    })
+    .await;
+}
+
+/// Checks that a peer that is greeted and then says nothing is closed after three seconds, counted from its last word,
+/// though it is sent heartbeats all the time.
+#[tokio::test(start_paused = true)]
+async fn an_idle_peer_is_closed() {
+    local(async {
+        let mut listening = Listening::start(2 << 20, |config| config);
+        let (peer, me) = boots();
+        let mut stream = listening.connect().await;
+        greet(&mut stream).await;
+        listening.until(|event| matches!(event, Event::Up { .. }).then_some(())).await;
+        tokio::time::sleep_until(Instant::now() + Duration::from_secs(2)).await;
+        let ack = Message::Ack { received: 0 }.frame(session(peer, me));
+        stream.write_all(&ack.encode()).await.unwrap();
+        let spoke = Instant::now();
+        let mut heartbeats = 0;
+        while read_frame(&mut stream).await.is_some() {
+            heartbeats += 1;
+        }
+        let waited = spoke.elapsed();
+        assert!((2_900..3_500).contains(&waited.as_millis()), "{waited:?}");
+        assert!(heartbeats > 50, "{heartbeats}");
+        listening.until(|event| matches!(event, Event::Down { .. }).then_some(())).await;
+    })
+    .await;
+}
+
+/// Checks MB-27 and the bound of what is kept for a peer that does not read: messages beyond the window come back, and what
+/// was accepted comes whole and in order as soon as the peer reads; then there is room again.
+#[tokio::test]
+async fn a_peer_that_does_not_read_fills_its_window_and_no_more() {
+    const SIZE: usize = 60_000;
+    local(async {
+        // Neither silence nor a repetition comes between.
+        let (silence, resend) = (Duration::from_secs(300), Duration::from_secs(100));
+        let patient =
+            |config: Builder| config.window(8 << 20, 1_000).silence(silence).resend_after(resend);
+        let mut listening = Listening::start(9 << 20, patient);
+        let (peer, me) = boots();
+        let mut stream = listening.connect().await;
+        greet(&mut stream).await;
+        listening.until(|event| matches!(event, Event::Up { .. }).then_some(())).await;
+        for number in 0..200_u32 {
+            let payload = [&number.to_le_bytes()[..], &[0; SIZE]].concat().into();
+            let (to, meta) = (peer.node, Bytes::new());
+            let input = Input::Send { to, boot: None, channel: 1, meta, payload };
+            listening.link.send(input).await.unwrap();
+        }
+        let refused = |event| match event {
+            Event::NotSent { why: NotSent::Full, payload, .. } => Some(payload),
+            Event::Down { .. } => panic!("what is in the window fits the queue"),
+            _ => None,
+        };
+        let first = listening.until(refused).await;
+        let accepted = u32::from_le_bytes(first[..4].try_into().unwrap());
+        assert_eq!(accepted as usize, (8 << 20) / (SIZE + 4));
+        for number in accepted + 1..200 {
+            assert_eq!(listening.until(refused).await[..4], number.to_le_bytes());
+        }
+        let mut expected = 0;
+        while expected < accepted {
+            let frame = read_frame(&mut stream).await.unwrap();
+            if frame.channel == 0 {
+                continue;
+            }
+            assert_eq!(frame.payload[..4], expected.to_le_bytes());
+            expected += 1;
+            assert_eq!(frame.seq, seq_origin(me, peer).wrapping_add(expected));
+            let ack = Message::Ack { received: expected.into() }.frame(session(peer, me));
+            stream.write_all(&ack.encode()).await.unwrap();
+        }
+        listening.until(|event| matches!(event, Event::Ready { .. }).then_some(())).await;
+        let all = Event::Sent { to: peer, upto: accepted.into() };
+        listening.until(|event| (event == all).then_some(())).await;
+    })
+    .await;
+}
