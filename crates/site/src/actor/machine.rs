@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
+use mainstay_base::trace::Event;
 use mainstay_base::{BootNonce, ConnId, GroupId, Instant, Machine, NodeId, Position};
 use mainstay_link as link;
 use tokio::sync::oneshot;
@@ -10,6 +11,7 @@ use tokio::sync::oneshot;
 use super::application::{AppPort, Application, CheckpointDone, ChunkSource, Command};
 use super::parts::Plan;
 use super::status::Status;
+use super::trace::Recording;
 use crate::core::{self, Past, Record};
 use crate::stack::{self, Stack};
 
@@ -60,6 +62,8 @@ pub(super) enum Output {
     Checkpointed { group: GroupId, position: Position, alone: bool },
     /// The boot is dead: read the log again.
     Killed,
+    /// What was done in this turn; there is something.
+    Trace(Vec<Event>),
 }
 
 /// The machine. A dead boot's Stack is dropped; until the log is read again there is none.
@@ -77,6 +81,8 @@ pub(super) struct Site<C> {
     checkpoints: BTreeMap<GroupId, Vec<Bytes>>,
     fed: VecDeque<core::Input>,
     again: bool,
+    /// The trace of the last boot, if one is wanted.
+    recording: Option<Recording>,
     outputs: VecDeque<Output>,
 }
 
@@ -99,6 +105,7 @@ impl<C: Command> Site<C> {
             checkpoints: BTreeMap::new(),
             fed: VecDeque::new(),
             again: false,
+            recording: None,
             outputs: VecDeque::new(),
         };
         site.begin(boot, now);
@@ -109,6 +116,9 @@ impl<C: Command> Site<C> {
         self.nonce = boot.nonce;
         self.checkpoints = boot.checkpoints;
         let (link, core) = self.plan.configs(boot.nonce);
+        if self.plan.is_traced() {
+            self.recording = Some(Recording::begin(core.me, now));
+        }
         self.stack = Some(Stack::recover(link, core, boot.past, boot.bootstrap, now, boot.seed));
     }
 
@@ -192,6 +202,11 @@ impl<C: Command> Site<C> {
     }
 
     fn on_stack(&mut self, now: Instant, output: stack::Output) {
+        if let (Some(recording), Some(stack), stack::Output::Core(output)) =
+            (&mut self.recording, &self.stack, &output)
+        {
+            recording.observe(now, stack.core(), output);
+        }
         match output {
             stack::Output::Core(core::Output::Persist { io, record }) => {
                 self.outputs.push_back(Output::Persist { io, record });
@@ -283,6 +298,11 @@ impl<C: Command> Machine for Site<C> {
         self.outputs.extend(self.fed.drain(..).map(Output::Fed));
         if self.again {
             self.outputs.push_back(Output::Again);
+        }
+        if let Some(events) = self.recording.as_mut().map(Recording::take)
+            && !events.is_empty()
+        {
+            self.outputs.push_back(Output::Trace(events));
         }
     }
 
