@@ -186,14 +186,16 @@ pub fn check_survivors(trace: &[Event]) -> Vec<Violation> {
     found
 }
 
+/// One checker after the other, so that only one of them holds what it remembers of a long trace.
 pub(crate) fn run<'a>(
-    mut checkers: Checkers,
-    trace: impl IntoIterator<Item = &'a Event>,
+    checkers: Checkers,
+    trace: impl IntoIterator<Item = &'a Event> + Clone,
 ) -> Vec<Violation> {
-    for event in trace {
-        checkers.observe(event);
-    }
-    checkers.finish()
+    let judge = |mut checker: Box<dyn Checker>| {
+        let mut events = trace.clone().into_iter();
+        events.try_for_each(|event| checker.observe(event)).and_then(|()| checker.finish()).err()
+    };
+    checkers.running.into_iter().filter_map(judge).collect()
 }
 
 pub(crate) fn without_last_deliveries_of_failed(trace: &[Event]) -> Vec<Event> {
