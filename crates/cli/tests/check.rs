@@ -18,6 +18,7 @@ fn record(home: &Path) -> PathBuf {
         up.nodes[number % 3].answers(&format!("SET k{number} 1\r\n"), "+OK\r\n");
     }
     signal(up.nodes[2].pid, "KILL");
+    until("it is gone", || up.status()[0]["members"].as_array().map(Vec::len) == Some(2));
     let (mut again, _) = up.restart_with("n3", &options);
     until("all are members", || up.whole());
     up.nodes[1].answers("SET last 1\r\n", "+OK\r\n");

@@ -61,13 +61,8 @@ pub(crate) fn read(paths: &[PathBuf]) -> Result<Recorded, ReadError> {
         // Its process was killed before it had written anything.
         let Some(first) = lines.next()? else { continue };
         let Line::Trace(head) = first else { return Err(lines.damaged("not a trace")) };
-        if whole.is_none() {
-            let names = Names::of(&head).map_err(|why| lines.damaged(why))?;
-            whole = Some((head.clone(), names));
-        }
-        let Some((common, names)) = &whole else {
-            unreachable!("it is there since the line above")
-        };
+        let names = Names::of(&head).map_err(|why| lines.damaged(why))?;
+        let (common, names) = whole.get_or_insert_with(|| (head.clone(), names));
         let of_one = |head: &Head| Head { node: String::new(), began_ms: 0, ..head.clone() };
         if of_one(common) != of_one(&head) {
             return Err(ReadError::Foreign(path));
