@@ -59,6 +59,8 @@ struct Boot {
     at: Instant,
     site: Option<SiteId>,
     killed: bool,
+    /// It has installed a view of a group.
+    takes_part: bool,
 }
 
 impl Run {
@@ -75,6 +77,7 @@ impl Run {
             (known.end, known.last, known.at) = (end, event.number, event.at);
             match &event.what {
                 What::Killed => known.killed = true,
+                What::InstalledGroup { .. } => known.takes_part = true,
                 What::Installed { members, .. } if known.site.is_none() => {
                     let own = |site: &SiteId| site.node == event.boot.node;
                     known.site = members.iter().copied().find(own);
@@ -157,13 +160,14 @@ impl Run {
         if self.settled { checkers.settled() } else { checkers }
     }
 
-    /// The crash of every boot that did not last: of those that are cut or were killed, and of those that the others went
-    /// on without.
+    /// The crash of every boot of which nothing is expected: those that are cut or were killed, those that the others went
+    /// on without, and joiners that had delivered nothing yet.
     fn ends(&self) -> Vec<Event> {
         let lasting = self.last_members();
         let lasts = |boot: &Boot| {
             boot.end == End::Whole
                 && !boot.killed
+                && boot.takes_part
                 && boot.site.is_some_and(|site| lasting.contains(&site))
         };
         let crash = |(boot, known): (&BootId, &Boot)| {

@@ -42,7 +42,7 @@ fn a_cast_may_be_missing_at_the_end_of_a_cut_trace() {
 }
 
 /// Checks MC-3 and MC-6: they are judged only when the run is said to be settled, and nothing is expected of a boot that
-/// is cut, or that the others went on without.
+/// is cut, that the others went on without, or that has not begun to take part.
 #[test]
 fn what_was_under_way_is_judged_only_at_rest() {
     let text = "a cast a.1; ab got 1 a.1 @1";
@@ -52,6 +52,8 @@ fn what_was_under_way_is_judged_only_at_rest() {
     assert_eq!(not_judged.map(|it| it.id).collect::<Vec<_>>(), ["MC-3", "MC-6"]);
     assert_eq!(broken(&unsettled.settled(true)), ["MC-3", "MC-6"]);
     assert_eq!(broken(&run(text, &[('c', 3)]).settled(true)), [""; 0]);
+    let joining = "c kill; ab view 2 ab; ab group 2 ab; a cast a.1; ab got 2 a.1 @1; c2 start; abc2 view 3 abc2; ab group 3 abc2 @1; a cast a.2; ab got 3 a.2 @2";
+    assert_eq!(broken(&run(joining, &[]).settled(true)), [""; 0]);
     let left = format!("{text}; ab view 2 ab; ab group 2 ab @1");
     assert_eq!(broken(&run(&left, &[]).settled(true)), [""; 0]);
 }

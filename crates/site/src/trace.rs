@@ -69,7 +69,10 @@ impl Recorder {
                 // A joiner takes part when it first delivers, be it some views later: until then the group may send it
                 // another state.
                 if core.group(group).is_some_and(|group| group.status().whole) {
-                    standing.joining = None;
+                    if standing.joining.take().is_some() {
+                        // Its state came within the view before, and nothing after it.
+                        tell(What::Restored { group, position: standing.position });
+                    }
                     tell(installed);
                 } else {
                     standing.joining = Some(installed);

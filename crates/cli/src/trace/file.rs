@@ -53,11 +53,11 @@ impl TraceFile {
     /// Makes the directory if it is missing, and in it the first `NODE-NUMBER.jsonl` that is not there.
     pub(crate) fn create(directory: &Path, head: &Head) -> io::Result<Arc<Self>> {
         fs::create_dir_all(directory)?;
-        let (path, file) = new_file(directory, &head.node)?;
-        Self::begin(path, file, head, BYTES_MAX)
+        let (_, file) = new_file(directory, &head.node)?;
+        Self::begin(file, head, BYTES_MAX)
     }
 
-    fn begin(path: PathBuf, file: File, head: &Head, bytes_max: u64) -> io::Result<Arc<Self>> {
+    fn begin(file: File, head: &Head, bytes_max: u64) -> io::Result<Arc<Self>> {
         let names =
             Names::of(head).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let (queue, said) = mpsc::channel();
@@ -67,10 +67,10 @@ impl TraceFile {
             Writer { file, names, left: bytes_max, buffer: Vec::new(), gauge: Arc::clone(&gauge) };
         writer.put(&Line::Trace(head.clone()))?;
         writer.flush()?;
-        let (node, shown) = (head.node.clone(), path.display().to_string());
+        let node = head.node.clone();
         thread::Builder::new().name("trace".to_owned()).spawn(move || {
             if let Err(why) = writer.run(&said) {
-                tracing::warn!(node, trace = shown, why, "the trace ends here; the node goes on");
+                tracing::warn!(node, why, "the trace ends here; the node goes on");
             }
             // Dropped: that is the sign.
             drop(tell);
@@ -201,5 +201,67 @@ impl Writer {
         let written = self.file.write_all(&self.buffer);
         self.buffer.clear();
         written
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mainstay_base::trace::What;
+    use mainstay_base::{BootId, BootNonce, ClusterId, Instant, NodeId};
+    use mainstay_check::Verdict;
+
+    use super::super::read;
+    use super::*;
+
+    /// A head, and so many events of its node.
+    fn recorded(count: u64) -> (Head, Vec<Event>) {
+        let cluster = ClusterId::from_entropy(1);
+        let head = Head::new(&cluster.to_string(), "a", vec!["a".to_owned()]);
+        let boot = BootId { node: NodeId::new(cluster, "a"), nonce: BootNonce(u128::MAX) };
+        let event = |number| {
+            let what = if number == 0 { What::Started } else { What::Killed };
+            Event { boot, number, at: Instant::from_nanos(number), what }
+        };
+        (head, (0..count).map(event).collect())
+    }
+
+    /// Checks that what is read is what was written, to the end.
+    #[test]
+    fn a_trace_is_read_as_it_was_written() {
+        let home = tempfile::tempdir().expect("a directory");
+        let (head, events) = recorded(2);
+        let trace = TraceFile::create(home.path(), &head).expect("it can be written");
+        trace.record(events.clone());
+        trace.stop();
+        let read = read(&[home.path().to_owned()]).expect("it is whole");
+        assert_eq!(read.run.events(), events);
+        assert_eq!((read.run.boots(), read.truncated.len()), ((1, 0), 0));
+    }
+
+    /// Checks that a file that has all the bytes it may have ends with a line that says so, and is judged as far as it goes.
+    #[test]
+    fn a_full_trace_says_that_it_is() {
+        let home = tempfile::tempdir().expect("a directory");
+        let (head, events) = recorded(1_000);
+        let (path, file) = new_file(home.path(), "a").expect("it can be made");
+        let trace = TraceFile::begin(file, &head, 4 << 10).expect("the head fits");
+        events.chunks(10).for_each(|turn| trace.record(turn.to_vec()));
+        trace.stop();
+        assert!((3 << 10..5 << 10).contains(&fs::metadata(&path).expect("it is there").len()));
+        let read = read(&[path]).expect("it has its end");
+        let written = read.run.events().len();
+        assert!(written > 50 && read.run.events() == &events[..written]);
+        assert_eq!((read.run.boots(), read.truncated.len()), ((1, 1), 1));
+        assert!(read.truncated[0].ends_with("the file is full"), "{:?}", read.truncated);
+        assert!(read.run.judge().iter().all(|it| !matches!(it.verdict, Verdict::Broken(_))));
+    }
+
+    /// Checks that a name cannot lead out of the directory.
+    #[test]
+    fn a_name_that_is_a_path_is_refused() {
+        let home = tempfile::tempdir().expect("a directory");
+        for name in ["../a", "a/b", "..", ""] {
+            assert!(new_file(home.path(), name).is_err(), "{name}");
+        }
     }
 }
