@@ -8,6 +8,7 @@
 mod clients;
 mod model;
 mod run;
+mod traces;
 
 use mainstay::Durability;
 use run::{Report, Setup, faults, run};

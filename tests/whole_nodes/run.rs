@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use mainstay::{Config, Durability, Node, Status};
 use mainstay_base::{ClusterId, Duration, Instant, Rng};
@@ -17,6 +18,7 @@ use mainstay_sim::{Atlas, Disk, Fault, FaultEvent, Moment, Options, Wire, schedu
 
 use super::clients::{Book, Nodes, User, read_all};
 use super::model::{Asked, Op, Sequential};
+use super::traces::Traces;
 
 /// When faults may begin, and how long clients work.
 const CALM: Duration = Duration::from_millis(300);
@@ -116,6 +118,7 @@ fn is_whole(status: &Status) -> bool {
 fn starter(
     setup: &Setup,
     halted: Rc<RefCell<Vec<String>>>,
+    traces: Arc<Traces>,
 ) -> impl FnMut(Start) -> Result<Node<Directory>, String> + use<> {
     let cluster = ClusterId::from_entropy(11);
     let addresses = Room::<Node<Directory>>::addresses(setup.nodes);
@@ -126,6 +129,7 @@ fn starter(
         let config = Config::new(cluster, name(index), nodes.clone())
             .durability(setup.durability)
             .replica(replica.hashes(16, 16).build().unwrap())
+            .trace(Arc::<Traces>::clone(&traces))
             .bootstrap(first);
         if setup.durability == Durability::Memory {
             ports.disk = None;
@@ -196,7 +200,8 @@ pub fn run(seed: u64, setup: &Setup, faults: Vec<FaultEvent>) -> Result<Report, 
     let halted = Rc::default();
     // None, that of quartz, and that of a clock which is broken.
     let drift = [0, 200, 100_000][(seed % 3) as usize];
-    let begin = starter(setup, Rc::clone(&halted));
+    let traces = Arc::<Traces>::default();
+    let begin = starter(setup, Rc::clone(&halted), Arc::clone(&traces));
     let mut room = Room::new(seed, setup.nodes, options(seed, setup), faults, begin).drift(drift);
     let book = Rc::new(RefCell::new(Book::default()));
     let until = Instant::ZERO + WORK;
@@ -246,6 +251,7 @@ pub fn run(seed: u64, setup: &Setup, faults: Vec<FaultEvent>) -> Result<Report, 
     let book = book.take();
     let maybe_lost = statuses.iter().any(|status| status.replica.maybe_lost > 0);
     same_state(&statuses)?;
+    traces.judge(&statuses)?;
     // On disk nothing may be lost whatever they say.
     if !maybe_lost || setup.durability == Durability::Disk {
         counted(&book)?;

@@ -37,7 +37,9 @@ pub mod linear;
 pub mod properties;
 mod property;
 mod report;
+mod run;
 pub mod testing;
 
 pub use property::{Checkers, Property, Violation, check, check_all, check_survivors, check_with};
 pub use report::Report;
+pub use run::{End, Judged, Run, Verdict};

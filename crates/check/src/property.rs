@@ -78,11 +78,15 @@ impl Checkers {
     /// One checker of each property.
     #[must_use]
     pub fn all() -> Self {
-        Self::local().with(TotalOrder::default()).with(SameView::default())
+        Self::local().settled().uniform()
     }
 
     /// The properties that hold for members that fail as well as for survivors, whatever the delivery level.
     fn local() -> Self {
+        Self::local_with(Integrity::default())
+    }
+
+    pub(crate) fn local_with(integrity: Integrity) -> Self {
         Self::none()
             .with(Numbering::default())
             .with(ViewSequence::default())
@@ -90,12 +94,20 @@ impl Checkers {
             .with(Incarnations::default())
             .with(CommittedPrefix::default())
             .with(SameSet::default())
-            .with(Integrity::default())
-            .with(Atomicity::default())
-            .with(Validity::default())
+            .with(integrity)
             .with(FifoPerSender::default())
             .with(FailureLast::default())
             .with(AckedInEveryLaterCut::default())
+    }
+
+    /// With those that hold when nothing is under way any more.
+    pub(crate) fn settled(self) -> Self {
+        self.with(Atomicity::default()).with(Validity::default())
+    }
+
+    /// With those in which the deliveries of members that fail count only if the delivery is uniform.
+    pub(crate) fn uniform(self) -> Self {
+        self.with(TotalOrder::default()).with(SameView::default())
     }
 
     /// This set and one more checker.
@@ -168,21 +180,25 @@ pub fn check_all(trace: &[Event]) -> Vec<Violation> {
 /// the last view it installed is not held against the others (MC-10, MC-17).
 #[must_use]
 pub fn check_survivors(trace: &[Event]) -> Vec<Violation> {
-    let mut found = run(Checkers::local(), trace);
+    let mut found = run(Checkers::local().settled(), trace);
     let seen = without_last_deliveries_of_failed(trace);
-    let order = Checkers::none().with(TotalOrder::default()).with(SameView::default());
-    found.extend(run(order, &seen));
+    found.extend(run(Checkers::none().uniform(), &seen));
     found
 }
 
-fn run(mut checkers: Checkers, trace: &[Event]) -> Vec<Violation> {
-    for event in trace {
-        checkers.observe(event);
-    }
-    checkers.finish()
+/// One checker after the other, so that only one of them holds what it remembers of a long trace.
+pub(crate) fn run<'a>(
+    checkers: Checkers,
+    trace: impl IntoIterator<Item = &'a Event> + Clone,
+) -> Vec<Violation> {
+    let judge = |mut checker: Box<dyn Checker>| {
+        let mut events = trace.clone().into_iter();
+        events.try_for_each(|event| checker.observe(event)).and_then(|()| checker.finish()).err()
+    };
+    checkers.running.into_iter().filter_map(judge).collect()
 }
 
-fn without_last_deliveries_of_failed(trace: &[Event]) -> Vec<Event> {
+pub(crate) fn without_last_deliveries_of_failed(trace: &[Event]) -> Vec<Event> {
     let mut failed: BTreeSet<BootId> = BTreeSet::new();
     let mut last: BTreeMap<(BootId, GroupId), ViewId> = BTreeMap::new();
     for event in trace {

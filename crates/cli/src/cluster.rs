@@ -143,6 +143,7 @@ fn make(
             data_dir: "data".into(),
             durability,
             log: Level::default(),
+            trace: None,
             peers,
         };
         let home = directory.join(name);

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
 use crate::log::Level;
+use crate::trace::{Head, TraceFile};
 
 /// `MAINSTAY__RESP=127.0.0.1:7000` overrides the key `resp`.
 pub(crate) const ENVIRONMENT: &str = "MAINSTAY__";
@@ -55,6 +56,9 @@ pub(crate) struct NodeConfig {
     /// From which level on it writes to standard error.
     #[serde(default)]
     pub(crate) log: Level,
+    /// The directory where it keeps a trace of what it does, relative to the file; none is kept without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) trace: Option<PathBuf>,
     /// The other nodes, and where they listen.
     #[serde(default)]
     pub(crate) peers: BTreeMap<String, SocketAddr>,
@@ -75,6 +79,7 @@ impl NodeConfig {
         config.check().map_err(|error| wrong(&error))?;
         if let Some(directory) = path.parent() {
             config.data_dir = directory.join(&config.data_dir);
+            config.trace = config.trace.map(|trace| directory.join(trace));
         }
         Ok(config)
     }
@@ -94,6 +99,15 @@ impl NodeConfig {
     fn cluster_id(&self) -> Result<ClusterId, String> {
         let cluster = &self.cluster;
         ClusterId::parse(cluster).ok_or_else(|| format!("cluster {cluster:?} is not a UUID"))
+    }
+
+    /// Begins a trace, if one is wanted.
+    pub(crate) fn begin_trace(&self) -> Result<Option<Arc<TraceFile>>, Failure> {
+        let Some(directory) = &self.trace else { return Ok(None) };
+        let nodes = self.peers.keys().chain([&self.node]);
+        let head = Head::new(&self.cluster, &self.node, nodes.cloned().collect());
+        let begun = TraceFile::create(directory, &head).map(Some);
+        begun.map_err(|error| Failure::usage(format!("trace: {}: {error}", directory.display())))
     }
 
     /// The settings of the facade.

@@ -25,6 +25,11 @@ impl Failure {
         Self { status: 3, text: text.to_string() }
     }
 
+    /// Data is damaged.
+    pub(crate) fn damaged(text: impl Display) -> Self {
+        Self { status: 4, text: text.to_string() }
+    }
+
     /// A node halted, or the system refuses what a node needs.
     pub(crate) fn halted(text: impl Display) -> Self {
         Self { status: 70, text: text.to_string() }

@@ -1,6 +1,7 @@
 //! The mainstay program.
 
 mod admin;
+mod check;
 mod client;
 mod cluster;
 mod config;
@@ -13,6 +14,7 @@ mod operator;
 mod process;
 mod report;
 mod status;
+mod trace;
 mod up;
 mod watch;
 
@@ -39,6 +41,8 @@ enum Command {
     Node(node::Options),
     /// How the nodes of a cluster are.
     Status(status::Options),
+    /// Judges what nodes recorded of a run, by every property.
+    Check(check::Options),
     /// Makes a node that has never run a founder of its cluster; what `up` makes needs no such word.
     Bootstrap(operator::BootstrapOptions),
     /// Has a command passed over whose execution panics at every node.
@@ -57,6 +61,11 @@ fn main() -> ExitCode {
         Command::Up(options) => up::run(&options),
         Command::Node(options) => node::run(&options),
         Command::Status(options) => status::run(&options),
+        Command::Check(options) => match check::run(&options) {
+            Ok(true) => Ok(()),
+            Ok(false) => return ExitCode::FAILURE,
+            Err(failure) => Err(failure),
+        },
         Command::Bootstrap(options) => operator::bootstrap(&options),
         Command::Skip(options) => operator::skip(&options),
         Command::AcceptLoss(options) => operator::accept_loss(&options),

@@ -21,6 +21,7 @@ use crate::admin;
 use crate::config::{self, NodeConfig};
 use crate::failure::Failure;
 use crate::log::Level;
+use crate::trace::TraceFile;
 use crate::watch::{self, Doubled};
 
 /// Beside the configuration: the node has part in making the cluster. Gone once it has begun to.
@@ -45,6 +46,9 @@ pub(crate) struct Options {
     /// From which level on it writes to standard error, instead of the configured one.
     #[arg(long, value_enum)]
     log: Option<Level>,
+    /// The directory where it keeps a trace of what it does, instead of the configured one.
+    #[arg(long)]
+    trace: Option<String>,
     /// Stops when the standard input ends: with the process that started it.
     #[arg(long, hide = true)]
     attached: bool,
@@ -55,6 +59,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         ("resp", options.resp.map(|address| address.to_string())),
         ("admin", options.admin.map(|address| address.to_string())),
         ("data_dir", options.data_dir.clone()),
+        ("trace", options.trace.clone()),
         ("log", options.log.map(|level| level.name().to_owned())),
     ];
     let flags = flags.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
@@ -84,7 +89,11 @@ async fn serve(options: &Options, config: NodeConfig) -> Result<(), Failure> {
     let bootstrap = mark.exists();
     let data = config.data_dir.display();
     let pulse = Pulse::new();
-    let settings = config.settings(bootstrap, Arc::clone(&pulse))?;
+    let mut settings = config.settings(bootstrap, Arc::clone(&pulse))?;
+    let trace = config.begin_trace()?;
+    if let Some(trace) = &trace {
+        settings = settings.trace(Arc::<TraceFile>::clone(trace));
+    }
     let node = Node::start(settings, Directory::default)
         .map_err(|error| Failure::start(format_args!("{path}, {data}"), &error))?;
     if bootstrap {
@@ -115,7 +124,12 @@ async fn serve(options: &Options, config: NodeConfig) -> Result<(), Failure> {
         _ = parent => stop(node).await,
     };
     match closed {
-        Closed::Stopped => Ok(()),
+        Closed::Stopped => {
+            if let Some(trace) = trace {
+                trace.stop();
+            }
+            Ok(())
+        }
         Closed::Halted { reason } => {
             Err(Failure::halted(format!("{path}, {data}: the node halted: {reason}")))
         }

@@ -30,10 +30,19 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts the node with this configuration; its lines go to `said`.
-    pub(crate) fn start(node: usize, config: &Path, said: SyncSender<Said>) -> io::Result<Self> {
+    /// Starts the node with this configuration; its lines go to `said`, its trace, if one is wanted, to that directory.
+    pub(crate) fn start(
+        node: usize,
+        config: &Path,
+        trace: Option<&Path>,
+        said: SyncSender<Said>,
+    ) -> io::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["node", "--attached", "--config"]).arg(config);
+        if let Some(trace) = trace {
+            // A node takes a relative one from where its configuration is.
+            command.arg("--trace").arg(std::path::absolute(trace)?);
+        }
         // What overrides one configuration does not fit all.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with(ENVIRONMENT) && name != LOG {

@@ -12,7 +12,7 @@ use mainstay_site::StackStatus;
 use serde::{Deserialize, Serialize};
 
 /// The name of the one group.
-pub(crate) const GROUP: &str = "state";
+pub(crate) const GROUP: &str = mainstay::Config::GROUP;
 /// How long a node may take to say how it is.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Longest answer that is read.

@@ -1,7 +1,7 @@
 //! `mainstay up`: a cluster of processes on this machine, in the foreground.
 
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
@@ -41,6 +41,9 @@ pub(crate) struct Options {
     /// What survives a restart: disk, unless the directory is there already.
     #[arg(long, value_enum)]
     durability: Option<Durability>,
+    /// The directory where the nodes keep traces of what they do.
+    #[arg(long)]
+    trace: Option<PathBuf>,
 }
 
 /// What `up` waits for.
@@ -58,7 +61,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     loop {
         let nodes = options.nodes.map(usize::from);
         let mut cluster = Cluster::open(&options.dir, nodes, options.durability)?;
-        let mut processes = start(&mut cluster, &events)?;
+        let mut processes = start(&mut cluster, options.trace.as_deref(), &events)?;
         let ran = attend(&cluster, &happened, &mut processes);
         stop_all(processes.iter_mut()).map_err(Failure::halted)?;
         drop(processes);
@@ -79,7 +82,11 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
 }
 
 /// Starts a process for each node.
-fn start(cluster: &mut Cluster, events: &SyncSender<Event>) -> Result<Vec<Process>, Failure> {
+fn start(
+    cluster: &mut Cluster,
+    trace: Option<&Path>,
+    events: &SyncSender<Event>,
+) -> Result<Vec<Process>, Failure> {
     let (said, lines) = mpsc::sync_channel(LINES_MAX);
     let events = events.clone();
     std::thread::spawn(move || {
@@ -88,7 +95,7 @@ fn start(cluster: &mut Cluster, events: &SyncSender<Event>) -> Result<Vec<Proces
     let mut processes = Vec::new();
     for node in 0..cluster.nodes.len() {
         cluster.release(node);
-        let process = Process::start(node, &cluster.config(node), said.clone());
+        let process = Process::start(node, &cluster.config(node), trace, said.clone());
         processes.push(process.map_err(Failure::halted)?);
     }
     Ok(processes)

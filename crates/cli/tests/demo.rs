@@ -5,7 +5,7 @@ mod common;
 
 use std::fs;
 
-use common::{Up, mainstay, turn};
+use common::{Up, check, mainstay, turn};
 
 /// Runs it to its PASS; what it said.
 fn passes(arguments: &[&str]) -> String {
@@ -24,7 +24,13 @@ fn the_demo_passes() {
     let home = tempfile::tempdir().unwrap();
     let dir = home.path().join("kept");
     let said = passes(&["demo", "--dir", dir.to_str().unwrap()]);
-    for words in ["writes acknowledged", "latency p99", "longest gap, all killed", "|  view 2: "] {
+    for words in [
+        "properties: 14 checked on",
+        "writes acknowledged",
+        "latency p99",
+        "longest gap, all killed",
+        "|  view 2: ",
+    ] {
         assert!(said.contains(words), "{words}: {said}");
     }
     let trace = fs::read_to_string(dir.join("trace.jsonl")).unwrap();
@@ -35,6 +41,10 @@ fn the_demo_passes() {
     assert!(count("view") >= 9 && count("incr") > 0);
     let acknowledged = events.iter().filter(|it| it["event"] == "set" && it["outcome"] == "OK");
     assert!(acknowledged.count() > 1_000);
+    // What the nodes recorded is kept beside it: seven processes, of which four were killed.
+    let (status, said) = check(&dir.join("trace"), &["--settled"]);
+    assert_eq!(status, Some(0), "{said}");
+    assert!(said.contains(" 4 of them without their end"), "{said}");
     // What is kept is a cluster like any other.
     let up = Up::start(&dir);
     assert_eq!(up.running.terminate(), Some(0));

@@ -5,27 +5,30 @@
 mod common;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::load::{Load, Talk, the_judge_notices};
-use common::{Running, Up, signal, turn, until};
+use common::{Running, Up, check, signal, turn, until};
 use mainstay_directory::resp::Reply;
 
 /// A cluster of three under load.
 struct Scene {
     up: Up,
     load: Load,
+    /// What the nodes recorded.
+    traces: PathBuf,
     /// Started by hand in place of killed ones.
     again: Vec<Running>,
 }
 
 impl Scene {
     fn begin(home: &Path) -> Self {
-        let up = Up::start(home);
+        let traces = home.join("trace");
+        let up = Up::start_with(home, &["--trace", traces.to_str().unwrap()]);
         let load = Load::start(up.nodes.iter().map(|node| node.resp.clone()).collect());
         load.goes_on();
-        Self { up, load, again: Vec::new() }
+        Self { up, load, traces, again: Vec::new() }
     }
 
     fn kill(&mut self, node: usize) {
@@ -33,7 +36,8 @@ impl Scene {
     }
 
     fn restart(&mut self, node: usize) {
-        let (running, again) = self.up.restart(&self.up.nodes[node].name.clone());
+        let options = ["--trace", self.traces.to_str().unwrap()];
+        let (running, again) = self.up.restart_with(&self.up.nodes[node].name, &options);
         self.up.nodes[node] = again;
         self.again.push(running);
     }
@@ -99,6 +103,8 @@ impl Scene {
                 assert_eq!(running.terminate(), Some(0));
             }
         }
+        let (status, said) = check(&self.traces, &["--settled"]);
+        assert_eq!(status, Some(0), "{said}");
     }
 }
 
@@ -261,7 +267,7 @@ fn a_disk_is_full() {
     scene.kill(1);
     scene.load.goes_on();
     // A limit on the size of files, in blocks of 512 bytes, stands for the full disk: writes fail beyond it.
-    let mut full = scene.up.restart_limited("n2", 2_048);
+    let mut full = scene.up.restart_limited("n2", 2_048, &[]);
     let value = vec![b'v'; 100 << 10];
     let mut ended = None;
     until("it ends", || {

@@ -11,11 +11,8 @@ use mainstay_membership as membership;
 use mainstay_multicast::{self as multicast, Durability};
 use mainstay_paradigm as paradigm;
 use mainstay_runtime::{Pulse, TcpError};
-use mainstay_site as site;
+use mainstay_site::{self as site, TraceSink};
 use thiserror::Error;
-
-/// The name of the one group of a node.
-const GROUP: &str = "state";
 
 /// Most bytes of own commands that are not known to be at all members. The window of the link and the queue of a
 /// connection are multiples of it: what is on the way to one peer fits.
@@ -37,6 +34,7 @@ pub struct Config {
     pub(crate) deadline: Duration,
     pub(crate) replica: Option<paradigm::Config>,
     pub(crate) pulse: Option<Arc<Pulse>>,
+    pub(crate) trace: Option<Arc<dyn TraceSink>>,
 }
 
 /// Why a node did not start. Nothing runs; what is on disk is as it was, but for a directory newly made.
@@ -85,6 +83,7 @@ impl Config {
             deadline: Duration::from_secs(2),
             replica: None,
             pulse: None,
+            trace: None,
         }
     }
 
@@ -150,6 +149,17 @@ impl Config {
         self
     }
 
+    /// Gets what the boots of the node do, in the words of the properties: views, casts, deliveries, acknowledgements.
+    /// Checkers judge the traces of all nodes together. Default: nobody is told, at no cost.
+    #[must_use]
+    pub fn trace(mut self, sink: Arc<dyn TraceSink>) -> Self {
+        self.trace = Some(sink);
+        self
+    }
+
+    /// The name of the one group of a node, of which its trace tells.
+    pub const GROUP: &str = "state";
+
     pub(crate) fn me(&self) -> NodeId {
         NodeId::new(self.cluster, &self.name)
     }
@@ -165,7 +175,7 @@ impl Config {
     pub(crate) fn group(&self) -> Result<multicast::Config, multicast::ConfigError> {
         let nodes: BTreeSet<NodeId> =
             self.nodes.keys().map(|name| NodeId::new(self.cluster, name)).collect();
-        multicast::Config::new(GroupId::new(self.cluster, GROUP), nodes)
+        multicast::Config::new(GroupId::new(self.cluster, Self::GROUP), nodes)
             .durability(self.durability)
             .deliver_at(self.level())
             .unstable_bytes(UNSTABLE_BYTES)

@@ -103,6 +103,7 @@ pub use config::{Config, StartError};
 pub use mainstay_multicast::Durability;
 pub use mainstay_paradigm::client::{NotDone, Outcome, Stats as TryStats};
 pub use mainstay_paradigm::{Envelope, RestoreError, Snapshot, StateMachine};
+pub use mainstay_site::TraceSink;
 pub use node::Node;
 pub use outcome::Fate;
 pub use serve::ClientStats;

@@ -90,7 +90,7 @@ impl<S: StateMachine + 'static> Node<S> {
             replica,
         };
         let me = config.me();
-        let Config { cluster, name, nodes, pulse, .. } = config;
+        let Config { cluster, name, nodes, pulse, trace, .. } = config;
         let Ports { transport, disk, time, entropy } = ports;
         let mut parts = SiteParts::new(cluster, name, nodes, transport, time, entropy);
         parts.options.pulse = pulse.unwrap_or_default();
@@ -100,6 +100,7 @@ impl<S: StateMachine + 'static> Node<S> {
         parts.window_bytes = 4 * UNSTABLE_BYTES;
         parts.disk = disk;
         parts.bootstrap = config.bootstrap;
+        parts.trace = trace;
         let application = Replicated::new(settings, Box::new(make));
         let site = site::start(parts, Box::new(application))?;
         Ok(Self { site, cluster, me, clients: Arc::default() })

@@ -8,6 +8,7 @@ mod machine;
 mod parts;
 mod status;
 mod storage;
+mod trace;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -25,6 +26,7 @@ pub use hosted::{SiteHandle, start};
 pub use parts::{SiteParts, StartError};
 pub use status::{StackStatus, Status};
 pub use storage::StorageError;
+pub use trace::TraceSink;
 
 /// Hosts a link over `transport`, on the caller's `LocalSet`.
 ///

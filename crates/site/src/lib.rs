@@ -45,11 +45,12 @@
 mod actor;
 pub mod core;
 mod stack;
+pub mod trace;
 
 #[cfg(feature = "actor")]
 pub use actor::{
     AppPort, Application, CheckpointDone, ChunkSource, Command, SiteHandle, SiteParts, StackStatus,
-    StartError, Status, StorageError, identity, start, start_link,
+    StartError, Status, StorageError, TraceSink, identity, start, start_link,
 };
 pub use core::{Core, CoreConfig, Past, Record};
 pub use stack::{Input, Output, Stack};

@@ -34,7 +34,9 @@ struct Member {
     installed: Vec<(u64, Position, EventRef)>,
     /// Up to here state was taken over.
     covered: Position,
-    delivered: Vec<(Position, MessageId, ViewId, EventRef)>,
+    /// What was delivered, by position and by message.
+    at: BTreeMap<Position, Vec<(MessageId, ViewId, EventRef)>>,
+    of: BTreeMap<MessageId, Vec<(Position, ViewId, EventRef)>>,
 }
 
 impl AckedInEveryLaterCut {
@@ -55,29 +57,26 @@ impl AckedInEveryLaterCut {
         let era = self.losses.era(acked.group, acked.position, acked.view);
         let same = |view: &ViewId| self.losses.era(acked.group, acked.position, *view) == era;
         let mut has = member.covered >= acked.position;
-        let mut beyond = None;
-        for (position, message, view, at) in &member.delivered {
-            if !same(view) {
-                continue;
+        let here = member.at.get(&acked.position).into_iter().flatten();
+        for (message, _, at) in here.filter(|(_, view, _)| same(view)) {
+            if *message != acked.message {
+                return fail(format!("{what}, where {} was delivered", show(*message)), *at);
             }
-            let here = *position == acked.position;
-            match (here, *message == acked.message) {
-                (true, true) => has = true,
-                (true, false) => {
-                    return fail(format!("{what}, where {} was delivered", show(*message)), *at);
-                }
-                (false, true) => {
-                    return fail(format!("{what}, but delivered at {}", position.0), *at);
-                }
-                (false, false) if *position > acked.position => {
-                    beyond = beyond.or(Some(*at));
-                }
-                (false, false) => {}
-            }
+            has = true;
         }
-        match beyond {
-            Some(at) if !has => fail(format!("{what}, passed over by a member"), at),
-            _ => Ok(()),
+        let elsewhere = member.of.get(&acked.message).into_iter().flatten();
+        let mut elsewhere =
+            elsewhere.filter(|(position, view, _)| *position != acked.position && same(view));
+        if let Some((position, _, at)) = elsewhere.next() {
+            return fail(format!("{what}, but delivered at {}", position.0), *at);
+        }
+        if has {
+            return Ok(());
+        }
+        let mut beyond = member.at.range(acked.position.next()..).flat_map(|(_, all)| all);
+        match beyond.find(|(_, view, _)| same(view)) {
+            Some((_, _, at)) => fail(format!("{what}, passed over by a member"), *at),
+            None => Ok(()),
         }
     }
 
@@ -137,7 +136,8 @@ impl Property for AckedInEveryLaterCut {
             }
             What::Delivered { group, view, message, position: Some(position), .. } => {
                 let member = self.members.entry((event.boot, *group)).or_default();
-                member.delivered.push((*position, *message, *view, name(event)));
+                member.at.entry(*position).or_default().push((*message, *view, name(event)));
+                member.of.entry(*message).or_default().push((*position, *view, name(event)));
             }
             _ => {}
         }

@@ -13,7 +13,8 @@ use crate::property::{Property, Violation};
 struct Ledger {
     sites: Sites,
     casts: BTreeMap<Key, EventRef>,
-    deliveries: BTreeMap<Key, BTreeMap<BootId, Delivery>>,
+    /// Of each message, one for each boot; they are few.
+    deliveries: BTreeMap<Key, Vec<(BootId, Delivery)>>,
     restored: BTreeMap<(BootId, GroupId), (Position, u64)>,
     views: BTreeMap<(GroupId, ViewId), (Vec<SiteId>, EventRef)>,
 }
@@ -35,7 +36,9 @@ impl Ledger {
             What::Delivered { group, message, view, position, .. } => {
                 let delivery = Delivery { view: *view, position: *position, event: name(event) };
                 let all = self.deliveries.entry((*group, *message)).or_default();
-                all.entry(event.boot).or_insert(delivery);
+                if !all.iter().any(|(boot, _)| *boot == event.boot) {
+                    all.push((event.boot, delivery));
+                }
             }
             What::InstalledGroup { group, view, members, .. } => {
                 let known = || (members.clone(), name(event));
@@ -55,7 +58,8 @@ impl Ledger {
     fn missing(&self, key: &Key, delivery: Delivery) -> Option<(SiteId, EventRef)> {
         let (members, installed) = self.views.get(&(key.0, delivery.view))?;
         let have = self.deliveries.get(key);
-        let lacks = |boot: BootId| have.is_none_or(|have| !have.contains_key(&boot));
+        let lacks =
+            |boot: BootId| have.is_none_or(|have| !have.iter().any(|(has, _)| *has == boot));
         let covered = |boot: BootId| match (self.restored.get(&(boot, key.0)), delivery.position) {
             (None, _) => false,
             (Some((restored, _)), Some(position)) => position <= *restored,
@@ -126,7 +130,8 @@ impl Property for Validity {
             if !ledger.sites.is_correct(cast.0) {
                 continue;
             }
-            let deliveries = ledger.deliveries.get(key).into_iter().flat_map(BTreeMap::values);
+            let deliveries = ledger.deliveries.get(key).into_iter().flatten();
+            let deliveries = deliveries.map(|(_, delivery)| delivery);
             let Some(latest) = deliveries.max_by_key(|delivery| delivery.view.number) else {
                 let correct = ledger.sites.correct();
                 let member = |(boot, _): &(BootId, SiteId)| {

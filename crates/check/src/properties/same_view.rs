@@ -14,7 +14,7 @@ pub struct SameView {
     sites: Sites,
     losses: Losses,
     /// The first delivery of each message in each view.
-    seen: BTreeMap<Key, BTreeMap<ViewId, (Option<Position>, EventRef)>>,
+    seen: BTreeMap<Key, Vec<(ViewId, Option<Position>, EventRef)>>,
 }
 
 impl Property for SameView {
@@ -41,16 +41,19 @@ impl Property for SameView {
                 }
             }
             let views = self.seen.entry((*group, *message)).or_default();
-            views.entry(*view).or_insert_with(|| (*position, name(event)));
+            if !views.iter().any(|(known, ..)| known == view) {
+                views.push((*view, *position, name(event)));
+            }
         }
         self.sites.observe(event);
         Ok(())
     }
 
     fn finish(&mut self) -> Result<(), Violation> {
-        for ((group, message), views) in &self.seen {
+        for ((group, message), views) in &mut self.seen {
+            views.sort_unstable_by_key(|(view, ..)| *view);
             let mut earlier: Option<(ViewId, Option<Position>, EventRef)> = None;
-            for (view, (position, at)) in views {
+            for (view, position, at) in views {
                 if let Some((before, place, first)) = earlier {
                     // A FIFO message has no place of its own: any loss may have given it up.
                     let place = place.unwrap_or(Position(u64::MAX));

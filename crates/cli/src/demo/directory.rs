@@ -14,6 +14,7 @@ use super::load::Load;
 use super::script::{Ledger, Script};
 use super::table::Summary;
 use super::trace::{Observer, Trace};
+use crate::check::Judgement;
 use crate::cluster::{Cluster, all_ready, left};
 use crate::config::Durability;
 use crate::failure::Failure;
@@ -27,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const ASK: Duration = Duration::from_millis(20);
 /// Lines of the nodes that wait to be read.
 const LINES_MAX: usize = 1024;
+/// In the cluster's directory: what the nodes recorded of themselves.
+const TRACES: &str = "trace";
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -109,6 +112,8 @@ struct Demo {
     processes: Vec<Process>,
     trace: Arc<Trace>,
     observer: Option<Observer>,
+    /// Where the nodes keep theirs.
+    traces: PathBuf,
     home: Option<tempfile::TempDir>,
 }
 
@@ -136,6 +141,7 @@ impl Demo {
             said,
             lines,
             processes: Vec::new(),
+            traces: path.join(TRACES),
             home,
         })
     }
@@ -163,7 +169,8 @@ impl Demo {
         summary.load(&load.progress(), loaded.elapsed());
         let ledger = load.stop()?;
         self.judge(&ledger, summary)?;
-        self.finish()
+        self.finish()?;
+        self.properties(summary)
     }
 
     /// Kills the sequencer that is written to, and restarts it.
@@ -245,10 +252,25 @@ impl Demo {
         Ok(())
     }
 
+    /// What the nodes recorded of themselves has every property.
+    fn properties(&self, summary: &mut Summary) -> Result<(), String> {
+        let judgement = Judgement::of(std::slice::from_ref(&self.traces), true);
+        let judgement = judgement.map_err(|failure| failure.to_string())?;
+        if let Some(broken) = judgement.broken() {
+            return Err(broken);
+        }
+        let (judged, events) = (judgement.judged(), judgement.events());
+        let text = format!("properties: {judged} checked on {events} events of all nodes: ok");
+        summary.say(self.began, &text);
+        summary.properties(judged, events);
+        Ok(())
+    }
+
     fn spawn(&self, node: usize) -> Result<Process, String> {
         let name = &self.cluster.nodes[node].node;
-        let process = Process::start(node, &self.cluster.config(node), self.said.clone())
-            .map_err(|error| format!("{name}: {error}"))?;
+        let process =
+            Process::start(node, &self.cluster.config(node), Some(&self.traces), self.said.clone())
+                .map_err(|error| format!("{name}: {error}"))?;
         self.trace.process(name, process.pid(), "started");
         Ok(process)
     }

@@ -24,6 +24,8 @@ pub(super) struct Summary {
     timeline: Timeline,
     seen: Vec<View>,
     trace: String,
+    /// How many properties were judged, on how many events.
+    properties: (usize, usize),
 }
 
 impl Summary {
@@ -41,6 +43,7 @@ impl Summary {
             timeline: Vec::new(),
             seen: Vec::new(),
             trace: String::new(),
+            properties: (0, 0),
         }
     }
 
@@ -71,6 +74,10 @@ impl Summary {
     pub(super) fn state(&mut self, report: Option<&Report>, keys: u64) {
         self.views = report.map_or(0, |report| report.view);
         self.keys = keys;
+    }
+
+    pub(super) fn properties(&mut self, judged: usize, events: usize) {
+        self.properties = (judged, events);
     }
 
     /// What happened when, and where it is written down.
@@ -111,6 +118,7 @@ impl Summary {
                     "unknown": self.unknown, "refused": self.refused,
                     "seconds": self.elapsed.as_secs_f64(), "per_second": rate.round(),
                     "p50_us": self.latency.0, "p99_us": self.latency.1, "longest_gaps": gaps,
+                    "properties": self.properties.0, "events": self.properties.1,
                     "verdict": if verdict.is_ok() { "PASS" } else { "FAIL" },
                 });
                 println!("{numbers}");
@@ -144,6 +152,8 @@ impl Summary {
         for (when, gap) in &self.gaps {
             println!("{:<36}{:>10}", format!("longest gap, {when}, ms"), gap.as_millis());
         }
+        println!("{:<36}{:>10}", "properties checked", self.properties.0);
+        println!("{:<36}{:>10}", "  on events of all nodes", self.properties.1);
         println!("{:<36}{}", "trace", self.trace);
         println!();
     }

@@ -27,6 +27,13 @@ pub fn mainstay(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_mainstay")).args(arguments).output().unwrap()
 }
 
+/// Judges the traces of a run; the exit status, and all that was said.
+pub fn check(traces: &Path, options: &[&str]) -> (Option<i32>, String) {
+    let judged = mainstay(&[&["check", traces.to_str().unwrap()], options].concat());
+    let said = [judged.stdout, judged.stderr].concat();
+    (judged.status.code(), String::from_utf8(said).unwrap())
+}
+
 /// What is checked again until it holds.
 pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
@@ -86,8 +93,13 @@ impl Running {
 
     /// Asks it to stop as a terminal or a service manager does; its exit status.
     pub fn terminate(mut self) -> Option<i32> {
-        signal(self.child.id(), "TERM");
+        self.ask_to_stop();
         self.exit_status()
+    }
+
+    /// The same without waiting.
+    pub fn ask_to_stop(&self) {
+        signal(self.child.id(), "TERM");
     }
 
     /// Kills it, as a crash does.
@@ -207,7 +219,13 @@ pub struct Up {
 impl Up {
     /// Starts or continues the cluster of a directory; it is ready then.
     pub fn start(dir: &Path) -> Self {
-        let running = Running::start(&["up", "directory", "--dir", dir.to_str().unwrap()]);
+        Self::start_with(dir, &[])
+    }
+
+    /// The same with more options.
+    pub fn start_with(dir: &Path, options: &[&str]) -> Self {
+        let up = ["up", "directory", "--dir", dir.to_str().unwrap()];
+        let running = Running::start(&[&up, options].concat());
         let mut nodes: Vec<Node> = (0..3).map(|_| Node::read(&running.line())).collect();
         nodes.sort_by(|one, other| one.name.cmp(&other.name));
         assert_eq!(running.line(), "ready");
@@ -221,19 +239,26 @@ impl Up {
 
     /// Restarts a node by hand.
     pub fn restart(&self, name: &str) -> (Running, Node) {
-        let running = Running::start(&["node", "--config", &self.config(name)]);
+        self.restart_with(name, &[])
+    }
+
+    /// The same with more options.
+    pub fn restart_with(&self, name: &str, options: &[&str]) -> (Running, Node) {
+        let node = ["node", "--config", &self.config(name)];
+        let running = Running::start(&[&node, options].concat());
         let node = Node::read(&running.line());
         (running, node)
     }
 
     /// As [`restart`](Self::restart), with files of at most so many blocks of 512 bytes, as on a full disk. Its standard
     /// error is kept.
-    pub fn restart_limited(&self, name: &str, blocks: u32) -> Running {
+    pub fn restart_limited(&self, name: &str, blocks: u32, options: &[&str]) -> Running {
         let mut command = Command::new("sh");
         // Without the trap the signal of the limit would end it.
         let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$@\"");
         command.args(["-c", &script, "sh", env!("CARGO_BIN_EXE_mainstay")]);
-        command.args(["node", "--config", &self.config(name)]).stderr(Stdio::piped());
+        command.args(["node", "--config", &self.config(name)]).args(options);
+        command.stderr(Stdio::piped());
         let running = Running::of(command);
         running.line();
         running

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use mainstay_base::{BootNonce, Instant, NodeId};
@@ -23,6 +24,7 @@ use super::machine::{Boot, Input, Output, Site};
 use super::parts::{Plan, SiteParts, StartError};
 use super::status::{Status, add};
 use super::storage::{Recovered, Storage};
+use super::trace::TraceSink;
 use super::{inputs, weigh_link};
 use crate::core::{Past, Record};
 use crate::stack;
@@ -44,7 +46,7 @@ pub fn start<C: Command>(
 ) -> Result<SiteHandle<C>, StartError> {
     let plan = Plan::of(&parts)?;
     let SiteParts { cluster, name, roster, groups, disk, bootstrap, .. } = parts;
-    let SiteParts { transport, time, mut entropy, options, .. } = parts;
+    let SiteParts { transport, time, mut entropy, options, trace, .. } = parts;
     let groups = Plan::disk_groups(&groups).map(|group| group.group());
     let named = (cluster, &*name);
     let storage = disk.map(|disk| Storage::open(disk, named, bootstrap, plan.nodes(), groups));
@@ -64,6 +66,7 @@ pub fn start<C: Command>(
         writing: JoinSet::new(),
         stop: Rc::default(),
         membership: None,
+        trace,
     };
     let site = Site::new(plan, application, boot, time.now());
     Ok(SiteHandle { host: host::start(site, wiring, time, options) })
@@ -111,6 +114,7 @@ struct Wiring {
     stop: Rc<Cell<bool>>,
     /// Without a disk: what the membership would find there after a death in this process.
     membership: Option<Box<Record>>,
+    trace: Option<Arc<dyn TraceSink>>,
 }
 
 impl Wiring {
@@ -271,6 +275,11 @@ impl<C: Command> Perform<Site<C>> for Wiring {
                 }
             }
             Output::Killed => self.recover(port),
+            Output::Trace(events) => {
+                if let Some(trace) = &self.trace {
+                    trace.record(events);
+                }
+            }
         }
     }
 

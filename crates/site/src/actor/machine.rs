@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
+use mainstay_base::trace::Event;
 use mainstay_base::{BootNonce, ConnId, GroupId, Instant, Machine, NodeId, Position};
 use mainstay_link as link;
 use tokio::sync::oneshot;
@@ -10,6 +11,7 @@ use tokio::sync::oneshot;
 use super::application::{AppPort, Application, CheckpointDone, ChunkSource, Command};
 use super::parts::Plan;
 use super::status::{Status, add};
+use super::trace::Recording;
 use crate::core::{self, Past, Record};
 use crate::stack::{self, Stack};
 
@@ -62,6 +64,8 @@ pub(super) enum Output {
     Checkpointed { group: GroupId, position: Position, alone: bool },
     /// The boot is dead: read the log again.
     Killed,
+    /// What was done in this turn; there is something.
+    Trace(Vec<Event>),
 }
 
 /// The machine. A dead boot's Stack is dropped; until the log is read again there is none.
@@ -81,6 +85,8 @@ pub(super) struct Site<C> {
     refused: BTreeMap<&'static str, u64>,
     fed: VecDeque<core::Input>,
     again: bool,
+    /// The trace of the last boot, if one is wanted.
+    recording: Option<Recording>,
     outputs: VecDeque<Output>,
 }
 
@@ -104,6 +110,7 @@ impl<C: Command> Site<C> {
             refused: BTreeMap::new(),
             fed: VecDeque::new(),
             again: false,
+            recording: None,
             outputs: VecDeque::new(),
         };
         site.begin(boot, now);
@@ -114,6 +121,9 @@ impl<C: Command> Site<C> {
         self.nonce = boot.nonce;
         self.checkpoints = boot.checkpoints;
         let (link, core) = self.plan.configs(boot.nonce);
+        if self.plan.is_traced() {
+            self.recording = Some(Recording::begin(core.me, now));
+        }
         self.stack = Some(Stack::recover(link, core, boot.past, boot.bootstrap, now, boot.seed));
     }
 
@@ -198,6 +208,11 @@ impl<C: Command> Site<C> {
     }
 
     fn on_stack(&mut self, now: Instant, output: stack::Output) {
+        if let (Some(recording), Some(stack), stack::Output::Core(output)) =
+            (&mut self.recording, &self.stack, &output)
+        {
+            recording.observe(now, stack.core(), output);
+        }
         match output {
             stack::Output::Core(core::Output::Persist { io, record }) => {
                 self.outputs.push_back(Output::Persist { io, record });
@@ -290,6 +305,11 @@ impl<C: Command> Machine for Site<C> {
         self.outputs.extend(self.fed.drain(..).map(Output::Fed));
         if self.again {
             self.outputs.push_back(Output::Again);
+        }
+        if let Some(events) = self.recording.as_mut().map(Recording::take)
+            && !events.is_empty()
+        {
+            self.outputs.push_back(Output::Trace(events));
         }
     }
 

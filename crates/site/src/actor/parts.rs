@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use mainstay_base::{BootId, BootNonce, ClusterId, Duration, NodeId};
 use mainstay_link as link;
@@ -12,6 +13,7 @@ use mainstay_runtime::{Disk, Entropy, EntropyError, HostOptions, TimeSource, Tra
 use thiserror::Error;
 
 use super::storage::StorageError;
+use super::trace::TraceSink;
 use crate::core::CoreConfig;
 
 /// All that a site is made of.
@@ -45,6 +47,8 @@ pub struct SiteParts {
     pub entropy: Box<dyn Entropy>,
     /// The bounds of the host.
     pub options: HostOptions,
+    /// Gets what the site's boots do, in the words of the properties. Default `None`: nobody is told.
+    pub trace: Option<Arc<dyn TraceSink>>,
 }
 
 impl SiteParts {
@@ -72,6 +76,7 @@ impl SiteParts {
             time,
             entropy,
             options: HostOptions::default(),
+            trace: None,
         }
     }
 }
@@ -106,6 +111,7 @@ pub(super) struct Plan {
     membership: membership::Config,
     heartbeat: Duration,
     window_bytes: usize,
+    traced: bool,
 }
 
 impl Plan {
@@ -126,6 +132,7 @@ impl Plan {
             membership: parts.membership.clone(),
             heartbeat: parts.heartbeat,
             window_bytes: parts.window_bytes,
+            traced: parts.trace.is_some(),
         };
         plan.link(BootNonce(0))?;
         Ok(plan)
@@ -133,6 +140,11 @@ impl Plan {
 
     pub(super) fn me(&self) -> NodeId {
         self.me
+    }
+
+    /// Whether what the boots do is recorded.
+    pub(super) fn is_traced(&self) -> bool {
+        self.traced
     }
 
     pub(super) fn roster(&self) -> &BTreeMap<String, NodeId> {

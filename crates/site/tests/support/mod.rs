@@ -8,16 +8,17 @@ use std::collections::{BTreeMap, VecDeque};
 use std::hash::{Hash as _, Hasher as _};
 
 use bytes::Bytes;
-use mainstay_base::trace::{Level, Order, What};
+use mainstay_base::trace::{Level, Order};
 use mainstay_base::{
     ClusterId, Duration, Fingerprinter, Frame, GroupId, Instant, Machine as _, MessageId, NodeId,
-    Position, Rng, SiteId, codec,
+    Position, Rng, codec,
 };
 use mainstay_link as link;
 use mainstay_membership as membership;
 use mainstay_multicast::{self as multicast, Durability, Event};
 use mainstay_sim::{Effects, Node, Peer, Refusal, Start};
 use mainstay_site::core::{self, Past, Record};
+use mainstay_site::trace::Recorder;
 use mainstay_site::{CoreConfig, Input, Output, Stack};
 
 pub fn cluster() -> ClusterId {
@@ -116,9 +117,6 @@ struct App {
     state: State,
     checkpointed: u64,
     incoming: Vec<u8>,
-    /// The view it is in, while its state is on the way.
-    joining: Option<What>,
-    site: Option<SiteId>,
     /// The other half of a snapshot that is being sent.
     rest: Option<(Position, Bytes)>,
 }
@@ -132,12 +130,12 @@ pub struct Site {
     cast_until: Instant,
     next_cast: Option<Instant>,
     disk: Disk,
-    casts: BTreeMap<u64, (GroupId, Order)>,
     token: u64,
     io: u64,
     then: VecDeque<(u64, Then)>,
     feed: VecDeque<core::Input>,
     told: Vec<Told>,
+    recorder: Recorder,
     killed: bool,
 }
 
@@ -159,7 +157,6 @@ impl Site {
         payload: Bytes,
     ) {
         self.token += 1;
-        self.casts.insert(self.token, (group, order));
         let token = self.token;
         let input = core::Input::Cast { group, token, order, level, payload };
         self.stack.handle(now, Input::Core(input));
@@ -208,39 +205,15 @@ impl Site {
         let app = self.apps.get_mut(&group).unwrap();
         match event {
             Event::Deliver(batch) => {
-                if let Some(installed) = app.joining.take() {
-                    let position = Position(app.state.position);
-                    out.trace(installed);
-                    out.trace(What::Restored { group, position });
-                }
                 for it in batch {
                     if let Some(position) = it.position
                         && !app.state.apply(it.message, position.0, &it.payload)
                     {
                         out.fail(format!("a hole before {position:?}"));
                     }
-                    out.trace(What::Delivered {
-                        group,
-                        view: it.view,
-                        message: it.message,
-                        order: it.order,
-                        position: it.position,
-                    });
                 }
                 out.event(Told::At(group, app.state));
                 self.maybe_checkpoint(group, out);
-            }
-            Event::View(view) => {
-                let (members, position) = (view.members, view.start);
-                let installed = What::InstalledGroup { group, view: view.id, members, position };
-                // A joiner takes part when it first delivers, be it some views later: until then the group may send it
-                // another state.
-                if self.stack.core().group(group).unwrap().status().whole {
-                    app.joining = None;
-                    out.trace(installed);
-                } else {
-                    app.joining = Some(installed);
-                }
             }
             Event::Restored { from_checkpoint, checkpoint, entries } => {
                 app.state = State::default();
@@ -254,8 +227,6 @@ impl Site {
                         out.fail(format!("a hole in the log before {:?}", it.position));
                     }
                 }
-                let position = Position(app.state.position);
-                out.trace(What::Restored { group, position });
                 out.event(Told::At(group, app.state));
                 out.seen("restored from its own log");
             }
@@ -302,17 +273,10 @@ impl Site {
                     });
                 }
             }
-            Event::Reached { level, upto, position } if level > Level::Delivered => {
-                if let Some(sender) = app.site {
-                    let message = MessageId { sender, sequence: upto };
-                    out.trace(What::Acknowledged { group, message, position, level });
-                }
+            Event::Reached { level, position, .. } if level > Level::Delivered => {
                 out.event(Told::Acked(group, position.0));
             }
-            Event::MaybeLost { from } => {
-                if app.joining.is_none() {
-                    out.trace(What::MaybeLost { group, from });
-                }
+            Event::MaybeLost { .. } => {
                 out.event(Told::MaybeLost(group));
                 out.seen("maybe lost");
             }
@@ -340,37 +304,22 @@ impl Site {
     }
 
     fn on_core(&mut self, output: core::Output, out: &mut Effects<Self>) {
+        self.recorder.observe(self.stack.core(), &output, &mut |what| out.trace(what));
         match output {
             core::Output::Persist { io, record } => {
                 self.write(Write::Record(record), Then::Persisted(io), out);
             }
             core::Output::Killed => {
-                out.trace(What::Killed);
                 out.seen("killed");
                 self.killed = true;
-            }
-            core::Output::View { view, member } => {
-                if member {
-                    let members = view.members.iter().map(|member| member.site).collect();
-                    let roster = view.roster.iter().copied().collect();
-                    out.trace(What::Installed { view: view.id, members, roster });
-                    let me = *self.stack.core().me();
-                    let site = view.member(me).map(|member| member.site);
-                    self.apps.values_mut().for_each(|app| app.site = site);
-                }
             }
             core::Output::Minority { on } => {
                 if on {
                     out.seen("minority");
                 }
             }
-            core::Output::Cast { group, token, result } => {
-                let (_, order) = self.casts.remove(&token).unwrap();
-                if let Ok(message) = result {
-                    out.trace(What::Cast { group, message, order });
-                }
-            }
             core::Output::Group { group, event } => self.on_event(group, event, out),
+            core::Output::View { .. } | core::Output::Cast { .. } => {}
             core::Output::Send { .. } | core::Output::Isolate { .. } => {
                 unreachable!("the Stack keeps these")
             }
@@ -430,12 +379,12 @@ impl Node for Site {
             next_cast: Some(now + cast_every)
                 .filter(|next| !cast_every.is_zero() && *next < setup.cast_until),
             disk: durable,
-            casts: BTreeMap::new(),
             token: 0,
             io: 0,
             then: VecDeque::new(),
             feed: VecDeque::new(),
             told: Vec::new(),
+            recorder: Recorder::new(),
             killed: false,
         }
     }

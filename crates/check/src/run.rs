@@ -1,0 +1,193 @@
+//! The traces that real processes wrote of themselves, put together and judged.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mainstay_base::trace::{Event, Order, What};
+use mainstay_base::{BootId, Instant, SiteId, ViewId};
+
+use crate::properties::{Atomicity, Integrity, PROPERTIES, Validity};
+use crate::property::{Checkers, Property, Violation, run, without_last_deliveries_of_failed};
+
+/// How far the trace of a boot goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum End {
+    /// To the end: all that the boot did is there.
+    Whole,
+    /// The process was killed, or could not write on: what it did last may be missing.
+    #[default]
+    Cut,
+}
+
+/// What became of a property.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// The run has it, as far as its traces go.
+    Holds,
+    /// Two events or more contradict it.
+    Broken(Violation),
+    /// It holds only when nothing is under way any more, and nobody said so.
+    NotJudged,
+}
+
+/// A property, and what became of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Judged {
+    /// The id in the specification.
+    pub id: &'static str,
+    /// What it says, in one line.
+    pub says: &'static str,
+    /// What became of it.
+    pub verdict: Verdict,
+}
+
+/// A run of real processes: for each boot the events that it recorded, as far as they go.
+///
+/// Groups deliver at level `Majority` or above: what a member delivered in total order counts, also if it failed at once.
+/// What a boot did after its trace ends is unknown and held against nobody: a cast of it that others delivered may be
+/// missing, and nothing is expected of it. Missing are only last events: a gap is as suspect as ever.
+#[derive(Clone, Debug, Default)]
+pub struct Run {
+    events: Vec<Event>,
+    boots: BTreeMap<BootId, Boot>,
+    settled: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Boot {
+    end: End,
+    last: u64,
+    at: Instant,
+    site: Option<SiteId>,
+    killed: bool,
+    /// It has installed a view of a group.
+    takes_part: bool,
+}
+
+impl Run {
+    /// Of no boot.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds the events of one boot, in their order, after those that were added before. `end` is how they all end.
+    pub fn record(&mut self, events: impl IntoIterator<Item = Event>, end: End) {
+        for event in events {
+            let known = self.boots.entry(event.boot).or_default();
+            (known.end, known.last, known.at) = (end, event.number, event.at);
+            match &event.what {
+                What::Killed => known.killed = true,
+                What::InstalledGroup { .. } => known.takes_part = true,
+                What::Installed { members, .. } if known.site.is_none() => {
+                    let own = |site: &SiteId| site.node == event.boot.node;
+                    known.site = members.iter().copied().find(own);
+                }
+                _ => {}
+            }
+            self.events.push(event);
+        }
+    }
+
+    /// Says that at the end nothing was under way: every message had arrived where it could, and what was stopped was
+    /// stopped together. Only then MC-3 and MC-6 can be judged.
+    #[must_use]
+    pub fn settled(mut self, yes: bool) -> Self {
+        self.settled = yes;
+        self
+    }
+
+    /// All events, boot by boot.
+    #[must_use]
+    pub fn events(&self) -> &[Event] {
+        &self.events
+    }
+
+    /// How many boots there are, and how many of them are cut.
+    #[must_use]
+    pub fn boots(&self) -> (usize, usize) {
+        let cut = self.boots.values().filter(|boot| boot.end == End::Cut);
+        (self.boots.len(), cut.count())
+    }
+
+    /// Every property, in the order of [`PROPERTIES`].
+    #[must_use]
+    pub fn judge(&self) -> Vec<Judged> {
+        let mut found = BTreeMap::new();
+        for violation in self.violations() {
+            found.entry(violation.id).or_insert(violation);
+        }
+        let mut verdict = |id| match found.remove(id) {
+            Some(violation) => Verdict::Broken(violation),
+            None if !self.settled && [Atomicity::ID, Validity::ID].contains(&id) => {
+                Verdict::NotJudged
+            }
+            None => Verdict::Holds,
+        };
+        PROPERTIES.map(|(id, says)| Judged { id, says, verdict: verdict(id) }).into()
+    }
+
+    /// Messages in FIFO order and those in total order are two streams of one sender, and only the latter are delivered
+    /// uniformly: each is judged by itself.
+    fn violations(&self) -> Vec<Violation> {
+        let ends = self.ends();
+        let all = || self.events.iter().chain(&ends);
+        let of = |wanted: Order| {
+            move |event: &&Event| match &event.what {
+                What::Cast { order, .. } | What::Delivered { order, .. } => *order == wanted,
+                _ => true,
+            }
+        };
+        let is_fifo = |event: &Event| {
+            matches!(
+                event.what,
+                What::Cast { order: Order::Fifo, .. } | What::Delivered { order: Order::Fifo, .. }
+            )
+        };
+        let mut found = run(self.local().uniform(), all().filter(of(Order::Total)));
+        if self.events.iter().any(is_fifo) {
+            let fifo: Vec<Event> = all().filter(of(Order::Fifo)).cloned().collect();
+            found.extend(run(self.local(), &fifo));
+            let seen = without_last_deliveries_of_failed(&fifo);
+            found.extend(run(Checkers::none().uniform(), &seen));
+        }
+        found
+    }
+
+    fn local(&self) -> Checkers {
+        let whole = self.boots.values().filter(|boot| boot.end == End::Whole);
+        let integrity = Integrity::of_whole(whole.filter_map(|boot| boot.site).collect());
+        let checkers = Checkers::local_with(integrity);
+        if self.settled { checkers.settled() } else { checkers }
+    }
+
+    /// The crash of every boot of which nothing is expected: those that are cut or were killed, those that the others went
+    /// on without, and joiners that had delivered nothing yet.
+    fn ends(&self) -> Vec<Event> {
+        let lasting = self.last_members();
+        let lasts = |boot: &Boot| {
+            boot.end == End::Whole
+                && !boot.killed
+                && boot.takes_part
+                && boot.site.is_some_and(|site| lasting.contains(&site))
+        };
+        let crash = |(boot, known): (&BootId, &Boot)| {
+            let number = known.last.saturating_add(1);
+            Event { boot: *boot, number, at: known.at, what: What::Crashed }
+        };
+        self.boots.iter().filter(|(_, boot)| !lasts(boot)).map(crash).collect()
+    }
+
+    /// The members of the last view that anybody installed.
+    fn last_members(&self) -> BTreeSet<SiteId> {
+        let none = Vec::new();
+        let mut last = (ViewId::NONE.number, &none);
+        for event in &self.events {
+            if let What::Installed { view, members, .. } = &event.what
+                && view.number > last.0
+            {
+                last = (view.number, members);
+            }
+        }
+        last.1.iter().copied().collect()
+    }
+}
