@@ -6,7 +6,7 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{Running, Up, check, mainstay, signal, turn, until};
+use common::{Running, Up, check, is_alive, mainstay, signal, turn, until};
 use serde_json::Value;
 
 /// A run of three nodes with some writes, ended in good order; where its traces are.
@@ -218,6 +218,7 @@ fn a_trace_that_cannot_be_written_stops_no_running_node() {
     // In memory, so that the log stays small.
     let up = Up::start_with(&home.path().join("cluster"), &["--durability", "memory"]);
     signal(up.nodes[2].pid, "KILL");
+    until("it has ended", || !is_alive(up.nodes[2].pid));
     let config = up.config("n3");
     for wrong in [config.as_str(), "/proc/nowhere"] {
         let mut refused = Running::start(&["node", "--config", &config, "--trace", wrong]);

@@ -8,7 +8,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::process::Stdio;
 
-use common::{Node, PATIENCE, Running, Up, http, mainstay, signal, turn, until};
+use common::{Node, PATIENCE, Running, Up, http, is_alive, mainstay, signal, turn, until};
 use mainstay_base::{BootId, BootNonce, ClusterId, Frame, NodeId};
 use mainstay_link::message::{Hello, Message as LinkMessage};
 
@@ -308,6 +308,7 @@ fn two_nodes_have_one_name() {
     let up = Up::start(home.path());
     up.nodes[0].answers("SET a 1\r\n", "+OK\r\n");
     signal(up.nodes[0].pid, "KILL");
+    until("it has ended", || !is_alive(up.nodes[0].pid));
     up.nodes[1].answers("SET a 1\r\n", "+OK\r\n");
     let first = up.config("n1");
     let second = home.path().join("twin/mainstay.toml").to_str().unwrap().to_owned();

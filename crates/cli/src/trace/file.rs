@@ -207,7 +207,7 @@ impl Writer {
 #[cfg(test)]
 mod tests {
     use mainstay_base::trace::What;
-    use mainstay_base::{BootId, BootNonce, ClusterId, Instant, NodeId};
+    use mainstay_base::{BootId, BootNonce, ClusterId, GroupId, Instant, NodeId, Position};
     use mainstay_check::Verdict;
 
     use super::super::read;
@@ -219,7 +219,9 @@ mod tests {
         let head = Head::new(&cluster.to_string(), "a", vec!["a".to_owned()]);
         let boot = BootId { node: NodeId::new(cluster, "a"), nonce: BootNonce(u128::MAX) };
         let event = |number| {
-            let what = if number == 0 { What::Started } else { What::Killed };
+            let group = GroupId::new(cluster, mainstay::Config::GROUP);
+            let lost = What::MaybeLost { group, from: Position(number) };
+            let what = if number == 0 { What::Started } else { lost };
             Event { boot, number, at: Instant::from_nanos(number), what }
         };
         (head, (0..count).map(event).collect())

@@ -131,6 +131,12 @@ pub fn signal(pid: u32, name: &str) {
     assert!(done.unwrap().success());
 }
 
+/// Whether there is such a process; one that was killed lasts a moment, and so do its ports and locks.
+pub fn is_alive(pid: u32) -> bool {
+    let asked = Command::new("kill").args(["-0", &pid.to_string()]).stderr(Stdio::null()).status();
+    asked.unwrap().success()
+}
+
 /// One node as its line says.
 #[derive(Clone, Debug)]
 pub struct Node {
