@@ -1,5 +1,6 @@
 //! One site of the model, and what it does in answer to one input. A site that stands where it stood before does what it
 //! did before: each answer is worked out once.
+#![allow(clippy::disallowed_types, reason = "the tables are looked up in, never gone through")]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::hash::Hash as _;
@@ -331,13 +332,16 @@ impl Packets {
     }
 }
 
+/// Where a site stands then, and what it did.
+type Answer = (u32, Rc<[Effect]>);
+
 /// All that sites have said and all places where they have stood, by number, and the answers known.
 pub struct Sites {
     pub setup: Setup,
     packets: Packets,
     all: Vec<(Site, Stand)>,
     ids: HashMap<u128, u32>,
-    known: HashMap<(u32, Act), (u32, Rc<[Effect]>)>,
+    known: HashMap<(u32, Act), Answer>,
 }
 
 impl Sites {
@@ -367,7 +371,7 @@ impl Sites {
         })
     }
 
-    pub fn act(&mut self, at: u32, act: Act) -> (u32, Rc<[Effect]>) {
+    pub fn act(&mut self, at: u32, act: Act) -> Answer {
         if let Some(answer) = self.known.get(&(at, act)) {
             return answer.clone();
         }
