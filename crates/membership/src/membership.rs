@@ -54,7 +54,7 @@ pub struct Membership {
     pub(crate) peers: BTreeMap<BootId, Peer>,
     /// Boots that are not heard; withdrawn when they are. A view without them makes it final: they are isolated (MB-24).
     silent: BTreeSet<BootId>,
-    /// Suspicions for good: gone boots, and those that the layer above wants out. While heard they still vote.
+    /// Suspicions for good: gone and dropped boots, and those that the layer above wants out. While heard they still vote.
     condemned: BTreeSet<BootId>,
     /// What was last said in `Suspects`.
     accused: BTreeSet<BootId>,
@@ -261,12 +261,17 @@ impl Membership {
         self.condemned.extend(superseded);
     }
 
+    /// A boot that was never met, of a node that runs under another nonce. A former boot that is suspected or was dropped
+    /// by a view proves nothing: this may be the one that follows it.
     pub(crate) fn is_superseded(&self, boot: BootId) -> bool {
         let another = |other: &BootId| other.node == boot.node && *other != boot;
-        !self.peers.contains_key(&boot) && (another(&self.me) || self.peers.keys().any(another))
+        let heard = |(other, peer): (&BootId, &Peer)| {
+            another(other) && peer.connected && !self.is_suspected(*other)
+        };
+        !self.peers.contains_key(&boot) && (another(&self.me) || self.peers.iter().any(heard))
     }
 
-    fn condemn(&mut self, boot: BootId) {
+    pub(crate) fn condemn(&mut self, boot: BootId) {
         if boot != self.me {
             self.condemned.insert(boot);
         }

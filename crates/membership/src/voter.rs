@@ -201,6 +201,7 @@ impl Membership {
             return;
         }
         for boot in base.boots().filter(|boot| last.member(*boot).is_none()) {
+            self.condemn(boot);
             self.put(Output::Isolate { boot });
         }
         self.role = if member { Role::Member } else { Role::Outside };

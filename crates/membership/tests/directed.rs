@@ -54,6 +54,32 @@ fn a_restart_is_one_view_with_a_younger_incarnation() {
     assert_eq!(world.violation, None);
 }
 
+/// Checks that a restarted node stays although one member meets it only after the view that admits it, and still knows its
+/// former boot: of the two boots the one that was dropped is the elder.
+#[test]
+fn who_meets_a_restarted_node_late_does_not_accuse_it() {
+    let mut world = World::formed(3, frozen());
+    world.crash(2, 0);
+    (0..2).for_each(|by| world.apply(Step::Suspect { by, whom: 2 }));
+    world.settle();
+    world.start(2);
+    let boot = world.sites[2].boot;
+    let between = |from: usize, to: usize| from.abs_diff(to) == 1 && from.max(to) == 2;
+    for _ in 0..1_000 {
+        let early = |step: &Step| match *step {
+            Step::Deliver { from, to } => !between(from, to),
+            step => matches!(step, Step::Write(_)),
+        };
+        let Some(step) = world.steps().into_iter().find(early) else { break };
+        world.apply(step);
+    }
+    assert!(world.sites[1].machine.as_ref().unwrap().view().member(boot).is_some());
+    world.settle();
+    assert_eq!((world.sites[2].boot, world.role(2)), (boot, Some(Role::Member)));
+    assert_eq!(world.members(1).len(), 3);
+    assert_eq!(world.violation, None);
+}
+
 /// Checks MB-37: all crash, all restart in any order; the sequence of views goes on.
 #[test]
 fn total_failure_and_restart_in_any_order() {

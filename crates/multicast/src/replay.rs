@@ -44,7 +44,7 @@ impl Recovered {
 ///
 /// Between them the caller says which views were installed, where the log has that ([`installed`](Self::installed)).
 /// Records of other groups are passed over.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Replay {
     group: GroupId,
     base: Base,
@@ -55,7 +55,7 @@ pub struct Replay {
 }
 
 /// Where the last view begins in the log.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Base {
     view: ViewId,
     senders: Vec<SiteId>,
@@ -64,7 +64,7 @@ struct Base {
     whole: bool,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Entry {
     position: u64,
     view: ViewId,
@@ -73,7 +73,7 @@ struct Entry {
     payload: Bytes,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Held {
     as_of: ViewId,
     last: (ViewId, Vec<(SiteId, u64)>),

@@ -1,8 +1,10 @@
 //! Getting what a cut names.
 
+use std::hash::Hash as _;
+
 use bytes::Bytes;
 use mainstay_base::trace::Order;
-use mainstay_base::{BootId, Duration, Instant, ViewId};
+use mainstay_base::{BootId, Duration, Fingerprinter, Instant, ViewId};
 
 use super::Group;
 use super::cast::gather;
@@ -18,7 +20,7 @@ use crate::view::SiteView;
 const FETCH_AFTER: Duration = Duration::from_millis(20);
 
 /// A cut that this member is to hold.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Hold {
     cut: Cut,
     order: Log,
@@ -29,7 +31,7 @@ pub(super) struct Hold {
 }
 
 /// Messages that the cut names and this member lacks.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 struct Gap {
     order: Order,
     rank: usize,
@@ -42,6 +44,18 @@ struct Gap {
 impl Hold {
     fn view(&self) -> Option<ViewId> {
         self.views.last().map(|view| view.id)
+    }
+
+    /// Of deadlines only which comes first counts, of the write only how many followed it, of the turn whose it is.
+    pub(super) fn fingerprint(&self, me: BootId, next_io: u64, into: &mut Fingerprinter) {
+        (&self.cut, &self.order, &self.views).hash(into);
+        let first = self.gaps.iter().map(|gap| gap.deadline).min();
+        let others = self.cut.holders.iter().filter(|holder| holder.boot != me).count().max(1);
+        for gap in &self.gaps {
+            (gap.order, gap.rank, gap.last, gap.turn % others).hash(into);
+            (Some(gap.deadline) == first).hash(into);
+        }
+        self.io.map(|io| next_io.checked_sub(io)).hash(into);
     }
 }
 

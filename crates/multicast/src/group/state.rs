@@ -104,8 +104,16 @@ impl Fingerprint for Group {
         (&self.last_report, self.unreported, self.report_now).hash(into);
         (self.report_at.is_some(), self.pressed_since.is_some()).hash(into);
         (&self.reads, &self.sponsor, &self.restore, &self.aside).hash(into);
-        self.hold.hash(into);
-        (self.next_io, &self.writing, self.persisted, self.forced, self.whole_io).hash(into);
+        self.hold.is_some().hash(into);
+        if let Some(hold) = &self.hold {
+            hold.fingerprint(self.me, self.next_io, into);
+        }
+        // Numbers of writes only have to match between here and the log: they count back from the next one.
+        for (io, upto) in &self.writing {
+            (self.next_io - io, upto).hash(into);
+        }
+        (self.writing.len(), self.persisted, self.forced).hash(into);
+        self.whole_io.map(|io| self.next_io - io).hash(into);
         self.out.hash(into);
     }
 }

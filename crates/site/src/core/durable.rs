@@ -68,7 +68,7 @@ impl Record {
 }
 
 /// What the log of a site says, folded record by record in log order.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Past {
     pub(super) durable: Option<Durable>,
     groups: BTreeMap<GroupId, Replay>,
