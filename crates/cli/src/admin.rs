@@ -10,9 +10,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mainstay::{Node, NotDone, Outcome};
+use mainstay::{Node, NotDone, Outcome, StateMachine};
 use mainstay_base::Position;
-use mainstay_directory::{Directory, host::Counted};
+use mainstay_directory::host::Counted;
 use mainstay_runtime::{ClientListener as _, ClientStream, TcpClients};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Semaphore;
@@ -32,9 +32,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves for ever; `clients` are those of the Redis port.
-pub(crate) async fn serve(
+pub(crate) async fn serve<S: StateMachine + 'static>(
     name: String,
-    node: Node<Directory>,
+    node: Node<S>,
     clients: Rc<Counted>,
     mut listener: TcpClients,
 ) {
@@ -88,10 +88,10 @@ impl Asked {
         if here && header(HEADER).is_some() { Ok(asked) } else { Err(refuse("403 Forbidden")) }
     }
 
-    async fn answer(
+    async fn answer<S: StateMachine + 'static>(
         self,
         name: &str,
-        node: &Node<Directory>,
+        node: &Node<S>,
         clients: &Counted,
     ) -> io::Result<Answer> {
         match self {
@@ -118,7 +118,7 @@ impl Asked {
 }
 
 /// Puts the skip into the order.
-async fn skip(node: &Node<Directory>, position: Position) -> Answer {
+async fn skip<S: StateMachine + 'static>(node: &Node<S>, position: Position) -> Answer {
     match node.skip(position).await {
         Outcome::Done(_) => ("200 OK", said("done", "it is passed over")),
         Outcome::NotDone(NotDone::NotPoisoned) => {
@@ -151,9 +151,9 @@ fn is_loopback(host: &str) -> bool {
         || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-async fn answer(
+async fn answer<S: StateMachine + 'static>(
     name: &str,
-    node: &Node<Directory>,
+    node: &Node<S>,
     clients: &Counted,
     mut stream: Box<dyn ClientStream>,
 ) -> io::Result<()> {

@@ -114,3 +114,116 @@ fn post(node: &NodeConfig, path: &str) -> std::io::Result<(u16, String)> {
     let text = value["done"].as_str().or_else(|| value["error"].as_str()).unwrap_or("no answer");
     Ok((status, text.to_owned()))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+mod tests {
+    use std::rc::Rc;
+
+    use bytes::Bytes;
+    use mainstay::{Node, NotDone, Outcome, RestoreError, Snapshot, StateMachine};
+    use mainstay_base::Position;
+    use mainstay_directory::host::Counted;
+    use mainstay_runtime::{Pulse, TcpClients};
+    use tokio::task::{LocalSet, spawn_blocking, spawn_local};
+
+    use super::*;
+    use crate::admin;
+    use crate::config::Durability;
+
+    /// Counts its commands, and cannot execute `boom`: the directory has no such command.
+    #[derive(Default)]
+    struct Fragile(u64);
+
+    struct Once(Option<u64>);
+
+    impl Snapshot for Once {
+        fn next_chunk(&mut self, _max: usize) -> Option<Bytes> {
+            self.0.take().map(|count| Bytes::copy_from_slice(&count.to_le_bytes()))
+        }
+    }
+
+    impl StateMachine for Fragile {
+        type Snapshot = Once;
+
+        fn apply(&mut self, _at: Position, command: &[u8], reply: &mut Vec<u8>) {
+            self.0 += 1;
+            assert!(command != b"boom", "a command that cannot be executed");
+            reply.extend(self.0.to_string().bytes());
+        }
+
+        fn begin_snapshot(&mut self) -> Once {
+            Once(Some(self.0))
+        }
+
+        fn reset(&mut self) {
+            self.0 = 0;
+        }
+
+        fn restore_chunk(&mut self, chunk: &[u8]) -> Result<(), RestoreError> {
+            let chunk = chunk.try_into().map_err(|_| RestoreError::Chunk("not eight bytes"))?;
+            self.0 = u64::from_le_bytes(chunk);
+            Ok(())
+        }
+
+        fn state_hash(&self) -> u128 {
+            self.0.into()
+        }
+    }
+
+    fn done(text: &'static str) -> Outcome {
+        Outcome::Done(Bytes::from_static(text.as_bytes()))
+    }
+
+    /// A command that halts the group shows in `status` as an alarm with its number, and `mainstay skip` with that number
+    /// has it passed over; with another number it is refused, and nothing changes.
+    #[test]
+    fn a_poison_command_is_seen_and_passed_over() {
+        let home = tempfile::tempdir().unwrap();
+        let mut cluster = Cluster::open(home.path(), Some(1), Some(Durability::Memory)).unwrap();
+        cluster.release(0);
+        let config = &cluster.nodes[0];
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        LocalSet::new().block_on(&runtime, async {
+            let settings = config.settings(true, Pulse::new()).unwrap();
+            let node = Node::start(settings, Fragile::default).unwrap();
+            let listener = TcpClients::new(config.admin).unwrap();
+            spawn_local(admin::serve(
+                "n1".into(),
+                node.clone(),
+                Rc::<Counted>::default(),
+                listener,
+            ));
+            while node.execute(b"x").await != done("1") {
+                tokio::task::yield_now().await; // Not a member yet.
+            }
+            let boom = spawn_local({
+                let node = node.clone();
+                async move { node.execute(b"boom").await }
+            });
+            let seen = async || {
+                let directory = home.path().to_owned();
+                let reports = spawn_blocking(move || Cluster::read(&directory).unwrap().reports());
+                reports.await.unwrap().remove(0).unwrap().alarms
+            };
+            let mut alarms = Vec::new();
+            while alarms.is_empty() {
+                alarms = seen().await;
+            }
+            assert!(alarms[0].contains("poison #2"), "{alarms:?}");
+            let skipped = async |position| {
+                let options =
+                    SkipOptions { dir: home.path().to_owned(), group: GROUP.to_owned(), position };
+                spawn_blocking(move || skip(&options).map_err(|it| it.to_string())).await.unwrap()
+            };
+            let refused = skipped(1).await.unwrap_err();
+            assert!(refused.contains("no group is halted there"), "{refused}");
+            assert_eq!(seen().await, alarms);
+            skipped(2).await.unwrap();
+            assert_eq!(boom.await.unwrap(), Outcome::NotDone(NotDone::Skipped));
+            assert_eq!(node.execute(b"x").await, done("2"));
+            assert_eq!(seen().await, Vec::<String>::new());
+            drop(node.close().await);
+        });
+    }
+}
