@@ -16,6 +16,8 @@ struct Ledger {
     /// Of each message, one for each boot; they are few.
     deliveries: BTreeMap<Key, Vec<(BootId, Delivery)>>,
     restored: BTreeMap<(BootId, GroupId), (Position, u64)>,
+    /// The first view of the group that each boot installed.
+    first: BTreeMap<(BootId, GroupId), u64>,
     views: BTreeMap<(GroupId, ViewId), (Vec<SiteId>, EventRef)>,
 }
 
@@ -41,6 +43,7 @@ impl Ledger {
                 }
             }
             What::InstalledGroup { group, view, members, .. } => {
+                self.first.entry((event.boot, *group)).or_insert(view.number);
                 let known = || (members.clone(), name(event));
                 self.views.entry((*group, *view)).or_insert_with(known);
             }
@@ -54,13 +57,18 @@ impl Ledger {
         }
     }
 
-    /// A correct member of the view of `delivery` that neither delivered the message nor took over state with it.
+    /// A correct member of the view of `delivery` that neither delivered the message nor took over state with it. A boot
+    /// that learns late that it was admitted begins with a later view: nothing in FIFO order of an earlier one is for it.
     fn missing(&self, key: &Key, delivery: Delivery) -> Option<(SiteId, EventRef)> {
         let (members, installed) = self.views.get(&(key.0, delivery.view))?;
         let have = self.deliveries.get(key);
         let lacks =
             |boot: BootId| have.is_none_or(|have| !have.iter().any(|(has, _)| *has == boot));
+        let begins_later = |boot: BootId| {
+            self.first.get(&(boot, key.0)).is_some_and(|first| delivery.view.number < *first)
+        };
         let covered = |boot: BootId| match (self.restored.get(&(boot, key.0)), delivery.position) {
+            (_, None) if begins_later(boot) => true,
             (None, _) => false,
             (Some((restored, _)), Some(position)) => position <= *restored,
             (Some((_, view)), None) => delivery.view.number <= *view,

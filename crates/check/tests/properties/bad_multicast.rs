@@ -38,6 +38,10 @@ fn atomicity() {
         ("sender dead", "bc view 2 bc; a crash; b got 1 a.1 @1"),
         ("restored before it", "ab got 1 a.1 @2; c restored @1"),
         ("FIFO, restored in an earlier view", "c restored @0; abc group 2 abc; ab gotf 2 a.1"),
+        (
+            "begins with that view",
+            "c kill; c2 start; abc2 view 4 abc2; abc2 group 4 abc2; ab gotf 4 a.1",
+        ),
         ("lacks it in a later view", "abc group 2 abc; bc got 2 b.1 @1"),
         ("never got to the view", "ab group 2 abc; ab got 2 b.1 @1"),
         ("other group", "ab h:group 1 ab; a h:gotf 1 a.1"),

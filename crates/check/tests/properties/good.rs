@@ -41,6 +41,9 @@ fn hand_made_good_traces_are_accepted() {
         "a cast a.1; ab got 1 a.1 @1; c restored @1; abc view 2 abc; abc group 2 abc @1",
         "a cast a.1; c crash; ab view 2 ab; ab group 2 ab; a cast a.1; ab got 2 a.1 @1",
         "abc view 2 abc; ab group 2 ab; abc view 3 abc; abc group 3 abc",
+        // It learns late that it was admitted, and begins with a later view.
+        "c kill; ab view 2 ab; ab group 2 ab; c2 start; ab view 3 abc2; ab group 3 abc2; a castf a.1; ab gotf 3 a.1; \
+         abc2 view 4 abc2; abc2 group 4 abc2",
     ];
     for text in good {
         let trace = trace(&format!("{THREE} {text}"));
