@@ -82,8 +82,11 @@ impl Link {
         let Some(session) = self.peers.get(&node).and_then(|peer| peer.session.as_ref()) else {
             return false;
         };
-        if faulty!(self.config, AdmitsSecondBoot) || faulty!(self.config, NeverAdmitsAnother) {
-            return faulty!(self.config, NeverAdmitsAnother);
+        if faulty!(self.config, AdmitsSecondBoot) {
+            return false;
+        }
+        if faulty!(self.config, NeverAdmitsAnother) {
+            return true;
         }
         let listened = session.heard_at.max(self.awake);
         session.conn.is_some() && self.now.saturating_since(listened) < self.config.hold
