@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use super::cluster::{Cluster, Home, ensure};
+use super::cluster::{Cluster, Home, ensure, values};
 use super::tools::{is_there, run, text};
 use crate::steps::Verdict;
 
@@ -35,7 +35,11 @@ pub(super) fn jumps() -> Result<Verdict, String> {
 
     set("+0")?;
     let cluster = Cluster::start(&home, &[], &variables)?;
-    let before = (cluster.values("view")?, cluster.values("incarnation")?);
+    let views = || {
+        let status = cluster.status()?;
+        Ok::<_, String>((values(&status, "view"), values(&status, "incarnation")))
+    };
+    let before = views()?;
     let load = cluster
         .client(60, "redis-benchmark")
         .args(["-p", cluster.port(0), "-q", "-c", "20", "-n", "1000000000", "-t", "incr"])
@@ -53,7 +57,7 @@ pub(super) fn jumps() -> Result<Verdict, String> {
     run(Command::new("kill").args(["-TERM", &load.id().to_string()]))?;
     let output = load.wait_with_output().map_err(|error| error.to_string())?;
     ensure(running, || text("redis-benchmark", output).unwrap_or_else(|error| error))?;
-    let after = (cluster.values("view")?, cluster.values("incarnation")?);
+    let after = views()?;
     ensure(before == after, || format!("views and incarnations {before:?} became {after:?}"))?;
     let counted = cluster.ask(1, &["GET", "counter:__rand_int__"])?;
     ensure(counted.parse::<u64>().is_ok_and(|count| count > 0), || format!("counted {counted}"))?;

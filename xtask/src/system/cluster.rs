@@ -124,15 +124,6 @@ impl Cluster {
         run(status.arg("status").arg("--dir").arg(&self.directory).args(["--output", "json"]))
     }
 
-    /// The values of a key of the status, one for each node.
-    pub(super) fn values(&self, key: &str) -> Result<Vec<String>, String> {
-        let status = self.status()?;
-        let start = format!("\"{key}\": ");
-        let value =
-            |line: &str| Some(line.trim().strip_prefix(&start)?.trim_end_matches(',').to_owned());
-        Ok(status.lines().filter_map(value).collect())
-    }
-
     /// Asks all to stop, and waits.
     pub(super) fn stop(mut self) -> Result<(), String> {
         run(Command::new("kill").args(["-TERM", &self.up.id().to_string()]))?;
@@ -157,6 +148,14 @@ fn command(inside: &[String], program: &Path) -> Command {
             command
         }
     }
+}
+
+/// The values of a key of the status, one for each node.
+pub(super) fn values(status: &str, key: &str) -> Vec<String> {
+    let start = format!("\"{key}\": ");
+    let value =
+        |line: &str| Some(line.trim().strip_prefix(&start)?.trim_end_matches(',').to_owned());
+    status.lines().filter_map(value).collect()
 }
 
 /// Looks again until it holds.
