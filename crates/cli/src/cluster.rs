@@ -26,8 +26,8 @@ pub(crate) struct Cluster {
     directory: PathBuf,
     /// It was made just now: no node has ever run.
     made: bool,
-    /// The ports of each new node, held until it is started.
-    held: BTreeMap<String, Vec<TcpListener>>,
+    /// The ports of new nodes, held until they are started.
+    held: Vec<TcpListener>,
 }
 
 impl Cluster {
@@ -40,7 +40,7 @@ impl Cluster {
         let shown = directory.display();
         let wrong = |error: io::Error| Failure::usage(format!("{shown}: {error}"));
         let made = !directory.join("n1").exists();
-        let mut held = BTreeMap::new();
+        let mut held = Vec::new();
         if made {
             fs::create_dir_all(directory).map_err(wrong)?;
             if fs::read_dir(directory).map_err(wrong)?.next().is_some() {
@@ -73,7 +73,7 @@ impl Cluster {
             return Err(Failure::usage(format!("{} holds no cluster", directory.display())));
         }
         let directory = directory.to_owned();
-        Ok(Self { nodes, directory, made: false, held: BTreeMap::new() })
+        Ok(Self { nodes, directory, made: false, held: Vec::new() })
     }
 
     /// Whether it was made just now.
@@ -81,9 +81,10 @@ impl Cluster {
         self.made
     }
 
-    /// Gives the ports of a node free, just before it is started.
-    pub(crate) fn release(&mut self, node: usize) {
-        self.held.remove(&self.nodes[node].node);
+    /// Gives the ports of all nodes free, before the first one is started: a process that is being started holds what
+    /// this one holds, for a moment even after it runs.
+    pub(crate) fn release(&mut self) {
+        self.held.clear();
     }
 
     /// Takes back a cluster that was made just now, if it was; no node may run. It can be made again, with other ports.
@@ -107,16 +108,16 @@ impl Cluster {
     }
 }
 
-/// Writes the configurations; answers the ports of each node, still held.
+/// Writes the configurations; answers the ports of the nodes, still held.
 fn make(
     directory: &Path,
     count: usize,
     durability: Durability,
-) -> Result<BTreeMap<String, Vec<TcpListener>>, Failure> {
+) -> Result<Vec<TcpListener>, Failure> {
     let wrong = |error: io::Error| Failure::usage(format!("{}: {error}", directory.display()));
     let cluster = ClusterId::from_entropy(OsEntropy.draw().map_err(Failure::halted)?).to_string();
     let mut free = free_ports(OsEntropy.draw().map_err(Failure::halted)?);
-    let mut held = BTreeMap::new();
+    let mut held = Vec::new();
     let mut addresses = BTreeMap::new();
     for number in 1..=count {
         let listeners: Vec<_> = free.by_ref().take(3).collect();
@@ -125,8 +126,8 @@ fn make(
         };
         let address = |listener: &TcpListener| listener.local_addr().map_err(wrong);
         let name = format!("n{number}");
-        addresses.insert(name.clone(), (address(listen)?, address(resp)?, address(admin)?));
-        held.insert(name, listeners);
+        addresses.insert(name, (address(listen)?, address(resp)?, address(admin)?));
+        held.extend(listeners);
     }
     let nodes: BTreeMap<String, SocketAddr> =
         addresses.iter().map(|(name, (listen, ..))| (name.clone(), *listen)).collect();
@@ -175,4 +176,21 @@ pub(crate) fn all_ready(reports: &[io::Result<Report>]) -> bool {
 /// A moment that something must not go beyond.
 pub(crate) fn left(deadline: Instant) -> Option<Duration> {
     deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// No process is started while this one holds ports of another: held until [`Cluster::release`], then all are free.
+    #[test]
+    fn the_ports_of_all_are_free_before_the_first_is_started() {
+        let home = tempfile::tempdir().unwrap();
+        let mut cluster = Cluster::open(home.path(), Some(3), None).unwrap();
+        let ports = cluster.nodes.iter().flat_map(|node| [node.listen, node.resp, node.admin]);
+        let ports: Vec<_> = ports.collect();
+        assert!(ports.iter().all(|port| TcpListener::bind(port).is_err()));
+        cluster.release();
+        assert!(ports.iter().all(|port| TcpListener::bind(port).is_ok()));
+    }
 }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mainstay::Node;
 use mainstay_directory::Directory;
@@ -28,9 +28,6 @@ use crate::watch::{self, Doubled};
 pub(crate) const BOOTSTRAP: &str = "bootstrap";
 /// How long a stop may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long an address that is in use at the start may still be, and how often it is looked at.
-const FREE_PATIENCE: Duration = Duration::from_secs(1);
-const FREE_LOOK: Duration = Duration::from_millis(20);
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -81,9 +78,6 @@ async fn serve(options: &Options, config: NodeConfig) -> Result<(), Failure> {
     let listen = |key: &str, address| {
         TcpClients::new(address).map_err(|error| Failure::usage(format!("{path}: {key}: {error}")))
     };
-    for address in [config.listen, config.resp, config.admin] {
-        await_free(address).await;
-    }
     let resp = listen("resp", config.resp)?;
     let admin = listen("admin", config.admin)?;
     let bound = |clients: &TcpClients| clients.local_addr().map_err(Failure::halted);
@@ -140,19 +134,6 @@ async fn serve(options: &Options, config: NodeConfig) -> Result<(), Failure> {
             Err(Failure::halted(format!("{path}, {data}: the node halted: {reason}")))
         }
         _ => Err(Failure::halted(format!("{path}: the node did not end in time"))),
-    }
-}
-
-/// Waits a moment for an address that is in use: the process that had it may just be ending, or a sister process that was
-/// started at the same time may still hold what it inherited. Whoever binds it then says what is wrong with it.
-async fn await_free(address: SocketAddr) {
-    let deadline = Instant::now() + FREE_PATIENCE;
-    let in_use = || {
-        let bound = std::net::TcpListener::bind(address);
-        bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
-    };
-    while in_use() && Instant::now() < deadline {
-        tokio::time::sleep(FREE_LOOK).await;
     }
 }
 

@@ -181,7 +181,7 @@ mod tests {
     fn a_poison_command_is_seen_and_passed_over() {
         let home = tempfile::tempdir().unwrap();
         let mut cluster = Cluster::open(home.path(), Some(1), Some(Durability::Memory)).unwrap();
-        cluster.release(0);
+        cluster.release();
         let config = &cluster.nodes[0];
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         LocalSet::new().block_on(&runtime, async {

@@ -93,8 +93,8 @@ fn start(
         lines.into_iter().all(|said| events.send(Event::Said(said)).is_ok())
     });
     let mut processes = Vec::new();
+    cluster.release();
     for node in 0..cluster.nodes.len() {
-        cluster.release(node);
         let process = Process::start(node, &cluster.config(node), trace, said.clone());
         processes.push(process.map_err(Failure::halted)?);
     }

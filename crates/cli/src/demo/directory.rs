@@ -148,8 +148,8 @@ impl Demo {
 
     fn script(&mut self, options: &Options, summary: &mut Summary) -> Result<(), String> {
         let nodes = self.cluster.nodes.len();
+        self.cluster.release();
         for node in 0..nodes {
-            self.cluster.release(node);
             let process = self.spawn(node)?;
             self.processes.push(process);
         }
