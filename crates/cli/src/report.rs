@@ -135,8 +135,15 @@ fn alarms(
         Some(Is::Poisoned { position }) => Some(position.0),
         _ => None,
     };
+    // At the start it reaches nobody: then it is the others that are missed.
+    let unheard = stack.into_iter().filter(|stack| !stack.connected.is_empty());
+    let unheard: Vec<_> = unheard.flat_map(|it| &it.unheard).map(|node| name(*node)).collect();
     let conditions = [
         (stack.is_some_and(|stack| stack.minority), "minority: too few nodes are heard".to_owned()),
+        (
+            !unheard.is_empty(),
+            format!("apart: it is not admitted before it reaches {}", unheard.join(" ")),
+        ),
         (
             groups().any(|group| group.blocked),
             "blocked: the group waits for nodes that may have more of its past".to_owned(),

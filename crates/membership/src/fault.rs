@@ -19,4 +19,6 @@ pub enum Fault {
     AcceptsWithoutHolding,
     /// A node whose disk is lost votes at once.
     VotesWithoutPast,
+    /// Who reaches the manager is admitted.
+    AdmitsUnheard,
 }

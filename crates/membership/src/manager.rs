@@ -191,7 +191,7 @@ impl Membership {
         let removed = self.removed();
         let keep: BTreeSet<_> =
             self.view().boots().filter(|boot| !removed.contains(boot)).collect();
-        let join = self.joiners();
+        let join = self.joiners(&keep);
         let needed = !removed.is_empty() || !join.is_empty() || self.is_wedged() || self.summoned;
         needed.then_some(Change { keep, join })
     }
@@ -228,8 +228,36 @@ impl Membership {
         removed
     }
 
-    /// Connected boots of the roster that are no members and may become some: one a node.
-    fn joiners(&self) -> BTreeSet<BootId> {
+    /// Connected boots of the roster that are no members and may become some: one a node, and only those who reach all that
+    /// stay, and each other. One that does not would be accused by whom it does not reach, as soon as it is in, and again
+    /// when it returns. Who reaches most of the others goes first.
+    fn joiners(&self, keep: &BTreeSet<BootId>) -> BTreeSet<BootId> {
+        let candidates = self.candidates();
+        let hears = |boot: &BootId, other: &BootId| {
+            self.config.fault == Some(Fault::AdmitsUnheard)
+                || self
+                    .peers
+                    .get(boot)
+                    .and_then(|peer| peer.announced.as_ref())
+                    .is_some_and(|said| said.hears.contains(other))
+        };
+        let reaches_members =
+            |boot: &&BootId| keep.iter().all(|member| *member == self.me || hears(boot, member));
+        let mut ranked: Vec<_> = candidates.iter().filter(reaches_members).copied().collect();
+        ranked.sort_by_key(|boot| {
+            std::cmp::Reverse(candidates.iter().filter(|other| hears(boot, other)).count())
+        });
+        let mut join = BTreeSet::new();
+        for boot in ranked {
+            if join.iter().all(|other| hears(&boot, other) && hears(other, &boot)) {
+                join.insert(boot);
+            }
+        }
+        join
+    }
+
+    /// Outsiders of the roster that this boot reaches, one a node.
+    fn candidates(&self) -> BTreeSet<BootId> {
         let view = self.view();
         let mut of_node: BTreeMap<NodeId, BootId> = BTreeMap::new();
         for (boot, peer) in &self.peers {
@@ -276,25 +304,18 @@ impl Membership {
         voters >= self.quorum()
     }
 
-    /// All configured nodes are up, or those that are not were waited for.
-    fn formation_ripe(&self, now: Instant) -> bool {
-        let up: BTreeSet<_> = self.connected().iter().map(|boot| boot.node).collect();
-        up.len() + 1 >= self.view().roster.len()
-            || self.formation_since.is_some_and(|since| now >= since + self.config.formation_wait)
-    }
-
     fn formation(&mut self, now: Instant) -> Option<Change> {
         if !self.leads_formation() {
             self.formation_since = None;
             return None;
         }
-        self.formation_since.get_or_insert(now);
-        if !self.formation_ripe(now) {
-            return None;
-        }
-        let mut join = self.joiners();
+        let since = *self.formation_since.get_or_insert(now);
+        let mut join = self.joiners(&BTreeSet::new());
         join.insert(self.me);
-        Some(Change { keep: BTreeSet::new(), join })
+        // All configured nodes are there, or those that are not were waited for.
+        let ripe =
+            join.len() >= self.view().roster.len() || now >= since + self.config.formation_wait;
+        ripe.then_some(Change { keep: BTreeSet::new(), join })
     }
 
     /// Phase one, with a ballot above all that are known here.

@@ -17,6 +17,7 @@ pub(crate) struct Announced {
     pub(crate) installed: u64,
     pub(crate) member: bool,
     pub(crate) voter: bool,
+    pub(crate) hears: BTreeSet<BootId>,
 }
 
 #[derive(Clone, Default, Hash, Debug)]
@@ -58,6 +59,8 @@ pub struct Membership {
     condemned: BTreeSet<BootId>,
     /// What was last said in `Suspects`.
     accused: BTreeSet<BootId>,
+    /// Whom all were last told that this boot hears.
+    hears: BTreeSet<BootId>,
     detector: Detector,
     pub(crate) minority: bool,
     pub(crate) attempt: Option<Attempt>,
@@ -95,6 +98,7 @@ impl Membership {
             silent: BTreeSet::new(),
             condemned: BTreeSet::new(),
             accused: BTreeSet::new(),
+            hears: BTreeSet::new(),
             detector,
             minority: false,
             attempt: None,
@@ -224,10 +228,26 @@ impl Membership {
             installed: self.durable.installed.clone(),
             member: self.role == Role::Member,
             voter: self.durable.voter,
+            hears: self.heard().collect(),
         }
     }
 
+    /// Those that a session stands with and that are not silent.
+    fn heard(&self) -> impl Iterator<Item = BootId> + '_ {
+        let heard =
+            |(boot, peer): &(&BootId, &Peer)| peer.connected && !self.silent.contains(*boot);
+        self.peers.iter().filter(heard).map(|(boot, _)| *boot)
+    }
+
+    /// Members whom this boot must reach before it is admitted and does not.
+    pub fn unheard(&self) -> impl Iterator<Item = BootId> + '_ {
+        let heard: BTreeSet<_> = self.heard().collect();
+        let missing = move |boot: &BootId| boot.node != self.me.node && !heard.contains(boot);
+        self.view().boots().filter(move |boot| self.role == Role::Outside && missing(boot))
+    }
+
     pub(crate) fn announce(&mut self) {
+        self.hears = self.heard().collect();
         let message = self.announcement();
         for peer in self.connected() {
             self.say(peer, message.clone());
@@ -295,7 +315,10 @@ impl Membership {
         self.note_superseded();
         self.rewatch(now);
         self.on_heard(now, boot);
-        self.say(boot, self.announcement());
+        match self.role {
+            Role::Outside => self.announce(),
+            _ => self.say(boot, self.announcement()),
+        }
         if self.role == Role::Member && !self.accused.is_empty() {
             self.say(boot, Message::Suspects(self.accused.clone()));
         }
@@ -338,8 +361,9 @@ impl Membership {
             return;
         }
         match message {
-            Message::Announce { installed, member, voter } => {
-                self.on_announce(now, from, installed, member, voter);
+            Message::Announce { installed, member, voter, hears } => {
+                let said = Announced { installed: installed.id.number, member, voter, hears };
+                self.on_announce(now, from, &installed, said);
             }
             Message::Suspects(suspects) => {
                 if let Some(peer) = self.peers.get_mut(&from) {
@@ -394,6 +418,13 @@ impl Membership {
         }
     }
 
+    /// Tells all whom this boot hears, when that changed and it waits to be admitted.
+    fn tell_who_is_heard(&mut self) {
+        if self.role == Role::Outside && !self.heard().eq(self.hears.iter().copied()) {
+            self.announce();
+        }
+    }
+
     /// MB-11: without a quorum of voters within earshot a member does nothing that others cannot know.
     fn watch_minority(&mut self) {
         let on = self.role == Role::Member && self.voters_heard() < self.view().quorum();
@@ -430,6 +461,7 @@ impl Membership {
             return;
         }
         self.accuse();
+        self.tell_who_is_heard();
         self.watch_minority();
         self.manage(now);
         self.drain_own(now);
@@ -500,7 +532,7 @@ impl Fingerprint for Membership {
         self.role.hash(into);
         self.durable.hash(into);
         self.peers.hash(into);
-        (&self.silent, &self.condemned, &self.accused, self.minority).hash(into);
+        (&self.silent, &self.condemned, &self.accused, &self.hears, self.minority).hash(into);
         self.attempt.hash(into);
         (&self.flushing, &self.holding, self.formation_since.is_some()).hash(into);
         (self.round_floor, self.summoned).hash(into);

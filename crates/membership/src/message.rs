@@ -70,6 +70,8 @@ pub enum Message {
         member: bool,
         /// Its disk holds its promises: it counts for quorums.
         voter: bool,
+        /// Whom it reaches: whoever does not reach all members is not admitted.
+        hears: BTreeSet<BootId>,
     },
     /// The members that the sender suspects (all of them; replaces what it said before).
     Suspects(BTreeSet<BootId>),

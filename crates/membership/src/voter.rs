@@ -14,15 +14,14 @@ impl Membership {
         &mut self,
         now: Instant,
         from: BootId,
-        installed: View,
-        member: bool,
-        voter: bool,
+        installed: &View,
+        said: Announced,
     ) {
         let Some(peer) = self.peers.get_mut(&from) else {
             return;
         };
-        peer.announced = Some(Announced { installed: installed.id.number, member, voter });
-        self.learn(now, &installed);
+        peer.announced = Some(said);
+        self.learn(now, installed);
     }
 
     /// A committed view is heard of. Whoever accepted what it ends with has missed the commit and installs now; a member

@@ -113,3 +113,11 @@ fn a_vote_without_a_past_is_found() {
     let broken = two_with_one_memory_between_them(config.with_fault(Fault::VotesWithoutPast));
     assert!(broken.violation.is_some());
 }
+
+/// Checks that who does not reach a member would be admitted, to be accused by it at once, if nobody asked.
+#[test]
+fn who_is_admitted_unheard_is_found() {
+    let members = |fault| World::formed(3, broken(fault)).come_back_apart();
+    assert_eq!(members(None), 2);
+    assert_eq!(members(Some(Fault::AdmitsUnheard)), 3);
+}

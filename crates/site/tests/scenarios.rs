@@ -7,7 +7,7 @@ mod support;
 use bytes::Bytes;
 use mainstay_base::trace::{Level, Order};
 use mainstay_base::{Duration, GroupId};
-use mainstay_membership::Role;
+use mainstay_membership::{Fault as Broken, Role};
 use mainstay_multicast::Durability;
 use mainstay_sim::{Atlas, Disk, Fault, Moment, Options, Wire, World};
 use support::users::{Users, all_are_one, standing};
@@ -21,11 +21,19 @@ fn group() -> GroupId {
 
 /// Three sites in one view, nothing cast yet.
 fn formed(durability: Durability, level: Level) -> World<Site> {
-    let setup = Setup { cast_every: Duration::ZERO, ..Setup::one_group(durability, level) };
+    with(1, Setup::one_group(durability, level))
+}
+
+fn formed_of(seed: u64, durability: Durability, membership_fault: Option<Broken>) -> World<Site> {
+    with(seed, Setup { membership_fault, ..Setup::one_group(durability, Level::Disk) })
+}
+
+fn with(seed: u64, setup: Setup) -> World<Site> {
+    let setup = Setup { cast_every: Duration::ZERO, ..setup };
     let mut options = Options::calm(Wire::Channel);
     options.dials = true;
     options.atlas = Atlas { down: 3, lost: 1 };
-    let mut world = World::with_schedule(1, 3, setup, options, Vec::new());
+    let mut world = World::with_schedule(seed, 3, setup, options, Vec::new());
     world.run_until(|world| all_are_one(world, 3), SECOND).unwrap();
     world
 }
@@ -44,6 +52,10 @@ fn members(world: &World<Site>) -> usize {
         world.node(*node).is_some_and(|site| site.stack.core().membership().role() == Role::Member)
     };
     (0..3).filter(is_member).count()
+}
+
+fn number(world: &World<Site>, node: usize) -> u64 {
+    world.node(node).map_or(0, |site| site.stack.core().membership().view().id.number)
 }
 
 fn sequencer(world: &World<Site>) -> usize {
@@ -175,4 +187,57 @@ fn nobody_is_removed_without_a_reason() {
         (0..3).all(|node| view(&world, node) == first
             && world.node(node).unwrap().state("g").position == 180)
     );
+}
+
+/// How many views follow while two of three members do not reach each other for nine seconds.
+fn views_of_a_quarrel(one: usize, other: usize, fault: Option<Broken>) -> u64 {
+    let mut world = formed_of(1, Durability::Disk, fault);
+    let third = 3 - one - other;
+    let first = number(&world, third);
+    assert!(world.inject(Fault::Cut { one, other, length: SECOND * 10 }));
+    world.run(SECOND * 9).unwrap();
+    let views = number(&world, third) - first;
+    cast(&mut world, third, Level::Disk);
+    world.run_until(|world| all_are_one(world, 3), SECOND * 5).unwrap();
+    world.run(SECOND).unwrap();
+    assert!((0..3).all(|node| world.node(node).unwrap().state("g").position == 1));
+    assert_eq!(world.violation(), None);
+    views
+}
+
+/// Checks spec 03 §3.10, connectivity that is not transitive: of two members that do not reach each other one is removed,
+/// once, and comes back when they do; until then the others are left in peace.
+#[test]
+fn of_two_that_do_not_reach_each_other_one_goes_once() {
+    let pairs = [(0, 1), (0, 2), (1, 2)];
+    let views = |fault| pairs.map(|(one, other)| views_of_a_quarrel(one, other, fault));
+    assert_eq!(views(None), [1; 3]);
+    // Where the manager is one of the two it does not reach the other, and asks nobody.
+    assert!(views(Some(Broken::AdmitsUnheard)).into_iter().any(|views| views > 10));
+}
+
+/// How many views follow when nobody has reached anybody for some seconds, and all meet again one by one.
+fn views_of_a_reunion(seed: u64, fault: Option<Broken>) -> u64 {
+    let mut world = formed_of(seed, Durability::Disk, fault);
+    let first = number(&world, 0);
+    for (one, other) in [(0, 1), (0, 2), (1, 2)] {
+        let length = Duration::from_millis(3_000 + seed * 37 * (one + other) as u64 % 400);
+        assert!(world.inject(Fault::Cut { one, other, length }));
+    }
+    world.run(SECOND * 3).unwrap();
+    world.run_until(|world| all_are_one(world, 3), SECOND * 5).unwrap();
+    world.run(SECOND * 2).unwrap();
+    assert_eq!(world.violation(), None);
+    number(&world, 0) - first
+}
+
+/// Checks MB-21: when nobody has reached anybody for some seconds, one is removed, at most, comes back, and that is all.
+#[test]
+fn who_meets_again_one_by_one_does_not_quarrel() {
+    for seed in 0..100 {
+        let views = views_of_a_reunion(seed, None);
+        assert!(views <= 2, "seed {seed}: {views}");
+    }
+    let broken = Some(Broken::AdmitsUnheard);
+    assert!((0..100).any(|seed| views_of_a_reunion(seed, broken) > 2));
 }

@@ -10,6 +10,8 @@ use crate::steps::Verdict;
 
 /// How long the interface is down: many timeouts of the nodes.
 const DOWN: Duration = Duration::from_secs(3);
+/// So long nobody must be removed after it: some timeouts of the nodes.
+const PEACE: Duration = Duration::from_secs(1);
 
 /// A network namespace; removed at the end.
 struct Namespace(String);
@@ -33,6 +35,14 @@ impl Drop for Namespace {
     }
 }
 
+/// The view in which all three serve; none if they do not.
+fn view_of_all(status: &str) -> Option<u64> {
+    let views = values(status, "view");
+    let one = views.iter().all(|view| *view == views[0]);
+    let all = one && values(status, "reachable") == ["true"; 3];
+    views.first().filter(|_| all)?.parse().ok()
+}
+
 /// Nodes declare each other dead, and without a majority none goes on; when the interface is back all do, and nothing
 /// acknowledged is lost.
 pub(super) fn goes_away() -> Result<Verdict, String> {
@@ -45,7 +55,7 @@ pub(super) fn goes_away() -> Result<Verdict, String> {
     namespace.set("up")?;
     let home = Home::new("network")?;
     let cluster = Cluster::start(&home, &["ip", "netns", "exec", &namespace.0], &[])?;
-    let before = values(&cluster.status()?, "view");
+    let before = view_of_all(&cluster.status()?).ok_or("the nodes are in several views")?;
     for number in 0..100 {
         let said = cluster.ask(number % 3, &["INCR", "n"])?;
         ensure(said == (number + 1).to_string(), || format!("INCR: {said}"))?;
@@ -53,18 +63,26 @@ pub(super) fn goes_away() -> Result<Verdict, String> {
     namespace.set("down")?;
     thread::sleep(DOWN);
     namespace.set("up")?;
-    // A node that the others have removed takes itself for a member until it hears from one of them, and may say it is
-    // reachable until then. All of them in one view, which is not the one before: there none is removed.
-    until("all serve in one new view", || {
-        // While none serves, status says so by its exit status.
-        let Ok(status) = cluster.status() else { return Ok(false) };
-        let (views, serve) = (values(&status, "view"), values(&status, "reachable"));
-        Ok(serve == ["true"; 3] && views != before && views.iter().all(|it| *it == views[0]))
-    })?;
+    // Who was removed takes itself for a member until it hears from the others, and then waits to be admitted: meanwhile
+    // it refuses commands, whatever it said of itself a moment ago.
     for node in 0..3 {
-        let said = cluster.ask(node, &["GET", "n"])?;
-        ensure(said == "100", || format!("n is {said} at node {node}, not 100"))?;
+        until("all execute commands again", || {
+            let said = cluster.ask(node, &["GET", "n"])?;
+            let is_refused = said.starts_with("CLUSTERDOWN");
+            ensure(is_refused || said == "100", || format!("n is {said} at node {node}, not 100"))?;
+            Ok(!is_refused)
+        })?;
     }
+    // While none serves, status says so by its exit status.
+    until("all are in one view", || {
+        Ok(cluster.status().is_ok_and(|status| view_of_all(&status).is_some()))
+    })?;
+    thread::sleep(PEACE);
+    // One is removed, at most, and comes back: they do not quarrel.
+    let after = view_of_all(&cluster.status()?);
+    ensure(after.is_some_and(|after| after <= before + 2), || {
+        format!("view {before} became {after:?}")
+    })?;
     let said = cluster.ask(0, &["INCR", "n"])?;
     ensure(said == "101", || format!("INCR: {said}"))?;
     cluster.stop()?;

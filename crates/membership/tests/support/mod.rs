@@ -485,6 +485,27 @@ impl World {
         panic!("it never comes to rest: {self:?}");
     }
 
+    /// The youngest of three members crashes and comes back, and one of the others is not reached; how many members there
+    /// are when nothing else is left to happen.
+    pub fn come_back_apart(&mut self) -> usize {
+        let members = self.members(0);
+        let (manager, apart, joiner) = (members[0], members[1], members[2]);
+        self.crash(joiner, 0);
+        for by in [manager, apart] {
+            self.apply(Step::Suspect { by, whom: joiner });
+        }
+        self.settle();
+        self.start(joiner);
+        let goes_on = |step: &Step| match *step {
+            Step::Deliver { from, to } => from == manager || to == manager,
+            step => matches!(step, Step::Write(_)),
+        };
+        while let Some(step) = self.steps().into_iter().find(goes_on) {
+            self.apply(step);
+        }
+        self.members(manager).len()
+    }
+
     pub fn fingerprint(&self) -> u128 {
         let mut hash = Fingerprinter::new();
         for site in &self.sites {

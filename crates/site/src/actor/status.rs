@@ -49,6 +49,8 @@ pub struct StackStatus {
     pub manager: Option<BootId>,
     /// Members and peers thought to have failed.
     pub suspected: BTreeSet<BootId>,
+    /// Members that it must reach before it is admitted, and does not; none while it takes part.
+    pub unheard: BTreeSet<NodeId>,
     /// Each group: sequencer, positions, alarms.
     pub groups: BTreeMap<GroupId, (multicast::Status, multicast::Stats)>,
     /// What went wrong at the membership.
@@ -110,6 +112,7 @@ impl StackStatus {
             members: view.members.iter().map(|member| member.site).collect(),
             manager: membership.manager(),
             suspected: membership.suspected().collect(),
+            unheard: membership.unheard().map(|boot| boot.node).collect(),
             groups: groups.collect(),
             membership: membership.stats(),
             link: stack.link().stats(),
