@@ -54,7 +54,8 @@ pub struct TcpOptions {
     pub queue_bytes_max: usize,
     /// A connection on which no frame has come for so long after its opening is closed. Default 5 s.
     pub first_frame_within: Duration,
-    /// A dial that takes longer is `Unreachable`. Default 3 s.
+    /// A dial that takes longer is `Unreachable`. Default 250 ms: whoever answers later is suspected anyway, and what is
+    /// lost when a connection is opened TCP itself repeats only after a second.
     pub dial_within: Duration,
     /// How long a closed connection may take to write what is queued. Default 1 s.
     pub close_within: Duration,
@@ -67,7 +68,7 @@ impl Default for TcpOptions {
             accepted_max: 256,
             queue_bytes_max: 8 << 20,
             first_frame_within: Duration::from_secs(5),
-            dial_within: Duration::from_secs(3),
+            dial_within: Duration::from_millis(250),
             close_within: Duration::from_secs(1),
         }
     }
