@@ -241,3 +241,40 @@ fn who_meets_again_one_by_one_does_not_quarrel() {
     let broken = Some(Broken::AdmitsUnheard);
     assert!((0..100).any(|seed| views_of_a_reunion(seed, broken) > 2));
 }
+
+/// Checks spec 03 §3.10, an asymmetric link: one hears the other and is not heard. One of them is removed, once, and comes
+/// back when both are heard.
+#[test]
+fn who_is_not_heard_by_one_goes_once() {
+    for (from, to) in [(0, 1), (1, 0), (0, 2), (2, 0), (1, 2), (2, 1)] {
+        let mut world = formed_of(1, Durability::Disk, None);
+        let third = 3 - from - to;
+        let first = number(&world, third);
+        assert!(world.inject(Fault::OneWayCut { from, to, length: SECOND * 20 }));
+        world.run(SECOND * 19).unwrap();
+        assert_eq!(number(&world, third), first + 1, "from {from} to {to}");
+        cast(&mut world, third, Level::Disk);
+        world.run_until(|world| all_are_one(world, 3), SECOND * 8).unwrap();
+        assert!((0..3).all(|node| world.node(node).unwrap().state("g").position == 1));
+        assert_eq!(world.violation(), None);
+    }
+}
+
+/// Checks spec 03 §3.10, a flapping link: no interruption costs more than one removal and one return, and in the end all
+/// are one.
+#[test]
+fn a_link_that_comes_and_goes_costs_two_views_a_time() {
+    for (down, up) in [(100, 100), (200, 100), (300, 300), (300, 1_000), (500, 50), (1_000, 1_000)]
+    {
+        let mut world = formed_of(1, Durability::Disk, None);
+        let first = number(&world, 2);
+        for _ in 0..20 {
+            let length = Duration::from_millis(down);
+            assert!(world.inject(Fault::Cut { one: 0, other: 1, length }));
+            world.run(Duration::from_millis(down + up)).unwrap();
+        }
+        assert!(number(&world, 2) - first <= 2 * 20, "{down} ms down, {up} ms up");
+        world.run_until(|world| all_are_one(world, 3), SECOND * 8).unwrap();
+        assert_eq!(world.violation(), None);
+    }
+}
