@@ -8,7 +8,7 @@ use std::time::Duration;
 use mainstay::Status;
 use mainstay_base::{Incarnation, NodeId};
 use mainstay_paradigm::Status as Is;
-use mainstay_site::StackStatus;
+use mainstay_site::{StackStatus, Suspicion};
 use serde::{Deserialize, Serialize};
 
 /// The name of the one group.
@@ -48,6 +48,18 @@ pub(crate) struct Report {
     /// What was refused of what came from outside since the process started, by reason.
     #[serde(default)]
     pub(crate) refused: BTreeMap<String, u64>,
+    /// The last members that it suspected since the process started, the newest last.
+    #[serde(default)]
+    pub(crate) suspected: Vec<Suspected>,
+}
+
+/// A member was thought to have failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Suspected {
+    pub(crate) node: String,
+    /// Why, in a word.
+    pub(crate) why: String,
+    pub(crate) ago_ms: u64,
 }
 
 /// The reason under which what clients sent is counted.
@@ -92,6 +104,7 @@ impl Report {
             state_hash: hash.map(|hash| format!("{hash:032x}")),
             alarms: alarms(status, stack, named),
             refused: refused.map(|(name, count)| (name.to_owned(), count)).collect(),
+            suspected: suspected(&status.site.suspicions, named),
         }
     }
 
@@ -117,6 +130,15 @@ pub(crate) fn exchange(
     let (head, body) = answer.split_once("\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
     Ok((status.ok_or(io::ErrorKind::InvalidData)?, body.to_owned()))
+}
+
+fn suspected(suspicions: &[Suspicion], name: impl Fn(NodeId) -> String) -> Vec<Suspected> {
+    let suspected = |suspicion: &Suspicion| Suspected {
+        node: name(suspicion.node),
+        why: suspicion.evidence.name().to_owned(),
+        ago_ms: suspicion.ago.as_millis().try_into().unwrap_or(u64::MAX),
+    };
+    suspicions.iter().map(suspected).collect()
 }
 
 /// Each begins with its name, a colon, and what it means.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::cluster::Cluster;
 use crate::failure::Failure;
@@ -64,9 +65,13 @@ fn unknown(name: &str, error: &io::Error) -> serde_json::Value {
     serde_json::json!({
         "node": name, "reachable": false, "incarnation": null, "view": null, "roster": [],
         "members": [], "manager": null, "sequencers": {}, "delivered": null, "durable": null,
-        "state_hash": null, "alarms": [], "refused": {}, "error": error.to_string(),
+        "state_hash": null, "alarms": [], "refused": {}, "suspected": [],
+        "error": error.to_string(),
     })
 }
+
+/// Suspicions in the table.
+const SUSPECTED_SHOWN: usize = 3;
 
 fn line(words: [&str; 7]) -> String {
     let [node, serves, incarnation, view, delivered, durable, state] = words;
@@ -105,6 +110,18 @@ fn print(report: &Report) {
         let refused: Vec<_> =
             report.refused.iter().map(|(name, count)| format!("{name} {count}")).collect();
         println!("        refused: {}", refused.join(", "));
+    }
+    let suspected = report.suspected.iter().rev().take(SUSPECTED_SHOWN).map(|it| {
+        format!(
+            "{} {} {:.1} s ago",
+            it.node,
+            it.why,
+            Duration::from_millis(it.ago_ms).as_secs_f64()
+        )
+    });
+    let suspected: Vec<_> = suspected.collect();
+    if !suspected.is_empty() {
+        println!("        suspected: {}", suspected.join(", "));
     }
     report.alarms.iter().for_each(|alarm| println!("        alarm: {alarm}"));
 }

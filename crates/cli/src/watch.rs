@@ -1,7 +1,8 @@
 //! A node whose thread hangs is ended: the others should not wait for it, nor its clients. And so is one that shares its
 //! name with another: each would have the other declared dead for ever.
 
-use std::collections::VecDeque;
+use std::cmp::Ordering;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -76,9 +77,9 @@ impl fmt::Display for Doubled {
     }
 }
 
-/// Ends if more peers refuse the node for another of its name than are connected with it, for five seconds; if it is
-/// declared dead again and again; or if it is kept out by a member of its own name although a majority is heard: that
-/// member would be gone if it were a former boot of this process.
+/// Ends if the node is to give way to another of its name for five seconds; if it is declared dead again and again; or if
+/// it is kept out by a member of its own name although a majority is heard: that member would be gone if it were a former
+/// boot of this process.
 pub(crate) async fn until_doubled(node: &Node<Directory>) -> Doubled {
     let began = Instant::now();
     let mut deaths = Deaths::default();
@@ -104,14 +105,26 @@ pub(crate) async fn until_doubled(node: &Node<Directory>) -> Doubled {
     }
 }
 
-/// The peers that refuse the node, if they are more than those that are connected with it.
+/// The peers that refuse the node, if it is to give way to the other of its name.
 fn refusing(site: &site::Status) -> Vec<String> {
     let Some(stack) = &site.stack else { return Vec::new() };
-    if stack.refused_by.len() <= stack.connected.len() {
+    if !gives_way(&stack.refused_by, &stack.connected) {
         return Vec::new();
     }
     let refuses = |id: &NodeId| stack.refused_by.contains(id);
     site.roster.iter().filter(|(_, id)| refuses(id)).map(|(name, _)| name.clone()).collect()
+}
+
+/// Of two processes under one name the one that more peers refuse gives way; if those are as many as it is connected with,
+/// the one that the first of all these peers refuses. So never both, and one of them if they share all peers: no view
+/// admits either as long as there is a member that it does not reach.
+fn gives_way(refused_by: &BTreeSet<NodeId>, connected: &BTreeSet<NodeId>) -> bool {
+    let by_first = || refused_by.first() < connected.first();
+    match refused_by.len().cmp(&connected.len()) {
+        Ordering::Less => false,
+        Ordering::Equal => !refused_by.is_empty() && by_first(),
+        Ordering::Greater => true,
+    }
 }
 
 /// How often the node had died at each of the last looks.
@@ -143,7 +156,27 @@ impl Missed {
 
 #[cfg(test)]
 mod tests {
+    use mainstay_base::ClusterId;
+
     use super::*;
+
+    /// Checks that of two who share the peers in any way exactly one gives way, and nobody whom no peer refuses.
+    #[test]
+    fn one_of_two_gives_way() {
+        let cluster = ClusterId::from_entropy(1);
+        let peers = [0, 1, 2, 3].map(|number| NodeId::new(cluster, &format!("n{number}")));
+        for count in 1..=peers.len() {
+            for of_one in 0..1 << count {
+                let side = |one: bool| {
+                    let is_of = |index: &usize| (of_one >> index & 1 == 1) == one;
+                    (0..count).filter(is_of).map(|index| peers[index]).collect::<BTreeSet<_>>()
+                };
+                let (one, other) = (side(true), side(false));
+                assert_ne!(gives_way(&other, &one), gives_way(&one, &other));
+                assert!(!gives_way(&BTreeSet::new(), &one));
+            }
+        }
+    }
 
     /// Checks that only deaths of the last seconds count.
     #[test]

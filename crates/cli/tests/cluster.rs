@@ -201,6 +201,7 @@ fn the_status_has_its_keys() {
         "state_hash",
         "alarms",
         "refused",
+        "suspected",
     ];
     for node in up.status() {
         for key in keys {
@@ -209,6 +210,9 @@ fn the_status_has_its_keys() {
     }
     let status = &up.status()[0];
     assert_eq!((&status["reachable"], &status["incarnation"]), (&true.into(), &1.into()));
+    let suspected = &status["suspected"][0];
+    assert!(suspected["node"] == "n3" && suspected["ago_ms"].is_u64(), "{suspected}");
+    assert!(["silent", "refused"].map(Into::into).contains(&suspected["why"]), "{suspected}");
     assert_eq!(status["roster"].as_array().map(Vec::len), Some(3));
     assert!(status["durable"].as_u64() >= Some(1) && status["sequencers"]["state"].is_string());
     assert_eq!(up.running.terminate(), Some(0));

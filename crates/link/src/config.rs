@@ -88,7 +88,7 @@ impl Config {
             hold: Duration::from_millis(250),
             resend_after: Duration::from_secs(1),
             redial_min: Duration::from_millis(10),
-            redial_max: Duration::from_millis(500),
+            redial_max: Duration::from_millis(200),
             version_min: 1,
             version_max: 1,
             features: 0,
@@ -203,7 +203,7 @@ impl Builder {
     }
 
     /// Bounds of the wait before a dial; it doubles from the one to the other and half of it is jitter. Default 10 ms
-    /// and 500 ms.
+    /// and 200 ms.
     pub fn redial(mut self, min: Duration, max: Duration) -> Self {
         self.0.redial_min = min;
         self.0.redial_max = max;

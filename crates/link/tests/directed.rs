@@ -460,7 +460,7 @@ fn dials_are_repeated_with_jitter() {
         waits.push(link.poll_timeout().unwrap() - now);
     }
     assert!(waits[0] >= ms(5) && waits[0] <= ms(10), "{waits:?}");
-    assert!(waits[9] >= ms(250) && waits[9] <= ms(500), "{waits:?}");
+    assert!(waits[9] >= ms(100) && waits[9] <= ms(200), "{waits:?}");
 }
 
 /// A connection on which nothing comes is closed; a node that itself was late reads first.

@@ -126,11 +126,46 @@ pub enum Output {
     },
     /// This boot is out. It must stop, and may come back under a new nonce. Nothing follows.
     Killed,
+    /// This boot, a member, has begun to think that another has failed. It takes that back if the other is heard again, and
+    /// says nothing then.
+    Suspected {
+        /// Which.
+        boot: BootId,
+        /// What for.
+        evidence: Evidence,
+    },
     /// With `on`, so few voters are heard that no view can follow: order, deliver and answer nothing until it is off (MB-11).
     Minority {
         /// Whether it began or ended.
         on: bool,
     },
+}
+
+/// Why a member is thought to have failed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum Evidence {
+    /// Nothing came from it for the timeout.
+    Silence,
+    /// Its node refused a connection.
+    Refused,
+    /// Its node runs under another nonce: it is certainly dead.
+    Restarted,
+    /// The layer above wants it out: it does not get on.
+    Slow,
+}
+
+impl Evidence {
+    /// A word for logs and tables.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Silence => "silent",
+            Self::Refused => "refused",
+            Self::Restarted => "restarted",
+            Self::Slow => "slow",
+        }
+    }
 }
 
 /// Whether this boot takes part.

@@ -57,7 +57,7 @@ pub use config::{Config, ConfigError};
 pub use durable::Durable;
 #[cfg(feature = "test-util")]
 pub use fault::Fault;
-pub use io::{Input, Output, Role, Stats};
+pub use io::{Evidence, Input, Output, Role, Stats};
 pub use membership::Membership;
 pub use message::{Ballot, Extension, Message};
 pub use view::{Member, View};

@@ -7,7 +7,7 @@ use mainstay_base::{BootId, Fingerprint, Fingerprinter, Instant, Machine, NodeId
 
 use crate::detector::Detector;
 use crate::fault::Fault;
-use crate::io::{Input, Output, Role, Stats};
+use crate::io::{Evidence, Input, Output, Role, Stats};
 use crate::manager::{Ack, Attempt};
 use crate::{Ballot, Config, Durable, Extension, Message, View};
 
@@ -56,7 +56,7 @@ pub struct Membership {
     /// Boots that are not heard; withdrawn when they are. A view without them makes it final: they are isolated (MB-24).
     silent: BTreeSet<BootId>,
     /// Suspicions for good: gone and dropped boots, and those that the layer above wants out. While heard they still vote.
-    condemned: BTreeSet<BootId>,
+    pub(crate) condemned: BTreeSet<BootId>,
     /// What was last said in `Suspects`.
     accused: BTreeSet<BootId>,
     /// Whom all were last told that this boot hears.
@@ -278,7 +278,9 @@ impl Membership {
     fn note_superseded(&mut self) {
         let superseded: Vec<_> =
             self.view().boots().filter(|boot| self.is_superseded(*boot)).collect();
-        self.condemned.extend(superseded);
+        for boot in superseded {
+            self.condemn(boot, Evidence::Restarted);
+        }
     }
 
     /// A boot that was never met, of a node that runs under another nonce. A former boot that is suspected or was dropped
@@ -291,9 +293,26 @@ impl Membership {
         !self.peers.contains_key(&boot) && (another(&self.me) || self.peers.iter().any(heard))
     }
 
-    pub(crate) fn condemn(&mut self, boot: BootId) {
+    /// For good.
+    fn condemn(&mut self, boot: BootId, evidence: Evidence) {
         if boot != self.me {
+            self.tell_suspicion(boot, evidence);
             self.condemned.insert(boot);
+        }
+    }
+
+    /// Until it is heard again.
+    fn suspect(&mut self, boots: Vec<BootId>, evidence: Evidence) {
+        for boot in boots {
+            self.tell_suspicion(boot, evidence);
+            self.silent.insert(boot);
+        }
+    }
+
+    fn tell_suspicion(&mut self, boot: BootId, evidence: Evidence) {
+        let of_member = self.role == Role::Member && self.view().member(boot).is_some();
+        if of_member && !self.is_suspected(boot) {
+            self.put(Output::Suspected { boot, evidence });
         }
     }
 
@@ -334,7 +353,7 @@ impl Membership {
     fn on_gone(&mut self, now: Instant, boot: BootId) {
         self.peers.remove(&boot);
         if self.view().member(boot).is_some() || self.attempt_names(boot) {
-            self.condemn(boot);
+            self.condemn(boot, Evidence::Restarted);
         }
         self.rewatch(now);
     }
@@ -343,7 +362,8 @@ impl Membership {
     /// refusal may be older than that boot.
     fn on_refused(&mut self, node: NodeId) {
         let refused = self.peers.iter().filter(|(boot, peer)| boot.node == node && !peer.connected);
-        self.silent.extend(refused.map(|(boot, _)| *boot));
+        let refused = refused.map(|(boot, _)| *boot).collect();
+        self.suspect(refused, Evidence::Refused);
     }
 
     /// While an install is being written nothing that a peer says is looked at.
@@ -399,7 +419,8 @@ impl Membership {
     }
 
     fn note_silence(&mut self, now: Instant) {
-        self.silent.extend(self.detector.silent(now));
+        let silent = self.detector.silent(now);
+        self.suspect(silent, Evidence::Silence);
     }
 
     /// Tells the other members whom this one suspects, when that changed.
@@ -491,7 +512,7 @@ impl Machine for Membership {
             Input::Gone { boot } => self.on_gone(now, boot),
             Input::Refused { node } => self.on_refused(node),
             Input::Heard { boot } => self.on_heard(now, boot),
-            Input::Suspect { boot } => self.condemn(boot),
+            Input::Suspect { boot } => self.condemn(boot, Evidence::Slow),
             Input::Dead => self.kill(),
             Input::Renew => self.renew(),
             Input::Message { from, message } => self.on_message(now, from, message),

@@ -200,7 +200,7 @@ impl Membership {
             return;
         }
         for boot in base.boots().filter(|boot| last.member(*boot).is_none()) {
-            self.condemn(boot);
+            self.condemned.insert(boot);
             self.put(Output::Isolate { boot });
         }
         self.role = if member { Role::Member } else { Role::Outside };

@@ -4,7 +4,7 @@
 mod support;
 
 use mainstay_base::{Duration, Machine as _, Rng};
-use mainstay_membership::{Config, Input, Role};
+use mainstay_membership::{Config, Evidence, Input, Role};
 use support::{NEVER, Step, World};
 
 fn frozen() -> Config {
@@ -98,6 +98,39 @@ fn who_does_not_reach_all_members_waits() {
     world.settle();
     assert_eq!(world.members(0).len(), 3);
     assert_eq!(world.violation, None);
+}
+
+/// Checks that who suspects a member says so once, and what for.
+#[test]
+fn a_suspicion_has_its_evidence() {
+    let by = |accuse: &dyn Fn(&mut World, usize)| {
+        let mut world = World::formed(3, frozen());
+        let members = world.members(0);
+        let (manager, other) = (members[0], members[1]);
+        let boot = world.sites[other].boot;
+        accuse(&mut world, other);
+        let said = &world.sites[manager].suspicions;
+        assert!(said.iter().all(|(of, _)| *of == boot) && said.len() == 1, "{said:?}");
+        said[0].1
+    };
+    let refused = |world: &mut World, dead: usize| {
+        world.crash(dead, 0);
+        for _ in 0..2 {
+            world.apply(Step::Suspect { by: world.members((dead + 1) % 3)[0], whom: dead });
+        }
+    };
+    assert_eq!(by(&refused), Evidence::Refused);
+    let restarted = |world: &mut World, dead: usize| {
+        world.crash(dead, 0);
+        world.start(dead);
+        world.settle();
+    };
+    assert_eq!(by(&restarted), Evidence::Restarted);
+    let slow = |world: &mut World, slow: usize| {
+        let (manager, boot) = (world.members(0)[0], world.sites[slow].boot);
+        world.input(manager, Input::Suspect { boot });
+    };
+    assert_eq!(by(&slow), Evidence::Slow);
 }
 
 /// Checks MB-37: all crash, all restart in any order; the sequence of views goes on.
@@ -230,8 +263,10 @@ fn silence_becomes_a_view() {
             machine.handle_timeout(now);
         }
     }
+    // What it says of itself belongs to the turn.
+    world.input(0, Input::Heard { boot: a });
     let suspected: Vec<_> = world.sites[0].machine.as_ref().unwrap().suspected().collect();
-    assert_eq!(suspected, [b]);
+    assert_eq!((suspected, &*world.sites[0].suspicions), (vec![b], &[(b, Evidence::Silence)][..]));
 }
 
 /// Checks MB-12, MB-30..MB-33 over random schedules with crashes at any step, restarts and wrong suspicions.

@@ -24,7 +24,7 @@ use mainstay_runtime::{
 pub use application::{AppPort, Application, CheckpointDone, ChunkSource, Command};
 pub use hosted::{SiteHandle, start};
 pub use parts::{SiteParts, StartError};
-pub use status::{StackStatus, Status};
+pub use status::{StackStatus, Status, Suspicion};
 pub use storage::StorageError;
 pub use trace::TraceSink;
 

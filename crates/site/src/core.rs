@@ -144,6 +144,13 @@ pub enum Output {
         /// This boot is in it.
         member: bool,
     },
+    /// This boot has begun to think that a member has failed.
+    Suspected {
+        /// Which.
+        boot: BootId,
+        /// What for.
+        evidence: membership::Evidence,
+    },
     /// Too few voters are heard: the groups pause until it is off.
     Minority {
         /// Whether it began or ended.

@@ -50,7 +50,7 @@ pub mod trace;
 #[cfg(feature = "actor")]
 pub use actor::{
     AppPort, Application, CheckpointDone, ChunkSource, Command, SiteHandle, SiteParts, StackStatus,
-    StartError, Status, StorageError, TraceSink, identity, start, start_link,
+    StartError, Status, StorageError, Suspicion, TraceSink, identity, start, start_link,
 };
 pub use core::{Core, CoreConfig, Past, Record};
 pub use stack::{Input, Output, Stack};

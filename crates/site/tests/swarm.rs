@@ -5,8 +5,8 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use mainstay_base::Duration;
 use mainstay_base::trace::{Event, Level, Order, What};
+use mainstay_base::{Duration, ViewId};
 use mainstay_check::{Violation, check_all, check_survivors};
 use mainstay_membership::Fault as Broken;
 use mainstay_multicast::Durability;
@@ -36,6 +36,13 @@ fn world(seed: u64, nodes: usize, setup: &Setup, lost: usize) -> World<Site> {
     World::with_schedule(seed, nodes, setup.clone(), options, faults)
 }
 
+/// So long no view may follow once all are one: two timeouts of the detector, and some.
+const PEACE: Duration = Duration::from_millis(700);
+
+fn view(world: &World<Site>) -> Option<ViewId> {
+    world.node(0).map(|site| site.stack.core().membership().view().id)
+}
+
 /// One run; an error is what went wrong in it.
 fn run(
     seed: u64,
@@ -48,6 +55,7 @@ fn run(
     // At this level the state of a member that fails is its own.
     let tentative = setup.deliver_at == Level::Delivered;
     let mut users = Users { lost: tentative, ..Users::default() };
+    let mut one = None;
     let verdict = (|| -> Result<(), mainstay_sim::Stuck> {
         for _ in 0..30 {
             world.run(Duration::from_millis(100))?;
@@ -59,11 +67,15 @@ fn run(
             users.watch(&mut world);
         }
         world.run_until(|world| all_are_one(world, nodes), Duration::from_secs(20))?;
-        world.run(Duration::from_millis(300))
+        one = view(&world);
+        world.run(PEACE)
     })();
     users.watch(&mut world);
     if let Err(stuck) = verdict {
         return Err(format!("seed {seed}: {stuck}\n{}", standing(&world)));
+    }
+    if view(&world) != one {
+        return Err(format!("seed {seed}: restless: from {one:?}\n{}", standing(&world)));
     }
     if let Some(violation) = world.violation() {
         return Err(format!("seed {seed}: {violation}"));
@@ -151,7 +163,7 @@ fn swarm(setup: &Setup, nodes: usize, lost: usize, count: u64) -> Seen {
 }
 
 /// Checks MB-1, MB-2, MB-3, MB-10, MB-14, MB-15, MB-30, MB-40, MC-2, MC-3, MC-6, MC-7, MC-10, MC-16, MC-17, MC-21 over whole sites
-/// with crashes, lost disks, cuts, pauses and slow disks.
+/// with crashes, lost disks, cuts, pauses and slow disks; and that all are left in peace once they are one (MB-21).
 #[test]
 fn a_disk_group_of_three() {
     let setup = Setup::one_group(Durability::Disk, Level::Disk);

@@ -14,7 +14,7 @@ use mainstay_base::{
     NodeId,
 };
 use mainstay_membership::{
-    Config, Durable, Input, Member, Membership, Message, Output, Role, View,
+    Config, Durable, Evidence, Input, Member, Membership, Message, Output, Role, View,
 };
 use mainstay_sim::Model;
 
@@ -83,6 +83,7 @@ pub struct Site {
     /// Views installed by this boot, in order, with the cut that led to each.
     pub installed: Vec<(View, Bytes)>,
     pub minority: bool,
+    pub suspicions: Vec<(BootId, Evidence)>,
     pub isolated: BTreeSet<BootId>,
 }
 
@@ -152,6 +153,7 @@ impl World {
                 now: Instant::ZERO,
                 installed: Vec::new(),
                 minority: false,
+                suspicions: Vec::new(),
                 isolated: BTreeSet::new(),
             });
         }
@@ -180,6 +182,7 @@ impl World {
         site.boot = boot;
         site.installed.clear();
         site.minority = false;
+        site.suspicions.clear();
         site.isolated.clear();
         site.machine =
             Some(Membership::recover(self.config.clone(), boot, site.disk.clone(), site.now));
@@ -278,6 +281,9 @@ impl World {
                 self.channels.retain(|(_, to), _| *to != boot);
             }
             Output::Minority { on } => self.sites[index].minority = on,
+            Output::Suspected { boot, evidence } => {
+                self.sites[index].suspicions.push((boot, evidence));
+            }
         }
     }
 

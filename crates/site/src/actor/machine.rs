@@ -6,14 +6,18 @@ use bytes::Bytes;
 use mainstay_base::trace::Event;
 use mainstay_base::{BootNonce, ConnId, GroupId, Instant, Machine, NodeId, Position};
 use mainstay_link as link;
+use mainstay_membership::{Evidence, View};
 use tokio::sync::oneshot;
 
 use super::application::{AppPort, Application, CheckpointDone, ChunkSource, Command};
 use super::parts::Plan;
-use super::status::{Status, add};
+use super::status::{Status, Suspicion, add};
 use super::trace::Recording;
 use crate::core::{self, Past, Record};
 use crate::stack::{self, Stack};
+
+/// Suspicions that are kept for the status.
+const SUSPICIONS_MAX: usize = 16;
 
 /// What a boot is made of. `life` counts the boots of this process.
 pub(super) struct Boot {
@@ -83,6 +87,7 @@ pub(super) struct Site<C> {
     checkpoints: BTreeMap<GroupId, Vec<Bytes>>,
     /// What former boots of this process have refused, by reason.
     refused: BTreeMap<&'static str, u64>,
+    suspicions: VecDeque<(Instant, NodeId, Evidence)>,
     fed: VecDeque<core::Input>,
     again: bool,
     /// The trace of the last boot, if one is wanted.
@@ -108,6 +113,7 @@ impl<C: Command> Site<C> {
             stale_dials: BTreeMap::new(),
             checkpoints: BTreeMap::new(),
             refused: BTreeMap::new(),
+            suspicions: VecDeque::new(),
             fed: VecDeque::new(),
             again: false,
             recording: None,
@@ -218,7 +224,13 @@ impl<C: Command> Site<C> {
                 self.outputs.push_back(Output::Persist { io, record });
             }
             stack::Output::Core(core::Output::Killed) => self.killed(now),
+            stack::Output::Core(core::Output::Suspected { boot, evidence }) => {
+                self.on_suspected(now, boot.node, evidence);
+            }
             stack::Output::Core(output) => {
+                if let core::Output::View { view, member } = &output {
+                    self.tell_view(view, *member);
+                }
                 let (app, mut port) = self.app();
                 app.on_output(now, output, &mut port);
             }
@@ -230,9 +242,29 @@ impl<C: Command> Site<C> {
         }
     }
 
-    fn status(&self) -> Status {
+    fn on_suspected(&mut self, now: Instant, node: NodeId, evidence: Evidence) {
+        let name = self.plan.name_of(node);
+        tracing::warn!(member = name, evidence = evidence.name(), "suspected");
+        if self.suspicions.len() == SUSPICIONS_MAX {
+            self.suspicions.pop_front();
+        }
+        self.suspicions.push_back((now, node, evidence));
+    }
+
+    fn tell_view(&self, view: &View, member: bool) {
+        let members: Vec<_> =
+            view.members.iter().map(|member| self.plan.name_of(member.site.node)).collect();
+        tracing::info!(view = view.id.number, members = members.join(" "), member, "new view");
+    }
+
+    fn status(&self, now: Instant) -> Status {
         let refused = self.refused.clone();
-        Status::of(&self.plan, self.nonce, self.life, refused, self.stack.as_ref())
+        let suspicion = |(at, node, evidence): &(Instant, NodeId, Evidence)| {
+            let ago = now.saturating_since(*at);
+            Suspicion { node: *node, evidence: *evidence, ago }
+        };
+        let suspicions = self.suspicions.iter().map(suspicion).collect();
+        Status::of(&self.plan, self.nonce, self.life, refused, suspicions, self.stack.as_ref())
     }
 }
 
@@ -275,7 +307,7 @@ impl<C: Command> Machine for Site<C> {
                 self.take_fed(now);
             }
             Input::Status(asked) => {
-                let status = Box::new(self.status());
+                let status = Box::new(self.status(now));
                 self.outputs.push_back(Output::Status(asked, status));
             }
             Input::Again

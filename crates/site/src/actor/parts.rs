@@ -147,6 +147,12 @@ impl Plan {
         self.traced
     }
 
+    /// What the configuration calls a node.
+    pub(super) fn name_of(&self, node: NodeId) -> &str {
+        let named = self.roster.iter().find(|(_, it)| **it == node);
+        named.map_or("?", |(name, _)| name)
+    }
+
     pub(super) fn roster(&self) -> &BTreeMap<String, NodeId> {
         &self.roster
     }

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mainstay_base::{BootId, BootNonce, GroupId, Incarnation, NodeId, SiteId, ViewId};
+use mainstay_base::{BootId, BootNonce, Duration, GroupId, Incarnation, NodeId, SiteId, ViewId};
 use mainstay_link as link;
-use mainstay_membership::{self as membership, Role};
+use mainstay_membership::{self as membership, Evidence, Role};
 use mainstay_multicast as multicast;
 
 use super::parts::Plan;
@@ -25,8 +25,22 @@ pub struct Status {
     /// What was refused of what other nodes and strangers sent since the process started, by reason: connections closed
     /// for it, hellos, messages. A reason that has not occurred is missing.
     pub refused: BTreeMap<&'static str, u64>,
+    /// The last members that this process has suspected, up to 16, the newest last.
+    pub suspicions: Vec<Suspicion>,
     /// What the machines say; `None` while the log is read again.
     pub stack: Option<StackStatus>,
+}
+
+/// A member was thought to have failed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Suspicion {
+    /// Which node.
+    pub node: NodeId,
+    /// What for.
+    pub evidence: Evidence,
+    /// How long ago.
+    pub ago: Duration,
 }
 
 /// What the machines of a boot say.
@@ -84,6 +98,7 @@ impl Status {
         nonce: BootNonce,
         restarts: u64,
         mut refused: BTreeMap<&'static str, u64>,
+        suspicions: Vec<Suspicion>,
         stack: Option<&Stack>,
     ) -> Self {
         let node = plan.me();
@@ -91,7 +106,7 @@ impl Status {
         let roster = plan.roster().clone();
         add(&mut refused, stack.into_iter().flat_map(Stack::refused));
         let stack = stack.map(|stack| StackStatus::of(stack, me));
-        Self { node, nonce, restarts, roster, refused, stack }
+        Self { node, nonce, restarts, roster, refused, suspicions, stack }
     }
 }
 

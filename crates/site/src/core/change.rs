@@ -32,6 +32,9 @@ impl Core {
             Out::Install { extension, member, .. } => self.install(now, &extension, member),
             Out::Isolate { boot } => self.outputs.push_back(Output::Isolate { boot }),
             Out::Killed => self.outputs.push_back(Output::Killed),
+            Out::Suspected { boot, evidence } => {
+                self.outputs.push_back(Output::Suspected { boot, evidence });
+            }
             Out::Minority { on } => {
                 self.pause_groups(now, on);
                 self.outputs.push_back(Output::Minority { on });

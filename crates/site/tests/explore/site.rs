@@ -215,7 +215,7 @@ impl Site {
                     effects.push(Effect::Saw(None, Fact::Installed { number, nonce }));
                 }
                 Output::Group { group, event } => self.observe(group, event, &mut effects),
-                Output::Minority { .. } | Output::Cast { .. } => {}
+                Output::Minority { .. } | Output::Cast { .. } | Output::Suspected { .. } => {}
             }
         }
         effects

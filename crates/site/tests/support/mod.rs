@@ -319,7 +319,9 @@ impl Site {
                 }
             }
             core::Output::Group { group, event } => self.on_event(group, event, out),
-            core::Output::View { .. } | core::Output::Cast { .. } => {}
+            core::Output::View { .. }
+            | core::Output::Cast { .. }
+            | core::Output::Suspected { .. } => {}
             core::Output::Send { .. } | core::Output::Isolate { .. } => {
                 unreachable!("the Stack keeps these")
             }
