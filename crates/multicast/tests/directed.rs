@@ -293,6 +293,51 @@ fn a_checkpoint_keeps_the_word_that_a_member_is_whole() {
     assert!(world.group(2).flush().standing.is_some());
 }
 
+/// Checks MC-21: what a joiner knew of the order of its own messages is void when the group goes on without those who
+/// ordered them. They get other positions, and are told of at these only.
+#[test]
+fn what_was_ordered_by_the_lost_is_not_told_of() {
+    let mut world = world(3, Durability::Disk, Level::Disk);
+    world.cast(0, Order::Total, Level::Disk);
+    world.settle();
+    world.crash(2, false);
+    view_change(&mut world);
+    (0..5).for_each(|_| world.cast(1, Order::Total, Level::Disk));
+    world.settle();
+    world.crash(0, false);
+    world.restart_empty(0);
+    view_change(&mut world);
+    // It has no part of the past yet, and casts; the other one orders it, between messages of its own.
+    for known in 7..=12 {
+        world.cast(known % 2, Order::Total, Level::Disk);
+        while world.group(0).status().known < known as u64 {
+            let busy: Vec<_> = world.channels.keys().copied().collect();
+            busy.into_iter().for_each(|(from, to)| world.carry(from, to));
+            (0..2).for_each(|index| world.end_turn(index));
+        }
+    }
+    assert!(!world.group(0).status().whole);
+    world.crash(1, false);
+    world.restart_empty(1);
+    world.restart(2);
+    view_change(&mut world);
+    world.settle();
+    assert!(has(&world, 0, |event| *event == Event::MaybeLost { from: Position(2) }));
+    for _ in 0..10 {
+        world.cast(1, Order::Total, Level::Disk);
+        world.settle();
+    }
+    let site = world.group(0).status().members.into_iter().find(|site| site.node == node(0));
+    let places = places(&world, 0);
+    let told = world.slots[0].events.iter().filter_map(|event| match event {
+        Event::Reached { upto, position, .. } => Some((position.0, site.unwrap(), *upto)),
+        _ => None,
+    });
+    let told: Vec<_> = told.collect();
+    assert!(!told.is_empty());
+    assert!(told.iter().all(|place| places.contains(place)), "{told:?} of {places:?}");
+}
+
 /// Checks MC-3: when the sponsor fails in the middle of a transfer another one begins it anew.
 #[test]
 fn another_sponsor_begins_anew() {

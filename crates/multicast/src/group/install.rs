@@ -39,8 +39,11 @@ impl Group {
             // Neither is it in, nor has it what the new view begins with.
             return;
         }
-        if self.data.view == cut.as_of && self.site.is_some() {
-            self.place_own(cut, &order);
+        match self.data.view == cut.as_of {
+            true if self.site.is_some() => self.place_own(cut, &order),
+            true => {}
+            // What was known here of the order is void: own messages get other positions, or none.
+            false => self.forget_own_after(0),
         }
         let members = last.of_group(&self.config.nodes);
         let me = members.iter().position(|peer| peer.boot() == self.me);
