@@ -157,9 +157,8 @@ fn alarms(
         Some(Is::Poisoned { position }) => Some(position.0),
         _ => None,
     };
-    // At the start it reaches nobody: then it is the others that are missed.
-    let unheard = stack.into_iter().filter(|stack| !stack.connected.is_empty());
-    let unheard: Vec<_> = unheard.flat_map(|it| &it.unheard).map(|node| name(*node)).collect();
+    let unheard = stack.into_iter().flat_map(|stack| &stack.unheard);
+    let unheard: Vec<_> = unheard.map(|node| name(*node)).collect();
     let conditions = [
         (stack.is_some_and(|stack| stack.minority), "minority: too few nodes are heard".to_owned()),
         (

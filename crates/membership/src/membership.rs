@@ -239,11 +239,16 @@ impl Membership {
         self.peers.iter().filter(heard).map(|(boot, _)| *boot)
     }
 
-    /// Members whom this boot must reach before it is admitted and does not.
+    /// Members whom this boot must reach before it is admitted and does not. None as long as it hears of no working member:
+    /// then it is not the way to one of them that is missing.
     pub fn unheard(&self) -> impl Iterator<Item = BootId> + '_ {
         let heard: BTreeSet<_> = self.heard().collect();
-        let missing = move |boot: &BootId| boot.node != self.me.node && !heard.contains(boot);
-        self.view().boots().filter(move |boot| self.role == Role::Outside && missing(boot))
+        let is_member = |peer: &Peer| peer.announced.as_ref().is_some_and(|said| said.member);
+        let waits = self.role == Role::Outside
+            && heard.iter().any(|boot| self.peers.get(boot).is_some_and(is_member));
+        // Of a node that runs anew the former boot is not missed, nor of this one.
+        let nodes: BTreeSet<_> = heard.iter().map(|boot| boot.node).chain([self.me.node]).collect();
+        self.view().boots().filter(move |boot| waits && !nodes.contains(&boot.node))
     }
 
     pub(crate) fn announce(&mut self) {

@@ -94,9 +94,24 @@ fn who_meets_a_restarted_node_late_does_not_accuse_it() {
 #[test]
 fn who_does_not_reach_all_members_waits() {
     let mut world = World::formed(3, frozen());
+    let unheard = |world: &World, site: usize| -> Vec<_> {
+        world.sites[site].machine.as_ref().unwrap().unheard().collect()
+    };
+    let (apart, joiner) = (world.members(0)[1], world.members(0)[2]);
     assert_eq!(world.come_back_apart(), 2);
+    assert_eq!(unheard(&world, joiner), [world.sites[apart].boot]);
+    assert!(unheard(&world, apart).is_empty(), "a member waits for nobody");
     world.settle();
+    assert!(unheard(&world, joiner).is_empty());
     assert_eq!(world.members(0).len(), 3);
+    // Where no member works nobody is missed: two of three are back, and have not formed a view yet.
+    (0..3).for_each(|site| world.crash(site, 0));
+    world.start(0);
+    world.start(1);
+    for (from, to) in [(0, 1), (1, 0), (0, 1), (1, 0)] {
+        world.deliver(from, to);
+        assert!((0..2).all(|site| unheard(&world, site).is_empty()));
+    }
     assert_eq!(world.violation, None);
 }
 

@@ -39,11 +39,11 @@ impl Group {
             // Neither is it in, nor has it what the new view begins with.
             return;
         }
-        match self.data.view == cut.as_of {
-            true if self.site.is_some() => self.place_own(cut, &order),
-            true => {}
+        if self.data.view != cut.as_of {
             // What was known here of the order is void: own messages get other positions, or none.
-            false => self.forget_own_after(0),
+            self.forget_own_after(0);
+        } else if self.site.is_some() {
+            self.place_own(cut, &order);
         }
         let members = last.of_group(&self.config.nodes);
         let me = members.iter().position(|peer| peer.boot() == self.me);
