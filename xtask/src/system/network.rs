@@ -43,7 +43,7 @@ fn view_of_all(status: &str) -> Option<u64> {
     views.first().filter(|_| all)?.parse().ok()
 }
 
-/// Nodes declare each other dead, and without a majority none goes on; when the interface is back all do, and nothing
+/// Nodes suspect each other, and without a majority none goes on; when the interface is back all do, and nothing
 /// acknowledged is lost.
 pub(super) fn goes_away() -> Result<Verdict, String> {
     if !is_root() || !is_there("ip") || !is_there("redis-cli") {
@@ -77,6 +77,9 @@ pub(super) fn goes_away() -> Result<Verdict, String> {
     until("all are in one view", || {
         Ok(cluster.status().is_ok_and(|status| view_of_all(&status).is_some()))
     })?;
+    // Each has noticed that the two others were away, also where all met again before anybody was removed.
+    let suspected = values(&cluster.status()?, "why");
+    ensure(suspected.len() >= 6, || format!("of six suspicions there are {suspected:?}"))?;
     thread::sleep(PEACE);
     // One is removed, at most, and comes back: they do not quarrel.
     let after = view_of_all(&cluster.status()?);
