@@ -7,13 +7,14 @@ use std::rc::Rc;
 use bytes::Bytes;
 use mainstay::{Node, Outcome};
 use mainstay_base::{Duration, Instant, Rng};
+use mainstay_directory::Client;
 use mainstay_directory::resp::Reply;
-use mainstay_directory::{Client, Directory};
 use mainstay_sim::live::Outside;
 
+use super::large::Large;
 use super::model::{Asked, Op, PART, key};
 
-pub type Nodes = Outside<Node<Directory>>;
+pub type Nodes = Outside<Node<Large>>;
 
 /// Parts of the directory that all clients share.
 const SHARED: u64 = 3;
@@ -83,7 +84,7 @@ impl User {
     }
 
     /// Asks, and writes down what came of it; `false`: no answer.
-    async fn ask(&self, node: &Node<Directory>, op: Op, probes: bool) -> bool {
+    async fn ask(&self, node: &Node<Large>, op: Op, probes: bool) -> bool {
         let invoked = self.nodes.now();
         let answered = async {
             if probes { read(node, &op, self.stale).await } else { execute(node, &op).await }
@@ -138,7 +139,7 @@ fn told_number(told: &Told) -> u64 {
     }
 }
 
-async fn execute(node: &Node<Directory>, op: &Op) -> Told {
+async fn execute(node: &Node<Large>, op: &Op) -> Told {
     match node.execute(&op.encode()).await {
         Outcome::Done(reply) => Told::Answer(parse(&reply)),
         Outcome::NotDone(_) => Told::Refused,
@@ -153,10 +154,10 @@ fn parse(reply: &Bytes) -> Reply {
 }
 
 /// Reads without executing a command: from a state that has all that anybody was told of, unless it is to be `stale`.
-pub async fn read_at(node: &Node<Directory>, op: &Op, stale: bool) -> Option<Reply> {
+pub async fn read_at(node: &Node<Large>, op: &Op, stale: bool) -> Option<Reply> {
     let wanted = op.clone();
-    let look = move |directory: &Directory| {
-        let value = |number| directory.get(&key(number)).map(Bytes::copy_from_slice);
+    let look = move |large: &Large| {
+        let value = |number| large.directory.get(&key(number)).map(Bytes::copy_from_slice);
         let mut values: Vec<Reply> =
             wanted.keys().into_iter().map(|number| Reply::Bulk(value(number))).collect();
         match wanted {
@@ -167,7 +168,7 @@ pub async fn read_at(node: &Node<Directory>, op: &Op, stale: bool) -> Option<Rep
     if stale { node.read_local(look).await.ok() } else { node.read(look).await.ok() }
 }
 
-async fn read(node: &Node<Directory>, op: &Op, stale: bool) -> Told {
+async fn read(node: &Node<Large>, op: &Op, stale: bool) -> Told {
     read_at(node, op, stale).await.map_or(Told::Refused, Told::Answer)
 }
 

@@ -6,11 +6,15 @@
 #![allow(unreachable_pub, reason = "the modules of one test")]
 
 mod clients;
+mod large;
 mod model;
 mod run;
 mod traces;
 
+use large::Weight;
 use mainstay::Durability;
+use mainstay_base::{Duration, Instant};
+use mainstay_sim::{Disk, Fault, FaultEvent, Moment};
 use run::{Report, Setup, faults, run};
 
 fn variable(name: &str) -> Option<u64> {
@@ -83,6 +87,75 @@ fn five_nodes_on_disk() {
 #[test]
 fn three_nodes_in_memory() {
     alarms_are_rare(&swarm(&Setup::new(3, Durability::Memory), 30));
+}
+
+/// A state that takes three quarters of a second to restore, three times as long as a member may be silent.
+const HEAVY: Weight = Weight { chunks: 750, copied_at_once: false };
+/// No turn is longer, whatever the size of the state.
+const TURN_MAX: Duration = Duration::from_millis(10);
+
+fn heavy(nodes: usize, durability: Durability) -> Setup {
+    Setup { weight: HEAVY, ..Setup::new(nodes, durability) }
+}
+
+/// All nodes are killed at once, and nothing else happens to them.
+fn all_killed(nodes: usize) -> Vec<FaultEvent> {
+    let at = Instant::ZERO + Duration::from_millis(1_500);
+    let killed = |node| {
+        let (disk, moment) = (Disk::Kept, Moment::Now);
+        let length = Duration::from_millis(20 + 40 * node as u64);
+        FaultEvent { at, fault: Fault::Crash { node, length, disk, moment } }
+    };
+    (0..nodes).map(killed).collect()
+}
+
+/// Checks that a turn is bounded in work whatever the size of the state: with heavy states under all faults everything
+/// holds that holds with light ones, and no turn is long (PD-30, PD-31, MC-10, MB-23).
+#[test]
+fn heavy_states_make_no_long_turns() {
+    for (durability, count) in [(Durability::Disk, 150), (Durability::Memory, 60)] {
+        let setup = heavy(3, durability);
+        for seed in seeds(count) {
+            let report = run(seed, &setup, faults(seed, &setup)).unwrap_or_else(|what| {
+                panic!("seed {seed}, {setup:?}\n{what}");
+            });
+            assert!(report.longest <= TURN_MAX, "seed {seed}: {:?}", report.longest);
+        }
+    }
+}
+
+/// Checks that members which come back with a heavy state, all at once and under load, do not take each other for dead
+/// (MB-21): they are heard while they restore.
+#[test]
+fn nobody_dies_of_a_heavy_state() {
+    let setup = heavy(3, Durability::Disk);
+    for seed in seeds(20) {
+        let report = run(seed, &setup, all_killed(3)).unwrap();
+        assert_eq!((report.restarts, report.silent), (0, 0), "seed {seed}: {report:?}");
+        assert!(report.longest <= TURN_MAX, "seed {seed}: {:?}", report.longest);
+    }
+}
+
+/// Checks that the same is noticed where a turn does all there is to do.
+#[test]
+fn turns_without_a_bound_are_noticed() {
+    let turn_work = Some(Duration::from_secs(3_600));
+    let setup = Setup { turn_work, ..heavy(3, Durability::Disk) };
+    let report = run(0, &setup, all_killed(3)).unwrap();
+    println!("{report:?}");
+    assert!(report.longest > TURN_MAX);
+    assert!(report.restarts > 0 || report.silent > 0, "{report:?}");
+}
+
+/// Checks that a state is noticed whose first write behind a snapshot copies all of it.
+#[test]
+fn a_copy_of_the_whole_state_is_noticed() {
+    let weight = Weight { copied_at_once: true, ..HEAVY };
+    let setup = Setup { weight, ..Setup::new(3, Durability::Disk) };
+    let report = run(0, &setup, Vec::new()).unwrap();
+    println!("{report:?}");
+    assert!(report.longest > TURN_MAX);
+    assert!(report.restarts > 0 || report.silent > 0, "{report:?}");
 }
 
 /// A broken variant must be noticed within so many seeds, by what clients were told.

@@ -9,14 +9,14 @@ use std::sync::Arc;
 use mainstay::{Config, Durability, Node, Status};
 use mainstay_base::{ClusterId, Duration, Instant, Rng};
 use mainstay_check::linear::{Verdict, check_by};
-use mainstay_directory::Directory;
 use mainstay_directory::resp::Reply;
-use mainstay_membership::Role;
+use mainstay_membership::{Evidence, Role};
 use mainstay_runtime::Closed;
 use mainstay_sim::live::{Room, Start, Stats};
 use mainstay_sim::{Atlas, Disk, Fault, FaultEvent, Moment, Options, Wire, schedule};
 
 use super::clients::{Book, Nodes, User, read_all};
+use super::large::{Large, Weight};
 use super::model::{Asked, Op, Sequential};
 use super::traces::Traces;
 
@@ -38,11 +38,22 @@ pub struct Setup {
     pub stale_reads: bool,
     /// The disks do not force what they say they have forced, once the cluster is made.
     pub lying_disks: bool,
+    pub weight: Weight,
+    /// How much a turn may do, if it is not the usual.
+    pub turn_work: Option<Duration>,
 }
 
 impl Setup {
     pub fn new(nodes: usize, durability: Durability) -> Self {
-        Self { nodes, users: 4, durability, stale_reads: false, lying_disks: false }
+        Self {
+            nodes,
+            users: 4,
+            durability,
+            stale_reads: false,
+            lying_disks: false,
+            weight: Weight::default(),
+            turn_work: None,
+        }
     }
 }
 
@@ -60,6 +71,10 @@ pub struct Report {
     /// How often nodes that the others had declared dead started anew in their process.
     pub restarts: u64,
     pub checkpoints: u64,
+    /// The longest turn of the last boots.
+    pub longest: Duration,
+    /// How often their processes took another one for dead because it was silent.
+    pub silent: usize,
 }
 
 fn options(seed: u64, setup: &Setup) -> Options {
@@ -119,9 +134,9 @@ fn starter(
     setup: &Setup,
     halted: Rc<RefCell<Vec<String>>>,
     traces: Arc<Traces>,
-) -> impl FnMut(Start) -> Result<Node<Directory>, String> + use<> {
+) -> impl FnMut(Start) -> Result<Node<Large>, String> + use<> {
     let cluster = ClusterId::from_entropy(11);
-    let addresses = Room::<Node<Directory>>::addresses(setup.nodes);
+    let addresses = Room::<Node<Large>>::addresses(setup.nodes);
     let nodes: BTreeMap<_, _> = (0..setup.nodes).map(name).zip(addresses).collect();
     let setup = setup.clone();
     move |Start { index, first, mut ports, restored }| {
@@ -135,7 +150,12 @@ fn starter(
             ports.disk = None;
         }
         let time = Rc::clone(&ports.time);
-        let node = Node::start_with(config, Directory::default, ports);
+        let config = match setup.turn_work {
+            Some(most) => config.turn_work(most),
+            None => config,
+        };
+        let weight = setup.weight;
+        let node = Node::start_with(config, move || Large::new(weight), ports);
         let node = node.map_err(|error| format!("{error}: {error:?}"))?;
         let (closed, halted) = (node.closed(), Rc::clone(&halted));
         tokio::task::spawn_local(async move {
@@ -268,7 +288,14 @@ pub fn run(seed: u64, setup: &Setup, faults: Vec<FaultEvent>) -> Result<Report, 
         maybe_lost,
         restarts: statuses.iter().map(|status| status.site.restarts).sum(),
         checkpoints: statuses.iter().map(|status| status.replica.checkpoints).sum(),
+        longest: statuses.iter().map(|status| status.site.turns.longest).max().unwrap_or_default(),
+        silent: statuses.iter().map(silent).sum(),
     })
+}
+
+fn silent(status: &Status) -> usize {
+    let suspicions = status.site.suspicions.iter();
+    suspicions.filter(|suspicion| suspicion.evidence == Evidence::Silent).count()
 }
 
 fn is_answered(asked: &Asked) -> bool {

@@ -38,6 +38,7 @@ mod machine;
 mod rng;
 mod time;
 pub mod trace;
+mod work;
 
 pub use fingerprint::{Fingerprint, Fingerprinter};
 pub use frame::{Frame, Header};
@@ -49,3 +50,4 @@ pub use machine::Machine;
 pub use rng::Rng;
 pub use std::time::Duration;
 pub use time::Instant;
+pub use work::Work;

@@ -1,6 +1,6 @@
 //! The one trait of every protocol.
 
-use crate::Instant;
+use crate::{Instant, Work};
 
 /// A protocol as a pure state machine: inputs in, outputs out, no clock, no socket, no thread, no hidden randomness.
 ///
@@ -35,4 +35,18 @@ pub trait Machine {
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called; `None`: nothing to wait for.
     #[must_use]
     fn poll_timeout(&self) -> Option<Instant>;
+
+    /// What was done since the last call. A turn is bounded in work whatever the size of the state behind it; the host
+    /// asks once a turn, says so if a turn was long, and a simulator lets it take its time. Default: nothing is counted.
+    #[must_use]
+    fn take_work(&mut self) -> Work {
+        Work::default()
+    }
+
+    /// How many bytes of inputs the next turn may take in, beyond the host's own bound. A machine that is behind with
+    /// its work takes in no more than it works off. One input is always taken. Default: as many as there are.
+    #[must_use]
+    fn intake_bytes_max(&self) -> usize {
+        usize::MAX
+    }
 }

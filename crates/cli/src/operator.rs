@@ -156,10 +156,6 @@ mod tests {
             Once(Some(self.0))
         }
 
-        fn reset(&mut self) {
-            self.0 = 0;
-        }
-
         fn restore_chunk(&mut self, chunk: &[u8]) -> Result<(), RestoreError> {
             let chunk = chunk.try_into().map_err(|_| RestoreError::Chunk("not eight bytes"))?;
             self.0 = u64::from_le_bytes(chunk);

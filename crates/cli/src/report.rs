@@ -51,6 +51,12 @@ pub(crate) struct Report {
     /// The last members that it suspected since the process started, the newest last.
     #[serde(default)]
     pub(crate) suspected: Vec<Suspected>,
+    /// How long the longest turn of its thread took, in microseconds.
+    #[serde(default)]
+    pub(crate) longest_turn_us: u64,
+    /// How many turns took longer than 50 ms.
+    #[serde(default)]
+    pub(crate) slow_turns: u64,
 }
 
 /// A member was thought to have failed.
@@ -105,6 +111,8 @@ impl Report {
             alarms: alarms(status, stack, named),
             refused: refused.map(|(name, count)| (name.to_owned(), count)).collect(),
             suspected: suspected(&status.site.suspicions, named),
+            longest_turn_us: status.site.turns.longest.as_micros() as u64,
+            slow_turns: status.site.turns.slow,
         }
     }
 

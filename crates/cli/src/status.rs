@@ -66,6 +66,7 @@ fn unknown(name: &str, error: &io::Error) -> serde_json::Value {
         "node": name, "reachable": false, "incarnation": null, "view": null, "roster": [],
         "members": [], "manager": null, "sequencers": {}, "delivered": null, "durable": null,
         "state_hash": null, "alarms": [], "refused": {}, "suspected": [],
+        "longest_turn_us": null, "slow_turns": null,
         "error": error.to_string(),
     })
 }

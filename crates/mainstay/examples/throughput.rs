@@ -40,10 +40,6 @@ impl StateMachine for Count {
         Once(Some(self.0))
     }
 
-    fn reset(&mut self) {
-        self.0 = 0;
-    }
-
     fn restore_chunk(&mut self, chunk: &[u8]) -> Result<(), RestoreError> {
         self.0 = u64::from_le_bytes(chunk.try_into().map_err(|_| RestoreError::Chunk("size"))?);
         Ok(())

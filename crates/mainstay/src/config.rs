@@ -33,6 +33,7 @@ pub struct Config {
     pub(crate) heartbeat: Duration,
     pub(crate) deadline: Duration,
     pub(crate) replica: Option<paradigm::Config>,
+    pub(crate) turn_work: Duration,
     pub(crate) pulse: Option<Arc<Pulse>>,
     pub(crate) trace: Option<Arc<dyn TraceSink>>,
 }
@@ -82,6 +83,7 @@ impl Config {
             heartbeat: Duration::from_millis(50),
             deadline: Duration::from_secs(2),
             replica: None,
+            turn_work: paradigm::TURN_WORK,
             pulse: None,
             trace: None,
         }
@@ -138,6 +140,15 @@ impl Config {
     #[must_use]
     pub fn replica(mut self, config: paradigm::Config) -> Self {
         self.replica = Some(config);
+        self
+    }
+
+    /// How much of its replica's work a node does between two looks at its peers, in nominal time: commands, chunks of a
+    /// state that is restored or given to a joiner. More makes long turns, and a node with long turns looks dead. Default
+    /// 3 ms ([`TURN_WORK`](paradigm::TURN_WORK)).
+    #[must_use]
+    pub fn turn_work(mut self, most: Duration) -> Self {
+        self.turn_work = most;
         self
     }
 

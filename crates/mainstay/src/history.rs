@@ -1,10 +1,12 @@
 //! What the present state of a replica came from: an earlier state, and the messages since.
 
 use std::collections::VecDeque;
+use std::sync::{Arc, Weak};
 
 use bytes::{Bytes, BytesMut};
 use mainstay_base::{MessageId, Position};
 use mainstay_paradigm::{Replica, Snapshot, SnapshotStream, StateMachine};
+use mainstay_runtime::drop_beside;
 
 /// Bytes of messages from which on an earlier state is replaced by the present one (64 MiB).
 const BYTES_MAX: usize = 64 << 20;
@@ -12,11 +14,6 @@ const BYTES_MAX: usize = 64 << 20;
 const COPIED_MAX: usize = 64 << 10;
 /// Bytes of a block of copies (256 KiB).
 const BLOCK_BYTES: usize = 256 << 10;
-/// Messages of a history that is over which are let go in a turn.
-const RELEASED_MESSAGES: usize = 4_096;
-/// Chunks of its state which are let go in a turn.
-const RELEASED_CHUNKS: usize = 4;
-
 /// How far a replica has got with being rebuilt from its history.
 pub(crate) enum Rebuild<U> {
     /// The earlier state is being read.
@@ -33,14 +30,10 @@ pub(crate) struct History<U> {
     messages: VecDeque<(MessageId, Bytes)>,
     bytes: usize,
     block: BytesMut,
-    retired: Option<Retired<U>>,
-}
-
-/// A history that is over. It goes in slices: to let go of a state of a million entries at once takes longer than a
-/// member may be silent.
-struct Retired<U> {
-    base: Option<SnapshotStream<U>>,
-    messages: VecDeque<(MessageId, Bytes)>,
+    /// Of the former history, while it is being freed on another thread.
+    former: Weak<()>,
+    /// Of this one.
+    alive: Arc<()>,
 }
 
 impl<U: Snapshot> History<U> {
@@ -52,7 +45,8 @@ impl<U: Snapshot> History<U> {
             messages: VecDeque::new(),
             bytes: 0,
             block: BytesMut::new(),
-            retired: None,
+            former: Weak::new(),
+            alive: Arc::default(),
         }
     }
 
@@ -98,68 +92,59 @@ impl<U: Snapshot> History<U> {
 
     /// Time to begin with a newer state: at the bound, or at twice the bound if the last history is still here then.
     pub(crate) fn is_long(&self) -> bool {
-        self.bytes > BYTES_MAX * if self.retired.is_some() { 2 } else { 1 }
+        self.bytes > BYTES_MAX * if self.former.strong_count() > 0 { 2 } else { 1 }
     }
 
-    /// Begins anew with the present state of `replica`, and retires what was.
+    /// Begins anew with the present state of `replica`. What was is freed on another thread: to let go of a state of a
+    /// million entries takes longer than a member may be silent.
     pub(crate) fn renew<S: StateMachine<Snapshot = U>>(&mut self, replica: &mut Replica<S>) {
-        let Self { base, messages, .. } = std::mem::replace(self, Self::of(replica));
-        self.retired = Some(Retired { base, messages });
-    }
-
-    /// Lets go of the next slice of what is retired.
-    pub(crate) fn release(&mut self) {
-        if let Some(retired) = &mut self.retired {
-            let kept = retired.messages.len().saturating_sub(RELEASED_MESSAGES);
-            retired.messages.truncate(kept);
-            for _ in 0..RELEASED_CHUNKS {
-                // A snapshot needs no more what it has given out.
-                retired.base.take_if(|base| !matches!(base.next_chunk(), Ok(Some(_))));
-            }
-            self.retired.take_if(|retired| retired.base.is_none() && retired.messages.is_empty());
-        }
+        let former = std::mem::replace(self, Self::of(replica));
+        self.former = Arc::downgrade(&former.alive);
+        drop_beside(former);
     }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 mod tests {
-    use std::cell::Cell;
-    use std::rc::Rc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc;
+    use std::thread::{self, ThreadId};
 
     use mainstay_base::{ClusterId, Incarnation, NodeId, SiteId};
     use mainstay_paradigm::{Config, RestoreError};
 
     use super::*;
 
-    /// A state of so many pieces, of which each snapshot has its own.
-    struct Pieces {
-        count: usize,
-        alive: Rc<Cell<usize>>,
+    /// A state whose snapshots tell where they end, and do not end before they may.
+    struct Told {
+        told: mpsc::Sender<ThreadId>,
+        may_end: Arc<std::sync::Mutex<mpsc::Receiver<()>>>,
+        snapshots: Arc<AtomicUsize>,
     }
 
-    struct Piece(Rc<Cell<usize>>);
+    struct Frozen {
+        told: mpsc::Sender<ThreadId>,
+        may_end: Arc<std::sync::Mutex<mpsc::Receiver<()>>>,
+    }
 
-    struct Frozen(std::vec::IntoIter<Piece>);
-
-    impl Drop for Piece {
+    impl Drop for Frozen {
         fn drop(&mut self) {
-            self.0.update(|alive| alive - 1);
+            if self.may_end.lock().unwrap().recv().is_ok() {
+                self.told.send(thread::current().id()).unwrap();
+            }
         }
     }
 
-    impl StateMachine for Pieces {
+    impl StateMachine for Told {
         type Snapshot = Frozen;
 
         fn apply(&mut self, _at: Position, _command: &[u8], _reply: &mut Vec<u8>) {}
 
         fn begin_snapshot(&mut self) -> Frozen {
-            self.alive.update(|alive| alive + self.count);
-            let pieces: Vec<_> = (0..self.count).map(|_| Piece(Rc::clone(&self.alive))).collect();
-            Frozen(pieces.into_iter())
+            self.snapshots.fetch_add(1, Ordering::Relaxed);
+            Frozen { told: self.told.clone(), may_end: Arc::clone(&self.may_end) }
         }
-
-        fn reset(&mut self) {}
 
         fn restore_chunk(&mut self, _chunk: &[u8]) -> Result<(), RestoreError> {
             Ok(())
@@ -172,34 +157,42 @@ mod tests {
 
     impl Snapshot for Frozen {
         fn next_chunk(&mut self, _max: usize) -> Option<Bytes> {
-            self.0.next().map(|_| Bytes::from_static(b"x"))
+            None
         }
     }
 
-    /// Checks that a history which is over is let go of wholly, in small slices, whatever its size.
-    #[test]
-    fn a_history_that_is_over_goes_in_slices() {
-        let (count, alive) = (1_000, Rc::<Cell<usize>>::default());
-        let machine = Pieces { count, alive: Rc::clone(&alive) };
-        let mut replica = Replica::new(Config::builder().build().unwrap(), machine);
-        let mut history = History::of(&mut replica);
+    fn fill(history: &mut History<Frozen>) {
         let node = NodeId::new(ClusterId::from_entropy(1), "a");
         let sender = SiteId { node, incarnation: Incarnation(1) };
         let payload = Bytes::from(vec![0; COPIED_MAX + 1]);
         let mut position = history.first;
-        while !history.is_long() {
+        while history.bytes <= BYTES_MAX {
             history.push(position, MessageId { sender, sequence: position.0 }, &payload);
             position = position.next();
         }
+    }
+
+    /// Checks that a history which is over is freed on another thread, and that no third one begins before that.
+    #[test]
+    fn a_history_that_is_over_is_freed_elsewhere() {
+        let ((told, ended), (let_end, may_end)) = (mpsc::channel(), mpsc::channel());
+        let snapshots = Arc::<AtomicUsize>::default();
+        let may_end = Arc::new(std::sync::Mutex::new(may_end));
+        let machine = Told { told, may_end, snapshots: Arc::clone(&snapshots) };
+        let mut replica = Replica::new(Config::builder().build().unwrap(), machine);
+        let mut history = History::of(&mut replica);
+        fill(&mut history);
+        assert!(history.is_long());
         history.renew(&mut replica);
         assert!(!history.is_long() && history.get(0).is_none(), "the new one is empty");
-        assert_eq!(alive.get(), 2 * count);
-        let mut before = alive.get();
-        while history.retired.is_some() {
-            history.release();
-            assert!(before - alive.get() <= RELEASED_CHUNKS, "a slice is small");
-            before = alive.get();
+        assert_eq!(snapshots.load(Ordering::Relaxed), 2);
+        fill(&mut history);
+        assert!(!history.is_long(), "the former one is still here");
+        let_end.send(()).unwrap();
+        assert_ne!(ended.recv().unwrap(), thread::current().id());
+        while !history.is_long() {
+            thread::yield_now();
         }
-        assert_eq!(alive.get(), count, "the state of the new one is left");
+        drop(let_end);
     }
 }

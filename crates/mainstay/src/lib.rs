@@ -41,7 +41,6 @@
 //!         reply.extend(self.0.to_le_bytes());
 //!     }
 //!     fn begin_snapshot(&mut self) -> Once { Once(Some(self.0)) }
-//!     fn reset(&mut self) { self.0 = 0 }
 //!     fn restore_chunk(&mut self, chunk: &[u8]) -> Result<(), RestoreError> {
 //!         self.0 = u64::from_le_bytes(chunk.try_into().map_err(|_| RestoreError::Chunk("not eight bytes"))?);
 //!         Ok(())
@@ -86,6 +85,7 @@
 #[doc = include_str!("../../../README.md")]
 struct Readme;
 
+mod backlog;
 mod client;
 mod command;
 mod config;

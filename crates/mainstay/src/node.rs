@@ -88,6 +88,7 @@ impl<S: StateMachine + 'static> Node<S> {
             level: config.level(),
             deadline: config.deadline,
             replica,
+            turn_work: config.turn_work,
         };
         let me = config.me();
         let Config { cluster, name, nodes, pulse, trace, .. } = config;

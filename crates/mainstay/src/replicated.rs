@@ -1,25 +1,27 @@
 //! A replicated state machine on a group: the application of a node's site.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use mainstay_base::trace::{Level, Order};
-use mainstay_base::{Duration, GroupId, Instant, MessageId, NodeId, Position, SiteId, codec};
+use mainstay_base::{Duration, GroupId, Instant, MessageId, NodeId, Position, SiteId, Work, codec};
 use mainstay_multicast::{CastError, Delivery, Event};
 use mainstay_paradigm::client::NotDone;
 use mainstay_paradigm::{self as paradigm, Envelope, Replica, SnapshotStream, StateMachine};
+use mainstay_runtime::drop_beside;
 use mainstay_site::{AppPort, Application, CheckpointDone, ChunkSource, core};
 
+use crate::backlog::{Backlog, From, Step};
 use crate::command::Command;
 use crate::history::{History, Rebuild};
 use crate::outcome::{Answer, Fate};
 use crate::status::ReplicaStatus;
 use crate::waiting::Waiting;
 
-/// Most pieces of work in a turn while a restart or a transfer is caught up with.
-const SLICE: usize = 1_024;
-/// How many pieces of work the reading of one chunk of a state counts for.
-const CHUNK_WORK: usize = 64;
+/// What a byte of a chunk counts that is made of the state (4 ns).
+const CHUNK_BYTE: Duration = Duration::from_nanos(4);
+/// What a read counts beside its answer, which the reader makes (1 us).
+const READ: Duration = Duration::from_micros(1);
 /// The token of casts that nobody waits for.
 const NOBODY: u64 = 0;
 
@@ -30,24 +32,8 @@ pub(crate) struct Settings {
     pub(crate) level: Level,
     pub(crate) deadline: Duration,
     pub(crate) replica: paradigm::Config,
-}
-
-/// What the replica has to do next, in the order in which the group said it.
-enum Work {
-    Deliver(Delivery),
-    View(Vec<SiteId>),
-    Read(u64, Position),
-    Snapshot(Position),
-    /// The state is void: another one comes, from the own checkpoint or from a sponsor.
-    BeginRestore,
-    Chunk(Bytes, From),
-    Restored(Position, From),
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum From {
-    Disk,
-    Sponsor,
+    /// How much a turn may do, in nominal time.
+    pub(crate) turn_work: Duration,
 }
 
 /// A state on its way to joiners.
@@ -82,9 +68,7 @@ pub(crate) struct Replicated<S: StateMachine + 'static> {
     /// This site, as its casts are named.
     site: Option<SiteId>,
     waiting: Waiting<S>,
-    work: VecDeque<Work>,
-    /// Old work is being caught up with, a slice each turn.
-    catching_up: bool,
+    backlog: Backlog,
     /// It is said how this boot comes to its state.
     begun: bool,
     /// What the present state came from, and how far the replica has got with coming from it anew.
@@ -108,8 +92,7 @@ impl<S: StateMachine + 'static> Replicated<S> {
             make,
             site: None,
             waiting: Waiting::default(),
-            work: VecDeque::new(),
-            catching_up: false,
+            backlog: Backlog::default(),
             begun: false,
             history: History::new(),
             rebuild: None,
@@ -141,29 +124,29 @@ impl<S: StateMachine + 'static> Replicated<S> {
 
     fn on_group(&mut self, event: Event, port: &mut AppPort<'_>) {
         match event {
-            Event::Deliver(batch) => self.work.extend(batch.into_iter().map(Work::Deliver)),
+            Event::Deliver(batch) => self.backlog.deliver(batch),
             Event::View(view) => {
                 self.blocked = false;
                 self.begin_fresh(port);
-                self.work.push_back(Work::View(view.members));
+                self.backlog.push(Step::View(view.members));
             }
             Event::Restored { from_checkpoint, checkpoint, entries } => {
                 let chunks = port.take_checkpoint(self.settings.group).unwrap_or_default();
                 let chunks = if from_checkpoint { chunks } else { Vec::new() };
-                (self.begun, self.catching_up) = (true, true);
-                self.work.push_back(Work::BeginRestore);
-                self.work.extend(chunks.into_iter().map(|chunk| Work::Chunk(chunk, From::Disk)));
-                self.work.push_back(Work::Restored(checkpoint, From::Disk));
-                self.work.extend(entries.into_iter().map(Work::Deliver));
+                self.begun = true;
+                self.backlog.push(Step::BeginRestore);
+                self.backlog.push(Step::Chunks(chunks.into_iter()));
+                self.backlog.push(Step::Restored(checkpoint, From::Disk));
+                self.backlog.push(Step::Entries(entries.into_iter()));
             }
             Event::RestoreChunk { position, offset, bytes, last } => {
                 self.begun = true;
                 if offset == 0 {
-                    self.work.push_back(Work::BeginRestore);
+                    self.backlog.push(Step::BeginRestore);
                 }
-                self.work.push_back(Work::Chunk(bytes, From::Sponsor));
+                self.backlog.push(Step::Part { position, offset, bytes });
                 if last {
-                    self.work.push_back(Work::Restored(position, From::Sponsor));
+                    self.backlog.push(Step::Restored(position, From::Sponsor));
                 }
             }
             Event::Blocked { view } => {
@@ -175,10 +158,10 @@ impl<S: StateMachine + 'static> Replicated<S> {
                 self.status.maybe_lost += 1;
             }
             Event::ReadReady { token, position } => {
-                self.work.push_back(Work::Read(token, position));
+                self.backlog.push(Step::Read(token, position));
             }
             Event::ReadFailed { token } => self.waiting.fail_read(token, NotDone::NotMember),
-            Event::SnapshotWanted { position } => self.work.push_back(Work::Snapshot(position)),
+            Event::SnapshotWanted { position } => self.backlog.push(Step::Snapshot(position)),
             Event::ChunkWanted { position } => self.give_chunk(position, port),
             Event::Slow { site } => tracing::warn!(?site, "a member does not get on"),
             Event::SlowOver { .. } | Event::Reached { .. } | Event::Holding { .. } => {}
@@ -189,32 +172,40 @@ impl<S: StateMachine + 'static> Replicated<S> {
     fn begin_fresh(&mut self, port: &AppPort<'_>) {
         let whole = port.group(self.settings.group).is_some_and(|group| group.whole);
         if whole && !std::mem::replace(&mut self.begun, true) {
-            self.work.push_back(Work::BeginRestore);
-            self.work.push_back(Work::Restored(Position::ZERO, From::Disk));
+            self.backlog.push(Step::BeginRestore);
+            self.backlog.push(Step::Restored(Position::ZERO, From::Disk));
         }
     }
 
-    fn run(&mut self, work: Work, port: &mut AppPort<'_>) {
-        match work {
-            Work::Deliver(delivery) => self.deliver(delivery),
-            Work::View(members) => {
+    fn run(&mut self, step: Step, port: &mut AppPort<'_>) {
+        match step {
+            Step::Deliver(delivery) => self.deliver(delivery),
+            Step::View(members) => {
                 let me = self.settings.me;
                 let others: BTreeSet<_> = members.into_iter().filter(|it| it.node != me).collect();
                 self.replica.set_members(&others);
             }
-            Work::Read(token, position) => {
+            Step::Read(token, position) => {
                 let reached = self.replica.position() >= position;
                 self.waiting.answer_read(token, self.replica.machine().filter(|_| reached));
+                self.replica.charge(READ, 0);
             }
-            Work::Snapshot(position) => self.begin_sponsoring(position, port),
-            Work::BeginRestore => {
+            Step::Snapshot(position) => self.begin_sponsoring(position, port),
+            Step::BeginRestore => {
                 self.transferred = None;
-                self.checkpoint = None;
-                self.history = History::new();
-                self.replica.begin_restore();
+                retire(self.checkpoint.take());
+                drop_beside(std::mem::replace(&mut self.history, History::new()));
+                drop_beside(self.replica.begin_restore((self.make)()));
             }
-            Work::Chunk(chunk, from) => self.restore(from, |replica| replica.restore_chunk(&chunk)),
-            Work::Restored(position, from) => {
+            Step::Chunk(chunk) => {
+                self.restore(From::Disk, |replica| replica.restore_chunk(&chunk));
+            }
+            Step::Part { position, offset, bytes } => {
+                self.restore(From::Sponsor, |replica| replica.restore_chunk(&bytes));
+                let upto = offset + bytes.len() as u64;
+                port.chunk_taken(self.settings.group, position, upto);
+            }
+            Step::Restored(position, from) => {
                 self.restore(from, |replica| replica.restored(position));
                 let runs = self.replica.status() == paradigm::Status::Running;
                 self.history = History::of(&mut self.replica);
@@ -222,6 +213,7 @@ impl<S: StateMachine + 'static> Replicated<S> {
                     self.transferred = Some(position);
                 }
             }
+            Step::Chunks(_) | Step::Entries(_) => unreachable!("the backlog gives them one by one"),
         }
         self.drain(port);
     }
@@ -320,7 +312,8 @@ impl<S: StateMachine + 'static> Replicated<S> {
             }
             Out::CheckpointWanted { .. } if self.settings.level == Level::Disk => {
                 // One that is not even begun is replaced by the newer one.
-                self.checkpoint = self.replica.snapshot().ok();
+                let newer = self.replica.snapshot().ok();
+                retire(std::mem::replace(&mut self.checkpoint, newer));
             }
             Out::Diverged { position, verdict, sites } => {
                 tracing::error!(?position, ?verdict, ?sites, "the states of the members differ");
@@ -342,12 +335,12 @@ impl<S: StateMachine + 'static> Replicated<S> {
     fn begin_rebuild(&mut self) {
         let base = self.history.take_base().expect("a replica that executes came from a state");
         self.rebuild = Some(Rebuild::Restore(Box::new(base)));
-        self.replica.begin_restore();
-        (self.checkpoint, self.catching_up) = (None, true);
+        drop_beside(self.replica.begin_restore((self.make)()));
+        retire(self.checkpoint.take());
     }
 
-    /// The next piece of a rebuild; answers how much work it was.
-    fn go_on_rebuilding(&mut self, rebuild: Rebuild<S::Snapshot>, port: &mut AppPort<'_>) -> usize {
+    /// The next step of a rebuild.
+    fn go_on_rebuilding(&mut self, rebuild: Rebuild<S::Snapshot>, port: &mut AppPort<'_>) {
         match rebuild {
             Rebuild::Restore(mut stream) => {
                 let position = stream.position();
@@ -363,25 +356,21 @@ impl<S: StateMachine + 'static> Replicated<S> {
                 } else {
                     Rebuild::Restore(stream)
                 });
-                CHUNK_WORK
             }
-            Rebuild::Replay(index) => {
-                match self.history.get(index) {
-                    Some((position, message, payload)) => {
-                        self.rebuild = Some(Rebuild::Replay(index + 1));
-                        self.execute(position, message, payload);
-                        // Another skip further on may begin the rebuild anew.
-                        self.drain(port);
-                    }
-                    None => self.status.rebuilds += 1,
+            Rebuild::Replay(index) => match self.history.get(index) {
+                Some((position, message, payload)) => {
+                    self.rebuild = Some(Rebuild::Replay(index + 1));
+                    self.execute(position, message, payload);
+                    // Another skip further on may begin the rebuild anew.
+                    self.drain(port);
                 }
-                1
-            }
+                None => self.status.rebuilds += 1,
+            },
         }
     }
 
     fn begin_sponsoring(&mut self, position: Position, port: &mut AppPort<'_>) {
-        self.sponsor = None;
+        retire(self.sponsor.take());
         let right = self.replica.position() == position;
         let Some(mut stream) = self.replica.snapshot().ok().filter(|_| right) else {
             return tracing::error!(?position, "there is no state to give to joiners");
@@ -402,6 +391,7 @@ impl<S: StateMachine + 'static> Replicated<S> {
             Ok(next) => sponsor.next = next,
             Err(error) => return tracing::error!(%error, "the state cannot be written out"),
         }
+        self.replica.charge(CHUNK_BYTE * chunk.len() as u32, chunk.len());
         let last = sponsor.next.is_none();
         port.snapshot_chunk(self.settings.group, position, chunk, last);
         self.sponsor = Some(sponsor).filter(|_| !last);
@@ -433,10 +423,18 @@ impl<S: StateMachine + 'static> Replicated<S> {
     }
 }
 
+/// Frees on another thread what is over.
+fn retire<T: Send + 'static>(over: Option<T>) {
+    if let Some(over) = over {
+        drop_beside(over);
+    }
+}
+
 /// A replica whose state is not known yet.
 fn unknown<S: StateMachine>(settings: &Settings, make: &mut dyn FnMut() -> S) -> Replica<S> {
-    let mut replica = Replica::new(settings.replica.clone(), make());
-    replica.begin_restore();
+    let replica = Replica::new(settings.replica.clone(), make());
+    let mut replica = replica.turn_work(settings.turn_work);
+    drop(replica.begin_restore(make()));
     replica
 }
 
@@ -497,39 +495,45 @@ impl<S: StateMachine + 'static> Application for Replicated<S> {
     }
 
     fn restarted(&mut self, _now: Instant) {
-        self.replica = unknown(&self.settings, &mut self.make);
+        let replica = unknown(&self.settings, &mut self.make);
+        drop_beside(std::mem::replace(&mut self.replica, replica).retire());
+        drop_beside(std::mem::take(&mut self.backlog));
+        drop_beside((self.sponsor.take(), self.checkpoint.take(), self.rebuild.take()));
+        drop_beside(std::mem::replace(&mut self.history, History::new()));
         self.waiting.restarted();
-        self.work.clear();
-        (self.site, self.sponsor, self.checkpoint, self.transferred) = (None, None, None, None);
-        (self.begun, self.catching_up) = (false, false);
-        (self.history, self.rebuild) = (History::new(), None);
+        (self.site, self.transferred, self.begun) = (None, None, false);
         (self.minority, self.blocked) = (false, false);
         self.writing = Writing::Nothing;
     }
 
     fn end_turn(&mut self, now: Instant, port: &mut AppPort<'_>) {
-        let mut done = 0;
-        while !self.catching_up || done < SLICE {
-            done += if let Some(rebuild) = self.rebuild.take() {
-                self.go_on_rebuilding(rebuild, port)
-            } else if let Some(work) = self.work.pop_front() {
-                self.run(work, port);
-                1
+        self.backlog.begin_turn();
+        while !self.replica.is_spent() {
+            if let Some(rebuild) = self.rebuild.take() {
+                self.go_on_rebuilding(rebuild, port);
+            } else if let Some(step) = self.backlog.pop() {
+                self.run(step, port);
             } else {
                 break;
-            };
+            }
         }
-        self.catching_up &= !self.work.is_empty() || self.rebuild.is_some();
-        if self.catching_up {
+        if !self.backlog.is_empty() || self.rebuild.is_some() {
             port.again();
         }
         self.begin_checkpoint(port);
-        self.history.release();
         self.waiting.expire(now);
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
         self.waiting.deadline()
+    }
+
+    fn take_work(&mut self) -> Work {
+        self.replica.take_work()
+    }
+
+    fn intake_bytes_max(&self) -> usize {
+        self.backlog.intake_bytes_max()
     }
 }
 

@@ -114,8 +114,9 @@ pub enum Event {
         /// The state is as of this position.
         position: Position,
     },
-    /// A joiner gets a part of the state. Offset 0 begins anew. After the last one call
-    /// [`Group::restored`](crate::Group::restored).
+    /// A joiner gets a part of the state. Offset 0 begins anew. Answer with
+    /// [`Group::chunk_taken`](crate::Group::chunk_taken) when it is taken in: the next part comes after that. After the
+    /// last one call [`Group::restored`](crate::Group::restored).
     RestoreChunk {
         /// The state is as of this position.
         position: Position,

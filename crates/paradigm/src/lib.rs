@@ -34,7 +34,6 @@
 //!         reply.extend(self.0.to_le_bytes());
 //!     }
 //!     fn begin_snapshot(&mut self) -> Once { Once(Some(self.0)) }
-//!     fn reset(&mut self) { self.0 = 0 }
 //!     fn restore_chunk(&mut self, chunk: &[u8]) -> Result<(), RestoreError> {
 //!         self.0 = u64::from_le_bytes(chunk.try_into().map_err(|_| RestoreError::Chunk("not eight bytes"))?);
 //!         Ok(())
@@ -52,13 +51,14 @@
 //!
 //! let mut stream = replica.snapshot()?;
 //! let mut other = Replica::new(Config::builder().build()?, Sum::default());
-//! other.begin_restore();
+//! drop(other.begin_restore(Sum::default()));
 //! while let Some(chunk) = stream.next_chunk()? { other.restore_chunk(&chunk)? }
 //! other.restored(Position(1))?;
 //! assert_eq!(other.state_hash(), replica.state_hash());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod account;
 pub mod client;
 mod compare;
 mod config;
@@ -69,10 +69,11 @@ mod snapshot;
 mod stats;
 mod user;
 
+pub use account::TURN_WORK;
 pub use compare::Verdict;
 pub use config::{Builder, Config, ConfigError};
 pub use envelope::{Envelope, EnvelopeError, Session};
-pub use replica::{DeliverError, Outcome, Output, Replica, SnapshotError, Status};
+pub use replica::{DeliverError, Outcome, Output, Replica, Retired, SnapshotError, Status};
 pub use snapshot::{CHUNK_BYTES_MAX, NextChunkError, RestoreError, SnapshotStream};
 pub use stats::Stats;
 pub use user::{Snapshot, StateMachine};

@@ -5,9 +5,10 @@ use std::hash::Hasher as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
-use mainstay_base::{Fingerprinter, MessageId, Position, SiteId, codec};
+use mainstay_base::{Duration, Fingerprinter, MessageId, Position, SiteId, Work, codec};
 use thiserror::Error;
 
+use crate::account::{Account, CHUNK_BYTE, COMMAND};
 use crate::compare::{Compare, Difference, Verdict};
 use crate::config::Config;
 use crate::envelope::{Envelope, Session};
@@ -163,6 +164,14 @@ impl State {
 /// The execution of a command panicked.
 struct Panicked;
 
+/// A state that is over. To free a large one takes long: drop it where nobody waits.
+#[must_use = "a large state is best dropped on another thread"]
+pub struct Retired<S> {
+    _machine: S,
+    _state: State,
+    _restore: Option<Restore>,
+}
+
 /// A replica of a state machine.
 ///
 /// One replica serves one membership of its site in its group: a site that comes back makes a new one. Outputs are
@@ -183,6 +192,7 @@ pub struct Replica<S: StateMachine> {
     reply: Vec<u8>,
     outputs: VecDeque<Output>,
     stats: Stats,
+    account: Account,
 }
 
 impl<S: StateMachine> Replica<S> {
@@ -205,7 +215,32 @@ impl<S: StateMachine> Replica<S> {
             reply: Vec::new(),
             outputs: VecDeque::new(),
             stats: Stats::default(),
+            account: Account::default(),
         }
+    }
+
+    /// Sets how much a turn may do, in nominal time. Default [`TURN_WORK`].
+    #[must_use]
+    pub fn turn_work(mut self, most: Duration) -> Self {
+        self.account.most = most;
+        self
+    }
+
+    /// Whether this turn has done as much as a turn may: what is left is for the next one. Counted since
+    /// [`take_work`](Self::take_work) was last called, that is once a turn.
+    #[must_use]
+    pub fn is_spent(&self) -> bool {
+        self.account.is_spent()
+    }
+
+    /// What was done since the last call.
+    pub fn take_work(&mut self) -> Work {
+        self.account.take()
+    }
+
+    /// Counts what the host did with the state: a chunk of a snapshot made, a read.
+    pub fn charge(&mut self, nominal: Duration, bytes: usize) {
+        self.account.add(nominal, bytes, self.machine.work());
     }
 
     /// Executes the message at the next position; `is_mine` asks for an [`Output::Reply`].
@@ -238,7 +273,9 @@ impl<S: StateMachine> Replica<S> {
         if position != expected {
             return Err(DeliverError::Gap { expected });
         }
-        let Ok(outcome) = self.execute(position, &payload, is_mine) else {
+        let executed = self.execute(position, &payload, is_mine);
+        self.charge(COMMAND, payload.len() + self.reply.len());
+        let Ok(outcome) = executed else {
             self.stats.panics += 1;
             self.status = Status::Poisoned { position };
             self.outputs.push_back(Output::Poisoned { position });
@@ -265,13 +302,21 @@ impl<S: StateMachine> Replica<S> {
         Ok(SnapshotStream::new(&self.config, &self.state, user, hash))
     }
 
-    /// Drops the state; [`restore_chunk`](Self::restore_chunk) is next. Allowed at any time, also to begin anew.
-    pub fn begin_restore(&mut self) {
-        self.machine.reset();
-        self.state = State::new();
+    /// Gives up the state for that of `machine`, which is newly made; [`restore_chunk`](Self::restore_chunk) is next.
+    /// Allowed at any time, also to begin anew.
+    pub fn begin_restore(&mut self, machine: S) -> Retired<S> {
+        let _machine = std::mem::replace(&mut self.machine, machine);
+        let _state = std::mem::replace(&mut self.state, State::new());
+        let _restore = self.restore.replace(Restore::new());
+        self.account.restart(self.machine.work());
         self.compare.forget_own();
-        self.restore = Some(Restore::new());
         self.status = Status::Restoring;
+        Retired { _machine, _state, _restore }
+    }
+
+    /// The end of a replica whose boot is over.
+    pub fn retire(self) -> Retired<S> {
+        Retired { _machine: self.machine, _state: self.state, _restore: self.restore }
     }
 
     /// Takes the next chunk of a snapshot in. Chunks may come from different sponsors if all are of one position.
@@ -281,7 +326,9 @@ impl<S: StateMachine> Replica<S> {
     pub fn restore_chunk(&mut self, chunk: &[u8]) -> Result<(), RestoreError> {
         let mut restore = self.restore.take().ok_or(RestoreError::NotRestoring)?;
         self.status = Status::Empty;
-        restore.chunk(&self.config, &mut self.machine, chunk)?;
+        let taken = restore.chunk(&self.config, &mut self.machine, chunk);
+        self.charge(CHUNK_BYTE.saturating_mul(chunk.len() as u32), chunk.len());
+        taken?;
         self.restore = Some(restore);
         self.status = Status::Restoring;
         Ok(())

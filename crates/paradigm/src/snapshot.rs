@@ -15,8 +15,9 @@ use crate::replica::State;
 use crate::sessions::{Answer, Frozen, Head, Sessions, size};
 use crate::user::{Snapshot, StateMachine};
 
-/// Largest chunk of a snapshot stream, in bytes (256 KiB).
-pub const CHUNK_BYTES_MAX: usize = 256 << 10;
+/// Largest chunk of a snapshot stream, in bytes (64 KiB): one is made or taken in within a turn, and of small entries it has
+/// thousands.
+pub const CHUNK_BYTES_MAX: usize = 64 << 10;
 
 const VERSION: u8 = 2;
 const HEADER: u8 = 0;
@@ -91,6 +92,8 @@ pub struct SnapshotStream<U> {
     next: u8,
     skips: std::vec::IntoIter<Position>,
     sessions: Frozen,
+    /// Those of the last session that are not encoded yet.
+    answers: std::vec::IntoIter<(u64, Answer)>,
     /// Records encoded and not yet in a chunk.
     records: Vec<u8>,
     user: U,
@@ -109,7 +112,8 @@ impl<U: Snapshot> SnapshotStream<U> {
         };
         let skips = state.skipped.iter().copied().collect::<Vec<_>>().into_iter();
         let sessions = state.sessions.frozen();
-        Self { header, next: HEADER, skips, sessions, records: Vec::new(), user, hash }
+        let answers = Vec::new().into_iter();
+        Self { header, next: HEADER, skips, sessions, answers, records: Vec::new(), user, hash }
     }
 
     /// The state is as of here.
@@ -158,12 +162,12 @@ impl<U: Snapshot> SnapshotStream<U> {
         while self.records.len() < CHUNK_BYTES_MAX {
             if let Some(position) = self.skips.next() {
                 push(&mut self.records, &Record::Skip(position));
+            } else if let Some((number, reply)) = self.answers.next() {
+                push(&mut self.records, &Record::Answer { number, reply });
             } else if let Some((head, answers)) = self.sessions.next() {
                 let count = answers.len() as u64;
                 push(&mut self.records, &Record::Session { head, answers: count });
-                for (number, reply) in answers {
-                    push(&mut self.records, &Record::Answer { number, reply });
-                }
+                self.answers = answers.into_iter();
             } else {
                 return;
             }

@@ -9,7 +9,9 @@ use crate::RestoreError;
 ///
 /// No clock, no randomness, no I/O, no order of a hash table. What must differ from run to run comes in as part of a
 /// command.
-pub trait StateMachine {
+///
+/// It is `Send`, as its snapshots are: the host writes a snapshot out, and frees a state that is over, on other threads.
+pub trait StateMachine: Send + 'static {
     /// What [`begin_snapshot`](Self::begin_snapshot) gives.
     type Snapshot: Snapshot;
 
@@ -21,29 +23,35 @@ pub trait StateMachine {
     fn apply(&mut self, at: Position, command: &[u8], reply: &mut Vec<u8>);
 
     /// The state as it is now, to be written out while later commands are applied. In O(1): persistent structures or
-    /// copy-on-write.
+    /// copy-on-write, and a later command pays for no more than a bounded part of it. A node has no time for a copy of
+    /// the whole: while it makes one, the others take it for dead.
     fn begin_snapshot(&mut self) -> Self::Snapshot;
 
-    /// Goes back to the state before the first command.
-    fn reset(&mut self);
-
-    /// Takes in the next chunk of a snapshot; the first one follows a [`reset`](Self::reset).
+    /// Takes in the next chunk of a snapshot; before the first one the machine is newly made.
     ///
     /// # Errors
     /// [`RestoreError::Chunk`] if the chunk is not one of its own. It comes from another site or from a disk: no bytes
-    /// may make it panic. The state may be half restored; the replica begins anew with a reset.
+    /// may make it panic. The state may be half restored; the replica begins anew with a new machine.
     fn restore_chunk(&mut self, chunk: &[u8]) -> Result<(), RestoreError>;
 
     /// A hash of the state, kept up to date by `apply` so that it costs O(1) here. Equal states have equal hashes on
     /// all sites; different ones differ but for chance.
     fn state_hash(&self) -> u128;
+
+    /// How much it has done so far, in nominal nanoseconds: a count that only grows. Only what the length of a command, a
+    /// reply or a chunk does not show need be in it: entries looked through, parts copied behind a snapshot. A turn of the
+    /// node ends early when much was done. Default: nothing is counted.
+    fn work(&self) -> u64 {
+        0
+    }
 }
 
 /// A state of a [`StateMachine`] on its way out.
-pub trait Snapshot {
-    /// The next chunk, of at most `max` bytes; `None` after the last one.
+pub trait Snapshot: Send + 'static {
+    /// The next chunk, of at most `max` bytes; `None` after the last one. The work is in proportion to `max`, whatever the
+    /// size of the state.
     ///
     /// Equal states give equal chunks, whatever commands led there: another sponsor may go on in the middle (MB-80). What
-    /// has been given out is best let go of: a large snapshot is read to its end to be freed in pieces.
+    /// has been given out is best let go of: no later command need be copied for it.
     fn next_chunk(&mut self, max: usize) -> Option<Bytes>;
 }

@@ -78,7 +78,7 @@ fn a_gap_is_refused_and_a_restoring_replica_takes_nothing() {
     let message = MessageId { sender: site("me"), sequence: 5 };
     let early = replica.deliver(Position(5), message, anonymous("x"), true);
     assert_eq!(early, Err(DeliverError::Gap { expected: Position(4) }));
-    replica.begin_restore();
+    drop(replica.begin_restore(Ledger::default()));
     let status = Status::Restoring;
     let early = replica.deliver(Position(1), message, anonymous("x"), true);
     assert_eq!(early, Err(DeliverError::NotRunning(status)));
@@ -127,7 +127,7 @@ fn a_restore_begun_anew_keeps_nothing_of_the_old_one() {
     let snapshot = chunks(&mut sponsor);
     for cut in 0..snapshot.len() {
         let mut joiner = replica(0);
-        joiner.begin_restore();
+        drop(joiner.begin_restore(Ledger::default()));
         for chunk in &snapshot[..cut] {
             joiner.restore_chunk(chunk).unwrap();
         }
@@ -174,7 +174,7 @@ fn a_stream_that_is_not_whole_is_refused() {
     let snapshot = chunks(&mut after(12));
     let attempt = |stream: &[Bytes], position: u64| {
         let mut joiner = replica(0);
-        joiner.begin_restore();
+        drop(joiner.begin_restore(Ledger::default()));
         let result = stream
             .iter()
             .try_for_each(|chunk| joiner.restore_chunk(chunk))
@@ -267,7 +267,7 @@ proptest! {
         damaged[place] = byte;
         snapshot[chunk] = damaged.into();
         let mut joiner = replica(0);
-        joiner.begin_restore();
+        drop(joiner.begin_restore(Ledger::default()));
         let whole = snapshot.iter().try_for_each(|chunk| joiner.restore_chunk(chunk));
         if whole.and_then(|()| joiner.restored(Position(13))).is_ok() {
             prop_assert_eq!(joiner.state_hash(), sponsor.state_hash());
@@ -278,7 +278,7 @@ proptest! {
     #[test]
     fn no_chunk_makes_it_panic(bodies in prop::collection::vec((0..5u8, any::<Vec<u8>>()), 0..8)) {
         let mut joiner = replica(0);
-        joiner.begin_restore();
+        drop(joiner.begin_restore(Ledger::default()));
         let _ = joiner.restore_chunk(&chunks(&mut after(13))[0]);
         for (kind, body) in bodies {
             let _ = joiner.restore_chunk(&[&[kind][..], &body].concat());

@@ -34,12 +34,14 @@ mod gate;
 mod handle;
 mod perform;
 mod sink;
+mod turns;
 
 use self::core::{Core, Next};
 use gate::{Admission, Gate};
 pub use handle::{Closed, HostHandle, SendError, WeakHandle};
 pub use perform::{Perform, Port};
 pub use sink::{HostSink, completions};
+pub use turns::TurnStats;
 
 /// A machine that can be hosted: its inputs cross threads. Implemented for all that can.
 pub trait Hosted: Machine<Input: Send + 'static> + 'static {}
@@ -74,6 +76,8 @@ pub struct HostOptions {
     pub mailbox_bytes_max: usize,
     /// When a turn ends.
     pub turn: TurnBudget,
+    /// A turn that takes longer is counted and told in the log, with what it did. Default 50 ms.
+    pub slow_turn: Duration,
     /// How long [`Perform::closing`] may take at a stop. Default 1 s.
     pub stop_within: Duration,
     /// The turn counter, for a [`Beacon`](crate::Beacon).
@@ -86,6 +90,7 @@ impl Default for HostOptions {
             mailbox_max: 4096,
             mailbox_bytes_max: 8 << 20,
             turn: TurnBudget::default(),
+            slow_turn: Duration::from_millis(50),
             stop_within: Duration::from_secs(1),
             pulse: Pulse::new(),
         }

@@ -39,6 +39,7 @@
 //! ```
 
 pub mod beacon;
+mod beside;
 mod entropy;
 mod file_disk;
 pub mod host;
@@ -49,11 +50,12 @@ pub mod tcp;
 mod time;
 
 pub use beacon::{Beacon, Beat, Pulse};
+pub use beside::drop_beside;
 pub use entropy::{OsEntropy, SeededEntropy};
 pub use file_disk::FileDisk;
 pub use host::{
     Closed, HostHandle, HostOptions, HostSink, Hosted, Perform, Port, SendError, TurnBudget,
-    WeakHandle,
+    TurnStats, WeakHandle,
 };
 pub use log_writer::{LogDevice, LogOptions, LogWriter};
 pub use ports::{

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mainstay_base::frame::FrameError;
-use mainstay_base::{ConnId, Frame, Instant, NodeId};
+use mainstay_base::{ConnId, Duration, Frame, Instant, NodeId};
 use mainstay_stable::{FileMediumError, Medium};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -49,6 +49,12 @@ pub trait TimeSource {
 
     /// Completes when [`now`](Self::now) has reached `deadline`.
     fn sleep_until(&self, deadline: Instant) -> LocalFuture<()>;
+
+    /// A turn has ended that took so long by its machine's own account. A real clock has moved on meanwhile, so nothing
+    /// is done by default; a simulated one moves on now, and the node does nothing else until that time is over.
+    fn charge(&self, work: Duration) {
+        let _ = work;
+    }
 }
 
 /// Where boot nonces and seeds come from. Drawn rarely; machines get a seed, not this.

@@ -7,6 +7,8 @@
 //!
 //! - **Time** passes only when nobody has anything to do. Each boot has a clock of its own, which begins at zero and may
 //!   run fast or slow ([`Room::drift`]). Timers of tokio work too, to the millisecond and without drift.
+//! - **Work** takes time: a turn that its machine counts as long ([`Machine::take_work`](mainstay_base::Machine::take_work)) keeps
+//!   its node busy for as long, and meanwhile the node neither hears nor is heard. Turns below 100 us are free.
 //! - **The network** keeps the order of a connection until it breaks. A cut stalls it, and may break it if it lasts; a dial
 //!   into a cut is tried for three seconds; a dial to a process that is not there is refused. A killed process closes its
 //!   connections; a machine that loses power says nothing until it is back.

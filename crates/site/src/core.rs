@@ -92,6 +92,15 @@ pub enum Input {
         /// It is the last.
         last: bool,
     },
+    /// The part of the state that `RestoreChunk` brought is taken in: the next one may come.
+    ChunkTaken {
+        /// Of which group.
+        group: GroupId,
+        /// As of.
+        position: Position,
+        /// Where the part ends.
+        offset: u64,
+    },
     /// The state that came by `RestoreChunk` is in, and forced for a group of durability `Disk`.
     Restored {
         /// Of which group.
@@ -403,6 +412,11 @@ impl Machine for Core {
             Input::SnapshotChunk { group, position, chunk, last } => {
                 if let Some(group) = self.groups.get_mut(&group) {
                     group.snapshot_chunk(now, position, chunk, last);
+                }
+            }
+            Input::ChunkTaken { group, position, offset } => {
+                if let Some(group) = self.groups.get_mut(&group) {
+                    group.chunk_taken(now, position, offset);
                 }
             }
             Input::Restored { group, position } => {

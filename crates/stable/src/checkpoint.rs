@@ -13,7 +13,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use crate::format::{HEADER_SIZE, Header, HeaderError, u32_at, u64_at};
-use crate::medium::{Medium, read_all};
+use crate::medium::Medium;
 use crate::{Owner, VERSION};
 
 const MAGIC: [u8; 8] = *b"MSTSCKPT";
@@ -23,6 +23,8 @@ const TEMPORARY: &str = ".tmp";
 const CHUNK_HEADER_SIZE: usize = 8;
 /// Stands where the len of a next chunk would.
 const END: u32 = u32::MAX;
+/// Bytes that are read at once (1 MiB).
+const WINDOW: usize = 1 << 20;
 
 /// Largest chunk (16 MiB).
 pub const CHUNK_BYTES_MAX: usize = 16 << 20;
@@ -281,9 +283,11 @@ impl Checkpoints {
 
     /// The chunks of one checkpoint; `None` if it is damaged.
     fn read(&self, position: u64) -> Result<Option<Vec<Bytes>>, ReadCheckpointError> {
-        let bytes = Bytes::from(read_all(&*self.medium, &name(position))?);
-        match Header::decode(&bytes, MAGIC, self.owner) {
-            Ok(header) if header.number == position => Ok(chunks(&bytes, header.seed())),
+        let name = name(position);
+        let mut file = Reader::new(&*self.medium, &name)?;
+        let Some(header) = file.take(HEADER_SIZE)? else { return Ok(None) };
+        match Header::decode(&header, MAGIC, self.owner) {
+            Ok(header) if header.number == position => Ok(chunks(&mut file, header.seed())?),
             Ok(_) | Err(HeaderError::Damaged) => Ok(None),
             Err(HeaderError::Version(version)) => {
                 Err(ReadCheckpointError::Version { position, version })
@@ -343,29 +347,70 @@ impl CheckpointWriter {
     }
 }
 
-/// The chunks behind a header; `None` if anything is not as it was written.
-fn chunks(bytes: &Bytes, seed: u32) -> Option<Vec<Bytes>> {
-    let mut rest = bytes.slice(HEADER_SIZE..);
+/// Reads a file from its front, some of it at a time. What it gives out is memory of its own: chunks are freed one by
+/// one, as the state grows out of them.
+struct Reader<'a> {
+    medium: &'a dyn Medium,
+    name: &'a str,
+    /// Bytes of the file, and how many of them were read.
+    size: u64,
+    offset: u64,
+    /// Read and not given out; the part before `at` is.
+    window: Vec<u8>,
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn new(medium: &'a dyn Medium, name: &'a str) -> io::Result<Self> {
+        let size = medium.len(name)?;
+        Ok(Self { medium, name, size, offset: 0, window: Vec::new(), at: 0 })
+    }
+
+    /// The next bytes; `None` if the file has fewer.
+    fn take(&mut self, count: usize) -> io::Result<Option<Bytes>> {
+        let missing = count.saturating_sub(self.window.len() - self.at);
+        if missing as u64 > self.size - self.offset {
+            return Ok(None);
+        }
+        if missing > 0 {
+            self.window.drain(..self.at);
+            self.at = 0;
+            let left = usize::try_from(self.size - self.offset).unwrap_or(usize::MAX);
+            let more =
+                self.medium.read_at(self.name, self.offset, left.min(missing.max(WINDOW)))?;
+            if more.len() < missing {
+                let kind = io::ErrorKind::UnexpectedEof;
+                return Err(io::Error::new(kind, "file became shorter while it was read"));
+            }
+            self.offset += more.len() as u64;
+            self.window.extend_from_slice(&more);
+        }
+        let bytes = Bytes::copy_from_slice(&self.window[self.at..self.at + count]);
+        self.at += count;
+        Ok(Some(bytes))
+    }
+
+    fn is_at_end(&self) -> bool {
+        self.offset == self.size && self.at == self.window.len()
+    }
+}
+
+/// The chunks behind the header, if all is intact.
+fn chunks(file: &mut Reader<'_>, seed: u32) -> io::Result<Option<Vec<Bytes>>> {
     let mut crc = seed;
     let mut chunks = Vec::new();
     loop {
-        if rest.len() < CHUNK_HEADER_SIZE {
-            return None;
-        }
-        let head = rest.split_to(CHUNK_HEADER_SIZE);
+        let Some(head) = file.take(CHUNK_HEADER_SIZE)? else { return Ok(None) };
         let (size, expected) = (u32_at(&head, 0), u32_at(&head, 4));
-        let length = if size == END { 8 } else { usize::try_from(size).ok()? };
-        if rest.len() < length {
-            return None;
-        }
-        let chunk = rest.split_to(length);
+        let length = if size == END { 8 } else { size as usize };
+        let Some(chunk) = file.take(length)? else { return Ok(None) };
         crc = crc32c::crc32c_append(crc32c::crc32c_append(crc, &head[..4]), &chunk);
         if crc != expected {
-            return None;
+            return Ok(None);
         }
         if size == END {
-            let whole = u64_at(&chunk, 0) == chunks.len() as u64 && rest.is_empty();
-            return whole.then_some(chunks);
+            let whole = u64_at(&chunk, 0) == chunks.len() as u64 && file.is_at_end();
+            return Ok(whole.then_some(chunks));
         }
         chunks.push(chunk);
     }

@@ -171,10 +171,6 @@ impl StateMachine for Directory {
         DirectorySnapshot { shards, encoded: BytesMut::new() }
     }
 
-    fn reset(&mut self) {
-        *self = Self::new(self.bytes_max);
-    }
-
     fn restore_chunk(&mut self, chunk: &[u8]) -> Result<(), RestoreError> {
         let mut bytes = std::mem::take(&mut self.partial);
         bytes.extend_from_slice(chunk);

@@ -59,10 +59,6 @@ impl StateMachine for Journal {
         Copied(self.entries.clone().into_iter())
     }
 
-    fn reset(&mut self) {
-        *self = Self::default();
-    }
-
     fn restore_chunk(&mut self, chunk: &[u8]) -> Result<(), RestoreError> {
         let (entries, rest) = chunk.as_chunks::<8>();
         entries.iter().for_each(|entry| self.push(u64::from_le_bytes(*entry)));

@@ -34,6 +34,8 @@ pub(super) struct Restore {
     position: Position,
     offset: u64,
     complete: bool,
+    /// The layer above has the last part: the sponsor may send the next one.
+    taken: bool,
 }
 
 impl Group {
@@ -43,7 +45,7 @@ impl Group {
         let Some(current) = &self.current else { return };
         let position = self.position();
         if !self.whole {
-            self.restore = Some(Restore { position, offset: 0, complete: false });
+            self.restore = Some(Restore { position, offset: 0, complete: false, taken: true });
             return;
         }
         let joiners = current.members.iter().filter(|member| !member.whole);
@@ -123,22 +125,34 @@ impl Group {
         if !is_next || restore.complete || rank != current.sponsor {
             return false;
         }
-        let (to, view) = (current.members[rank].peer.boot(), current.id);
         restore.offset += bytes.len() as u64;
-        restore.complete = last;
-        let upto = restore.offset;
+        (restore.complete, restore.taken) = (last, false);
         self.event(Event::RestoreChunk { position, offset, bytes, last });
-        self.send(to, Message::TransferAck { view, position, offset: upto });
         true
+    }
+
+    /// The layer above has taken in the part of [`Event::RestoreChunk`] that ends at `offset`: now the sponsor may send
+    /// the next one. So a joiner gets no more at a time than it can take in. One that was not asked for is ignored.
+    pub fn chunk_taken(&mut self, _now: Instant, position: Position, offset: u64) {
+        let (Some(current), Some(restore)) = (&self.current, &mut self.restore) else { return };
+        if (position, offset) != (restore.position, restore.offset)
+            || std::mem::replace(&mut restore.taken, true)
+        {
+            return;
+        }
+        let (to, view) = (current.members[current.sponsor].peer.boot(), current.id);
+        self.send(to, Message::TransferAck { view, position, offset });
     }
 
     /// The layer above has the transferred state as of `position`; for a `Disk` group a checkpoint of it is forced. The
     /// member is whole from here on, or when that is on disk. Ignored if a later view has begun.
-    pub fn restored(&mut self, _now: Instant, position: Position) {
+    pub fn restored(&mut self, now: Instant, position: Position) {
         let is_done = |it: &Restore| it.complete && it.position == position;
         if self.wedged || !self.restore.as_ref().is_some_and(is_done) {
             return;
         }
+        let upto = self.restore.as_ref().map_or(0, |restore| restore.offset);
+        self.chunk_taken(now, position, upto);
         self.restore = None;
         if self.config.is_disk() {
             let (group, view) = (self.config.group, self.data.view);

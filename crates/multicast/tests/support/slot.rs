@@ -204,6 +204,8 @@ impl Slot {
             Event::RestoreChunk { position, offset, bytes, last } => {
                 self.got.truncate(offset as usize);
                 self.got.extend_from_slice(&bytes);
+                let upto = offset + bytes.len() as u64;
+                self.group.as_mut().unwrap().chunk_taken(world.now, position, upto);
                 if last {
                     self.on_restored(world, position);
                 }

@@ -70,12 +70,6 @@ impl StateMachine for Ledger {
         Lines(self.lines.iter().cloned().collect())
     }
 
-    fn reset(&mut self) {
-        self.lines.clear();
-        self.hash = 0;
-        self.salt = 0;
-    }
-
     fn restore_chunk(&mut self, chunk: &[u8]) -> Result<(), RestoreError> {
         if chunk == b"bad" {
             return Err(RestoreError::Chunk("bad"));
@@ -178,7 +172,7 @@ pub(crate) fn chunks(replica: &mut Replica<Ledger>) -> Vec<Bytes> {
 
 /// Restores a replica from chunks.
 pub(crate) fn restore(replica: &mut Replica<Ledger>, chunks: &[Bytes], position: u64) {
-    replica.begin_restore();
+    drop(replica.begin_restore(Ledger::default()));
     for chunk in chunks {
         replica.restore_chunk(chunk).unwrap();
     }

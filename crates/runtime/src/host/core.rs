@@ -16,6 +16,7 @@ use tokio::sync::futures::OwnedNotified;
 use super::gate::{Admission, Gate};
 use super::handle::{Closed, WeakHandle};
 use super::perform::{Perform, Port};
+use super::turns::{Turn, Watch};
 use super::{HostOptions, Hosted, Inputs, Posted, TurnBudget};
 use crate::ports::{LocalFuture, TimeSource};
 
@@ -33,12 +34,6 @@ pub(super) enum Next {
     CatchUp,
     /// The end has been reported.
     Stop,
-}
-
-struct Turn {
-    began: Instant,
-    inputs: usize,
-    bytes: usize,
 }
 
 struct Timer {
@@ -67,6 +62,8 @@ pub(super) struct Core<M: Hosted, P: Perform<M>> {
     /// Of the inputs of the current turn.
     taken: Admission,
     turn: Option<Turn>,
+    slow_turn: Duration,
+    watch: Watch,
     timer: Timer,
     woken: Pin<Box<OwnedNotified>>,
     catching_up: bool,
@@ -107,6 +104,8 @@ impl<M: Hosted, P: Perform<M>> Core<M, P> {
             backlog: VecDeque::new(),
             taken: gate.nothing(),
             turn: None,
+            slow_turn: options.slow_turn,
+            watch: Watch::default(),
             timer: Timer { deadline: None, sleep: None, due: false },
             woken: Box::pin(Arc::clone(&gate.pulse.wake).notified_owned()),
             gate,
@@ -211,7 +210,7 @@ impl<M: Hosted, P: Perform<M>> Core<M, P> {
     fn is_full(&self) -> bool {
         self.turn.as_ref().is_some_and(|turn| {
             turn.inputs >= self.budget.inputs_max
-                || turn.bytes >= self.budget.bytes_max
+                || turn.bytes >= self.budget.bytes_max.min(turn.bytes_max)
                 || self.now.saturating_since(turn.began) >= self.budget.time_max
         })
     }
@@ -223,12 +222,15 @@ impl<M: Hosted, P: Perform<M>> Core<M, P> {
     fn begin(&mut self) {
         if self.turn.is_none() {
             self.read_clock();
-            self.turn = Some(Turn { began: self.now, inputs: 0, bytes: 0 });
+            let bytes_max = self.machine.as_ref().map_or(usize::MAX, M::intake_bytes_max).max(1);
+            let (began, busy) = (self.now, Duration::ZERO);
+            self.turn = Some(Turn { began, inputs: 0, bytes: 0, bytes_max, busy });
         }
     }
 
     /// Takes inputs in until there are none or the turn is full.
     fn take_backlog(&mut self) -> Result<(), Panicked> {
+        let mut started = None;
         while !self.backlog.is_empty() {
             self.begin();
             if self.is_full() {
@@ -240,20 +242,25 @@ impl<M: Hosted, P: Perform<M>> Core<M, P> {
             }
             let weight = P::weigh(&input);
             self.read_clock();
+            started.get_or_insert(self.now);
             let (Some(machine), Some(turn)) = (&mut self.machine, &mut self.turn) else { break };
             turn.inputs += 1;
             turn.bytes = turn.bytes.saturating_add(weight);
             let now = self.now;
             guard(|| machine.handle(now, input))?;
         }
+        if let Some(started) = started {
+            self.read_clock();
+            if let Some(turn) = &mut self.turn {
+                turn.busy += self.now.saturating_since(started);
+            }
+        }
         Ok(())
     }
 
     /// Ends the turn, if there is one.
     fn finish(&mut self) -> Result<(), Panicked> {
-        if self.turn.take().is_none() {
-            return Ok(());
-        }
+        let Some(mut turn) = self.turn.take() else { return Ok(()) };
         self.read_clock();
         let Some(machine) = &mut self.machine else { return Ok(()) };
         let now = self.now;
@@ -282,6 +289,11 @@ impl<M: Hosted, P: Perform<M>> Core<M, P> {
         }
         self.taken.release();
         self.gate.pulse.beat();
+        let work = machine.take_work();
+        self.time.charge(turn.cost(&work));
+        self.read_clock();
+        turn.busy += self.now.saturating_since(now);
+        self.watch.observe(self.now, &turn, &work, self.slow_turn, &self.gate.turns);
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{Semaphore, TryAcquireError, watch};
 
 use super::handle::Closed;
+use super::turns::Turns;
 use crate::beacon::Pulse;
 
 /// What handles and host share: who may come in, and how it ended.
@@ -16,6 +17,7 @@ pub(super) struct Gate {
     bytes_max: usize,
     stopping: AtomicBool,
     pub(super) pulse: Arc<Pulse>,
+    pub(super) turns: Turns,
     pub(super) closed: watch::Sender<Option<Closed>>,
 }
 
@@ -45,6 +47,7 @@ impl Gate {
             bytes_max,
             stopping: AtomicBool::new(false),
             pulse,
+            turns: Turns::default(),
             closed: watch::Sender::new(None),
         }
     }

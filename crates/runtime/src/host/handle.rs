@@ -8,6 +8,7 @@ use actix::Recipient;
 use thiserror::Error;
 
 use super::gate::{Gate, NoEntry};
+use super::turns::TurnStats;
 use super::{Hosted, Inputs, Posted};
 
 /// How a host ended.
@@ -195,6 +196,12 @@ impl<M: Hosted> HostHandle<M> {
     #[must_use]
     pub fn turns(&self) -> u64 {
         self.shared.gate.pulse.turns()
+    }
+
+    /// How long its turns took so far.
+    #[must_use]
+    pub fn turn_stats(&self) -> TurnStats {
+        self.shared.gate.turns.stats()
     }
 
     /// A handle that does not keep the host running.

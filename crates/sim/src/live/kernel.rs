@@ -14,10 +14,15 @@ use crate::trace::Trace;
 /// Millionths: the unit in which clocks run fast or slow.
 const MILLION: i128 = 1_000_000;
 
+/// Turns that are shorter take no time: they are most, and each would be an event.
+const CHARGED_MIN: Duration = Duration::from_micros(100);
+
 /// What happens at a moment.
 pub(super) enum Task {
     /// Somebody's timer is due.
     Wake(Waker),
+    /// A node has done its turn.
+    Free,
     /// A dial reaches its address.
     Syn { dial: u64 },
     /// The answer to a dial that found nobody.
@@ -133,11 +138,20 @@ pub(super) struct Clock {
     pub(super) origin: Instant,
     /// Millionths that it runs fast; slow if negative, and above -1,000,000.
     pub(super) drift: i64,
+    /// Until when, in true time, the node is at work on a turn.
+    pub(super) busy: Rc<Cell<Instant>>,
+}
+
+impl Clock {
+    /// The true time as the node sees it: at the end of a turn it is later than for all others.
+    fn true_now(&self) -> Instant {
+        self.kernel.now().max(self.busy.get())
+    }
 }
 
 impl TimeSource for Clock {
     fn now(&self) -> Instant {
-        let true_nanos = nanos(self.kernel.now() - self.origin);
+        let true_nanos = nanos(self.true_now() - self.origin);
         from_nanos(true_nanos * (MILLION + i128::from(self.drift)) / MILLION)
     }
 
@@ -147,6 +161,16 @@ impl TimeSource for Clock {
         let true_nanos = (i128::from(deadline.as_nanos()) * MILLION + rate - 1) / rate;
         let length = from_nanos(true_nanos) - Instant::ZERO;
         Box::pin(self.kernel.alarm(self.origin + length))
+    }
+
+    fn charge(&self, work: Duration) {
+        if work < CHARGED_MIN {
+            return;
+        }
+        let until = self.true_now() + work;
+        self.busy.set(until);
+        // The room looks again when the node is free.
+        self.kernel.at(until, Task::Free);
     }
 }
 
@@ -169,7 +193,7 @@ mod tests {
             let kernel = Rc::new(Kernel::default());
             let origin = Instant::from_nanos(77);
             kernel.set_now(origin);
-            let clock = Clock { kernel: Rc::clone(&kernel), origin, drift };
+            let clock = Clock { kernel: Rc::clone(&kernel), origin, drift, busy: Rc::default() };
             assert_eq!(clock.now(), Instant::ZERO);
             let deadline = Instant::from_nanos(1_000_000_007);
             let mut sleep = clock.sleep_until(deadline);

@@ -117,6 +117,8 @@ struct Place {
     platter: Rc<RefCell<Platter>>,
     boots: u64,
     pauses: usize,
+    /// Until when it is at work on a turn.
+    busy: Rc<Cell<Instant>>,
     /// Its disk was lost, and it has not said that it has everything again.
     lost: bool,
     restored: Restored,
@@ -197,6 +199,7 @@ impl<H: Clone + 'static> Room<H> {
                 platter: Rc::new(RefCell::new(platter)),
                 boots: 0,
                 pauses: 0,
+                busy: Rc::default(),
                 lost: false,
                 restored: Restored(Rc::default()),
                 doomed: None,
@@ -325,6 +328,7 @@ impl<H: Clone + 'static> Room<H> {
         let place = &mut self.places[node];
         place.boots += 1;
         place.restored = Restored(Rc::default());
+        place.busy = Rc::default();
         let mut of_boot = rng.stream(&format!("boot {} of {node}", place.boots));
         let drift = of_boot.below(2 * self.drift + 1) as i64 - self.drift as i64;
         let kernel = Rc::clone(&self.kernel);
@@ -332,7 +336,12 @@ impl<H: Clone + 'static> Room<H> {
         let ports = Ports {
             transport: Box::new(LiveTransport::new(Rc::clone(&self.net), node)),
             disk: Some(Box::new(LiveDisk::new(Rc::clone(&place.platter)))),
-            time: Rc::new(Clock { origin: kernel.now(), kernel, drift }),
+            time: Rc::new(Clock {
+                origin: kernel.now(),
+                kernel,
+                drift,
+                busy: Rc::clone(&place.busy),
+            }),
             entropy: Box::new(SeededEntropy::new(of_boot.stream("entropy"))),
         };
         let (first, restored) = (place.boots == 1, place.restored.clone());
@@ -400,7 +409,8 @@ impl<H: Clone + 'static> Room<H> {
         for polls in 0.. {
             let mut polled = false;
             for (node, place) in self.places.iter_mut().enumerate() {
-                let awake = place.tasks.as_mut().filter(|_| place.pauses == 0);
+                let awake = place.pauses == 0 && place.busy.get() <= self.kernel.now();
+                let awake = place.tasks.as_mut().filter(|_| awake);
                 if let Some(tasks) = awake.filter(|tasks| tasks.is_woken()) {
                     if polls == POLLS_MAX {
                         self.stuck.get_or_insert(Stuck::Spins { node, polls });
@@ -422,7 +432,9 @@ impl<H: Clone + 'static> Room<H> {
     }
 
     fn anybody_woken(&self) -> bool {
-        let mut places = self.places.iter().filter(|place| place.pauses == 0);
+        let now = self.kernel.now();
+        let mut places =
+            self.places.iter().filter(|place| place.pauses == 0 && place.busy.get() <= now);
         places.any(|place| place.tasks.as_ref().is_some_and(Tasks::is_woken))
             || self.clients.is_woken()
     }
@@ -457,6 +469,7 @@ impl<H: Clone + 'static> Room<H> {
     fn perform(&mut self, task: Task) {
         match task {
             Task::Wake(waker) => waker.wake(),
+            Task::Free => {}
             Task::Syn { dial } => self.net.borrow_mut().on_syn(dial),
             Task::Unanswered { dial } => self.net.borrow_mut().on_unanswered(dial),
             Task::Arrive { conn, end } => self.net.borrow_mut().on_arrive(conn, end),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use mainstay_base::trace::{Level, Order};
-use mainstay_base::{GroupId, Instant, Position};
+use mainstay_base::{GroupId, Instant, Position, Work};
 use mainstay_multicast as multicast;
 
 use super::machine::Output;
@@ -43,6 +43,16 @@ pub trait Application: 'static {
 
     /// When [`end_turn`](Self::end_turn) is wanted at the latest; `None`: nothing to wait for.
     fn poll_timeout(&self) -> Option<Instant>;
+
+    /// What it did since the last call; see [`Machine::take_work`](mainstay_base::Machine::take_work).
+    fn take_work(&mut self) -> Work {
+        Work::default()
+    }
+
+    /// See [`Machine::intake_bytes_max`](mainstay_base::Machine::intake_bytes_max).
+    fn intake_bytes_max(&self) -> usize {
+        usize::MAX
+    }
 }
 
 /// What became of a checkpoint.
@@ -56,9 +66,9 @@ pub struct CheckpointDone {
     pub written: bool,
 }
 
-/// A state on its way into a checkpoint.
-pub trait ChunkSource {
-    /// The next chunk, of at most 16 MiB; `None` after the last one. Called on the site's thread between turns.
+/// A state on its way into a checkpoint. It is read beside the site's thread.
+pub trait ChunkSource: Send {
+    /// The next chunk, of at most 16 MiB; `None` after the last one.
     ///
     /// # Errors
     /// What is wrong: the checkpoint is given up.
@@ -95,6 +105,11 @@ impl AppPort<'_> {
     /// A part of the state that `SnapshotWanted` or `ChunkWanted` asked for.
     pub fn snapshot_chunk(&mut self, group: GroupId, position: Position, chunk: Bytes, last: bool) {
         self.fed.push_back(core::Input::SnapshotChunk { group, position, chunk, last });
+    }
+
+    /// The part that `RestoreChunk` brought and that ends at `offset` is taken in: the sponsor may send the next one.
+    pub fn chunk_taken(&mut self, group: GroupId, position: Position, offset: u64) {
+        self.fed.push_back(core::Input::ChunkTaken { group, position, offset });
     }
 
     /// The state that came by `RestoreChunk` is in, and forced for a group of durability `Disk`.

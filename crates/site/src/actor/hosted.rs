@@ -1,11 +1,11 @@
 //! The site in its host: what its outputs become, and where its inputs come from.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use mainstay_base::{BootNonce, Instant, NodeId};
@@ -23,7 +23,7 @@ use super::log::{self, Ledger};
 use super::machine::{Boot, Input, Output, Site};
 use super::parts::{Plan, SiteParts, StartError};
 use super::status::{Status, add};
-use super::storage::{Recovered, Storage};
+use super::storage::{Read, Recovered, Storage, StorageError, blocking};
 use super::trace::TraceSink;
 use super::{inputs, weigh_link};
 use crate::core::{Past, Record};
@@ -51,7 +51,12 @@ pub fn start<C: Command>(
     let named = (cluster, &*name);
     let storage = disk.map(|disk| Storage::open(disk, named, bootstrap, plan.nodes(), groups));
     let mut storage = storage.transpose()?;
-    let (boot, log) = boot(&mut storage, &mut *entropy, Past::new(), bootstrap)?;
+    let read = storage.as_ref().map(|storage| storage.reading()()).transpose()?;
+    let recovered = match (&mut storage, read) {
+        (Some(storage), Some(read)) => Some(storage.recover(read)?),
+        _ => None,
+    };
+    let (boot, log) = boot(recovered, &mut *entropy, Past::new(), bootstrap)?;
     let node = |(name, address)| (NodeId::new(cluster, name), address);
     let addresses = roster.iter().map(|(name, address)| node((&**name, *address))).collect();
     let wiring = Wiring {
@@ -64,7 +69,7 @@ pub fn start<C: Command>(
         records: Vec::new(),
         io: 0,
         writing: JoinSet::new(),
-        stop: Rc::default(),
+        stop: Arc::default(),
         membership: None,
         trace,
     };
@@ -75,19 +80,18 @@ pub fn start<C: Command>(
 /// The log, with what of it is needed.
 type OpenLog = (Box<dyn Store>, Ledger);
 
-/// Reads what is on disk; without a disk, `past` is all there is.
+/// A boot from what was on disk; without a disk, `past` is all there is.
 fn boot(
-    storage: &mut Option<Storage>,
+    recovered: Option<Recovered>,
     entropy: &mut dyn Entropy,
     past: Past,
     bootstrap: bool,
 ) -> Result<(Boot, Option<OpenLog>), StartError> {
     let nonce = BootNonce(entropy.draw()?);
     let seed = seed(entropy)?;
-    Ok(match storage {
+    Ok(match recovered {
         None => (Boot { past, bootstrap, nonce, seed, checkpoints: BTreeMap::new() }, None),
-        Some(storage) => {
-            let Recovered { past, checkpoints, log, ledger } = storage.recover()?;
+        Some(Recovered { past, checkpoints, log, ledger }) => {
             // Whether it takes part in making the cluster is in the log.
             let boot = Boot { past, bootstrap: false, nonce, seed, checkpoints };
             (boot, Some((log, ledger)))
@@ -109,9 +113,9 @@ struct Wiring {
     /// Of this turn, or held back because the log has enough to do; the last has number `io`.
     records: Vec<Bytes>,
     io: u64,
-    /// Checkpoints being written, and the word that they shall end.
+    /// Checkpoints being written, or a log being read, and the word that they shall end.
     writing: JoinSet<()>,
-    stop: Rc<Cell<bool>>,
+    stop: Arc<AtomicBool>,
     /// Without a disk: what the membership would find there after a death in this process.
     membership: Option<Box<Record>>,
     trace: Option<Arc<dyn TraceSink>>,
@@ -171,25 +175,63 @@ impl Wiring {
         }
     }
 
-    /// # Panics
-    /// If there is no way back: the host halts.
+    /// The boot is dead. The next one begins when all of the log is read and folded, beside the turns: a site that knows
+    /// a part of its past only must not say what it has.
     fn recover<C: Command>(&mut self, port: &mut Port<'_, Site<C>>) {
         self.life += 1;
         (self.records, self.io) = (Vec::new(), 0);
         // What the log was given is written.
         self.log = None;
-        let mut past = Past::new();
-        if let Some(record) = self.membership.take() {
-            past.record((*record).clone());
-            self.membership = Some(record);
-        }
-        match boot(&mut self.storage, &mut *self.entropy, past, false) {
+        let Some(storage) = &self.storage else {
+            let mut past = Past::new();
+            past.extend(self.membership.as_deref().cloned());
+            return self.resume(None, past, port);
+        };
+        // What the dead boot still writes ends first: its checkpoints are not those of the next one.
+        self.stop.store(true, Ordering::Relaxed);
+        self.stop = Arc::default();
+        let mut writing = std::mem::take(&mut self.writing);
+        let (reading, disk) = (storage.reading(), storage.disk());
+        let (life, handle) = (self.life, port.handle());
+        self.writing.spawn_local(async move {
+            while writing.join_next().await.is_some() {}
+            let read = blocking(&*disk, reading).await;
+            let Some(handle) = handle.upgrade() else { return };
+            let read = read.map_err(|error| error.to_string());
+            let input = match read.and_then(|read| read.map_err(|error| no_way_back(&error))) {
+                Ok(read) => Input::LogRead { life, read: Box::new(read) },
+                Err(reason) => Input::LogFailed { life, reason },
+            };
+            // A host that has closed needs no log.
+            let _ = handle.send(input).await;
+        });
+    }
+
+    /// Begins the next boot.
+    ///
+    /// # Panics
+    /// If there is no way back: the host halts.
+    fn resume<C: Command>(
+        &mut self,
+        recovered: Option<Recovered>,
+        past: Past,
+        port: &mut Port<'_, Site<C>>,
+    ) {
+        match boot(recovered, &mut *self.entropy, past, false) {
             Ok((boot, log)) => {
                 self.log = log;
                 self.start_log(port);
                 port.feed(Input::Recovered(Box::new(boot)));
             }
             Err(error) => panic!("declared dead, and cannot recover: {error}"),
+        }
+    }
+
+    fn on_read<C: Command>(&mut self, read: Read, port: &mut Port<'_, Site<C>>) {
+        let Some(storage) = &mut self.storage else { return };
+        match storage.recover(read) {
+            Ok(recovered) => self.resume(Some(recovered), Past::new(), port),
+            Err(error) => panic!("{}", no_way_back(&error)),
         }
     }
 
@@ -202,7 +244,7 @@ impl Wiring {
     ) {
         let CheckpointDone { group, position, .. } = done;
         let Some(storage) = &self.storage else { return };
-        let source = Box::new(Stoppable { source, stop: Rc::clone(&self.stop) });
+        let source = Box::new(Stoppable { source, stop: Arc::clone(&self.stop) });
         let Some(writing) = storage.checkpoint(group, position, alone, source) else { return };
         while self.writing.try_join_next().is_some() {}
         let (life, handle) = (self.life, port.handle());
@@ -229,15 +271,22 @@ impl Wiring {
     }
 }
 
-/// A state whose writing ends early when the site stops.
+fn no_way_back(error: &StorageError) -> String {
+    format!("declared dead, and cannot recover: {error}")
+}
+
+/// A state whose writing ends early when the boot ends.
 struct Stoppable {
     source: Box<dyn ChunkSource>,
-    stop: Rc<Cell<bool>>,
+    stop: Arc<AtomicBool>,
 }
 
 impl ChunkSource for Stoppable {
     fn next_chunk(&mut self) -> Result<Option<Bytes>, String> {
-        if self.stop.get() { Err("the site stops".to_owned()) } else { self.source.next_chunk() }
+        if self.stop.load(Ordering::Relaxed) {
+            return Err("the boot has ended".to_owned());
+        }
+        self.source.next_chunk()
     }
 }
 
@@ -275,6 +324,7 @@ impl<C: Command> Perform<Site<C>> for Wiring {
                 }
             }
             Output::Killed => self.recover(port),
+            Output::Resume(read) => self.on_read(*read, port),
             Output::Trace(events) => {
                 if let Some(trace) = &self.trace {
                     trace.record(events);
@@ -291,7 +341,7 @@ impl<C: Command> Perform<Site<C>> for Wiring {
     fn closing(&mut self, deadline: Instant) -> LocalFuture<()> {
         // What was handed to the log is written; without a handle nobody can be told any more.
         (self.log, self.storage) = (None, None);
-        self.stop.set(true);
+        self.stop.store(true, Ordering::Relaxed);
         let mut writing = std::mem::take(&mut self.writing);
         let drained = self.transport.drain(deadline);
         Box::pin(async move {
@@ -339,7 +389,8 @@ impl<C: Command> SiteHandle<C> {
     pub async fn status(&self) -> Option<Status> {
         let (asked, answer) = oneshot::channel();
         self.host.send(Input::Status(asked)).await.ok()?;
-        Some(*answer.await.ok()?)
+        let status = *answer.await.ok()?;
+        Some(Status { turns: self.host.turn_stats(), ..status })
     }
 
     /// Asks the site to stop: what was admitted is still taken in.

@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use mainstay_base::trace::Event;
-use mainstay_base::{BootNonce, ConnId, GroupId, Instant, Machine, NodeId, Position};
+use mainstay_base::{BootNonce, ConnId, GroupId, Instant, Machine, NodeId, Position, Work};
 use mainstay_link as link;
 use mainstay_membership::{Evidence, View};
+use mainstay_runtime::drop_beside;
 use tokio::sync::oneshot;
 
 use super::application::{AppPort, Application, CheckpointDone, ChunkSource, Command};
 use super::parts::Plan;
 use super::status::{Status, Suspicion, add};
+use super::storage::Read;
 use super::trace::Recording;
 use crate::core::{self, Past, Record};
 use crate::stack::{self, Stack};
@@ -42,7 +44,9 @@ pub(super) enum Input<C> {
     Again,
     /// A checkpoint that this life began has ended.
     Checkpoint { life: u64, done: CheckpointDone, alone: bool },
-    /// The log is read again after a death.
+    /// The log is read again for this life, after a death.
+    LogRead { life: u64, read: Box<Read> },
+    /// What the log says, after a death.
     Recovered(Box<Boot>),
     /// For the application.
     Command(C),
@@ -68,6 +72,8 @@ pub(super) enum Output {
     Checkpointed { group: GroupId, position: Position, alone: bool },
     /// The boot is dead: read the log again.
     Killed,
+    /// Go on from what was read.
+    Resume(Box<Read>),
     /// What was done in this turn; there is something.
     Trace(Vec<Event>),
 }
@@ -137,7 +143,8 @@ impl<C: Command> Site<C> {
     fn killed(&mut self, now: Instant) {
         tracing::warn!(life = self.life, "declared dead by the others; starting anew from the log");
         add(&mut self.refused, self.stack.iter().flat_map(Stack::refused));
-        self.stack = None;
+        // It has what the log has since the last checkpoint.
+        drop_beside(self.stack.take());
         self.life += 1;
         self.fed.clear();
         self.checkpoints.clear();
@@ -300,6 +307,9 @@ impl<C: Command> Machine for Site<C> {
                 self.on_checkpoint(now, done, alone);
             }
             Input::LogFailed { life, reason } if life == self.life => panic!("{reason}"),
+            Input::LogRead { life, read } if life == self.life => {
+                self.outputs.push_back(Output::Resume(read));
+            }
             Input::Recovered(boot) => self.begin(*boot, now),
             Input::Command(command) => {
                 let (app, mut port) = self.app();
@@ -313,6 +323,7 @@ impl<C: Command> Machine for Site<C> {
             Input::Again
             | Input::Persisted { .. }
             | Input::Fed { .. }
+            | Input::LogRead { .. }
             | Input::Checkpoint { .. }
             | Input::LogFailed { .. } => {}
         }
@@ -352,5 +363,13 @@ impl<C: Command> Machine for Site<C> {
     fn poll_timeout(&self) -> Option<Instant> {
         let stack = self.stack.as_ref().and_then(Machine::poll_timeout);
         [stack, self.app.poll_timeout()].into_iter().flatten().min()
+    }
+
+    fn take_work(&mut self) -> Work {
+        self.app.take_work()
+    }
+
+    fn intake_bytes_max(&self) -> usize {
+        self.app.intake_bytes_max()
     }
 }

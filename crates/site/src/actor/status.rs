@@ -6,6 +6,7 @@ use mainstay_base::{BootId, BootNonce, Duration, GroupId, Incarnation, NodeId, S
 use mainstay_link as link;
 use mainstay_membership::{self as membership, Evidence, Role};
 use mainstay_multicast as multicast;
+use mainstay_runtime::TurnStats;
 
 use super::parts::Plan;
 use crate::stack::Stack;
@@ -27,6 +28,8 @@ pub struct Status {
     pub refused: BTreeMap<&'static str, u64>,
     /// The last members that this process has suspected, up to 16, the newest last.
     pub suspicions: Vec<Suspicion>,
+    /// How long the turns of this process took.
+    pub turns: TurnStats,
     /// What the machines say; `None` while the log is read again.
     pub stack: Option<StackStatus>,
 }
@@ -106,7 +109,8 @@ impl Status {
         let roster = plan.roster().clone();
         add(&mut refused, stack.into_iter().flat_map(Stack::refused));
         let stack = stack.map(|stack| StackStatus::of(stack, me));
-        Self { node, nonce, restarts, roster, refused, suspicions, stack }
+        let turns = TurnStats::default();
+        Self { node, nonce, restarts, roster, refused, suspicions, turns, stack }
     }
 }
 

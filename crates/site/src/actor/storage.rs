@@ -8,10 +8,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use mainstay_base::{ClusterId, GroupId, NodeId, Position};
 use mainstay_membership::Durable;
-use mainstay_runtime::{Disk, LogDevice as _, Store};
+use mainstay_runtime::{Disk, LogDevice as _, Store, drop_beside};
 use mainstay_stable::{
-    Checkpoints, FileMediumError, Log, Lsn, Medium, OpenCheckpointsError, OpenError, Options,
-    Owner, ReadCheckpointError, WriteCheckpointError,
+    CheckpointWriter, Checkpoints, FileMediumError, Log, Lsn, Medium, OpenCheckpointsError,
+    OpenError, Options, Owner, ReadCheckpointError, WriteCheckpointError,
 };
 use thiserror::Error;
 use tokio::sync::oneshot;
@@ -63,6 +63,82 @@ pub(super) struct Recovered {
     pub(super) ledger: Ledger,
 }
 
+/// What was read from the disk, folded.
+pub(super) struct Read {
+    past: Past,
+    checkpoints: BTreeMap<GroupId, Vec<Bytes>>,
+    opened: BTreeMap<GroupId, Checkpoints>,
+    device: SiteLog,
+    ledger: Ledger,
+}
+
+impl Read {
+    /// `founders`: the log is to begin with the word that they make the cluster, if it is empty.
+    fn log(
+        home: Arc<dyn Medium>,
+        owner: Owner,
+        founders: Option<BTreeSet<NodeId>>,
+        shelves: &[(GroupId, Arc<dyn Medium>)],
+        disk: &str,
+    ) -> Result<Self, StorageError> {
+        let (log, recovered) = Log::open(home, Options::new(owner))?;
+        if recovered.discarded_bytes > 0 {
+            let bytes = recovered.discarded_bytes;
+            tracing::warn!(disk, bytes, "a torn tail of the log was cut off");
+        }
+        let mut past = Past::new();
+        let before = log.first().0.saturating_sub(1);
+        let mut ledger = Ledger::new(Lsn(before), shelves.iter().map(|(group, _)| *group));
+        let is_empty = recovered.records.is_empty();
+        for logged in recovered.records {
+            let lsn = logged.lsn.0;
+            let failed = |source| StorageError::Record { lsn, source };
+            let record = log::decode(logged.payload.clone()).map_err(failed)?;
+            ledger.note(&record, &logged.payload);
+            past.record(record);
+        }
+        let mut device = SiteLog::new(log);
+        if let Some(founders) = founders.filter(|_| is_empty) {
+            let record = Record::Membership(Box::new(Durable::bootstrap(founders)));
+            let bytes = log::encode(&record);
+            ledger.note(&record, &bytes);
+            device.append(vec![bytes])?;
+            device.force()?;
+            past.record(record);
+        }
+        let (checkpoints, opened) = (BTreeMap::new(), BTreeMap::new());
+        Ok(Self { past, checkpoints, opened, device, ledger })
+    }
+
+    fn checkpoints_of(
+        &mut self,
+        group: GroupId,
+        medium: Arc<dyn Medium>,
+        owner: Owner,
+    ) -> Result<(), StorageError> {
+        let opened = Checkpoints::open(medium, owner)?;
+        match opened.read_newest() {
+            Ok(None) => {}
+            Ok(Some(newest)) => {
+                self.past.checkpoint(group, Position(newest.position));
+                self.checkpoints.insert(group, newest.chunks);
+            }
+            Err(error @ ReadCheckpointError::Damaged(_)) => {
+                tracing::error!(?group, %error, "the group's state has to come from elsewhere");
+            }
+            Err(error) => return Err(error.into()),
+        }
+        for position in opened.positions() {
+            self.ledger.checkpoint(group, Position(position), false);
+        }
+        self.opened.insert(group, opened);
+        Ok(())
+    }
+}
+
+/// Bytes of a checkpoint that are written before others get their turn on the thread beside (1 MiB).
+const STEP_BYTES: usize = 1 << 20;
+
 /// The checkpoints of one group; absent while one is being written.
 type Shelf = Rc<RefCell<Option<Checkpoints>>>;
 
@@ -92,57 +168,43 @@ impl Storage {
         Ok(Self { home, disk: disk.into(), owner, roster, shelves })
     }
 
-    /// Reads everything. To be called when nothing of a former boot writes any more.
-    pub(super) fn recover(&mut self) -> Result<Recovered, StorageError> {
-        let options = Options::new(self.owner);
-        let (log, recovered) = Log::open(Arc::clone(&self.home.medium), options)?;
-        if recovered.discarded_bytes > 0 {
-            let bytes = recovered.discarded_bytes;
-            tracing::warn!(disk = ?self.disk, bytes, "a torn tail of the log was cut off");
-        }
-        let mut past = Past::new();
-        let before = log.first().0.saturating_sub(1);
-        let mut ledger = Ledger::new(Lsn(before), self.shelves.keys().copied());
-        let is_empty = recovered.records.is_empty();
-        for logged in recovered.records {
-            let lsn = logged.lsn.0;
-            let failed = |source| StorageError::Record { lsn, source };
-            let record = log::decode(logged.payload.clone()).map_err(failed)?;
-            ledger.note(&record, &logged.payload);
-            past.record(record);
-        }
-        let mut device = SiteLog::new(log);
-        if self.home.identity().bootstrap == Bootstrap::Intended {
-            if is_empty {
-                let durable = Durable::bootstrap(self.roster.iter().copied());
-                let record = Record::Membership(Box::new(durable));
-                let bytes = log::encode(&record);
-                ledger.note(&record, &bytes);
-                device.append(vec![bytes])?;
-                device.force()?;
-                past.record(record);
+    /// What reads and folds everything on disk. It takes as long as the log and the checkpoints are large: the caller runs
+    /// it beside the turns, when nothing of a former boot writes any more.
+    pub(super) fn reading(&self) -> impl FnOnce() -> Result<Read, StorageError> + Send + use<> {
+        let (home, owner) = (Arc::clone(&self.home.medium), self.owner);
+        let founds = self.home.identity().bootstrap == Bootstrap::Intended;
+        let founders = founds.then(|| self.roster.clone());
+        let shelf = |(group, (medium, _)): (&GroupId, &(Arc<dyn Medium>, Shelf))| {
+            (*group, Arc::clone(medium))
+        };
+        let shelves: Vec<_> = self.shelves.iter().map(shelf).collect();
+        let disk = format!("{:?}", self.disk);
+        move || {
+            let mut read = Read::log(home, owner, founders, &shelves, &disk)?;
+            for (group, medium) in shelves {
+                read.checkpoints_of(group, medium, owner)?;
             }
+            read.past.finish();
+            Ok(read)
+        }
+    }
+
+    /// The disk, for what runs beside.
+    pub(super) fn disk(&self) -> Rc<dyn Disk> {
+        Rc::clone(&self.disk)
+    }
+
+    /// Begins to write behind what was read.
+    pub(super) fn recover(&mut self, read: Read) -> Result<Recovered, StorageError> {
+        let Read { past, checkpoints, opened, device, ledger } = read;
+        if self.home.identity().bootstrap == Bootstrap::Intended {
             self.home.bootstrapped()?;
         }
-        let mut checkpoints = BTreeMap::new();
-        for (group, (medium, shelf)) in &mut self.shelves {
-            let opened = Checkpoints::open(Arc::clone(medium), self.owner)?;
-            match opened.read_newest() {
-                Ok(None) => {}
-                Ok(Some(newest)) => {
-                    past.checkpoint(*group, Position(newest.position));
-                    checkpoints.insert(*group, newest.chunks);
-                }
-                Err(error @ ReadCheckpointError::Damaged(_)) => {
-                    tracing::error!(?group, %error, "the group's state has to come from elsewhere");
-                }
-                Err(error) => return Err(error.into()),
+        for (group, opened) in opened {
+            if let Some((_, shelf)) = self.shelves.get_mut(&group) {
+                // A task of a former boot that still writes keeps the old place.
+                *shelf = Rc::new(RefCell::new(Some(opened)));
             }
-            for position in opened.positions() {
-                ledger.checkpoint(*group, Position(position), false);
-            }
-            // A task of a former boot that still writes keeps the old place.
-            *shelf = Rc::new(RefCell::new(Some(opened)));
         }
         let log = self.disk.store(Box::new(device));
         Ok(Recovered { past, checkpoints, log, ledger })
@@ -161,7 +223,10 @@ impl Storage {
         let disk = Rc::clone(&self.disk);
         Some(async move {
             let taken = shelf.borrow_mut().take();
-            let mut checkpoints = taken.ok_or(CheckpointError::Busy)?;
+            let Some(mut checkpoints) = taken else {
+                drop_beside(source);
+                return Err(CheckpointError::Busy);
+            };
             if alone {
                 checkpoints = blocking(&*disk, move || discard(medium, owner)).await??;
             }
@@ -191,7 +256,7 @@ pub(super) enum CheckpointError {
 }
 
 /// Runs what blocks beside the turns.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     disk: &dyn Disk,
     step: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, oneshot::error::RecvError> {
@@ -212,7 +277,7 @@ fn discard(medium: Arc<dyn Medium>, owner: Owner) -> Result<Checkpoints, Checkpo
 
 type Written = (Checkpoints, Result<(), CheckpointError>);
 
-/// One chunk at a time: made on the site's thread, written beside it.
+/// Chunks are made and written beside the site's thread, some at a time.
 async fn write(
     disk: &dyn Disk,
     mut checkpoints: Checkpoints,
@@ -227,34 +292,52 @@ async fn write(
     .await?;
     let mut writer = match begun {
         Ok(writer) => writer,
-        Err(error) => return Ok((checkpoints, Err(error.into()))),
+        Err(error) => {
+            drop_beside(source);
+            return Ok((checkpoints, Err(error.into())));
+        }
     };
     loop {
-        let failed = match source.next_chunk() {
-            Ok(Some(chunk)) => {
-                let written;
-                (writer, written) = blocking(disk, move || {
-                    let written = writer.write(&chunk);
-                    (writer, written)
-                })
-                .await?;
-                match written {
-                    Ok(()) => continue,
-                    Err(error) => error.into(),
-                }
+        let gone;
+        (writer, source, gone) = blocking(disk, move || {
+            let gone = write_some(&mut writer, &mut *source);
+            (writer, source, gone)
+        })
+        .await?;
+        match gone {
+            Ok(true) => break,
+            Ok(false) => {}
+            Err(failed) => {
+                // What cannot be removed now goes with the next opening.
+                let _ = checkpoints.abandon(writer);
+                drop_beside(source);
+                return Ok((checkpoints, Err(failed)));
             }
-            Ok(None) => break,
-            Err(reason) => CheckpointError::Source(reason),
-        };
-        // What cannot be removed now goes with the next opening.
-        let _ = checkpoints.abandon(writer);
-        return Ok((checkpoints, Err(failed)));
+        }
     }
     Ok(blocking(disk, move || {
+        // The last word on a state of which only the snapshot was left frees it: here, where nobody waits.
+        drop(source);
         let committed = checkpoints.commit(writer).map_err(CheckpointError::from);
         (checkpoints, committed)
     })
     .await?)
+}
+
+/// Writes up to [`STEP_BYTES`]; true after the last chunk.
+fn write_some(
+    writer: &mut CheckpointWriter,
+    source: &mut dyn ChunkSource,
+) -> Result<bool, CheckpointError> {
+    let mut bytes = 0;
+    while bytes < STEP_BYTES {
+        let Some(chunk) = source.next_chunk().map_err(CheckpointError::Source)? else {
+            return Ok(true);
+        };
+        writer.write(&chunk)?;
+        bytes += chunk.len();
+    }
+    Ok(false)
 }
 
 fn shelf_name(group: GroupId) -> String {

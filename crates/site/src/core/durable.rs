@@ -6,7 +6,7 @@ use bytes::Bytes;
 use mainstay_base::codec::{self, DecodeError};
 use mainstay_base::{BootId, GroupId, Position, ViewId};
 use mainstay_membership::Durable;
-use mainstay_multicast::{self as multicast, Durability, Group, Replay, Start};
+use mainstay_multicast::{self as multicast, Durability, Group, Recovered, Replay, Start};
 use thiserror::Error;
 
 /// The kind of a membership record in the log. Those of groups have [`multicast::RECORD_KIND`].
@@ -73,6 +73,8 @@ pub struct Past {
     pub(super) durable: Option<Durable>,
     groups: BTreeMap<GroupId, Replay>,
     checkpoints: BTreeMap<GroupId, Position>,
+    /// Those of `groups` that are folded to the end.
+    recovered: BTreeMap<GroupId, Recovered>,
 }
 
 impl Past {
@@ -100,6 +102,11 @@ impl Past {
         }
     }
 
+    /// Takes in records in log order.
+    pub fn extend(&mut self, records: impl IntoIterator<Item = Record>) {
+        records.into_iter().for_each(|record| self.record(record));
+    }
+
     /// The newest checkpoint of a group that is on this disk; to be said before the core is made of it.
     pub fn checkpoint(&mut self, group: GroupId, position: Position) {
         self.checkpoints.insert(group, position);
@@ -111,22 +118,31 @@ impl Past {
         self.durable.as_ref()
     }
 
+    /// The log and the checkpoints are read to their end: folds what is left to be folded, which takes time in proportion
+    /// to the log. A core that is made of a past which is finished begins at once.
+    pub fn finish(&mut self) {
+        for (group, replay) in std::mem::take(&mut self.groups) {
+            let checkpoint = self.checkpoints.get(&group).copied().unwrap_or_default();
+            self.recovered.insert(group, replay.finish(checkpoint));
+        }
+    }
+
     pub(super) fn start_groups(
         mut self,
         configs: Vec<multicast::Config>,
         durable: &Durable,
         me: BootId,
     ) -> BTreeMap<GroupId, Group> {
+        self.finish();
         // Before the first view there is nothing that could have been forgotten.
         let fresh = durable.voter && durable.installed.id == ViewId::NONE;
         let mut groups = BTreeMap::new();
         for config in configs {
             let id = config.group();
-            let checkpoint = self.checkpoints.get(&id).copied().unwrap_or_default();
-            let start = match self.groups.remove(&id) {
+            let start = match self.recovered.remove(&id) {
                 _ if fresh => Start::Fresh,
-                Some(replay) if config.durability() == Durability::Disk => {
-                    Start::Recovered(replay.finish(checkpoint))
+                Some(recovered) if config.durability() == Durability::Disk => {
+                    Start::Recovered(recovered)
                 }
                 _ => Start::Empty,
             };
