@@ -23,6 +23,8 @@ const CONTENT: u8 = 1;
 pub struct Weight {
     /// Chunks of it.
     pub chunks: u32,
+    /// How many times faster the processor is that works on it, beside 1.
+    pub faster: u32,
     /// The first command behind a snapshot copies all of them, not one.
     pub copied_at_once: bool,
 }
@@ -63,7 +65,8 @@ impl StateMachine for Large {
     fn apply(&mut self, at: Position, command: &[u8], reply: &mut Vec<u8>) {
         let copied = if self.weight.copied_at_once { self.shared } else { self.shared.min(1) };
         self.shared -= copied;
-        self.work += COMMAND + COPY * u64::from(copied);
+        let copied = COPY * u64::from(copied) / u64::from(self.weight.faster + 1);
+        self.work += COMMAND + copied;
         self.directory.apply(at, command, reply);
     }
 
@@ -75,7 +78,7 @@ impl StateMachine for Large {
     fn restore_chunk(&mut self, chunk: &[u8]) -> Result<(), RestoreError> {
         match chunk.split_first() {
             Some((&BALLAST, [])) => {
-                self.work += CHUNK;
+                self.work += CHUNK / u64::from(self.weight.faster + 1);
                 Ok(())
             }
             Some((&CONTENT, content)) => self.directory.restore_chunk(content),

@@ -90,7 +90,7 @@ fn three_nodes_in_memory() {
 }
 
 /// A state that takes three quarters of a second to restore, three times as long as a member may be silent.
-const HEAVY: Weight = Weight { chunks: 750, copied_at_once: false };
+const HEAVY: Weight = Weight { chunks: 750, faster: 9, copied_at_once: false };
 /// No turn is longer, whatever the size of the state.
 const TURN_MAX: Duration = Duration::from_millis(10);
 
@@ -100,7 +100,7 @@ fn heavy(nodes: usize, durability: Durability) -> Setup {
 
 /// All nodes are killed at once, and nothing else happens to them.
 fn all_killed(nodes: usize) -> Vec<FaultEvent> {
-    let at = Instant::ZERO + Duration::from_millis(1_500);
+    let at = Instant::ZERO + Duration::from_millis(3_000);
     let killed = |node| {
         let (disk, moment) = (Disk::Kept, Moment::Now);
         let length = Duration::from_millis(20 + 40 * node as u64);
@@ -117,7 +117,9 @@ fn heavy_states_make_no_long_turns() {
         let setup = heavy(3, durability);
         for seed in seeds(count) {
             let report = run(seed, &setup, faults(seed, &setup)).unwrap_or_else(|what| {
-                panic!("seed {seed}, {setup:?}\n{what}");
+                let faults: Vec<String> =
+                    faults(seed, &setup).iter().map(ToString::to_string).collect();
+                panic!("seed {seed}, {setup:?}\n{}\n{what}", faults.join("\n"));
             });
             assert!(report.longest <= TURN_MAX, "seed {seed}: {:?}", report.longest);
         }
@@ -155,7 +157,6 @@ fn a_copy_of_the_whole_state_is_noticed() {
     let report = run(0, &setup, Vec::new()).unwrap();
     println!("{report:?}");
     assert!(report.longest > TURN_MAX);
-    assert!(report.restarts > 0 || report.silent > 0, "{report:?}");
 }
 
 /// A broken variant must be noticed within so many seeds, by what clients were told.

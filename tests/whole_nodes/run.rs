@@ -140,7 +140,9 @@ fn starter(
     let nodes: BTreeMap<_, _> = (0..setup.nodes).map(name).zip(addresses).collect();
     let setup = setup.clone();
     move |Start { index, first, mut ports, restored }| {
-        let replica = mainstay_paradigm::Config::builder().checkpoint_bytes(4 << 10);
+        // Heavy states are to be restored from checkpoints, and to be copied behind them.
+        let bytes = if setup.weight.chunks > 0 { 1 << 10 } else { 4 << 10 };
+        let replica = mainstay_paradigm::Config::builder().checkpoint_bytes(bytes);
         let config = Config::new(cluster, name(index), nodes.clone())
             .durability(setup.durability)
             .replica(replica.hashes(16, 16).build().unwrap())
@@ -154,7 +156,8 @@ fn starter(
             Some(most) => config.turn_work(most),
             None => config,
         };
-        let weight = setup.weight;
+        // Processors differ: the first one is slow.
+        let weight = Weight { faster: setup.weight.faster * index as u32, ..setup.weight };
         let node = Node::start_with(config, move || Large::new(weight), ports);
         let node = node.map_err(|error| format!("{error}: {error:?}"))?;
         let (closed, halted) = (node.closed(), Rc::clone(&halted));
@@ -295,7 +298,7 @@ pub fn run(seed: u64, setup: &Setup, faults: Vec<FaultEvent>) -> Result<Report, 
 
 fn silent(status: &Status) -> usize {
     let suspicions = status.site.suspicions.iter();
-    suspicions.filter(|suspicion| suspicion.evidence == Evidence::Silent).count()
+    suspicions.filter(|suspicion| suspicion.evidence == Evidence::Silence).count()
 }
 
 fn is_answered(asked: &Asked) -> bool {

@@ -271,3 +271,26 @@ fn a_link_that_comes_and_goes_costs_two_views_a_time() {
         assert_eq!(world.violation(), None);
     }
 }
+
+/// Five messages are acknowledged at disk, all sites are killed, and come back; answers what the group has then.
+fn position_after_all_were_killed(unread_past: bool) -> u64 {
+    let setup = Setup { unread_past, ..Setup::one_group(Durability::Disk, Level::Disk) };
+    let (mut world, mut users) = (with(1, setup), Users::default());
+    (0..5).for_each(|_| cast(&mut world, 0, Level::Disk));
+    world.run(SECOND).unwrap();
+    users.watch(&mut world);
+    assert_eq!(users.acked[&group()], 5);
+    for node in 0..3 {
+        crash(&mut world, node, Duration::from_millis(100 + 50 * node as u64), Disk::Kept);
+    }
+    world.run(SECOND * 5).unwrap();
+    world.node(0).map_or(0, |site| site.state("g").position)
+}
+
+/// Checks MC-10 after a total failure, and that sites are found which take part in views before they have read the past of
+/// their groups: a majority says that it has none, all are present, and the group goes on without what was acknowledged.
+#[test]
+fn no_site_answers_for_a_past_that_it_has_not_read() {
+    assert_eq!(position_after_all_were_killed(false), 5);
+    assert_eq!(position_after_all_were_killed(true), 0);
+}

@@ -230,13 +230,3 @@ fn an_acceptance_without_holding_is_found() {
     println!("{found:?}");
     assert!(found.is_some());
 }
-
-/// Checks that sites which answer for groups whose log they have not read are found (MC-10): a majority says that it has no
-/// past, all are present, and the group goes on without what was acknowledged.
-#[test]
-fn a_past_that_is_not_read_is_found() {
-    let setup = Setup { unread_past: true, ..Setup::one_group(Durability::Disk, Level::Disk) };
-    let found = seeds(100).find(|seed| run(*seed, 3, &setup, 0, &mut Seen::default()).is_err());
-    println!("{found:?}");
-    assert!(found.is_some());
-}

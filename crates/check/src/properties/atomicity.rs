@@ -1,8 +1,8 @@
 //! MC-3 and MC-6: all or none, and all if the sender lives. Both are judged at the end of a quiescent trace.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use mainstay_base::trace::{Event, What};
+use mainstay_base::trace::{Event, Order, What};
 use mainstay_base::{BootId, GroupId, Position, SiteId, ViewId};
 
 use crate::context::{EventRef, Key, Sites, name, show, violation};
@@ -12,13 +12,15 @@ use crate::property::{Property, Violation};
 #[derive(Default)]
 struct Ledger {
     sites: Sites,
-    casts: BTreeMap<Key, EventRef>,
+    casts: BTreeMap<Key, (EventRef, Order)>,
     /// Of each message, one for each boot; they are few.
     deliveries: BTreeMap<Key, Vec<(BootId, Delivery)>>,
     restored: BTreeMap<(BootId, GroupId), (Position, u64)>,
     /// The first view of the group that each boot installed.
     first: BTreeMap<(BootId, GroupId), u64>,
     views: BTreeMap<(GroupId, ViewId), (Vec<SiteId>, EventRef)>,
+    /// What each boot was told may be lost: positions from here on, of views before this one.
+    lost: BTreeMap<(BootId, GroupId), Vec<(Position, u64)>>,
 }
 
 #[derive(Clone, Copy)]
@@ -32,8 +34,8 @@ impl Ledger {
     fn observe(&mut self, event: &Event) {
         self.sites.observe(event);
         match &event.what {
-            What::Cast { group, message, .. } => {
-                self.casts.entry((*group, *message)).or_insert_with(|| name(event));
+            What::Cast { group, message, order } => {
+                self.casts.entry((*group, *message)).or_insert_with(|| (name(event), *order));
             }
             What::Delivered { group, message, view, position, .. } => {
                 let delivery = Delivery { view: *view, position: *position, event: name(event) };
@@ -53,12 +55,34 @@ impl Ledger {
                 let best = self.restored.entry((event.boot, *group)).or_default();
                 *best = ((best.0).max(*position), best.1.max(number));
             }
+            What::MaybeLost { group, from } => {
+                let view = self.sites.group_view(event.boot, *group);
+                let number = view.map_or(0, |now| now.view.number);
+                self.lost.entry((event.boot, *group)).or_default().push((*from, number));
+            }
             _ => {}
         }
     }
 
-    /// A correct member of the view of `delivery` that neither delivered the message nor took over state with it. A boot
-    /// that learns late that it was admitted begins with a later view: nothing in FIFO order of an earlier one is for it.
+    /// How many positions of each group are part of a state that somebody took over, and were delivered by nobody. The last
+    /// member that has a message may restart before it delivers it; then the message comes with its log.
+    fn unseen(&self) -> BTreeMap<GroupId, u64> {
+        let mut seen = BTreeMap::<GroupId, BTreeSet<Position>>::new();
+        for ((group, _), deliveries) in &self.deliveries {
+            let positions = deliveries.iter().filter_map(|(_, delivery)| delivery.position);
+            seen.entry(*group).or_default().extend(positions);
+        }
+        let mut unseen = BTreeMap::new();
+        for ((_, group), (restored, _)) in &self.restored {
+            let seen = seen.get(group).map_or(0, |seen| seen.range(..=*restored).count() as u64);
+            let most: &mut u64 = unseen.entry(*group).or_default();
+            *most = (*most).max(restored.0.saturating_sub(seen));
+        }
+        unseen
+    }
+
+    /// A correct member of the view of `delivery` that neither delivered the message nor took over state with it, nor was
+    /// told that it may be lost. A boot that learns late that it was admitted begins with a later view: nothing in FIFO order of an earlier one is for it.
     fn missing(&self, key: &Key, delivery: Delivery) -> Option<(SiteId, EventRef)> {
         let (members, installed) = self.views.get(&(key.0, delivery.view))?;
         let have = self.deliveries.get(key);
@@ -73,10 +97,15 @@ impl Ledger {
             (Some((restored, _)), Some(position)) => position <= *restored,
             (Some((_, view)), None) => delivery.view.number <= *view,
         };
+        let is_lost = |boot: BootId| {
+            self.lost.get(&(boot, key.0)).into_iter().flatten().any(|(from, view)| {
+                delivery.view.number < *view && delivery.position.is_none_or(|at| at >= *from)
+            })
+        };
         let correct = self.sites.correct().into_iter();
         correct.filter(|(_, site)| members.contains(site)).find_map(|(boot, site)| {
             let seen = self.sites.group_view(boot, key.0).map_or(*installed, |now| now.event);
-            (lacks(boot) && !covered(boot)).then_some((site, seen))
+            (lacks(boot) && !covered(boot) && !is_lost(boot)).then_some((site, seen))
         })
     }
 }
@@ -117,7 +146,8 @@ impl Property for Atomicity {
     }
 }
 
-/// MC-6: what a correct member casts, all correct members of the view in which it is delivered deliver.
+/// MC-6: what a correct member casts, all correct members of the view in which it is delivered deliver, or have in the
+/// state they took over.
 #[derive(Default)]
 pub struct Validity {
     ledger: Ledger,
@@ -134,7 +164,8 @@ impl Property for Validity {
 
     fn finish(&mut self) -> Result<(), Violation> {
         let ledger = &self.ledger;
-        for (key, cast) in &ledger.casts {
+        let mut unseen = ledger.unseen();
+        for (key, (cast, order)) in &ledger.casts {
             if !ledger.sites.is_correct(cast.0) {
                 continue;
             }
@@ -145,7 +176,11 @@ impl Property for Validity {
                 let member = |(boot, _): &(BootId, SiteId)| {
                     ledger.sites.group_view(*boot, key.0).map(|now| now.event)
                 };
-                if let Some(seen) = correct.iter().find_map(member) {
+                let hidden =
+                    unseen.get_mut(&key.0).filter(|left| *order == Order::Total && **left > 0);
+                if let Some(left) = hidden {
+                    *left -= 1;
+                } else if let Some(seen) = correct.iter().find_map(member) {
                     let text = format!("{} cast by a correct site, never delivered", show(key.1));
                     return Err(violation(Self::ID, text, [*cast, seen]));
                 }

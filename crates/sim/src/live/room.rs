@@ -46,7 +46,7 @@ pub struct Start {
     pub first: bool,
     /// Its outside.
     pub ports: Ports,
-    /// To be told when a node that had lost its disk has all of its state again.
+    /// To be told when the node has all of its state.
     pub restored: Restored,
 }
 
@@ -56,7 +56,8 @@ impl fmt::Debug for Start {
     }
 }
 
-/// The word of a boot that its node lacks nothing: only then another one may lose its disk.
+/// The word of a boot that its node lacks nothing: only then another one may lose its disk. Until then the node counts as
+/// one that has lost its own.
 #[derive(Clone, Debug)]
 pub struct Restored(Rc<Cell<bool>>);
 

@@ -3,7 +3,7 @@
 use mainstay_base::Rng;
 
 use super::super::kernel::Task;
-use super::{Kind, Room};
+use super::{Kind, Place, Room};
 use crate::schedule::{Disk, Fault, Moment};
 
 impl<H: Clone + 'static> Room<H> {
@@ -72,7 +72,9 @@ impl<H: Clone + 'static> Room<H> {
         }
         let others = || self.places.iter().enumerate().filter(|(index, _)| *index != node);
         let down = others().filter(|(_, place)| place.tasks.is_none() || place.lost).count();
-        let lost = others().filter(|(_, place)| place.lost).count();
+        // One that gets its state from another is no copy of it, whatever is on its disk.
+        let is_no_copy = |place: &&Place| place.lost || !place.restored.0.get();
+        let lost = others().map(|(_, place)| place).filter(is_no_copy).count();
         self.places[node].tasks.is_some()
             && down < self.options.atlas.down
             && (disk == Disk::Kept || lost < self.options.atlas.lost)
