@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use mainstay::Node;
 use mainstay_directory::Directory;
-use mainstay_directory::host::{self, Counted};
+use mainstay_directory::host;
 use mainstay_runtime::{Closed, Pulse, TcpClients};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
@@ -21,8 +21,9 @@ use crate::admin;
 use crate::config::{self, NodeConfig};
 use crate::failure::Failure;
 use crate::log::Level;
+use crate::report::Own;
 use crate::trace::TraceFile;
-use crate::watch::{self, Doubled};
+use crate::watch;
 
 /// Beside the configuration: the node has part in making the cluster. Gone once it has begun to.
 pub(crate) const BOOTSTRAP: &str = "bootstrap";
@@ -103,9 +104,9 @@ async fn serve(options: &Options, config: NodeConfig) -> Result<(), Failure> {
     }
     let _beacon = watch::start(pulse, path.to_string()).map_err(Failure::halted)?;
     tracing::info!(founder = bootstrap, "started");
-    let counted = Rc::new(Counted::default());
-    let clients = host::serve_counted(node.clone(), Box::new(resp), Rc::clone(&counted));
-    let status = admin::serve(config.node.clone(), node.clone(), counted, admin);
+    let own = Rc::new(Own::default());
+    let clients = host::serve_counted(node.clone(), Box::new(resp), Rc::clone(&own.clients));
+    let status = admin::serve(config.node.clone(), node.clone(), Rc::clone(&own), admin);
     let (name, pid) = (&config.node, std::process::id());
     let mut out = io::stdout();
     // Nobody reads it any more: then nobody is told.
@@ -118,7 +119,7 @@ async fn serve(options: &Options, config: NodeConfig) -> Result<(), Failure> {
         () = clients => Closed::Dropped,
         () = status => Closed::Dropped,
         closed = node.closed() => closed,
-        doubled = watch::until_doubled(&node) => return Err(second(&config, options, &doubled)),
+        by = watch::until_doubled(&node, &own.deaths) => return Err(second(&config, options, &by)),
         _ = interrupt.recv() => stop(node).await,
         _ = terminate.recv() => stop(node).await,
         _ = parent => stop(node).await,
@@ -137,11 +138,11 @@ async fn serve(options: &Options, config: NodeConfig) -> Result<(), Failure> {
     }
 }
 
-fn second(config: &NodeConfig, options: &Options, doubled: &Doubled) -> Failure {
+fn second(config: &NodeConfig, options: &Options, refused_by: &[String]) -> Failure {
     let NodeConfig { node, listen, cluster, .. } = config;
-    let path = options.config.display();
+    let (path, peers) = (options.config.display(), refused_by.join(" "));
     Failure::usage(format!(
-        "{path}: another process under the name {node} is alive: {doubled} this one at {listen}, in cluster {cluster}"
+        "{path}: another process under the name {node} is alive: {peers} refused this one at {listen}, in cluster {cluster}"
     ))
 }
 

@@ -123,13 +123,13 @@ mod tests {
     use bytes::Bytes;
     use mainstay::{Node, NotDone, Outcome, RestoreError, Snapshot, StateMachine};
     use mainstay_base::Position;
-    use mainstay_directory::host::Counted;
     use mainstay_runtime::{Pulse, TcpClients};
     use tokio::task::{LocalSet, spawn_blocking, spawn_local};
 
     use super::*;
     use crate::admin;
     use crate::config::Durability;
+    use crate::report::Own;
 
     /// Counts its commands, and cannot execute `boom`: the directory has no such command.
     #[derive(Default)]
@@ -188,12 +188,7 @@ mod tests {
             let settings = config.settings(true, Pulse::new()).unwrap();
             let node = Node::start(settings, Fragile::default).unwrap();
             let listener = TcpClients::new(config.admin).unwrap();
-            spawn_local(admin::serve(
-                "n1".into(),
-                node.clone(),
-                Rc::<Counted>::default(),
-                listener,
-            ));
+            spawn_local(admin::serve("n1".into(), node.clone(), Rc::<Own>::default(), listener));
             while node.execute(b"x").await != done("1") {
                 tokio::task::yield_now().await; // Not a member yet.
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::cluster::Cluster;
 use crate::failure::Failure;
-use crate::report::Report;
+use crate::report::{Report, silence};
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Output {
@@ -47,7 +47,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
             );
             for (node, report) in answers {
                 match report {
-                    Err(error) => println!("{:<8}{:<8}{error}", node.node, "no"),
+                    Err(error) => println!("{:<8}{:<8}{}", node.node, "no", silence(error)),
                     Ok(report) => print(report),
                 }
             }
@@ -66,7 +66,7 @@ fn unknown(name: &str, error: &io::Error) -> serde_json::Value {
         "node": name, "reachable": false, "incarnation": null, "view": null, "roster": [],
         "members": [], "manager": null, "sequencers": {}, "delivered": null, "durable": null,
         "state_hash": null, "alarms": [], "refused": {}, "suspected": [],
-        "error": error.to_string(),
+        "error": silence(error),
     })
 }
 
