@@ -7,6 +7,8 @@ use mainstay::StartError;
 use mainstay_site::identity::IdentityError;
 use mainstay_site::{self as site, StorageError};
 
+use crate::out::tell;
+
 /// What the program says last, and its exit status.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -70,7 +72,7 @@ impl Failure {
 
     /// Says it, and answers the status to end with.
     pub(crate) fn report(&self) -> ExitCode {
-        eprintln!("mainstay: {}", self.text);
+        tell!("mainstay: {}", self.text);
         ExitCode::from(self.status)
     }
 }

@@ -1,4 +1,9 @@
 //! The mainstay program.
+#![warn(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "they panic where nobody can read; see `out`"
+)]
 
 mod admin;
 mod check;
@@ -11,6 +16,7 @@ mod link;
 mod log;
 mod node;
 mod operator;
+mod out;
 mod process;
 mod report;
 mod status;

@@ -1,7 +1,7 @@
 //! `mainstay node`: one node in the foreground.
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -20,7 +20,8 @@ use tokio::time::timeout;
 use crate::admin;
 use crate::config::{self, NodeConfig};
 use crate::failure::Failure;
-use crate::log::Level;
+use crate::log::{Level, Lines};
+use crate::out::announce;
 use crate::report::Own;
 use crate::trace::TraceFile;
 use crate::watch;
@@ -66,14 +67,14 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let flags = flags.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
     let overrides: Vec<_> = config::environment().into_iter().chain(flags).collect();
     let config = NodeConfig::read(&options.config, &overrides)?;
-    config.log.begin()?;
+    let log = config.log.begin()?;
     let _entered = tracing::error_span!("node", name = config.node).entered();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(Failure::halted)?;
-    LocalSet::new().block_on(&runtime, serve(options, config))
+    LocalSet::new().block_on(&runtime, serve(options, config, log.lines().clone()))
 }
 
-async fn serve(options: &Options, config: NodeConfig) -> Result<(), Failure> {
+async fn serve(options: &Options, config: NodeConfig, log: Lines) -> Result<(), Failure> {
     let path = options.config.display();
     let mark = options.config.with_file_name(BOOTSTRAP);
     let listen = |key: &str, address| {
@@ -102,16 +103,15 @@ async fn serve(options: &Options, config: NodeConfig) -> Result<(), Failure> {
         fs::remove_file(&mark)
             .map_err(|error| Failure::halted(format!("{}: {error}", mark.display())))?;
     }
-    let _beacon = watch::start(pulse, path.to_string()).map_err(Failure::halted)?;
+    let (whose, lines) = (path.to_string(), log.clone());
+    let beacon = watch::start(pulse, move || watch::end(&whose, &lines));
+    let _beacon = beacon.map_err(Failure::halted)?;
     tracing::info!(founder = bootstrap, "started");
-    let own = Rc::new(Own::default());
+    let own = Rc::new(Own { log: Some(log), ..Own::default() });
     let clients = host::serve_counted(node.clone(), Box::new(resp), Rc::clone(&own.clients));
     let status = admin::serve(config.node.clone(), node.clone(), Rc::clone(&own), admin);
     let (name, pid) = (&config.node, std::process::id());
-    let mut out = io::stdout();
-    // Nobody reads it any more: then nobody is told.
-    let _ = writeln!(out, "node {name} pid {pid} resp {resp_at} admin {admin_at}")
-        .and_then(|()| out.flush());
+    announce(format!("node {name} pid {pid} resp {resp_at} admin {admin_at}"));
 
     let parent = parent(options.attached);
     let closed = tokio::select! {

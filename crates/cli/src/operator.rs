@@ -9,6 +9,7 @@ use crate::cluster::Cluster;
 use crate::config::NodeConfig;
 use crate::failure::Failure;
 use crate::node::BOOTSTRAP;
+use crate::out::say;
 use crate::report::{GROUP, exchange};
 
 /// How long a node may take to do it: longer than it waits itself.
@@ -57,7 +58,7 @@ pub(crate) fn bootstrap(options: &BootstrapOptions) -> Result<(), Failure> {
     if let Some(home) = mark.parent().filter(|home| !home.as_os_str().is_empty()) {
         File::open(home).and_then(|home| home.sync_all()).map_err(wrong)?;
     }
-    println!("node {} is a founder of cluster {}", config.node, config.cluster);
+    say!("node {} is a founder of cluster {}", config.node, config.cluster);
     Ok(())
 }
 
@@ -69,7 +70,7 @@ pub(crate) fn skip(options: &SkipOptions) -> Result<(), Failure> {
         let path = format!("/skip/{}", options.position);
         match post(node, &path) {
             Ok((200, text)) => {
-                println!("node {}: {text}", node.node);
+                say!("node {}: {text}", node.node);
                 return Ok(());
             }
             Ok((409, text)) => {
@@ -89,11 +90,11 @@ pub(crate) fn accept_loss(options: &AcceptLossOptions) -> Result<(), Failure> {
     for node in &cluster.nodes {
         match post(node, "/accept-loss") {
             Ok((200, text)) => {
-                println!("node {}: {text}", node.node);
+                say!("node {}: {text}", node.node);
                 told += 1;
             }
-            Ok((_, text)) => println!("node {}: {text}", node.node),
-            Err(error) => println!("node {}: {error}", node.node),
+            Ok((_, text)) => say!("node {}: {text}", node.node),
+            Err(error) => say!("node {}: {error}", node.node),
         }
     }
     if told > 0 { Ok(()) } else { Err(Failure::unreachable("no node was told")) }

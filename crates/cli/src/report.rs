@@ -14,6 +14,8 @@ use mainstay_paradigm::Status as Is;
 use mainstay_site::{StackStatus, Suspicion};
 use serde::{Deserialize, Serialize};
 
+use crate::log::Lines;
+
 /// The name of the one group.
 pub(crate) const GROUP: &str = mainstay::Config::GROUP;
 /// How long a node may take to say how it is.
@@ -30,6 +32,8 @@ pub(crate) struct Own {
     pub(crate) clients: Rc<Counted>,
     /// How often the others have declared it dead within the last ten seconds.
     pub(crate) deaths: Cell<u64>,
+    /// Where it logs; `None` in tests.
+    pub(crate) log: Option<Lines>,
 }
 
 /// How a node is: the answer to `GET /status`.
@@ -62,6 +66,9 @@ pub(crate) struct Report {
     /// What was refused of what came from outside since the process started, by reason.
     #[serde(default)]
     pub(crate) refused: BTreeMap<String, u64>,
+    /// Lines of its log that could not be written since the process started.
+    #[serde(default)]
+    pub(crate) log_dropped: u64,
     /// The last members that it suspected since the process started, the newest last.
     #[serde(default)]
     pub(crate) suspected: Vec<Suspected>,
@@ -119,6 +126,7 @@ impl Report {
             state_hash: hash.map(|hash| format!("{hash:032x}")),
             alarms: alarms(status, stack, own, named),
             refused: refused.map(|(name, count)| (name.to_owned(), count)).collect(),
+            log_dropped: own.log.as_ref().map_or(0, Lines::dropped),
             suspected: suspected(&status.site.suspicions, named),
         }
     }

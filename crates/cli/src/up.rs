@@ -1,6 +1,6 @@
 //! `mainstay up`: a cluster of processes on this machine, in the foreground.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::cluster::{Cluster, all_ready, left};
 use crate::config::Durability;
 use crate::failure::Failure;
+use crate::out::{announce, tell};
 use crate::process::{Process, Said, stop_all};
 use crate::report::{Report, silence};
 
@@ -134,7 +135,7 @@ fn attend(
                 if !start.is_left_running() {
                     return Err(Ended::AtStart(ended));
                 }
-                eprintln!("mainstay: {ended}");
+                tell!("mainstay: {ended}");
             }
             Ok(Event::Said(_)) => {}
             Err(RecvTimeoutError::Timeout) => {
@@ -167,7 +168,7 @@ impl Start {
 
     fn said(&mut self, line: String) {
         if self.is_left_running() {
-            print(&line);
+            announce(line);
         } else {
             self.lines.push(line);
         }
@@ -175,7 +176,7 @@ impl Start {
 
     fn ready(&mut self) {
         self.tell();
-        print("ready");
+        announce("ready".to_owned());
         self.over = true;
     }
 
@@ -193,7 +194,7 @@ impl Start {
         }
         if !self.told {
             self.tell();
-            eprintln!("mainstay: the nodes are not ready yet and left running: {waits}");
+            tell!("mainstay: the nodes are not ready yet and left running: {waits}");
         }
         Ok(())
     }
@@ -201,7 +202,7 @@ impl Start {
     fn tell(&mut self) {
         self.told = true;
         self.lines.sort();
-        self.lines.drain(..).for_each(|line| print(&line));
+        self.lines.drain(..).for_each(announce);
     }
 }
 
@@ -217,12 +218,6 @@ fn waits(cluster: &Cluster, reports: &[io::Result<Report>]) -> String {
         Some(format!("{}: {why}", node.node))
     });
     said.collect::<Vec<_>>().join("; ")
-}
-
-/// Nobody may read it any more.
-fn print(line: &str) {
-    let mut out = io::stdout();
-    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
 /// Tells when the process is interrupted or terminated.

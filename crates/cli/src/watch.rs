@@ -6,7 +6,6 @@ use std::cmp::Ordering;
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use mainstay::Node;
@@ -15,33 +14,35 @@ use mainstay_directory::Directory;
 use mainstay_runtime::{Beacon, Beat, Pulse};
 use mainstay_site as site;
 
+use crate::log::Lines;
+use crate::out::tell;
+
 /// How often the node's thread is asked whether it comes round.
 const PERIOD: Duration = Duration::from_millis(500);
 /// So many questions without an answer, one after the other, end the process. They are counted and not timed: a process
 /// that was stopped as a whole has missed no more than one of them.
 const MISSED_MAX: u32 = 20;
-/// How long the last word may take; whoever should read it may be the reason why the thread hangs.
-const LAST_WORD: Duration = Duration::from_millis(200);
 
-/// Watches the thread behind `pulse` while the beacon lives, and ends the process with status 70 if it hangs.
+/// Watches the thread behind `pulse` while the beacon lives, and calls `hung` from another one if it hangs.
 ///
 /// # Errors
 /// The operating system gives no thread.
-pub(crate) fn start(pulse: Arc<Pulse>, whose: String) -> io::Result<Beacon> {
+pub(crate) fn start(
+    pulse: Arc<Pulse>,
+    mut hung: impl FnMut() + Send + 'static,
+) -> io::Result<Beacon> {
     let mut missed = Missed::default();
     Beacon::start(pulse, PERIOD, move |beat| {
         if missed.observe(beat) {
-            end(&whose);
+            hung();
         }
     })
 }
 
-fn end(whose: &str) {
-    let text = format!("mainstay: {whose}: the node's thread hangs, the process is ended");
-    let word = thread::Builder::new().spawn(move || eprintln!("{text}"));
-    if word.is_ok() {
-        thread::sleep(LAST_WORD);
-    }
+/// Ends the process with status 70.
+pub(crate) fn end(whose: &str, log: &Lines) {
+    log.finish();
+    tell!("mainstay: {whose}: the node's thread hangs, the process is ended");
     std::process::exit(70);
 }
 
@@ -122,10 +123,34 @@ impl Missed {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 mod tests {
+    use std::sync::mpsc;
+
     use mainstay_base::ClusterId;
+    use tokio::task::LocalSet;
 
     use super::*;
+    use crate::cluster::Cluster;
+    use crate::config::Durability;
+
+    /// Checks that a node whose thread does not come round is noticed: here it waits until that has been so.
+    #[test]
+    fn a_thread_that_hangs_is_noticed() {
+        let home = tempfile::tempdir().unwrap();
+        let mut cluster = Cluster::open(home.path(), Some(1), Some(Durability::Memory)).unwrap();
+        cluster.release();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        LocalSet::new().block_on(&runtime, async {
+            let pulse = Pulse::new();
+            let settings = cluster.nodes[0].settings(true, Arc::clone(&pulse)).unwrap();
+            let node = Node::start(settings, Directory::default).unwrap();
+            let (tell, told) = mpsc::channel();
+            let _beacon = start(pulse, move || tell.send(()).unwrap_or_default()).unwrap();
+            told.recv_timeout(Duration::from_secs(30)).unwrap();
+            drop(node.close().await);
+        });
+    }
 
     /// Checks that of two who share the peers in any way exactly one gives way, and nobody whom no peer refuses.
     #[test]
