@@ -18,7 +18,7 @@ use tokio::task::LocalSet;
 use tokio::time::timeout;
 
 use crate::admin;
-use crate::config::{self, NodeConfig};
+use crate::config::{NodeConfig, Override};
 use crate::failure::Failure;
 use crate::log::{Level, Lines};
 use crate::out::announce;
@@ -44,13 +44,13 @@ pub(crate) struct Options {
     admin: Option<SocketAddr>,
     /// Its directory, instead of the configured one.
     #[arg(long)]
-    data_dir: Option<String>,
+    data_dir: Option<PathBuf>,
     /// From which level on it writes to standard error, instead of the configured one.
     #[arg(long, value_enum)]
     log: Option<Level>,
     /// The directory where it keeps a trace of what it does, instead of the configured one.
     #[arg(long)]
-    trace: Option<String>,
+    trace: Option<PathBuf>,
     /// Stops when the standard input ends: with the process that started it.
     #[arg(long, hide = true)]
     attached: bool,
@@ -58,15 +58,17 @@ pub(crate) struct Options {
 
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let flags = [
-        ("resp", options.resp.map(|address| address.to_string())),
-        ("admin", options.admin.map(|address| address.to_string())),
-        ("data_dir", options.data_dir.clone()),
-        ("trace", options.trace.clone()),
-        ("log", options.log.map(|level| level.name().to_owned())),
+        ("--resp", options.resp.map(|address| address.to_string())),
+        ("--admin", options.admin.map(|address| address.to_string())),
+        ("--log", options.log.map(|level| level.name().to_owned())),
     ];
-    let flags = flags.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
-    let overrides: Vec<_> = config::environment().into_iter().chain(flags).collect();
-    let config = NodeConfig::read(&options.config, &overrides)?;
+    let flags = flags.into_iter().filter_map(|(flag, value)| Some(Override::flag(flag, value?)));
+    let overrides: Vec<_> = Override::environment()?.into_iter().chain(flags).collect();
+    let config = NodeConfig::read(&options.config, &overrides)?.with_directories(
+        &options.config,
+        options.data_dir.as_deref(),
+        options.trace.as_deref(),
+    );
     let log = config.log.begin()?;
     let _entered = tracing::error_span!("node", name = config.node).entered();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -78,7 +80,8 @@ async fn serve(options: &Options, config: NodeConfig, log: Lines) -> Result<(), 
     let path = options.config.display();
     let mark = options.config.with_file_name(BOOTSTRAP);
     let listen = |key: &str, address| {
-        TcpClients::new(address).map_err(|error| Failure::usage(format!("{path}: {key}: {error}")))
+        let place = config.place(&options.config, key);
+        TcpClients::new(address).map_err(|error| Failure::usage(format!("{place}: {error}")))
     };
     let resp = listen("resp", config.resp)?;
     let admin = listen("admin", config.admin)?;

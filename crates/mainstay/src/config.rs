@@ -44,6 +44,24 @@ pub enum StartError {
     /// This node is not among the nodes. The settings are at fault.
     #[error("node {0:?} is not among the configured nodes")]
     NotConfigured(String),
+    /// Frames in the clear do not leave this machine. The settings are at fault.
+    #[error(
+        "node {name:?} at {address}: not loopback, and frames go no further until there is TLS"
+    )]
+    PeerNotLoopback {
+        /// Which of the others.
+        name: String,
+        /// Where it is said to be.
+        address: SocketAddr,
+    },
+    /// Nobody can be dialled at port 0. The settings are at fault.
+    #[error("node {name:?} at {address}: port 0 cannot be dialled")]
+    PeerWithoutPort {
+        /// Which of the others.
+        name: String,
+        /// Where it is said to be.
+        address: SocketAddr,
+    },
     /// It cannot listen.
     #[error(transparent)]
     Listen(#[from] TcpError),
@@ -62,6 +80,20 @@ pub enum StartError {
 }
 
 impl Config {
+    /// The others have to be such as TCP may dial.
+    pub(crate) fn check_peers(&self) -> Result<(), StartError> {
+        for (name, address) in self.nodes.iter().filter(|(name, _)| **name != self.name) {
+            let (name, address) = (name.clone(), *address);
+            if !address.ip().is_loopback() {
+                return Err(StartError::PeerNotLoopback { name, address });
+            }
+            if address.port() == 0 {
+                return Err(StartError::PeerWithoutPort { name, address });
+            }
+        }
+        Ok(())
+    }
+
     /// Settings of the node `name`, one of `nodes`, each with the address at which the others reach it. Durability
     /// [`Durability::Disk`]: [`data_dir`](Self::data_dir) is needed too.
     #[must_use]

@@ -46,6 +46,7 @@ impl<S: StateMachine + 'static> Node<S> {
         let Some(address) = config.nodes.get(&config.name) else {
             return Err(StartError::NotConfigured(config.name));
         };
+        config.check_peers()?;
         let time = Rc::new(TokioTime::new());
         let mut tcp = TcpOptions::listening(config.listen.unwrap_or(*address));
         tcp.queue_bytes_max = 5 * UNSTABLE_BYTES;
