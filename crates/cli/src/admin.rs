@@ -21,8 +21,6 @@ use crate::report::{Own, Report};
 
 /// What a POST carries, with any value.
 pub(crate) const HEADER: &str = "X-Mainstay-Operator";
-/// Most clients at once; the others wait.
-const CLIENTS_MAX: usize = 16;
 /// Longest head of a request.
 const HEAD_MAX: usize = 4 << 10;
 /// How long a client may take.
@@ -30,14 +28,15 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long it waits for the system to have sockets again.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves for ever; `own` is what the program knows of the node.
+/// Serves for ever; `own` is what the program knows of the node. At most `clients_max` at once; the others wait.
 pub(crate) async fn serve<S: StateMachine + 'static>(
     name: String,
     node: Node<S>,
     own: Rc<Own>,
     mut listener: TcpClients,
+    clients_max: usize,
 ) {
-    let places = Arc::new(Semaphore::new(CLIENTS_MAX));
+    let places = Arc::new(Semaphore::new(clients_max));
     loop {
         let place = Arc::clone(&places).acquire_owned().await;
         let Ok(stream) = listener.accept().await else {

@@ -164,7 +164,7 @@ impl NodeConfig {
         data: Option<&Path>,
         trace: Option<&Path>,
     ) -> Self {
-        let at = |directory: &Path| file.parent().unwrap_or(Path::new("")).join(directory);
+        let at = |directory: &Path| file.parent().unwrap_or_else(|| Path::new("")).join(directory);
         self.data_dir = data.map_or(self.data_dir, at);
         self.trace = trace.map(at).or(self.trace);
         self

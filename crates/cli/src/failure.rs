@@ -32,7 +32,12 @@ impl Failure {
         Self { status: 4, text: text.to_string() }
     }
 
-    /// A node halted, or the system refuses what a node needs.
+    /// The system refuses what a node needs at its start: its disk is full or fails, or there are too few descriptors.
+    pub(crate) fn system(text: impl Display) -> Self {
+        Self { status: 5, text: text.to_string() }
+    }
+
+    /// A node halted.
     pub(crate) fn halted(text: impl Display) -> Self {
         Self { status: 70, text: text.to_string() }
     }

@@ -12,6 +12,7 @@ mod cluster;
 mod config;
 mod demo;
 mod failure;
+mod limits;
 mod link;
 mod log;
 mod node;
@@ -31,7 +32,7 @@ use clap::{Parser, Subcommand};
 /// Fault-tolerant services, made to be put together.
 ///
 /// Ends with 0 if all is well, 1 if a verdict is FAIL, 2 if the usage or a configuration is wrong, 3 if a node or a
-/// quorum cannot be reached, 4 if data is damaged, 70 if a node halted.
+/// quorum cannot be reached, 4 if data is damaged, 5 if the system refuses what a node needs, 70 if a node halted.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {

@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use crate::admin;
 use crate::config::{NodeConfig, Override};
 use crate::failure::Failure;
+use crate::limits::Limits;
 use crate::log::{Level, Lines};
 use crate::out::announce;
 use crate::report::Own;
@@ -94,7 +95,9 @@ async fn serve(options: &Options, config: NodeConfig, log: Lines) -> Result<(), 
     let bootstrap = mark.exists();
     let data = config.data_dir.display();
     let pulse = Pulse::new();
-    let mut settings = config.settings(bootstrap, Arc::clone(&pulse))?;
+    let limits = Limits::of_process(config.peers.len())?;
+    let settings = config.settings(bootstrap, Arc::clone(&pulse))?;
+    let mut settings = settings.accepted_max(limits.accepted);
     let trace = config.begin_trace()?;
     if let Some(trace) = &trace {
         settings = settings.trace(Arc::<TraceFile>::clone(trace));
@@ -111,8 +114,10 @@ async fn serve(options: &Options, config: NodeConfig, log: Lines) -> Result<(), 
     let _beacon = beacon.map_err(Failure::halted)?;
     tracing::info!(founder = bootstrap, "started");
     let own = Rc::new(Own { log: Some(log), ..Own::default() });
-    let clients = host::serve_counted(node.clone(), Box::new(resp), Rc::clone(&own.clients));
-    let status = admin::serve(config.node.clone(), node.clone(), Rc::clone(&own), admin);
+    let counted = Rc::clone(&own.clients);
+    let clients = host::serve_counted(node.clone(), Box::new(resp), limits.clients, counted);
+    let (name, known) = (config.node.clone(), Rc::clone(&own));
+    let status = admin::serve(name, node.clone(), known, admin, limits.operators);
     let (name, pid) = (&config.node, std::process::id());
     announce(format!("node {name} pid {pid} resp {resp_at} admin {admin_at}"));
 

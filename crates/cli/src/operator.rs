@@ -189,7 +189,7 @@ mod tests {
             let settings = config.settings(true, Pulse::new()).unwrap();
             let node = Node::start(settings, Fragile::default).unwrap();
             let listener = TcpClients::new(config.admin).unwrap();
-            spawn_local(admin::serve("n1".into(), node.clone(), Rc::<Own>::default(), listener));
+            spawn_local(admin::serve("n1".into(), node.clone(), Rc::<Own>::default(), listener, 1));
             while node.execute(b"x").await != done("1") {
                 tokio::task::yield_now().await; // Not a member yet.
             }

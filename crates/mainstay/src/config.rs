@@ -26,6 +26,7 @@ pub struct Config {
     pub(crate) name: String,
     pub(crate) nodes: BTreeMap<String, SocketAddr>,
     pub(crate) listen: Option<SocketAddr>,
+    pub(crate) accepted_max: Option<usize>,
     pub(crate) data_dir: Option<PathBuf>,
     pub(crate) bootstrap: bool,
     pub(crate) durability: Durability,
@@ -107,6 +108,7 @@ impl Config {
             name: name.into(),
             nodes,
             listen: None,
+            accepted_max: None,
             data_dir: None,
             bootstrap: false,
             durability: Durability::Disk,
@@ -123,6 +125,14 @@ impl Config {
     #[must_use]
     pub fn listen(mut self, address: SocketAddr) -> Self {
         self.listen = Some(address);
+        self
+    }
+
+    /// Most connections that others have opened to the address of this node, at a time; further ones are closed at once.
+    /// Default 256. The others need two for each of them.
+    #[must_use]
+    pub fn accepted_max(mut self, count: usize) -> Self {
+        self.accepted_max = Some(count);
         self
     }
 

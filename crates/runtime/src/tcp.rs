@@ -327,11 +327,13 @@ impl Inner {
     }
 
     async fn accept(self: Rc<Self>, listener: TcpListener) {
+        let mut refused = false;
         loop {
             match listener.accept().await {
                 Ok((stream, _)) if self.accepted.get() < self.options.accepted_max => {
                     let events = self.events.borrow().clone();
                     let Some(events) = events else { return };
+                    refused = false;
                     self.accepted.set(self.accepted.get() + 1);
                     let inner = Rc::clone(&self);
                     self.spawn(async move {
@@ -340,8 +342,11 @@ impl Inner {
                     });
                 }
                 Ok(_) => self.stats.borrow_mut().turned_away += 1,
+                // Too many files: it stays so for a while, and is said once.
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept");
+                    if !std::mem::replace(&mut refused, true) {
+                        tracing::warn!(%error, "cannot accept");
+                    }
                     self.time.sleep_until(self.time.now() + ACCEPT_PAUSE).await;
                 }
             }
