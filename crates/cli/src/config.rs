@@ -203,7 +203,8 @@ impl NodeConfig {
         let nodes = self.peers.keys().chain([&self.node]);
         let head = Head::new(&self.cluster, &self.node, nodes.cloned().collect());
         let begun = TraceFile::create(directory, &head).map(Some);
-        begun.map_err(|error| Failure::usage(format!("trace: {}: {error}", directory.display())))
+        let place = format!("trace: {}", directory.display());
+        begun.map_err(|error| Failure::file(place, &error))
     }
 
     /// The settings of the facade.

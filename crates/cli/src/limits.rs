@@ -2,7 +2,6 @@
 //! the checkpoints always find theirs.
 
 use mainstay_directory::host::CLIENTS_MAX;
-#[cfg(unix)]
 use mainstay_stable::FileMedium;
 
 use crate::failure::Failure;

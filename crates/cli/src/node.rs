@@ -11,7 +11,7 @@ use std::time::Duration;
 use mainstay::Node;
 use mainstay_directory::Directory;
 use mainstay_directory::host;
-use mainstay_runtime::{Closed, Pulse, TcpClients};
+use mainstay_runtime::{Closed, Pulse, TcpError, TcpReserved};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
@@ -80,14 +80,13 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
 async fn serve(options: &Options, config: NodeConfig, log: Lines) -> Result<(), Failure> {
     let path = options.config.display();
     let mark = options.config.with_file_name(BOOTSTRAP);
-    let listen = |key: &str, address| {
-        let place = config.place(&options.config, key);
-        TcpClients::new(address).map_err(|error| Failure::usage(format!("{place}: {error}")))
+    let refused = |key: &str, error: &TcpError| {
+        Failure::usage(format!("{}: {error}", config.place(&options.config, key)))
     };
-    let resp = listen("resp", config.resp)?;
-    let admin = listen("admin", config.admin)?;
-    let bound = |clients: &TcpClients| clients.local_addr().map_err(Failure::halted);
-    let (resp_at, admin_at) = (bound(&resp)?, bound(&admin)?);
+    // Taken before the log is read, so that it is known early that they are free; who connects meanwhile is refused.
+    let take = |key: &str, address| TcpReserved::new(address).map_err(|it| refused(key, &it));
+    let (resp, admin) = (take("resp", config.resp)?, take("admin", config.admin)?);
+    let (resp_at, admin_at) = (resp.local_addr(), admin.local_addr());
     let (mut interrupt, mut terminate) = signal(SignalKind::interrupt())
         .and_then(|interrupt| Ok((interrupt, signal(SignalKind::terminate())?)))
         .map_err(Failure::halted)?;
@@ -104,10 +103,11 @@ async fn serve(options: &Options, config: NodeConfig, log: Lines) -> Result<(), 
     }
     let node = Node::start(settings, Directory::default)
         .map_err(|error| Failure::start(format_args!("{path}, {data}"), &error))?;
+    let resp = resp.clients().map_err(|error| refused("resp", &error))?;
+    let admin = admin.clients().map_err(|error| refused("admin", &error))?;
     if bootstrap {
         // The directory has it from here on. Without the directory the node is a stranger, not a founder.
-        fs::remove_file(&mark)
-            .map_err(|error| Failure::halted(format!("{}: {error}", mark.display())))?;
+        fs::remove_file(&mark).map_err(|error| Failure::file(mark.display(), &error))?;
     }
     let (whose, lines) = (path.to_string(), log.clone());
     let beacon = watch::start(pulse, move || watch::end(&whose, &lines));

@@ -210,6 +210,10 @@ impl Start {
 fn waits(cluster: &Cluster, reports: &[io::Result<Report>]) -> String {
     let said = cluster.nodes.iter().zip(reports).filter_map(|(node, report)| {
         let why = match report {
+            // Its process runs, since what ends is reported.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                "it starts, and reads its log".to_owned()
+            }
             Err(error) => silence(error),
             Ok(report) if !report.alarms.is_empty() => report.alarms.join(", "),
             Ok(report) if report.reachable => return None,

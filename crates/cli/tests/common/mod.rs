@@ -86,6 +86,10 @@ impl Running {
         self.child.try_wait().unwrap().map(|status| status.code())
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The next line.
     pub fn line(&self) -> String {
         self.lines.recv_timeout(PATIENCE).unwrap()
