@@ -12,18 +12,15 @@ use std::time::Duration;
 
 use mainstay::{Node, NotDone, Outcome, StateMachine};
 use mainstay_base::Position;
-use mainstay_directory::host::Counted;
 use mainstay_runtime::{ClientListener as _, ClientStream, TcpClients};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
-use crate::report::Report;
+use crate::report::{Own, Report};
 
 /// What a POST carries, with any value.
 pub(crate) const HEADER: &str = "X-Mainstay-Operator";
-/// Most clients at once; the others wait.
-const CLIENTS_MAX: usize = 16;
 /// Longest head of a request.
 const HEAD_MAX: usize = 4 << 10;
 /// How long a client may take.
@@ -31,24 +28,25 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long it waits for the system to have sockets again.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves for ever; `clients` are those of the Redis port.
+/// Serves for ever; `own` is what the program knows of the node. At most `clients_max` at once; the others wait.
 pub(crate) async fn serve<S: StateMachine + 'static>(
     name: String,
     node: Node<S>,
-    clients: Rc<Counted>,
+    own: Rc<Own>,
     mut listener: TcpClients,
+    clients_max: usize,
 ) {
-    let places = Arc::new(Semaphore::new(CLIENTS_MAX));
+    let places = Arc::new(Semaphore::new(clients_max));
     loop {
         let place = Arc::clone(&places).acquire_owned().await;
         let Ok(stream) = listener.accept().await else {
             sleep(PAUSE).await;
             continue;
         };
-        let (name, node, clients) = (name.clone(), node.clone(), Rc::clone(&clients));
+        let (name, node, own) = (name.clone(), node.clone(), Rc::clone(&own));
         tokio::task::spawn_local(async move {
             // A client that fails is nobody's error.
-            let _ = timeout(PATIENCE, answer(&name, &node, &clients, stream)).await;
+            let _ = timeout(PATIENCE, answer(&name, &node, &own, stream)).await;
             drop(place);
         });
     }
@@ -92,12 +90,12 @@ impl Asked {
         self,
         name: &str,
         node: &Node<S>,
-        clients: &Counted,
+        own: &Own,
     ) -> io::Result<Answer> {
         match self {
             Self::Status => Ok(match node.status().await {
                 Ok(status) => {
-                    let report = Report::new(name, &status, clients.protocol_errors());
+                    let report = Report::new(name, &status, own);
                     ("200 OK", serde_json::to_string_pretty(&report)?)
                 }
                 Err(reason) => ("503 Service Unavailable", said("error", &reason.to_string())),
@@ -109,11 +107,21 @@ impl Asked {
             Self::AcceptLoss => {
                 tracing::warn!("an operator accepts that acknowledged commands may be lost");
                 Ok(match node.accept_loss().await {
-                    Ok(()) => ("200 OK", said("done", "loss is accepted at the next view")),
+                    Ok(()) => ("200 OK", said("done", accepted(node).await)),
                     Err(reason) => ("503 Service Unavailable", said("error", &reason.to_string())),
                 })
             }
         }
+    }
+}
+
+/// From when on loss is accepted. Without a quorum that may be never.
+async fn accepted<S: StateMachine + 'static>(node: &Node<S>) -> &'static str {
+    let status = node.status().await;
+    if status.is_ok_and(|it| it.site.stack.is_some_and(|stack| stack.minority)) {
+        "loss is accepted at the next view, and none follows while too few votes are to be had; see status"
+    } else {
+        "loss is accepted at the next view"
     }
 }
 
@@ -154,7 +162,7 @@ fn is_loopback(host: &str) -> bool {
 async fn answer<S: StateMachine + 'static>(
     name: &str,
     node: &Node<S>,
-    clients: &Counted,
+    own: &Own,
     mut stream: Box<dyn ClientStream>,
 ) -> io::Result<()> {
     let mut head = Vec::new();
@@ -166,7 +174,7 @@ async fn answer<S: StateMachine + 'static>(
     }
     head.truncate(end(&head).unwrap_or(head.len()));
     let (status, body) = match Asked::read(&head) {
-        Ok(asked) => asked.answer(name, node, clients).await?,
+        Ok(asked) => asked.answer(name, node, own).await?,
         Err(refusal) => refusal,
     };
     let size = body.len() + 1;

@@ -6,6 +6,7 @@ use mainstay_check::{Judged, Report, Verdict};
 use serde_json::json;
 
 use crate::failure::Failure;
+use crate::out::say;
 use crate::status::Output;
 use crate::trace::{ReadError, Recorded, read};
 
@@ -26,10 +27,10 @@ pub(crate) fn run(options: &Options) -> Result<bool, Failure> {
     let judgement = Judgement::of(&options.traces, options.settled)?;
     match options.output {
         Output::Text => judgement.print(),
-        Output::Json => println!("{}", judgement.json()),
+        Output::Json => say!("{}", judgement.json()),
     }
     let passes = judgement.broken().is_none();
-    println!("verdict: {}", if passes { "PASS" } else { "FAIL" });
+    say!("verdict: {}", if passes { "PASS" } else { "FAIL" });
     Ok(passes)
 }
 
@@ -81,17 +82,17 @@ impl Judgement {
         let Recorded { run, missing, truncated, names, .. } = &self.recorded;
         let (boots, cut) = run.boots();
         let (nodes, events) = (names.nodes().len() - missing.len(), self.events());
-        println!("{nodes} nodes, {boots} boots, {cut} of them without their end, {events} events");
-        missing.iter().for_each(|name| println!("note: there is no trace of {name}"));
-        truncated.iter().for_each(|why| println!("note: {why}"));
+        say!("{nodes} nodes, {boots} boots, {cut} of them without their end, {events} events");
+        missing.iter().for_each(|name| say!("note: there is no trace of {name}"));
+        truncated.iter().for_each(|why| say!("note: {why}"));
         for Judged { id, says, verdict } in &self.judged {
             match verdict {
-                Verdict::Holds => println!("{id} ok, {events} events: {says}"),
-                Verdict::NotJudged => println!("{id} not judged without --settled: {says}"),
+                Verdict::Holds => say!("{id} ok, {events} events: {says}"),
+                Verdict::NotJudged => say!("{id} not judged without --settled: {says}"),
                 Verdict::Broken(violation) => {
                     let line = self.report().line(violation);
                     let line = line.strip_prefix(id).unwrap_or(&line);
-                    println!("{id} FAIL:{line}");
+                    say!("{id} FAIL:{line}");
                 }
             }
         }

@@ -146,6 +146,7 @@ fn make(
             log: Level::default(),
             trace: None,
             peers,
+            from: BTreeMap::new(),
         };
         let home = directory.join(name);
         let text = toml::to_string(&config).map_err(Failure::halted)?;

@@ -1,6 +1,8 @@
 //! The configuration of one node: a file, above it the environment, above that the flags.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -19,11 +21,62 @@ pub(crate) const ENVIRONMENT: &str = "MAINSTAY__";
 /// The one override that fits all nodes of a cluster: from which level on they log.
 pub(crate) const LOG: &str = "MAINSTAY__LOG";
 
-/// The overrides of the environment, by key.
-pub(crate) fn environment() -> Vec<(String, String)> {
-    let key = |name: &str| name.strip_prefix(ENVIRONMENT).map(str::to_lowercase);
-    std::env::vars().filter_map(|(name, value)| Some((key(&name)?, value))).collect()
+/// What is above the file: a key, its value, and where it is from.
+pub(crate) struct Override {
+    key: String,
+    value: String,
+    /// What is to be blamed for it: the variable or the flag.
+    from: String,
 }
+
+impl Override {
+    /// A flag of the command line, as it is written there.
+    pub(crate) fn flag(flag: &str, value: String) -> Self {
+        let key = flag.trim_start_matches('-').replace('-', "_");
+        Self { key, value, from: flag.to_owned() }
+    }
+
+    /// Variables with the prefix. All others may hold whatever the system lets them.
+    pub(crate) fn environment() -> Result<Vec<Self>, Failure> {
+        let of_node = |(name, value): (OsString, OsString)| {
+            if !name.as_encoded_bytes().starts_with(ENVIRONMENT.as_bytes()) {
+                return None;
+            }
+            let shown = name.to_string_lossy().into_owned();
+            Some(match (name.to_str(), value.into_string()) {
+                (Some(name), Ok(value)) => {
+                    let key = name[ENVIRONMENT.len()..].to_lowercase();
+                    Ok(Self { key, value, from: shown })
+                }
+                _ => Err(Failure::usage(format!("{shown}: not UTF-8"))),
+            })
+        };
+        std::env::vars_os().filter_map(of_node).collect()
+    }
+
+    /// Whether a file with nothing wrong in it and this would be a configuration.
+    fn check(&self) -> Result<(), Failure> {
+        let wrong = |why: &dyn fmt::Display| {
+            let why = why.to_string().replace('\n', " ");
+            Failure::usage(format!("{}: {}", self.from, why.trim_end()))
+        };
+        let mut table: toml::Table = SOUND.parse().map_err(|error| wrong(&error))?;
+        table.insert(self.key.clone(), self.value.clone().into());
+        let config: NodeConfig = table.try_into().map_err(|error| wrong(&error))?;
+        config.check().map_err(|why| wrong(&why))
+    }
+}
+
+/// A configuration that each override is tried with.
+const SOUND: &str = r#"
+cluster = "00000000-0000-0000-0000-000000000001"
+node = ""
+listen = "127.0.0.1:1"
+resp = "127.0.0.1:2"
+admin = "127.0.0.1:3"
+data_dir = "data"
+durability = "disk"
+"#;
 
 /// What survives the restart of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, clap::ValueEnum)]
@@ -62,26 +115,59 @@ pub(crate) struct NodeConfig {
     /// The other nodes, and where they listen.
     #[serde(default)]
     pub(crate) peers: BTreeMap<String, SocketAddr>,
+    /// What is from elsewhere than the file, by key.
+    #[serde(skip)]
+    pub(crate) from: BTreeMap<String, String>,
+}
+
+fn overrides_of(from: &BTreeMap<String, String>) -> String {
+    from.values().cloned().collect::<Vec<_>>().join(" ")
 }
 
 impl NodeConfig {
     /// Reads `path`, with `overrides` by key above it; the last one of a key counts.
-    pub(crate) fn read(path: &Path, overrides: &[(String, String)]) -> Result<Self, Failure> {
-        let wrong = |text: &dyn std::fmt::Display| {
+    pub(crate) fn read(path: &Path, overrides: &[Override]) -> Result<Self, Failure> {
+        let wrong = |text: &dyn fmt::Display| {
             Failure::usage(format!("{}: {}", path.display(), text.to_string().trim_end()))
         };
         let text = fs::read_to_string(path).map_err(|error| wrong(&error))?;
         let mut table: toml::Table = text.parse().map_err(|error| wrong(&error))?;
-        for (key, value) in overrides {
-            table.insert(key.clone(), value.clone().into());
+        let mut from = BTreeMap::new();
+        for over in overrides {
+            over.check()?;
+            table.insert(over.key.clone(), over.value.clone().into());
+            from.insert(over.key.clone(), over.from.clone());
         }
         let mut config: Self = table.try_into().map_err(|error| wrong(&error))?;
-        config.check().map_err(|error| wrong(&error))?;
+        config.from = from;
+        config.check().map_err(|error| match &*overrides_of(&config.from) {
+            "" => wrong(&error),
+            // Each alone is sound: it does not fit the rest.
+            names => wrong(&format!("with {names}: {error}")),
+        })?;
         if let Some(directory) = path.parent() {
             config.data_dir = directory.join(&config.data_dir);
             config.trace = config.trace.map(|trace| directory.join(trace));
         }
         Ok(config)
+    }
+
+    /// Where a key is to be mended, given the file.
+    pub(crate) fn place(&self, file: &Path, key: &str) -> String {
+        self.from.get(key).map_or_else(|| format!("{}: {key}", file.display()), String::clone)
+    }
+
+    /// Puts directories that are no UTF-8 above all; relative ones are taken from where the file is, too.
+    pub(crate) fn with_directories(
+        mut self,
+        file: &Path,
+        data: Option<&Path>,
+        trace: Option<&Path>,
+    ) -> Self {
+        let at = |directory: &Path| file.parent().unwrap_or_else(|| Path::new("")).join(directory);
+        self.data_dir = data.map_or(self.data_dir, at);
+        self.trace = trace.map(at).or(self.trace);
+        self
     }
 
     fn check(&self) -> Result<(), String> {
@@ -92,6 +178,16 @@ impl NodeConfig {
         }
         if let Some((peer, _)) = self.peers.iter().find(|(_, address)| *address == listen) {
             return Err(format!("peer {peer:?} has the address of this node, {listen}"));
+        }
+        for (peer, address) in &self.peers {
+            if !address.ip().is_loopback() {
+                return Err(format!(
+                    "peer {peer:?} at {address}: not loopback, and frames go no further until there is TLS"
+                ));
+            }
+            if address.port() == 0 {
+                return Err(format!("peer {peer:?} at {address}: port 0 cannot be dialled"));
+            }
         }
         Ok(())
     }
@@ -107,7 +203,8 @@ impl NodeConfig {
         let nodes = self.peers.keys().chain([&self.node]);
         let head = Head::new(&self.cluster, &self.node, nodes.cloned().collect());
         let begun = TraceFile::create(directory, &head).map(Some);
-        begun.map_err(|error| Failure::usage(format!("trace: {}: {error}", directory.display())))
+        let place = format!("trace: {}", directory.display());
+        begun.map_err(|error| Failure::file(place, &error))
     }
 
     /// The settings of the facade.

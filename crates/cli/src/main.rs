@@ -1,4 +1,9 @@
 //! The mainstay program.
+#![warn(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "they panic where nobody can read; see `out`"
+)]
 
 mod admin;
 mod check;
@@ -7,10 +12,12 @@ mod cluster;
 mod config;
 mod demo;
 mod failure;
+mod limits;
 mod link;
 mod log;
 mod node;
 mod operator;
+mod out;
 mod process;
 mod report;
 mod status;
@@ -25,7 +32,7 @@ use clap::{Parser, Subcommand};
 /// Fault-tolerant services, made to be put together.
 ///
 /// Ends with 0 if all is well, 1 if a verdict is FAIL, 2 if the usage or a configuration is wrong, 3 if a node or a
-/// quorum cannot be reached, 4 if data is damaged, 70 if a node halted.
+/// quorum cannot be reached, 4 if data is damaged, 5 if the system refuses what a node needs, 70 if a node halted.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {

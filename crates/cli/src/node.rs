@@ -1,7 +1,7 @@
 //! `mainstay node`: one node in the foreground.
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -10,19 +10,22 @@ use std::time::Duration;
 
 use mainstay::Node;
 use mainstay_directory::Directory;
-use mainstay_directory::host::{self, Counted};
-use mainstay_runtime::{Closed, Pulse, TcpClients};
+use mainstay_directory::host;
+use mainstay_runtime::{Closed, Pulse, TcpError, TcpReserved};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 use tokio::time::timeout;
 
 use crate::admin;
-use crate::config::{self, NodeConfig};
+use crate::config::{NodeConfig, Override};
 use crate::failure::Failure;
-use crate::log::Level;
+use crate::limits::Limits;
+use crate::log::{Level, Lines};
+use crate::out::announce;
+use crate::report::Own;
 use crate::trace::TraceFile;
-use crate::watch::{self, Doubled};
+use crate::watch;
 
 /// Beside the configuration: the node has part in making the cluster. Gone once it has begun to.
 pub(crate) const BOOTSTRAP: &str = "bootstrap";
@@ -42,13 +45,13 @@ pub(crate) struct Options {
     admin: Option<SocketAddr>,
     /// Its directory, instead of the configured one.
     #[arg(long)]
-    data_dir: Option<String>,
+    data_dir: Option<PathBuf>,
     /// From which level on it writes to standard error, instead of the configured one.
     #[arg(long, value_enum)]
     log: Option<Level>,
     /// The directory where it keeps a trace of what it does, instead of the configured one.
     #[arg(long)]
-    trace: Option<String>,
+    trace: Option<PathBuf>,
     /// Stops when the standard input ends: with the process that started it.
     #[arg(long, hide = true)]
     attached: bool,
@@ -56,32 +59,34 @@ pub(crate) struct Options {
 
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let flags = [
-        ("resp", options.resp.map(|address| address.to_string())),
-        ("admin", options.admin.map(|address| address.to_string())),
-        ("data_dir", options.data_dir.clone()),
-        ("trace", options.trace.clone()),
-        ("log", options.log.map(|level| level.name().to_owned())),
+        ("--resp", options.resp.map(|address| address.to_string())),
+        ("--admin", options.admin.map(|address| address.to_string())),
+        ("--log", options.log.map(|level| level.name().to_owned())),
     ];
-    let flags = flags.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
-    let overrides: Vec<_> = config::environment().into_iter().chain(flags).collect();
-    let config = NodeConfig::read(&options.config, &overrides)?;
-    config.log.begin()?;
+    let flags = flags.into_iter().filter_map(|(flag, value)| Some(Override::flag(flag, value?)));
+    let overrides: Vec<_> = Override::environment()?.into_iter().chain(flags).collect();
+    let config = NodeConfig::read(&options.config, &overrides)?.with_directories(
+        &options.config,
+        options.data_dir.as_deref(),
+        options.trace.as_deref(),
+    );
+    let log = config.log.begin()?;
     let _entered = tracing::error_span!("node", name = config.node).entered();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(Failure::halted)?;
-    LocalSet::new().block_on(&runtime, serve(options, config))
+    LocalSet::new().block_on(&runtime, serve(options, config, log.lines().clone()))
 }
 
-async fn serve(options: &Options, config: NodeConfig) -> Result<(), Failure> {
+async fn serve(options: &Options, config: NodeConfig, log: Lines) -> Result<(), Failure> {
     let path = options.config.display();
     let mark = options.config.with_file_name(BOOTSTRAP);
-    let listen = |key: &str, address| {
-        TcpClients::new(address).map_err(|error| Failure::usage(format!("{path}: {key}: {error}")))
+    let refused = |key: &str, error: &TcpError| {
+        Failure::usage(format!("{}: {error}", config.place(&options.config, key)))
     };
-    let resp = listen("resp", config.resp)?;
-    let admin = listen("admin", config.admin)?;
-    let bound = |clients: &TcpClients| clients.local_addr().map_err(Failure::halted);
-    let (resp_at, admin_at) = (bound(&resp)?, bound(&admin)?);
+    // Taken before the log is read, so that it is known early that they are free; who connects meanwhile is refused.
+    let take = |key: &str, address| TcpReserved::new(address).map_err(|it| refused(key, &it));
+    let (resp, admin) = (take("resp", config.resp)?, take("admin", config.admin)?);
+    let (resp_at, admin_at) = (resp.local_addr(), admin.local_addr());
     let (mut interrupt, mut terminate) = signal(SignalKind::interrupt())
         .and_then(|interrupt| Ok((interrupt, signal(SignalKind::terminate())?)))
         .map_err(Failure::halted)?;
@@ -89,28 +94,32 @@ async fn serve(options: &Options, config: NodeConfig) -> Result<(), Failure> {
     let bootstrap = mark.exists();
     let data = config.data_dir.display();
     let pulse = Pulse::new();
-    let mut settings = config.settings(bootstrap, Arc::clone(&pulse))?;
+    let limits = Limits::of_process(config.peers.len())?;
+    let settings = config.settings(bootstrap, Arc::clone(&pulse))?;
+    let mut settings = settings.accepted_max(limits.accepted);
     let trace = config.begin_trace()?;
     if let Some(trace) = &trace {
         settings = settings.trace(Arc::<TraceFile>::clone(trace));
     }
     let node = Node::start(settings, Directory::default)
         .map_err(|error| Failure::start(format_args!("{path}, {data}"), &error))?;
+    let resp = resp.clients().map_err(|error| refused("resp", &error))?;
+    let admin = admin.clients().map_err(|error| refused("admin", &error))?;
     if bootstrap {
         // The directory has it from here on. Without the directory the node is a stranger, not a founder.
-        fs::remove_file(&mark)
-            .map_err(|error| Failure::halted(format!("{}: {error}", mark.display())))?;
+        fs::remove_file(&mark).map_err(|error| Failure::file(mark.display(), &error))?;
     }
-    let _beacon = watch::start(pulse, path.to_string()).map_err(Failure::halted)?;
+    let (whose, lines) = (path.to_string(), log.clone());
+    let beacon = watch::start(pulse, move || watch::end(&whose, &lines));
+    let _beacon = beacon.map_err(Failure::halted)?;
     tracing::info!(founder = bootstrap, "started");
-    let counted = Rc::new(Counted::default());
-    let clients = host::serve_counted(node.clone(), Box::new(resp), Rc::clone(&counted));
-    let status = admin::serve(config.node.clone(), node.clone(), counted, admin);
+    let own = Rc::new(Own { log: Some(log), ..Own::default() });
+    let counted = Rc::clone(&own.clients);
+    let clients = host::serve_counted(node.clone(), Box::new(resp), limits.clients, counted);
+    let (name, known) = (config.node.clone(), Rc::clone(&own));
+    let status = admin::serve(name, node.clone(), known, admin, limits.operators);
     let (name, pid) = (&config.node, std::process::id());
-    let mut out = io::stdout();
-    // Nobody reads it any more: then nobody is told.
-    let _ = writeln!(out, "node {name} pid {pid} resp {resp_at} admin {admin_at}")
-        .and_then(|()| out.flush());
+    announce(format!("node {name} pid {pid} resp {resp_at} admin {admin_at}"));
 
     let parent = parent(options.attached);
     let closed = tokio::select! {
@@ -118,7 +127,7 @@ async fn serve(options: &Options, config: NodeConfig) -> Result<(), Failure> {
         () = clients => Closed::Dropped,
         () = status => Closed::Dropped,
         closed = node.closed() => closed,
-        doubled = watch::until_doubled(&node) => return Err(second(&config, options, &doubled)),
+        by = watch::until_doubled(&node, &own.deaths) => return Err(second(&config, options, &by)),
         _ = interrupt.recv() => stop(node).await,
         _ = terminate.recv() => stop(node).await,
         _ = parent => stop(node).await,
@@ -137,11 +146,11 @@ async fn serve(options: &Options, config: NodeConfig) -> Result<(), Failure> {
     }
 }
 
-fn second(config: &NodeConfig, options: &Options, doubled: &Doubled) -> Failure {
+fn second(config: &NodeConfig, options: &Options, refused_by: &[String]) -> Failure {
     let NodeConfig { node, listen, cluster, .. } = config;
-    let path = options.config.display();
+    let (path, peers) = (options.config.display(), refused_by.join(" "));
     Failure::usage(format!(
-        "{path}: another process under the name {node} is alive: {doubled} this one at {listen}, in cluster {cluster}"
+        "{path}: another process under the name {node} is alive: {peers} refused this one at {listen}, in cluster {cluster}"
     ))
 }
 

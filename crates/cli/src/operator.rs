@@ -9,6 +9,7 @@ use crate::cluster::Cluster;
 use crate::config::NodeConfig;
 use crate::failure::Failure;
 use crate::node::BOOTSTRAP;
+use crate::out::say;
 use crate::report::{GROUP, exchange};
 
 /// How long a node may take to do it: longer than it waits itself.
@@ -57,7 +58,7 @@ pub(crate) fn bootstrap(options: &BootstrapOptions) -> Result<(), Failure> {
     if let Some(home) = mark.parent().filter(|home| !home.as_os_str().is_empty()) {
         File::open(home).and_then(|home| home.sync_all()).map_err(wrong)?;
     }
-    println!("node {} is a founder of cluster {}", config.node, config.cluster);
+    say!("node {} is a founder of cluster {}", config.node, config.cluster);
     Ok(())
 }
 
@@ -69,7 +70,7 @@ pub(crate) fn skip(options: &SkipOptions) -> Result<(), Failure> {
         let path = format!("/skip/{}", options.position);
         match post(node, &path) {
             Ok((200, text)) => {
-                println!("node {}: {text}", node.node);
+                say!("node {}: {text}", node.node);
                 return Ok(());
             }
             Ok((409, text)) => {
@@ -89,11 +90,11 @@ pub(crate) fn accept_loss(options: &AcceptLossOptions) -> Result<(), Failure> {
     for node in &cluster.nodes {
         match post(node, "/accept-loss") {
             Ok((200, text)) => {
-                println!("node {}: {text}", node.node);
+                say!("node {}: {text}", node.node);
                 told += 1;
             }
-            Ok((_, text)) => println!("node {}: {text}", node.node),
-            Err(error) => println!("node {}: {error}", node.node),
+            Ok((_, text)) => say!("node {}: {text}", node.node),
+            Err(error) => say!("node {}: {error}", node.node),
         }
     }
     if told > 0 { Ok(()) } else { Err(Failure::unreachable("no node was told")) }
@@ -123,13 +124,13 @@ mod tests {
     use bytes::Bytes;
     use mainstay::{Node, NotDone, Outcome, RestoreError, Snapshot, StateMachine};
     use mainstay_base::Position;
-    use mainstay_directory::host::Counted;
     use mainstay_runtime::{Pulse, TcpClients};
     use tokio::task::{LocalSet, spawn_blocking, spawn_local};
 
     use super::*;
     use crate::admin;
     use crate::config::Durability;
+    use crate::report::Own;
 
     /// Counts its commands, and cannot execute `boom`: the directory has no such command.
     #[derive(Default)]
@@ -184,12 +185,7 @@ mod tests {
             let settings = config.settings(true, Pulse::new()).unwrap();
             let node = Node::start(settings, Fragile::default).unwrap();
             let listener = TcpClients::new(config.admin).unwrap();
-            spawn_local(admin::serve(
-                "n1".into(),
-                node.clone(),
-                Rc::<Counted>::default(),
-                listener,
-            ));
+            spawn_local(admin::serve("n1".into(), node.clone(), Rc::<Own>::default(), listener, 1));
             while node.execute(b"x").await != done("1") {
                 tokio::task::yield_now().await; // Not a member yet.
             }

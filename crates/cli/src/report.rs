@@ -1,22 +1,40 @@
 //! What a node says of itself at its admin port.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::rc::Rc;
 use std::time::Duration;
 
 use mainstay::Status;
 use mainstay_base::{Incarnation, NodeId};
+use mainstay_directory::host::Counted;
 use mainstay_paradigm::Status as Is;
 use mainstay_site::{StackStatus, Suspicion};
 use serde::{Deserialize, Serialize};
+
+use crate::log::Lines;
 
 /// The name of the one group.
 pub(crate) const GROUP: &str = mainstay::Config::GROUP;
 /// How long a node may take to say how it is.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// So many deaths in ten seconds are worth an alarm: one or two are a fault that is over.
+const DEATHS_TOLD: u64 = 3;
 /// Longest answer that is read.
 const ANSWER_MAX: u64 = 1 << 20;
+
+/// What the program knows of its node, beside what the node says.
+#[derive(Default)]
+pub(crate) struct Own {
+    /// The clients of the Redis port.
+    pub(crate) clients: Rc<Counted>,
+    /// How often the others have declared it dead within the last ten seconds.
+    pub(crate) deaths: Cell<u64>,
+    /// Where it logs; `None` in tests.
+    pub(crate) log: Option<Lines>,
+}
 
 /// How a node is: the answer to `GET /status`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +66,9 @@ pub(crate) struct Report {
     /// What was refused of what came from outside since the process started, by reason.
     #[serde(default)]
     pub(crate) refused: BTreeMap<String, u64>,
+    /// Lines of its log that could not be written since the process started.
+    #[serde(default)]
+    pub(crate) log_dropped: u64,
     /// The last members that it suspected since the process started, the newest last.
     #[serde(default)]
     pub(crate) suspected: Vec<Suspected>,
@@ -72,8 +93,9 @@ pub(crate) struct Suspected {
 const RESP: &str = "resp";
 
 impl Report {
-    /// What `status` says of the node `name`, with what was refused of its clients.
-    pub(crate) fn new(name: &str, status: &Status, protocol_errors: u64) -> Self {
+    /// What `status` says of the node `name`.
+    pub(crate) fn new(name: &str, status: &Status, own: &Own) -> Self {
+        let protocol_errors = own.clients.protocol_errors();
         let roster = &status.site.roster;
         let named = |id: NodeId| {
             roster
@@ -108,8 +130,9 @@ impl Report {
             delivered: status.replica.position.0,
             durable: group.map_or(0, |group| group.forced),
             state_hash: hash.map(|hash| format!("{hash:032x}")),
-            alarms: alarms(status, stack, named),
+            alarms: alarms(status, stack, own, named),
             refused: refused.map(|(name, count)| (name.to_owned(), count)).collect(),
+            log_dropped: own.log.as_ref().map_or(0, Lines::dropped),
             suspected: suspected(&status.site.suspicions, named),
             longest_turn_us: status.site.turns.longest.as_micros() as u64,
             slow_turns: status.site.turns.slow,
@@ -140,6 +163,17 @@ pub(crate) fn exchange(
     Ok((status.ok_or(io::ErrorKind::InvalidData)?, body.to_owned()))
 }
 
+/// Why a node says nothing of itself, as far as that can be seen from here.
+pub(crate) fn silence(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => {
+            "nobody listens: it does not run, or it starts".to_owned()
+        }
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "no answer in time".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
 fn suspected(suspicions: &[Suspicion], name: impl Fn(NodeId) -> String) -> Vec<Suspected> {
     let suspected = |suspicion: &Suspicion| Suspected {
         node: name(suspicion.node),
@@ -149,10 +183,30 @@ fn suspected(suspicions: &[Suspicion], name: impl Fn(NodeId) -> String) -> Vec<S
     suspicions.iter().map(suspected).collect()
 }
 
+/// What a node without a quorum waits for, and for how long it has.
+fn minority(stack: &StackStatus, name: impl Fn(NodeId) -> String) -> String {
+    let missing = |heard: bool| {
+        let missing = stack.votes_missing.iter().filter(|(_, is_heard)| **is_heard == heard);
+        let mut names: Vec<_> = missing.map(|(node, _)| name(*node)).collect();
+        names.sort();
+        names.join(" ")
+    };
+    let waits = [("unheard", missing(false)), ("heard, but without data", missing(true))];
+    let waits = waits.into_iter().filter(|(_, nodes)| !nodes.is_empty());
+    let waits: Vec<_> = waits.map(|(what, nodes)| format!("{nodes} ({what})")).collect();
+    format!(
+        "minority: it has waited {} s for the votes of {} nodes; missing: {}",
+        stack.minority_for.as_secs(),
+        stack.quorum,
+        waits.join(", ")
+    )
+}
+
 /// Each begins with its name, a colon, and what it means.
 fn alarms(
     status: &Status,
     stack: Option<&StackStatus>,
+    own: &Own,
     name: impl Fn(NodeId) -> String,
 ) -> Vec<String> {
     let replica = &status.replica;
@@ -167,8 +221,10 @@ fn alarms(
     };
     let unheard = stack.into_iter().flat_map(|stack| &stack.unheard);
     let unheard: Vec<_> = unheard.map(|node| name(*node)).collect();
+    let short = stack.filter(|stack| stack.minority);
+    let deaths = own.deaths.get();
     let conditions = [
-        (stack.is_some_and(|stack| stack.minority), "minority: too few nodes are heard".to_owned()),
+        (short.is_some(), short.map_or_else(String::new, |stack| minority(stack, &name))),
         (
             !unheard.is_empty(),
             format!("apart: it is not admitted before it reaches {}", unheard.join(" ")),
@@ -180,6 +236,10 @@ fn alarms(
         (
             poison.is_some(),
             format!("poison #{}: the command there panicked; see skip", poison.unwrap_or(0)),
+        ),
+        (
+            deaths >= DEATHS_TOLD,
+            format!("flapping: the others declared it dead {deaths} times in ten seconds"),
         ),
         (!slow.is_empty(), format!("slow: the others wait for {slow}")),
         (replica.diverged > 0, "diverged: the states of members differed".to_owned()),

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use crate::cluster::Cluster;
 use crate::failure::Failure;
-use crate::report::Report;
+use crate::out::say;
+use crate::report::{Report, silence};
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Output {
@@ -38,16 +39,13 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
                     Err(error) => unknown(&node.node, error),
                 })
                 .collect();
-            println!("{}", serde_json::to_string_pretty(&values).map_err(Failure::halted)?);
+            say!("{}", serde_json::to_string_pretty(&values).map_err(Failure::halted)?);
         }
         Output::Text => {
-            println!(
-                "{}",
-                line(["node", "serves", "inc", "view", "delivered", "durable", "state"])
-            );
+            say!("{}", line(["node", "serves", "inc", "view", "delivered", "durable", "state"]));
             for (node, report) in answers {
                 match report {
-                    Err(error) => println!("{:<8}{:<8}{error}", node.node, "no"),
+                    Err(error) => say!("{:<8}{:<8}{}", node.node, "no", silence(error)),
                     Ok(report) => print(report),
                 }
             }
@@ -65,9 +63,9 @@ fn unknown(name: &str, error: &io::Error) -> serde_json::Value {
     serde_json::json!({
         "node": name, "reachable": false, "incarnation": null, "view": null, "roster": [],
         "members": [], "manager": null, "sequencers": {}, "delivered": null, "durable": null,
-        "state_hash": null, "alarms": [], "refused": {}, "suspected": [],
+        "state_hash": null, "alarms": [], "refused": {}, "log_dropped": null, "suspected": [],
         "longest_turn_us": null, "slow_turns": null,
-        "error": error.to_string(),
+        "error": silence(error),
     })
 }
 
@@ -82,7 +80,7 @@ fn line(words: [&str; 7]) -> String {
 fn print(report: &Report) {
     let incarnation = report.incarnation.map_or_else(|| "-".to_owned(), |it| it.to_string());
     let hash = report.state_hash.as_deref().unwrap_or("-");
-    println!(
+    say!(
         "{}",
         line([
             &report.node,
@@ -106,11 +104,14 @@ fn print(report: &Report) {
         }
     };
     let members: Vec<_> = report.members.iter().map(roles).collect();
-    println!("        members {} of {}", members.join(" "), report.roster.join(" "));
+    say!("        members {} of {}", members.join(" "), report.roster.join(" "));
     if !report.refused.is_empty() {
         let refused: Vec<_> =
             report.refused.iter().map(|(name, count)| format!("{name} {count}")).collect();
-        println!("        refused: {}", refused.join(", "));
+        say!("        refused: {}", refused.join(", "));
+    }
+    if report.log_dropped > 0 {
+        say!("        log: {} lines could not be written", report.log_dropped);
     }
     let suspected = report.suspected.iter().rev().take(SUSPECTED_SHOWN).map(|it| {
         format!(
@@ -122,7 +123,7 @@ fn print(report: &Report) {
     });
     let suspected: Vec<_> = suspected.collect();
     if !suspected.is_empty() {
-        println!("        suspected: {}", suspected.join(", "));
+        say!("        suspected: {}", suspected.join(", "));
     }
-    report.alarms.iter().for_each(|alarm| println!("        alarm: {alarm}"));
+    report.alarms.iter().for_each(|alarm| say!("        alarm: {alarm}"));
 }

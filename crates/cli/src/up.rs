@@ -1,6 +1,6 @@
 //! `mainstay up`: a cluster of processes on this machine, in the foreground.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
@@ -10,7 +10,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::cluster::{Cluster, all_ready, left};
 use crate::config::Durability;
 use crate::failure::Failure;
+use crate::out::{announce, tell};
 use crate::process::{Process, Said, stop_all};
+use crate::report::{Report, silence};
 
 /// Lines that wait to be printed; a process that prints more waits.
 const LINES_MAX: usize = 1024;
@@ -18,8 +20,10 @@ const LINES_MAX: usize = 1024;
 const TRIES: u32 = 3;
 /// How often the nodes are asked while they start.
 const ASK: Duration = Duration::from_millis(50);
-/// How long the start of all nodes may take.
+/// How long the start of all nodes of a new cluster may take.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// When it is said what a cluster that was there waits for.
+const LATE: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Service {
@@ -116,7 +120,7 @@ fn attend(
 ) -> Result<(), Ended> {
     let halted = |error: io::Error| Ended::Later(Failure::halted(error));
     let mut running = processes.len();
-    let mut start = Start::new();
+    let mut start = Start::new(cluster.is_new());
     while running > 0 {
         let event = match start.over {
             false => happened.recv_timeout(ASK),
@@ -128,17 +132,20 @@ fn attend(
                 running -= 1;
                 let status = processes[said.node].wait().map_err(halted)?;
                 let ended = Failure::ended(&cluster.nodes[said.node].node, status.code());
-                if !start.over {
+                if !start.is_left_running() {
                     return Err(Ended::AtStart(ended));
                 }
-                eprintln!("mainstay: {ended}");
+                tell!("mainstay: {ended}");
             }
             Ok(Event::Said(_)) => {}
-            Err(RecvTimeoutError::Timeout) if all_ready(&cluster.reports()) => start.ready(),
-            Err(RecvTimeoutError::Timeout) if left(start.deadline).is_none() => {
-                start.late(cluster)?;
+            Err(RecvTimeoutError::Timeout) => {
+                let reports = cluster.reports();
+                if all_ready(&reports) {
+                    start.ready();
+                } else if left(start.deadline).is_none() {
+                    start.late(cluster, &reports)?;
+                }
             }
-            Err(RecvTimeoutError::Timeout) => {}
             Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
         }
     }
@@ -154,14 +161,14 @@ struct Start {
 }
 
 impl Start {
-    fn new() -> Self {
-        let deadline = Instant::now() + PATIENCE;
+    fn new(made: bool) -> Self {
+        let deadline = Instant::now() + if made { PATIENCE } else { LATE };
         Self { lines: Vec::new(), deadline, told: false, over: false }
     }
 
     fn said(&mut self, line: String) {
-        if self.over || self.told {
-            print(&line);
+        if self.is_left_running() {
+            announce(line);
         } else {
             self.lines.push(line);
         }
@@ -169,19 +176,25 @@ impl Start {
 
     fn ready(&mut self) {
         self.tell();
-        print("ready");
+        announce("ready".to_owned());
         self.over = true;
     }
 
+    /// A node that ends from here on is reported, and the others are left running.
+    fn is_left_running(&self) -> bool {
+        self.over || self.told
+    }
+
     /// A new cluster has no reason to be late; one that was there may wait for an operator.
-    fn late(&mut self, cluster: &Cluster) -> Result<(), Ended> {
+    fn late(&mut self, cluster: &Cluster, reports: &[io::Result<Report>]) -> Result<(), Ended> {
+        let waits = waits(cluster, reports);
         if cluster.is_new() {
-            let late = Failure::unreachable("the nodes are not ready in time");
+            let late = Failure::unreachable(format!("the nodes are not ready in time: {waits}"));
             return Err(Ended::AtStart(late));
         }
         if !self.told {
             self.tell();
-            eprintln!("mainstay: the nodes are not ready yet; `mainstay status` says why");
+            tell!("mainstay: the nodes are not ready yet and left running: {waits}");
         }
         Ok(())
     }
@@ -189,14 +202,26 @@ impl Start {
     fn tell(&mut self) {
         self.told = true;
         self.lines.sort();
-        self.lines.drain(..).for_each(|line| print(&line));
+        self.lines.drain(..).for_each(announce);
     }
 }
 
-/// Nobody may read it any more.
-fn print(line: &str) {
-    let mut out = io::stdout();
-    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+/// What each node that is not ready says of itself.
+fn waits(cluster: &Cluster, reports: &[io::Result<Report>]) -> String {
+    let said = cluster.nodes.iter().zip(reports).filter_map(|(node, report)| {
+        let why = match report {
+            // Its process runs, since what ends is reported.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                "it starts, and reads its log".to_owned()
+            }
+            Err(error) => silence(error),
+            Ok(report) if !report.alarms.is_empty() => report.alarms.join(", "),
+            Ok(report) if report.reachable => return None,
+            Ok(_) => "it is not a member with a state yet".to_owned(),
+        };
+        Some(format!("{}: {why}", node.node))
+    });
+    said.collect::<Vec<_>>().join("; ")
 }
 
 /// Tells when the process is interrupted or terminated.

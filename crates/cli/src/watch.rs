@@ -1,13 +1,12 @@
-//! A node whose thread hangs is ended: the others should not wait for it, nor its clients. And so is one that shares its
-//! name with another: each would have the other declared dead for ever.
+//! A node whose thread hangs is ended: the others should not wait for it, nor its clients. And so is one that its peers
+//! refuse since they hear another process of its name. Nothing else ends a node that waits.
 
+use std::cell::Cell;
 use std::cmp::Ordering;
 use std::collections::{BTreeSet, VecDeque};
-use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mainstay::Node;
 use mainstay_base::NodeId;
@@ -15,92 +14,61 @@ use mainstay_directory::Directory;
 use mainstay_runtime::{Beacon, Beat, Pulse};
 use mainstay_site as site;
 
+use crate::log::Lines;
+use crate::out::tell;
+
 /// How often the node's thread is asked whether it comes round.
 const PERIOD: Duration = Duration::from_millis(500);
 /// So many questions without an answer, one after the other, end the process. They are counted and not timed: a process
 /// that was stopped as a whole has missed no more than one of them.
 const MISSED_MAX: u32 = 20;
-/// How long the last word may take; whoever should read it may be the reason why the thread hangs.
-const LAST_WORD: Duration = Duration::from_millis(200);
 
-/// Watches the thread behind `pulse` while the beacon lives, and ends the process with status 70 if it hangs.
+/// Watches the thread behind `pulse` while the beacon lives, and calls `hung` from another one if it hangs.
 ///
 /// # Errors
 /// The operating system gives no thread.
-pub(crate) fn start(pulse: Arc<Pulse>, whose: String) -> io::Result<Beacon> {
+pub(crate) fn start(
+    pulse: Arc<Pulse>,
+    mut hung: impl FnMut() + Send + 'static,
+) -> io::Result<Beacon> {
     let mut missed = Missed::default();
     Beacon::start(pulse, PERIOD, move |beat| {
         if missed.observe(beat) {
-            end(&whose);
+            hung();
         }
     })
 }
 
-fn end(whose: &str) {
-    let text = format!("mainstay: {whose}: the node's thread hangs, the process is ended");
-    let word = thread::Builder::new().spawn(move || eprintln!("{text}"));
-    if word.is_ok() {
-        thread::sleep(LAST_WORD);
-    }
+/// Ends the process with status 70.
+pub(crate) fn end(whose: &str, log: &Lines) {
+    log.finish();
+    tell!("mainstay: {whose}: the node's thread hangs, the process is ended");
     std::process::exit(70);
 }
 
-/// How often it is looked how often the node was declared dead.
+/// How often it is looked at.
 const LOOK: Duration = Duration::from_millis(250);
-/// In so many looks.
+/// Deaths are counted over so many looks: ten seconds.
 const LOOKS: usize = 40;
-/// So many deaths in that time hardly come from silence; and a node that is a member for half a second at a time is of no
-/// use to anybody.
-const DEATHS_MAX: u64 = 20;
-/// The process that is there for long is the one that belongs there: it gives way later.
-const LONG: Duration = Duration::from_secs(60);
-
 /// In so many looks in a row the node was refused, without a break: a process that has died holds its name no longer than
 /// the failure timeout.
 const REFUSED_MAX: usize = 20;
 
-/// How it is known that another process has the name of this one.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Doubled {
-    /// These peers hear the other one and turn this one away.
-    Refused(Vec<String>),
-    /// The others declare this one dead again and again, or a member of its name keeps it out.
-    Dead,
-}
-
-impl fmt::Display for Doubled {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Refused(peers) => write!(f, "{} refused", peers.join(" ")),
-            Self::Dead => write!(f, "the others declared dead or kept out"),
-        }
-    }
-}
-
-/// Ends if the node is to give way to another of its name for five seconds; if it is declared dead again and again; or if
-/// it is kept out by a member of its own name although a majority is heard: that member would be gone if it were a former
-/// boot of this process.
-pub(crate) async fn until_doubled(node: &Node<Directory>) -> Doubled {
-    let began = Instant::now();
-    let mut deaths = Deaths::default();
-    let (mut kept_out, mut refused) = (0, 0);
+/// Ends if the node is to give way to another of its name for five seconds without a break, and answers the peers that
+/// refuse it. They hear the other one: nothing less shows that there is one. A node that is alone, is kept out or is declared
+/// dead again and again waits; how often that last happened is kept in `deaths`, for the status.
+pub(crate) async fn until_doubled(node: &Node<Directory>, deaths: &Cell<u64>) -> Vec<String> {
+    let mut counted = Deaths::default();
+    let mut refused = 0;
     let mut look = tokio::time::interval(LOOK);
     loop {
         look.tick().await;
         let Ok(status) = node.status().await else { return std::future::pending().await };
-        let most = if began.elapsed() < LONG { DEATHS_MAX } else { 2 * DEATHS_MAX };
-        let out = status.site.stack.as_ref().is_some_and(|stack| {
-            let other = stack.members.iter().any(|site| site.node == status.site.node);
-            stack.incarnation.is_none() && !stack.minority && other
-        });
-        kept_out = if out { kept_out + 1 } else { 0 };
+        deaths.set(counted.observe(status.site.restarts));
         let by = refusing(&status.site);
         refused = if by.is_empty() { 0 } else { refused + 1 };
         if refused >= REFUSED_MAX {
-            return Doubled::Refused(by);
-        }
-        if deaths.observe(status.site.restarts) >= most || kept_out >= LOOKS {
-            return Doubled::Dead;
+            return by;
         }
     }
 }
@@ -155,10 +123,34 @@ impl Missed {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 mod tests {
+    use std::sync::mpsc;
+
     use mainstay_base::ClusterId;
+    use tokio::task::LocalSet;
 
     use super::*;
+    use crate::cluster::Cluster;
+    use crate::config::Durability;
+
+    /// Checks that a node whose thread does not come round is noticed: here it waits until that has been so.
+    #[test]
+    fn a_thread_that_hangs_is_noticed() {
+        let home = tempfile::tempdir().unwrap();
+        let mut cluster = Cluster::open(home.path(), Some(1), Some(Durability::Memory)).unwrap();
+        cluster.release();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        LocalSet::new().block_on(&runtime, async {
+            let pulse = Pulse::new();
+            let settings = cluster.nodes[0].settings(true, Arc::clone(&pulse)).unwrap();
+            let node = Node::start(settings, Directory::default).unwrap();
+            let (tell, told) = mpsc::channel();
+            let _beacon = start(pulse, move || tell.send(()).unwrap_or_default()).unwrap();
+            told.recv_timeout(Duration::from_secs(30)).unwrap();
+            drop(node.close().await);
+        });
+    }
 
     /// Checks that of two who share the peers in any way exactly one gives way, and nobody whom no peer refuses.
     #[test]

@@ -201,6 +201,7 @@ fn the_status_has_its_keys() {
         "state_hash",
         "alarms",
         "refused",
+        "log_dropped",
         "suspected",
     ];
     for node in up.status() {

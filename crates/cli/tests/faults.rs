@@ -6,7 +6,6 @@ mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use common::load::{Load, Talk, the_judge_notices};
 use common::{Running, Up, check, signal, turn, until};
@@ -284,21 +283,4 @@ fn a_disk_is_full() {
     scene.restart(1);
     scene.heal();
     scene.end();
-}
-
-/// Checks that a node whose thread hangs ends with status 70: here it waits for ever for a reader of its log.
-#[cfg(unix)]
-#[test]
-fn a_hung_node_is_ended() {
-    let _turn = turn();
-    let home = tempfile::tempdir().unwrap();
-    let up = Up::start(home.path());
-    signal(up.nodes[2].pid, "KILL");
-    let (mut hung, node) = up.restart_unread("n3");
-    up.nodes[0].answers("SET a 1\r\n", "+OK\r\n");
-    // What an operator says is logged, and so it hangs.
-    common::post(&node.admin, "/accept-loss", Duration::from_millis(100));
-    assert_eq!(hung.exit_status(), Some(70));
-    up.nodes[0].answers("SET a 2\r\n", "+OK\r\n");
-    assert_eq!(up.running.terminate(), Some(0));
 }

@@ -26,6 +26,7 @@ pub struct Config {
     pub(crate) name: String,
     pub(crate) nodes: BTreeMap<String, SocketAddr>,
     pub(crate) listen: Option<SocketAddr>,
+    pub(crate) accepted_max: Option<usize>,
     pub(crate) data_dir: Option<PathBuf>,
     pub(crate) bootstrap: bool,
     pub(crate) durability: Durability,
@@ -45,6 +46,24 @@ pub enum StartError {
     /// This node is not among the nodes. The settings are at fault.
     #[error("node {0:?} is not among the configured nodes")]
     NotConfigured(String),
+    /// Frames in the clear do not leave this machine. The settings are at fault.
+    #[error(
+        "node {name:?} at {address}: not loopback, and frames go no further until there is TLS"
+    )]
+    PeerNotLoopback {
+        /// Which of the others.
+        name: String,
+        /// Where it is said to be.
+        address: SocketAddr,
+    },
+    /// Nobody can be dialled at port 0. The settings are at fault.
+    #[error("node {name:?} at {address}: port 0 cannot be dialled")]
+    PeerWithoutPort {
+        /// Which of the others.
+        name: String,
+        /// Where it is said to be.
+        address: SocketAddr,
+    },
     /// It cannot listen.
     #[error(transparent)]
     Listen(#[from] TcpError),
@@ -63,6 +82,20 @@ pub enum StartError {
 }
 
 impl Config {
+    /// The others have to be such as TCP may dial.
+    pub(crate) fn check_peers(&self) -> Result<(), StartError> {
+        for (name, address) in self.nodes.iter().filter(|(name, _)| **name != self.name) {
+            let (name, address) = (name.clone(), *address);
+            if !address.ip().is_loopback() {
+                return Err(StartError::PeerNotLoopback { name, address });
+            }
+            if address.port() == 0 {
+                return Err(StartError::PeerWithoutPort { name, address });
+            }
+        }
+        Ok(())
+    }
+
     /// Settings of the node `name`, one of `nodes`, each with the address at which the others reach it. Durability
     /// [`Durability::Disk`]: [`data_dir`](Self::data_dir) is needed too.
     #[must_use]
@@ -76,6 +109,7 @@ impl Config {
             name: name.into(),
             nodes,
             listen: None,
+            accepted_max: None,
             data_dir: None,
             bootstrap: false,
             durability: Durability::Disk,
@@ -93,6 +127,14 @@ impl Config {
     #[must_use]
     pub fn listen(mut self, address: SocketAddr) -> Self {
         self.listen = Some(address);
+        self
+    }
+
+    /// Most connections that others have opened to the address of this node, at a time; further ones are closed at once.
+    /// Default 256. The others need two for each of them.
+    #[must_use]
+    pub fn accepted_max(mut self, count: usize) -> Self {
+        self.accepted_max = Some(count);
         self
     }
 

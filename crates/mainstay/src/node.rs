@@ -46,8 +46,10 @@ impl<S: StateMachine + 'static> Node<S> {
         let Some(address) = config.nodes.get(&config.name) else {
             return Err(StartError::NotConfigured(config.name));
         };
+        config.check_peers()?;
         let time = Rc::new(TokioTime::new());
         let mut tcp = TcpOptions::listening(config.listen.unwrap_or(*address));
+        tcp.accepted_max = config.accepted_max.unwrap_or(tcp.accepted_max);
         tcp.queue_bytes_max = 5 * UNSTABLE_BYTES;
         let ports = Ports {
             transport: Box::new(Tcp::new(tcp, time.clone())?),

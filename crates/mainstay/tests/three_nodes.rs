@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::{Cluster, Journal, journal, load, ready, run, until};
-use mainstay::{Durability, Node, NotDone, Outcome};
+use mainstay::{Durability, Node, NotDone, Outcome, StartError};
+use mainstay_base::ClusterId;
 use tokio::task::LocalSet;
 
 /// Every acknowledged command is where its caller was told.
@@ -328,4 +329,24 @@ fn rolling_restarts_in_memory() {
 #[test]
 fn rolling_restarts_on_disk() {
     run(rolling_restarts(Durability::Disk));
+}
+
+/// Checks that a node does not start with peers that it could never dial.
+#[test]
+fn a_peer_that_cannot_be_dialled_is_refused() {
+    run(async {
+        let start = |peer: &str| {
+            let own = ("a".to_owned(), "127.0.0.1:0".parse().unwrap());
+            let nodes = [own, ("b".to_owned(), peer.parse().unwrap())].into();
+            let config = mainstay::Config::new(ClusterId::from_entropy(1), "a", nodes);
+            Node::start(config.durability(Durability::Memory), Journal::default).err().unwrap()
+        };
+        let far = start("10.0.0.1:9");
+        assert!(
+            matches!(far, StartError::PeerNotLoopback { ref name, .. } if name == "b"),
+            "{far}"
+        );
+        let nowhere = start("127.0.0.1:0");
+        assert!(matches!(nowhere, StartError::PeerWithoutPort { .. }), "{nowhere}");
+    });
 }

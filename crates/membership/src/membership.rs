@@ -63,6 +63,8 @@ pub struct Membership {
     hears: BTreeSet<BootId>,
     detector: Detector,
     pub(crate) minority: bool,
+    /// Since when there are too few votes, member or not. Only an operator wants to know.
+    short_since: Option<Instant>,
     pub(crate) attempt: Option<Attempt>,
     /// To whom the answer to `Wedge` goes.
     pub(crate) flushing: Option<(Ballot, BootId)>,
@@ -101,6 +103,7 @@ impl Membership {
             hears: BTreeSet::new(),
             detector,
             minority: false,
+            short_since: None,
             attempt: None,
             flushing: None,
             holding: None,
@@ -116,6 +119,7 @@ impl Membership {
             stats: Stats::default(),
         };
         membership.rewatch(now);
+        membership.count_votes(now);
         membership
     }
 
@@ -137,10 +141,27 @@ impl Membership {
         self.durable.voter
     }
 
-    /// Whether too few voters are heard for any view to follow.
+    /// Whether this boot is a member and too few voters are heard for any view to follow.
     #[must_use]
     pub fn in_minority(&self) -> bool {
         self.minority
+    }
+
+    /// Since when too few voters are heard for any view to follow; `None` while there are enough. A boot that is no member
+    /// yet waits for them, for as long as it takes.
+    #[must_use]
+    pub fn votes_missing_since(&self) -> Option<Instant> {
+        self.short_since
+    }
+
+    /// Nodes of the roster whose votes are not to be had, and whether each is heard all the same: it has no past, and votes
+    /// again when a view has admitted it. This node may be among them.
+    pub fn votes_missing(&self) -> impl Iterator<Item = (NodeId, bool)> + '_ {
+        let heard: BTreeSet<_> = self.heard().map(|boot| boot.node).chain([self.me.node]).collect();
+        let votes = self.votes();
+        let roster = self.view().roster.iter().copied();
+        let missing = roster.filter(move |node| !votes.contains(node));
+        missing.map(move |node| (node, heard.contains(&node)))
     }
 
     /// The oldest member that is not suspected here: who proposes the next view.
@@ -451,20 +472,30 @@ impl Membership {
         }
     }
 
+    fn count_votes(&mut self, now: Instant) {
+        let short = self.voters_heard() < self.view().quorum();
+        self.short_since = short.then(|| self.short_since.unwrap_or(now));
+    }
+
     /// MB-11: without a quorum of voters within earshot a member does nothing that others cannot know.
     fn watch_minority(&mut self) {
-        let on = self.role == Role::Member && self.voters_heard() < self.view().quorum();
+        let on = self.role == Role::Member && self.short_since.is_some();
         if on != self.minority {
             self.minority = on;
             self.put(Output::Minority { on });
         }
     }
 
-    /// Nodes of the roster whose votes can be had, own included. A session that is interrupted but not yet suspected counts.
+    /// How many votes can be had.
     pub(crate) fn voters_heard(&self) -> usize {
+        self.votes().len()
+    }
+
+    /// Nodes of the roster whose votes can be had, own included. A session that is interrupted but not yet suspected counts.
+    fn votes(&self) -> BTreeSet<NodeId> {
         let roster = &self.view().roster;
-        let own = self.durable.voter && roster.contains(&self.me.node);
-        let others: BTreeSet<NodeId> = self
+        let own = Some(self.me.node).filter(|me| self.durable.voter && roster.contains(me));
+        let others = self
             .peers
             .iter()
             .filter(|(boot, peer)| {
@@ -472,9 +503,8 @@ impl Membership {
                     && !self.silent.contains(boot)
                     && peer.announced.as_ref().is_some_and(|said| said.voter)
             })
-            .map(|(boot, _)| boot.node)
-            .collect();
-        usize::from(own) + others.len()
+            .map(|(boot, _)| boot.node);
+        others.chain(own).collect()
     }
 
     /// Everything that follows from what is known now.
@@ -488,6 +518,7 @@ impl Membership {
         }
         self.accuse();
         self.tell_who_is_heard();
+        self.count_votes(now);
         self.watch_minority();
         self.manage(now);
         self.drain_own(now);

@@ -180,6 +180,39 @@ fn a_minority_stands_still() {
     assert!(world.sites[0].minority);
 }
 
+/// Who is no member and waits for votes says since when, and whose are missing; a node without a past is heard and has no
+/// vote until a view admits it.
+#[test]
+fn an_outsider_says_whose_votes_it_waits_for() {
+    let mut world = World::formed(3, frozen());
+    (0..3).for_each(|site| world.crash(site, 0));
+    let roster = support::nodes(3);
+    world.sites[1].disk = mainstay_membership::Durable::empty(roster.clone());
+    let missing = |world: &World, site: usize| -> Vec<_> {
+        let machine = world.sites[site].machine.as_ref().unwrap();
+        let mut missing: Vec<_> = machine.votes_missing().collect();
+        missing.sort();
+        let is_short = machine.votes_missing_since().is_some();
+        assert_eq!(is_short, missing.len() > 1);
+        missing
+    };
+    let expected = |votes: &[(usize, bool)]| -> Vec<_> {
+        let mut votes: Vec<_> = votes.iter().map(|(site, heard)| (roster[*site], *heard)).collect();
+        votes.sort();
+        votes
+    };
+    world.start(0);
+    assert_eq!(missing(&world, 0), expected(&[(1, false), (2, false)]));
+    world.start(1);
+    world.settle();
+    assert_eq!(missing(&world, 0), expected(&[(1, true), (2, false)]));
+    assert_eq!(missing(&world, 1), expected(&[(1, true), (2, false)]));
+    assert!(!world.sites[0].minority, "only a member has groups that pause");
+    world.start(2);
+    world.settle();
+    assert!((0..3).all(|site| missing(&world, site).is_empty()));
+}
+
 /// Checks MB-34: two members that accuse each other; no two views under one number, and two members remain.
 #[test]
 fn mutual_accusation_removes_one() {

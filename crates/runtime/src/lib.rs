@@ -64,5 +64,5 @@ pub use ports::{
     StoreError, TimeSource, Transport, TransportEvent,
 };
 pub use stable_log::StableLog;
-pub use tcp::{Tcp, TcpClients, TcpDialer, TcpError, TcpOptions, TcpStats};
+pub use tcp::{Tcp, TcpClients, TcpDialer, TcpError, TcpOptions, TcpReserved, TcpStats};
 pub use time::TokioTime;

@@ -33,9 +33,11 @@ mod clients;
 mod connection;
 mod inbox;
 mod outbox;
+mod reserve;
 
 pub use clients::{TcpClients, TcpDialer};
 use connection::Connection;
+pub use reserve::TcpReserved;
 
 /// Bytes queued on a connection from which on they leave without waiting for a flush.
 const FLUSH_BYTES: usize = 64 << 10;
@@ -127,14 +129,15 @@ pub struct TcpStats {
 #[derive(Debug)]
 pub struct Tcp {
     inner: Rc<Inner>,
-    listener: Option<TcpListener>,
+    listener: Option<TcpReserved>,
     address: Option<SocketAddr>,
     accepting: Option<AbortHandle>,
     draining: bool,
 }
 
 impl Tcp {
-    /// Binds the listener, if there is to be one; it accepts from [`Transport::start`] on.
+    /// Takes the address, if there is to be one; it listens from [`Transport::start`] on, and until then whoever dials is
+    /// refused.
     ///
     /// # Errors
     /// [`TcpError`].
@@ -145,8 +148,8 @@ impl Tcp {
         if options.queue_bytes_max < BODY_SIZE_MAX + HEADER_SIZE {
             return Err(TcpError::QueueTooSmall(options.queue_bytes_max));
         }
-        let listener = options.listen.map(listen).transpose()?;
-        let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
+        let listener = options.listen.map(TcpReserved::new).transpose()?;
+        let address = listener.as_ref().map(TcpReserved::local_addr);
         let inner = Rc::new(Inner {
             options,
             time,
@@ -184,18 +187,6 @@ impl Tcp {
     }
 }
 
-fn listen(address: SocketAddr) -> Result<TcpListener, TcpError> {
-    if !address.ip().is_loopback() {
-        return Err(TcpError::TlsRequired(address));
-    }
-    let bind = || {
-        let listener = std::net::TcpListener::bind(address)?;
-        listener.set_nonblocking(true)?;
-        TcpListener::from_std(listener)
-    };
-    bind().map_err(|source| TcpError::Listen { address, source })
-}
-
 /// Frames in the clear do not leave this machine.
 fn may_dial(addr: SocketAddr) -> Result<(), DialError> {
     if addr.ip().is_loopback() { Ok(()) } else { Err(DialError::TlsRequired(addr)) }
@@ -207,8 +198,14 @@ impl Transport for Tcp {
     fn start(&mut self, events: Rc<dyn EventSink>) {
         let before = self.inner.events.borrow_mut().replace(events);
         assert!(before.is_none(), "a transport is started once");
-        if let Some(listener) = self.listener.take() {
-            let accept = Rc::clone(&self.inner).accept(listener);
+        if let Some(reserved) = self.listener.take() {
+            let address = reserved.local_addr();
+            let listening = reserved.listen();
+            let inner = Rc::clone(&self.inner);
+            let accept = async move {
+                let listener = inner.listening(address, listening).await;
+                inner.accept(listener).await;
+            };
             self.accepting = Some(self.inner.spawn(accept));
         }
     }
@@ -326,12 +323,34 @@ impl Inner {
         stats.frames_sent += frames;
     }
 
+    /// Another one may have begun to listen at the address meanwhile: this one takes it when it is free again.
+    async fn listening(
+        &self,
+        address: SocketAddr,
+        mut listening: io::Result<TcpListener>,
+    ) -> TcpListener {
+        let mut said = false;
+        loop {
+            match listening {
+                Ok(listener) => return listener,
+                Err(error) if !said => tracing::warn!(%address, %error, "cannot listen yet"),
+                Err(_) => {}
+            }
+            said = true;
+            self.time.sleep_until(self.time.now() + ACCEPT_PAUSE).await;
+            let again = TcpReserved::new(address).map_err(io::Error::other);
+            listening = again.and_then(TcpReserved::listen);
+        }
+    }
+
     async fn accept(self: Rc<Self>, listener: TcpListener) {
+        let mut refused = false;
         loop {
             match listener.accept().await {
                 Ok((stream, _)) if self.accepted.get() < self.options.accepted_max => {
                     let events = self.events.borrow().clone();
                     let Some(events) = events else { return };
+                    refused = false;
                     self.accepted.set(self.accepted.get() + 1);
                     let inner = Rc::clone(&self);
                     self.spawn(async move {
@@ -340,8 +359,11 @@ impl Inner {
                     });
                 }
                 Ok(_) => self.stats.borrow_mut().turned_away += 1,
+                // Too many files: it stays so for a while, and is said once.
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept");
+                    if !std::mem::replace(&mut refused, true) {
+                        tracing::warn!(%error, "cannot accept");
+                    }
                     self.time.sleep_until(self.time.now() + ACCEPT_PAUSE).await;
                 }
             }

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use mainstay_base::frame::{BODY_SIZE_MAX, BODY_SIZE_MAX_EARLY, FrameError};
 use mainstay_base::{ClusterId, ConnId, Frame, NodeId};
 use mainstay_runtime::{
-    ClientListener, CloseReason, DialError, Tcp, TcpClients, TcpError, TcpOptions, TimeSource,
-    TokioTime, Transport, TransportEvent,
+    ClientListener, CloseReason, DialError, Tcp, TcpClients, TcpError, TcpOptions, TcpReserved,
+    TimeSource, TokioTime, Transport, TransportEvent,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -432,6 +432,61 @@ async fn clients_connect() {
     let mut heard = [0; 5];
     stream.read_exact(&mut heard).await.unwrap();
     assert_eq!(&heard, b"hello");
+}
+
+/// Checks that an address that is taken refuses who connects until it is listened at, for clients and for the transport, and
+/// that it is taken: another one cannot listen there any more.
+#[tokio::test]
+async fn a_taken_address_refuses_until_it_is_listened_at() {
+    local(async {
+        let refused = async |address| {
+            let error = TcpStream::connect(address).await.unwrap_err();
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+        };
+        let taken = TcpReserved::new(any_port()).unwrap();
+        let address = taken.local_addr();
+        refused(address).await;
+        let mut clients = taken.clients().unwrap();
+        let _client = TcpStream::connect(address).await.unwrap();
+        clients.accept().await.unwrap();
+        let in_use = TcpReserved::new(address).unwrap_err();
+        assert!(
+            matches!(in_use, TcpError::Listen { address: at, .. } if at == address),
+            "{in_use}"
+        );
+
+        let options = TcpOptions::listening(any_port());
+        let mut tcp = Tcp::new(options, Rc::new(TokioTime::new())).unwrap();
+        let address = tcp.local_addr().unwrap();
+        refused(address).await;
+        let (sink, mut events) = mpsc::channel(8);
+        tcp.start(Rc::new(sink));
+        let _peer = TcpStream::connect(address).await.unwrap();
+        let opened = events.recv().await.unwrap();
+        assert!(matches!(opened, TransportEvent::Opened { dialled: None, .. }), "{opened:?}");
+    })
+    .await;
+}
+
+/// Checks that a transport whose address another one has begun to listen at meanwhile takes it when it is free again.
+#[tokio::test]
+async fn an_address_that_was_lost_meanwhile_is_taken_when_it_is_free() {
+    local(async {
+        let options = TcpOptions::listening(any_port());
+        let mut tcp = Tcp::new(options, Rc::new(TokioTime::new())).unwrap();
+        let address = tcp.local_addr().unwrap();
+        let other = TcpClients::new(address).unwrap();
+        let (sink, mut events) = mpsc::channel(8);
+        tcp.start(Rc::new(sink));
+        drop(other);
+        let mut peer = TcpStream::connect(address).await;
+        while peer.is_err() {
+            tokio::task::yield_now().await;
+            peer = TcpStream::connect(address).await;
+        }
+        assert!(matches!(events.recv().await.unwrap(), TransportEvent::Opened { .. }));
+    })
+    .await;
 }
 
 /// Checks that the deadline of the first frame is one of the whole frame: bytes that trickle in do not move it.

@@ -57,6 +57,72 @@ struct Direction<M> {
     owed: usize,
 }
 
+impl<M> Direction<M> {
+    const fn new(last: Instant) -> Self {
+        Self { queue: VecDeque::new(), last, stalled: None, owed: 0 }
+    }
+
+    /// Frames that a cut or a break may still let through.
+    fn flowing(&self) -> usize {
+        self.stalled.unwrap_or(self.queue.len())
+    }
+
+    /// From here on only the first `behind` frames arrive.
+    fn stall(&mut self, behind: usize) {
+        self.stalled = Some(behind);
+    }
+
+    /// Only the first `behind` frames arrive, and nothing ever after them. Answers how many are lost.
+    fn sever(&mut self, behind: usize) -> usize {
+        let lost = self.queue.len() - behind;
+        self.queue.truncate(behind);
+        (self.stalled, self.owed) = (Some(behind), 0);
+        lost
+    }
+
+    /// Nothing will arrive any more. Answers how many are lost.
+    fn empty(&mut self) -> usize {
+        let lost = self.queue.len();
+        (self.queue, self.stalled, self.owed) = (VecDeque::new(), None, 0);
+        lost
+    }
+
+    /// The frame whose time has come, unless it is stalled: then it is owed, and comes when the stall ends.
+    fn deliver(&mut self) -> Option<M> {
+        if self.queue.is_empty() {
+            return None;
+        }
+        match &mut self.stalled {
+            Some(0) => {
+                self.owed += 1;
+                return None;
+            }
+            Some(behind) => *behind -= 1,
+            None => {}
+        }
+        self.queue.pop_front()
+    }
+
+    /// The stall ends. Answers how many deliveries are owed.
+    fn resume(&mut self) -> usize {
+        self.stalled = None;
+        std::mem::take(&mut self.owed)
+    }
+
+    fn is_sound(&self) -> bool {
+        let size = self.queue.len();
+        self.stalled.is_none_or(|behind| behind <= size)
+            && self.owed <= size
+            && (self.owed == 0 || self.stalled == Some(0))
+    }
+}
+
+impl<M> Conn<M> {
+    fn is_gone(&self) -> bool {
+        self.states == [State::Closed; 2]
+    }
+}
+
 impl<M> Network<M> {
     pub(crate) fn new(seeds: &Rng, nodes: usize) -> Self {
         Self {
@@ -106,6 +172,25 @@ impl<M> Network<M> {
     pub(crate) fn take(&mut self, slot: u32) -> Option<M> {
         self.free.push(slot);
         self.slots[slot as usize].take()
+    }
+
+    /// The connections that are not gone, and the one that the last step was about, agree with what is kept of them.
+    pub(crate) fn check_invariants(&self, last: Option<u32>) -> Result<(), String> {
+        for conn in self.live.iter().flatten().copied().chain(last) {
+            let state = &self.conns[conn as usize];
+            let [one, other] = state.nodes;
+            if !state.to.iter().all(Direction::is_sound) {
+                return Err(format!("connection {conn}: more flows or is owed than is on its way"));
+            }
+            if state.is_gone() == self.live[self.pair(one, other)].contains(&conn) {
+                return Err(format!("connection {conn}: gone and live, or neither"));
+            }
+            if state.is_gone() && state.to.iter().any(|to| to.flowing() > 0 || to.stalled.is_some())
+            {
+                return Err(format!("connection {conn}: gone, and something flows"));
+            }
+        }
+        Ok(())
     }
 
     /// The connections and cuts of a node, for the report.
@@ -245,17 +330,8 @@ impl<N: Node> World<N> {
     }
 
     pub(crate) fn on_deliver(&mut self, conn: u32, end: u8) {
-        let to = &mut self.network.conns[conn as usize].to[usize::from(end)];
-        match &mut to.stalled {
-            Some(0) => to.owed += 1,
-            stalled => {
-                if let Some(behind) = stalled {
-                    *behind -= 1;
-                }
-                if let Some(message) = to.queue.pop_front() {
-                    self.hand_over(conn, end.into(), message);
-                }
-            }
+        if let Some(message) = self.network.conns[conn as usize].to[usize::from(end)].deliver() {
+            self.hand_over(conn, end.into(), message);
         }
     }
 
@@ -313,7 +389,6 @@ impl<N: Node> World<N> {
         let conn = u32::try_from(self.network.conns.len()).expect("fewer than 2^32 connections");
         let nodes = [one, other];
         let told = [self.arrival(other, one), self.arrival(one, other)];
-        let direction = |last| Direction { queue: VecDeque::new(), last, stalled: None, owed: 0 };
         self.network.conns.push(Conn {
             nodes,
             boots: nodes.map(|node| self.hosts[node].boot),
@@ -321,7 +396,7 @@ impl<N: Node> World<N> {
             dialled,
             broken: false,
             stalls: 0,
-            to: told.map(direction),
+            to: told.map(Direction::new),
         });
         let pair = self.network.pair(one, other);
         self.network.live[pair].push(conn);
@@ -368,11 +443,9 @@ impl<N: Node> World<N> {
             return;
         }
         state.states[end] = State::Closed;
-        if state.states[1 - end] == State::Closed {
+        if state.is_gone() {
             let [one, other] = state.nodes;
-            let left = state.to.iter().map(|to| to.queue.len() as u64).sum::<u64>();
-            state.to.iter_mut().for_each(|to| to.queue = VecDeque::new());
-            self.stats.lost += left;
+            self.stats.lost += state.to.iter_mut().map(|to| to.empty() as u64).sum::<u64>();
             let pair = self.network.pair(one, other);
             self.network.live[pair].retain(|live| *live != conn);
             self.reconnect(one, other);
@@ -412,18 +485,15 @@ impl<N: Node> World<N> {
     /// Breaks a connection: what is on its way is lost from some point on; both ends are told in their time.
     fn break_up(&mut self, conn: u32) {
         let state = &self.network.conns[conn as usize];
-        if state.broken {
+        if state.broken || state.is_gone() {
             return;
         }
         let nodes = state.nodes;
         for (end, from) in [(0, nodes[1]), (1, nodes[0])] {
             let Network { conns, rngs, .. } = &mut self.network;
             let to = &mut conns[conn as usize].to[end];
-            let flowing = to.stalled.unwrap_or(to.queue.len());
-            let behind = rngs[from].below(flowing as u64 + 1) as usize;
-            self.stats.lost += (to.queue.len() - behind) as u64;
-            to.queue.truncate(behind);
-            (to.stalled, to.owed) = (Some(behind), 0);
+            let behind = rngs[from].below(to.flowing() as u64 + 1) as usize;
+            self.stats.lost += to.sever(behind) as u64;
             let at = self.within(from, self.options.telling);
             self.at(at, Task::Closed { conn, end: end as u8 });
         }
@@ -456,7 +526,7 @@ impl<N: Node> World<N> {
                 continue;
             }
             let queue = state.to[end].queue.len() as u64;
-            state.to[end].stalled = Some(rngs[from].below(queue + 1) as usize);
+            state.to[end].stall(rngs[from].below(queue + 1) as usize);
             state.stalls += 1;
             let stalls = state.stalls;
             let at = self.within(from, self.options.telling);
@@ -479,9 +549,7 @@ impl<N: Node> World<N> {
             if state.broken {
                 continue;
             }
-            let direction = &mut state.to[end];
-            direction.stalled = None;
-            let owed = std::mem::take(&mut direction.owed);
+            let owed = state.to[end].resume();
             if owed > 0 {
                 let at = self.arrival(from, to);
                 let direction = &mut self.network.conns[conn as usize].to[end];

@@ -359,6 +359,9 @@ impl<N: Node> World<N> {
             target => {
                 self.trace.step(at, task.kind(), target.unwrap_or(usize::MAX), number);
                 self.perform(task);
+                if let Err(what) = self.network.check_invariants(task.conn()) {
+                    self.fail(format!("the network model: {what}"));
+                }
             }
         }
         true
@@ -537,6 +540,18 @@ impl<N: Node> Host<N> {
 }
 
 impl Task {
+    /// The connection that it is about.
+    const fn conn(self) -> Option<u32> {
+        match self {
+            Self::Opened { conn, .. }
+            | Self::Closed { conn, .. }
+            | Self::Deliver { conn, .. }
+            | Self::Datagram { conn, .. }
+            | Self::Break { conn, .. } => Some(conn),
+            _ => None,
+        }
+    }
+
     const fn kind(self) -> u8 {
         match self {
             Self::Opened { .. } => 0,

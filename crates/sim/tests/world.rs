@@ -29,6 +29,7 @@ struct Talker {
     next: Instant,
     open: BTreeMap<ConnId, u64>,
     dial: Option<NodeId>,
+    hangs_up: bool,
     exit: bool,
     issued: u64,
     whole: bool,
@@ -50,6 +51,7 @@ impl Node for Talker {
             next: start.now + *start.setup,
             open: BTreeMap::new(),
             dial: None,
+            hangs_up: false,
             exit: false,
             issued: start.durable.len() as u64,
             whole: start.now == Instant::ZERO || !start.durable.is_empty(),
@@ -103,6 +105,10 @@ impl Node for Talker {
             }
             self.issued += 1;
             out.write(self.issued, self.issued);
+        }
+        if std::mem::take(&mut self.hangs_up) {
+            self.open.keys().for_each(|conn| out.close(*conn));
+            self.open.clear();
         }
         if self.exit {
             out.exit(ms(10));
@@ -238,6 +244,29 @@ fn a_cut_has_a_direction_and_heals() {
     assert_eq!(world.node(0).unwrap().open[&conn], number, "nothing is left behind");
     assert!(received(&events, b, a) > 180);
     assert!(!events.iter().any(|(_, _, event)| matches!(event, Event::Closed(_))));
+}
+
+/// A connection that a cut has stalled and that both ends close before it breaks is gone: it breaks no more, and nothing of
+/// it is counted again.
+#[test]
+fn a_stalled_connection_that_both_ends_close_is_gone() {
+    for seed in 0..50 {
+        let options = Options { telling: ms(100), delay: ms(20), ..Options::calm(Wire::Channel) };
+        let mut world: World<Talker> = World::new(seed, 2, ms(1), options);
+        let met = |world: &World<Talker>| {
+            (0..2).all(|node| world.node(node).is_some_and(|node| node.open.len() == 1))
+        };
+        world.run_until(met, ms(1_000)).unwrap();
+        world.run(ms(10)).unwrap();
+        world.inject(Fault::Cut { one: 0, other: 1, length: ms(500) });
+        for node in 0..2 {
+            world.call(node, |node, _| node.hangs_up = true).unwrap();
+        }
+        world.run(ms(400)).unwrap();
+        let stats = world.stats();
+        assert_eq!((stats.broken, stats.connected), (0, 1), "seed {seed}");
+        assert_eq!(stats.sent, stats.delivered + stats.lost, "seed {seed}");
+    }
 }
 
 /// A paused node does nothing; afterwards it does all that has come, in order.

@@ -1,7 +1,7 @@
 //! The host: clients at a RESP port, the directory on a [`Node`].
 //!
-//! Runs on the node's `LocalSet`, a task for each client. Bounded: [`CLIENTS_MAX`] clients, the others wait to be
-//! accepted; each as its [`Connection`] is.
+//! Runs on the node's `LocalSet`, a task for each client. Bounded: [`CLIENTS_MAX`] clients, or as many as are wanted, the
+//! others wait to be accepted; each as its [`Connection`] is.
 
 use std::cell::Cell;
 use std::io;
@@ -20,7 +20,7 @@ use crate::connection::REQUESTS_MAX;
 use crate::resp::write;
 use crate::{Connection, Directory, Request};
 
-/// Most clients at once.
+/// Most clients at once, if nothing else is wanted.
 pub const CLIENTS_MAX: usize = 512;
 /// How long it waits for the system to have sockets again.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -33,19 +33,20 @@ const READ_BYTES: usize = 16 << 10;
 /// # Panics
 /// Outside a `LocalSet` of a tokio runtime with time.
 pub async fn serve(node: Node<Directory>, listener: Box<dyn ClientListener>) {
-    serve_counted(node, listener, Rc::default()).await;
+    serve_counted(node, listener, CLIENTS_MAX, Rc::default()).await;
 }
 
-/// As [`serve`], with counters that the caller can look at.
+/// As [`serve`], with at most `clients_max` clients at once and with counters that the caller can look at.
 ///
 /// # Panics
 /// Outside a `LocalSet` of a tokio runtime with time.
 pub async fn serve_counted(
     node: Node<Directory>,
     mut listener: Box<dyn ClientListener>,
+    clients_max: usize,
     counted: Rc<Counted>,
 ) {
-    let places = Arc::new(Semaphore::new(CLIENTS_MAX));
+    let places = Arc::new(Semaphore::new(clients_max));
     loop {
         let place = Arc::clone(&places).acquire_owned().await;
         let Ok(stream) = listener.accept().await else {

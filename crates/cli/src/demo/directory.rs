@@ -18,6 +18,7 @@ use crate::check::Judgement;
 use crate::cluster::{Cluster, all_ready, left};
 use crate::config::Durability;
 use crate::failure::Failure;
+use crate::out::tell;
 use crate::process::{Process, Said, stop_all};
 use crate::report::{GROUP, Report};
 use crate::status::Output;
@@ -96,7 +97,7 @@ fn home(options: &Options) -> Result<(PathBuf, Option<tempfile::TempDir>), Failu
     temporary.disable_cleanup(options.keep);
     let path = temporary.path().to_owned();
     if options.keep {
-        eprintln!("kept: {}", path.display());
+        tell!("kept: {}", path.display());
     }
     Ok((path, Some(temporary)))
 }
@@ -286,7 +287,7 @@ impl Demo {
     fn keep(&mut self) {
         if let Some(home) = &mut self.home {
             home.disable_cleanup(true);
-            eprintln!("kept: {}", home.path().display());
+            tell!("kept: {}", home.path().display());
         }
     }
 

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::load::Progress;
 use super::trace::{Timeline, Trace, View};
+use crate::out::say;
 use crate::report::Report;
 use crate::status::Output;
 
@@ -50,7 +51,7 @@ impl Summary {
     /// One step of the demo.
     pub(super) fn say(&self, began: Instant, text: &str) {
         if self.output == Output::Text {
-            println!("{:>6} ms  {text}", began.elapsed().as_millis());
+            say!("{:>6} ms  {text}", began.elapsed().as_millis());
         }
     }
 
@@ -121,40 +122,40 @@ impl Summary {
                     "properties": self.properties.0, "events": self.properties.1,
                     "verdict": if verdict.is_ok() { "PASS" } else { "FAIL" },
                 });
-                println!("{numbers}");
+                say!("{numbers}");
             }
         }
         match verdict {
-            Ok(()) => println!("verdict: PASS"),
-            Err(why) => println!("verdict: FAIL: {}", why.replace('\n', " ")),
+            Ok(()) => say!("verdict: PASS"),
+            Err(why) => say!("verdict: FAIL: {}", why.replace('\n', " ")),
         }
     }
 
     fn text(&self, rate: f64) {
         let millis = |micros: u32| f64::from(micros) / 1_000.0;
-        println!();
+        say!("");
         for (at, text) in &self.timeline {
-            println!("{:>6} ms |  {text}", at.as_millis());
+            say!("{:>6} ms |  {text}", at.as_millis());
         }
-        println!();
-        println!("{:<36}{:>10}", "last view", self.views);
+        say!("");
+        say!("{:<36}{:>10}", "last view", self.views);
         for View { at, number, members } in &self.seen {
             let label = format!("  {number}: {}, at ms", members.join(" "));
-            println!("{label:<36}{:>10}", at.as_millis());
+            say!("{label:<36}{:>10}", at.as_millis());
         }
-        println!("{:<36}{:>10}", "keys at the end", self.keys);
-        println!("{:<36}{:>10}", "writes acknowledged", self.acknowledged);
-        println!("{:<36}{:>10}", "  in doubt, as a node failed", self.unknown);
-        println!("{:<36}{:>10}", "  refused, and sent again", self.refused);
-        println!("{:<36}{rate:>10.0}", "acknowledged per second, over all");
-        println!("{:<36}{:>10.1}", "latency p50, ms", millis(self.latency.0));
-        println!("{:<36}{:>10.1}", "latency p99, ms", millis(self.latency.1));
+        say!("{:<36}{:>10}", "keys at the end", self.keys);
+        say!("{:<36}{:>10}", "writes acknowledged", self.acknowledged);
+        say!("{:<36}{:>10}", "  in doubt, as a node failed", self.unknown);
+        say!("{:<36}{:>10}", "  refused, and sent again", self.refused);
+        say!("{:<36}{rate:>10.0}", "acknowledged per second, over all");
+        say!("{:<36}{:>10.1}", "latency p50, ms", millis(self.latency.0));
+        say!("{:<36}{:>10.1}", "latency p99, ms", millis(self.latency.1));
         for (when, gap) in &self.gaps {
-            println!("{:<36}{:>10}", format!("longest gap, {when}, ms"), gap.as_millis());
+            say!("{:<36}{:>10}", format!("longest gap, {when}, ms"), gap.as_millis());
         }
-        println!("{:<36}{:>10}", "properties checked", self.properties.0);
-        println!("{:<36}{:>10}", "  on events of all nodes", self.properties.1);
-        println!("{:<36}{}", "trace", self.trace);
-        println!();
+        say!("{:<36}{:>10}", "properties checked", self.properties.0);
+        say!("{:<36}{:>10}", "  on events of all nodes", self.properties.1);
+        say!("{:<36}{}", "trace", self.trace);
+        say!("");
     }
 }

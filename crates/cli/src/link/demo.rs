@@ -13,6 +13,7 @@ use mainstay_runtime::{Entropy as _, OsEntropy};
 use thiserror::Error;
 
 use super::proxy::Proxy;
+use crate::out::say;
 
 const NAMES: [&str; 2] = ["n1", "n2"];
 /// The process that is killed and started again.
@@ -50,11 +51,11 @@ enum Failure {
 pub(crate) fn run(options: &Options) -> ExitCode {
     match Demo::start(options.seed).and_then(|mut demo| demo.script(options.cuts)) {
         Ok(()) => {
-            println!("verdict: PASS");
+            say!("verdict: PASS");
             ExitCode::SUCCESS
         }
         Err(failure) => {
-            println!("verdict: FAIL: {failure}");
+            say!("verdict: FAIL: {failure}");
             ExitCode::FAILURE
         }
     }
@@ -137,24 +138,20 @@ impl Demo {
     fn script(&mut self, cuts: u32) -> Result<(), Failure> {
         let began = Instant::now();
         self.until("both processes exchange messages", |demo| demo.exchanging())?;
-        println!("{:>6} ms  two processes exchange messages", began.elapsed().as_millis());
+        say!("{:>6} ms  two processes exchange messages", began.elapsed().as_millis());
         self.cut_often(cuts)?;
-        println!("{:>6} ms  {} connections cut", began.elapsed().as_millis(), self.cut);
+        say!("{:>6} ms  {} connections cut", began.elapsed().as_millis(), self.cut);
 
         let victim = &mut self.peers[VICTIM];
         victim.child.kill()?;
         victim.child.wait()?;
         let old = self.row(VICTIM, true);
-        println!("{:>6} ms  {} killed", began.elapsed().as_millis(), NAMES[VICTIM]);
+        say!("{:>6} ms  {} killed", began.elapsed().as_millis(), NAMES[VICTIM]);
         self.peers[VICTIM] = self.spawn(VICTIM)?;
         let killed = Instant::now();
         self.until("the restarted process exchanges messages", |demo| demo.exchanging())?;
         let gap = killed.elapsed();
-        println!(
-            "{:>6} ms  {} is back under a new nonce",
-            began.elapsed().as_millis(),
-            NAMES[VICTIM]
-        );
+        say!("{:>6} ms  {} is back under a new nonce", began.elapsed().as_millis(), NAMES[VICTIM]);
         self.cut_often(cuts)?;
 
         for peer in &mut self.peers {
@@ -167,7 +164,7 @@ impl Demo {
             )?;
         }
         self.until("all that was sent has arrived", |demo| demo.settled())?;
-        println!("{:>6} ms  all that was sent has arrived", began.elapsed().as_millis());
+        say!("{:>6} ms  all that was sent has arrived", began.elapsed().as_millis());
         let seconds = began.elapsed().as_secs_f64();
         let rows = [old, self.row(VICTIM, false), self.row(1 - VICTIM, false)];
         self.finish()?;
@@ -282,13 +279,13 @@ impl Demo {
 }
 
 fn table(rows: &[(String, u64, u64)], cut: usize, gap: Duration, seconds: f64) {
-    println!("\n{:<14} {:>12} {:>12}", "boot of", "sent to it", "it received");
+    say!("\n{:<14} {:>12} {:>12}", "boot of", "sent to it", "it received");
     for (name, sent, got) in rows {
-        println!("{name:<14} {sent:>12} {got:>12}");
+        say!("{name:<14} {sent:>12} {got:>12}");
     }
     let total: u64 = rows.iter().map(|(_, _, got)| got).sum();
-    println!("connections cut {cut}, from restart to messages both ways {} ms", gap.as_millis());
-    println!(
+    say!("connections cut {cut}, from restart to messages both ways {} ms", gap.as_millis());
+    say!(
         "{total} messages in {seconds:.1} s, {:.0} per second, none lost, doubled or out of order\n",
         total as f64 / seconds
     );

@@ -17,6 +17,8 @@ use mainstay_link::{Config, Event, Input};
 use mainstay_runtime::{Entropy as _, HostOptions, OsEntropy, Tcp, TcpOptions, TokioTime};
 use tokio::sync::mpsc;
 
+use crate::out::{say, tell};
+
 /// Messages sent and not yet acknowledged.
 const OUTSTANDING_MAX: u64 = 8192;
 const CHANNEL: u16 = 1;
@@ -53,7 +55,7 @@ impl Tally {
             Event::Sent { to, upto } => self.fill(to, upto),
             Event::Deliver { from, payload, .. } => {
                 if let Err(violation) = self.check(from.nonce, &payload) {
-                    println!("violation {violation}");
+                    say!("violation {violation}");
                 }
                 Vec::new()
             }
@@ -63,7 +65,7 @@ impl Tally {
                 Vec::new()
             }
             Event::Dead { by } => {
-                println!("violation told dead by {by:?}");
+                say!("violation told dead by {by:?}");
                 Vec::new()
             }
             _ => Vec::new(),
@@ -96,7 +98,7 @@ impl Tally {
     fn report(&self) {
         for (word, counts) in [("sent", &self.sent), ("got", &self.got)] {
             for (nonce, count) in counts {
-                println!("{word} {} {count}", nonce.0);
+                say!("{word} {} {count}", nonce.0);
             }
         }
     }
@@ -122,7 +124,7 @@ pub(crate) fn run(options: &Options) -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
-            eprintln!("{}: {reason}", options.name);
+            tell!("{}: {reason}", options.name);
             ExitCode::from(70)
         }
     }
@@ -139,8 +141,8 @@ async fn exchange(options: &Options) -> Result<(), String> {
     let tcp = Tcp::new(TcpOptions::listening(SocketAddr::from(([127, 0, 0, 1], 0))), time.clone());
     let tcp = tcp.map_err(|error| text(&error))?;
     let listening = tcp.local_addr().ok_or("the transport does not listen")?;
-    println!("listening {listening}");
-    println!("boot {}", nonce.0);
+    say!("listening {listening}");
+    say!("boot {}", nonce.0);
 
     let tally = Rc::new(RefCell::new(Tally::default()));
     let events = tally.clone();
@@ -161,7 +163,7 @@ async fn exchange(options: &Options) -> Result<(), String> {
                 Some(line) if line == "stop" => {
                     tally.borrow_mut().stopped = true;
                     tally.borrow().report();
-                    println!("stopped");
+                    say!("stopped");
                 }
                 Some(_) => {}
                 None => break,

@@ -86,6 +86,10 @@ impl Running {
         self.child.try_wait().unwrap().map(|status| status.code())
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The next line.
     pub fn line(&self) -> String {
         self.lines.recv_timeout(PATIENCE).unwrap()
@@ -179,7 +183,7 @@ impl Node {
 }
 
 /// What the system keeps for a pipe.
-const PIPE_BYTES: usize = 64 << 10;
+pub const PIPE_BYTES: usize = 64 << 10;
 
 /// A node that nobody listens to.
 pub struct UnreadNode {
@@ -188,6 +192,10 @@ pub struct UnreadNode {
 }
 
 impl UnreadNode {
+    pub fn ask_to_stop(&self) {
+        self.running.ask_to_stop();
+    }
+
     pub fn exit_status(&mut self) -> Option<i32> {
         self.running.exit_status()
     }
@@ -231,7 +239,11 @@ impl Up {
     /// The same with more options.
     pub fn start_with(dir: &Path, options: &[&str]) -> Self {
         let up = ["up", "directory", "--dir", dir.to_str().unwrap()];
-        let running = Running::start(&[&up, options].concat());
+        Self::of(Running::start(&[&up, options].concat()), dir)
+    }
+
+    /// The one that runs in `dir`; it is ready then.
+    pub fn of(running: Running, dir: &Path) -> Self {
         let mut nodes: Vec<Node> = (0..3).map(|_| Node::read(&running.line())).collect();
         nodes.sort_by(|one, other| one.name.cmp(&other.name));
         assert_eq!(running.line(), "ready");

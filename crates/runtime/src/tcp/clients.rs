@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{TcpError, listen, may_dial};
+use super::{TcpError, TcpReserved, may_dial};
 use crate::ports::{ClientDialer, ClientListener, ClientStream, DialError, LocalFuture};
 
 /// A TCP listener for clients.
@@ -24,7 +24,11 @@ impl TcpClients {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn new(address: SocketAddr) -> Result<Self, TcpError> {
-        Ok(Self { listener: Rc::new(listen(address)?) })
+        TcpReserved::new(address)?.clients()
+    }
+
+    pub(super) fn of(listener: TcpListener) -> Self {
+        Self { listener: Rc::new(listener) }
     }
 
     /// Where it listens.

@@ -271,7 +271,8 @@ impl<C: Command> Site<C> {
             Suspicion { node: *node, evidence: *evidence, ago }
         };
         let suspicions = self.suspicions.iter().map(suspicion).collect();
-        Status::of(&self.plan, self.nonce, self.life, refused, suspicions, self.stack.as_ref())
+        let stack = self.stack.as_ref();
+        Status::of(now, &self.plan, self.nonce, self.life, refused, suspicions, stack)
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mainstay_base::{BootId, BootNonce, Duration, GroupId, Incarnation, NodeId, SiteId, ViewId};
+use mainstay_base::{
+    BootId, BootNonce, Duration, GroupId, Incarnation, Instant, NodeId, SiteId, ViewId,
+};
 use mainstay_link as link;
 use mainstay_membership::{self as membership, Evidence, Role};
 use mainstay_multicast as multicast;
@@ -56,8 +58,15 @@ pub struct StackStatus {
     pub incarnation: Option<Incarnation>,
     /// It counts for quorums.
     pub voter: bool,
-    /// Too few voters are heard: the groups pause.
+    /// Too few voters are heard for any view to follow: the groups of a member pause, and a site that is no member waits.
     pub minority: bool,
+    /// How long that has been so; zero while it is not.
+    pub minority_for: Duration,
+    /// How many votes a view needs.
+    pub quorum: usize,
+    /// Configured nodes whose votes are not to be had, and whether each is heard all the same: it has no past, and votes
+    /// again when a view has admitted it.
+    pub votes_missing: BTreeMap<NodeId, bool>,
     /// The last committed view that it knows.
     pub view: ViewId,
     /// Its members, the oldest first.
@@ -97,6 +106,7 @@ pub(super) fn add(
 impl Status {
     /// `refused` is what former boots of the process have refused.
     pub(super) fn of(
+        now: Instant,
         plan: &Plan,
         nonce: BootNonce,
         restarts: u64,
@@ -108,17 +118,18 @@ impl Status {
         let me = BootId { node, nonce };
         let roster = plan.roster().clone();
         add(&mut refused, stack.into_iter().flat_map(Stack::refused));
-        let stack = stack.map(|stack| StackStatus::of(stack, me));
+        let stack = stack.map(|stack| StackStatus::of(stack, me, now));
         let turns = TurnStats::default();
         Self { node, nonce, restarts, roster, refused, suspicions, turns, stack }
     }
 }
 
 impl StackStatus {
-    fn of(stack: &Stack, me: BootId) -> Self {
+    fn of(stack: &Stack, me: BootId, now: Instant) -> Self {
         let core = stack.core();
         let membership = core.membership();
         let view = membership.view();
+        let missing_since = membership.votes_missing_since();
         let incarnation = view.member(me).map(|member| member.site.incarnation);
         let peers = || stack.link().config().peers().iter().copied();
         let groups = core.groups().map(|(id, group)| (*id, (group.status(), group.stats())));
@@ -126,7 +137,10 @@ impl StackStatus {
             role: membership.role(),
             incarnation,
             voter: membership.is_voter(),
-            minority: membership.in_minority(),
+            minority: missing_since.is_some(),
+            minority_for: missing_since.map_or(Duration::ZERO, |at| now.saturating_since(at)),
+            quorum: view.quorum(),
+            votes_missing: membership.votes_missing().collect(),
             view: view.id,
             members: view.members.iter().map(|member| member.site).collect(),
             manager: membership.manager(),

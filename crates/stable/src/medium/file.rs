@@ -12,7 +12,10 @@ use thiserror::Error;
 use super::{LOCK, Medium, check_name};
 
 /// Most files that are kept open once they are synced.
-const OPEN_COUNT_MAX: usize = 32;
+const OPEN_COUNT_MAX: usize = 8;
+/// Descriptors held back for when the process, or the system, has no more: one for a file that is written, one for a file or
+/// directory that is read meanwhile.
+const SPARE_COUNT: usize = 2;
 
 /// Why a directory could not be taken as a medium.
 #[derive(Error, Debug)]
@@ -33,17 +36,58 @@ pub enum FileMediumError {
 
 /// A directory of the file system, held exclusively while this value lives.
 ///
+/// It has up to [`FileMedium::DESCRIPTORS_MAX`] descriptors, and a few of these are spare: when the rest of the process has
+/// used up all that there are, files are still made and opened, so that what is written here does not fail for it.
+///
 /// Files are made with mode 0600, the directory with 0700 if it is missing. The lock is advisory and ends with the
 /// process, so there is no stale lock to remove.
 #[derive(Debug)]
 pub struct FileMedium {
     path: PathBuf,
     directory: File,
-    open: Mutex<BTreeMap<String, Arc<File>>>,
+    open: Mutex<Open>,
     _lock: File,
 }
 
+/// What is open.
+#[derive(Debug)]
+struct Open {
+    files: BTreeMap<String, Opened>,
+    /// Given up one by one for files, and taken again when there are descriptors.
+    spare: Vec<File>,
+}
+
+#[derive(Debug)]
+struct Opened {
+    file: Arc<File>,
+    /// Written to since it was synced. It stays open: closing loses the report of a failed write-back.
+    dirty: bool,
+}
+
+impl Open {
+    /// What opens a file, with what can be closed and the spare descriptors if there are no others.
+    fn opening<T>(&mut self, directory: &File, open: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        let mut opened = open();
+        if opened.as_ref().is_err_and(are_used_up) {
+            self.files.retain(|_, file| file.dirty);
+            opened = open();
+        }
+        while opened.as_ref().is_err_and(are_used_up) && self.spare.pop().is_some() {
+            opened = open();
+        }
+        while opened.is_ok() && self.spare.len() < SPARE_COUNT {
+            let Ok(again) = directory.try_clone() else { break };
+            self.spare.push(again);
+        }
+        opened
+    }
+}
+
 impl FileMedium {
+    /// Most descriptors that it has at a time: files, one that is being read or made, the directory and one that lists it, the
+    /// lock, and the spare ones.
+    pub const DESCRIPTORS_MAX: usize = OPEN_COUNT_MAX + 5 + SPARE_COUNT;
+
     /// Takes the directory at `path`, making it if it is missing (its parent must exist).
     ///
     /// # Errors
@@ -61,7 +105,9 @@ impl FileMedium {
             Err(TryLockError::Error(source)) => return Err(refused(source)),
         }
         let directory = File::open(&path).map_err(refused)?;
-        Ok(Self { path, directory, open: Mutex::new(BTreeMap::new()), _lock: lock })
+        let spare = (0..SPARE_COUNT).map(|_| directory.try_clone()).collect::<io::Result<_>>();
+        let open = Open { files: BTreeMap::new(), spare: spare.map_err(refused)? };
+        Ok(Self { path, directory, open: Mutex::new(open), _lock: lock })
     }
 
     /// The directory.
@@ -70,28 +116,33 @@ impl FileMedium {
         &self.path
     }
 
-    fn files(&self) -> MutexGuard<'_, BTreeMap<String, Arc<File>>> {
+    fn open_files(&self) -> MutexGuard<'_, Open> {
         // The map is whole between any two statements, so a panic elsewhere cannot have left it half changed.
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The open file of that name, opened if need be.
-    fn file(&self, name: &str) -> io::Result<Arc<File>> {
+    /// The open file of that name, opened if need be, and whether it is to be written to.
+    fn file(&self, name: &str, writes: bool) -> io::Result<Arc<File>> {
         check_name(name)?;
-        let mut files = self.files();
-        if let Some(file) = files.get(name) {
-            return Ok(Arc::clone(file));
+        let mut held = self.open_files();
+        if let Some(opened) = held.files.get_mut(name) {
+            opened.dirty |= writes;
+            return Ok(Arc::clone(&opened.file));
         }
-        let file = Arc::new(OpenOptions::new().read(true).write(true).open(self.path.join(name))?);
-        files.insert(name.to_owned(), Arc::clone(&file));
+        let open = || OpenOptions::new().read(true).write(true).open(self.path.join(name));
+        let file = Arc::new(held.opening(&self.directory, open)?);
+        held.files.insert(name.to_owned(), Opened { file: Arc::clone(&file), dirty: writes });
         Ok(file)
     }
 
     /// The open file of that name, or one that is closed again after the read.
     fn file_to_read(&self, name: &str) -> io::Result<Arc<File>> {
         check_name(name)?;
-        let open = self.files().get(name).map(Arc::clone);
-        open.map_or_else(|| File::open(self.path.join(name)).map(Arc::new), Ok)
+        let mut held = self.open_files();
+        if let Some(opened) = held.files.get(name) {
+            return Ok(Arc::clone(&opened.file));
+        }
+        held.opening(&self.directory, || File::open(self.path.join(name))).map(Arc::new)
     }
 }
 
@@ -100,8 +151,9 @@ impl Medium for FileMedium {
         check_name(name)?;
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true).mode(0o600);
-        let file = options.open(self.path.join(name))?;
-        self.files().insert(name.to_owned(), Arc::new(file));
+        let mut held = self.open_files();
+        let file = held.opening(&self.directory, || options.open(self.path.join(name)))?;
+        held.files.insert(name.to_owned(), Opened { file: Arc::new(file), dirty: true });
         Ok(())
     }
 
@@ -126,19 +178,31 @@ impl Medium for FileMedium {
     }
 
     fn write_at(&self, name: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.file(name)?.write_all_at(bytes, offset)
+        self.file(name, true)?.write_all_at(bytes, offset)
     }
 
     fn truncate(&self, name: &str, size: u64) -> io::Result<()> {
-        self.file(name)?.set_len(size)
+        self.file(name, true)?.set_len(size)
     }
 
     fn sync_data(&self, name: &str) -> io::Result<()> {
-        self.file(name)?.sync_data()?;
-        // Only a file that has just been synced may be closed: closing loses the report of a failed write-back.
-        let mut files = self.files();
-        if files.len() > OPEN_COUNT_MAX {
-            files.remove(name);
+        let file = self.file(name, false)?;
+        let mut held = self.open_files();
+        // What is written from here on is not known to be covered.
+        if let Some(opened) = held.files.get_mut(name) {
+            opened.dirty = false;
+        }
+        drop(held);
+        if let Err(error) = file.sync_data() {
+            if let Some(opened) = self.open_files().files.get_mut(name) {
+                opened.dirty = true;
+            }
+            return Err(error);
+        }
+        let mut held = self.open_files();
+        let clean = held.files.get(name).is_some_and(|opened| !opened.dirty);
+        if clean && held.files.len() > OPEN_COUNT_MAX {
+            held.files.remove(name);
         }
         Ok(())
     }
@@ -146,7 +210,7 @@ impl Medium for FileMedium {
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         check_name(from)?;
         check_name(to)?;
-        let mut files = self.files();
+        let files = &mut self.open_files().files;
         std::fs::rename(self.path.join(from), self.path.join(to))?;
         files.remove(to);
         if let Some(file) = files.remove(from) {
@@ -157,7 +221,7 @@ impl Medium for FileMedium {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         check_name(name)?;
-        let mut files = self.files();
+        let files = &mut self.open_files().files;
         std::fs::remove_file(self.path.join(name))?;
         files.remove(name);
         Ok(())
@@ -165,7 +229,9 @@ impl Medium for FileMedium {
 
     fn list(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
-        for entry in std::fs::read_dir(&self.path)? {
+        let entries =
+            self.open_files().opening(&self.directory, || std::fs::read_dir(&self.path))?;
+        for entry in entries {
             let entry = entry?;
             let name = entry.file_name().into_string().unwrap_or_default();
             if check_name(&name).is_ok() && entry.file_type()?.is_file() {
@@ -179,6 +245,11 @@ impl Medium for FileMedium {
     fn sync_dir(&self) -> io::Result<()> {
         self.directory.sync_all()
     }
+}
+
+/// Whether the process or the system has no descriptor left (EMFILE, ENFILE).
+fn are_used_up(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(23 | 24))
 }
 
 /// Makes the directory if it is missing, durably.
@@ -235,8 +306,9 @@ mod tests {
             medium.write_at(&name, 0, b"abc").unwrap();
             medium.sync_data(&name).unwrap();
         }
-        assert_eq!(medium.files().len(), OPEN_COUNT_MAX);
-        medium.write_at("file-63", 3, b"def").unwrap();
-        assert_eq!(medium.read_at("file-63", 1, 9).unwrap(), b"bcdef");
+        assert_eq!(medium.open_files().files.len(), OPEN_COUNT_MAX);
+        let last = format!("file-{}", 2 * OPEN_COUNT_MAX - 1);
+        medium.write_at(&last, 3, b"def").unwrap();
+        assert_eq!(medium.read_at(&last, 1, 9).unwrap(), b"bcdef");
     }
 }
