@@ -116,6 +116,63 @@ fn chunks_that_are_none_are_refused() {
     assert_eq!(d.restore_chunk(chunk), Err(RestoreError::Chunk("more than settings allow")));
 }
 
+/// Checks MB-80. Contents alone decide the bytes of a snapshot: histories that differ in order, in what was overwritten and
+/// in what was there in between give the same.
+#[test]
+fn snapshots_of_equal_contents_are_equal_whatever_the_history() {
+    let key = |number: u32| format!("key {number}").into_bytes();
+    let (mut upwards, mut downwards) = (Directory::default(), Directory::default());
+    for number in 0..3_000_u32 {
+        apply(&mut upwards, Kind::Set, &[&key(number), b"value"]);
+    }
+    for number in (0..9_000_u32).rev() {
+        apply(&mut downwards, Kind::Set, &[&key(number), &number.to_le_bytes()]);
+    }
+    let before = downwards.begin_snapshot();
+    for number in 0..9_000_u32 {
+        apply(&mut downwards, Kind::Del, &[&key(number)]);
+    }
+    for number in 0..3_000_u32 {
+        apply(&mut downwards, Kind::Set, &[&key(number), b"value"]);
+    }
+    assert_eq!(upwards.state_hash(), downwards.state_hash());
+    let bytes = chunks(upwards.begin_snapshot(), 1_000);
+    assert_eq!(chunks(downwards.begin_snapshot(), 1_000), bytes);
+    assert_eq!(restored(&bytes).state_hash(), upwards.state_hash());
+    assert!(chunks(before, 1_000).concat().len() > 3 * bytes.concat().len() / 2);
+}
+
+/// The state and its snapshot may be moved to other threads.
+#[test]
+fn state_and_snapshot_are_send() {
+    fn check<T: Send>() {}
+    check::<Directory>();
+    check::<<Directory as StateMachine>::Snapshot>();
+}
+
+/// The work counts what the size of a command does not show, and never goes back.
+#[test]
+fn work_grows_with_what_is_copied_behind_a_snapshot() {
+    let mut d = Directory::default();
+    for number in 0..5_000_u32 {
+        apply(&mut d, Kind::Set, &[&number.to_le_bytes(), b"v"]);
+    }
+    let write = |d: &mut Directory| {
+        let before = d.work();
+        apply(d, Kind::Set, &[&7_u32.to_le_bytes(), b"w"]);
+        d.work() - before
+    };
+    let plain = write(&mut d);
+    let snapshot = d.begin_snapshot();
+    let copying = write(&mut d);
+    assert!(copying > plain + 500, "{copying} against {plain}");
+    assert_eq!(write(&mut d), plain, "copied once");
+    drop(snapshot);
+    let before = d.work();
+    d.reset();
+    assert_eq!(d.work(), before);
+}
+
 fn operations() -> impl Strategy<Value = (Kind, Vec<Vec<u8>>)> {
     let key = || (0..6u8).prop_map(|key| vec![b'k', key]);
     let value = prop_oneof![any::<i8>().prop_map(|n| n.to_string().into_bytes()), any::<Vec<u8>>()];
