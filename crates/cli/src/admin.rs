@@ -97,7 +97,7 @@ impl Asked {
         match self {
             Self::Status => Ok(match node.status().await {
                 Ok(status) => {
-                    let report = Report::new(name, &status, clients.protocol_errors());
+                    let report = Report::new(name, &status, clients.refused());
                     ("200 OK", serde_json::to_string_pretty(&report)?)
                 }
                 Err(reason) => ("503 Service Unavailable", said("error", &reason.to_string())),

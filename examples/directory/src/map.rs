@@ -9,6 +9,7 @@ use std::hash::Hasher as _;
 use std::iter::repeat_n;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use mainstay_base::Fingerprinter;
 
 /// Bits of the hash that a branch looks at.
@@ -60,6 +61,13 @@ impl Item {
     /// The key and the value behind it.
     pub(crate) fn pair(&self) -> &[u8] {
         &self.pair
+    }
+
+    /// The value without a copy: it keeps the item's bytes alive. None if these are many more than the value is.
+    pub(crate) fn shared_value(&self) -> Option<Bytes> {
+        let value = self.key_len as usize;
+        let is_most = self.pair.len() - value >= value;
+        is_most.then(|| Bytes::from_owner(Arc::clone(&self.pair)).slice(value..))
     }
 
     fn order(&self, hash: u64, key: &[u8]) -> Ordering {

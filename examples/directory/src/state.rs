@@ -5,20 +5,33 @@ use std::hash::Hasher as _;
 use bytes::Bytes;
 use mainstay_base::{Fingerprinter, Position};
 use mainstay_paradigm::{RestoreError, Snapshot, StateMachine};
+use thiserror::Error;
 
+use crate::answer::{Answer, SHARED_BYTES_MIN};
 use crate::command::Read;
 use crate::map::{Item, Items, Map};
 use crate::operation::{Kind, Operation};
 use crate::resp::{BULK_BYTES_MAX, write};
 
-/// Longest reply, in bytes of values (64 MiB); a longer MGET is refused.
+/// Longest answer to a read, in bytes of values (64 MiB); a longer MGET is refused.
 pub const REPLY_BYTES_MAX: usize = 64 << 20;
+/// Longest answer to an MGET in the total order, in bytes of values (1 MiB): all replicas copy it.
+pub const ORDERED_REPLY_BYTES_MAX: usize = 1 << 20;
+const TOO_LARGE: &str = "ERR the values asked for are too large for one reply";
 /// What an entry counts beside its key and value, in bytes.
 const ENTRY_OVERHEAD: u64 = 128;
 /// In front of an entry in a snapshot: length of the key, length of the value, `u32` little-endian.
 const ENTRY_HEADER_SIZE: usize = 8;
 /// Most room that is made for a chunk of a snapshot before it has anything (256 KiB).
 const CHUNK_ROOM: usize = 256 << 10;
+
+/// An answer is longer than there is room for. The state is as it was; read again with more room.
+#[derive(Error, Debug, Clone, Copy, PartialEq, Eq)]
+#[error("the answer is {size} bytes long")]
+pub struct NoRoom {
+    /// Its bytes.
+    pub size: usize,
+}
 
 /// Keys and values, bounded in bytes.
 ///
@@ -77,12 +90,31 @@ impl Directory {
         self.map.get(key).map(Item::value)
     }
 
-    /// The answer to a read, as RESP.
-    #[must_use]
-    pub fn read(&self, read: &Read) -> Bytes {
-        let mut reply = Vec::new();
-        self.query(&read.operation(), &mut reply);
-        reply.into()
+    /// The answer to a read, as RESP, if it is at most `room` bytes. Large values are shared, not copied: what this costs
+    /// depends on the keys and on the small values, a few MiB in all.
+    ///
+    /// # Errors
+    /// [`NoRoom`]: the answer would be longer. To read again with more room is safe.
+    pub fn read(&self, read: &Read, room: usize) -> Result<Answer, NoRoom> {
+        let operation = read.operation();
+        if !matches!(operation.kind(), Kind::Get | Kind::MGet) {
+            let mut reply = Vec::new();
+            self.query(&operation, &mut reply);
+            return Ok(Bytes::from(reply).into());
+        }
+        let items: Vec<_> = operation.arguments().iter().map(|key| self.map.get(key)).collect();
+        let mut small = Vec::new();
+        if operation.kind() == Kind::MGet {
+            let values = items.iter().flatten().map(|item| item.value().len()).sum::<usize>();
+            if values > REPLY_BYTES_MAX {
+                write::error(&mut small, TOO_LARGE);
+                return Ok(Bytes::from(small).into());
+            }
+            write::array(&mut small, items.len());
+        }
+        let sizes = items.iter().map(|item| write::bulk_size(item.map(Item::value)));
+        let size = small.len() + sizes.sum::<usize>();
+        if size > room { Err(NoRoom { size }) } else { Ok(gather(small, &items)) }
     }
 
     /// Answers an operation that changes nothing.
@@ -101,8 +133,8 @@ impl Directory {
 
     fn get_many(&self, keys: &[&[u8]], reply: &mut Vec<u8>) {
         let size = keys.iter().filter_map(|key| self.get(key)).map(<[u8]>::len).sum::<usize>();
-        if size > REPLY_BYTES_MAX {
-            write::error(reply, "ERR the values asked for are too large for one reply");
+        if size > ORDERED_REPLY_BYTES_MAX {
+            write::error(reply, TOO_LARGE);
             return;
         }
         write::array(reply, keys.len());
@@ -125,7 +157,10 @@ impl Directory {
                 let count = keys.iter().filter(|key| self.delete(key)).count();
                 write::integer(reply, count as i64);
             }
-            _ => self.query(operation, reply),
+            _ => {
+                self.query(operation, reply);
+                self.work += reply.len() as u64;
+            }
         }
     }
 
@@ -248,6 +283,25 @@ impl Snapshot for DirectorySnapshot {
         }
         (!chunk.is_empty()).then(|| chunk.into())
     }
+}
+
+/// The answer that begins with `small`: large values in place, small ones copied together.
+fn gather(mut small: Vec<u8>, items: &[Option<&Item>]) -> Answer {
+    let mut pieces = Vec::new();
+    for item in items {
+        let shared = item
+            .filter(|item| item.value().len() >= SHARED_BYTES_MIN)
+            .and_then(|item| item.shared_value());
+        let Some(value) = shared else {
+            value_or_null(&mut small, item.map(Item::value));
+            continue;
+        };
+        write::bulk_head(&mut small, value.len());
+        pieces.extend([std::mem::take(&mut small).into(), value]);
+        write::bulk_end(&mut small);
+    }
+    pieces.push(small.into());
+    pieces.into_iter().collect()
 }
 
 fn value_or_null(reply: &mut Vec<u8>, value: Option<&[u8]>) {
