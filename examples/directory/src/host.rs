@@ -187,7 +187,7 @@ impl<'a> Client<'a> {
         loop {
             while let Some(request) = self.connection.poll_request() {
                 self.open += 1;
-                self.perform(request);
+                self.perform(request).await;
             }
             if self.connection.output().has_remaining() {
                 self.write(&mut writer).await?;
@@ -248,16 +248,17 @@ impl<'a> Client<'a> {
         }
     }
 
-    fn perform(&self, request: Request) {
+    /// Hands a request to the node, as soon as that has room: meanwhile the client is not read.
+    async fn perform(&self, request: Request) {
         let answers = self.answers.clone();
         match request {
             Request::Write { ticket, payload } => {
-                self.node.submit(payload, move |fate| {
-                    send(&answers, ticket, Told::Answer(reply_to(&fate).into()));
-                });
+                let tell = move |fate| send(&answers, ticket, Told::Answer(reply_to(&fate).into()));
+                self.node.submit_when_room(payload, tell).await;
             }
             Request::Read { ticket, read, local, room } => {
-                self.read(Reading { ticket, answers, answered: false }, read, local, room);
+                let reading = Reading { ticket, answers, answered: false };
+                self.read(reading, read, local, room).await;
             }
             Request::Info { ticket } => {
                 let (node, counted) = (self.node.clone(), self.counted.text());
@@ -271,14 +272,15 @@ impl<'a> Client<'a> {
         }
     }
 
-    fn read(&self, reading: Reading, read: Read, local: bool, room: usize) {
-        self.node.submit_read(local, move |state| match state {
+    async fn read(&self, reading: Reading, read: Read, local: bool, room: usize) {
+        let evaluate = move |state: Result<&Directory, NotDone>| match state {
             Ok(directory) => reading.tell(match directory.read(&read, room) {
                 Ok(answer) => Told::Answer(answer),
                 Err(NoRoom { size }) => Told::NoRoom { read, local, size },
             }),
             Err(reason) => reading.tell(Told::Answer(down(reason).into())),
-        });
+        };
+        self.node.submit_read_when_room(local, evaluate).await;
     }
 }
 
