@@ -115,7 +115,9 @@ async fn serve(options: &Options, config: NodeConfig, log: Lines) -> Result<(), 
     tracing::info!(founder = bootstrap, "started");
     let own = Rc::new(Own { log: Some(log), ..Own::default() });
     let counted = Rc::clone(&own.clients);
-    let clients = host::serve_counted(node.clone(), Box::new(resp), limits.clients, counted);
+    let mut served = host::Options::default();
+    served.clients_max = limits.clients;
+    let clients = host::serve_with(node.clone(), Box::new(resp), served, counted);
     let (name, known) = (config.node.clone(), Rc::clone(&own));
     let status = admin::serve(name, node.clone(), known, admin, limits.operators);
     let (name, pid) = (&config.node, std::process::id());

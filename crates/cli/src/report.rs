@@ -89,13 +89,10 @@ pub(crate) struct Suspected {
     pub(crate) ago_ms: u64,
 }
 
-/// The reason under which what clients sent is counted.
-const RESP: &str = "resp";
-
 impl Report {
     /// What `status` says of the node `name`.
     pub(crate) fn new(name: &str, status: &Status, own: &Own) -> Self {
-        let protocol_errors = own.clients.protocol_errors();
+        let clients = own.clients.refused();
         let roster = &status.site.roster;
         let named = |id: NodeId| {
             roster
@@ -107,7 +104,6 @@ impl Report {
         let group = stack.and_then(|stack| stack.groups.values().next()).map(|(group, _)| group);
         let sequencer = group.and_then(|group| group.sequencer);
         let hash = status.replica.hash;
-        let clients = Some((RESP, protocol_errors)).filter(|(_, count)| *count > 0);
         let refused =
             status.site.refused.iter().map(|(name, count)| (*name, *count)).chain(clients);
         let taking_part = stack.is_some_and(|stack| stack.incarnation.is_some() && !stack.minority);

@@ -7,6 +7,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::process::Stdio;
+use std::thread;
 
 use common::{Node, PATIENCE, Running, Up, http, is_alive, mainstay, signal, turn, until};
 use mainstay_base::{BootId, BootNonce, ClusterId, Frame, NodeId};
@@ -31,6 +32,36 @@ fn all_are_killed_and_restarted() {
     assert_eq!(up.running.terminate(), Some(0));
     let up = Up::start(home.path());
     up.nodes[2].answers("MGET a n\r\n", "*2\r\n$1\r\n1\r\n$1\r\n1\r\n");
+    assert_eq!(up.running.terminate(), Some(0));
+}
+
+/// Checks that a pipeline of more than the nodes have room for is slowed down and executed, and nothing of it refused; from
+/// many clients at once, too.
+#[test]
+fn a_burst_of_writes_is_not_refused() {
+    let _turn = turn();
+    let home = tempfile::tempdir().unwrap();
+    let up = Up::start(home.path());
+    let burst = |client: usize, count: usize, size: usize| {
+        let value = "x".repeat(size);
+        let commands: String =
+            (0..count).map(|number| format!("SET {client}:{number} {value}\r\n")).collect();
+        let mut stream = TcpStream::connect(&up.nodes[0].resp).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut writing = stream.try_clone().unwrap();
+        let writer = thread::spawn(move || writing.write_all(commands.as_bytes()).unwrap());
+        let mut answers = vec![0; count * "+OK\r\n".len()];
+        stream.read_exact(&mut answers).unwrap();
+        assert_eq!(String::from_utf8(answers).unwrap(), "+OK\r\n".repeat(count));
+        writer.join().unwrap();
+    };
+    burst(0, 2_000, 16 << 10);
+    thread::scope(|scope| {
+        for client in 1..=60 {
+            scope.spawn(move || burst(client, 100, 4 << 10));
+        }
+    });
+    up.nodes[1].answers("DBSIZE\r\n", ":8000\r\n");
     assert_eq!(up.running.terminate(), Some(0));
 }
 
@@ -165,7 +196,7 @@ fn two_clusters_are_made_at_once() {
     let homes: Vec<_> = (0..4).map(|_| tempfile::tempdir().unwrap()).collect();
     let start = |home: &tempfile::TempDir| {
         let path = home.path().to_owned();
-        std::thread::spawn(move || Up::start(&path))
+        thread::spawn(move || Up::start(&path))
     };
     let starting: Vec<_> = homes.iter().map(start).collect();
     let ups: Vec<_> = starting.into_iter().map(|up| up.join().unwrap()).collect();

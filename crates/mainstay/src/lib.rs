@@ -93,6 +93,7 @@ mod framed;
 mod history;
 mod node;
 mod outcome;
+mod queue;
 mod replicated;
 mod serve;
 mod status;

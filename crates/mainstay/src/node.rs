@@ -12,11 +12,12 @@ use mainstay_runtime::{
     Closed, Disk, FileDisk, OsEntropy, Ports, SendError, Tcp, TcpOptions, TokioTime,
 };
 use mainstay_site::{self as site, SiteHandle, SiteParts};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::command::Command;
 use crate::config::{Config, StartError, UNSTABLE_BYTES};
 use crate::outcome::{Answer, Fate};
+use crate::queue::{QUEUE_BYTES, Submitted, cost};
 use crate::replicated::{Replicated, Settings};
 use crate::serve::Counters;
 use crate::status::Status;
@@ -28,6 +29,8 @@ pub struct Node<S: StateMachine + 'static> {
     pub(crate) cluster: ClusterId,
     pub(crate) me: NodeId,
     pub(crate) clients: Arc<Counters>,
+    /// Places for the bytes of commands that are not cast yet.
+    places: Arc<Semaphore>,
 }
 
 impl<S: StateMachine + 'static> Node<S> {
@@ -106,32 +109,57 @@ impl<S: StateMachine + 'static> Node<S> {
         parts.trace = trace;
         let application = Replicated::new(settings, Box::new(make));
         let site = site::start(parts, Box::new(application))?;
-        Ok(Self { site, cluster, me, clients: Arc::default() })
+        let places = Arc::new(Semaphore::new(QUEUE_BYTES));
+        Ok(Self { site, cluster, me, clients: Arc::default(), places })
     }
 
-    /// Executes a command once, in the one order of all nodes. The answer comes when the command has reached the level of
-    /// the configured durability, or says by [`Config::deadline`] that there is none. Waits for room at the node first.
+    /// Executes a command once, in the one order of all nodes. Waits for room at the node first, as
+    /// [`submit_when_room`](Self::submit_when_room) does. From then on, the answer comes when the command has reached the
+    /// level of the configured durability, or says by [`Config::deadline`] that there is none.
     ///
     /// Dropping the future takes nothing back.
     pub async fn execute(&self, command: &[u8]) -> Outcome {
         let (tell, told) = oneshot::channel();
-        // Nobody waits any more: then nobody is told.
-        let answer = Answer::new(move |fate| drop(tell.send(fate)));
         let payload = Envelope::Anonymous.encode(command);
-        if let Err(refused) = self.site.send(Command::Submit { payload, answer }).await {
-            not_sent(refused);
-        }
+        // Nobody waits any more: then nobody is told.
+        self.submit_when_room(payload, move |fate| drop(tell.send(fate))).await;
         told.await.unwrap_or(Fate::Unknown).into()
     }
 
     /// Puts an [`Envelope`] with its command into the order and returns at once; `tell` is called once with what became of
-    /// it, on the node's thread or, if there is no room for it, on this one. It must not block. For callers with many
-    /// commands in flight: no task and no future for each.
+    /// it, on the node's thread or, if there is no room for it now, with [`NotDone::Full`] on this one. It must not block.
+    /// For callers with many commands in flight: no task and no future for each.
+    ///
+    /// There is room for 8 MiB of commands that are not cast yet, beside as much that is on its way to the others.
     pub fn submit(&self, payload: Bytes, tell: impl FnOnce(Fate) + Send + 'static) {
         let answer = Answer::new(tell);
-        if let Err(refused) = self.site.try_send(Command::Submit { payload, answer }) {
+        let Ok(_place) = Arc::clone(&self.places).try_acquire_many_owned(weight(&payload)) else {
+            return answer.tell(Fate::NotDone(NotDone::Full));
+        };
+        let submitted = Submitted { payload, answer, _place };
+        if let Err(refused) = self.site.try_send(Command::Submit(submitted)) {
             not_sent(refused);
         }
+    }
+
+    /// As [`submit`](Self::submit), but waits for room: a burst is slowed down, not refused. Who waits is served in the order
+    /// of the calls. `tell` hears [`NotDone::Full`] only when the group has taken nothing for the whole of
+    /// [`Config::deadline`]; then nothing was done, and to try again is safe.
+    ///
+    /// The future ends when the command is at the node, not when it is executed; one that is dropped before tells
+    /// [`Fate::Unknown`].
+    pub async fn submit_when_room(&self, payload: Bytes, tell: impl FnOnce(Fate) + Send + 'static) {
+        let answer = Answer::new(tell);
+        let _place = self.place(&payload).await;
+        let submitted = Submitted { payload, answer, _place };
+        if let Err(refused) = self.site.send(Command::Submit(submitted)).await {
+            not_sent(refused);
+        }
+    }
+
+    async fn place(&self, payload: &Bytes) -> OwnedSemaphorePermit {
+        let places = Arc::clone(&self.places).acquire_many_owned(weight(payload)).await;
+        places.expect("nobody closes the semaphore")
     }
 
     /// Reads a state that has all that anybody was told of before this call (linearisable): asks a majority first. `read`
@@ -177,6 +205,17 @@ impl<S: StateMachine + 'static> Node<S> {
         read: impl FnOnce(Result<&S, NotDone>) + Send + 'static,
     ) {
         if let Err(refused) = self.site.try_send(Command::Read { read: Box::new(read), local }) {
+            not_sent(refused);
+        }
+    }
+
+    /// As [`submit_read`](Self::submit_read), but waits until the node takes the read.
+    pub async fn submit_read_when_room(
+        &self,
+        local: bool,
+        read: impl FnOnce(Result<&S, NotDone>) + Send + 'static,
+    ) {
+        if let Err(refused) = self.site.send(Command::Read { read: Box::new(read), local }).await {
             not_sent(refused);
         }
     }
@@ -230,6 +269,11 @@ impl<S: StateMachine + 'static> Node<S> {
     }
 }
 
+/// The places of a command; one that is larger than all of them is refused by the group.
+fn weight(payload: &Bytes) -> u32 {
+    cost(payload).min(QUEUE_BYTES) as u32
+}
+
 /// Tells whoever asked.
 fn not_sent<S>(refused: SendError<Command<S>>) {
     let reason = match &refused {
@@ -237,7 +281,7 @@ fn not_sent<S>(refused: SendError<Command<S>>) {
         SendError::Closed(_) => NotDone::Closed,
     };
     match refused.into_inner() {
-        Command::Submit { answer, .. } | Command::Skip { answer, .. } => {
+        Command::Submit(Submitted { answer, .. }) | Command::Skip { answer, .. } => {
             answer.tell(Fate::NotDone(reason))
         }
         Command::Read { read, .. } => read(Err(reason)),
@@ -247,8 +291,14 @@ fn not_sent<S>(refused: SendError<Command<S>>) {
 
 impl<S: StateMachine + 'static> Clone for Node<S> {
     fn clone(&self) -> Self {
-        let Self { site, cluster, me, clients } = self;
-        Self { site: site.clone(), cluster: *cluster, me: *me, clients: Arc::clone(clients) }
+        let Self { site, cluster, me, clients, places } = self;
+        Self {
+            site: site.clone(),
+            cluster: *cluster,
+            me: *me,
+            clients: Arc::clone(clients),
+            places: Arc::clone(places),
+        }
     }
 }
 

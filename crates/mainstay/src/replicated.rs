@@ -15,6 +15,7 @@ use crate::backlog::{Backlog, From, Step};
 use crate::command::Command;
 use crate::history::{History, Rebuild};
 use crate::outcome::{Answer, Fate};
+use crate::queue::{self, Queue, Submitted};
 use crate::status::ReplicaStatus;
 use crate::waiting::Waiting;
 
@@ -67,6 +68,8 @@ pub(crate) struct Replicated<S: StateMachine + 'static> {
     replica: Replica<S>,
     /// This site, as its casts are named.
     site: Option<SiteId>,
+    /// Commands that are not cast yet.
+    queue: Queue,
     waiting: Waiting<S>,
     backlog: Backlog,
     /// It is said how this boot comes to its state.
@@ -91,6 +94,7 @@ impl<S: StateMachine + 'static> Replicated<S> {
             settings,
             make,
             site: None,
+            queue: Queue::default(),
             waiting: Waiting::default(),
             backlog: Backlog::default(),
             begun: false,
@@ -246,6 +250,24 @@ impl<S: StateMachine + 'static> Replicated<S> {
                 panic!("the group gave position {position:?}: {error}");
             }
             Err(_) => self.status.not_applied += 1,
+        }
+    }
+
+    /// Casts what waits, as far as the group has room.
+    fn cast_queued(&mut self, now: Instant, port: &mut AppPort<'_>) {
+        if self.queue.len() == 0 {
+            return;
+        }
+        if let Some(reason) = self.refusal(port) {
+            return self.queue.refuse(reason);
+        }
+        let Settings { group, level, deadline, .. } = self.settings;
+        while let Some(Submitted { payload, answer, .. }) =
+            self.queue.next(now, || port.group(group).map_or(0, |group| group.unstable_bytes))
+        {
+            let token = self.waiting.submit(answer, now + deadline);
+            self.queue.cast(token, queue::cost(&payload));
+            port.cast(group, token, Order::Total, level, payload);
         }
     }
 
@@ -444,13 +466,16 @@ impl<S: StateMachine + 'static> Application for Replicated<S> {
     fn on_output(&mut self, _now: Instant, output: core::Output, port: &mut AppPort<'_>) {
         match output {
             core::Output::Cast { token: NOBODY, .. } => {}
-            core::Output::Cast { token, result, .. } => match result {
-                Ok(message) => {
-                    self.site = Some(message.sender);
-                    self.waiting.cast(token, message.sequence);
+            core::Output::Cast { token, result, .. } => {
+                self.queue.answered(token);
+                match result {
+                    Ok(message) => {
+                        self.site = Some(message.sender);
+                        self.waiting.cast(token, message.sequence);
+                    }
+                    Err(error) => self.waiting.refuse(token, reason(&error)),
                 }
-                Err(error) => self.waiting.refuse(token, reason(&error)),
-            },
+            }
             core::Output::Group { event, .. } => self.on_group(event, port),
             core::Output::Minority { on } => self.minority = on,
             _ => {}
@@ -460,12 +485,14 @@ impl<S: StateMachine + 'static> Application for Replicated<S> {
     fn on_command(&mut self, now: Instant, command: Command<S>, port: &mut AppPort<'_>) {
         let refusal = self.refusal(port);
         let until = now + self.settings.deadline;
-        let (group, level) = (self.settings.group, self.settings.level);
+        let group = self.settings.group;
         match (command, refusal) {
-            (Command::Submit { answer, .. }, Some(reason)) => answer.tell(Fate::NotDone(reason)),
-            (Command::Submit { payload, answer }, None) => {
-                let token = self.waiting.submit(answer, until);
-                port.cast(group, token, Order::Total, level, payload);
+            (Command::Submit(submitted), Some(reason)) => {
+                submitted.answer.tell(Fate::NotDone(reason));
+            }
+            (Command::Submit(submitted), None) => {
+                self.queue.push(now, submitted);
+                self.cast_queued(now, port);
             }
             (Command::Skip { position, answer }, reason) => {
                 self.skip(position, answer, reason, until, port);
@@ -480,7 +507,11 @@ impl<S: StateMachine + 'static> Application for Replicated<S> {
             }
             (Command::Status(asked), _) => {
                 // Nobody waits any more: then nobody is answered.
-                let _ = asked.send(self.status.clone().of(&self.replica, &self.waiting));
+                let _ = asked.send(self.status.clone().of(
+                    &self.replica,
+                    &self.waiting,
+                    self.queue.len(),
+                ));
             }
             (Command::AcceptLoss, _) => port.accept_loss(group),
         }
@@ -500,6 +531,7 @@ impl<S: StateMachine + 'static> Application for Replicated<S> {
         drop_beside(std::mem::take(&mut self.backlog));
         drop_beside((self.sponsor.take(), self.checkpoint.take(), self.rebuild.take()));
         drop_beside(std::mem::replace(&mut self.history, History::new()));
+        self.queue.restarted();
         self.waiting.restarted();
         (self.site, self.transferred, self.begun) = (None, None, false);
         (self.minority, self.blocked) = (false, false);
@@ -521,11 +553,14 @@ impl<S: StateMachine + 'static> Application for Replicated<S> {
             port.again();
         }
         self.begin_checkpoint(port);
+        self.cast_queued(now, port);
+        self.queue.expire(now, self.settings.deadline);
         self.waiting.expire(now);
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        self.waiting.deadline()
+        let queued = self.queue.deadline(self.settings.deadline);
+        [queued, self.waiting.deadline()].into_iter().flatten().min()
     }
 
     fn take_work(&mut self) -> Work {

@@ -340,32 +340,35 @@ impl<S: StateMachine + 'static> Conversation<S> {
                 let standing = self.standing().await;
                 self.put(&Reply::Standing { ticket, standing }, Bytes::new());
             }
-            Request::Open { ticket, id } => self.submit(ticket, Envelope::Open { id }, &[]),
+            Request::Open { ticket, id } => self.submit(ticket, Envelope::Open { id }, &[]).await,
             Request::Close { ticket, session } => {
-                self.submit(ticket, Envelope::Close { session }, &[]);
+                self.submit(ticket, Envelope::Close { session }, &[]).await;
             }
             Request::Execute { ticket, session, number, acked_upto } => {
-                self.submit(ticket, Envelope::Command { session, number, acked_upto }, &payload);
+                let envelope = Envelope::Command { session, number, acked_upto };
+                self.submit(ticket, envelope, &payload).await;
             }
-            Request::Read { ticket, local } => self.read(ticket, local, payload),
+            Request::Read { ticket, local } => self.read(ticket, local, payload).await,
         }
         Ok(())
     }
 
-    fn submit(&mut self, ticket: u64, envelope: Envelope, command: &[u8]) {
+    /// Waits for room: meanwhile the client is not read.
+    async fn submit(&mut self, ticket: u64, envelope: Envelope, command: &[u8]) {
         self.open += 1;
         let answers = self.answers.clone();
-        self.node.submit(envelope.encode(command), move |fate| {
+        let tell = move |fate| {
             let (reply, payload) = reply_to(ticket, fate);
             send(&answers, reply, payload);
-        });
+        };
+        self.node.submit_when_room(envelope.encode(command), tell).await;
     }
 
-    fn read(&mut self, ticket: u64, local: bool, asked: Bytes) {
+    async fn read(&mut self, ticket: u64, local: bool, asked: Bytes) {
         self.open += 1;
         let reading = Reading { ticket, answers: self.answers.clone(), answered: false };
         let (query, counters) = (Arc::clone(&self.query), Arc::clone(&self.node.clients));
-        self.node.submit_read(local, move |state| {
+        let read = move |state: Result<&S, NotDone>| {
             let none = Bytes::new();
             let refused = |reason| Reply::NotDone { ticket, reason };
             match state.map(|state| catch_unwind(AssertUnwindSafe(|| query(state, &asked)))) {
@@ -379,7 +382,8 @@ impl<S: StateMachine + 'static> Conversation<S> {
                 }
                 Err(reason) => reading.tell(refused(reason), none),
             }
-        });
+        };
+        self.node.submit_read_when_room(local, read).await;
     }
 
     /// An answer of the node. The first one that is better sought elsewhere comes with those who may give it.

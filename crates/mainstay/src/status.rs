@@ -52,7 +52,12 @@ pub struct ReplicaStatus {
 
 impl ReplicaStatus {
     /// The own counters with what the replica says now.
-    pub(crate) fn of<S: StateMachine>(self, replica: &Replica<S>, waiting: &Waiting<S>) -> Self {
+    pub(crate) fn of<S: StateMachine>(
+        self,
+        replica: &Replica<S>,
+        waiting: &Waiting<S>,
+        queued: usize,
+    ) -> Self {
         let (commands, reads) = waiting.len();
         Self {
             position: replica.position(),
@@ -60,7 +65,7 @@ impl ReplicaStatus {
             hash: replica.state_hash(),
             sessions: replica.session_count(),
             stats: replica.stats(),
-            commands,
+            commands: commands + queued,
             reads,
             ..self
         }

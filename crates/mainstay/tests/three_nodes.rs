@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::{Cluster, Journal, journal, load, ready, run, until};
-use mainstay::{Durability, Node, NotDone, Outcome, StartError};
+use mainstay::{Durability, Envelope, Fate, Node, NotDone, Outcome, StartError};
 use mainstay_base::ClusterId;
+use mainstay_paradigm as paradigm;
+use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
 /// Every acknowledged command is where its caller was told.
@@ -54,6 +56,45 @@ fn a_thousand_from_each_in_memory() {
 #[test]
 fn a_thousand_from_each_on_disk() {
     run(a_thousand_from_each(Durability::Disk));
+}
+
+/// Checks that many times more than fits into the group is executed in the order in which it was submitted, and nothing of it
+/// refused, if the caller waits for room; and that a caller that does not wait is told what was not done.
+#[test]
+fn a_burst_is_slowed_down_and_not_refused() {
+    run(async {
+        let cluster = Cluster::new(Durability::Memory);
+        let nodes = cluster.all();
+        for node in &nodes {
+            ready(node, 3).await;
+        }
+        let filler = Envelope::Anonymous.encode(&[0; 16 << 10]);
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let telling = || {
+            let tell = tell.clone();
+            move |fate| drop(tell.send(fate))
+        };
+        for number in 0..3_000_u64 {
+            let entry = Envelope::Anonymous.encode(&number.to_le_bytes());
+            nodes[0].submit_when_room(filler.clone(), telling()).await;
+            nodes[0].submit_when_room(entry, telling()).await;
+        }
+        for _ in 0..6_000 {
+            let fate = told.recv().await.unwrap();
+            assert!(matches!(fate, Fate::Ordered(paradigm::Outcome::Done(_))), "{fate:?}");
+        }
+        assert_eq!(journal(&nodes[0]).await, (0..3_000).collect::<Vec<_>>());
+        // The node's thread is this one: nothing gets on meanwhile.
+        (0..1_000).for_each(|_| nodes[0].submit(filler.clone(), telling()));
+        let mut full = 0;
+        for _ in 0..1_000 {
+            match told.recv().await.unwrap() {
+                Fate::NotDone(NotDone::Full) => full += 1,
+                fate => assert!(matches!(fate, Fate::Ordered(_)), "{fate:?}"),
+            }
+        }
+        assert!((450..550).contains(&full), "8 MiB of 16 fit: {full} refused");
+    });
 }
 
 /// Crashes a node of three under load: the others go on, and it comes back. Checks MB-9, MC-16 and PD-31 in the

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use mainstay_paradigm::{Envelope, Outcome};
 
-use crate::operation::{Kind, Operation};
+use crate::operation::{KEYS_MAX, Kind, Operation};
 use crate::resp::{RespCommand, write};
 
 /// The answer if the site cannot serve and nothing was executed, nor will be.
@@ -18,6 +18,9 @@ const SET_OPTIONS: [&str; 12] =
 /// Longest part of a client's words that an error repeats, in bytes.
 const ECHO_BYTES_MAX: usize = 128;
 
+/// Room for an answer without values: a number, an error of a read, the head of an array.
+const SHORT_ANSWER_BYTES: usize = 128;
+
 /// A read: evaluated on the state of a replica.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Read {
@@ -31,6 +34,15 @@ impl Read {
     pub fn operation(&self) -> Operation<'_> {
         Operation::new(self.kind, self.command.arguments().skip(1))
             .expect("the number of arguments was checked when the read was made")
+    }
+
+    /// The most bytes that its answer can be if each value with its header takes `value_bytes`.
+    pub(crate) fn answer_bytes(&self, value_bytes: usize) -> usize {
+        let values = match self.kind {
+            Kind::Get | Kind::MGet => self.command.len() - 1,
+            _ => 0,
+        };
+        SHORT_ANSWER_BYTES + values.saturating_mul(value_bytes)
     }
 
     /// The payload of a message that has the read executed in the total order instead.
@@ -102,6 +114,9 @@ pub fn classify(command: RespCommand) -> Action {
         return error(&format!("ERR wrong number of arguments for '{known}' command"));
     }
     match *name {
+        Name::Operation(_) if command.len() > 1 + KEYS_MAX => {
+            error(&format!("ERR more than {KEYS_MAX} keys in one command"))
+        }
         Name::Set => set(&command),
         Name::Operation(kind) if kind.writes() => write(kind, &command),
         Name::Operation(kind) => Action::Read(Read { kind, command }),

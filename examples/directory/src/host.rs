@@ -1,7 +1,8 @@
 //! The host: clients at a RESP port, the directory on a [`Node`].
 //!
-//! Runs on the node's `LocalSet`, a task for each client. Bounded: [`CLIENTS_MAX`] clients, or as many as are wanted, the
-//! others wait to be accepted; each as its [`Connection`] is.
+//! Runs on the node's `LocalSet`, a task for each client. Bounded: [`Options::clients_max`] clients, the others wait to be
+//! accepted; each as its [`Connection`] is. A client that reads no answers is not read either, and goes after a while
+//! ([`Options::write_within`]).
 
 use std::cell::Cell;
 use std::io;
@@ -9,16 +10,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use mainstay::{Fate, Node, NotDone};
 use mainstay_runtime::{ClientListener, ClientStream};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, split};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, WriteHalf, split};
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
 
 use crate::command::{self, Read};
 use crate::connection::REQUESTS_MAX;
 use crate::resp::write;
-use crate::{Connection, Directory, Request};
+use crate::{Answer, Connection, Directory, NoRoom, Request};
 
 /// Most clients at once, if nothing else is wanted.
 pub const CLIENTS_MAX: usize = 512;
@@ -33,20 +35,37 @@ const READ_BYTES: usize = 16 << 10;
 /// # Panics
 /// Outside a `LocalSet` of a tokio runtime with time.
 pub async fn serve(node: Node<Directory>, listener: Box<dyn ClientListener>) {
-    serve_counted(node, listener, CLIENTS_MAX, Rc::default()).await;
+    serve_with(node, listener, Options::default(), Rc::default()).await;
 }
 
-/// As [`serve`], with at most `clients_max` clients at once and with counters that the caller can look at.
+/// What may be set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Options {
+    /// Most clients at once; the others wait to be accepted. Default [`CLIENTS_MAX`].
+    pub clients_max: usize,
+    /// How long a client may read nothing of the answers that are written to it; then its connection is closed. One that
+    /// sends on and on before it reads would wait for ever otherwise, for it is not read either. Default 60 s.
+    pub write_within: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { clients_max: CLIENTS_MAX, write_within: Duration::from_secs(60) }
+    }
+}
+
+/// As [`serve`], with options, and with counters that the caller can look at.
 ///
 /// # Panics
 /// Outside a `LocalSet` of a tokio runtime with time.
-pub async fn serve_counted(
+pub async fn serve_with(
     node: Node<Directory>,
     mut listener: Box<dyn ClientListener>,
-    clients_max: usize,
+    options: Options,
     counted: Rc<Counted>,
 ) {
-    let places = Arc::new(Semaphore::new(clients_max));
+    let places = Arc::new(Semaphore::new(options.clients_max));
     loop {
         let place = Arc::clone(&places).acquire_owned().await;
         let Ok(stream) = listener.accept().await else {
@@ -57,7 +76,7 @@ pub async fn serve_counted(
         tokio::task::spawn_local(async move {
             counted.connected();
             // Whatever ends a client ends it alone.
-            let _ = Client::new(node, &counted).converse(stream).await;
+            let _ = Client::new(node, options, &counted).converse(stream).await;
             counted.gone();
             drop(place);
         });
@@ -70,13 +89,16 @@ pub struct Counted {
     connected: Cell<u64>,
     received: Cell<u64>,
     protocol_errors: Cell<u64>,
+    unread: Cell<u64>,
 }
 
 impl Counted {
-    /// Clients whose connection was closed since what they sent is not the protocol.
-    #[must_use]
-    pub fn protocol_errors(&self) -> u64 {
-        self.protocol_errors.get()
+    /// Connections that were closed, by reason: `resp` for what is not the protocol, `resp-unread` for answers that
+    /// nobody read in time. None with a count of 0.
+    pub fn refused(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        [("resp", self.protocol_errors.get()), ("resp-unread", self.unread.get())]
+            .into_iter()
+            .filter(|(_, count)| *count > 0)
     }
 
     fn connected(&self) {
@@ -89,17 +111,29 @@ impl Counted {
     }
 
     fn text(&self) -> String {
-        let Self { connected, received, protocol_errors } = self;
+        let Self { connected, received, protocol_errors, unread } = self;
         format!(
-            "# Clients\r\nconnected_clients:{}\r\n# Stats\r\ntotal_connections_received:{}\r\nprotocol_errors:{}\r\n",
+            "# Clients\r\nconnected_clients:{}\r\n# Stats\r\ntotal_connections_received:{}\r\nprotocol_errors:{}\r\nunread_closed:{}\r\n",
             connected.get(),
             received.get(),
             protocol_errors.get(),
+            unread.get(),
         )
     }
 }
 
-type Answers = mpsc::Sender<(u64, Bytes)>;
+type Answers = mpsc::Sender<(u64, Told)>;
+
+/// What came of a request.
+enum Told {
+    Answer(Answer),
+    /// The answer would be so long, more than there is room for.
+    NoRoom {
+        read: Read,
+        local: bool,
+        size: usize,
+    },
+}
 
 /// A read that is out. If the node ends before it is evaluated the client is told so.
 struct Reading {
@@ -109,40 +143,42 @@ struct Reading {
 }
 
 impl Reading {
-    fn tell(mut self, reply: Bytes) {
+    fn tell(mut self, told: Told) {
         self.answered = true;
-        send(&self.answers, self.ticket, reply);
+        send(&self.answers, self.ticket, told);
     }
 }
 
 impl Drop for Reading {
     fn drop(&mut self) {
         if !self.answered {
-            send(&self.answers, self.ticket, Bytes::from_static(command::CLUSTER_DOWN));
+            let down = Bytes::from_static(command::CLUSTER_DOWN);
+            send(&self.answers, self.ticket, Told::Answer(down.into()));
         }
     }
 }
 
 /// There is a place for each request that may be out: it fails only if the client is gone.
-fn send(answers: &Answers, ticket: u64, reply: Bytes) {
-    let _ = answers.try_send((ticket, reply));
+fn send(answers: &Answers, ticket: u64, told: Told) {
+    let _ = answers.try_send((ticket, told));
 }
 
 struct Client<'a> {
     node: Node<Directory>,
+    options: Options,
     counted: &'a Counted,
     connection: Connection,
     /// Requests without an answer.
     open: usize,
     answers: Answers,
-    answered: mpsc::Receiver<(u64, Bytes)>,
+    answered: mpsc::Receiver<(u64, Told)>,
 }
 
 impl<'a> Client<'a> {
-    fn new(node: Node<Directory>, counted: &'a Counted) -> Self {
+    fn new(node: Node<Directory>, options: Options, counted: &'a Counted) -> Self {
         let (answers, answered) = mpsc::channel(REQUESTS_MAX);
         let connection = Connection::new();
-        Self { node, counted, connection, open: 0, answers, answered }
+        Self { node, options, counted, connection, open: 0, answers, answered }
     }
 
     /// Until the client goes, or asks to be let go. What a client sent before it closed its side is still answered.
@@ -153,11 +189,10 @@ impl<'a> Client<'a> {
         loop {
             while let Some(request) = self.connection.poll_request() {
                 self.open += 1;
-                self.perform(request);
+                self.perform(request).await;
             }
-            let output = self.connection.take_output();
-            if !output.is_empty() {
-                writer.write_all(&output).await?;
+            if self.connection.output().has_remaining() {
+                self.write(&mut writer).await?;
                 // There is room for more requests now.
                 continue;
             }
@@ -169,11 +204,9 @@ impl<'a> Client<'a> {
             }
             tokio::select! {
                 biased;
-                Some((ticket, reply)) = self.answered.recv() => {
-                    self.answer(ticket, reply);
-                    while let Ok((ticket, reply)) = self.answered.try_recv() {
-                        self.answer(ticket, reply);
-                    }
+                Some((ticket, told)) = self.answered.recv() => {
+                    self.take_in(ticket, told);
+                    self.take_in_all();
                 }
                 size = reader.read(&mut buffer), if !ended && self.connection.wants_input() => {
                     let size = size?;
@@ -184,19 +217,50 @@ impl<'a> Client<'a> {
         }
     }
 
-    fn answer(&mut self, ticket: u64, reply: Bytes) {
-        self.open = self.open.saturating_sub(1);
-        self.connection.answer(ticket, reply);
+    /// Writes a piece of the output: others on this thread have their turn before the next one.
+    async fn write(&mut self, writer: &mut WriteHalf<Box<dyn ClientStream>>) -> io::Result<()> {
+        let writing = writer.write_buf(self.connection.output());
+        let Ok(written) = timeout(self.options.write_within, writing).await else {
+            self.counted.unread.update(|count| count + 1);
+            return Err(io::ErrorKind::TimedOut.into());
+        };
+        if written? == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        self.take_in_all();
+        if self.connection.output().has_remaining() {
+            tokio::task::yield_now().await;
+        }
+        Ok(())
     }
 
-    fn perform(&self, request: Request) {
+    fn take_in(&mut self, ticket: u64, told: Told) {
+        self.open = self.open.saturating_sub(1);
+        match told {
+            Told::Answer(answer) => self.connection.answer(ticket, answer),
+            Told::NoRoom { read, local, size } => {
+                self.connection.put_back(ticket, read, local, size);
+            }
+        }
+    }
+
+    fn take_in_all(&mut self) {
+        while let Ok((ticket, told)) = self.answered.try_recv() {
+            self.take_in(ticket, told);
+        }
+    }
+
+    /// Hands a request to the node, as soon as that has room: meanwhile the client is not read.
+    async fn perform(&self, request: Request) {
         let answers = self.answers.clone();
         match request {
             Request::Write { ticket, payload } => {
-                self.node.submit(payload, move |fate| send(&answers, ticket, reply_to(&fate)));
+                let tell = move |fate| send(&answers, ticket, Told::Answer(reply_to(&fate).into()));
+                self.node.submit_when_room(payload, tell).await;
             }
-            Request::Read { ticket, read, local } => {
-                self.read(Reading { ticket, answers, answered: false }, read, local);
+            Request::Read { ticket, read, local, room } => {
+                let reading = Reading { ticket, answers, answered: false };
+                self.read(reading, read, local, room).await;
             }
             Request::Info { ticket } => {
                 let (node, counted) = (self.node.clone(), self.counted.text());
@@ -204,17 +268,21 @@ impl<'a> Client<'a> {
                     let mut reply = Vec::new();
                     let text = format!("{}{counted}", info(&node).await);
                     write::bulk(&mut reply, text.as_bytes());
-                    send(&answers, ticket, reply.into());
+                    send(&answers, ticket, Told::Answer(Bytes::from(reply).into()));
                 });
             }
         }
     }
 
-    fn read(&self, reading: Reading, read: Read, local: bool) {
-        self.node.submit_read(local, move |state| match state {
-            Ok(directory) => reading.tell(directory.read(&read)),
-            Err(reason) => reading.tell(down(reason)),
-        });
+    async fn read(&self, reading: Reading, read: Read, local: bool, room: usize) {
+        let evaluate = move |state: Result<&Directory, NotDone>| match state {
+            Ok(directory) => reading.tell(match directory.read(&read, room) {
+                Ok(answer) => Told::Answer(answer),
+                Err(NoRoom { size }) => Told::NoRoom { read, local, size },
+            }),
+            Err(reason) => reading.tell(Told::Answer(down(reason).into())),
+        };
+        self.node.submit_read_when_room(local, evaluate).await;
     }
 }
 

@@ -8,7 +8,7 @@
 //!   [`Connection::is_closed`].
 //! - A [`Request::Write`] is cast to the group in its connection's order; its answer is what
 //!   [`command::reply_to`] makes of the replica's outcome, once the message has reached the group's level.
-//! - A [`Request::Read`] is answered by [`Directory::read`] on `Replica::machine()`: after a probe of a majority begun
+//! - A [`Request::Read`] is answered by [`Directory::read`], or [put back](Connection::put_back) for want of room, on `Replica::machine()`: after a probe of a majority begun
 //!   after the request, and after the replica has reached the highest position that the probe found; at once if
 //!   the request is `local`.
 //! - If nothing was executed and nothing will be, the answer is [`command::CLUSTER_DOWN`], reads included; if
@@ -42,9 +42,12 @@
 //!                 }
 //!             }
 //!         }
-//!         Request::Read { ticket, read, .. } => {
+//!         Request::Read { ticket, read, local, room } => {
 //!             let directory = replica.machine().ok_or("halted")?;
-//!             connection.answer(ticket, directory.read(&read));
+//!             match directory.read(&read, room) {
+//!                 Ok(answer) => connection.answer(ticket, answer),
+//!                 Err(no_room) => connection.put_back(ticket, read, local, no_room.size),
+//!             }
 //!         }
 //!         Request::Info { ticket } => connection.answer_info(ticket, "role:member"),
 //!     }
@@ -56,6 +59,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod answer;
 mod client;
 pub mod command;
 mod connection;
@@ -66,7 +70,8 @@ mod operation;
 pub mod resp;
 mod state;
 
+pub use answer::{Answer, Output};
 pub use client::Client;
 pub use connection::{Connection, Request};
-pub use operation::{Kind, Operation, OperationError};
-pub use state::{Directory, DirectorySnapshot, REPLY_BYTES_MAX};
+pub use operation::{KEYS_MAX, Kind, Operation, OperationError};
+pub use state::{Directory, DirectorySnapshot, NoRoom, ORDERED_REPLY_BYTES_MAX, REPLY_BYTES_MAX};

@@ -4,6 +4,9 @@
 
 use thiserror::Error;
 
+/// Most keys of one operation (1,024): what it takes at most is some milliseconds, however short the keys are.
+pub const KEYS_MAX: usize = 1_024;
+
 /// The kinds of operations. The numbers are on the wire and on disks.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u8)]
@@ -35,7 +38,7 @@ impl Kind {
         match self {
             Self::Set => arguments == 2,
             Self::Get | Self::Incr => arguments == 1,
-            Self::Del | Self::Exists | Self::MGet => arguments > 0,
+            Self::Del | Self::Exists | Self::MGet => (1..=KEYS_MAX).contains(&arguments),
             Self::DbSize => arguments == 0,
         }
     }
@@ -125,6 +128,10 @@ impl<'a> Operation<'a> {
         let kind = Kind::ALL.into_iter().find(|k| *k as u8 == *kind).ok_or(OperationError::Kind)?;
         let mut arguments = Vec::new();
         while !rest.is_empty() {
+            // No kind takes more; what is no operation is not worth reading on.
+            if arguments.len() > KEYS_MAX {
+                return Err(OperationError::Arguments);
+            }
             let (length, behind) = rest.split_first_chunk().ok_or(OperationError::Truncated)?;
             let (argument, behind) = behind
                 .split_at_checked(u32::from_le_bytes(*length) as usize)

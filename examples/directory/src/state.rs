@@ -1,30 +1,46 @@
 //! The directory: a map of keys to values, as a replicated state machine.
 
 use std::hash::Hasher as _;
-use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use mainstay_base::{Fingerprinter, Position};
 use mainstay_paradigm::{RestoreError, Snapshot, StateMachine};
+use thiserror::Error;
 
+use crate::answer::{Answer, SHARED_BYTES_MIN};
 use crate::command::Read;
-use crate::map::{Entry, Map, Shard};
+use crate::map::{Item, Items, Map};
 use crate::operation::{Kind, Operation};
 use crate::resp::{BULK_BYTES_MAX, write};
 
-/// Longest reply, in bytes of values (64 MiB); a longer MGET is refused.
+/// Longest answer to a read, in bytes of values (64 MiB); a longer MGET is refused.
 pub const REPLY_BYTES_MAX: usize = 64 << 20;
+/// Longest answer to an MGET in the total order, in bytes of values (1 MiB): all replicas copy it.
+pub const ORDERED_REPLY_BYTES_MAX: usize = 1 << 20;
+const TOO_LARGE: &str = "ERR the values asked for are too large for one reply";
 /// What an entry counts beside its key and value, in bytes.
 const ENTRY_OVERHEAD: u64 = 128;
 /// In front of an entry in a snapshot: length of the key, length of the value, `u32` little-endian.
 const ENTRY_HEADER_SIZE: usize = 8;
+/// Most room that is made for a chunk of a snapshot before it has anything (256 KiB).
+const CHUNK_ROOM: usize = 256 << 10;
+
+/// An answer is longer than there is room for. The state is as it was; read again with more room.
+#[derive(Error, Debug, Clone, Copy, PartialEq, Eq)]
+#[error("the answer is {size} bytes long")]
+pub struct NoRoom {
+    /// Its bytes.
+    pub size: usize,
+}
 
 /// Keys and values, bounded in bytes.
 ///
-/// A snapshot takes as long as a thousand pointers; what is written behind it is copied first. The hash is a wrapping sum over the entries, so it does not
-/// depend on how the state came about and costs O(1) to read.
+/// A snapshot is one pointer. A write behind it copies a bounded number of entries and pointers first, however large the
+/// directory is. The hash is a wrapping sum over the entries, so it does not depend on how the state came about and
+/// costs O(1) to read.
 pub struct Directory {
     map: Map,
+    work: u64,
     sum: u128,
     bytes: u64,
     bytes_max: u64,
@@ -45,7 +61,7 @@ impl Directory {
     /// The bound decides outcomes: all replicas have the same.
     #[must_use]
     pub fn new(bytes_max: u64) -> Self {
-        Self { map: Map::new(), sum: 0, bytes: 0, bytes_max, partial: Vec::new() }
+        Self { map: Map::new(), work: 0, sum: 0, bytes: 0, bytes_max, partial: Vec::new() }
     }
 
     /// How many keys there are.
@@ -63,15 +79,34 @@ impl Directory {
     /// The value at `key`.
     #[must_use]
     pub fn get(&self, key: &[u8]) -> Option<&[u8]> {
-        self.map.get(key).map(|entry| &*entry.value)
+        self.map.get(key).map(Item::value)
     }
 
-    /// The answer to a read, as RESP.
-    #[must_use]
-    pub fn read(&self, read: &Read) -> Bytes {
-        let mut reply = Vec::new();
-        self.query(&read.operation(), &mut reply);
-        reply.into()
+    /// The answer to a read, as RESP, if it is at most `room` bytes. Large values are shared, not copied: what this costs
+    /// depends on the keys and on the small values, a few MiB in all.
+    ///
+    /// # Errors
+    /// [`NoRoom`]: the answer would be longer. To read again with more room is safe.
+    pub fn read(&self, read: &Read, room: usize) -> Result<Answer, NoRoom> {
+        let operation = read.operation();
+        if !matches!(operation.kind(), Kind::Get | Kind::MGet) {
+            let mut reply = Vec::new();
+            self.query(&operation, &mut reply);
+            return Ok(Bytes::from(reply).into());
+        }
+        let items: Vec<_> = operation.arguments().iter().map(|key| self.map.get(key)).collect();
+        let mut small = Vec::new();
+        if operation.kind() == Kind::MGet {
+            let values = items.iter().flatten().map(|item| item.value().len()).sum::<usize>();
+            if values > REPLY_BYTES_MAX {
+                write::error(&mut small, TOO_LARGE);
+                return Ok(Bytes::from(small).into());
+            }
+            write::array(&mut small, items.len());
+        }
+        let sizes = items.iter().map(|item| write::bulk_size(item.map(Item::value)));
+        let size = small.len() + sizes.sum::<usize>();
+        if size > room { Err(NoRoom { size }) } else { Ok(gather(small, &items)) }
     }
 
     /// Answers an operation that changes nothing.
@@ -90,8 +125,8 @@ impl Directory {
 
     fn get_many(&self, keys: &[&[u8]], reply: &mut Vec<u8>) {
         let size = keys.iter().filter_map(|key| self.get(key)).map(<[u8]>::len).sum::<usize>();
-        if size > REPLY_BYTES_MAX {
-            write::error(reply, "ERR the values asked for are too large for one reply");
+        if size > ORDERED_REPLY_BYTES_MAX {
+            write::error(reply, TOO_LARGE);
             return;
         }
         write::array(reply, keys.len());
@@ -114,7 +149,10 @@ impl Directory {
                 let count = keys.iter().filter(|key| self.delete(key)).count();
                 write::integer(reply, count as i64);
             }
-            _ => self.query(operation, reply),
+            _ => {
+                self.query(operation, reply);
+                self.work += reply.len() as u64;
+            }
         }
     }
 
@@ -134,7 +172,7 @@ impl Directory {
             return Err("ERR key or value is too long");
         }
         let (freed, freed_hash) = match self.map.get(key) {
-            Some(old) => (cost(key, &old.value), old.hash),
+            Some(old) => (cost(key, old.value()), old.share()),
             None => (0, 0),
         };
         let bytes = self.bytes - freed + cost(key, value);
@@ -142,7 +180,9 @@ impl Directory {
             return Err("OOM command not allowed when used memory > 'maxmemory'.");
         }
         let hash = entry_hash(key, value);
-        self.map.insert(key, Entry { value: value.into(), hash });
+        self.map.insert(Item::new(key, value, hash));
+        // Copied and hashed.
+        self.work += 2 * (key.len() + value.len()) as u64;
         self.bytes = bytes;
         self.sum = self.sum.wrapping_sub(freed_hash).wrapping_add(hash);
         Ok(())
@@ -150,8 +190,8 @@ impl Directory {
 
     fn delete(&mut self, key: &[u8]) -> bool {
         let Some(old) = self.map.remove(key) else { return false };
-        self.bytes -= cost(key, &old.value);
-        self.sum = self.sum.wrapping_sub(old.hash);
+        self.bytes -= cost(key, old.value());
+        self.sum = self.sum.wrapping_sub(old.share());
         true
     }
 }
@@ -167,8 +207,7 @@ impl StateMachine for Directory {
     }
 
     fn begin_snapshot(&mut self) -> DirectorySnapshot {
-        let shards = self.map.clone().into_shards().into_iter();
-        DirectorySnapshot { shards, encoded: BytesMut::new() }
+        DirectorySnapshot { items: self.map.clone().into_items(), next: None }
     }
 
     fn restore_chunk(&mut self, chunk: &[u8]) -> Result<(), RestoreError> {
@@ -199,30 +238,64 @@ impl StateMachine for Directory {
         hasher.write_u128(self.sum);
         hasher.finish128()
     }
+
+    /// Bytes copied and hashed (1 each), entries and pointers copied behind a snapshot (15 each), allocations of nodes (50
+    /// each). It counts and measures nothing: it is the same in every run.
+    fn work(&self) -> u64 {
+        self.work + self.map.work()
+    }
 }
 
-/// The directory at one position, on its way out: a string of entries, shard by shard and by ascending key in each, cut
-/// anywhere.
+/// The directory at one position, on its way out: a string of entries by ascending hash of the key, then key, cut
+/// anywhere. An entry is the lengths of key and value, and the bytes of both.
 pub struct DirectorySnapshot {
-    shards: std::vec::IntoIter<Arc<Shard>>,
-    encoded: BytesMut,
+    items: Items,
+    /// An entry that is not out wholly, and how much of it is.
+    next: Option<(Item, usize)>,
 }
 
 impl Snapshot for DirectorySnapshot {
     fn next_chunk(&mut self, max: usize) -> Option<Bytes> {
-        while self.encoded.len() < max
-            && let Some(shard) = self.shards.next()
-        {
-            for (key, entry) in &*shard {
-                let lengths = key.len() as u64 | (entry.value.len() as u64) << 32;
-                self.encoded.extend_from_slice(&lengths.to_le_bytes());
-                self.encoded.extend_from_slice(key);
-                self.encoded.extend_from_slice(&entry.value);
+        let mut chunk = Vec::with_capacity(max.min(CHUNK_ROOM));
+        while chunk.len() < max {
+            let next = self.next.take().or_else(|| self.items.next().map(|item| (item, 0)));
+            let Some((item, given)) = next else { break };
+            let lengths = item.key().len() as u64 | (item.value().len() as u64) << 32;
+            let header = lengths.to_le_bytes();
+            let (header, pair) = match given.checked_sub(header.len()) {
+                None => (&header[given..], item.pair()),
+                Some(given) => (&[][..], &item.pair()[given..]),
+            };
+            let room = max - chunk.len();
+            let of_header = header.len().min(room);
+            let of_pair = pair.len().min(room - of_header);
+            chunk.extend_from_slice(&header[..of_header]);
+            chunk.extend_from_slice(&pair[..of_pair]);
+            if of_header + of_pair < header.len() + pair.len() {
+                self.next = Some((item, given + of_header + of_pair));
             }
         }
-        let size = self.encoded.len().min(max);
-        (size > 0).then(|| self.encoded.split_to(size).freeze())
+        (!chunk.is_empty()).then(|| chunk.into())
     }
+}
+
+/// The answer that begins with `small`: large values in place, small ones copied together.
+fn gather(mut small: Vec<u8>, items: &[Option<&Item>]) -> Answer {
+    let mut pieces = Vec::new();
+    for item in items {
+        let shared = item
+            .filter(|item| item.value().len() >= SHARED_BYTES_MIN)
+            .and_then(|item| item.shared_value());
+        let Some(value) = shared else {
+            value_or_null(&mut small, item.map(Item::value));
+            continue;
+        };
+        write::bulk_head(&mut small, value.len());
+        pieces.extend([std::mem::take(&mut small).into(), value]);
+        write::bulk_end(&mut small);
+    }
+    pieces.push(small.into());
+    pieces.into_iter().collect()
 }
 
 fn value_or_null(reply: &mut Vec<u8>, value: Option<&[u8]>) {

@@ -3,9 +3,10 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use mainstay_base::{ClusterId, Incarnation, MessageId, NodeId, Rng, SiteId};
-use mainstay_directory::{Client, Connection, Directory, Request, command, resp::Reply};
+use mainstay_directory::resp::{Reply, ReplyParser, write};
+use mainstay_directory::{Client, Connection, Directory, KEYS_MAX, NoRoom, Request, command};
 use mainstay_paradigm::{Config, Outcome, Output, Replica};
 use proptest::prelude::*;
 
@@ -49,14 +50,19 @@ impl Server {
 
     /// Does one request.
     fn perform(&mut self, request: Request) {
-        let (ticket, reply) = match request {
-            Request::Write { ticket, payload } => (ticket, self.execute(payload)),
-            Request::Read { ticket, read, .. } => {
-                (ticket, self.replica.machine().unwrap().read(&read))
+        match request {
+            Request::Write { ticket, payload } => {
+                let reply = self.execute(payload);
+                self.connection.answer(ticket, reply);
             }
-            Request::Info { ticket } => return self.connection.answer_info(ticket, "role:member"),
-        };
-        self.connection.answer(ticket, reply);
+            Request::Read { ticket, read, local, room } => {
+                match self.replica.machine().unwrap().read(&read, room) {
+                    Ok(answer) => self.connection.answer(ticket, answer),
+                    Err(NoRoom { size }) => self.connection.put_back(ticket, read, local, size),
+                }
+            }
+            Request::Info { ticket } => self.connection.answer_info(ticket, "role:member"),
+        }
     }
 
     /// Does everything and gives what goes to the client.
@@ -178,7 +184,7 @@ fn a_read_can_be_ordered_instead() {
     server.run();
     server.receive(b"MGET k x\n");
     let Some(Request::Read { read, .. }) = server.requests.pop_front() else { panic!() };
-    let local = server.replica.machine().unwrap().read(&read);
+    let local = server.replica.machine().unwrap().read(&read, 100).unwrap().to_bytes();
     assert_eq!(server.execute(read.ordered()), local);
     assert_eq!(&local[..], b"*2\r\n$1\r\nv\r\n$-1\r\n");
 }
@@ -201,6 +207,129 @@ fn requests_and_output_are_bounded() {
     assert_eq!(server.connection.take_output().len(), 1 << 20);
     server.poll();
     assert_eq!(server.requests.len(), 1_025);
+}
+
+/// Directory with `count` values of `size` bytes at `big0` and so on.
+fn with_values(count: usize, size: usize) -> Server {
+    let mut server = Server::new();
+    for number in 0..count {
+        let (mut command, key) = (Vec::new(), format!("big{number}"));
+        write::command(&mut command, &[b"SET", key.as_bytes(), &vec![b'x'; size]]);
+        server.receive(&command);
+        assert_eq!(&server.run()[..], b"+OK\r\n");
+    }
+    server
+}
+
+/// Sends `count` times an MGET of all and a GET, in between what `inline` says; gives the most bytes of answers that
+/// were there before the client read any, and whether all answers come in the end.
+fn reads_without_reading(keys: usize, size: usize, count: usize) -> usize {
+    let mut server = with_values(keys, size);
+    let mget: String = (0..keys).map(|number| format!(" big{number}")).collect();
+    let commands = format!("MGET{mget}\nECHO hello\nGET big0\nEXISTS big0 big1\n").repeat(count);
+    let (mut rest, mut most, mut done) = (commands.as_bytes(), 0, 0);
+    let mut parser = ReplyParser::new();
+    while done < 4 * count {
+        // All that can be done without the client: what has been answered is there, in the output or before it.
+        let mut answered = 0;
+        loop {
+            while !rest.is_empty() && server.connection.wants_input() {
+                let (piece, behind) = rest.split_at(rest.len().min(16 << 10));
+                server.receive(piece);
+                rest = behind;
+            }
+            let Some(request) = server.requests.pop_front() else { break };
+            if let Request::Read { read, room, .. } = &request {
+                let answer = server.replica.machine().unwrap().read(read, *room);
+                answered += answer.map_or(0, |answer| answer.len());
+            }
+            server.perform(request);
+            server.poll();
+        }
+        most = most.max(answered);
+        // The client reads a little.
+        let output = server.connection.output();
+        let size = output.remaining().min(300_000);
+        assert!(size > 0, "it stands still after {done}");
+        parser.feed(&output.copy_to_bytes(size));
+        server.poll();
+        while let Some(reply) = parser.next_reply().unwrap() {
+            match (done % 4, reply) {
+                (0, Reply::Array(Some(values))) => assert_eq!(values.len(), keys),
+                (1, Reply::Bulk(Some(text))) => assert_eq!(&text[..], b"hello"),
+                (2, Reply::Bulk(Some(value))) => assert_eq!(value.len(), size_of_value(&server)),
+                (3, Reply::Integer(count)) => assert_eq!(count, 2),
+                (place, reply) => panic!("{place}: {reply:?}"),
+            }
+            done += 1;
+        }
+    }
+    most
+}
+
+fn size_of_value(server: &Server) -> usize {
+    server.replica.machine().unwrap().get(b"big0").unwrap().len()
+}
+
+/// A client that asks for much and reads nothing has 1 MiB of answers here, or one that is longer; all answers come in
+/// their order as soon as it reads.
+#[test]
+fn answers_are_bounded_in_bytes_whatever_is_asked_for() {
+    const ROOM: usize = 1 << 20;
+    assert!(reads_without_reading(8, 1_000, 100) <= ROOM);
+    assert!(reads_without_reading(4, 60_000, 40) <= ROOM);
+    let large = 20 * (512 << 10);
+    let most = reads_without_reading(20, 512 << 10, 20);
+    assert!(
+        (large..large + ROOM).contains(&most),
+        "{most}: one that is larger than the room is alone"
+    );
+}
+
+/// Answers that wait for an older one count, too.
+#[test]
+fn answers_that_wait_for_their_turn_are_bounded() {
+    let mut server = Server::new();
+    let mut echo = Vec::new();
+    write::command(&mut echo, &[b"ECHO", &[b'x'; 100_000]]);
+    server.receive(b"INCR n\n");
+    let mut taken = 0;
+    while taken < 100 && server.connection.wants_input() {
+        server.receive(&echo);
+        server.poll();
+        taken += 1;
+    }
+    // A mebibyte of answers, and as much of commands.
+    assert!(taken < 23, "{taken}");
+    assert!(server.connection.take_output().is_empty());
+    let output = server.run();
+    assert_eq!(output.len(), ":1\r\n".len() + taken * (100_000 + "$100000\r\n\r\n".len()));
+}
+
+/// Requests that are out are bounded in bytes and in keys, not in their number alone.
+#[test]
+fn what_is_out_is_bounded_in_bytes_and_keys() {
+    let mut server = Server::new();
+    let mut set = Vec::new();
+    write::command(&mut set, &[b"SET", b"k", &[b'x'; 100_000]]);
+    while server.connection.wants_input() {
+        server.receive(&set);
+    }
+    assert_eq!(server.requests.len(), 11, "a mebibyte and what passes it");
+    for name in ["MGET", "DEL", "EXISTS"] {
+        let mut server = Server::new();
+        server.receive(format!("{name}{}\n", " k".repeat(1_000)).repeat(20).as_bytes());
+        assert!((1..=3).contains(&server.requests.len()), "{name}");
+    }
+}
+
+#[test]
+fn keys_of_a_command_are_bounded() {
+    for name in ["MGET", "DEL", "EXISTS"] {
+        let text = |keys| answers(&format!("{name}{}\n", " k".repeat(keys)));
+        assert!(!text(KEYS_MAX).starts_with('-'));
+        assert_eq!(text(KEYS_MAX + 1), "-ERR more than 1024 keys in one command\r\n");
+    }
 }
 
 /// Input is refused while much is held back, and wanted again when it is gone: a slow group slows the client.

@@ -5,14 +5,16 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::rc::Rc;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use mainstay::{Config, Durability, Node};
 use mainstay_base::ClusterId;
+use mainstay_directory::host::{self, Options};
 use mainstay_directory::resp::{ARGUMENTS_MAX, BULK_BYTES_MAX, Reply, write};
-use mainstay_directory::{Client, Directory, host};
+use mainstay_directory::{Client, Directory};
 use mainstay_runtime::TcpClients;
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
@@ -30,6 +32,10 @@ struct Server {
 impl Server {
     /// A node that executes commands.
     fn start() -> Self {
+        Self::start_with(Options::default())
+    }
+
+    fn start_with(options: Options) -> Self {
         let (tell, told) = mpsc::channel();
         let (stop, stopped) = oneshot::channel::<()>();
         let thread = thread::spawn(move || {
@@ -47,7 +53,7 @@ impl Server {
                 tokio::select! {
                     biased;
                     _ = stopped => {}
-                    () = host::serve(node, Box::new(listener)) => {}
+                    () = host::serve_with(node, Box::new(listener), options, Rc::default()) => {}
                 }
             });
         });
@@ -191,6 +197,73 @@ fn values_are_up_to_512_kib() {
     let head = format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${}\r\n", BULK_BYTES_MAX + 1);
     talk.stream.write_all(head.as_bytes()).unwrap();
     assert_eq!(talk.rest(), b"-ERR Protocol error: invalid bulk length\r\n");
+}
+
+/// The memory of this process, in bytes.
+#[cfg(target_os = "linux")]
+fn memory() -> usize {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4_096
+}
+
+/// Checks that a client that asks for gigabytes and reads nothing costs neither memory nor the time of the others, and
+/// gets its answers when it reads.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_client_that_does_not_read_is_bounded() {
+    const VALUES: usize = 24;
+    const ASKED: usize = 100;
+    let server = Server::start();
+    let mut other = Talk::with(&server);
+    let keys: Vec<String> = (0..VALUES).map(|number| format!("big{number}")).collect();
+    let value = vec![b'x'; BULK_BYTES_MAX];
+    for key in &keys {
+        assert_eq!(other.ask(&[b"SET", key.as_bytes(), &value]), simple("OK"));
+    }
+    let mut mget: Vec<&[u8]> = vec![b"MGET"];
+    mget.extend(keys.iter().map(String::as_bytes));
+    let mut asking = Talk::with(&server);
+    (0..ASKED).for_each(|_| asking.client.send(&mget));
+    let before = memory();
+    asking.flush();
+    let mut longest = Duration::ZERO;
+    for number in 0..200_u32 {
+        let begun = Instant::now();
+        // What has been read stays in memory as long as it waits to be written.
+        let key = &keys[number as usize % VALUES];
+        assert_eq!(other.ask(&[b"SET", key.as_bytes(), &value]), simple("OK"));
+        longest = longest.max(begun.elapsed());
+    }
+    let grown = memory().saturating_sub(before);
+    // Of 1.2 GB that were asked for.
+    assert!(grown < 150 << 20, "{grown} bytes");
+    for _ in 0..3 {
+        let Reply::Array(Some(values)) = asking.reply() else { panic!("no values") };
+        assert!(values.iter().all(|it| *it == bulk(&value)) && values.len() == VALUES);
+    }
+    println!("the longest write of another client took {longest:?}");
+}
+
+/// Checks that a client that reads nothing is let go and counted after the time that it has, and no other.
+#[test]
+fn a_client_that_never_reads_is_let_go() {
+    let mut options = Options::default();
+    options.write_within = Duration::from_millis(300);
+    let server = Server::start_with(options);
+    let mut idle = Talk::with(&server);
+    let mut other = Talk::with(&server);
+    let value = vec![b'x'; BULK_BYTES_MAX];
+    assert_eq!(other.ask(&[b"SET", b"k", &value]), simple("OK"));
+    let mut deaf = Talk::with(&server);
+    (0..100).for_each(|_| deaf.client.send(&[b"GET", b"k"]));
+    deaf.flush();
+    let deadline = Instant::now() + PATIENCE;
+    while server.info("unread_closed") == 0 {
+        assert!(Instant::now() < deadline, "it is let go in time");
+    }
+    assert!(deaf.rest().len() < 100 * value.len());
+    assert_eq!(server.info("unread_closed"), 1);
+    assert_eq!(idle.ask(&[b"PING"]), simple("PONG"));
 }
 
 /// Checks that what is no command costs its connection, is counted, and costs nothing else.

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use mainstay_base::Position;
-use mainstay_directory::{Directory, Kind, Operation};
+use mainstay_directory::resp::CommandParser;
+use mainstay_directory::{Directory, KEYS_MAX, Kind, NoRoom, Operation, OperationError, command};
 use mainstay_paradigm::{RestoreError, Snapshot, StateMachine};
 use proptest::prelude::*;
 
@@ -78,15 +79,42 @@ fn the_directory_is_bounded() {
     assert_eq!(apply(&mut d, Kind::Set, &[b"c", b"3"]), "+OK\r\n");
 }
 
+/// An answer in the order is copied by all replicas: it is up to 1 MiB. That to a read shares its values: up to 64 MiB.
 #[test]
 fn a_reply_is_bounded() {
     let mut d = Directory::default();
     let value = vec![b'v'; 512 << 10];
     apply(&mut d, Kind::Set, &[b"k", &value]);
-    let keys: Vec<&[u8]> = vec![b"k"; 128];
-    assert!(apply(&mut d, Kind::MGet, &keys).starts_with("*128\r\n"));
-    let keys: Vec<&[u8]> = vec![b"k"; 129];
-    assert!(apply(&mut d, Kind::MGet, &keys).starts_with("-ERR the values"));
+    assert!(apply(&mut d, Kind::MGet, &[b"k", b"k"]).starts_with("*2\r\n"));
+    assert!(apply(&mut d, Kind::MGet, &[b"k", b"k", b"k"]).starts_with("-ERR the values"));
+    let read = |keys| d.read(&mget(keys), usize::MAX).unwrap().to_bytes();
+    let answer = read(128);
+    assert!(answer.starts_with(b"*128\r\n") && answer.len() > 64 << 20);
+    assert!(read(129).starts_with(b"-ERR the values"));
+}
+
+/// MGET of `k`, so many times.
+fn mget(keys: usize) -> command::Read {
+    let mut parser = CommandParser::new();
+    parser.feed(format!("MGET{}\n", " k".repeat(keys)).as_bytes());
+    match command::classify(parser.next_command().unwrap().unwrap()) {
+        command::Action::Read(read) => read,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// An answer is given in the room that there is and not in less; either way it is the same bytes as in the order.
+#[test]
+fn a_read_is_answered_where_there_is_room() {
+    for size in [0, 9, 10, 99, 100, 4_095, 4_096, 99_999, 100_000] {
+        let mut d = Directory::default();
+        apply(&mut d, Kind::Set, &[b"k", &vec![b'v'; size]]);
+        let wanted = apply(&mut d, Kind::MGet, &[&b"k"[..]; 3]);
+        let read = mget(3);
+        assert_eq!(d.read(&read, wanted.len()).unwrap().to_bytes(), wanted);
+        let size = wanted.len();
+        assert_eq!(d.read(&read, size - 1).unwrap_err(), NoRoom { size });
+    }
 }
 
 /// Checks MB-80. Entries larger than a chunk are cut and joined, and chunks keep to their size.
@@ -112,8 +140,71 @@ fn chunks_that_are_none_are_refused() {
         apply(&mut other, Kind::Set, &[key, b"v"]);
     }
     let chunk = &chunks(other.begin_snapshot(), 1000)[0];
-    d.reset();
+    let mut d = Directory::new(300);
     assert_eq!(d.restore_chunk(chunk), Err(RestoreError::Chunk("more than settings allow")));
+}
+
+/// Checks MB-80. Contents alone decide the bytes of a snapshot: histories that differ in order, in what was overwritten and
+/// in what was there in between give the same.
+#[test]
+fn snapshots_of_equal_contents_are_equal_whatever_the_history() {
+    let key = |number: u32| format!("key {number}").into_bytes();
+    let (mut upwards, mut downwards) = (Directory::default(), Directory::default());
+    for number in 0..3_000_u32 {
+        apply(&mut upwards, Kind::Set, &[&key(number), b"value"]);
+    }
+    for number in (0..9_000_u32).rev() {
+        apply(&mut downwards, Kind::Set, &[&key(number), &number.to_le_bytes()]);
+    }
+    let before = downwards.begin_snapshot();
+    for number in 0..9_000_u32 {
+        apply(&mut downwards, Kind::Del, &[&key(number)]);
+    }
+    for number in 0..3_000_u32 {
+        apply(&mut downwards, Kind::Set, &[&key(number), b"value"]);
+    }
+    assert_eq!(upwards.state_hash(), downwards.state_hash());
+    let bytes = chunks(upwards.begin_snapshot(), 1_000);
+    assert_eq!(chunks(downwards.begin_snapshot(), 1_000), bytes);
+    assert_eq!(restored(&bytes).state_hash(), upwards.state_hash());
+    assert!(chunks(before, 1_000).concat().len() > 3 * bytes.concat().len() / 2);
+}
+
+/// The state and its snapshot may be moved to other threads.
+#[test]
+fn state_and_snapshot_are_send() {
+    fn check<T: Send>() {}
+    check::<Directory>();
+    check::<<Directory as StateMachine>::Snapshot>();
+}
+
+/// The work counts what the size of a command does not show, and never goes back.
+#[test]
+fn work_grows_with_what_is_copied_behind_a_snapshot() {
+    let mut d = Directory::default();
+    for number in 0..5_000_u32 {
+        apply(&mut d, Kind::Set, &[&number.to_le_bytes(), b"v"]);
+    }
+    let write = |d: &mut Directory| {
+        let before = d.work();
+        apply(d, Kind::Set, &[&7_u32.to_le_bytes(), b"w"]);
+        d.work() - before
+    };
+    let plain = write(&mut d);
+    let snapshot = d.begin_snapshot();
+    let copying = write(&mut d);
+    assert!(copying > plain + 500, "{copying} against {plain}");
+    assert_eq!(write(&mut d), plain, "copied once");
+    drop(snapshot);
+}
+
+#[test]
+fn keys_of_an_operation_are_bounded() {
+    let keys = vec![&b"k"[..]; KEYS_MAX];
+    let most = Operation::new(Kind::Del, keys).unwrap().encode();
+    assert!(Operation::decode(&most).is_ok());
+    let more = [&most[..], &most[1..6]].concat();
+    assert_eq!(Operation::decode(&more), Err(OperationError::Arguments));
 }
 
 fn operations() -> impl Strategy<Value = (Kind, Vec<Vec<u8>>)> {

@@ -61,6 +61,12 @@ impl RespCommand {
         self.arguments().nth(index)
     }
 
+    /// The bytes that it keeps in memory.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.frame.len() + size_of_val(&self.ranges[..])
+    }
+
     /// How many there are, the name included; at least 1.
     #[must_use]
     #[allow(clippy::len_without_is_empty, reason = "it is never empty")]

@@ -20,10 +20,28 @@ pub fn integer(into: &mut Vec<u8>, number: i64) {
 
 /// A string of bytes.
 pub fn bulk(into: &mut Vec<u8>, bytes: &[u8]) {
-    into.push(b'$');
-    decimal(into, bytes.len() as i64);
+    bulk_head(into, bytes.len());
     into.extend_from_slice(bytes);
+    bulk_end(into);
+}
+
+/// What stands in front of a string of `len` bytes.
+pub(crate) fn bulk_head(into: &mut Vec<u8>, len: usize) {
+    into.push(b'$');
+    decimal(into, len as i64);
+}
+
+/// What stands behind a string of bytes.
+pub(crate) fn bulk_end(into: &mut Vec<u8>) {
     into.extend_from_slice(b"\r\n");
+}
+
+/// The bytes of a string as sent, or of none.
+pub(crate) fn bulk_size(bytes: Option<&[u8]>) -> usize {
+    bytes.map_or(5, |bytes| {
+        let digits = bytes.len().checked_ilog10().unwrap_or(0) as usize + 1;
+        digits + bytes.len() + 5
+    })
 }
 
 /// No string: the key is not there.
