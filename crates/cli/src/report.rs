@@ -75,6 +75,9 @@ pub(crate) struct Report {
     /// How long the longest turn of its thread took, in microseconds.
     #[serde(default)]
     pub(crate) longest_turn_us: u64,
+    /// The same without the time in which others had the processor.
+    #[serde(default)]
+    pub(crate) longest_turn_at_work_us: u64,
     /// How many turns took longer than 50 ms.
     #[serde(default)]
     pub(crate) slow_turns: u64,
@@ -131,6 +134,7 @@ impl Report {
             log_dropped: own.log.as_ref().map_or(0, Lines::dropped),
             suspected: suspected(&status.site.suspicions, named),
             longest_turn_us: status.site.turns.longest.as_micros() as u64,
+            longest_turn_at_work_us: status.site.turns.longest_at_work.as_micros() as u64,
             slow_turns: status.site.turns.slow,
         }
     }

@@ -55,6 +55,12 @@ pub trait TimeSource {
     fn charge(&self, work: Duration) {
         let _ = work;
     }
+
+    /// How long the calling thread has had a processor; `None` where time is not real, or the system does not say. A turn
+    /// may take long because it does much or because others have the processors, and this tells the two apart.
+    fn processor_time(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// Where boot nonces and seeds come from. Drawn rarely; machines get a seed, not this.

@@ -1,6 +1,7 @@
 //! Time from tokio.
 
-use mainstay_base::Instant;
+use mainstay_base::{Duration, Instant};
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::ports::{LocalFuture, TimeSource};
 
@@ -31,5 +32,9 @@ impl TimeSource for TokioTime {
 
     fn sleep_until(&self, deadline: Instant) -> LocalFuture<()> {
         Box::pin(tokio::time::sleep_until(self.origin + (deadline - Instant::ZERO)))
+    }
+
+    fn processor_time(&self) -> Option<Duration> {
+        Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).ok()
     }
 }

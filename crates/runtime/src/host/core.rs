@@ -293,7 +293,8 @@ impl<M: Hosted, P: Perform<M>> Core<M, P> {
         self.time.charge(turn.cost(&work));
         self.read_clock();
         turn.busy += self.now.saturating_since(now);
-        self.watch.observe(self.now, &turn, &work, self.slow_turn, &self.gate.turns);
+        let (time, slow) = (&*self.time, self.slow_turn);
+        self.watch.observe(self.now, time, &turn, &work, slow, &self.gate.turns);
         Ok(())
     }
 

@@ -5,9 +5,13 @@ use std::time::Duration;
 
 use mainstay_base::{Instant, Work};
 
+use crate::ports::TimeSource;
+
 /// What a turn counts beside its machine's own account: for each input, and for each byte of it.
 const INPUT: Duration = Duration::from_micros(1);
 const BYTE: Duration = Duration::from_nanos(1);
+/// The processor's time is read so often at most.
+const SAMPLE_EVERY: Duration = Duration::from_millis(1);
 /// At most one slow turn in so long is told in the log; the others are counted.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
@@ -17,6 +21,9 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 pub struct TurnStats {
     /// The longest one.
     pub longest: Duration,
+    /// The longest one, counted without the time in which others had the processor; to the millisecond. Where the system
+    /// does not say, all of it.
+    pub longest_at_work: Duration,
     /// How many took longer than [`HostOptions::slow_turn`](super::HostOptions::slow_turn).
     pub slow: u64,
 }
@@ -25,15 +32,26 @@ pub struct TurnStats {
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     longest_nanos: AtomicU64,
+    at_work_nanos: AtomicU64,
     slow: AtomicU64,
 }
 
 impl Turns {
     pub(super) fn stats(&self) -> TurnStats {
+        let length = |nanos: &AtomicU64| Duration::from_nanos(nanos.load(Ordering::Relaxed));
         TurnStats {
-            longest: Duration::from_nanos(self.longest_nanos.load(Ordering::Relaxed)),
+            longest: length(&self.longest_nanos),
+            longest_at_work: length(&self.at_work_nanos),
             slow: self.slow.load(Ordering::Relaxed),
         }
+    }
+}
+
+/// One host writes; handles only read.
+fn raise(most: &AtomicU64, length: Duration) {
+    let nanos = u64::try_from(length.as_nanos()).unwrap_or(u64::MAX);
+    if nanos > most.load(Ordering::Relaxed) {
+        most.store(nanos, Ordering::Relaxed);
     }
 }
 
@@ -57,9 +75,11 @@ impl Turn {
     }
 }
 
-/// Tells of slow turns, not too often.
+/// Observes the turns, and tells of slow ones, not too often.
 #[derive(Default)]
 pub(super) struct Watch {
+    /// When the processor's time was last read, and what it was: to read it costs a call of the system.
+    sampled: Option<(Instant, Duration)>,
     told: Option<Instant>,
     untold: u64,
 }
@@ -69,16 +89,15 @@ impl Watch {
     pub(super) fn observe(
         &mut self,
         now: Instant,
+        time: &dyn TimeSource,
         turn: &Turn,
         work: &Work,
         slow: Duration,
         turns: &Turns,
     ) {
-        let nanos = u64::try_from(turn.busy.as_nanos()).unwrap_or(u64::MAX);
-        // One host writes; handles only read.
-        if nanos > turns.longest_nanos.load(Ordering::Relaxed) {
-            turns.longest_nanos.store(nanos, Ordering::Relaxed);
-        }
+        let at_work = self.at_work(now, time, turn);
+        raise(&turns.longest_nanos, turn.busy);
+        raise(&turns.at_work_nanos, at_work);
         if turn.busy <= slow {
             return;
         }
@@ -90,6 +109,18 @@ impl Watch {
         self.told = Some(now);
         let untold = std::mem::take(&mut self.untold);
         let (took, inputs, bytes) = (turn.busy, turn.inputs, turn.bytes);
-        tracing::warn!(?took, inputs, bytes, %work, untold, "a turn was long");
+        tracing::warn!(?took, ?at_work, inputs, bytes, %work, untold, "a turn was long");
+    }
+
+    /// How long the turn had a processor: at most what the thread has had one since the last sample, which is not older
+    /// than the turn by more than [`SAMPLE_EVERY`] and the thread's idle time.
+    fn at_work(&mut self, now: Instant, time: &dyn TimeSource, turn: &Turn) -> Duration {
+        let is_due = self.sampled.is_none_or(|(at, _)| now.saturating_since(at) >= SAMPLE_EVERY);
+        if !is_due {
+            return turn.busy;
+        }
+        let Some(had) = time.processor_time() else { return turn.busy };
+        let before = self.sampled.replace((now, had)).map_or(had, |(_, before)| before);
+        turn.busy.min(had.saturating_sub(before))
     }
 }
