@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mainstay_base::ClusterId;
+use mainstay_directory::host;
 use mainstay_runtime::Pulse;
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +36,21 @@ pub(crate) enum Durability {
     Disk,
 }
 
+/// Whether clients may send commands as lines of words.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Inline {
+    #[default]
+    On,
+    Off,
+}
+
+impl Inline {
+    fn is_on(&self) -> bool {
+        *self == Self::On
+    }
+}
+
 /// The keys of the file. Unknown ones are refused.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -56,6 +72,9 @@ pub(crate) struct NodeConfig {
     /// From which level on it writes to standard error.
     #[serde(default)]
     pub(crate) log: Level,
+    /// Whether clients may send commands as lines of words.
+    #[serde(default, skip_serializing_if = "Inline::is_on")]
+    pub(crate) inline: Inline,
     /// The directory where it keeps a trace of what it does, relative to the file; none is kept without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) trace: Option<PathBuf>,
@@ -108,6 +127,13 @@ impl NodeConfig {
         let head = Head::new(&self.cluster, &self.node, nodes.cloned().collect());
         let begun = TraceFile::create(directory, &head).map(Some);
         begun.map_err(|error| Failure::usage(format!("trace: {}: {error}", directory.display())))
+    }
+
+    /// The settings of the port for clients.
+    pub(crate) fn clients(&self) -> host::Options {
+        let mut options = host::Options::default();
+        options.inline = self.inline.is_on();
+        options
     }
 
     /// The settings of the facade.

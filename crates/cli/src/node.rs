@@ -104,8 +104,8 @@ async fn serve(options: &Options, config: NodeConfig) -> Result<(), Failure> {
     let _beacon = watch::start(pulse, path.to_string()).map_err(Failure::halted)?;
     tracing::info!(founder = bootstrap, "started");
     let counted = Rc::new(Counted::default());
-    let resp_options = host::Options::default();
-    let clients = host::serve_with(node.clone(), Box::new(resp), resp_options, Rc::clone(&counted));
+    let clients =
+        host::serve_with(node.clone(), Box::new(resp), config.clients(), Rc::clone(&counted));
     let status = admin::serve(config.node.clone(), node.clone(), counted, admin);
     let (name, pid) = (&config.node, std::process::id());
     let mut out = io::stdout();
