@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use mainstay_base::ClusterId;
 use mainstay_runtime::{Entropy as _, OsEntropy};
 
-use crate::config::{Durability, NodeConfig};
+use crate::config::{Durability, Inline, NodeConfig};
 use crate::failure::Failure;
 use crate::log::Level;
 use crate::node::BOOTSTRAP;
@@ -143,6 +143,7 @@ fn make(
             admin: *admin,
             data_dir: "data".into(),
             durability,
+            inline: Inline::default(),
             log: Level::default(),
             trace: None,
             peers,

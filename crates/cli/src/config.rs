@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mainstay_base::ClusterId;
+use mainstay_directory::host;
 use mainstay_runtime::Pulse;
 use serde::{Deserialize, Serialize};
 
@@ -88,6 +89,21 @@ pub(crate) enum Durability {
     Disk,
 }
 
+/// Whether clients may send commands as lines of words.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Inline {
+    #[default]
+    On,
+    Off,
+}
+
+impl Inline {
+    fn is_on(&self) -> bool {
+        *self == Self::On
+    }
+}
+
 /// The keys of the file. Unknown ones are refused.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -109,6 +125,9 @@ pub(crate) struct NodeConfig {
     /// From which level on it writes to standard error.
     #[serde(default)]
     pub(crate) log: Level,
+    /// Whether clients may send commands as lines of words.
+    #[serde(default, skip_serializing_if = "Inline::is_on")]
+    pub(crate) inline: Inline,
     /// The directory where it keeps a trace of what it does, relative to the file; none is kept without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) trace: Option<PathBuf>,
@@ -205,6 +224,13 @@ impl NodeConfig {
         let begun = TraceFile::create(directory, &head).map(Some);
         let place = format!("trace: {}", directory.display());
         begun.map_err(|error| Failure::file(place, &error))
+    }
+
+    /// The settings of the port for clients.
+    pub(crate) fn clients(&self) -> host::Options {
+        let mut options = host::Options::default();
+        options.inline = self.inline.is_on();
+        options
     }
 
     /// The settings of the facade.

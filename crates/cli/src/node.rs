@@ -115,7 +115,7 @@ async fn serve(options: &Options, config: NodeConfig, log: Lines) -> Result<(), 
     tracing::info!(founder = bootstrap, "started");
     let own = Rc::new(Own { log: Some(log), ..Own::default() });
     let counted = Rc::clone(&own.clients);
-    let mut served = host::Options::default();
+    let mut served = config.clients();
     served.clients_max = limits.clients;
     let clients = host::serve_with(node.clone(), Box::new(resp), served, counted);
     let (name, known) = (config.node.clone(), Rc::clone(&own));

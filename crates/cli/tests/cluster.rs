@@ -144,12 +144,36 @@ fn strange_bytes_are_counted_and_disturb_nobody() {
     let answer = up.nodes[0].ask("*1\r\n$-5\r\n");
     assert!(answer.starts_with("-ERR Protocol error"), "{answer}");
     until("resp", || count("resp") == 1);
+    let answer = up.nodes[0].ask("POST / HTTP/1.1\r\nHost: n1\r\n\r\nSET pwned 1\r\n");
+    assert_eq!(answer, "");
+    until("resp-http", || count("resp-http") == 1);
+    up.nodes[0].answers("EXISTS pwned\r\n", ":0\r\n");
     let said = mainstay(&["status", "--dir", home.path().to_str().unwrap()]).stdout;
     let said = String::from_utf8(said).unwrap();
     let lines: Vec<_> = said.lines().filter(|line| line.contains("refused: ")).collect();
     assert!(lines.len() == 1 && lines[0].contains("garbage-too-large 1"), "{said}");
     assert_eq!(views(), before);
     assert!(up.whole());
+    assert_eq!(up.running.terminate(), Some(0));
+}
+
+/// Checks that a node takes no commands as lines of words if its configuration says so.
+#[test]
+fn inline_commands_are_off_where_the_configuration_says_so() {
+    let _turn = turn();
+    let home = tempfile::tempdir().unwrap();
+    let up = Up::start(home.path());
+    signal(up.nodes[0].pid, "TERM");
+    until("n1 ends", || TcpStream::connect(&up.nodes[0].resp).is_err());
+    let config = fs::read_to_string(up.config("n1")).unwrap();
+    fs::write(up.config("n1"), format!("inline = \"off\"\n{config}")).unwrap();
+    let (running, node) = up.restart("n1");
+    let answer = node.ask("PING\r\n");
+    assert_eq!(answer, "-ERR Protocol error: inline commands are switched off\r\n");
+    // It ends with a QUIT that is one there, too.
+    assert_eq!(node.ask("*1\r\n$4\r\nPING\r\n*1\r\n$4\r\n"), "+PONG\r\n+OK\r\n");
+    up.nodes[1].answers("PING\r\n", "+PONG\r\n");
+    assert_eq!(running.terminate(), Some(0));
     assert_eq!(up.running.terminate(), Some(0));
 }
 

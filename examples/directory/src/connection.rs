@@ -6,7 +6,7 @@ use bytes::{Buf as _, Bytes};
 
 use crate::answer::{Answer, Output};
 use crate::command::{Action, Read, classify};
-use crate::resp::{COMMAND_BYTES_MAX, CommandParser, write};
+use crate::resp::{COMMAND_BYTES_MAX, CommandParser, ProtocolError, write};
 
 /// Most requests that are out at once.
 pub(crate) const REQUESTS_MAX: usize = 1_024;
@@ -114,7 +114,7 @@ pub struct Connection {
     /// No command is taken any more.
     closing: bool,
     /// What came were not commands.
-    failed: bool,
+    failed: Option<ProtocolError>,
     output: Output,
 }
 
@@ -141,9 +141,15 @@ impl Connection {
             next: None,
             local_reads: false,
             closing: false,
-            failed: false,
+            failed: None,
             output: Output::default(),
         }
+    }
+
+    /// A connection just opened that takes no inline commands.
+    #[must_use]
+    pub fn without_inline() -> Self {
+        Self { parser: CommandParser::without_inline(), ..Self::new() }
     }
 
     /// Takes in what came from the client. Call it only while [`wants_input`](Self::wants_input), with at most what
@@ -240,9 +246,10 @@ impl Connection {
         self.closing && self.slots.is_empty() && !self.output.has_remaining()
     }
 
-    /// Whether it ends because what came were not commands. The client is told; count it.
+    /// Why it ends, if what came were not commands. Nothing that followed is executed. The client is told, but for one
+    /// that spoke HTTP; count it.
     #[must_use]
-    pub fn has_failed(&self) -> bool {
+    pub fn failure(&self) -> Option<ProtocolError> {
         self.failed
     }
 
@@ -290,10 +297,12 @@ impl Connection {
                 Next { action: classify(command), keys, bytes }
             }),
             Err(error) => {
-                (self.closing, self.failed) = (true, true);
-                let mut reply = Vec::new();
-                write::error(&mut reply, &format!("ERR Protocol error: {error}"));
-                self.push(Bytes::from(reply));
+                (self.closing, self.failed) = (true, Some(error));
+                if error != ProtocolError::Http {
+                    let mut reply = Vec::new();
+                    write::error(&mut reply, &format!("ERR Protocol error: {error}"));
+                    self.push(Bytes::from(reply));
+                }
                 None
             }
         }

@@ -15,17 +15,19 @@ use mainstay::{Fate, Node, NotDone};
 use mainstay_runtime::{ClientListener, ClientStream};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, WriteHalf, split};
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::command::{self, Read};
 use crate::connection::REQUESTS_MAX;
-use crate::resp::write;
+use crate::resp::{ProtocolError, write};
 use crate::{Answer, Connection, Directory, NoRoom, Request};
 
 /// Most clients at once, if nothing else is wanted.
 pub const CLIENTS_MAX: usize = 512;
 /// How long it waits for the system to have sockets again.
 const PAUSE: Duration = Duration::from_millis(100);
+/// HTTP at the port is warned of at most so often: a page may have it sent for as long as it is open.
+const WARN_EVERY: Duration = Duration::from_secs(60);
 /// Most bytes of one read of a socket (16 KiB).
 const READ_BYTES: usize = 16 << 10;
 
@@ -47,11 +49,15 @@ pub struct Options {
     /// How long a client may read nothing of the answers that are written to it; then its connection is closed. One that
     /// sends on and on before it reads would wait for ever otherwise, for it is not read either. Default 60 s.
     pub write_within: Duration,
+    /// Whether commands may be lines of words, as people type them and as a page in a browser could smuggle them in.
+    /// Programs need them not. Default true, as in Redis.
+    pub inline: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { clients_max: CLIENTS_MAX, write_within: Duration::from_secs(60) }
+        let write_within = Duration::from_secs(60);
+        Self { clients_max: CLIENTS_MAX, write_within, inline: true }
     }
 }
 
@@ -89,16 +95,36 @@ pub struct Counted {
     connected: Cell<u64>,
     received: Cell<u64>,
     protocol_errors: Cell<u64>,
+    http: Cell<u64>,
     unread: Cell<u64>,
+    /// When HTTP was last warned of.
+    warned: Cell<Option<Instant>>,
 }
 
 impl Counted {
-    /// Connections that were closed, by reason: `resp` for what is not the protocol, `resp-unread` for answers that
-    /// nobody read in time. None with a count of 0.
+    /// Connections that were closed, by reason: `resp` for what is not the protocol, `resp-http` for what is HTTP,
+    /// `resp-unread` for answers that nobody read in time. None with a count of 0.
     pub fn refused(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        [("resp", self.protocol_errors.get()), ("resp-unread", self.unread.get())]
+        let Self { protocol_errors, http, unread, .. } = self;
+        [("resp", protocol_errors), ("resp-http", http), ("resp-unread", unread)]
+            .map(|(reason, count)| (reason, count.get()))
             .into_iter()
             .filter(|(_, count)| *count > 0)
+    }
+
+    fn failed(&self, failure: ProtocolError) {
+        if failure != ProtocolError::Http {
+            return self.protocol_errors.update(|count| count + 1);
+        }
+        self.http.update(|count| count + 1);
+        let now = Instant::now();
+        if self.warned.get().is_none_or(|at| now - at >= WARN_EVERY) {
+            self.warned.set(Some(now));
+            tracing::warn!(
+                count = self.http.get(),
+                "possible attack: HTTP at the port for clients, closed before anything behind it was executed"
+            );
+        }
     }
 
     fn connected(&self) {
@@ -111,12 +137,13 @@ impl Counted {
     }
 
     fn text(&self) -> String {
-        let Self { connected, received, protocol_errors, unread } = self;
+        let Self { connected, received, protocol_errors, http, unread, .. } = self;
         format!(
-            "# Clients\r\nconnected_clients:{}\r\n# Stats\r\ntotal_connections_received:{}\r\nprotocol_errors:{}\r\nunread_closed:{}\r\n",
+            "# Clients\r\nconnected_clients:{}\r\n# Stats\r\ntotal_connections_received:{}\r\nprotocol_errors:{}\r\nhttp_closed:{}\r\nunread_closed:{}\r\n",
             connected.get(),
             received.get(),
             protocol_errors.get(),
+            http.get(),
             unread.get(),
         )
     }
@@ -177,7 +204,8 @@ struct Client<'a> {
 impl<'a> Client<'a> {
     fn new(node: Node<Directory>, options: Options, counted: &'a Counted) -> Self {
         let (answers, answered) = mpsc::channel(REQUESTS_MAX);
-        let connection = Connection::new();
+        let connection =
+            if options.inline { Connection::new() } else { Connection::without_inline() };
         Self { node, options, counted, connection, open: 0, answers, answered }
     }
 
@@ -196,8 +224,10 @@ impl<'a> Client<'a> {
                 // There is room for more requests now.
                 continue;
             }
-            if self.connection.is_closed() && self.connection.has_failed() {
-                self.counted.protocol_errors.update(|count| count + 1);
+            if self.connection.is_closed()
+                && let Some(failure) = self.connection.failure()
+            {
+                self.counted.failed(failure);
             }
             if self.connection.is_closed() || (ended && self.open == 0) {
                 return writer.shutdown().await;

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use bytes::{Buf as _, Bytes};
 use mainstay_base::{ClusterId, Incarnation, MessageId, NodeId, Rng, SiteId};
-use mainstay_directory::resp::{Reply, ReplyParser, write};
+use mainstay_directory::resp::{ProtocolError, Reply, ReplyParser, write};
 use mainstay_directory::{Client, Connection, Directory, KEYS_MAX, NoRoom, Request, command};
 use mainstay_paradigm::{Config, Outcome, Output, Replica};
 use proptest::prelude::*;
@@ -146,6 +146,37 @@ fn garbage_is_answered_and_closes() {
     assert!(server.connection.is_closed());
     server.receive(b"PING\n");
     assert_eq!(&server.run()[..], b"");
+}
+
+/// Checks that HTTP executes nothing, whatever stands behind its first lines, and that what came before it is answered.
+#[test]
+fn http_closes_before_anything_is_executed() {
+    let posts = ["POST / HTTP/1.1\r\n", "post x\r\n", "*2\r\n$4\r\nPOST\r\n$1\r\n/\r\n"];
+    let other = "PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n";
+    for head in posts.into_iter().chain([other, "Host: x\r\n", "hOST: \r\n"]) {
+        let mut server = Server::new();
+        server.receive(format!("INCR n\r\n{head}SET pwned 1\r\n\r\nSET pwned 2\r\n").as_bytes());
+        let answer = String::from_utf8(server.run().to_vec()).unwrap();
+        assert!(answer.starts_with(":1\r\n") && !answer.contains("OK"), "{head:?}: {answer:?}");
+        assert!(server.connection.is_closed() && !server.connection.wants_input(), "{head:?}");
+        assert_eq!(server.connection.failure(), Some(ProtocolError::Http));
+        assert_eq!(server.replica.machine().unwrap().get(b"pwned"), None);
+        server.receive(b"SET pwned 3\r\n");
+        assert_eq!(&server.run()[..], b"");
+    }
+    // As values they are what they are.
+    assert_eq!(answers("SET POST Host:\nGET POST\n"), "+OK\r\n$5\r\nHost:\r\n");
+}
+
+#[test]
+fn inline_commands_can_be_switched_off() {
+    let mut server = Server::new();
+    server.connection = Connection::without_inline();
+    server.receive(b"*1\r\n$4\r\nPING\r\n*1\r\n$6\r\nDBSIZE\r\nSET k v\r\n");
+    let answer = "+PONG\r\n:0\r\n-ERR Protocol error: inline commands are switched off\r\n";
+    assert_eq!(&server.run()[..], answer.as_bytes());
+    assert!(server.connection.is_closed());
+    assert_eq!(server.replica.machine().unwrap().len(), 0);
 }
 
 /// A read waits for the writes before it and a write for the reads before it; answers may come in any order.

@@ -305,6 +305,36 @@ fn bad_input_costs_its_connection_alone() {
     assert_eq!(server.info("protocol_errors") - before, bad.len() as u64);
 }
 
+/// Checks that what a page in a browser can have sent writes nothing, is closed and counted, and not as a broken client.
+#[test]
+fn http_writes_nothing_and_is_counted() {
+    let server = Server::start();
+    let before = server.info("protocol_errors");
+    let heads = ["POST / HTTP/1.1\r\nHost: x\r\n\r\n", "PUT / HTTP/1.1\r\nHost: x\r\n\r\n"];
+    for head in heads {
+        let mut talk = Talk::with(&server);
+        talk.stream.write_all(format!("{head}SET pwned 1\r\n").as_bytes()).unwrap();
+        let said = talk.rest();
+        assert!(!said.windows(3).any(|part| part == b"+OK"), "{said:?}");
+    }
+    assert_eq!(Talk::with(&server).ask(&[b"EXISTS", b"pwned"]), Reply::Integer(0));
+    assert_eq!(server.info("http_closed"), heads.len() as u64);
+    assert_eq!(server.info("protocol_errors"), before);
+}
+
+/// Checks that lines of words are refused where they are switched off, and arrays are not.
+#[test]
+fn inline_commands_can_be_switched_off() {
+    let mut options = Options::default();
+    options.inline = false;
+    let server = Server::start_with(options);
+    let mut talk = Talk::with(&server);
+    assert_eq!(talk.ask(&[b"SET", b"k", b"v"]), simple("OK"));
+    talk.stream.write_all(b"SET k w\r\n").unwrap();
+    assert_eq!(talk.rest(), b"-ERR Protocol error: inline commands are switched off\r\n");
+    assert_eq!(Talk::with(&server).ask(&[b"GET", b"k"]), bulk(b"v"));
+}
+
 /// Checks that READONLY and READWRITE are answered, keep their place among other commands, and hold for one connection.
 #[test]
 fn reads_may_be_local() {

@@ -30,6 +30,12 @@ pub enum ProtocolError {
     /// An argument is longer than it says.
     #[error("no end of line behind a bulk")]
     BulkEnd,
+    /// What comes is HTTP: a page in a browser may have had it sent, with commands behind the head.
+    #[error("this is no HTTP server")]
+    Http,
+    /// An inline command, where these are switched off.
+    #[error("inline commands are switched off")]
+    NoInline,
     /// An inline command is longer than [`INLINE_BYTES_MAX`].
     #[error("too big inline request")]
     Inline,
@@ -84,6 +90,7 @@ pub struct CommandParser {
     /// Where in `buffer` the next argument begins; in an inline command, how far no end of line was found.
     at: usize,
     ranges: Vec<(u32, u32)>,
+    no_inline: bool,
     failed: Option<ProtocolError>,
 }
 
@@ -92,6 +99,12 @@ impl CommandParser {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A parser that takes no inline commands, arrays only.
+    #[must_use]
+    pub fn without_inline() -> Self {
+        Self { no_inline: true, ..Self::default() }
     }
 
     /// Appends what came from the client.
@@ -115,7 +128,10 @@ impl CommandParser {
         if let Some(error) = self.failed {
             return Err(error);
         }
-        let result = self.parse();
+        let result = self.parse().and_then(|command| match command {
+            Some(command) if is_http(&command) => Err(ProtocolError::Http),
+            command => Ok(command),
+        });
         if let Err(error) = result {
             self.failed = Some(error);
             self.buffer = BytesMut::new();
@@ -149,6 +165,9 @@ impl CommandParser {
     fn begin(&mut self) -> Result<Begun, ProtocolError> {
         while let Some(first) = self.buffer.first() {
             if *first != b'*' {
+                if self.no_inline {
+                    return Err(ProtocolError::NoInline);
+                }
                 match self.inline()? {
                     Some(command) if command.ranges.is_empty() => continue,
                     Some(command) => return Ok(Begun::Inline(command)),
@@ -228,6 +247,13 @@ enum Begun {
     Array(usize),
     Inline(RespCommand),
     Nothing,
+}
+
+/// Whether this is the first line of a POST, or the line that every other request of HTTP has, before what its sender
+/// may choose.
+fn is_http(command: &RespCommand) -> bool {
+    let name = command.argument(0).unwrap_or_default();
+    name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:")
 }
 
 /// The words of an inline command. In double quotes the escapes `\n \r \t \b \a \xHH` hold, in single ones only `\'`.
