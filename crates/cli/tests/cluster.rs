@@ -354,8 +354,8 @@ fn a_cluster_is_made_by_hand() {
         let said = String::from_utf8(run.stderr).unwrap();
         assert!(run.status.code() == Some(2) && said.contains(wanted), "{wanted}: {said}");
     };
-    refused(&[], "resp: 192.0.2.1:7 is not loopback");
-    refused(&["--resp", "192.0.2.2:7"], "resp: 192.0.2.2:7 is not loopback");
+    refused(&[], "MAINSTAY__RESP: 192.0.2.1:7 is not loopback");
+    refused(&["--resp", "192.0.2.2:7"], "--resp: 192.0.2.2:7 is not loopback");
     refused(&["--resp", "127.0.0.1:0", "--log", "loud"], "loud");
 }
 
