@@ -16,6 +16,8 @@ const MESSAGE: usize = 64;
 /// The next thing for the replica to do.
 pub(crate) enum Step {
     Deliver(Delivery),
+    /// Messages, one after the other.
+    Batch(std::vec::IntoIter<Delivery>),
     View(Vec<SiteId>),
     Read(u64, Position),
     Snapshot(Position),
@@ -62,7 +64,7 @@ impl Backlog {
 
     pub(crate) fn deliver(&mut self, batch: Vec<Delivery>) {
         self.bytes += batch.iter().map(weight).sum::<usize>();
-        self.steps.extend(batch.into_iter().map(Step::Deliver));
+        self.push(Step::Batch(batch.into_iter()));
     }
 
     pub(crate) fn begin_turn(&mut self) {
@@ -74,15 +76,13 @@ impl Backlog {
             let one = match self.steps.front_mut()? {
                 Step::Chunks(chunks) => chunks.next().map(Step::Chunk),
                 Step::Entries(entries) => entries.next().map(Step::Deliver),
-                _ => {
-                    let step = self.steps.pop_front();
-                    if let Some(Step::Deliver(delivery)) = &step {
-                        let weight = weight(delivery);
-                        self.bytes -= weight;
-                        self.worked_off += weight;
-                    }
-                    return step;
-                }
+                Step::Batch(batch) => batch.next().map(|delivery| {
+                    let weight = weight(&delivery);
+                    self.bytes -= weight;
+                    self.worked_off += weight;
+                    Step::Deliver(delivery)
+                }),
+                _ => return self.steps.pop_front(),
             };
             if one.is_some() {
                 return one;

@@ -1,6 +1,5 @@
 //! What the present state of a replica came from: an earlier state, and the messages since.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 
 use bytes::{Bytes, BytesMut};
@@ -12,6 +11,8 @@ use mainstay_runtime::drop_beside;
 const BYTES_MAX: usize = 64 << 20;
 /// Payloads up to here are copied together, since they keep the buffer of a whole read alive (64 KiB).
 const COPIED_MAX: usize = 64 << 10;
+/// Messages of a block.
+const BLOCK_MESSAGES: usize = 1 << 10;
 /// Bytes of a block of copies (256 KiB).
 const BLOCK_BYTES: usize = 256 << 10;
 /// How far a replica has got with being rebuilt from its history.
@@ -25,9 +26,10 @@ pub(crate) enum Rebuild<U> {
 /// Kept in memory, whatever the durability: a replica that is to be rebuilt needs neither disk nor peers.
 pub(crate) struct History<U> {
     base: Option<SnapshotStream<U>>,
-    /// The messages behind the base, without a gap.
+    /// The messages behind the base, without a gap, in blocks of [`BLOCK_MESSAGES`]: one large table would have to be moved
+    /// as a whole whenever it grows.
     first: Position,
-    messages: VecDeque<(MessageId, Bytes)>,
+    messages: Vec<Vec<(MessageId, Bytes)>>,
     bytes: usize,
     block: BytesMut,
     /// Of the former history, while it is being freed on another thread.
@@ -42,7 +44,7 @@ impl<U: Snapshot> History<U> {
         Self {
             base: None,
             first: Position::ZERO,
-            messages: VecDeque::new(),
+            messages: Vec::new(),
             bytes: 0,
             block: BytesMut::new(),
             former: Weak::new(),
@@ -69,12 +71,24 @@ impl<U: Snapshot> History<U> {
 
     /// Takes the next message in; one that is here already, or that nothing leads to, is passed over.
     pub(crate) fn push(&mut self, position: Position, message: MessageId, payload: &Bytes) {
-        if self.base.is_none() || position.0 != self.first.0 + self.messages.len() as u64 {
+        if self.base.is_none() || position.0 != self.first.0 + self.len() as u64 {
             return;
         }
         let payload = if payload.len() > COPIED_MAX { payload.clone() } else { self.copy(payload) };
         self.bytes += size_of::<(MessageId, Bytes)>() + payload.len();
-        self.messages.push_back((message, payload));
+        match self.messages.last_mut().filter(|block| block.len() < BLOCK_MESSAGES) {
+            Some(block) => block.push((message, payload)),
+            None => {
+                let mut block = Vec::with_capacity(BLOCK_MESSAGES);
+                block.push((message, payload));
+                self.messages.push(block);
+            }
+        }
+    }
+
+    fn len(&self) -> usize {
+        let last = self.messages.last().map_or(0, Vec::len);
+        self.messages.len().saturating_sub(1) * BLOCK_MESSAGES + last
     }
 
     fn copy(&mut self, payload: &[u8]) -> Bytes {
@@ -86,7 +100,8 @@ impl<U: Snapshot> History<U> {
     }
 
     pub(crate) fn get(&self, index: usize) -> Option<(Position, MessageId, Bytes)> {
-        let (message, payload) = self.messages.get(index)?;
+        let (message, payload) =
+            self.messages.get(index / BLOCK_MESSAGES)?.get(index % BLOCK_MESSAGES)?;
         Some((Position(self.first.0 + index as u64), *message, payload.clone()))
     }
 

@@ -217,7 +217,9 @@ impl<S: StateMachine + 'static> Replicated<S> {
                     self.transferred = Some(position);
                 }
             }
-            Step::Chunks(_) | Step::Entries(_) => unreachable!("the backlog gives them one by one"),
+            Step::Chunks(_) | Step::Batch(_) | Step::Entries(_) => {
+                unreachable!("the backlog gives them one by one")
+            }
         }
         self.drain(port);
     }

@@ -133,6 +133,8 @@ pub struct Group {
     unreported: usize,
     report_now: bool,
     report_at: Option<Instant>,
+    /// There is more to deliver, in the next turn.
+    more_at: Option<Instant>,
     reads: Reads,
     hold: Option<Hold>,
     sponsor: Option<Sponsor>,
@@ -199,6 +201,7 @@ impl Group {
             unreported: 0,
             report_now: false,
             report_at: None,
+            more_at: None,
             reads: Reads::default(),
             hold: None,
             sponsor: None,
@@ -300,7 +303,8 @@ impl Group {
         let active = self.is_active();
         let report = self.report_at.filter(|_| active);
         let slow = self.slow_deadline().filter(|_| active);
-        [report, slow, self.fetch_deadline()].into_iter().flatten().min()
+        let more = self.more_at.filter(|_| active);
+        [report, more, slow, self.fetch_deadline()].into_iter().flatten().min()
     }
 
     /// In a view, neither wedged nor paused.

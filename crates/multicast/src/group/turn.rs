@@ -7,6 +7,9 @@ use super::Group;
 use crate::config::faulty;
 use crate::message::Message;
 
+/// Most messages of a lane that are delivered in a turn (8,192).
+const DELIVERED_MAX: u64 = 8 << 10;
+
 impl Group {
     /// Closes the turn: data, numbers, writes, deliveries and reports go to the outputs.
     pub fn end_turn(&mut self, now: Instant) {
@@ -18,7 +21,7 @@ impl Group {
         self.data.advance();
         self.persist_held();
         self.update_levels();
-        self.deliver_due();
+        self.deliver_due(now);
         self.tell_reached();
         self.send_report(now);
         self.run_reads();
@@ -68,7 +71,10 @@ impl Group {
         }
     }
 
-    fn deliver_due(&mut self) {
+    /// Delivers what has reached the group's level, some of it at a time: a member that has just become whole has all that
+    /// came while it was not.
+    fn deliver_due(&mut self, now: Instant) {
+        self.more_at = None;
         if !self.whole {
             return;
         }
@@ -79,20 +85,26 @@ impl Group {
             Level::Safe => self.levels.safe,
             Level::Disk => self.levels.disk,
         };
-        let mut batch = Vec::with_capacity(upto.saturating_sub(self.delivered) as usize);
+        let due = upto.max(self.delivered);
+        let upto = due.min(self.delivered + DELIVERED_MAX);
+        let mut more = upto < due;
+        let mut batch = Vec::with_capacity((upto - self.delivered) as usize);
         if let Some(current) = &mut self.current {
             for (rank, member) in current.members.iter_mut().enumerate() {
-                let received = self.data.fifo[rank].received();
-                if member.fifo_delivered < received {
-                    self.data.deliver_fifo(rank, member.fifo_delivered, received, &mut batch);
-                    member.fifo_delivered = received;
+                let (from, received) = (member.fifo_delivered, self.data.fifo[rank].received());
+                if from < received {
+                    let upto = received.min(from + DELIVERED_MAX);
+                    more |= upto < received;
+                    self.data.deliver_fifo(rank, from, upto, &mut batch);
+                    member.fifo_delivered = upto;
                 }
             }
         }
         for run in self.data.log.range(self.delivered + 1, upto) {
             self.data.deliver(run, &mut batch);
         }
-        self.delivered = self.delivered.max(upto);
+        self.delivered = upto;
+        self.more_at = Some(now).filter(|_| more);
         self.deliver(batch);
     }
 
