@@ -17,6 +17,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
+use crate::metrics;
 use crate::report::{Own, Report};
 
 /// What a POST carries, with any value.
@@ -56,6 +57,7 @@ pub(crate) async fn serve<S: StateMachine + 'static>(
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Asked {
     Status,
+    Metrics,
     Skip(Position),
     AcceptLoss,
 }
@@ -73,6 +75,7 @@ impl Asked {
         let skip = || path.strip_prefix("/skip/").and_then(|number| number.parse().ok());
         let asked = match (method, path) {
             ("GET", "/status") => return Ok(Self::Status),
+            ("GET", "/metrics") => return Ok(Self::Metrics),
             ("POST", "/accept-loss") => Self::AcceptLoss,
             ("POST", _) => Self::Skip(Position(skip().ok_or_else(|| refuse("404 Not Found"))?)),
             _ => return Err(refuse("404 Not Found")),
@@ -93,10 +96,13 @@ impl Asked {
         own: &Own,
     ) -> io::Result<Answer> {
         match self {
-            Self::Status => Ok(match node.status().await {
+            Self::Status | Self::Metrics => Ok(match node.status().await {
                 Ok(status) => {
                     let report = Report::new(name, &status, own);
-                    ("200 OK", serde_json::to_string_pretty(&report)?)
+                    match self {
+                        Self::Metrics => ("200 OK", metrics::of(&report)),
+                        _ => ("200 OK", serde_json::to_string_pretty(&report)?),
+                    }
                 }
                 Err(reason) => ("503 Service Unavailable", said("error", &reason.to_string())),
             }),
@@ -143,7 +149,7 @@ fn said(key: &str, text: &str) -> String {
 
 fn refuse(status: &'static str) -> Answer {
     let text = format!(
-        "there are GET /status, and with the header {HEADER} POST /skip/POSITION and POST /accept-loss"
+        "there are GET /status, GET /metrics, and with the header {HEADER} POST /skip/POSITION and POST /accept-loss"
     );
     (status, said("error", &text))
 }
@@ -173,13 +179,18 @@ async fn answer<S: StateMachine + 'static>(
         }
     }
     head.truncate(end(&head).unwrap_or(head.len()));
-    let (status, body) = match Asked::read(&head) {
+    let asked = Asked::read(&head);
+    let (status, body) = match asked {
         Ok(asked) => asked.answer(name, node, own).await?,
-        Err(refusal) => refusal,
+        Err(ref refusal) => refusal.clone(),
+    };
+    let of_type = match asked {
+        Ok(Asked::Metrics) if status == "200 OK" => metrics::TYPE,
+        _ => "application/json",
     };
     let size = body.len() + 1;
     let text = format!(
-        "HTTP/1.0 {status}\r\nContent-Type: application/json\r\nContent-Length: {size}\r\n\r\n{body}\n"
+        "HTTP/1.0 {status}\r\nContent-Type: {of_type}\r\nContent-Length: {size}\r\n\r\n{body}\n"
     );
     stream.write_all(text.as_bytes()).await?;
     stream.shutdown().await

@@ -15,6 +15,7 @@ mod failure;
 mod limits;
 mod link;
 mod log;
+mod metrics;
 mod node;
 mod operator;
 mod out;

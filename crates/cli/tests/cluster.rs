@@ -302,6 +302,15 @@ fn an_operator_is_heard() {
         assert!(answer.starts_with(&format!("HTTP/1.0 {code} ")), "{head}: {answer}");
     }
     up.nodes[1].answers("GET a\r\n", "$1\r\n1\r\n");
+    let metrics = http(&up.nodes[1].admin, "GET /metrics HTTP/1.0\r\n\r\n", PATIENCE).unwrap();
+    let value = |name: &str| {
+        let mut lines = metrics.lines();
+        let value = lines.find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
+        value.unwrap_or_else(|| panic!("{name} in {metrics}"))
+    };
+    assert!(value("mainstay_turn_longest_seconds ") > 0.0);
+    assert!(value("mainstay_turns_slow_total ") >= 0.0);
+    assert!(value("mainstay_view ") >= 1.0 && value("mainstay_members ") == 3.0);
     assert_eq!(up.running.terminate(), Some(0));
     assert_eq!(status(&["skip", "--dir", dir, "state", "1"]), Some(3), "nobody is there");
     assert_eq!(status(&["accept-loss", "--dir", dir, "state"]), Some(3));
