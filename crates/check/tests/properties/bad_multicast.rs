@@ -65,6 +65,11 @@ fn validity() {
         ("alone", "b crash; c crash; a group 2 a; a castf a.1"),
         ("other group", "ab h:group 1 ab; a h:cast a.1"),
         ("not the joiner", "abcd group 2 abcd; a cast a.1; abc got 2 a.1 @1"),
+        ("more than the state hides", "a cast a.1; a cast a.2; abc restored @1"),
+        ("delivered, so not hidden", "a cast a.1; a cast a.2; abc got 1 a.1 @1; abc restored @1"),
+        ("FIFO, so in no state", "a castf a.1; abc restored @1"),
+        ("lost behind it", "a cast a.1; ab got 1 a.1 @1; abc group 2 abc @1; c lost @2"),
+        ("lost before it", "c lost @1; a cast a.1; ab got 1 a.1 @1"),
     ]);
 }
 

@@ -41,6 +41,10 @@ fn hand_made_good_traces_are_accepted() {
         "a cast a.1; ab got 1 a.1 @1; c restored @1; abc view 2 abc; abc group 2 abc @1",
         "a cast a.1; c crash; ab view 2 ab; ab group 2 ab; a cast a.1; ab got 2 a.1 @1",
         "abc view 2 abc; ab group 2 ab; abc view 3 abc; abc group 3 abc",
+        // The last member that had it restarted before it delivered it: it comes with the log.
+        "a cast a.1; bc crash; b2 start; ab2 view 2 ab2; ab2 restored @1; ab2 group 2 ab2 @1",
+        // A joiner outlives those who delivered it, and all are told that it may be lost.
+        "a cast a.1; b got 1 a.1 @1; bc crash; b2c2 start; ab2c2 view 2 ab2c2; ab2c2 group 2 ab2c2; ab2c2 lost @1",
         // It learns late that it was admitted, and begins with a later view.
         "c kill; ab view 2 ab; ab group 2 ab; c2 start; ab view 3 abc2; ab group 3 abc2; a castf a.1; ab gotf 3 a.1; \
          abc2 view 4 abc2; abc2 group 4 abc2",
