@@ -14,7 +14,8 @@ pub struct Recovered {
     /// The messages of the last view; `None` if the log does not make a whole member.
     pub(crate) epoch: Option<Box<Epoch>>,
     pub(crate) checkpoint: Position,
-    /// Those of earlier views behind the checkpoint.
+    /// All messages behind the checkpoint whose positions the log has. They are many; they are made where the log is
+    /// folded, so that a view has only to hand them on.
     pub(crate) past: Vec<Delivery>,
     /// The last view, if the member never had all the past in it.
     pub(crate) learning: Option<ViewId>,
@@ -172,7 +173,7 @@ impl Replay {
         let (past, newer): (Vec<_>, Vec<_>) =
             entries.into_iter().partition(|it| it.position <= base);
         let past = past.into_iter().filter(|it| it.position > checkpoint.0);
-        let past: Vec<Delivery> = past.map(Entry::delivery).collect();
+        let mut past: Vec<Delivery> = past.map(Entry::delivery).collect();
         let first = past.first().and_then(|delivery| delivery.position);
         let reaches = first.is_none_or(|first| first == checkpoint.next());
         if past.len() as u64 != base.saturating_sub(checkpoint.0) || !reaches {
@@ -181,6 +182,9 @@ impl Replay {
         let epoch = self.epoch(newer);
         if epoch.log.known() < checkpoint.0 {
             return nothing;
+        }
+        for run in epoch.log.range(base.max(checkpoint.0) + 1, epoch.log.known()) {
+            epoch.deliver(run, &mut past);
         }
         Recovered { epoch: Some(Box::new(epoch)), checkpoint, past, learning: None }
     }

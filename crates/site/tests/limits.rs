@@ -62,8 +62,13 @@ impl Listening {
         Self { address, link, events }
     }
 
+    /// The link listens from its first turn on.
     async fn connect(&self) -> Stream {
-        TcpDialer.dial(self.address).await.unwrap()
+        loop {
+            if let Ok(stream) = TcpDialer.dial(self.address).await {
+                return stream;
+            }
+        }
     }
 
     /// The next event that this picks.

@@ -8,7 +8,7 @@ use mainstay_base::{Instant, Position, SiteId, ViewId};
 use super::cast::lane;
 use super::{Behind, Current, Group, Member};
 use crate::epoch::Epoch;
-use crate::event::Event;
+use crate::event::{Delivery, Event};
 use crate::flush::Cut;
 use crate::order::Log;
 use crate::view::{GroupView, Peer, SiteView, weight};
@@ -115,10 +115,7 @@ impl Group {
             }
             (_, behind) => {
                 let mut behind = behind.unwrap_or_default();
-                let from = behind.checkpoint.0.max(self.data.log.trimmed()) + 1;
-                for run in self.agreed(cut, order, from) {
-                    self.data.deliver(run, &mut behind.past);
-                }
+                self.complete(&mut behind, cut, order);
                 match is_admitted {
                     // A first view has no past.
                     true if cut.as_of == ViewId::NONE => {}
@@ -133,6 +130,28 @@ impl Group {
             (levels.majority, levels.safe, levels.disk) = (cut.end, cut.end, cut.end);
         }
         self.tell_reached();
+    }
+
+    /// Of the positions that the own log has, those up to `kept` stand; the cut says what follows them.
+    fn complete(&self, behind: &mut Behind, cut: &Cut, order: &Log) {
+        let stands = |it: &Delivery| it.position.is_some_and(|at| at.0 <= cut.kept);
+        behind.past.truncate(behind.past.partition_point(stands));
+        let start = behind.checkpoint.0.max(self.data.log.trimmed());
+        let have = behind.past.last().and_then(|it| it.position).map_or(0, |last| last.0);
+        debug_assert!(self.are_agreed(&behind.past, cut, order, start + 1));
+        for run in self.agreed(cut, order, start.max(have) + 1) {
+            self.data.deliver(run, &mut behind.past);
+        }
+    }
+
+    /// Whether the messages from position `from` on are those that the cut has there.
+    fn are_agreed(&self, past: &[Delivery], cut: &Cut, order: &Log, from: u64) -> bool {
+        let mut agreed = Vec::new();
+        for run in self.agreed(cut, order, from) {
+            self.data.deliver(run, &mut agreed);
+        }
+        let is_before = |it: &Delivery| it.position.is_some_and(|at| at.0 < from);
+        agreed.starts_with(&past[past.partition_point(is_before)..])
     }
 
     fn tell_restored(&mut self, behind: Behind) {
