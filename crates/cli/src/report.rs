@@ -223,6 +223,7 @@ fn alarms(
     let unheard: Vec<_> = unheard.map(|node| name(*node)).collect();
     let short = stack.filter(|stack| stack.minority);
     let deaths = own.deaths.get();
+    let is_member = stack.is_some_and(|stack| stack.incarnation.is_some());
     let conditions = [
         (short.is_some(), short.map_or_else(String::new, |stack| minority(stack, &name))),
         (
@@ -232,6 +233,10 @@ fn alarms(
         (
             groups().any(|group| group.blocked),
             "blocked: the group waits for nodes that may have more of its past".to_owned(),
+        ),
+        (
+            is_member && groups().any(|group| !group.whole && !group.blocked),
+            "learning: it gets the state from another node, and is no copy of it yet".to_owned(),
         ),
         (
             poison.is_some(),
