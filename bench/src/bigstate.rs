@@ -161,13 +161,12 @@ impl Cluster {
         let mut seen = seen?;
         all.push(Measured::millis("kill_one_gap_ms", gaps(&acknowledged, at).1));
         all.push(Measured::seconds("kill_one_whole_s", whole));
-        // The longest turns of a process that did not get longer were those of the load.
-        for (now, before) in
-            seen.iter_mut().zip(loaded).enumerate().filter(|it| it.0 != victim).map(|it| it.1)
-        {
-            now.longest = if now.longest > before.longest { now.longest } else { Duration::ZERO };
-            let is_longer = now.longest_at_work > before.longest_at_work;
-            now.longest_at_work = if is_longer { now.longest_at_work } else { Duration::ZERO };
+        // The longest turn of a process that did not get longer was one of the load.
+        let later = |now: Duration, before| if now > before { now } else { Duration::ZERO };
+        for survivor in (0..seen.len()).filter(|it| *it != victim) {
+            let (now, before) = (&mut seen[survivor], &loaded[survivor]);
+            now.longest = later(now.longest, before.longest);
+            now.longest_at_work = later(now.longest_at_work, before.longest_at_work);
         }
         Ok(seen)
     }
