@@ -36,14 +36,28 @@ impl Client {
 
     /// Sends SETs until `most` have no answer.
     pub(crate) async fn fill(&mut self, most: usize) -> io::Result<()> {
-        let now = Instant::now();
         while self.waiting.len() < most {
             let key = format!("key:{}:{}", self.name, self.sent % KEYS);
-            self.pure.send(&[b"SET", key.as_bytes(), &VALUE]);
             self.sent += 1;
-            self.waiting.push_back(now);
+            self.push(key.as_bytes(), &VALUE);
         }
+        self.flush().await
+    }
+
+    /// Queues a SET for the next [`flush`](Self::flush).
+    pub(crate) fn push(&mut self, key: &[u8], value: &[u8]) {
+        self.pure.send(&[b"SET", key, value]);
+        self.waiting.push_back(Instant::now());
+    }
+
+    /// Sends what is queued.
+    pub(crate) async fn flush(&mut self) -> io::Result<()> {
         self.stream.write_all(&self.pure.take_output()).await
+    }
+
+    /// How many SETs have no answer.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.len()
     }
 
     /// Waits for an answer at least; each that has come goes to `answered`, with the time when its command was sent.

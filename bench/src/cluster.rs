@@ -53,6 +53,17 @@ pub(crate) struct Member {
     pub(crate) is_sequencer: bool,
     /// Where its clients connect, if it has any.
     pub(crate) clients: Option<SocketAddr>,
+    pub(crate) cluster: ClusterId,
+    pub(crate) name: &'static str,
+    arguments: Vec<String>,
+}
+
+impl Member {
+    /// Starts its process again once that has ended, with these arguments more. It does not wait for anything.
+    pub(crate) fn restart(&mut self, more: &[String]) -> io::Result<()> {
+        self.process = Process::start(&[self.arguments.as_slice(), more].concat())?;
+        Ok(())
+    }
 }
 
 /// Starts three members and waits until each is in a view of all. `arguments` of a name come before those of its seat.
@@ -66,13 +77,13 @@ pub(crate) fn start(arguments: impl Fn(&str) -> Vec<String>) -> io::Result<Vec<M
         let mut all = arguments(name);
         all.extend([format!("--cluster={cluster}"), format!("--name={name}")]);
         all.extend(nodes.iter().map(|node| format!("--node={node}")));
-        processes.push(Process::start(&all)?);
+        processes.push((name, Process::start(&all)?, all));
     }
-    let ready = |mut process: Process| {
+    let ready = |(name, mut process, arguments): (_, Process, _)| {
         let said = process.hear_after("view", "ready")?;
         let is_sequencer = said.first().is_some_and(|role| role == "sequencer");
         let clients = said.get(1).and_then(|address| address.parse().ok());
-        Ok(Member { process, is_sequencer, clients })
+        Ok(Member { process, is_sequencer, clients, cluster, name, arguments })
     };
     processes.into_iter().map(ready).collect()
 }

@@ -108,7 +108,7 @@ async fn watch(address: SocketAddr, until: Instant) -> io::Result<Vec<Instant>> 
 }
 
 /// The longest times between two acknowledgements before the failure, and across it or after it.
-fn gaps(acknowledged: &[Instant], at: Instant) -> (Duration, Duration) {
+pub(crate) fn gaps(acknowledged: &[Instant], at: Instant) -> (Duration, Duration) {
     let split = acknowledged.partition_point(|it| *it < at);
     let longest = |part: &[Instant]| part.windows(2).map(|it| it[1] - it[0]).max();
     let after = longest(&acknowledged[split.saturating_sub(1)..]);

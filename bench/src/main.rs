@@ -1,8 +1,9 @@
 //! The benchmarks of the workspace, on three processes of this machine.
 //!
-//! `cargo run --release -p mainstay-bench -- multicast | directory | failover | stable | idle | soak [CASE..]
+//! `cargo run --release -p mainstay-bench -- multicast | directory | failover | bigstate | stable | idle | soak [CASE..]
 //! [--exact] [--runs N] [--output json]`; `list` prints the cases.
 
+mod bigstate;
 mod client;
 mod cluster;
 mod directory;
@@ -45,6 +46,8 @@ enum Command {
     Directory(Placed),
     /// How long clients of the directory wait when a node fails.
     Failover(Placed),
+    /// How nodes bear a large state.
+    Bigstate(Bigstate),
     /// Forced writes to the log a second, and the time that one takes.
     Stable(Placed),
     /// What nodes cost that have nothing to do.
@@ -56,7 +59,7 @@ enum Command {
     /// A process that `multicast` starts.
     #[command(hide = true)]
     Member(multicast::member::Options),
-    /// A process that `directory` and `failover` start.
+    /// A process that `directory`, `failover` and others start.
     #[command(hide = true)]
     Node(node::Options),
 }
@@ -76,10 +79,19 @@ struct Placed {
     wanted: Cases,
 }
 
+#[derive(clap::Args)]
+struct Bigstate {
+    #[command(flatten)]
+    placed: Placed,
+    #[command(flatten)]
+    size: bigstate::Size,
+}
+
 fn main() -> ExitCode {
     let Arguments { output, runs, exact, command } = Arguments::parse();
     let names = match &command {
         Command::Multicast(wanted) => wanted.cases.clone(),
+        Command::Bigstate(it) => it.placed.wanted.cases.clone(),
         Command::Directory(it)
         | Command::Failover(it)
         | Command::Stable(it)
@@ -92,6 +104,7 @@ fn main() -> ExitCode {
         Command::Multicast(_) => multicast::run(&mut report),
         Command::Directory(it) => directory::run(&it.place, &mut report),
         Command::Failover(it) => failover::run(&it.place, &mut report),
+        Command::Bigstate(it) => bigstate::run(&it.placed.place, &it.size, &mut report),
         Command::Stable(it) => stable::run(&it.place, &mut report),
         Command::Idle(it) => idle::run(&it.place, &mut report),
         Command::Soak(options) => idle::soak(&options, &mut report),
@@ -108,6 +121,7 @@ fn list(report: &mut Report) -> std::io::Result<()> {
     multicast::run(report)?;
     directory::run(&place, report)?;
     failover::run(&place, report)?;
+    bigstate::run(&place, &bigstate::Size::default(), report)?;
     stable::run(&place, report)?;
     idle::run(&place, report)
 }

@@ -96,8 +96,9 @@ impl Report {
         let Measured { metric, value, unit } = measured;
         // The names are this program's own: nothing in them is to be escaped.
         println!(
-            "{{\"bench\":\"{bench}\",\"case\":\"{case}\",\"metric\":\"{metric}\",\"value\":{value:.1},\
-             \"unit\":\"{unit}\",\"peer\":null,\"peer_value\":null,\"ratio\":null}}"
+            "{{\"bench\":\"{bench}\",\"case\":\"{case}\",\"metric\":\"{metric}\",\"value\":{value:.places$},\
+             \"unit\":\"{unit}\",\"peer\":null,\"peer_value\":null,\"ratio\":null}}",
+            places = places(*value)
         );
     }
 
@@ -105,7 +106,7 @@ impl Report {
         if !std::mem::replace(&mut self.begun, true) {
             let runs = self.runs;
             println!(
-                "{:<44} {:<14} {:>14} {:>14} {:>14} unit   (runs: {runs})",
+                "{:<44} {:<28} {:>14} {:>14} {:>14} unit   (runs: {runs})",
                 "case", "metric", "median", "smallest", "largest"
             );
         }
@@ -113,8 +114,15 @@ impl Report {
         let (smallest, largest) = (values[0], values[values.len() - 1]);
         let middle = median(&values);
         let Measured { metric, unit, .. } = measured;
-        println!("{case:<44} {metric:<14} {middle:>14.1} {smallest:>14.1} {largest:>14.1} {unit}");
+        let [middle, smallest, largest] =
+            [middle, smallest, largest].map(|it| format!("{it:.0$}", places(it)));
+        println!("{case:<44} {metric:<28} {middle:>14} {smallest:>14} {largest:>14} {unit}");
     }
+}
+
+/// Digits behind the point: small figures would say little with one.
+fn places(value: f64) -> usize {
+    if value.abs() < 10.0 { 2 } else { 1 }
 }
 
 /// The middle of sorted values; of an even count the mean of the middle two.
@@ -142,6 +150,11 @@ impl Measured {
         Self { metric, value: count as f64, unit: "1" }
     }
 
+    /// How many times the other it is.
+    pub(crate) fn ratio(metric: &'static str, one: Duration, other: Duration) -> Self {
+        Self { metric, value: one.as_secs_f64() / other.as_secs_f64(), unit: "x" }
+    }
+
     /// A size in MiB.
     pub(crate) fn mebibytes(metric: &'static str, bytes: u64) -> Self {
         Self { metric, value: bytes as f64 / f64::from(1 << 20), unit: "MiB" }
@@ -150,6 +163,11 @@ impl Measured {
     /// A part of a whole.
     pub(crate) fn percent(metric: &'static str, part: f64) -> Self {
         Self { metric, value: part * 100.0, unit: "%" }
+    }
+
+    /// A time in seconds.
+    pub(crate) fn seconds(metric: &'static str, time: Duration) -> Self {
+        Self { metric, value: time.as_secs_f64(), unit: "s" }
     }
 
     /// A time in milliseconds.

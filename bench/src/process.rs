@@ -75,6 +75,12 @@ impl Process {
         }
     }
 
+    /// Gives it the line `word`: what follows that word in its answer. It may have said that it is ready meanwhile.
+    pub(crate) fn ask(&mut self, word: &str) -> io::Result<Vec<String>> {
+        self.tell(word)?;
+        self.hear_after("ready", word)
+    }
+
     /// Its next line, which begins with `word`: what follows it.
     pub(crate) fn hear(&mut self, word: &str) -> io::Result<Vec<String>> {
         rest(&self.line(word)?, word)

@@ -15,6 +15,11 @@ const OURS: &[(&str, &str, &str)] = &[
         "",
         "linearisable, forced to disk by a majority, nothing acknowledged is lost, no TLS",
     ),
+    (
+        "bigstate/",
+        "",
+        "linearisable, forced to disk by a majority, nothing acknowledged is lost, no TLS",
+    ),
     ("stable/commit/", "", "forced (fdatasync) on one disk, checksummed"),
 ];
 
@@ -38,6 +43,7 @@ mod tests {
         assert!(says("directory/set/64clients/disk/pipeline16", "forced"));
         assert!(says("directory/set/64clients/memory", "in memory"));
         assert!(says("failover/kill/sequencer", "forced"));
+        assert!(says("bigstate/large/1M", "forced"));
         assert!(says("stable/commit/16threads", "one disk"));
         assert!(says("view/kill/member", "survivors"));
         assert_eq!(of_ours("rpc/echo/64B"), None);

@@ -19,6 +19,9 @@ const BUILD: Duration = Duration::from_secs(45 * 60);
 const ASK: Duration = Duration::from_secs(30);
 /// A run of ours, which is some ten seconds at most.
 const OURS_RUN: Duration = Duration::from_secs(180);
+/// The bench whose runs take minutes, and the limit of one, ours or the peer's.
+const BIG: &str = "bigstate";
+const BIG_RUN: Duration = Duration::from_secs(30 * 60);
 /// A run of a peer's program: it may measure several systems, each of which it gives up after two minutes.
 const PEER_RUN: Duration = Duration::from_secs(15 * 60);
 /// The exit status of a peer's program that says: not installed.
@@ -109,7 +112,7 @@ impl Ours {
         if bench != "multicast" {
             words.extend(["--dir", &dir]);
         }
-        run(&self.path, words, OURS_RUN)
+        run(&self.path, words, limit(case, OURS_RUN))
     }
 
     #[cfg(test)]
@@ -163,13 +166,18 @@ impl Peer {
 
     /// One run of a case.
     pub(crate) fn measure(&self, case: &str, dir: &Path) -> Result<Ran, String> {
-        run(&self.path, [case, "--exact", "--dir", &dir.to_string_lossy()], PEER_RUN)
+        run(&self.path, [case, "--exact", "--dir", &dir.to_string_lossy()], limit(case, PEER_RUN))
     }
 
     #[cfg(test)]
     pub(crate) fn of(name: &str, cases: Vec<String>) -> Self {
         Self { name: name.to_owned(), path: PathBuf::new(), cases }
     }
+}
+
+/// How long a run of this case may take, if it is `usual` for those of most benches.
+fn limit(case: &str, usual: Duration) -> Duration {
+    if case.split('/').next() == Some(BIG) { BIG_RUN } else { usual }
 }
 
 /// What the machine can do, as `peer-machine` measures it; what is not measured is missing.
@@ -299,6 +307,13 @@ mod tests {
             (machine.cores, machine.force_us, machine.tcp_us),
             (Some(2.0), Some(76.0), None)
         );
+    }
+
+    /// Checks that only a large state is waited for longer.
+    #[test]
+    fn a_large_state_may_take_longer() {
+        assert_eq!(limit("bigstate/small/5M", OURS_RUN), BIG_RUN);
+        assert_eq!(limit("stable/commit/1thread", OURS_RUN), OURS_RUN);
     }
 
     /// Checks that the directory is cut out whole.

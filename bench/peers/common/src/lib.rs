@@ -19,6 +19,7 @@
 //! }
 //! ```
 
+mod bigstate;
 mod figures;
 mod load;
 mod port;
@@ -27,6 +28,7 @@ mod program;
 mod rpc;
 mod wait;
 
+pub use bigstate::{BIG_CASES, BIG_LIMIT, Big, probe_checkpoint, until_served};
 pub use figures::{Measured, gap, latencies, percentile};
 pub use load::{Samples, closed_loop, failover, watch};
 pub use port::loopback_ports;

@@ -32,6 +32,8 @@ pub struct Run {
     pub warm_up: Duration,
     /// Load that is.
     pub window: Duration,
+    /// So many keys of a large state, if it is not the number of the case.
+    pub keys: Option<u64>,
     dir: TempDir,
 }
 
@@ -42,7 +44,7 @@ impl Run {
         // Servers that run as another user have their directories in it.
         let mode = fs::Permissions::from_mode(0o755);
         let dir = tempfile::Builder::new().prefix(&prefix).permissions(mode).tempdir_in(dir)?;
-        Ok(Self { warm_up, window, dir })
+        Ok(Self { warm_up, window, keys: None, dir })
     }
 
     /// An empty directory for this case alone, removed after it.
@@ -60,6 +62,7 @@ pub struct Case {
     name: &'static str,
     peer: &'static str,
     guarantee: &'static str,
+    limit: Duration,
     measure: Arc<Measure>,
 }
 
@@ -74,22 +77,39 @@ impl Case {
         guarantee: &'static str,
         measure: impl Fn(&Run) -> io::Result<Vec<Measured>> + Send + Sync + 'static,
     ) -> Self {
-        Self { bench, name, peer, guarantee, measure: Arc::new(measure) }
+        let measure = Arc::new(measure);
+        Self { bench, name, peer, guarantee, limit: LIMIT, measure }
     }
 
-    fn line(&self, measured: &Measured) -> String {
-        let Self { bench, name, peer, guarantee, .. } = self;
+    /// The same, given up after this time and its window instead of two minutes more.
+    pub fn limit(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// The name; its last part is the number of keys, if another one is asked for.
+    fn name(&self, keys: Option<u64>) -> String {
+        match (keys, self.name.rsplit_once('/')) {
+            (Some(keys), Some((kind, _))) if self.bench == "bigstate" => format!("{kind}/{keys}"),
+            _ => self.name.to_owned(),
+        }
+    }
+
+    fn line(&self, keys: Option<u64>, measured: &Measured) -> String {
+        let Self { bench, peer, guarantee, .. } = self;
+        let name = self.name(keys);
         let Measured { metric, value, unit } = measured;
         // The texts are the programs' own: nothing in them is to be escaped.
         format!(
             "{{\"bench\":\"{bench}\",\"case\":\"{name}\",\"metric\":\"{metric}\",\"value\":null,\"unit\":\"{unit}\",\
-             \"peer\":\"{peer}\",\"peer_value\":{value:.1},\"ratio\":null,\"guarantee\":\"{guarantee}\"}}"
+             \"peer\":\"{peer}\",\"peer_value\":{value:.places$},\"ratio\":null,\"guarantee\":\"{guarantee}\"}}",
+            places = if value.abs() < 10.0 { 2 } else { 1 }
         )
     }
 
     /// Measures on a thread of its own; nothing if it takes too long, and then it may still run.
     fn measure(&self, run: Run) -> Option<io::Result<Vec<Measured>>> {
-        let limit = LIMIT + run.window;
+        let limit = self.limit + run.window;
         let (done, result) = mpsc::sync_channel(1);
         let measure = self.measure.clone();
         thread::spawn(move || {
@@ -129,6 +149,9 @@ struct Arguments {
     /// How long load is counted.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
+    /// So many keys in the cases of a large state; they are called after it.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    keys: Option<u64>,
     /// Where data is kept meanwhile [default: beside the program].
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -165,6 +188,7 @@ impl Program {
             let status = std::env::current_exe().and_then(|this| {
                 let mut alone = command(this);
                 alone.args(["--exact", name, "--seconds", &arguments.seconds.to_string()]);
+                alone.args(arguments.keys.iter().map(|keys| format!("--keys={keys}")));
                 alone
                     .args(arguments.dir.iter().flat_map(|dir| [OsStr::new("--dir"), dir.as_ref()]));
                 alone.status()
@@ -199,9 +223,10 @@ impl Program {
         let mut failed = false;
         for case in self.cases.iter().filter(|case| arguments.wants(case.name)) {
             let run = Run::new(WARM_UP, window, &dir);
-            let error = match run.map(|run| case.measure(run)) {
+            let keys = arguments.keys;
+            let error = match run.map(|run| case.measure(Run { keys, ..run })) {
                 Ok(Some(Ok(measured))) => {
-                    measured.iter().for_each(|it| println!("{}", case.line(it)));
+                    measured.iter().for_each(|it| println!("{}", case.line(keys, it)));
                     continue;
                 }
                 Ok(Some(Err(error))) | Err(error) => error,
@@ -280,11 +305,21 @@ mod tests {
     fn a_line_has_the_form_of_the_main_benchmarks() {
         let measured = Measured::rate("ops_per_s", 30, Duration::from_secs(3));
         assert_eq!(
-            case(|_| Ok(Vec::new())).line(&measured),
+            case(|_| Ok(Vec::new())).line(None, &measured),
             "{\"bench\":\"directory\",\"case\":\"directory/set/1client/disk\",\"metric\":\"ops_per_s\",\
              \"value\":null,\"unit\":\"1/s\",\"peer\":\"etcd\",\"peer_value\":10.0,\"ratio\":null,\
              \"guarantee\":\"3 copies, no TLS\"}"
         );
+    }
+
+    /// Checks that another number of keys is told, and small figures with two digits.
+    #[test]
+    fn a_large_state_is_called_after_its_keys() {
+        let big = |name| Case::new("bigstate", name, "etcd", "", |_| Ok(Vec::new()));
+        let measured = Measured { metric: "kill_all_serve_s", value: 1.234, unit: "s" };
+        let line = big("bigstate/small/5M").line(Some(20), &measured);
+        assert!(line.contains("\"bigstate/small/20\"") && line.contains(":1.23,"), "{line}");
+        assert_eq!(case(|_| Ok(Vec::new())).name(Some(20)), "directory/set/1client/disk");
     }
 
     /// Checks that a name chooses those that begin so, and only its own case if it must be exact.

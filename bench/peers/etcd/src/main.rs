@@ -7,7 +7,12 @@
 //! Failover: the leader is killed with `kill -9`; a client of another member puts one key after the other, and gives up a put
 //! after 40 ms, so that is the grain of the figure. `etcd-tuned` has a heartbeat of 20 ms and elections after 200 ms
 //! (defaults: 100 ms, 1,000 ms).
+//!
+//! A large state is put in transactions of 128 puts by clients of all members, with a quota of 8 GiB. While the leader gives out a
+//! snapshot, twice, each behind a compaction, the load goes on and a client of another member puts one key after the other. Then a
+//! follower is killed, and all members.
 
+mod bigstate;
 mod members;
 
 use std::io;
@@ -22,7 +27,7 @@ use members::Members;
 /// How many keys one client writes.
 const KEYS: u64 = 1_000;
 const VALUE: [u8; 64] = [b'v'; 64];
-const GUARANTEE: &str = "agreed order, fdatasync at 2 of 3 before the answer, no TLS";
+pub(crate) const GUARANTEE: &str = "agreed order, fdatasync at 2 of 3 before the answer, no TLS";
 /// What a put may take during a failover before another one is tried.
 const PATIENCE: Duration = Duration::from_millis(40);
 /// How long the client goes on after the leader is killed.
@@ -39,7 +44,8 @@ fn main() -> ExitCode {
     ];
     let case = |(bench, name, peer, measure)| Case::new(bench, name, peer, GUARANTEE, measure);
     let check = || find("etcd", "etcd-server").map(drop);
-    Program { name: "peer-etcd", check, cases: cases.map(case).to_vec() }.main()
+    let cases = cases.map(case).into_iter().chain(bigstate::cases()).collect();
+    Program { name: "peer-etcd", check, cases }.main()
 }
 
 /// Puts of so many clients.

@@ -1,7 +1,7 @@
 //! The members of the cluster.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use etcd_client::Client;
 use peers_common::{Process, command, eventually, loopback_ports};
@@ -12,6 +12,8 @@ const COUNT: usize = 3;
 pub(crate) struct Members {
     processes: Vec<Process>,
     ports: [u16; COUNT],
+    /// The arguments of each, and where it is.
+    starts: Vec<(Vec<String>, PathBuf)>,
 }
 
 impl Members {
@@ -26,29 +28,41 @@ impl Members {
             .enumerate()
             .map(|(name, peer)| format!("m{name}={}", url(*peer)))
             .collect();
-        let mut processes = Vec::new();
+        let mut starts = Vec::new();
         for (name, (port, peer)) in ports.iter().zip(peers).enumerate() {
             let home = dir.join(format!("m{name}"));
             std::fs::create_dir(&home)?;
-            let mut member = command("etcd");
-            member.arg(format!("--name=m{name}"));
-            member.arg("--data-dir").arg(home.join("data"));
+            let mut member = vec![format!("--name=m{name}")];
             for option in ["--listen-client-urls", "--advertise-client-urls"] {
-                member.args([option, &url(*port)]);
+                member.push(format!("{option}={}", url(*port)));
             }
             for option in ["--listen-peer-urls", "--initial-advertise-peer-urls"] {
-                member.args([option, &url(peer)]);
+                member.push(format!("{option}={}", url(peer)));
             }
-            member.args([
-                "--initial-cluster",
-                &cluster.join(","),
-                "--initial-cluster-state",
-                "new",
-            ]);
-            member.args(options);
-            processes.push(Process::start(member, &home.join("log"))?);
+            member.push(format!("--initial-cluster={}", cluster.join(",")));
+            member.push("--initial-cluster-state=new".to_owned());
+            member.extend(options.iter().map(|option| (*option).to_owned()));
+            starts.push((member, home));
         }
-        Ok(Self { processes, ports })
+        let mut members = Self { processes: Vec::new(), ports, starts };
+        members.start_all()?;
+        Ok(members)
+    }
+
+    /// Kills all that run.
+    pub(crate) fn kill_all(&mut self) -> io::Result<()> {
+        self.processes.iter_mut().try_for_each(Process::kill)
+    }
+
+    /// Starts all, each with what an earlier process has left.
+    pub(crate) fn start_all(&mut self) -> io::Result<()> {
+        self.processes.clear();
+        for (arguments, home) in &self.starts {
+            let mut member = command("etcd");
+            member.args(arguments).arg("--data-dir").arg(home.join("data"));
+            self.processes.push(Process::start(member, &home.join("log"))?);
+        }
+        Ok(())
     }
 
     /// A connection to the member with this number, counted round.

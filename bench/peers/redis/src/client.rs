@@ -37,6 +37,31 @@ impl Client {
         self.answer().await
     }
 
+    /// Writes keys in one write, and waits for all answers.
+    pub(crate) async fn set_all(
+        &mut self,
+        keys: impl Iterator<Item = String>,
+        value: &[u8],
+    ) -> io::Result<()> {
+        let (mut bytes, mut count) = (Vec::new(), 0);
+        for key in keys {
+            let head =
+                format!("*3\r\n$3\r\nSET\r\n${}\r\n{key}\r\n${}\r\n", key.len(), value.len());
+            bytes.extend_from_slice(head.as_bytes());
+            bytes.extend_from_slice(value);
+            bytes.extend_from_slice(b"\r\n");
+            count += 1;
+        }
+        self.stream.write_all(&bytes).await?;
+        for _ in 0..count {
+            let answer = self.answer().await?;
+            if answer != "OK" {
+                return Err(io::Error::other(format!("SET was answered {answer:?}")));
+            }
+        }
+        Ok(())
+    }
+
     /// Writes a key, and waits until a replica has it.
     pub(crate) async fn set_and_wait(&mut self, name: usize, number: u64) -> io::Result<()> {
         let key = format!("key:{name}:{}", number % KEYS);

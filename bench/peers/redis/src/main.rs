@@ -7,6 +7,12 @@
 //! window. It cannot send pairs of
 //! commands: `redis-wait` is loaded by a client of this program, closed loop, one connection a client.
 
+//!
+//! In the cases of a large state there is one server with two replicas, all with `appendfsync always`; SETs are acknowledged by the one
+//! server. The load is pipelined, 512 SETs in one write of each of two clients. While `BGREWRITEAOF` runs, twice, the load goes on and
+//! a client of its own SETs one key after the other. Then a replica is killed, and all servers; nothing fails over.
+
+mod bigstate;
 mod client;
 
 use std::io;
@@ -44,13 +50,14 @@ fn main() -> ExitCode {
         ("directory/set/64clients/memory", "redis-wait", WAIT, |run| replicated(run, 64)),
     ];
     let cases = cases.map(|(name, peer, guarantee, measure)| case(name, peer, guarantee, measure));
-    Program { name: "peer-redis", check, cases: cases.to_vec() }.main()
+    let cases = cases.into_iter().chain(bigstate::cases()).collect();
+    Program { name: "peer-redis", check, cases }.main()
 }
 
-/// A server on this port that answers, or does so soon.
+/// A server on this port that answers, or does so soon; what an earlier one left is used.
 fn server(dir: &Path, port: u16, options: &[&str]) -> io::Result<Process> {
     let home = dir.join(port.to_string());
-    std::fs::create_dir(&home)?;
+    std::fs::create_dir_all(&home)?;
     let mut server = command("redis-server");
     server.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", ""]);
     server.arg("--dir").arg(&home).args(options);
@@ -116,12 +123,7 @@ fn replicated(run: &Run, clients: usize) -> io::Result<Vec<Measured>> {
     let replica = |port| server(run.dir(), port, &["--replicaof", &of]);
     let _replicas = [replica(ports[1])?, replica(ports[2])?];
     runtime()?.block_on(async {
-        let attached = async || {
-            let info = Client::connect(master).await?.ask("INFO replication\r\n").await?;
-            let online = info.matches("state=online").count();
-            if online == 2 { Ok(()) } else { Err(io::Error::other(info)) }
-        };
-        eventually("both replicas", attached).await?;
+        attached(master).await?;
         let mut load = Vec::new();
         for name in 0..clients {
             load.push((name, Client::connect(master).await?));
@@ -131,6 +133,16 @@ fn replicated(run: &Run, clients: usize) -> io::Result<Vec<Measured>> {
         };
         Ok(closed_loop(run, load, set).await?.measured("ops_per_s"))
     })
+}
+
+/// Waits until both replicas have the state of this server.
+async fn attached(master: u16) -> io::Result<()> {
+    let attached = async || {
+        let info = Client::connect(master).await?.ask("INFO replication\r\n").await?;
+        let online = info.matches("state=online").count();
+        if online == 2 { Ok(()) } else { Err(io::Error::other(info)) }
+    };
+    eventually("both replicas", attached).await
 }
 
 #[cfg(test)]
