@@ -3,6 +3,8 @@
 //! To restore millions of entries, or to copy them behind a snapshot, takes seconds; thousands of runs with such states
 //! would take days. So the weight alone is simulated: each chunk of ballast holds nothing and counts as a millisecond.
 
+use std::cell::Cell;
+
 use bytes::Bytes;
 use mainstay::{RestoreError, Snapshot, StateMachine};
 use mainstay_base::Position;
@@ -13,6 +15,7 @@ use mainstay_directory::{Directory, DirectorySnapshot};
 const CHUNK: u64 = 1_000_000;
 const COPY: u64 = 500_000;
 const COMMAND: u64 = 20_000;
+const LOOK: u64 = 333_000;
 
 /// In front of a chunk: whether it is ballast.
 const BALLAST: u8 = 0;
@@ -35,11 +38,20 @@ pub struct Large {
     /// Shared with a snapshot.
     shared: u32,
     work: u64,
+    /// Of those who look at it.
+    looked: Cell<u64>,
 }
 
 impl Large {
     pub fn new(weight: Weight) -> Self {
-        Self { directory: Directory::default(), weight, shared: 0, work: 0 }
+        Self { directory: Directory::default(), weight, shared: 0, work: 0, looked: Cell::new(0) }
+    }
+}
+
+impl Large {
+    /// A read that takes a third of a millisecond.
+    pub fn look(&self) {
+        self.looked.set(self.looked.get() + LOOK);
     }
 }
 
@@ -91,6 +103,6 @@ impl StateMachine for Large {
     }
 
     fn work(&self) -> u64 {
-        self.work
+        self.work + self.looked.get() + self.directory.work()
     }
 }

@@ -71,7 +71,7 @@ pub struct Report {
     /// How often nodes that the others had declared dead started anew in their process.
     pub restarts: u64,
     pub checkpoints: u64,
-    /// The longest turn of the last boots.
+    /// The longest turn of any boot.
     pub longest: Duration,
     /// How often their processes took another one for dead because it was silent.
     pub silent: usize,
@@ -129,10 +129,23 @@ fn is_whole(status: &Status) -> bool {
         })
 }
 
-/// Starts the nodes of a run; what halts one is written down.
+/// What all boots of a run made of themselves.
+#[derive(Default)]
+pub struct Seen {
+    halted: Vec<String>,
+    /// The longest turn.
+    longest: Duration,
+}
+
+fn raise(seen: &RefCell<Seen>, longest: Duration) {
+    let mut seen = seen.borrow_mut();
+    seen.longest = seen.longest.max(longest);
+}
+
+/// Starts the nodes of a run; what halts one is written down, and how long their turns are.
 fn starter(
     setup: &Setup,
-    halted: Rc<RefCell<Vec<String>>>,
+    seen: Rc<RefCell<Seen>>,
     traces: Arc<Traces>,
 ) -> impl FnMut(Start) -> Result<Node<Large>, String> + use<> {
     let cluster = ClusterId::from_entropy(11);
@@ -160,18 +173,19 @@ fn starter(
         let weight = Weight { faster: setup.weight.faster * index as u32, ..setup.weight };
         let node = Node::start_with(config, move || Large::new(weight), ports);
         let node = node.map_err(|error| format!("{error}: {error:?}"))?;
-        let (closed, halted) = (node.closed(), Rc::clone(&halted));
+        let (closed, halted) = (node.closed(), Rc::clone(&seen));
         tokio::task::spawn_local(async move {
             if let Closed::Halted { reason } = closed.await {
-                halted.borrow_mut().push(format!("node {index} halted: {reason}"));
+                halted.borrow_mut().halted.push(format!("node {index} halted: {reason}"));
             }
         });
-        let asked = node.clone();
+        let (asked, seen) = (node.clone(), Rc::clone(&seen));
         tokio::task::spawn_local(async move {
             while let Ok(status) = asked.status().await {
                 if is_whole(&status) {
-                    return restored.tell();
+                    restored.tell();
                 }
+                raise(&seen, status.site.turns.longest);
                 time.sleep_until(time.now() + Duration::from_millis(25)).await;
             }
         });
@@ -206,6 +220,40 @@ async fn all_are_one(nodes: Nodes, count: usize) -> Vec<Status> {
     }
 }
 
+/// Looks at the state of one node, with hundreds of reads at once that all take their time; answers its longest turn.
+pub fn look_at_once(turn_work: Option<Duration>, local: bool) -> Duration {
+    let setup = Setup { turn_work, ..Setup::new(3, Durability::Disk) };
+    let begin = starter(&setup, Rc::default(), Arc::default());
+    let mut room = Room::new(7, 3, options(7, &setup), Vec::new(), begin);
+    let nodes = room.outside();
+    let looking = async move {
+        let node = loop {
+            if let Some(node) = nodes.node(1)
+                && node.read(|_| ()).await.is_ok()
+            {
+                break node;
+            }
+            nodes.sleep(Duration::from_millis(10)).await;
+        };
+        let mut reads = tokio::task::JoinSet::new();
+        for _ in 0..300 {
+            let node = node.clone();
+            reads.spawn_local(async move {
+                if local {
+                    node.read_local(Large::look).await
+                } else {
+                    node.read(Large::look).await
+                }
+            });
+        }
+        while let Some(read) = reads.join_next().await {
+            read.unwrap().unwrap();
+        }
+        node.status().await.unwrap().site.turns.longest
+    };
+    room.finish(looking, WHOLE_WITHIN).unwrap()
+}
+
 async fn standing(nodes: Nodes, count: usize) -> String {
     let mut text = String::new();
     for index in 0..count {
@@ -220,11 +268,11 @@ async fn standing(nodes: Nodes, count: usize) -> String {
 
 /// One run; an error is what went wrong in it.
 pub fn run(seed: u64, setup: &Setup, faults: Vec<FaultEvent>) -> Result<Report, String> {
-    let halted = Rc::default();
+    let seen = Rc::default();
     // None, that of quartz, and that of a clock which is broken.
     let drift = [0, 200, 100_000][(seed % 3) as usize];
     let traces = Arc::<Traces>::default();
-    let begin = starter(setup, Rc::clone(&halted), Arc::clone(&traces));
+    let begin = starter(setup, Rc::clone(&seen), Arc::clone(&traces));
     let mut room = Room::new(seed, setup.nodes, options(seed, setup), faults, begin).drift(drift);
     let book = Rc::new(RefCell::new(Book::default()));
     let until = Instant::ZERO + WORK;
@@ -261,7 +309,7 @@ pub fn run(seed: u64, setup: &Setup, faults: Vec<FaultEvent>) -> Result<Report, 
     };
     room.finish(idle, WHOLE_WITHIN).map_err(|stuck| format!("clients: {stuck}"))?;
     let whole = room.finish(all_are_one(nodes.clone(), setup.nodes), WHOLE_WITHIN);
-    let halted: Vec<String> = halted.take();
+    let Seen { halted, longest } = seen.take();
     if !halted.is_empty() {
         return Err(halted.join("\n"));
     }
@@ -291,7 +339,7 @@ pub fn run(seed: u64, setup: &Setup, faults: Vec<FaultEvent>) -> Result<Report, 
         maybe_lost,
         restarts: statuses.iter().map(|status| status.site.restarts).sum(),
         checkpoints: statuses.iter().map(|status| status.replica.checkpoints).sum(),
-        longest: statuses.iter().map(|status| status.site.turns.longest).max().unwrap_or_default(),
+        longest,
         silent: statuses.iter().map(silent).sum(),
     })
 }

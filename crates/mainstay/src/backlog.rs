@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use mainstay_base::{Position, SiteId};
 use mainstay_multicast::Delivery;
+use mainstay_paradigm::client::NotDone;
 
 /// Bytes of messages from which on a node takes in no more than it works off (16 MiB).
 const BYTES_MAX: usize = 16 << 20;
@@ -45,12 +46,17 @@ pub(crate) enum From {
     Sponsor,
 }
 
+/// A local read that found the turn spent: its token, and why it fails if there is no state.
+pub(crate) struct Look(pub(crate) u64, pub(crate) NotDone);
+
 /// Steps in the order in which the group said them. A turn does some of them; see [`Replica::is_spent`].
 ///
 /// [`Replica::is_spent`]: mainstay_paradigm::Replica::is_spent
 #[derive(Default)]
 pub(crate) struct Backlog {
     steps: VecDeque<Step>,
+    /// Local reads, in their order; they wait for no step.
+    pub(crate) looks: VecDeque<Look>,
     /// Of the messages in it, those of the own log excepted: they are here all at once.
     bytes: usize,
     /// Of the messages that were taken out in this turn.
@@ -92,7 +98,7 @@ impl Backlog {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.steps.is_empty()
+        self.steps.is_empty() && self.looks.is_empty()
     }
 
     /// How much the next turn may take in. A node that is too far behind holds its peers back: they keep what it has not

@@ -11,7 +11,7 @@ use mainstay_paradigm::{self as paradigm, Envelope, Replica, SnapshotStream, Sta
 use mainstay_runtime::drop_beside;
 use mainstay_site::{AppPort, Application, CheckpointDone, ChunkSource, core};
 
-use crate::backlog::{Backlog, From, Step};
+use crate::backlog::{Backlog, From, Look, Step};
 use crate::command::Command;
 use crate::history::{History, Rebuild};
 use crate::outcome::{Answer, Fate};
@@ -21,7 +21,7 @@ use crate::waiting::Waiting;
 
 /// What a byte of a chunk counts that is made of the state (4 ns).
 const CHUNK_BYTE: Duration = Duration::from_nanos(4);
-/// What a read counts beside its answer, which the reader makes (1 us).
+/// What a read counts beside what the user's machine counts for it (1 us).
 const READ: Duration = Duration::from_micros(1);
 /// The token of casts that nobody waits for.
 const NOBODY: u64 = 0;
@@ -146,6 +146,8 @@ impl<S: StateMachine + 'static> Replicated<S> {
             Event::RestoreChunk { position, offset, bytes, last } => {
                 self.begun = true;
                 if offset == 0 {
+                    // The own one is of a past that the group went on without.
+                    retire(port.take_checkpoint(self.settings.group));
                     self.backlog.push(Step::BeginRestore);
                 }
                 self.backlog.push(Step::Part { position, offset, bytes });
@@ -205,6 +207,10 @@ impl<S: StateMachine + 'static> Replicated<S> {
                 self.restore(From::Disk, |replica| replica.restore_chunk(&chunk));
             }
             Step::Part { position, offset, bytes } => {
+                if self.replica.status() != paradigm::Status::Restoring {
+                    // A part before it could not be restored: another sponsor begins anew.
+                    return;
+                }
                 self.restore(From::Sponsor, |replica| replica.restore_chunk(&bytes));
                 let upto = offset + bytes.len() as u64;
                 port.chunk_taken(self.settings.group, position, upto);
@@ -235,6 +241,7 @@ impl<S: StateMachine + 'static> Replicated<S> {
     fn deliver(&mut self, delivery: Delivery) {
         let Delivery { message, position, payload, .. } = delivery;
         let Some(position) = position else {
+            self.replica.charge(READ, payload.len());
             return self.on_hash(message.sender, &payload);
         };
         self.history.push(position, message, &payload);
@@ -421,6 +428,16 @@ impl<S: StateMachine + 'static> Replicated<S> {
         self.sponsor = Some(sponsor).filter(|_| !last);
     }
 
+    /// Answers the next local read that waits.
+    fn look(&mut self) {
+        let Some(Look(token, reason)) = self.backlog.looks.pop_front() else { return };
+        match self.replica.machine() {
+            Some(machine) => self.waiting.answer_read(token, Some(machine)),
+            None => self.waiting.fail_read(token, reason),
+        }
+        self.replica.charge(READ, 0);
+    }
+
     /// Begins the checkpoint that is due, one at a time.
     fn begin_checkpoint(&mut self, port: &mut AppPort<'_>) {
         let group = self.settings.group;
@@ -500,7 +517,14 @@ impl<S: StateMachine + 'static> Application for Replicated<S> {
                 self.skip(position, answer, reason, until, port);
             }
             (Command::Read { read, local: true }, reason) => {
-                read(self.replica.machine().ok_or_else(|| reason.unwrap_or(NotDone::NoState)));
+                let reason = reason.unwrap_or(NotDone::NoState);
+                let spent = self.replica.is_spent() || !self.backlog.looks.is_empty();
+                if spent && self.replica.machine().is_some() {
+                    let token = self.waiting.read(read, until);
+                    return self.backlog.looks.push_back(Look(token, reason));
+                }
+                read(self.replica.machine().ok_or(reason));
+                self.replica.charge(READ, 0);
             }
             (Command::Read { read, .. }, Some(reason)) => read(Err(reason)),
             (Command::Read { read, .. }, None) => {
@@ -543,11 +567,12 @@ impl<S: StateMachine + 'static> Application for Replicated<S> {
     fn end_turn(&mut self, now: Instant, port: &mut AppPort<'_>) {
         self.backlog.begin_turn();
         while !self.replica.is_spent() {
+            self.look();
             if let Some(rebuild) = self.rebuild.take() {
                 self.go_on_rebuilding(rebuild, port);
             } else if let Some(step) = self.backlog.pop() {
                 self.run(step, port);
-            } else {
+            } else if self.backlog.is_empty() {
                 break;
             }
         }

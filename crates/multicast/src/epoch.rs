@@ -38,6 +38,12 @@ impl Epoch {
         Self::new(ViewId::NONE, 0, Vec::new())
     }
 
+    /// How many messages are here.
+    pub(crate) fn count(&self) -> u64 {
+        let streams = self.total.iter().chain(&self.fifo);
+        streams.map(|stream| stream.received() - stream.gone()).sum()
+    }
+
     pub(crate) fn lane(&self, order: Order) -> &[Stream] {
         match order {
             Order::Total => &self.total,

@@ -7,6 +7,7 @@ mod persist;
 mod read;
 mod receive;
 mod report;
+mod retired;
 mod state;
 mod transfer;
 mod turn;
@@ -29,6 +30,7 @@ use crate::view::Peer;
 use hold::Hold;
 use read::Reads;
 use report::{Levels, OwnRun, Said};
+pub use retired::Retired;
 pub use state::Status;
 use transfer::{Restore, Sponsor};
 
@@ -153,6 +155,7 @@ pub struct Group {
     /// Since when the budget is short.
     pressed_since: Option<Instant>,
     out: VecDeque<Output>,
+    retired: Vec<Retired>,
     stats: Stats,
 }
 
@@ -215,6 +218,7 @@ impl Group {
             whole_io: None,
             pressed_since: None,
             out: VecDeque::new(),
+            retired: Vec::new(),
             stats: Stats::default(),
             data,
         }
@@ -234,7 +238,8 @@ impl Group {
     /// Ends the view: from here on nothing of it is accepted, and casts wait for the next one.
     pub fn wedge(&mut self) {
         self.wedged = true;
-        self.old = None;
+        let old = self.old.take();
+        self.retire(old, Vec::new());
         self.reads.restart();
     }
 

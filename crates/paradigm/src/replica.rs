@@ -260,12 +260,17 @@ impl<S: StateMachine> Replica<S> {
         match self.status {
             Status::Running => {}
             Status::Poisoned { position: poison } => {
+                self.charge(COMMAND, payload.len());
                 self.on_held(poison, &payload);
                 return Ok(());
             }
-            _ => return Err(DeliverError::NotRunning(self.status)),
+            _ => {
+                self.charge(COMMAND, payload.len());
+                return Err(DeliverError::NotRunning(self.status));
+            }
         }
         if position <= self.state.position {
+            self.charge(COMMAND, payload.len());
             self.stats.stale += 1;
             return Ok(());
         }

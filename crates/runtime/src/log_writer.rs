@@ -140,6 +140,10 @@ impl Store for LogWriter {
             Err(mpsc::TrySendError::Disconnected(_)) => Err(StoreError::NotRunning),
         }
     }
+
+    fn closing(self: Box<Self>) -> Box<dyn FnOnce() + Send> {
+        Box::new(move || drop(self))
+    }
 }
 
 impl Drop for LogWriter {

@@ -270,6 +270,10 @@ pub trait Store {
     /// # Errors
     /// [`StoreError`]: nothing was begun and no completion will come.
     fn persist(&mut self, io: IoId, records: Vec<Record>) -> Result<(), StoreError>;
+
+    /// Takes no more, and gives what is to be run, beside the turns, to complete what was taken and to close the log. It
+    /// may wait for the medium.
+    fn closing(self: Box<Self>) -> Box<dyn FnOnce() + Send>;
 }
 
 /// Why a request was not taken.

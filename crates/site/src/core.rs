@@ -14,7 +14,7 @@ use mainstay_base::{
     ViewId,
 };
 use mainstay_membership::{self as membership, Durable, Membership, Role, View};
-use mainstay_multicast::{self as multicast, CastError, Group};
+use mainstay_multicast::{self as multicast, CastError, Group, Retired};
 
 pub use change::Table;
 pub use durable::{Past, Record, RecordError};
@@ -239,6 +239,11 @@ impl Core {
     #[must_use]
     pub fn membership(&self) -> &Membership {
         &self.membership
+    }
+
+    /// What a group needs no more; see [`Group::take_retired`].
+    pub fn take_retired(&mut self) -> Option<Retired> {
+        self.groups.values_mut().find_map(Group::take_retired)
     }
 
     /// A group, for its questions.

@@ -9,7 +9,7 @@ use mainstay_base::{
 };
 use mainstay_link::{self as link, Link};
 use mainstay_membership as membership;
-use mainstay_multicast as multicast;
+use mainstay_multicast::{self as multicast, Retired};
 
 use crate::core::{self, Core, CoreConfig, Packet, Past};
 
@@ -112,6 +112,11 @@ impl Stack {
     #[must_use]
     pub fn core(&self) -> &Core {
         &self.core
+    }
+
+    /// What a group needs no more; see [`Group::take_retired`](multicast::Group::take_retired).
+    pub fn take_retired(&mut self) -> Option<Retired> {
+        self.core.take_retired()
     }
 
     /// The link, for its questions.

@@ -5,8 +5,8 @@ use std::io::IoSlice;
 
 use bytes::{Buf, Bytes, BytesMut};
 
-/// A piece of so many bytes is shared, a smaller one copied (4 KiB).
-pub(crate) const SHARED_BYTES_MIN: usize = 4 << 10;
+/// A piece of so many bytes is shared, a smaller one copied (1 KiB): of 1,024 keys at most 1 MiB is copied.
+pub(crate) const SHARED_BYTES_MIN: usize = 1 << 10;
 /// Bytes of a block into which small pieces are copied, at most (16 KiB).
 const BLOCK_BYTES: usize = 16 << 10;
 /// Bytes that one vectored write is offered (512 KiB), or one piece: a write takes well under a millisecond.

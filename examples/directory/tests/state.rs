@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use mainstay_base::Position;
 use mainstay_directory::resp::CommandParser;
-use mainstay_directory::{Directory, KEYS_MAX, Kind, NoRoom, Operation, OperationError, command};
+use mainstay_directory::{
+    Client, Connection, Directory, KEYS_MAX, Kind, NoRoom, Operation, OperationError, Request,
+    command,
+};
 use mainstay_paradigm::{RestoreError, Snapshot, StateMachine};
 use proptest::prelude::*;
 
@@ -311,4 +314,26 @@ proptest! {
         let bytes = operation.encode();
         prop_assert_eq!(Operation::decode(&bytes).unwrap(), operation);
     }
+}
+
+/// Every key of a command counts, whether it is there or not: a turn may have hundreds of such commands.
+#[test]
+fn every_key_of_a_command_counts() {
+    let mut d = Directory::default();
+    apply(&mut d, Kind::Set, &[b"k0", b"v"]);
+    let keys: Vec<Vec<u8>> = (0..1_000).map(|number| format!("k{number}").into_bytes()).collect();
+    let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+    for kind in [Kind::Del, Kind::Exists, Kind::MGet] {
+        let before = d.work();
+        apply(&mut d, kind, &keys);
+        assert!(d.work() - before >= 1_000 * 100, "{kind:?}: {}", d.work() - before);
+    }
+    let mut client = Client::new();
+    client.send(&[&[&b"MGET"[..]], &keys[..]].concat());
+    let mut connection = Connection::new();
+    connection.receive(&client.take_output());
+    let Some(Request::Read { read, .. }) = connection.poll_request() else { panic!("no read") };
+    let before = d.work();
+    assert!(d.read(&read, usize::MAX).is_ok());
+    assert!(d.work() - before >= 1_000 * 100, "a read: {}", d.work() - before);
 }

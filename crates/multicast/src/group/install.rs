@@ -68,7 +68,11 @@ impl Group {
             (self.current, self.live) = (None, false);
             return;
         };
-        (self.live, self.behind) = (true, None);
+        self.live = true;
+        if let Some(behind) = self.behind.take() {
+            // The group went on without this member, which gets the state from another one.
+            self.retire(None, behind.past);
+        }
         let current = self.begin_view(now, last.id, me, &members, is_whole);
         self.current = Some(current);
         self.site = Some(members[me].site);
@@ -210,7 +214,9 @@ impl Group {
             (peer.site, total, fifo)
         });
         let new = Epoch::new(view, cut.end, senders.collect());
-        self.old = Some(std::mem::replace(&mut self.data, new));
+        let over = std::mem::replace(&mut self.data, new);
+        let older = self.old.replace(over);
+        self.retire(older, Vec::new());
         self.delivered = cut.end;
         // After a loss positions are given anew.
         let levels = &mut self.levels;

@@ -63,7 +63,8 @@ impl Group {
         let is_first = !std::mem::replace(&mut member.reported, true);
         if is_first && others == 1 {
             // All have installed the view: nobody fetches of the old one any more.
-            self.old = None;
+            let old = self.old.take();
+            self.retire(old, Vec::new());
         }
         true
     }

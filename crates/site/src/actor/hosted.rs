@@ -180,8 +180,7 @@ impl Wiring {
     fn recover<C: Command>(&mut self, port: &mut Port<'_, Site<C>>) {
         self.life += 1;
         (self.records, self.io) = (Vec::new(), 0);
-        // What the log was given is written.
-        self.log = None;
+        let closing = self.log.take().map(|(log, _)| log.closing());
         let Some(storage) = &self.storage else {
             let mut past = Past::new();
             past.extend(self.membership.as_deref().cloned());
@@ -195,7 +194,12 @@ impl Wiring {
         let (life, handle) = (self.life, port.handle());
         self.writing.spawn_local(async move {
             while writing.join_next().await.is_some() {}
-            let read = blocking(&*disk, reading).await;
+            // What the log was given is written before it is read.
+            let read = blocking(&*disk, move || {
+                closing.into_iter().for_each(|close| close());
+                reading()
+            });
+            let read = read.await;
             let Some(handle) = handle.upgrade() else { return };
             let read = read.map_err(|error| error.to_string());
             let input = match read.and_then(|read| read.map_err(|error| no_way_back(&error))) {

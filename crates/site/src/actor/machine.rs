@@ -147,7 +147,7 @@ impl<C: Command> Site<C> {
         drop_beside(self.stack.take());
         self.life += 1;
         self.fed.clear();
-        self.checkpoints.clear();
+        drop_beside(std::mem::take(&mut self.checkpoints));
         for (node, count) in std::mem::take(&mut self.dials) {
             *self.stale_dials.entry(node).or_default() += count;
         }
@@ -342,6 +342,9 @@ impl<C: Command> Machine for Site<C> {
         }
         while let Some(output) = self.stack.as_mut().and_then(Machine::poll_output) {
             self.on_stack(now, output);
+        }
+        while let Some(retired) = self.stack.as_mut().and_then(Stack::take_retired) {
+            drop_beside(retired);
         }
         self.again = false;
         let (app, mut port) = self.app();
