@@ -1,9 +1,11 @@
 //! The clients of Redis as Debian ships them.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::process::Stdio;
+use std::time::Duration;
 
-use super::cluster::{Cluster, Home, ensure};
+use super::cluster::{Cluster, Home, ensure, values};
 use super::tools::{is_there, text};
 use crate::steps::Verdict;
 
@@ -55,6 +57,11 @@ pub(super) fn commands() -> Result<Verdict, String> {
     let said = with_input(&cluster, &["--pipe"], mass.as_bytes())?;
     let wanted = format!("errors: 0, replies: {MASS}");
     ensure(said.contains(&wanted), || format!("redis-cli --pipe: {said}"))?;
+    // More than a node takes at once: it is slowed down, and nothing is refused.
+    let large = "v".repeat(16 << 10);
+    let burst: String = (0..MASS).map(|number| format!("SET burst{number} {large}\r\n")).collect();
+    let said = with_input(&cluster, &["--pipe"], burst.as_bytes())?;
+    ensure(said.contains(&wanted), || format!("redis-cli --pipe with 16 KiB: {said}"))?;
     let value = vec![b'v'; 512 << 10];
     let said = with_input(&cluster, &["-x", "SET", "large"], &value)?;
     ensure(said.trim_end() == "OK", || format!("redis-cli -x SET: {said}"))?;
@@ -105,9 +112,66 @@ pub(super) fn benchmark() -> Result<Verdict, String> {
         }
         ensure(!said.to_lowercase().contains("error"), || said.clone())?;
     }
+    let mut large = cluster.client(60, "redis-benchmark");
+    let large = large.args(["-p", &port, "-q", "-n", "5000", "-r", "1000", "-t", "set"]);
+    let said = super::tools::run(large.args(["-P", "16", "-d", "16384"]))?;
+    let fails = said.to_lowercase().contains("error") || !said.contains("requests per second");
+    ensure(!fails, || format!("redis-benchmark -P 16 -d 16384: {said}"))?;
     // What was counted once more is what was done: keys and counters are there.
     let size = cluster.ask(1, &["DBSIZE"])?;
     ensure(size.parse::<u32>().is_ok_and(|size| size > 0), || format!("DBSIZE {size}"))?;
     cluster.stop()?;
     Ok(Verdict::Passed)
+}
+
+/// A web page that posts commands, and clients that ask for gigabytes and read nothing: the one writes nothing, the others
+/// stop nobody.
+pub(super) fn abuse() -> Result<Verdict, String> {
+    if !is_there("redis-cli") {
+        return Ok(Verdict::Skipped("redis-cli is not installed"));
+    }
+    let home = Home::new("abuse")?;
+    let cluster = Cluster::start(&home, &[], &[])?;
+    let mut page = connect(&cluster)?;
+    let request = b"POST / HTTP/1.1\r\nHost: x\r\n\r\nSET pwned 1\r\n";
+    page.write_all(request).map_err(|error| error.to_string())?;
+    let mut said = Vec::new();
+    // It is closed on, perhaps with a reset.
+    let _ = page.read_to_end(&mut said);
+    let there = cluster.ask(0, &["EXISTS", "pwned"])?;
+    ensure(there == "0" && said.is_empty(), || format!("a web page wrote: {there}, {said:?}"))?;
+    let counted = cluster.status()?;
+    ensure(counted.contains("\"resp-http\": 1"), || format!("not counted: {counted}"))?;
+
+    let value = vec![b'v'; 512 << 10];
+    for number in 0..64 {
+        with_input(&cluster, &["-x", "SET", &format!("big{number}")], &value)?;
+    }
+    let views = values(&cluster.status()?, "view");
+    let keys: String = (0..64).map(|number| format!(" big{number}")).collect();
+    let wants = format!("MGET{keys}\r\n").repeat(200);
+    let mut greedy = Vec::new();
+    for _ in 0..4 {
+        let mut client = connect(&cluster)?;
+        // It is read no further than it reads itself.
+        let _ = client.write_all(wants.as_bytes());
+        greedy.push(client);
+    }
+    for _ in 0..20 {
+        let said = cluster.ask(0, &["SET", "beside", "1"])?;
+        ensure(said == "OK", || format!("beside clients that read nothing: {said}"))?;
+    }
+    let now = values(&cluster.status()?, "view");
+    ensure(now == views, || format!("views went from {views:?} to {now:?}"))?;
+    drop(greedy);
+    cluster.stop()?;
+    Ok(Verdict::Passed)
+}
+
+fn connect(cluster: &Cluster) -> Result<TcpStream, String> {
+    let stream = TcpStream::connect(format!("127.0.0.1:{}", cluster.port(0)));
+    let stream = stream.map_err(|error| error.to_string())?;
+    let within = Some(Duration::from_secs(5));
+    let bounded = stream.set_read_timeout(within).and_then(|()| stream.set_write_timeout(within));
+    bounded.map(|()| stream).map_err(|error| error.to_string())
 }

@@ -30,7 +30,7 @@ pub enum NotDone {
     /// This node does not stand at the poison command that is to be skipped. Nothing changed.
     #[error("no poison command here stops this node")]
     NotPoisoned,
-    /// Too much is on its way.
+    /// Too much is on its way. Nothing changed; to try again is safe, and helps when some of it has arrived.
     #[error("too much is on its way")]
     Full,
     /// The command is larger than a message may be. To try again is of no use.
