@@ -4,6 +4,8 @@
 //! would take days. So the weight alone is simulated: each chunk of ballast holds nothing and counts as a millisecond.
 
 use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use mainstay::{RestoreError, Snapshot, StateMachine};
@@ -28,6 +30,8 @@ pub struct Weight {
     pub chunks: u32,
     /// How many times faster the processor is that works on it, beside 1.
     pub faster: u32,
+    /// The first snapshot that is read panics.
+    pub first_snapshot_breaks: bool,
     /// The first command behind a snapshot copies all of them, not one.
     pub copied_at_once: bool,
 }
@@ -40,11 +44,15 @@ pub struct Large {
     work: u64,
     /// Of those who look at it.
     looked: Cell<u64>,
+    /// The next snapshot that is read panics.
+    breaks: Arc<AtomicBool>,
 }
 
 impl Large {
     pub fn new(weight: Weight) -> Self {
-        Self { directory: Directory::default(), weight, shared: 0, work: 0, looked: Cell::new(0) }
+        let breaks = Arc::new(AtomicBool::new(weight.first_snapshot_breaks));
+        let directory = Directory::default();
+        Self { directory, weight, shared: 0, work: 0, looked: Cell::new(0), breaks }
     }
 }
 
@@ -58,10 +66,12 @@ impl Large {
 pub struct LargeSnapshot {
     ballast: u32,
     content: DirectorySnapshot,
+    breaks: Arc<AtomicBool>,
 }
 
 impl Snapshot for LargeSnapshot {
     fn next_chunk(&mut self, max: usize) -> Option<Bytes> {
+        assert!(!self.breaks.swap(false, Ordering::Relaxed), "as told");
         if let Some(left) = self.ballast.checked_sub(1) {
             self.ballast = left;
             return Some(Bytes::from_static(&[BALLAST]));
@@ -84,7 +94,8 @@ impl StateMachine for Large {
 
     fn begin_snapshot(&mut self) -> LargeSnapshot {
         self.shared = self.weight.chunks;
-        LargeSnapshot { ballast: self.weight.chunks, content: self.directory.begin_snapshot() }
+        let (ballast, breaks) = (self.weight.chunks, Arc::clone(&self.breaks));
+        LargeSnapshot { ballast, content: self.directory.begin_snapshot(), breaks }
     }
 
     fn restore_chunk(&mut self, chunk: &[u8]) -> Result<(), RestoreError> {

@@ -90,7 +90,8 @@ fn three_nodes_in_memory() {
 }
 
 /// A state that takes three quarters of a second to restore, three times as long as a member may be silent.
-const HEAVY: Weight = Weight { chunks: 750, faster: 9, copied_at_once: false };
+const HEAVY: Weight =
+    Weight { chunks: 750, faster: 9, first_snapshot_breaks: false, copied_at_once: false };
 /// No turn is longer, whatever the size of the state.
 const TURN_MAX: Duration = Duration::from_millis(10);
 
@@ -168,6 +169,15 @@ fn turns_without_a_bound_are_noticed() {
     println!("{report:?}");
     assert!(report.longest > TURN_MAX);
     assert!(report.restarts > 0 || report.silent > 0, "{report:?}");
+}
+
+/// Checks that a snapshot of the user's that panics costs one checkpoint, and not all that follow.
+#[test]
+fn a_snapshot_that_panics_costs_one_checkpoint() {
+    let weight = Weight { first_snapshot_breaks: true, chunks: 1, ..Weight::default() };
+    let setup = Setup { weight, ..Setup::new(3, Durability::Disk) };
+    let report = run(0, &setup, Vec::new()).unwrap();
+    assert!(report.checkpoints > 0, "{report:?}");
 }
 
 /// Checks that a state is noticed whose first write behind a snapshot copies all of it.

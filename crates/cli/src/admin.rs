@@ -107,7 +107,10 @@ impl Asked {
                 Err(reason) => ("503 Service Unavailable", said("error", &reason.to_string())),
             }),
             Self::Skip(position) => {
-                tracing::warn!(position = position.0, "an operator has a command passed over");
+                tracing::warn!(
+                    position = position.0,
+                    "an operator asks to have a command passed over"
+                );
                 Ok(skip(node, position).await)
             }
             Self::AcceptLoss => {

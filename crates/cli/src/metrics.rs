@@ -16,6 +16,12 @@ pub(crate) fn of(report: &Report) -> String {
         ("members", "gauge", "Members of that view", report.members.len() as f64),
         ("delivered_total", "counter", "Commands executed", report.delivered as f64),
         ("durable_total", "counter", "Commands forced to the own log", report.durable as f64),
+        (
+            "log_dropped_total",
+            "counter",
+            "Lines of its log that were lost",
+            report.log_dropped as f64,
+        ),
         ("alarms", "gauge", "What an operator should know", report.alarms.len() as f64),
         (
             "turn_longest_seconds",

@@ -57,7 +57,7 @@ pub(crate) struct Report {
     pub(crate) sequencers: BTreeMap<String, String>,
     /// Commands executed here.
     pub(crate) delivered: u64,
-    /// Commands forced to the own log.
+    /// Commands forced to the own log, with all before them; 0 while it has not all of the past.
     pub(crate) durable: u64,
     /// The hash of the state; none while there is no state.
     pub(crate) state_hash: Option<String>,
@@ -127,7 +127,7 @@ impl Report {
                 .into_iter()
                 .collect(),
             delivered: status.replica.position.0,
-            durable: group.map_or(0, |group| group.forced),
+            durable: group.filter(|group| group.whole).map_or(0, |group| group.forced),
             state_hash: hash.map(|hash| format!("{hash:032x}")),
             alarms: alarms(status, stack, own, named),
             refused: refused.map(|(name, count)| (name.to_owned(), count)).collect(),
@@ -249,6 +249,10 @@ fn alarms(
         (!slow.is_empty(), format!("slow: the others wait for {slow}")),
         (replica.diverged > 0, "diverged: the states of members differed".to_owned()),
         (replica.maybe_lost > 0, "maybe-lost: acknowledged commands may have been lost".to_owned()),
+        (
+            replica.checkpoint_failed,
+            "checkpoint: the last one could not be written, and the log grows".to_owned(),
+        ),
         (
             replica.restores_failed > 0,
             "restore: a transferred state could not be restored".to_owned(),

@@ -186,8 +186,8 @@ impl Config {
     }
 
     /// How much of its replica's work a node does between two looks at its peers, in nominal time: commands, chunks of a
-    /// state that is restored or given to a joiner. More makes long turns, and a node with long turns looks dead. Default
-    /// 3 ms ([`TURN_WORK`](paradigm::TURN_WORK)).
+    /// state that is restored or given to a joiner. One step is always done. A larger value makes longer turns; if they are
+    /// too long, peers suspect the node. Default 3 ms ([`TURN_WORK`](paradigm::TURN_WORK)).
     #[must_use]
     pub fn turn_work(mut self, most: Duration) -> Self {
         self.turn_work = most;

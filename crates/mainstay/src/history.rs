@@ -13,6 +13,8 @@ const BYTES_MAX: usize = 64 << 20;
 const COPIED_MAX: usize = 64 << 10;
 /// Messages of a block.
 const BLOCK_MESSAGES: usize = 1 << 10;
+/// Blocks of a history that is over which are let go in a turn.
+const RELEASED_BLOCKS: usize = 4;
 /// Bytes of a block of copies (256 KiB).
 const BLOCK_BYTES: usize = 256 << 10;
 /// How far a replica has got with being rebuilt from its history.
@@ -32,10 +34,9 @@ pub(crate) struct History<U> {
     messages: Vec<Vec<(MessageId, Bytes)>>,
     bytes: usize,
     block: BytesMut,
-    /// Of the former history, while it is being freed on another thread.
-    former: Weak<()>,
-    /// Of this one.
-    alive: Arc<()>,
+    /// Of the former history: its messages, which go in slices, and whether its state is still being freed.
+    former: Vec<Vec<(MessageId, Bytes)>>,
+    freeing: Weak<()>,
 }
 
 impl<U: Snapshot> History<U> {
@@ -47,8 +48,8 @@ impl<U: Snapshot> History<U> {
             messages: Vec::new(),
             bytes: 0,
             block: BytesMut::new(),
-            former: Weak::new(),
-            alive: Arc::default(),
+            former: Vec::new(),
+            freeing: Weak::new(),
         }
     }
 
@@ -107,15 +108,23 @@ impl<U: Snapshot> History<U> {
 
     /// Time to begin with a newer state: at the bound, or at twice the bound if the last history is still here then.
     pub(crate) fn is_long(&self) -> bool {
-        self.bytes > BYTES_MAX * if self.former.strong_count() > 0 { 2 } else { 1 }
+        let is_here = self.freeing.strong_count() > 0 || !self.former.is_empty();
+        self.bytes > BYTES_MAX * if is_here { 2 } else { 1 }
     }
 
-    /// Begins anew with the present state of `replica`. What was is freed on another thread: to let go of a state of a
-    /// million entries takes longer than a member may be silent.
+    /// Begins anew with the present state of `replica`. The state that was is freed on another thread: for a million entries
+    /// that takes longer than a member may be silent. Its messages go a slice a turn ([`release`](Self::release)).
     pub(crate) fn renew<S: StateMachine<Snapshot = U>>(&mut self, replica: &mut Replica<S>) {
-        let former = std::mem::replace(self, Self::of(replica));
-        self.former = Arc::downgrade(&former.alive);
-        drop_beside(former);
+        let Self { base, messages, .. } = std::mem::replace(self, Self::of(replica));
+        let freeing = Arc::new(());
+        (self.former, self.freeing) = (messages, Arc::downgrade(&freeing));
+        drop_beside((base, freeing));
+    }
+
+    /// Lets go of the next slice of the former messages.
+    pub(crate) fn release(&mut self) {
+        let kept = self.former.len().saturating_sub(RELEASED_BLOCKS);
+        self.former.truncate(kept);
     }
 }
 
@@ -203,6 +212,10 @@ mod tests {
         assert_eq!(snapshots.load(Ordering::Relaxed), 2);
         fill(&mut history);
         assert!(!history.is_long(), "the former one is still here");
+        while !history.former.is_empty() {
+            history.release();
+        }
+        assert!(!history.is_long(), "its state is still here");
         let_end.send(()).unwrap();
         assert_ne!(ended.recv().unwrap(), thread::current().id());
         while !history.is_long() {

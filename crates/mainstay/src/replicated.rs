@@ -545,6 +545,7 @@ impl<S: StateMachine + 'static> Application for Replicated<S> {
 
     fn on_checkpoint(&mut self, _now: Instant, done: CheckpointDone, port: &mut AppPort<'_>) {
         self.status.checkpoints += u64::from(done.written);
+        self.status.checkpoint_failed = !done.written;
         let writing = std::mem::replace(&mut self.writing, Writing::Nothing);
         if done.written && writing == Writing::Transferred(done.position) {
             port.restored(self.settings.group, done.position);
@@ -566,7 +567,9 @@ impl<S: StateMachine + 'static> Application for Replicated<S> {
 
     fn end_turn(&mut self, now: Instant, port: &mut AppPort<'_>) {
         self.backlog.begin_turn();
-        while !self.replica.is_spent() {
+        let mut first = true;
+        // A step is always done: nothing that others ask for holds the replica up.
+        while std::mem::take(&mut first) || !self.replica.is_spent() {
             self.look();
             if let Some(rebuild) = self.rebuild.take() {
                 self.go_on_rebuilding(rebuild, port);
@@ -580,6 +583,7 @@ impl<S: StateMachine + 'static> Application for Replicated<S> {
             port.again();
         }
         self.begin_checkpoint(port);
+        self.history.release();
         self.cast_queued(now, port);
         self.queue.expire(now, self.settings.deadline);
         self.waiting.expire(now);

@@ -38,6 +38,8 @@ pub struct ReplicaStatus {
     pub reads: usize,
     /// Checkpoints forced by this process.
     pub checkpoints: u64,
+    /// The last checkpoint could not be written; the log is not cut until one can.
+    pub checkpoint_failed: bool,
     /// How often acknowledged commands may have been lost.
     pub maybe_lost: u64,
     /// How often the states of members differed.

@@ -128,10 +128,10 @@ impl<const LEAF_MAX: usize> Map<LEAF_MAX> {
         }
     }
 
-    /// Puts an item in the place of the one with its key.
-    pub(crate) fn insert(&mut self, item: Item) {
+    /// Puts an item in the place of the one with its key, which comes back.
+    pub(crate) fn insert(&mut self, item: Item) -> Option<Item> {
         self.work += NODE_WORK;
-        insert::<LEAF_MAX>(&mut self.root, item, 0, &mut self.work);
+        insert::<LEAF_MAX>(&mut self.root, item, 0, &mut self.work)
     }
 
     pub(crate) fn remove(&mut self, key: &[u8]) -> Option<Item> {
@@ -159,42 +159,39 @@ impl Node {
     }
 }
 
-/// Puts the item below `place`; answers whether its key is new.
+/// Puts the item below `place`; answers the one that was there with its key.
 fn insert<const LEAF_MAX: usize>(
     place: &mut Option<Node>,
     item: Item,
     depth: u32,
     work: &mut u64,
-) -> bool {
+) -> Option<Item> {
     let Some(node) = place else {
         *work += NODE_WORK;
         *place = Some(Node::Leaf(Arc::new(vec![item])));
-        return true;
+        return None;
     };
     let items = match node {
         Node::Branch(branch) => {
             let branch = own(branch, WIDTH, work);
             let place = &mut branch.children[child(item.hash, depth)];
-            let is_new = insert::<LEAF_MAX>(place, item, depth + 1, work);
-            branch.len += usize::from(is_new);
-            return is_new;
+            let old = insert::<LEAF_MAX>(place, item, depth + 1, work);
+            branch.len += usize::from(old.is_none());
+            return old;
         }
         Node::Leaf(items) => items,
     };
     let count = items.len();
     let items = own(items, count, work);
     match find(items, item.hash, item.key()) {
-        Ok(index) => {
-            items[index] = item;
-            false
-        }
+        Ok(index) => Some(std::mem::replace(&mut items[index], item)),
         Err(index) => {
             items.insert(index, item);
             if items.len() > LEAF_MAX && depth * BITS < u64::BITS {
                 let items = std::mem::take(items);
                 *node = Node::Branch(Arc::new(split::<LEAF_MAX>(items, depth, work)));
             }
-            true
+            None
         }
     }
 }

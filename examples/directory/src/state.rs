@@ -192,19 +192,21 @@ impl Directory {
         if key.len() > BULK_BYTES_MAX || value.len() > BULK_BYTES_MAX {
             return Err("ERR key or value is too long");
         }
-        let (freed, freed_hash) = match self.map.get(key) {
-            Some(old) => (cost(key, old.value()), old.share()),
-            None => (0, 0),
-        };
-        let bytes = self.bytes - freed + cost(key, value);
-        if bytes > self.bytes_max && bytes > self.bytes {
-            return Err("OOM command not allowed when used memory > 'maxmemory'.");
+        let more = cost(key, value);
+        if self.bytes + more > self.bytes_max {
+            // It may not fit; what it replaces makes room.
+            let freed = self.map.get(key).map_or(0, |old| cost(key, old.value()));
+            let bytes = self.bytes - freed + more;
+            if bytes > self.bytes_max && bytes > self.bytes {
+                return Err("OOM command not allowed when used memory > 'maxmemory'.");
+            }
         }
         let hash = entry_hash(key, value);
-        self.map.insert(Item::new(key, value, hash));
+        let old = self.map.insert(Item::new(key, value, hash));
         // Found, copied and hashed.
         self.count(LOOKUP + 2 * (key.len() + value.len()) as u64);
-        self.bytes = bytes;
+        let (freed, freed_hash) = old.map_or((0, 0), |old| (cost(key, old.value()), old.share()));
+        self.bytes = self.bytes - freed + more;
         self.sum = self.sum.wrapping_sub(freed_hash).wrapping_add(hash);
         Ok(())
     }

@@ -220,6 +220,7 @@ impl Storage {
     ) -> Option<impl Future<Output = Result<(), CheckpointError>> + use<>> {
         let (medium, shelf) = self.shelves.get(&group)?;
         let (medium, shelf, owner) = (Arc::clone(medium), Rc::clone(shelf), self.owner);
+        let again = Arc::clone(&medium);
         let disk = Rc::clone(&self.disk);
         Some(async move {
             let taken = shelf.borrow_mut().take();
@@ -230,10 +231,18 @@ impl Storage {
             if alone {
                 checkpoints = blocking(&*disk, move || discard(medium, owner)).await??;
             }
-            let result;
-            (checkpoints, result) = write(&*disk, checkpoints, position, source).await?;
-            *shelf.borrow_mut() = Some(checkpoints);
-            result
+            match write(&*disk, checkpoints, position, source).await {
+                Ok((checkpoints, result)) => {
+                    *shelf.borrow_mut() = Some(checkpoints);
+                    result
+                }
+                Err(ended) => {
+                    // A step panicked, the user's snapshot perhaps: what is on disk is looked at anew.
+                    let opened = blocking(&*disk, move || Checkpoints::open(again, owner)).await?;
+                    *shelf.borrow_mut() = Some(opened?);
+                    Err(ended)
+                }
+            }
         })
     }
 }
