@@ -219,7 +219,7 @@ impl<S: StateMachine> Replica<S> {
         }
     }
 
-    /// Sets how much a turn may do, in nominal time. Default [`TURN_WORK`].
+    /// Sets how much a turn may do, in nominal time. Default [`TURN_WORK`](crate::TURN_WORK).
     #[must_use]
     pub fn turn_work(mut self, most: Duration) -> Self {
         self.account.most = most;
