@@ -18,7 +18,7 @@ pub struct Retired {
 }
 
 impl Group {
-    /// What has become of no use since the last call, if it is large. Where nobody asks it goes by itself.
+    /// What the group has stopped needing since the last call, if it is large. If nobody takes it, the group drops it.
     pub fn take_retired(&mut self) -> Option<Retired> {
         self.retired.pop()
     }
