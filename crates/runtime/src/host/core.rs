@@ -219,19 +219,22 @@ impl<M: Hosted, P: Perform<M>> Core<M, P> {
         self.now = self.now.max(self.time.now());
     }
 
+    /// Begins a turn, if there is none. It ends before other tasks run.
     fn begin(&mut self) {
         if self.turn.is_none() {
             self.read_clock();
             let bytes_max = self.machine.as_ref().map_or(usize::MAX, M::intake_bytes_max).max(1);
-            let (began, busy) = (self.now, Duration::ZERO);
-            self.turn = Some(Turn { began, inputs: 0, bytes: 0, bytes_max, busy });
+            self.turn = Some(Turn { began: self.now, inputs: 0, bytes: 0, bytes_max });
         }
     }
 
     /// Takes inputs in until there are none or the turn is full.
     fn take_backlog(&mut self) -> Result<(), Panicked> {
-        let mut started = None;
         while !self.backlog.is_empty() {
+            // To read the clock once more for the first input shows in the throughput of small messages.
+            if self.turn.is_some() {
+                self.read_clock();
+            }
             self.begin();
             if self.is_full() {
                 break;
@@ -241,26 +244,18 @@ impl<M: Hosted, P: Perform<M>> Core<M, P> {
                 self.taken.merge(admission);
             }
             let weight = P::weigh(&input);
-            self.read_clock();
-            started.get_or_insert(self.now);
             let (Some(machine), Some(turn)) = (&mut self.machine, &mut self.turn) else { break };
             turn.inputs += 1;
             turn.bytes = turn.bytes.saturating_add(weight);
             let now = self.now;
             guard(|| machine.handle(now, input))?;
         }
-        if let Some(started) = started {
-            self.read_clock();
-            if let Some(turn) = &mut self.turn {
-                turn.busy += self.now.saturating_since(started);
-            }
-        }
         Ok(())
     }
 
     /// Ends the turn, if there is one.
     fn finish(&mut self) -> Result<(), Panicked> {
-        let Some(mut turn) = self.turn.take() else { return Ok(()) };
+        let Some(turn) = self.turn.take() else { return Ok(()) };
         self.read_clock();
         let Some(machine) = &mut self.machine else { return Ok(()) };
         let now = self.now;
@@ -292,7 +287,6 @@ impl<M: Hosted, P: Perform<M>> Core<M, P> {
         let work = machine.take_work();
         self.time.charge(turn.cost(&work));
         self.read_clock();
-        turn.busy += self.now.saturating_since(now);
         let (time, slow) = (&*self.time, self.slow_turn);
         self.watch.observe(self.now, time, &turn, &work, slow, &self.gate.turns);
         Ok(())

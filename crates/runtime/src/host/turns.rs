@@ -62,8 +62,6 @@ pub(super) struct Turn {
     pub(super) bytes: usize,
     /// What the machine lets it take in.
     pub(super) bytes_max: usize,
-    /// How long the host has been at it, without what other tasks did in between.
-    pub(super) busy: Duration,
 }
 
 impl Turn {
@@ -95,10 +93,11 @@ impl Watch {
         slow: Duration,
         turns: &Turns,
     ) {
-        let at_work = self.at_work(now, time, turn);
-        raise(&turns.longest_nanos, turn.busy);
+        let took = now.saturating_since(turn.began);
+        let at_work = self.at_work(now, time, took);
+        raise(&turns.longest_nanos, took);
         raise(&turns.at_work_nanos, at_work);
-        if turn.busy <= slow {
+        if took <= slow {
             return;
         }
         turns.slow.fetch_add(1, Ordering::Relaxed);
@@ -108,19 +107,19 @@ impl Watch {
         }
         self.told = Some(now);
         let untold = std::mem::take(&mut self.untold);
-        let (took, inputs, bytes) = (turn.busy, turn.inputs, turn.bytes);
+        let Turn { inputs, bytes, .. } = *turn;
         tracing::warn!(?took, ?at_work, inputs, bytes, %work, untold, "a turn was long");
     }
 
     /// How long the turn had a processor: at most what the thread has had one since the last sample, which is not older
     /// than the turn by more than [`SAMPLE_EVERY`] and the thread's idle time.
-    fn at_work(&mut self, now: Instant, time: &dyn TimeSource, turn: &Turn) -> Duration {
+    fn at_work(&mut self, now: Instant, time: &dyn TimeSource, took: Duration) -> Duration {
         let is_due = self.sampled.is_none_or(|(at, _)| now.saturating_since(at) >= SAMPLE_EVERY);
         if !is_due {
-            return turn.busy;
+            return took;
         }
-        let Some(had) = time.processor_time() else { return turn.busy };
+        let Some(had) = time.processor_time() else { return took };
         let before = self.sampled.replace((now, had)).map_or(had, |(_, before)| before);
-        turn.busy.min(had.saturating_sub(before))
+        took.min(had.saturating_sub(before))
     }
 }
