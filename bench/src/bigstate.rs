@@ -193,7 +193,7 @@ impl Cluster {
         let at = Instant::now();
         self.nodes.kill(&everyone)?;
         let copy = self.nodes.home().join("plain");
-        link(&self.nodes.home().join(self.nodes.members[keeper].name), &copy)?;
+        preserve(&self.nodes.home().join(self.nodes.members[keeper].name), &copy)?;
         self.nodes.restart(&everyone)?;
         let addresses = everyone.map(|it| self.address(it));
         let mut probes = Vec::new();
@@ -276,17 +276,25 @@ fn is_writing(shelves: &[PathBuf]) -> io::Result<bool> {
     Ok(false)
 }
 
-/// The files of a node by other names: they stay when the node removes them. It takes no time, whatever they hold.
-fn link(from: &Path, to: &Path) -> io::Result<()> {
+/// The files of a node by other names: they stay when the node removes them, and take no time, whatever they hold. The newest
+/// segment of the log, of at most 16 MiB, is copied: the node goes on writing to it.
+fn preserve(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir(to)?;
+    let mut newest = None;
     for entry in fs::read_dir(from)? {
         let entry = entry?;
-        let to = to.join(entry.file_name());
         if entry.file_type()?.is_dir() {
-            link(&entry.path(), &to)?;
-        } else {
-            fs::hard_link(entry.path(), to)?;
+            preserve(&entry.path(), &to.join(entry.file_name()))?;
+            continue;
         }
+        fs::hard_link(entry.path(), to.join(entry.file_name()))?;
+        if entry.file_name().to_string_lossy().starts_with("log-") {
+            newest = newest.max(Some(entry.file_name()));
+        }
+    }
+    if let Some(newest) = newest {
+        fs::remove_file(to.join(&newest))?;
+        fs::copy(from.join(&newest), to.join(newest))?;
     }
     Ok(())
 }

@@ -22,6 +22,10 @@ use clap::Parser as _;
 
 use output::{Format, Report, Wanted};
 
+/// As in the program, whose nodes are measured.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(clap::Parser)]
 #[command(about = "The benchmarks of the workspace, on three processes of this machine.")]
 struct Arguments {

@@ -29,6 +29,7 @@ pub(crate) fn run() -> Result<(), String> {
     step("redis-benchmark: unmodified, alone and in pipelines", redis::benchmark)?;
     step("a web page, and clients that read nothing", redis::abuse)?;
     step("a disk that fills up", disk::fills_up)?;
+    step("all disks fill up together", disk::all_fill_up)?;
     step("a wall clock that jumps by hours under load", clock::jumps)?;
     step("an interface that goes down and comes back", network::goes_away)?;
     println!("system: all steps passed or were skipped as said above");

@@ -28,6 +28,10 @@ mod watch;
 
 use std::process::ExitCode;
 
+/// A node frees large states beside its thread. With the system's allocator of glibc that makes turns wait.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 use clap::{Parser, Subcommand};
 
 /// Fault-tolerant services, made to be put together.

@@ -250,6 +250,10 @@ fn alarms(
         (replica.diverged > 0, "diverged: the states of members differed".to_owned()),
         (replica.maybe_lost > 0, "maybe-lost: acknowledged commands may have been lost".to_owned()),
         (
+            replica.disk_short,
+            "disk: it is almost full, and clients' commands are refused here".to_owned(),
+        ),
+        (
             replica.checkpoint_failed,
             "checkpoint: the last one could not be written, and the log grows".to_owned(),
         ),

@@ -27,6 +27,7 @@ pub struct Config {
     pub(crate) nodes: BTreeMap<String, SocketAddr>,
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) accepted_max: Option<usize>,
+    pub(crate) disk_reserve: u64,
     pub(crate) data_dir: Option<PathBuf>,
     pub(crate) bootstrap: bool,
     pub(crate) durability: Durability,
@@ -111,6 +112,7 @@ impl Config {
             listen: None,
             accepted_max: None,
             data_dir: None,
+            disk_reserve: 64 << 20,
             bootstrap: false,
             durability: Durability::Disk,
             timeout: Duration::from_millis(250),
@@ -144,6 +146,15 @@ impl Config {
     #[must_use]
     pub fn data_dir(mut self, path: impl Into<PathBuf>) -> Self {
         self.data_dir = Some(path.into());
+        self
+    }
+
+    /// With less room than so many bytes on the disk of its directory, or than an eighth of it, a node refuses commands
+    /// ([`NotDone::DiskShort`](crate::NotDone::DiskShort)), writes no checkpoints, and goes on as a member that reads and
+    /// logs what the others order. It takes commands again when there is room. Default 64 MiB.
+    #[must_use]
+    pub fn disk_reserve(mut self, bytes: u64) -> Self {
+        self.disk_reserve = bytes;
         self
     }
 
@@ -187,7 +198,7 @@ impl Config {
 
     /// How much of its replica's work a node does between two looks at its peers, in nominal time: commands, chunks of a
     /// state that is restored or given to a joiner. One step is always done. A larger value makes longer turns; if they are
-    /// too long, peers suspect the node. Default 3 ms ([`TURN_WORK`](paradigm::TURN_WORK)).
+    /// too long, peers suspect the node. Default 2 ms ([`TURN_WORK`](paradigm::TURN_WORK)).
     #[must_use]
     pub fn turn_work(mut self, most: Duration) -> Self {
         self.turn_work = most;

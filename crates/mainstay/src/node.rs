@@ -105,6 +105,7 @@ impl<S: StateMachine + 'static> Node<S> {
         parts.heartbeat = config.heartbeat;
         parts.window_bytes = 4 * UNSTABLE_BYTES;
         parts.disk = disk;
+        parts.disk_reserve = config.disk_reserve;
         parts.bootstrap = config.bootstrap;
         parts.trace = trace;
         let application = Replicated::new(settings, Box::new(make));

@@ -1,5 +1,7 @@
 //! A replicated state machine on a group: the application of a node's site.
 
+mod outgoing;
+
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
@@ -9,7 +11,7 @@ use mainstay_multicast::{CastError, Delivery, Event};
 use mainstay_paradigm::client::NotDone;
 use mainstay_paradigm::{self as paradigm, Envelope, Replica, SnapshotStream, StateMachine};
 use mainstay_runtime::drop_beside;
-use mainstay_site::{AppPort, Application, CheckpointDone, ChunkSource, core};
+use mainstay_site::{AppPort, Application, CheckpointDone, core};
 
 use crate::backlog::{Backlog, From, Look, Step};
 use crate::command::Command;
@@ -18,9 +20,8 @@ use crate::outcome::{Answer, Fate};
 use crate::queue::{self, Queue, Submitted};
 use crate::status::ReplicaStatus;
 use crate::waiting::Waiting;
+use outgoing::{Sponsor, Writing};
 
-/// What a byte of a chunk counts that is made of the state (4 ns).
-const CHUNK_BYTE: Duration = Duration::from_nanos(4);
 /// What a read counts beside what the user's machine counts for it (1 us).
 const READ: Duration = Duration::from_micros(1);
 /// The token of casts that nobody waits for.
@@ -35,31 +36,6 @@ pub(crate) struct Settings {
     pub(crate) replica: paradigm::Config,
     /// How much a turn may do, in nominal time.
     pub(crate) turn_work: Duration,
-}
-
-/// A state on its way to joiners.
-struct Sponsor<U> {
-    position: Position,
-    stream: SnapshotStream<U>,
-    next: Option<Bytes>,
-}
-
-/// A state on its way into a checkpoint.
-struct Stream<U>(SnapshotStream<U>);
-
-impl<U: paradigm::Snapshot> ChunkSource for Stream<U> {
-    fn next_chunk(&mut self) -> Result<Option<Bytes>, String> {
-        self.0.next_chunk().map_err(|error| error.to_string())
-    }
-}
-
-/// Which checkpoint is to be written, or is being written.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Writing {
-    Nothing,
-    /// Of the state that a sponsor gave: the member is whole when it is forced.
-    Transferred(Position),
-    Usual,
 }
 
 pub(crate) struct Replicated<S: StateMachine + 'static> {
@@ -262,12 +238,17 @@ impl<S: StateMachine + 'static> Replicated<S> {
         }
     }
 
+    /// Why no command can be put into the order here now.
+    fn refusal_of_writes(&self, port: &AppPort<'_>) -> Option<NotDone> {
+        self.refusal(port).or(Some(NotDone::DiskShort).filter(|_| self.status.disk_short))
+    }
+
     /// Casts what waits, as far as the group has room.
     fn cast_queued(&mut self, now: Instant, port: &mut AppPort<'_>) {
         if self.queue.len() == 0 {
             return;
         }
-        if let Some(reason) = self.refusal(port) {
+        if let Some(reason) = self.refusal_of_writes(port) {
             return self.queue.refuse(reason);
         }
         let Settings { group, level, deadline, .. } = self.settings;
@@ -400,34 +381,6 @@ impl<S: StateMachine + 'static> Replicated<S> {
         }
     }
 
-    fn begin_sponsoring(&mut self, position: Position, port: &mut AppPort<'_>) {
-        retire(self.sponsor.take());
-        let right = self.replica.position() == position;
-        let Some(mut stream) = self.replica.snapshot().ok().filter(|_| right) else {
-            return tracing::error!(?position, "there is no state to give to joiners");
-        };
-        match stream.next_chunk() {
-            Ok(next) => self.sponsor = Some(Sponsor { position, stream, next }),
-            Err(error) => tracing::error!(%error, "the state cannot be written out"),
-        }
-        self.give_chunk(position, port);
-    }
-
-    fn give_chunk(&mut self, position: Position, port: &mut AppPort<'_>) {
-        let Some(mut sponsor) = self.sponsor.take_if(|sponsor| sponsor.position == position) else {
-            return;
-        };
-        let chunk = sponsor.next.take().unwrap_or_default();
-        match sponsor.stream.next_chunk() {
-            Ok(next) => sponsor.next = next,
-            Err(error) => return tracing::error!(%error, "the state cannot be written out"),
-        }
-        self.replica.charge(CHUNK_BYTE * chunk.len() as u32, chunk.len());
-        let last = sponsor.next.is_none();
-        port.snapshot_chunk(self.settings.group, position, chunk, last);
-        self.sponsor = Some(sponsor).filter(|_| !last);
-    }
-
     /// Answers the next local read that waits.
     fn look(&mut self) {
         let Some(Look(token, reason)) = self.backlog.looks.pop_front() else { return };
@@ -436,31 +389,6 @@ impl<S: StateMachine + 'static> Replicated<S> {
             None => self.waiting.fail_read(token, reason),
         }
         self.replica.charge(READ, 0);
-    }
-
-    /// Begins the checkpoint that is due, one at a time.
-    fn begin_checkpoint(&mut self, port: &mut AppPort<'_>) {
-        let group = self.settings.group;
-        if let Some(position) = self.transferred {
-            if self.settings.level != Level::Disk {
-                self.transferred = None;
-                return port.restored(group, position);
-            }
-            if self.writing == Writing::Nothing
-                && let Ok(stream) = self.replica.snapshot()
-            {
-                self.transferred = None;
-                self.writing = Writing::Transferred(position);
-                port.checkpoint(group, position, true, Box::new(Stream(stream)));
-            }
-        } else if self.writing == Writing::Nothing
-            && let Some(stream) =
-                self.checkpoint.take_if(|stream| stream.position() <= port.forced(group))
-        {
-            self.writing = Writing::Usual;
-            let position = stream.position();
-            port.checkpoint(group, position, false, Box::new(Stream(stream)));
-        }
     }
 }
 
@@ -510,6 +438,7 @@ impl<S: StateMachine + 'static> Application for Replicated<S> {
                 submitted.answer.tell(Fate::NotDone(reason));
             }
             (Command::Submit(submitted), None) => {
+                // Refused at once below, if the disk is almost full.
                 self.queue.push(now, submitted);
                 self.cast_queued(now, port);
             }
@@ -592,6 +521,15 @@ impl<S: StateMachine + 'static> Application for Replicated<S> {
     fn poll_timeout(&self) -> Option<Instant> {
         let queued = self.queue.deadline(self.settings.deadline);
         [queued, self.waiting.deadline()].into_iter().flatten().min()
+    }
+
+    fn disk_short(&mut self, short: bool) {
+        if short {
+            tracing::error!("the disk is almost full: commands are refused until there is room");
+        } else {
+            tracing::warn!("there is room on the disk again");
+        }
+        self.status.disk_short = short;
     }
 
     fn take_work(&mut self) -> Work {

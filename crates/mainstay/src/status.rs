@@ -40,6 +40,8 @@ pub struct ReplicaStatus {
     pub checkpoints: u64,
     /// The last checkpoint could not be written; the log is not cut until one can.
     pub checkpoint_failed: bool,
+    /// The disk is almost full: commands are refused here.
+    pub disk_short: bool,
     /// How often acknowledged commands may have been lost.
     pub maybe_lost: u64,
     /// How often the states of members differed.

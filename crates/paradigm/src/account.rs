@@ -2,9 +2,9 @@
 
 use mainstay_base::{Duration, Work};
 
-/// How much a turn of a replica does, in nominal time (3 ms). Of what is left, the next turn does as much; in between the
+/// How much a turn of a replica does, in nominal time (2 ms). Of what is left, the next turn does as much; in between the
 /// node hears and is heard. One step more than this is always possible, so no step may be long.
-pub const TURN_WORK: Duration = Duration::from_millis(3);
+pub const TURN_WORK: Duration = Duration::from_millis(2);
 
 /// A command, beside its bytes and what the user's machine counts.
 pub(crate) const COMMAND: Duration = Duration::from_micros(1);

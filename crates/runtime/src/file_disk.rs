@@ -6,7 +6,7 @@ use std::sync::Arc;
 use mainstay_stable::{FileMedium, FileMediumError, Medium};
 
 use crate::log_writer::{LogDevice, LogOptions, LogWriter};
-use crate::ports::{Disk, Store};
+use crate::ports::{Disk, Space, Store};
 
 /// A directory of the file system: its log is written by a [`LogWriter`] with the usual bounds, other steps run on
 /// tokio's threads for what blocks.
@@ -34,6 +34,12 @@ impl Disk for FileDisk {
 
     fn store(&self, device: Box<dyn LogDevice>) -> Box<dyn Store> {
         Box::new(LogWriter::new(device, LogOptions::default()))
+    }
+
+    fn space(&self) -> Option<Space> {
+        let found = rustix::fs::statvfs(&self.path).ok()?;
+        let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+        Some(Space { free: bytes(found.f_bavail), total: bytes(found.f_blocks) })
     }
 
     /// # Panics

@@ -60,7 +60,7 @@ pub use host::{
 pub use log_writer::{LogDevice, LogOptions, LogWriter};
 pub use ports::{
     ClientDialer, ClientListener, ClientStream, CloseReason, Completed, DialError, Disk, Entropy,
-    EntropyError, EventSink, IoId, LocalFuture, LogError, Ports, Record, SinkClosed, Store,
+    EntropyError, EventSink, IoId, LocalFuture, LogError, Ports, Record, SinkClosed, Space, Store,
     StoreError, TimeSource, Transport, TransportEvent,
 };
 pub use stable_log::StableLog;

@@ -247,9 +247,23 @@ pub trait Disk: fmt::Debug {
     /// A store over `device`, not started yet. Dropping it completes what it has taken before the drop returns.
     fn store(&self, device: Box<dyn LogDevice>) -> Box<dyn Store>;
 
+    /// How much room there is; `None`: it does not say. It takes microseconds.
+    fn space(&self) -> Option<Space> {
+        None
+    }
+
     /// Begins a step that blocks, beside the turns of the node. A step that panics, or that is not carried out because
     /// the node ends, is dropped: what it holds tells its owner.
     fn run(&self, step: Box<dyn FnOnce() + Send>);
+}
+
+/// The room of a disk, in bytes. Others may write there, too.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Space {
+    /// What may still be written.
+    pub free: u64,
+    /// What the disk holds when it is empty.
+    pub total: u64,
 }
 
 /// One record of the log, as bytes; what they mean is the owner's business.

@@ -6,6 +6,7 @@ pub mod identity;
 mod log;
 mod machine;
 mod parts;
+mod room;
 mod status;
 mod storage;
 mod trace;

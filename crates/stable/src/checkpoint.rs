@@ -23,6 +23,9 @@ const TEMPORARY: &str = ".tmp";
 const CHUNK_HEADER_SIZE: usize = 8;
 /// Stands where the len of a next chunk would.
 const END: u32 = u32::MAX;
+/// After so many bytes what was written is made stable (8 MiB): all of a large state in one go would keep the log, on the same
+/// disk, waiting for as long as that takes.
+const SYNC_BYTES: u64 = 8 << 20;
 /// Bytes that are read at once (1 MiB).
 const WINDOW: usize = 1 << 20;
 
@@ -132,6 +135,8 @@ pub struct CheckpointWriter {
     medium: Arc<dyn Medium>,
     position: u64,
     size: u64,
+    /// So much of it is stable.
+    synced: u64,
     crc: u32,
     count: u64,
     failed: bool,
@@ -212,6 +217,7 @@ impl Checkpoints {
             medium: Arc::clone(&self.medium),
             position,
             size: 0,
+            synced: 0,
             crc: header.seed(),
             count: 0,
             failed: false,
@@ -341,8 +347,13 @@ impl CheckpointWriter {
         self.medium
             .write_at(&temporary(self.position), self.size, bytes)
             .map_err(WriteCheckpointError::NotWritten)?;
-        self.failed = false;
         self.size += bytes.len() as u64;
+        if self.size - self.synced >= SYNC_BYTES {
+            let synced = self.medium.sync_data(&temporary(self.position));
+            synced.map_err(WriteCheckpointError::NotWritten)?;
+            self.synced = self.size;
+        }
+        self.failed = false;
         Ok(())
     }
 }

@@ -328,6 +328,7 @@ fn reply_to(fate: &Fate) -> Bytes {
 fn down(reason: NotDone) -> Bytes {
     let code = match reason {
         NotDone::TooLarge | NotDone::Malformed => "ERR",
+        NotDone::DiskShort => "MISCONF",
         _ => "CLUSTERDOWN",
     };
     let mut reply = Vec::new();

@@ -25,7 +25,7 @@ pub(super) fn fills_up() -> Result<Verdict, String> {
     let home = Home::new("disk")?;
     Cluster::start(&home, &[], &[])?.stop()?;
     let data = home.path().join("cluster/n2/data");
-    let Some(_mount) = small(&data)? else {
+    let Some(_mount) = small(&data, 8)? else {
         return Ok(Verdict::Skipped("no file system may be mounted here"));
     };
     let cluster = Cluster::start(&home, &[], &[])?;
@@ -52,13 +52,59 @@ pub(super) fn fills_up() -> Result<Verdict, String> {
     Ok(Verdict::Passed)
 }
 
-/// Moves the directory to a file system of a few MiB; `None`: that is not permitted.
-fn small(data: &Path) -> Result<Option<Mount>, String> {
+/// Nobody ends: commands are refused by name before the disks are full, reads go on, and with more room commands do, too.
+pub(super) fn all_fill_up() -> Result<Verdict, String> {
+    if !is_root() || !is_there("redis-cli") {
+        return Ok(Verdict::Skipped("it needs root, for small file systems, and redis-cli"));
+    }
+    let home = Home::new("disks")?;
+    Cluster::start(&home, &[], &[])?.stop()?;
+    let data = ["n1", "n2", "n3"].map(|node| home.path().join("cluster").join(node).join("data"));
+    let mut mounts = Vec::new();
+    for data in &data {
+        mounts.push(small(data, 64)?);
+    }
+    if mounts.iter().any(Option::is_none) {
+        return Ok(Verdict::Skipped("no file system may be mounted here"));
+    }
+    let cluster = Cluster::start(&home, &[], &[])?;
+    let value = "v".repeat(100 << 10);
+    let mut written = 0;
+    until("commands are refused", || {
+        let key = format!("k{written}");
+        let said = cluster.ask(written % 3, &["SET", &key, &value])?;
+        if said.contains("MISCONF") {
+            return Ok(true);
+        }
+        ensure(said == "OK", || format!("SET {key}: {said}"))?;
+        written += 1;
+        Ok(false)
+    })?;
+    let status = cluster.status()?;
+    ensure(status.contains("disk: it is almost full"), || status)?;
+    for node in 0..3 {
+        let said = cluster.ask(node, &["DBSIZE"])?;
+        ensure(said == written.to_string(), || format!("{said} keys at {node}, not {written}"))?;
+    }
+    for data in &data {
+        run(Command::new("mount").args(["-o", "remount,size=512m"]).arg(data))?;
+    }
+    until("commands are taken again", || {
+        Ok((0..3)
+            .all(|node| cluster.ask(node, &["SET", "after", "1"]).is_ok_and(|said| said == "OK")))
+    })?;
+    cluster.stop()?;
+    Ok(Verdict::Passed)
+}
+
+/// Moves the directory to a file system of so many MiB; `None`: that is not permitted.
+fn small(data: &Path, mebibytes: u32) -> Result<Option<Mount>, String> {
     let old = data.with_extension("old");
     let wrong = |error: std::io::Error| format!("{}: {error}", data.display());
     fs::rename(data, &old).and_then(|()| fs::create_dir(data)).map_err(wrong)?;
     let mut mount = Command::new("mount");
-    if run(mount.args(["-t", "tmpfs", "-o", "size=8m", "mainstay"]).arg(data)).is_err() {
+    let size = format!("size={mebibytes}m");
+    if run(mount.args(["-t", "tmpfs", "-o", &size, "mainstay"]).arg(data)).is_err() {
         return Ok(None);
     }
     let mounted = Mount(data.to_owned());

@@ -48,6 +48,9 @@ pub enum NotDone {
     /// The node, or the client, has closed.
     #[error("closed")]
     Closed,
+    /// The disk of this node is almost full. Nothing changed; reads go on.
+    #[error("the disk of this node is almost full")]
+    DiskShort,
 }
 
 impl NotDone {
@@ -62,6 +65,7 @@ impl NotDone {
                 | Self::NoState
                 | Self::Restarting
                 | Self::Closed
+                | Self::DiskShort
         )
     }
 

@@ -44,6 +44,12 @@ pub trait Application: 'static {
     /// When [`end_turn`](Self::end_turn) is wanted at the latest; `None`: nothing to wait for.
     fn poll_timeout(&self) -> Option<Instant>;
 
+    /// Less room is left on the disk than the reserve, or enough again. Until then everything new is to be refused: what
+    /// the reserve is for is what the others cast. Default: nothing.
+    fn disk_short(&mut self, short: bool) {
+        let _ = short;
+    }
+
     /// What it did since the last call; see [`Machine::take_work`](mainstay_base::Machine::take_work).
     fn take_work(&mut self) -> Work {
         Work::default()

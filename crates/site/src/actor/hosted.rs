@@ -22,6 +22,7 @@ use super::application::{Application, CheckpointDone, ChunkSource, Command};
 use super::log::{self, Ledger};
 use super::machine::{Boot, Input, Output, Site};
 use super::parts::{Plan, SiteParts, StartError};
+use super::room::Room;
 use super::status::{Status, add};
 use super::storage::{Read, Recovered, Storage, StorageError, blocking};
 use super::trace::TraceSink;
@@ -45,12 +46,12 @@ pub fn start<C: Command>(
     application: Box<dyn Application<Command = C>>,
 ) -> Result<SiteHandle<C>, StartError> {
     let plan = Plan::of(&parts)?;
-    let SiteParts { cluster, name, roster, groups, disk, bootstrap, .. } = parts;
+    let SiteParts { cluster, name, roster, groups, disk, disk_reserve, bootstrap, .. } = parts;
     let SiteParts { transport, time, mut entropy, options, trace, .. } = parts;
     let groups = Plan::disk_groups(&groups).map(|group| group.group());
     let named = (cluster, &*name);
-    let storage = disk.map(|disk| Storage::open(disk, named, bootstrap, plan.nodes(), groups));
-    let mut storage = storage.transpose()?;
+    let open = |disk| Storage::open(disk, disk_reserve, named, bootstrap, plan.nodes(), groups);
+    let mut storage = disk.map(open).transpose()?;
     let read = storage.as_ref().map(|storage| storage.reading()()).transpose()?;
     let recovered = match (&mut storage, read) {
         (Some(storage), Some(read)) => Some(storage.recover(read)?),
@@ -59,6 +60,7 @@ pub fn start<C: Command>(
     let (boot, log) = boot(recovered, &mut *entropy, Past::new(), bootstrap)?;
     let node = |(name, address)| (NodeId::new(cluster, name), address);
     let addresses = roster.iter().map(|(name, address)| node((&**name, *address))).collect();
+    let room = storage.as_ref().map(|it| Room::new(it.disk(), disk_reserve, Rc::clone(&time)));
     let wiring = Wiring {
         transport,
         addresses,
@@ -68,6 +70,7 @@ pub fn start<C: Command>(
         life: 0,
         records: Vec::new(),
         io: 0,
+        room,
         writing: JoinSet::new(),
         stop: Arc::default(),
         membership: None,
@@ -113,6 +116,8 @@ struct Wiring {
     /// Of this turn, or held back because the log has enough to do; the last has number `io`.
     records: Vec<Bytes>,
     io: u64,
+    /// `None` without a disk.
+    room: Option<Room>,
     /// Checkpoints being written, or a log being read, and the word that they shall end.
     writing: JoinSet<()>,
     stop: Arc<AtomicBool>,
@@ -153,13 +158,22 @@ impl Wiring {
         }
         let Some((log, ledger)) = &mut self.log else { return };
         self.records.extend(ledger.cut().into_iter().flatten());
+        let bytes = self.records.iter().map(Bytes::len).sum();
         match log.persist(IoId(self.io), std::mem::take(&mut self.records)) {
-            Ok(()) => {}
+            Ok(()) => self.look_for_room(bytes, port),
             // The next completion begins a turn, and at its end there is a place.
             Err(StoreError::Full(records)) => self.records = records,
             Err(error) => {
                 port.feed(Input::LogFailed { life: self.life, reason: error.to_string() });
             }
+        }
+    }
+
+    fn look_for_room<C: Command>(&mut self, bytes: usize, port: &mut Port<'_, Site<C>>) {
+        if let Some(room) = &mut self.room
+            && room.take(bytes, port.handle())
+        {
+            port.feed(Input::DiskShort(true));
         }
     }
 
@@ -299,6 +313,7 @@ impl<C: Command> Perform<Site<C>> for Wiring {
         let convert = |event| inputs(event).into_iter().map(Input::Link).collect();
         self.transport.start(Rc::new(HostSink::new(port.handle(), convert)));
         self.start_log(port);
+        self.look_for_room(0, port);
     }
 
     fn perform(&mut self, output: Output, port: &mut Port<'_, Site<C>>) {

@@ -48,6 +48,8 @@ pub(super) enum Input<C> {
     LogRead { life: u64, read: Box<Read> },
     /// What the log says, after a death.
     Recovered(Box<Boot>),
+    /// Less than the reserve is free on the disk, or enough again.
+    DiskShort(bool),
     /// For the application.
     Command(C),
     /// Somebody wants to know.
@@ -312,6 +314,7 @@ impl<C: Command> Machine for Site<C> {
                 self.outputs.push_back(Output::Resume(read));
             }
             Input::Recovered(boot) => self.begin(*boot, now),
+            Input::DiskShort(short) => self.app.disk_short(short),
             Input::Command(command) => {
                 let (app, mut port) = self.app();
                 app.on_command(now, command, &mut port);

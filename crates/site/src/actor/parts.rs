@@ -37,6 +37,9 @@ pub struct SiteParts {
     /// Where the node keeps what it must not forget; `None`: nowhere, for groups of durability `Memory` alone. A node
     /// that starts again without has lost its vote until the others have given it the state.
     pub disk: Option<Box<dyn Disk>>,
+    /// With less room than this on the disk, in bytes, the application is told to refuse what is new, and no checkpoint is
+    /// written; an eighth of the disk, if that is less. Default 64 MiB.
+    pub disk_reserve: u64,
     /// The node takes part in making the cluster: once in its life. Ignored if its directory exists already.
     pub bootstrap: bool,
     /// Frames to and from the others; listening where they expect it.
@@ -71,6 +74,7 @@ impl SiteParts {
             heartbeat: Duration::from_millis(50),
             window_bytes: 32 << 20,
             disk: None,
+            disk_reserve: 64 << 20,
             bootstrap: false,
             transport,
             time,

@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 use super::application::ChunkSource;
 use super::identity::{Bootstrap, Home, IdentityError};
 use super::log::{self, Ledger, SiteLog};
+use super::room::is_short;
 use crate::core::{Past, Record, RecordError};
 
 /// Why what is on disk cannot be used. Nothing that was forced is changed.
@@ -145,6 +146,8 @@ type Shelf = Rc<RefCell<Option<Checkpoints>>>;
 pub(super) struct Storage {
     home: Home,
     disk: Rc<dyn Disk>,
+    /// No checkpoint is written into the last bytes of the disk.
+    reserve: u64,
     owner: Owner,
     roster: BTreeSet<NodeId>,
     shelves: BTreeMap<GroupId, (Arc<dyn Medium>, Shelf)>,
@@ -153,6 +156,7 @@ pub(super) struct Storage {
 impl Storage {
     pub(super) fn open(
         disk: Box<dyn Disk>,
+        reserve: u64,
         (cluster, name): (ClusterId, &str),
         bootstrap: bool,
         roster: BTreeSet<NodeId>,
@@ -165,7 +169,7 @@ impl Storage {
             let medium = disk.open(Some(&shelf_name(group)))?;
             shelves.insert(group, (medium, Shelf::default()));
         }
-        Ok(Self { home, disk: disk.into(), owner, roster, shelves })
+        Ok(Self { home, disk: disk.into(), reserve, owner, roster, shelves })
     }
 
     /// What reads and folds everything on disk. It takes as long as the log and the checkpoints are large: the caller runs
@@ -221,7 +225,7 @@ impl Storage {
         let (medium, shelf) = self.shelves.get(&group)?;
         let (medium, shelf, owner) = (Arc::clone(medium), Rc::clone(shelf), self.owner);
         let again = Arc::clone(&medium);
-        let disk = Rc::clone(&self.disk);
+        let (disk, reserve) = (Rc::clone(&self.disk), self.reserve);
         Some(async move {
             let taken = shelf.borrow_mut().take();
             let Some(mut checkpoints) = taken else {
@@ -231,7 +235,7 @@ impl Storage {
             if alone {
                 checkpoints = blocking(&*disk, move || discard(medium, owner)).await??;
             }
-            match write(&*disk, checkpoints, position, source).await {
+            match write(&*disk, reserve, checkpoints, position, source).await {
                 Ok((checkpoints, result)) => {
                     *shelf.borrow_mut() = Some(checkpoints);
                     result
@@ -252,6 +256,8 @@ impl Storage {
 pub(super) enum CheckpointError {
     #[error("one is being written")]
     Busy,
+    #[error("the disk is almost full")]
+    NoRoom,
     #[error("the state cannot be written out: {0}")]
     Source(String),
     #[error(transparent)]
@@ -289,6 +295,7 @@ type Written = (Checkpoints, Result<(), CheckpointError>);
 /// Chunks are made and written beside the site's thread, some at a time.
 async fn write(
     disk: &dyn Disk,
+    reserve: u64,
     mut checkpoints: Checkpoints,
     position: Position,
     mut source: Box<dyn ChunkSource>,
@@ -313,6 +320,11 @@ async fn write(
             (writer, source, gone)
         })
         .await?;
+        let gone = match gone {
+            // The log needs what is left.
+            Ok(false) if is_short(disk, reserve) => Err(CheckpointError::NoRoom),
+            gone => gone,
+        };
         match gone {
             Ok(true) => break,
             Ok(false) => {}

@@ -51,6 +51,20 @@ fn the_two_newest_are_kept() {
     assert_eq!(medium.list().unwrap().len(), 2);
 }
 
+/// Checks that a large checkpoint goes to the disk in parts.
+#[test]
+fn a_large_one_is_synced_as_it_grows() {
+    let medium = MemoryMedium::new();
+    let mut checkpoints = open(&medium);
+    let mut writer = checkpoints.begin(1).unwrap();
+    let (chunk, before) = (vec![7; 1 << 20], medium.calls().syncs);
+    (0..33).for_each(|_| writer.write(&chunk).unwrap());
+    assert_eq!(medium.calls().syncs - before, 4);
+    checkpoints.commit(writer).unwrap();
+    assert_eq!(medium.calls().syncs - before, 5, "and the rest");
+    assert_eq!(open(&medium).read_newest().unwrap().unwrap().chunks.len(), 33);
+}
+
 /// Checks ST-9: no flipped bit and no missing or added byte gives another state; the older checkpoint serves instead.
 #[test]
 fn damage_is_seen() {

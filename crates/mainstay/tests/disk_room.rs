@@ -1,0 +1,99 @@
+//! A node whose disk is almost full refuses commands, reads on, follows the others, and comes back by itself.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+
+mod common;
+
+use std::cell::Cell;
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use common::{Cluster, Journal, ready, run, until};
+use mainstay::{Durability, Node, NotDone, Outcome};
+use mainstay_runtime::{
+    Disk, FileDisk, LogDevice, OsEntropy, Ports, Space, Store, Tcp, TcpOptions, TokioTime,
+};
+use mainstay_stable::{FileMediumError, Medium};
+
+/// A disk that says that it has as much room as the test likes.
+struct Small(FileDisk, Rc<Cell<u64>>);
+
+impl fmt::Debug for Small {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Disk for Small {
+    fn open(&self, inner: Option<&str>) -> Result<Arc<dyn Medium>, FileMediumError> {
+        self.0.open(inner)
+    }
+
+    fn store(&self, device: Box<dyn LogDevice>) -> Box<dyn Store> {
+        self.0.store(device)
+    }
+
+    fn space(&self) -> Option<Space> {
+        Some(Space { free: self.1.get(), total: 1 << 40 })
+    }
+
+    fn run(&self, step: Box<dyn FnOnce() + Send>) {
+        self.0.run(step);
+    }
+}
+
+fn on_small_disk(cluster: &Cluster, name: &str, free: &Rc<Cell<u64>>) -> Node<Journal> {
+    let time = Rc::new(TokioTime::new());
+    let mut options = TcpOptions::listening(cluster.nodes[name]);
+    options.queue_bytes_max = 256 << 20;
+    let ports = Ports {
+        transport: Box::new(Tcp::new(options, time.clone()).unwrap()),
+        disk: Some(Box::new(Small(FileDisk::new(cluster.dir(name)), Rc::clone(free)))),
+        time,
+        entropy: Box::new(OsEntropy),
+    };
+    Node::start_with(cluster.config(name).bootstrap(true), Journal::default, ports).unwrap()
+}
+
+const COMMAND: [u8; 8] = 7_u64.to_le_bytes();
+
+async fn is_done(node: &Node<Journal>) -> bool {
+    matches!(node.execute(&COMMAND).await, Outcome::Done(_))
+}
+
+#[test]
+fn a_node_without_room_refuses_commands_and_follows_the_others() {
+    run(async {
+        let cluster = Cluster::new(Durability::Disk);
+        let free = Rc::new(Cell::new(u64::MAX));
+        let a = on_small_disk(&cluster, "a", &free);
+        let b = cluster.bootstrap("b");
+        let c = cluster.bootstrap("c");
+        for node in [&a, &b, &c] {
+            ready(node, 3).await;
+        }
+        assert!(is_done(&a).await);
+
+        free.set((64 << 20) - 1);
+        // The journal takes no notice of them; the log does.
+        let filler = vec![0; 300 << 10];
+        while a.execute(&filler).await != Outcome::NotDone(NotDone::DiskShort) {
+            assert!(a.status().await.unwrap().replica.position.0 < 10, "after 3 MB");
+        }
+        assert_eq!(a.execute(&COMMAND).await, Outcome::NotDone(NotDone::DiskShort));
+        assert_eq!(a.read(|journal| journal.entries.len()).await, Ok(1));
+        assert!(a.status().await.unwrap().replica.disk_short);
+
+        assert!(is_done(&b).await);
+        let at_b = b.status().await.unwrap().replica.position;
+        until(&a, "a follows", |status| status.replica.position >= at_b).await;
+        assert_eq!(a.read(|journal| journal.entries.len()).await, Ok(2));
+
+        free.set(u64::MAX);
+        until(&a, "there is room", |status| !status.replica.disk_short).await;
+        assert!(is_done(&a).await);
+        for node in [a, b, c] {
+            node.close().await;
+        }
+    });
+}
