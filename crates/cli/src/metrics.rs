@@ -35,7 +35,12 @@ pub(crate) fn of(report: &Report) -> String {
             "The same without the time in which others had the processor",
             seconds(report.longest_turn_at_work_us),
         ),
-        ("turns_slow_total", "counter", "Turns longer than 50 ms", report.slow_turns as f64),
+        (
+            "turns_slow_total",
+            "counter",
+            "Turns longer than 50 ms, or with a processor for more than 20 ms",
+            report.slow_turns as f64,
+        ),
     ];
     let mut text = String::new();
     for (name, kind, help, value) in numbers {

@@ -78,7 +78,7 @@ pub(crate) struct Report {
     /// The same without the time in which others had the processor.
     #[serde(default)]
     pub(crate) longest_turn_at_work_us: u64,
-    /// How many turns took longer than 50 ms.
+    /// How many turns took longer than 50 ms, or had a processor for more than 20.
     #[serde(default)]
     pub(crate) slow_turns: u64,
 }

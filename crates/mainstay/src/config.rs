@@ -150,8 +150,8 @@ impl Config {
     }
 
     /// With less room than so many bytes on the disk of its directory, or than an eighth of it, a node refuses commands
-    /// ([`NotDone::DiskShort`](crate::NotDone::DiskShort)), writes no checkpoints, and goes on as a member that reads and
-    /// logs what the others order. It takes commands again when there is room. Default 64 MiB.
+    /// ([`NotDone::DiskShort`](crate::NotDone::DiskShort)), and goes on as a member that reads and
+    /// logs what the others order; with less than half of it, it writes no checkpoint either. It takes commands again when there is room. Default 64 MiB.
     #[must_use]
     pub fn disk_reserve(mut self, bytes: u64) -> Self {
         self.disk_reserve = bytes;

@@ -76,7 +76,8 @@ pub struct HostOptions {
     pub mailbox_bytes_max: usize,
     /// When a turn ends.
     pub turn: TurnBudget,
-    /// A turn that takes longer is counted and told in the log, with what it did. Default 50 ms.
+    /// A turn that takes longer, or has a processor for more than 20 ms, is counted and told in the log, with what it did. Default
+    /// 50 ms.
     pub slow_turn: Duration,
     /// How long [`Perform::closing`] may take at a stop. Default 1 s.
     pub stop_within: Duration,

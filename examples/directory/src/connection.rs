@@ -16,7 +16,7 @@ const KEYS_OUT_MAX: usize = 2_048;
 /// With so many bytes of requests that are out no command is begun (1 MiB).
 const REQUEST_BYTES_MAX: usize = 1 << 20;
 /// Bytes of answers that are written, waiting for their turn, or expected (1 MiB).
-const ANSWER_BYTES_MAX: usize = 1 << 20;
+pub(crate) const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// What a value in an answer is expected to take at first, and at least.
 const VALUE_BYTES_FIRST: usize = 1 << 10;
 const VALUE_BYTES_MIN: usize = 128;

@@ -14,11 +14,11 @@ use bytes::{Buf as _, Bytes};
 use mainstay::{Fate, Node, NotDone};
 use mainstay_runtime::{ClientListener, ClientStream};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, WriteHalf, split};
-use tokio::sync::{Semaphore, mpsc};
-use tokio::time::{Instant, timeout};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::{Instant, timeout_at};
 
 use crate::command::{self, Read};
-use crate::connection::REQUESTS_MAX;
+use crate::connection::{ANSWER_BYTES_MAX, REQUESTS_MAX};
 use crate::resp::{ProtocolError, write};
 use crate::{Answer, Connection, Directory, NoRoom, Request};
 
@@ -28,6 +28,9 @@ pub const CLIENTS_MAX: usize = 512;
 const PAUSE: Duration = Duration::from_millis(100);
 /// HTTP at the port is warned of at most so often: a page may have it sent for as long as it is open.
 const WARN_EVERY: Duration = Duration::from_secs(60);
+/// Clients that may have an answer of more than 1 MiB at once. Values in it stay in memory until they are written, whatever becomes of
+/// their keys.
+const LARGE_ANSWERS_MAX: usize = 4;
 /// Most bytes of one read of a socket (16 KiB).
 const READ_BYTES: usize = 16 << 10;
 
@@ -47,7 +50,8 @@ pub struct Options {
     /// Most clients at once; the others wait to be accepted. Default [`CLIENTS_MAX`].
     pub clients_max: usize,
     /// How long a client may read nothing of the answers that are written to it; then its connection is closed. One that
-    /// sends on and on before it reads would wait for ever otherwise, for it is not read either. Default 60 s.
+    /// sends on and on before it reads would wait for ever otherwise, for it is not read either. An answer of more than 1 MiB has to be
+    /// read to its end within that time, for others wait for its place. Default 60 s.
     pub write_within: Duration,
     /// Whether commands may be lines of words, as people type them and as a page in a browser could smuggle them in.
     /// Programs need them not. Default true, as in Redis.
@@ -72,17 +76,18 @@ pub async fn serve_with(
     counted: Rc<Counted>,
 ) {
     let places = Arc::new(Semaphore::new(options.clients_max));
+    let large = Arc::new(Semaphore::new(LARGE_ANSWERS_MAX));
     loop {
         let place = Arc::clone(&places).acquire_owned().await;
         let Ok(stream) = listener.accept().await else {
             tokio::time::sleep(PAUSE).await;
             continue;
         };
-        let (node, counted) = (node.clone(), Rc::clone(&counted));
+        let (node, counted, large) = (node.clone(), Rc::clone(&counted), Arc::clone(&large));
         tokio::task::spawn_local(async move {
             counted.connected();
             // Whatever ends a client ends it alone.
-            let _ = Client::new(node, options, &counted).converse(stream).await;
+            let _ = Client::new(node, options, &counted, large).converse(stream).await;
             counted.gone();
             drop(place);
         });
@@ -199,14 +204,49 @@ struct Client<'a> {
     open: usize,
     answers: Answers,
     answered: mpsc::Receiver<(u64, Told)>,
+    large: Large,
+}
+
+/// An answer of more than 1 MiB on its way to one client.
+struct Large {
+    places: Arc<Semaphore>,
+    place: Option<OwnedSemaphorePermit>,
+    /// The read that needs a place, until it is answered.
+    ticket: Option<u64>,
+    /// When the answer has to be read, once it is there.
+    until: Option<Instant>,
+}
+
+impl Large {
+    fn waits(&self) -> bool {
+        self.ticket.is_some() && self.place.is_none()
+    }
+
+    /// Most bytes of an answer to this read.
+    fn room(&self, wanted: usize) -> usize {
+        if self.place.is_some() { wanted } else { wanted.min(ANSWER_BYTES_MAX) }
+    }
+
+    /// All that there was is written.
+    fn written(&mut self) {
+        if self.ticket.is_none() {
+            (self.place, self.until) = (None, None);
+        }
+    }
 }
 
 impl<'a> Client<'a> {
-    fn new(node: Node<Directory>, options: Options, counted: &'a Counted) -> Self {
+    fn new(
+        node: Node<Directory>,
+        options: Options,
+        counted: &'a Counted,
+        places: Arc<Semaphore>,
+    ) -> Self {
         let (answers, answered) = mpsc::channel(REQUESTS_MAX);
         let connection =
             if options.inline { Connection::new() } else { Connection::without_inline() };
-        Self { node, options, counted, connection, open: 0, answers, answered }
+        let large = Large { places, place: None, ticket: None, until: None };
+        Self { node, options, counted, connection, open: 0, answers, answered, large }
     }
 
     /// Until the client goes, or asks to be let go. What a client sent before it closed its side is still answered.
@@ -215,7 +255,9 @@ impl<'a> Client<'a> {
         let mut buffer = vec![0; READ_BYTES];
         let mut ended = false;
         loop {
-            while let Some(request) = self.connection.poll_request() {
+            while !self.large.waits()
+                && let Some(request) = self.connection.poll_request()
+            {
                 self.open += 1;
                 self.perform(request).await;
             }
@@ -224,6 +266,7 @@ impl<'a> Client<'a> {
                 // There is room for more requests now.
                 continue;
             }
+            self.large.written();
             if self.connection.is_closed()
                 && let Some(failure) = self.connection.failure()
             {
@@ -238,10 +281,17 @@ impl<'a> Client<'a> {
                     self.take_in(ticket, told);
                     self.take_in_all();
                 }
+                Ok(place) = Arc::clone(&self.large.places).acquire_owned(), if self.large.waits() => {
+                    self.large.place = Some(place);
+                }
                 size = reader.read(&mut buffer), if !ended && self.connection.wants_input() => {
                     let size = size?;
                     ended = size == 0;
                     self.connection.receive(&buffer[..size]);
+                    // There may be more at once: the node, and other clients, have their turn before.
+                    if size == READ_BYTES {
+                        tokio::task::yield_now().await;
+                    }
                 }
             }
         }
@@ -250,7 +300,9 @@ impl<'a> Client<'a> {
     /// Writes a piece of the output: others on this thread have their turn before the next one.
     async fn write(&mut self, writer: &mut WriteHalf<Box<dyn ClientStream>>) -> io::Result<()> {
         let writing = writer.write_buf(self.connection.output());
-        let Ok(written) = timeout(self.options.write_within, writing).await else {
+        let until = Instant::now() + self.options.write_within;
+        let until = self.large.until.map_or(until, |large| large.min(until));
+        let Ok(written) = timeout_at(until, writing).await else {
             self.counted.unread.update(|count| count + 1);
             return Err(io::ErrorKind::TimedOut.into());
         };
@@ -267,8 +319,17 @@ impl<'a> Client<'a> {
     fn take_in(&mut self, ticket: u64, told: Told) {
         self.open = self.open.saturating_sub(1);
         match told {
-            Told::Answer(answer) => self.connection.answer(ticket, answer),
+            Told::Answer(answer) => {
+                if self.large.ticket == Some(ticket) {
+                    self.large.ticket = None;
+                    self.large.until = Some(Instant::now() + self.options.write_within);
+                }
+                self.connection.answer(ticket, answer);
+            }
             Told::NoRoom { read, local, size } => {
+                if size > ANSWER_BYTES_MAX {
+                    self.large.ticket.get_or_insert(ticket);
+                }
                 self.connection.put_back(ticket, read, local, size);
             }
         }
@@ -289,6 +350,7 @@ impl<'a> Client<'a> {
                 self.node.submit_when_room(payload, tell).await;
             }
             Request::Read { ticket, read, local, room } => {
+                let room = self.large.room(room);
                 let reading = Reading { ticket, answers, answered: false };
                 self.read(reading, read, local, room).await;
             }

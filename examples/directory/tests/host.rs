@@ -3,10 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 #![allow(clippy::disallowed_methods, reason = "real threads and real time")]
 
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::cell::Cell;
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::mpsc;
+use std::task::{Context as Task, Poll};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -15,7 +18,8 @@ use mainstay_base::ClusterId;
 use mainstay_directory::host::{self, Options};
 use mainstay_directory::resp::{ARGUMENTS_MAX, BULK_BYTES_MAX, Reply, write};
 use mainstay_directory::{Client, Directory};
-use mainstay_runtime::TcpClients;
+use mainstay_runtime::{ClientListener, ClientStream, LocalFuture, TcpClients};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 
@@ -116,6 +120,18 @@ impl Talk {
         self.client.send(command);
         self.flush();
         self.reply()
+    }
+
+    /// Until the first byte of an answer is there.
+    fn wait(&mut self) {
+        assert_eq!(self.stream.peek(&mut [0]).unwrap(), 1);
+    }
+
+    fn has_something(&self) -> bool {
+        self.stream.set_nonblocking(true).unwrap();
+        let peeked = self.stream.peek(&mut [0]);
+        self.stream.set_nonblocking(false).unwrap();
+        peeked.is_ok()
     }
 
     /// All that comes until the other side closes. It may close with bytes of ours unread: then that is the end too.
@@ -242,6 +258,124 @@ fn a_client_that_does_not_read_is_bounded() {
         assert!(values.iter().all(|it| *it == bulk(&value)) && values.len() == VALUES);
     }
     println!("the longest write of another client took {longest:?}");
+}
+
+/// Checks that of clients that ask for large answers and read nothing only a few have one: the others get theirs as these go.
+#[test]
+fn large_answers_wait_for_each_other() {
+    const KEYS: usize = 60;
+    let server = Server::start();
+    let mut other = Talk::with(&server);
+    let value = vec![b'x'; BULK_BYTES_MAX];
+    assert_eq!(other.ask(&[b"SET", b"k", &value]), simple("OK"));
+    let mut mget: Vec<&[u8]> = vec![b"k"; KEYS + 1];
+    mget[0] = b"MGET";
+    let ask = |asking: &mut Talk| {
+        asking.client.send(&mget);
+        asking.flush();
+    };
+    let mut few: Vec<_> = (0..4).map(|_| Talk::with(&server)).collect();
+    few.iter_mut().for_each(ask);
+    few.iter_mut().for_each(Talk::wait);
+    let mut late = Talk::with(&server);
+    ask(&mut late);
+    // A small answer waits for nobody, and by then the large one would have begun.
+    for _ in 0..20 {
+        assert_eq!(other.ask(&[b"SET", b"k", &value]), simple("OK"));
+        assert_eq!(other.ask(&[b"GET", b"k"]), bulk(&value));
+    }
+    assert!(!late.has_something());
+    drop(few.pop());
+    let Reply::Array(Some(values)) = late.reply() else { panic!("no values") };
+    assert!(values.iter().all(|it| *it == bulk(&value)) && values.len() == KEYS);
+    for mut asking in few {
+        let Reply::Array(Some(values)) = asking.reply() else { panic!("no values") };
+        assert_eq!(values.len(), KEYS);
+    }
+}
+
+/// A client that always has more to say, and takes every answer at once.
+struct Endless {
+    left: usize,
+    reads: Rc<Cell<usize>>,
+}
+
+impl AsyncRead for Endless {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Task<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        const PING: &[u8] = b"*1\r\n$4\r\nPING\r\n";
+        self.reads.set(self.reads.get() + 1);
+        if self.left > 0 {
+            self.left -= 1;
+            // 16 KiB do not end with a command: the next read goes on where this one ended.
+            let at = buffer.remaining() * (self.reads.get() - 1) % PING.len();
+            let bytes: Vec<u8> =
+                PING.iter().copied().cycle().skip(at).take(buffer.remaining()).collect();
+            buffer.put_slice(&bytes);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Endless {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Task<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Task<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Task<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Accepts one client.
+struct Once(Option<Endless>);
+
+impl ClientListener for Once {
+    fn accept(&mut self) -> LocalFuture<io::Result<Box<dyn ClientStream>>> {
+        match self.0.take() {
+            Some(client) => Box::pin(async { Ok(Box::new(client) as Box<dyn ClientStream>) }),
+            None => Box::pin(std::future::pending()),
+        }
+    }
+}
+
+/// Checks that a client whose bytes never end does not keep the thread: others have their turn after each read of it.
+#[test]
+fn a_client_with_much_to_say_lets_others_run() {
+    const READS: usize = 300;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (reads, turns) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+    LocalSet::new().block_on(&runtime, async {
+        let anywhere: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let nodes = [("a".to_owned(), "127.0.0.1:1".parse().unwrap())].into();
+        let config = Config::new(ClusterId::from_entropy(1), "a", nodes)
+            .listen(anywhere)
+            .durability(Durability::Memory);
+        let node = Node::start(config, Directory::default).unwrap();
+        let client = Endless { left: READS, reads: Rc::clone(&reads) };
+        let serving = host::serve_with(
+            node.clone(),
+            Box::new(Once(Some(client))),
+            Options::default(),
+            Rc::default(),
+        );
+        let serving = tokio::task::spawn_local(serving);
+        let other = Rc::clone(&turns);
+        while reads.get() <= READS {
+            other.set(other.get() + 1);
+            tokio::task::yield_now().await;
+        }
+        serving.abort();
+        node.close().await;
+    });
+    assert!(turns.get() >= READS, "{} turns of others in {READS} reads", turns.get());
 }
 
 /// Checks that a client that reads nothing is let go and counted after the time that it has, and no other.

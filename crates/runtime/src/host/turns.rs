@@ -12,6 +12,8 @@ const INPUT: Duration = Duration::from_micros(1);
 const BYTE: Duration = Duration::from_nanos(1);
 /// The processor's time is read so often at most.
 const SAMPLE_EVERY: Duration = Duration::from_millis(1);
+/// A turn that had a processor for so long is slow, however fast the host is otherwise.
+const SLOW_AT_WORK: Duration = Duration::from_millis(20);
 /// At most one slow turn in so long is told in the log; the others are counted.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
@@ -24,7 +26,8 @@ pub struct TurnStats {
     /// The longest one, counted without the time in which others had the processor; to the millisecond. Where the system
     /// does not say, all of it.
     pub longest_at_work: Duration,
-    /// How many took longer than [`HostOptions::slow_turn`](super::HostOptions::slow_turn).
+    /// How many took longer than [`HostOptions::slow_turn`](super::HostOptions::slow_turn), or had a processor for more than
+    /// 20 ms.
     pub slow: u64,
 }
 
@@ -97,7 +100,7 @@ impl Watch {
         let at_work = self.at_work(now, time, took);
         raise(&turns.longest_nanos, took);
         raise(&turns.at_work_nanos, at_work);
-        if took <= slow {
+        if took <= slow && at_work <= SLOW_AT_WORK {
             return;
         }
         turns.slow.fetch_add(1, Ordering::Relaxed);

@@ -37,8 +37,8 @@ pub struct SiteParts {
     /// Where the node keeps what it must not forget; `None`: nowhere, for groups of durability `Memory` alone. A node
     /// that starts again without has lost its vote until the others have given it the state.
     pub disk: Option<Box<dyn Disk>>,
-    /// With less room than this on the disk, in bytes, the application is told to refuse what is new, and no checkpoint is
-    /// written; an eighth of the disk, if that is less. Default 64 MiB.
+    /// With less room than this on the disk, in bytes, the application is told to refuse what is new; with less than
+    /// half of it no checkpoint is written. An eighth of the disk, if that is less. Default 64 MiB.
     pub disk_reserve: u64,
     /// The node takes part in making the cluster: once in its life. Ignored if its directory exists already.
     pub bootstrap: bool,
