@@ -14,7 +14,7 @@ use bytes::{Buf as _, Bytes};
 use mainstay::{Fate, Node, NotDone};
 use mainstay_runtime::{ClientListener, ClientStream};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, WriteHalf, split};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc};
 use tokio::time::{Instant, timeout_at};
 
 use crate::command::{self, Read};
@@ -33,6 +33,9 @@ const WARN_EVERY: Duration = Duration::from_secs(60);
 const LARGE_ANSWERS_MAX: usize = 4;
 /// Most bytes of one read of a socket (16 KiB).
 const READ_BYTES: usize = 16 << 10;
+/// What all clients together may have parsed between two turns of the node: 1,024 steps of 1 KiB, or a part of one.
+const INTAKE_STEPS: usize = 1 << 10;
+const STEP_BYTES: usize = 1 << 10;
 
 /// Serves clients for ever; dropping the future ends the accepting, but not the clients that are connected. A client
 /// that fails is nobody's error; while the system gives no more sockets, clients wait.
@@ -75,22 +78,68 @@ pub async fn serve_with(
     options: Options,
     counted: Rc<Counted>,
 ) {
-    let places = Arc::new(Semaphore::new(options.clients_max));
-    let large = Arc::new(Semaphore::new(LARGE_ANSWERS_MAX));
-    loop {
-        let place = Arc::clone(&places).acquire_owned().await;
-        let Ok(stream) = listener.accept().await else {
-            tokio::time::sleep(PAUSE).await;
-            continue;
+    let intake = Rc::new(Intake::new());
+    let accepting = async {
+        let places = Arc::new(Semaphore::new(options.clients_max));
+        let large = Arc::new(Semaphore::new(LARGE_ANSWERS_MAX));
+        loop {
+            let place = Arc::clone(&places).acquire_owned().await;
+            let Ok(stream) = listener.accept().await else {
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            };
+            let (node, counted, intake) = (node.clone(), Rc::clone(&counted), Rc::clone(&intake));
+            let large = Arc::clone(&large);
+            tokio::task::spawn_local(async move {
+                counted.connected();
+                // Whatever ends a client ends it alone.
+                let client = Client::new(node, options, &counted, &intake, large);
+                let _ = client.converse(stream).await;
+                counted.gone();
+                drop(place);
+            });
+        }
+    };
+    tokio::select! {
+        () = accepting => {}
+        () = intake.refill() => {}
+    }
+}
+
+/// What all clients together give the node to parse between two of its turns: as many as there are, they do not keep the
+/// thread.
+struct Intake {
+    /// In steps of [`STEP_BYTES`]; who waits gets them in the order of waiting.
+    steps: Semaphore,
+    short: Notify,
+}
+
+impl Intake {
+    fn new() -> Self {
+        Self { steps: Semaphore::new(INTAKE_STEPS), short: Notify::new() }
+    }
+
+    async fn take(&self, bytes: usize) {
+        let steps = bytes.div_ceil(STEP_BYTES).min(INTAKE_STEPS) as u32;
+        let taken = match self.steps.try_acquire_many(steps) {
+            Ok(taken) => Ok(taken),
+            Err(_) => {
+                self.short.notify_one();
+                self.steps.acquire_many(steps).await
+            }
         };
-        let (node, counted, large) = (node.clone(), Rc::clone(&counted), Arc::clone(&large));
-        tokio::task::spawn_local(async move {
-            counted.connected();
-            // Whatever ends a client ends it alone.
-            let _ = Client::new(node, options, &counted, large).converse(stream).await;
-            counted.gone();
-            drop(place);
-        });
+        // It is never closed.
+        taken.into_iter().for_each(SemaphorePermit::forget);
+    }
+
+    /// When there is nothing left, all that is ready has its turn before there is more.
+    async fn refill(&self) {
+        loop {
+            self.short.notified().await;
+            tokio::task::yield_now().await;
+            let left = self.steps.available_permits();
+            self.steps.add_permits(INTAKE_STEPS.saturating_sub(left));
+        }
     }
 }
 
@@ -199,6 +248,7 @@ struct Client<'a> {
     node: Node<Directory>,
     options: Options,
     counted: &'a Counted,
+    intake: &'a Intake,
     connection: Connection,
     /// Requests without an answer.
     open: usize,
@@ -240,13 +290,14 @@ impl<'a> Client<'a> {
         node: Node<Directory>,
         options: Options,
         counted: &'a Counted,
+        intake: &'a Intake,
         places: Arc<Semaphore>,
     ) -> Self {
         let (answers, answered) = mpsc::channel(REQUESTS_MAX);
         let connection =
             if options.inline { Connection::new() } else { Connection::without_inline() };
         let large = Large { places, place: None, ticket: None, until: None };
-        Self { node, options, counted, connection, open: 0, answers, answered, large }
+        Self { node, options, counted, intake, connection, open: 0, answers, answered, large }
     }
 
     /// Until the client goes, or asks to be let go. What a client sent before it closed its side is still answered.
@@ -287,6 +338,7 @@ impl<'a> Client<'a> {
                 size = reader.read(&mut buffer), if !ended && self.connection.wants_input() => {
                     let size = size?;
                     ended = size == 0;
+                    self.intake.take(size).await;
                     self.connection.receive(&buffer[..size]);
                     // There may be more at once: the node, and other clients, have their turn before.
                     if size == READ_BYTES {
