@@ -71,6 +71,7 @@ mod node;
 mod options;
 mod schedule;
 mod seen;
+pub mod service;
 mod shrink;
 mod trace;
 mod turn;
