@@ -10,9 +10,12 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use mainstay_base::service::{Address, Service as _};
-use mainstay_base::{ClusterId, Duration, Instance, Rng};
+use mainstay_base::{ClusterId, Duration, Instance, Instant, Rng};
 use mainstay_sim::service::{Costs, ServiceNode, Setup, Views};
-use mainstay_sim::{Atlas, FaultEvent, Options, Seen, Stuck, Wire, World, schedule, shrink};
+use mainstay_sim::{
+    Action, Atlas, Disk, Fault as Crash, FaultEvent, Moment, Options, Point, Seen, Stuck, Wire,
+    World, schedule, shrink,
+};
 use toy::{Command, Config, Event, Fault, Register, Watcher};
 
 const NODES: usize = 3;
@@ -114,7 +117,8 @@ fn run(
     schedule: &[FaultEvent],
 ) -> Result<Ran, String> {
     let mut rng = Rng::new(seed).stream("client");
-    let views = (seed % 3 > 0).then(|| Views { unjust: (seed % 3 - 1) * 2, ..Views::default() });
+    let views =
+        (!seed.is_multiple_of(3)).then(|| Views { unjust: (seed % 3 - 1) * 2, ..Views::default() });
     let work = Duration::from_micros(rng.below(200));
     let setup = setup(fault, views, work);
     let spent = setup.costs();
@@ -244,4 +248,88 @@ fn what_a_write_costs() {
     assert_eq!((costs.messages, costs.forced, costs.rounds), (8, 3, 3));
     assert_eq!(costs.datagrams, 3);
     assert!(costs.bytes > 0);
+}
+
+type Small = World<ServiceNode<Event>>;
+
+/// Node 0 writes and reads, in a calm world but for these faults; the world, and what was read.
+fn scripted(fault: Option<Fault>, script: &[FaultEvent]) -> Result<(Small, Vec<u64>), String> {
+    let mut options = Options::calm(Wire::Channel);
+    options.atlas = Atlas { down: 2, lost: 0 };
+    let setup = setup(fault, None, Duration::ZERO);
+    let mut world: Small = World::with_schedule(1, NODES, setup, options, script.to_vec());
+    world.capture();
+    let mut read = Vec::new();
+    for (at, command) in [
+        (0, Command::Write { op: 1, value: 1 }),
+        (1, Command::Read { op: 2 }),
+        (2, Command::Write { op: 3, value: 3 }),
+        (0, Command::Read { op: 4 }),
+    ] {
+        world.run(Duration::from_millis(300)).map_err(|stuck| stuck.to_string())?;
+        world.call(at, |node, now| node.command::<Register>(now, instance(), command));
+    }
+    world.run(Duration::from_millis(300)).map_err(|stuck| stuck.to_string())?;
+    let mut written = 0;
+    for (_, _, event) in world.take_events() {
+        match event {
+            Event::Written { value, .. } => written = value,
+            Event::Read { value, .. } if value < written => {
+                return Err(format!("a read answers {value}, {written} was acknowledged"));
+            }
+            Event::Read { value, .. } => read.push(value),
+        }
+    }
+    Ok((world, read))
+}
+
+fn crash(node: usize, at: Duration, moment: Moment) -> FaultEvent {
+    let length = Duration::from_millis(50);
+    let fault = Crash::Crash { node, length, disk: Disk::Kept, moment };
+    FaultEvent { at: Instant::ZERO + at, fault }
+}
+
+/// Checks OV-10: each point of the run at which a node can crash has a name. None of them costs an acknowledged value, and one of
+/// them shows a planted fault.
+#[test]
+fn a_crash_at_each_point_of_a_run() {
+    let (calm, read) = scripted(None, &[]).unwrap();
+    assert_eq!(read, [1, 3]);
+    let (mut runs, mut noticed) = (0, 0);
+    for node in 0..NODES {
+        for (action, count) in calm.points(node) {
+            for number in 1..=*count {
+                let at_point = Moment::At(Point { action: *action, number });
+                // One of the others crashes between the first write and the first read.
+                let script = [
+                    crash(node, Duration::ZERO, at_point),
+                    crash((node + 1) % NODES, Duration::from_millis(450), Moment::Now),
+                ];
+                let (world, _) =
+                    scripted(None, &script).unwrap_or_else(|it| panic!("{script:?}: {it}"));
+                assert_eq!(world.stats().restarts, 2, "{script:?}");
+                noticed += usize::from(scripted(Some(Fault::ForgetsPast), &script).is_err());
+                runs += 1;
+            }
+        }
+    }
+    println!("{runs} points, a planted fault is noticed at {noticed}");
+    assert!(runs > 60 && noticed > 0);
+}
+
+/// Checks OV-12: what a former boot said, and what was said already, changes nothing when it is said again.
+#[test]
+fn messages_that_come_again_change_nothing() {
+    let moment = Moment::At(Point { action: Action::Receive, number: 30 });
+    let (mut world, _) = scripted(None, &[crash(1, Duration::ZERO, moment)]).unwrap();
+    let count = world.captured().len();
+    assert!(count > 60);
+    let sent = world.stats().sent;
+    for index in 0..count {
+        let to = world.captured()[index].to;
+        assert!(world.replay(index, to));
+    }
+    world.run(Duration::from_millis(10)).unwrap();
+    assert_eq!(world.take_events(), []);
+    assert_eq!(world.stats().sent, sent, "nobody answers");
 }

@@ -44,8 +44,6 @@ pub struct ServiceNode<E> {
 /// The boots that it knows.
 struct Net {
     lines: BTreeMap<BootId, Line>,
-    /// Hellos on connections that are not open at this end yet.
-    early: BTreeMap<Peer, Kind>,
     window: usize,
     datagrams_lost: u64,
     /// What is to be sent at the end of the turn.
@@ -160,9 +158,6 @@ impl<E: 'static> ServiceNode<E> {
         let hello = line.hello(self.rack.mounted().collect());
         self.net.out.push((peer.boot, hello));
         self.reached(now, peer.boot, true);
-        if let Some(kind) = self.net.early.remove(&peer) {
-            self.on_packet(now, peer, Packet(kind));
-        }
     }
 
     /// Another boot of the node is gone.
@@ -184,7 +179,6 @@ impl<E: 'static> ServiceNode<E> {
     }
 
     fn on_closed(&mut self, now: Instant, peer: Peer) {
-        self.net.early.remove(&peer);
         let Some(line) = self.net.lines.get_mut(&peer.boot) else { return };
         if line.conn != Some(peer.conn) {
             return;
@@ -200,12 +194,6 @@ impl<E: 'static> ServiceNode<E> {
         if let Kind::Datagram { of, meta, payload } = kind {
             let from = peer.boot.node;
             self.rack.give(now, of, Given::Datagram { at: now, from, meta, payload });
-            return;
-        }
-        if matches!(kind, Kind::Hello { .. })
-            && self.net.lines.get(&peer.boot).is_none_or(|line| line.conn != Some(peer.conn))
-        {
-            self.net.early.insert(peer, kind);
             return;
         }
         let Some(line) = self.net.lines.get_mut(&peer.boot) else { return };
@@ -234,7 +222,9 @@ impl<E: 'static> ServiceNode<E> {
         mounted: &BTreeMap<Address, u128>,
         received: u64,
     ) {
-        let Some(line) = self.net.lines.get_mut(&peer.boot) else { return };
+        // One that is said again on another connection says nothing.
+        let line = self.net.lines.get_mut(&peer.boot).filter(|line| line.conn == Some(peer.conn));
+        let Some(line) = line else { return };
         let is_equal = |(of, agreed): &(Address, u128)| mounted.get(of) == Some(agreed);
         let up: BTreeSet<Address> =
             self.rack.mounted().filter(is_equal).map(|(of, _)| of).collect();
@@ -499,7 +489,6 @@ impl<E: 'static> Node for ServiceNode<E> {
             rack,
             net: Net {
                 lines: BTreeMap::new(),
-                early: BTreeMap::new(),
                 window: setup.window,
                 datagrams_lost: setup.datagrams_lost,
                 out: Vec::new(),

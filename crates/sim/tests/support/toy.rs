@@ -318,7 +318,8 @@ impl Machine for Register {
             In::Room { to } => self.ask_again(to),
             In::Written(io) => {
                 self.written = io;
-                while let Some((_, to, op)) = self.owed.pop_front_if(|(at, ..)| *at <= io) {
+                while let Some((_, to, op)) = self.owed.front().copied().filter(|it| it.0 <= io) {
+                    self.owed.pop_front();
                     self.stored(to, op);
                 }
             }
