@@ -24,6 +24,7 @@
 //! - Bytes of a peer that are no message never reach it. A message that makes no sense is dropped and counted.
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
@@ -333,6 +334,72 @@ pub enum Out<S: Service> {
     },
     /// There is more to do: another turn, after the others have had theirs.
     Again,
+}
+
+/// The outputs of a service between the end of a turn and the drain, and the numbers of its records.
+///
+/// It is empty between turns; so it can be cloned although outputs cannot, for the explorer.
+pub struct Outbox<S: Service> {
+    queue: VecDeque<Out<S>>,
+    last: Io,
+}
+
+impl<S: Service> Outbox<S> {
+    /// Nothing in it; the next record comes after `last`.
+    #[must_use]
+    pub fn new(last: Io) -> Self {
+        Self { queue: VecDeque::new(), last }
+    }
+
+    /// Sends to one boot.
+    pub fn send(&mut self, to: BootId, message: S::Message) {
+        self.queue.push_back(Out::Send { to: Dest::Boot(to), message });
+    }
+
+    /// Sends to several boots, encoded once.
+    pub fn send_all(&mut self, to: impl IntoIterator<Item = BootId>, message: S::Message) {
+        let to: Arc<[BootId]> = to.into_iter().collect();
+        if !to.is_empty() {
+            self.queue.push_back(Out::Send { to: Dest::Boots(to), message });
+        }
+    }
+
+    /// Writes a record; its number.
+    pub fn persist(&mut self, record: S::Record) -> Io {
+        self.last = self.last.next();
+        self.queue.push_back(Out::Persist { io: self.last, record });
+        self.last
+    }
+
+    /// The number of the last record.
+    #[must_use]
+    pub fn last(&self) -> Io {
+        self.last
+    }
+
+    /// Tells all readers, and the services that listen.
+    pub fn tell(&mut self, event: S::Event) {
+        self.queue.push_back(Out::Event { to: Readers::All, event });
+    }
+
+    /// Any other output.
+    pub fn put(&mut self, output: Out<S>) {
+        self.queue.push_back(output);
+    }
+
+    /// For [`Machine::poll_output`].
+    pub fn pop(&mut self) -> Option<Out<S>> {
+        self.queue.pop_front()
+    }
+}
+
+impl<S: Service> Clone for Outbox<S> {
+    /// # Panics
+    /// If it is not empty: a service is cloned between turns.
+    fn clone(&self) -> Self {
+        assert!(self.queue.is_empty(), "a service is cloned between turns");
+        Self { queue: VecDeque::new(), last: self.last }
+    }
 }
 
 /// To whom a message goes. It is encoded once.

@@ -77,6 +77,7 @@ mod image;
 mod line;
 mod node;
 mod oracle;
+mod scope;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -92,6 +93,7 @@ pub use image::{Image, Written};
 pub use line::Packet;
 pub use node::ServiceNode;
 pub use oracle::Views;
+pub use scope::{Judge, Scope, Step};
 
 use oracle::Oracle;
 

@@ -7,14 +7,15 @@ mod toy;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::hash::Hash as _;
 use std::rc::Rc;
 
 use mainstay_base::service::{Address, Service as _};
-use mainstay_base::{ClusterId, Duration, Instance, Instant, Rng};
-use mainstay_sim::service::{Costs, ServiceNode, Setup, Views};
+use mainstay_base::{ClusterId, Duration, Fingerprinter, Instance, Instant, NodeId, Rng};
+use mainstay_sim::service::{Costs, Judge, Scope, ServiceNode, Setup, Views};
 use mainstay_sim::{
-    Action, Atlas, Disk, Fault as Crash, FaultEvent, Moment, Options, Point, Seen, Stuck, Wire,
-    World, schedule, shrink,
+    Action, Atlas, Disk, Fault as Crash, FaultEvent, Moment, Options, Point, Report, Search, Seen,
+    Stuck, Wire, World, explore, schedule, shrink,
 };
 use toy::{Command, Config, Event, Fault, Register, Watcher};
 
@@ -332,4 +333,58 @@ fn messages_that_come_again_change_nothing() {
     world.run(Duration::from_millis(10)).unwrap();
     assert_eq!(world.take_events(), []);
     assert_eq!(world.stats().sent, sent, "nobody answers");
+}
+
+/// A read answers no less than what was acknowledged when it was given; all operations of nodes that did not crash are answered.
+#[derive(Clone, Default)]
+struct Regular {
+    floors: BTreeMap<u64, u64>,
+    acknowledged: u64,
+}
+
+impl Judge<Register> for Regular {
+    fn commanded(&mut self, _: usize, command: &Command) {
+        let (Command::Write { op, .. } | Command::Read { op }) = *command;
+        self.floors.insert(op, self.acknowledged);
+    }
+
+    fn told(&mut self, _: usize, event: &Event) -> Result<(), String> {
+        let (Event::Written { op, value } | Event::Read { op, value }) = *event;
+        let floor = self.floors.remove(&op).unwrap_or(0);
+        if matches!(event, Event::Read { .. }) && value < floor {
+            return Err(format!("a read answers {value}, {floor} was acknowledged"));
+        }
+        self.acknowledged = self.acknowledged.max(value);
+        Ok(())
+    }
+
+    fn fingerprint(&self, into: &mut Fingerprinter) {
+        (&self.floors, self.acknowledged).hash(into);
+    }
+}
+
+fn explored(fault: Option<Fault>) -> Report {
+    let config = move |_: usize, roster: &[NodeId]| Config {
+        nodes: roster.to_vec(),
+        fault,
+        work: Duration::ZERO,
+    };
+    let scope = Scope::<Register, _>::new(3, config, Regular::default())
+        .command(0, Command::Write { op: 1, value: 1 })
+        .command(1, Command::Read { op: 2 })
+        .faults(1, 0);
+    explore(scope, Search::Breadth, 1 << 20)
+}
+
+/// Every order of a write, a read and a crash, with the broken register found on the shortest way.
+#[test]
+fn every_order_of_a_small_scope() {
+    let report = explored(None);
+    println!("{} states, depth {}, {} ends", report.states, report.depth, report.ends);
+    assert_eq!(report.violation, None);
+    assert!(report.complete && report.states > 10_000, "{report:?}");
+    let broken = explored(Some(Fault::AcksEarly));
+    let violation = broken.violation.expect("it is found");
+    println!("{violation}");
+    assert!(violation.what.contains("was acknowledged"));
 }

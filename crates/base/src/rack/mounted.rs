@@ -75,7 +75,7 @@ pub enum Effect {
     },
 }
 
-/// What came of a job; for [`Rack::give`].
+/// What came of a job; for [`Rack::give`](super::Rack::give).
 pub struct Done(Box<dyn Any + Send>);
 
 /// An input of a service, with its types off. See [`In`] for each.
@@ -173,7 +173,7 @@ impl<E, F: FnMut(Vec<E>) -> Offered + 'static> Reader<E> for F {
 }
 
 /// One thing of a log that several instances share.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum LogEntry {
     /// A record.
     Record {

@@ -4,14 +4,16 @@
 //! own. A read asks a majority and has a majority force what it found before it answers.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::Hash as _;
 
 use bytes::Bytes;
 use mainstay_base::codec;
 use mainstay_base::service::{
-    Ask, Chunks, Class, Dest, In, Io, Logged, Never, Out, PeerChange, Readers, Service, Start, Wire,
+    Ask, Chunks, Class, In, Io, Logged, Never, Out, Outbox, PeerChange, Service, Start, Wire,
 };
 use mainstay_base::{
-    BootId, BootNonce, Channel, Duration, Instance, Instant, Machine, NodeId, Work,
+    BootId, BootNonce, Channel, Duration, Fingerprint, Fingerprinter, Instance, Instant, Machine,
+    NodeId, Work,
 };
 use serde::{Deserialize, Serialize};
 
@@ -39,7 +41,7 @@ pub struct Config {
 /// The value, and who wrote it.
 pub type Stamp = (u64, BootNonce);
 
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct Held {
     stamp: Stamp,
     value: u64,
@@ -78,7 +80,7 @@ pub struct Set(Held);
 
 impl Wire for Set {}
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Hash, Debug)]
 pub enum Command {
     Write { op: u64, value: u64 },
     Read { op: u64 },
@@ -96,6 +98,7 @@ pub struct Past {
     last: Io,
 }
 
+#[derive(Clone)]
 struct Op {
     number: u64,
     /// What is to be written; `None` for a read.
@@ -111,6 +114,7 @@ enum Phase {
     Storing,
 }
 
+#[derive(Clone)]
 pub struct Register {
     me: BootId,
     config: Config,
@@ -118,7 +122,6 @@ pub struct Register {
     held: Held,
     /// The checkpoint is read.
     ready: bool,
-    io: Io,
     written: Io,
     keeps: Io,
     retry_at: Option<Instant>,
@@ -127,7 +130,7 @@ pub struct Register {
     owed: VecDeque<(Io, BootId, u64)>,
     op: Option<Op>,
     queue: VecDeque<Command>,
-    out: VecDeque<Out<Self>>,
+    out: Outbox<Self>,
     hints: u64,
     views: u64,
     work: Duration,
@@ -160,7 +163,7 @@ impl Register {
     }
 
     fn send(&mut self, to: BootId, message: Message) {
-        self.out.push_back(Out::Send { to: Dest::Boot(to), message });
+        self.out.send(to, message);
     }
 
     fn begin(&mut self) {
@@ -186,8 +189,7 @@ impl Register {
 
     fn say_to_all(&mut self) {
         let Some(message) = self.question() else { return };
-        let all: Vec<_> = self.up.values().copied().collect();
-        self.out.push_back(Out::Send { to: Dest::Boots(all.into()), message });
+        self.out.send_all(self.up.values().copied(), message);
     }
 
     fn on_said(&mut self, from: NodeId, number: u64, phase: Phase, held: Option<Held>) {
@@ -221,14 +223,13 @@ impl Register {
         let value = newest.value;
         match write {
             Some(_) => {
-                let event = Event::Written { op, value };
-                self.out.push_back(Out::Event { to: Readers::All, event });
+                self.out.tell(Event::Written { op, value });
             }
             // What a user would have checked beside the turns.
-            None => self.out.push_back(Out::Work((op, value))),
+            None => self.out.put(Out::Work((op, value))),
         }
         for to in self.config.nodes.clone() {
-            self.out.push_back(Out::Datagram { to, message: Message::Hint { value } });
+            self.out.put(Out::Datagram { to, message: Message::Hint { value } });
         }
         self.begin();
     }
@@ -237,17 +238,16 @@ impl Register {
     fn store(&mut self, from: BootId, op: u64, held: Held) {
         if held > self.held {
             self.held = held;
-            self.io = self.io.next();
-            self.out.push_back(Out::Persist { io: self.io, record: Set(held) });
+            self.out.persist(Set(held));
         }
         if self.is(Fault::AcksEarly) {
             return self.stored(from, op);
         }
         // One that is older than what is on its way is there when that is.
-        if self.io <= self.written {
+        if self.out.last() <= self.written {
             return self.stored(from, op);
         }
-        self.owed.push_back((self.io, from, op));
+        self.owed.push_back((self.out.last(), from, op));
     }
 
     fn stored(&mut self, to: BootId, op: u64) {
@@ -296,7 +296,8 @@ impl Register {
     fn compact(&mut self) {
         if !std::mem::replace(&mut self.writing, true) {
             let source = Box::new(One(Some(codec::encode(&self.held))));
-            self.out.push_back(Out::Checkpoint { position: self.io.0, alone: false, source });
+            let position = self.out.last().0;
+            self.out.put(Out::Checkpoint { position, alone: false, source });
         }
     }
 }
@@ -327,7 +328,7 @@ impl Machine for Register {
             In::Chunk(Some(chunk)) => {
                 let held = codec::decode(&chunk).expect("its own checkpoint");
                 self.held = self.held.max(held);
-                self.out.push_back(Out::NextChunk);
+                self.out.put(Out::NextChunk);
             }
             In::Chunk(None) => {
                 self.ready = true;
@@ -340,8 +341,7 @@ impl Machine for Register {
                 }
             }
             In::Done((op, value)) => {
-                let event = Event::Read { op, value };
-                self.out.push_back(Out::Event { to: Readers::All, event });
+                self.out.tell(Event::Read { op, value });
             }
             In::Command(command) => {
                 self.queue.push_back(command);
@@ -365,7 +365,7 @@ impl Machine for Register {
     }
 
     fn poll_output(&mut self) -> Option<Out<Self>> {
-        self.out.pop_front()
+        self.out.pop()
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
@@ -411,7 +411,6 @@ impl Service for Register {
             up: BTreeMap::new(),
             held,
             ready: start.checkpoint.is_none() || forgets,
-            io: last,
             written: last,
             retry_at: None,
             keeps: Io(start.checkpoint.unwrap_or(0) + 1),
@@ -419,13 +418,13 @@ impl Service for Register {
             owed: VecDeque::new(),
             op: None,
             queue: VecDeque::new(),
-            out: VecDeque::new(),
+            out: Outbox::new(last),
             hints: 0,
             views: 0,
             work: Duration::ZERO,
         };
         if !register.ready {
-            register.out.push_back(Out::NextChunk);
+            register.out.put(Out::NextChunk);
         }
         register
     }
@@ -435,7 +434,7 @@ impl Service for Register {
     }
 
     fn keeps(&self) -> Io {
-        if self.is(Fault::KeepsTooLittle) { self.io.next() } else { self.keeps }
+        if self.is(Fault::KeepsTooLittle) { self.out.last().next() } else { self.keeps }
     }
 
     fn status(&self) -> u64 {
@@ -443,8 +442,20 @@ impl Service for Register {
     }
 
     fn check_invariants(&self) {
-        assert!(self.keeps <= self.io.next(), "it keeps records that there are");
+        assert!(self.keeps <= self.out.last().next(), "it keeps records that there are");
         assert!(self.owed.iter().is_sorted_by_key(|(io, ..)| io));
+    }
+}
+
+impl Fingerprint for Register {
+    fn fingerprint(&self, into: &mut Fingerprinter) {
+        let Self { me, up, held, ready, written, keeps, retry_at, writing, owed, op, .. } = self;
+        (me, up, held, ready, written, keeps, retry_at.is_some(), writing, owed).hash(into);
+        self.out.last().hash(into);
+        let op = op.as_ref();
+        op.map(|op| (op.number, op.write, op.phase == Phase::Asking, &op.said, op.newest))
+            .hash(into);
+        self.queue.hash(into);
     }
 }
 
