@@ -77,6 +77,41 @@ impl GroupId {
     }
 }
 
+/// A kind of service, by the number under which frames, records and traces name it. Numbers below 0x0100 are the house's, those from
+/// 0x4000 on are free for users.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct Channel(pub u16);
+
+/// Which one of a kind of service: the UUIDv5 of the cluster's id and a name.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Instance(Uuid);
+
+impl Instance {
+    /// The instance called `name` in `cluster`.
+    #[must_use]
+    pub fn new(cluster: ClusterId, name: &str) -> Self {
+        Self(named(cluster, "instance", name))
+    }
+
+    /// The id that these 16 bytes are: the inverse of [`as_bytes`](Self::as_bytes).
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(Uuid::from_bytes(bytes))
+    }
+
+    /// The 16 bytes of the id.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        self.0.as_bytes()
+    }
+}
+
+impl From<GroupId> for Instance {
+    fn from(group: GroupId) -> Self {
+        Self(group.0)
+    }
+}
+
 fn named(cluster: ClusterId, kind: &str, name: &str) -> Uuid {
     let space = Uuid::new_v5(&cluster.0, kind.as_bytes());
     Uuid::new_v5(&space, name.as_bytes())
@@ -194,6 +229,12 @@ impl fmt::Display for NodeId {
 impl fmt::Debug for GroupId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "group:{}", short(&self.0))
+    }
+}
+
+impl fmt::Debug for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "instance:{}", short(&self.0))
     }
 }
 

@@ -31,23 +31,28 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod codec;
+mod fault;
 mod fingerprint;
 pub mod frame;
 mod id;
 mod machine;
+pub mod rack;
 mod rng;
+pub mod service;
 mod time;
 pub mod trace;
+mod view;
 mod work;
 
 pub use fingerprint::{Fingerprint, Fingerprinter};
 pub use frame::{Frame, Header};
 pub use id::{
-    BootId, BootNonce, ClusterId, ConnId, GroupId, Incarnation, MessageId, NodeId, Position,
-    SiteId, ViewId,
+    BootId, BootNonce, Channel, ClusterId, ConnId, GroupId, Incarnation, Instance, MessageId,
+    NodeId, Position, SiteId, ViewId,
 };
 pub use machine::Machine;
 pub use rng::Rng;
 pub use std::time::Duration;
 pub use time::Instant;
+pub use view::{Member, View};
 pub use work::Work;

@@ -249,22 +249,6 @@ impl Builder {
     }
 }
 
-/// Asks whether the machine is to be broken in one way; always no without the feature `test-util`.
-macro_rules! faulty {
-    ($config:expr, $fault:ident) => {{
-        #[cfg(feature = "test-util")]
-        {
-            $config.fault == Some(crate::fault::Fault::$fault)
-        }
-        #[cfg(not(feature = "test-util"))]
-        {
-            let _ = &$config;
-            false
-        }
-    }};
-}
-pub(crate) use faulty;
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 mod tests {

@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use mainstay_base::{BootId, Instant, NodeId};
+use mainstay_base::{BootId, Instant, NodeId, fault};
 
-use crate::fault::Fault;
 use crate::io::{Output, Role};
 use crate::membership::Membership;
 use crate::{Ballot, Extension, Message, View};
@@ -234,7 +233,7 @@ impl Membership {
     fn joiners(&self, keep: &BTreeSet<BootId>) -> BTreeSet<BootId> {
         let candidates = self.candidates();
         let hears = |boot: &BootId, other: &BootId| {
-            self.config.fault == Some(Fault::AdmitsUnheard)
+            fault!(self.config, AdmitsUnheard)
                 || self
                     .peers
                     .get(boot)
@@ -275,7 +274,7 @@ impl Membership {
     }
 
     fn quorum(&self) -> usize {
-        if self.config.fault == Some(Fault::QuorumOfTheView) {
+        if fault!(self.config, QuorumOfTheView) {
             return self.view().members.len() / 2 + 1;
         }
         self.view().quorum()

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::Hash as _;
 
-use mainstay_base::{BootId, Fingerprint, Fingerprinter, Instant, Machine, NodeId, ViewId};
+use mainstay_base::{BootId, Fingerprint, Fingerprinter, Instant, Machine, NodeId, ViewId, fault};
 
 use crate::detector::Detector;
 use crate::fault::Fault;
@@ -90,7 +90,7 @@ impl Membership {
     pub fn recover(config: Config, me: BootId, durable: Durable, now: Instant) -> Self {
         let detector = Detector::new(config.timeout);
         let mut durable = durable;
-        durable.voter |= config.fault == Some(Fault::VotesWithoutPast);
+        durable.voter |= fault!(config, VotesWithoutPast);
         let mut membership = Self {
             config,
             me,

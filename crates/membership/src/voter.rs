@@ -1,7 +1,7 @@
 //! The voter: promises, accepts, installs, learns. Every answer that matters is forced before it is said.
 
 use bytes::Bytes;
-use mainstay_base::{BootId, Instant, ViewId};
+use mainstay_base::{BootId, Instant, ViewId, fault};
 
 use crate::fault::Fault;
 use crate::io::{Output, Role};
@@ -137,7 +137,7 @@ impl Membership {
         let last = extension.last().id;
         self.put(Output::Hold { extension: Box::new(extension) });
         self.holding = Some(Holding { ballot, manager: from, view: last });
-        if self.config.fault == Some(Fault::AcceptsWithoutHolding) {
+        if fault!(self.config, AcceptsWithoutHolding) {
             self.on_held(last);
         }
     }

@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use mainstay_base::trace::Order;
-use mainstay_base::{BootId, Instant, Position, SiteId, ViewId};
+use mainstay_base::{BootId, Instant, Position, SiteId, ViewId, fault};
 
 use crate::config::Config;
 use crate::epoch::Epoch;
@@ -318,7 +318,7 @@ impl Group {
     }
 
     fn is_wedged(&self) -> bool {
-        self.wedged && !(crate::config::faulty!(self.config, NoWedge) && self.current.is_some())
+        self.wedged && !(fault!(self.config, NoWedge) && self.current.is_some())
     }
 
     fn event(&mut self, event: Event) {

@@ -3,7 +3,7 @@
 use mainstay_base::{Instant, Rng};
 
 use crate::Node;
-use crate::schedule::{Disk, Fault, Moment};
+use crate::schedule::{Action, Disk, Fault, Moment, Point};
 use crate::world::{Task, World};
 
 /// The faults of a world.
@@ -54,6 +54,14 @@ impl<N: Node> World<N> {
             self.crash_in_write(node);
             return true;
         }
+        if let Fault::Crash { node, length, disk, moment: Moment::At(point) } = fault
+            && node < self.roster.len()
+        {
+            let crash = Fault::Crash { node, length, disk, moment: Moment::Now };
+            let index = self.faults.add(crash);
+            self.hosts[node].doomed_at.insert(point, index);
+            return true;
+        }
         let took_place = fault.is_possible(self.roster.len()) && self.take_place(&fault);
         if took_place {
             self.stats.faults += 1;
@@ -61,6 +69,17 @@ impl<N: Node> World<N> {
             self.stats.skipped += 1;
         }
         took_place
+    }
+
+    /// The node is about to do something: true if it has crashed instead.
+    pub(crate) fn crash_at(&mut self, node: usize, action: Action) -> bool {
+        let host = &mut self.hosts[node];
+        let number = host.points.entry(action).or_default();
+        *number += 1;
+        let point = Point { action, number: *number };
+        let Some(index) = host.doomed_at.remove(&point) else { return false };
+        self.begin(self.faults.list[index as usize].clone());
+        self.hosts[node].machine.is_none()
     }
 
     /// If the node is to crash in a write, and writes, then it does so before the last write is complete.
@@ -177,7 +196,10 @@ impl<N: Node> World<N> {
     /// else stays as broken as it is *for ever*: who is down, paused or cut off stays so.
     pub fn heal_core(&mut self, core: &[usize]) {
         self.faults.epoch += 1;
-        self.hosts.iter_mut().for_each(|host| host.doomed = None);
+        for host in &mut self.hosts {
+            host.doomed = None;
+            host.doomed_at.clear();
+        }
         for node in core.iter().copied() {
             self.faults.core[node] = true;
         }

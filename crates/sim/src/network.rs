@@ -7,8 +7,8 @@ use mainstay_base::{BootId, ConnId, Duration, Instant, NodeId, Rng};
 use crate::Node;
 use crate::node::{Peer, Refusal};
 use crate::options::Wire;
-use crate::schedule::nanos;
-use crate::world::{Task, World};
+use crate::schedule::{Action, nanos};
+use crate::world::{Captured, Task, World};
 
 /// The network of a world.
 pub(crate) struct Network<M> {
@@ -343,7 +343,14 @@ impl<N: Node> World<N> {
         }
         let node = state.nodes[end];
         let from = Peer { boot: state.boots[1 - end], conn: ConnId(conn.into()) };
+        if self.crash_at(node, Action::Receive) {
+            self.stats.lost += 1;
+            return;
+        }
         self.stats.delivered += 1;
+        if let Some(captured) = &mut self.captured {
+            captured.push(Captured { from: from.boot, to: node, message: message.clone() });
+        }
         self.give(node, |machine, now| machine.receive(now, from, message));
     }
 

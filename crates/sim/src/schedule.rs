@@ -125,6 +125,31 @@ pub enum Moment {
     Now,
     /// While its next forced write is unfinished; never, if it writes no more. Rare by chance, and where recovery errs.
     MidWrite,
+    /// When it is about to do this; never, if it does not come to that.
+    At(Point),
+}
+
+/// A point of a node's run at which a script can have it crash: what it does, and how often it has done so since the world
+/// began. [`World::points`](crate::World::points) says how many there were.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct Point {
+    /// What it is about to do.
+    pub action: Action,
+    /// Counted from 1.
+    pub number: u64,
+}
+
+/// What a node does.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub enum Action {
+    /// Sends a message.
+    Send,
+    /// Takes a message in.
+    Receive,
+    /// Is called by its timer.
+    Timer,
+    /// Begins a forced write.
+    Write,
 }
 
 /// What a crashed node finds when it starts again.

@@ -4,7 +4,7 @@ use mainstay_base::{Duration, Instant};
 
 use crate::node::{Effect, Effects};
 use crate::world::{Task, World};
-use crate::{Node, schedule};
+use crate::{Action, Node, schedule};
 
 impl<N: Node> World<N> {
     /// One input and what follows, for a node that runs.
@@ -43,7 +43,7 @@ impl<N: Node> World<N> {
         }
         host.armed = None;
         let due = host.machine.as_ref().and_then(Node::poll_timeout);
-        if due.is_some_and(|due| due <= self.now) {
+        if due.is_some_and(|due| due <= self.now) && !self.crash_at(node, Action::Timer) {
             self.input(node, |machine, now| machine.timeout(now));
         }
         self.arm(node);
@@ -80,6 +80,14 @@ impl<N: Node> World<N> {
     }
 
     fn on_effect(&mut self, node: usize, effect: Effect<N>) {
+        let action = match effect {
+            Effect::Send { .. } | Effect::SendOn { .. } => Some(Action::Send),
+            Effect::Write { .. } => Some(Action::Write),
+            _ => None,
+        };
+        if action.is_some_and(|action| self.crash_at(node, action)) {
+            return;
+        }
         match effect {
             Effect::Send { to, message } => self.on_send(node, to, message),
             Effect::SendOn { conn, message } => self.on_send_on(node, conn, message),

@@ -1,17 +1,17 @@
 //! The world: nodes on virtual time under one scheduler.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
 use mainstay_base::trace::{Event, What};
-use mainstay_base::{BootId, BootNonce, ClusterId, Duration, Instant, NodeId, Rng};
+use mainstay_base::{BootId, BootNonce, ClusterId, ConnId, Duration, Instant, NodeId, Rng};
 
 use crate::disk::DiskState;
 use crate::faults::Faults;
 use crate::network::Network;
-use crate::node::{Effects, Refusal, Start};
+use crate::node::{Effects, Peer, Refusal, Start};
 use crate::trace::Trace;
-use crate::{Fault, FaultEvent, Node, Options, Seen, schedule};
+use crate::{Action, Fault, FaultEvent, Node, Options, Point, Seen, schedule};
 
 /// The steps at one instant after which time is said to stand still.
 const STILL_MAX: u32 = 1_000_000;
@@ -39,7 +39,19 @@ pub struct World<N: Node> {
     pub(crate) events: Vec<(BootId, Instant, N::Event)>,
     pub(crate) seen: Seen,
     violation: Option<String>,
+    pub(crate) captured: Option<Vec<Captured<N::Message>>>,
     pub(crate) effects: Effects<N>,
+}
+
+/// A message that a node took in.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Captured<M> {
+    /// From this boot.
+    pub from: BootId,
+    /// By this node.
+    pub to: usize,
+    /// It.
+    pub message: M,
 }
 
 /// A node of the roster, running or not.
@@ -52,6 +64,10 @@ pub(crate) struct Host<N: Node> {
     pub(crate) lost: bool,
     /// The fault that it crashes by in its next write.
     pub(crate) doomed: Option<u32>,
+    /// Those that it crashes by at a point of its run.
+    pub(crate) doomed_at: BTreeMap<Point, u32>,
+    /// How often it has done what.
+    pub(crate) points: BTreeMap<Action, u64>,
     /// Pauses under way.
     pub(crate) pauses: u32,
     /// What came while it was paused.
@@ -180,6 +196,7 @@ impl<N: Node> World<N> {
             events: Vec::new(),
             seen: Seen::default(),
             violation: None,
+            captured: None,
             effects: Effects::new(),
         };
         for FaultEvent { at, fault } in schedule {
@@ -264,6 +281,36 @@ impl<N: Node> World<N> {
     #[must_use]
     pub const fn stats(&self) -> Stats {
         self.stats
+    }
+
+    /// How often a node has come to each kind of point so far; see [`Moment::At`](crate::Moment::At).
+    ///
+    /// # Panics
+    /// If there is no such node.
+    #[must_use]
+    pub fn points(&self, node: usize) -> &BTreeMap<Action, u64> {
+        &self.hosts[node].points
+    }
+
+    /// From here on every message that a node takes in is kept, for [`replay`](Self::replay).
+    pub fn capture(&mut self) {
+        self.captured.get_or_insert_default();
+    }
+
+    /// What was captured so far, in order.
+    #[must_use]
+    pub fn captured(&self) -> &[Captured<N::Message>] {
+        self.captured.as_deref().unwrap_or_default()
+    }
+
+    /// Has a node take a captured message in again, as if it came from the same boot on a connection of its own. False if there is no such
+    /// message, or if the node does not run.
+    pub fn replay(&mut self, index: usize, node: usize) -> bool {
+        let Some(Captured { from, message, .. }) = self.captured().get(index).cloned() else {
+            return false;
+        };
+        let peer = Peer { boot: from, conn: ConnId(u64::MAX) };
+        self.call(node, |machine, now| machine.receive(now, peer, message)).is_some()
     }
 
     /// The first property that a node reported as violated.
@@ -530,6 +577,8 @@ impl<N: Node> Host<N> {
             disk: DiskState::new(seeds.stream(&format!("disk {index}"))),
             lost: false,
             doomed: None,
+            doomed_at: BTreeMap::new(),
+            points: BTreeMap::new(),
             pauses: 0,
             backlog: VecDeque::new(),
             armed: None,

@@ -1,13 +1,12 @@
 //! Frames of a session: sending, receiving, acknowledging.
 
 use bytes::Bytes;
-use mainstay_base::{BootId, BootNonce, ConnId, Frame, NodeId, codec, frame};
+use mainstay_base::{BootId, BootNonce, ConnId, Frame, NodeId, codec, fault, frame};
 
 use super::conn::Stage;
 use super::timers::Timer;
 use super::window::{Acked, Arrival};
 use super::{Event, Link, NotSent, Output};
-use crate::config::faulty;
 use crate::message::{CHANNEL, Message};
 
 impl Link {
@@ -85,7 +84,7 @@ impl Link {
 
     /// Goes on over a new connection, from what the peer says it has.
     pub(super) fn resume(&mut self, node: NodeId, received: u64) {
-        let believed = faulty!(self.config, IgnoresExpectation);
+        let believed = fault!(self.config, IgnoresExpectation);
         let wait = self.config.resend_after;
         let Some(peer) = self.peers.get_mut(&node) else { return };
         let Some(session) = &mut peer.session else { return };
@@ -169,7 +168,7 @@ impl Link {
     fn is_of_session(&mut self, boot: BootId, id: u64) -> bool {
         let session = self.peers.get(&boot.node).and_then(|peer| peer.session.as_ref());
         let belongs = session.is_some_and(|session| session.id == id)
-            || faulty!(self.config, AcceptsOtherSessions);
+            || fault!(self.config, AcceptsOtherSessions);
         self.stats.dropped_session += u64::from(!belongs);
         belongs
     }
@@ -209,8 +208,8 @@ impl Link {
         let ack_at = self.now + self.config.ack_delay;
         let Some(peer) = self.peers.get_mut(&boot.node) else { return };
         let Some(session) = &mut peer.session else { return };
-        let repeats = faulty!(self.config, NoDuplicateSuppression);
-        let mixes = faulty!(self.config, AcceptsOtherSessions);
+        let repeats = fault!(self.config, NoDuplicateSuppression);
+        let mixes = fault!(self.config, AcceptsOtherSessions);
         let any_order = repeats || (mixes && frame.session != session.id);
         if peer.timers.at(Timer::Ack).is_none() {
             peer.timers.set(Timer::Ack, ack_at);

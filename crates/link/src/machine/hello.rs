@@ -13,11 +13,10 @@
 //! under one name is turned away so, without the first one noticing; it asks again, since the first may be dead and
 //! nobody have noticed. This is courtesy and not safety: views tell the boots apart in any case.
 
-use mainstay_base::{BootId, BootNonce, ConnId, NodeId};
+use mainstay_base::{BootId, BootNonce, ConnId, NodeId, fault};
 
 use super::conn::Stage;
 use super::{Event, Link, Mismatch};
-use crate::config::faulty;
 use crate::message::{Expectation, Hello, Message};
 
 impl Link {
@@ -54,8 +53,7 @@ impl Link {
         let from = hello.from;
         let Some(peer) = self.peers.get(&from.node) else { return };
         let is_stale = peer.known.is_some_and(|known| known != from) && serial < peer.introduced;
-        if is_stale || (peer.dead.contains(&from.nonce) && !faulty!(self.config, IgnoresIsolation))
-        {
+        if is_stale || (peer.dead.contains(&from.nonce) && !fault!(self.config, IgnoresIsolation)) {
             self.bury_and_tell(conn, from);
             return;
         }
@@ -82,10 +80,10 @@ impl Link {
         let Some(session) = self.peers.get(&node).and_then(|peer| peer.session.as_ref()) else {
             return false;
         };
-        if faulty!(self.config, AdmitsSecondBoot) {
+        if fault!(self.config, AdmitsSecondBoot) {
             return false;
         }
-        if faulty!(self.config, NeverAdmitsAnother) {
+        if fault!(self.config, NeverAdmitsAnother) {
             return true;
         }
         let listened = session.heard_at.max(self.awake);

@@ -2,12 +2,11 @@
 
 use std::collections::VecDeque;
 
-use mainstay_base::{BootId, BootNonce, ConnId, Duration, Instant, NodeId};
+use mainstay_base::{BootId, BootNonce, ConnId, Duration, Instant, NodeId, fault};
 
 use super::timers::{Timer, Timers};
 use super::window::{Incoming, Outgoing};
 use super::{Event, Link, Output};
-use crate::config::faulty;
 use crate::message;
 
 /// A configured node other than this one.
@@ -163,7 +162,7 @@ impl Link {
 
     /// Isolates a boot: nothing of it is delivered from here on, not even what lies in the outputs already.
     pub(super) fn on_isolate(&mut self, boot: BootId) {
-        if faulty!(self.config, IgnoresIsolation) {
+        if fault!(self.config, IgnoresIsolation) {
             return;
         }
         let dead_max = self.config.dead_max;
@@ -206,7 +205,7 @@ impl Link {
         let Some(peer) = self.peers.get_mut(&boot.node) else { return };
         let session = peer.session.insert(Session::new(me, boot, wait));
         #[cfg(feature = "test-util")]
-        if let (true, Some(former)) = (faulty!(self.config, KeepsWindowOfReplaced), former) {
+        if let (true, Some(former)) = (fault!(self.config, KeepsWindowOfReplaced), former) {
             session.outgoing.transplant(former, session.id);
         }
         session.heard = true;

@@ -1,12 +1,11 @@
 //! Time and the end of a turn.
 
-use mainstay_base::{ConnId, Instant, NodeId};
+use mainstay_base::{ConnId, Instant, NodeId, fault};
 
 use super::conn::Stage;
 use super::peer::Peer;
 use super::timers::Timer;
 use super::{Event, Link, Output};
-use crate::config::faulty;
 use crate::message::Message;
 
 impl Link {
@@ -78,7 +77,7 @@ impl Link {
 
     fn on_resend_due(&mut self, node: NodeId) {
         let wait_max = self.config.resend_after * 32;
-        let disabled = faulty!(self.config, NoResend);
+        let disabled = fault!(self.config, NoResend);
         let Some(peer) = self.peers.get_mut(&node) else { return };
         peer.timers.stop(Timer::Resend);
         let Some(session) = &mut peer.session else { return };

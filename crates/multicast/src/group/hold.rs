@@ -4,11 +4,10 @@ use std::hash::Hash as _;
 
 use bytes::Bytes;
 use mainstay_base::trace::Order;
-use mainstay_base::{BootId, Duration, Fingerprinter, Instant, ViewId};
+use mainstay_base::{BootId, Duration, Fingerprinter, Instant, ViewId, fault};
 
 use super::Group;
 use super::cast::gather;
-use crate::config::faulty;
 use crate::event::Event;
 use crate::flush::Cut;
 use crate::message::Message;
@@ -74,7 +73,7 @@ impl Group {
             return;
         }
         let goes_on = self.goes_on(cut, last);
-        if cut.is_blocked() || !goes_on || faulty!(self.config, SkipsHold) {
+        if cut.is_blocked() || !goes_on || fault!(self.config, SkipsHold) {
             return self.event(Event::Holding { view: last.id });
         }
         let mut gaps = Vec::new();

@@ -1,10 +1,9 @@
 //! The end of a turn: what was gathered goes out.
 
-use mainstay_base::Instant;
 use mainstay_base::trace::{Level, Order};
+use mainstay_base::{Instant, fault};
 
 use super::Group;
-use crate::config::faulty;
 use crate::message::Message;
 
 /// Most messages of a lane that are delivered in a turn (8,192).
@@ -49,7 +48,7 @@ impl Group {
         }
         let first = self.data.log.known() + 1;
         self.broadcast(&Message::Order { view: current.id, first, runs: runs.clone() });
-        if faulty!(self.config, Renumbers) {
+        if fault!(self.config, Renumbers) {
             runs.reverse();
         }
         for (rank, count) in runs {
@@ -79,7 +78,7 @@ impl Group {
             return;
         }
         let upto = match self.config.deliver_at {
-            _ if faulty!(self.config, DeliversEarly) => self.data.held,
+            _ if fault!(self.config, DeliversEarly) => self.data.held,
             Level::Delivered => self.data.held,
             Level::Majority => self.levels.majority,
             Level::Safe => self.levels.safe,
