@@ -240,7 +240,8 @@ impl<S: StateMachine + 'static> Replicated<S> {
 
     /// Why no command can be put into the order here now.
     fn refusal_of_writes(&self, port: &AppPort<'_>) -> Option<NotDone> {
-        self.refusal(port).or(Some(NotDone::DiskShort).filter(|_| self.status.disk_short))
+        let short = self.status.disk_short.then_some(NotDone::DiskShort);
+        self.refusal(port).or(short)
     }
 
     /// Casts what waits, as far as the group has room.
