@@ -101,8 +101,10 @@ async fn serve(options: &Options, config: NodeConfig, log: Lines) -> Result<(), 
     if let Some(trace) = &trace {
         settings = settings.trace(Arc::<TraceFile>::clone(trace));
     }
-    let node = Node::start(settings, Directory::default)
-        .map_err(|error| Failure::start(format_args!("{path}, {data}"), &error))?;
+    let node = Node::start(settings, Directory::default).map_err(|error| match &error {
+        mainstay::StartError::Listen(error) => refused("listen", error),
+        error => Failure::start(format_args!("{path}, {data}"), error),
+    })?;
     let resp = resp.clients().map_err(|error| refused("resp", &error))?;
     let admin = admin.clients().map_err(|error| refused("admin", &error))?;
     if bootstrap {

@@ -477,8 +477,12 @@ impl<S: StateMachine + 'static> Application for Replicated<S> {
         self.status.checkpoints += u64::from(done.written);
         self.status.checkpoint_failed = !done.written;
         let writing = std::mem::replace(&mut self.writing, Writing::Nothing);
-        if done.written && writing == Writing::Transferred(done.position) {
-            port.restored(self.settings.group, done.position);
+        if writing == Writing::Transferred(done.position) {
+            match done.written {
+                true => port.restored(self.settings.group, done.position),
+                // There was no room.
+                false => self.transferred = Some(done.position),
+            }
         }
     }
 
@@ -527,6 +531,10 @@ impl<S: StateMachine + 'static> Application for Replicated<S> {
     fn disk_short(&mut self, short: bool) {
         if short {
             tracing::error!("the disk is almost full: commands are refused until there is room");
+            if self.settings.level == Level::Disk && self.checkpoint.is_none() {
+                // What is behind it may be a good part of what is on the disk.
+                self.checkpoint = self.replica.snapshot().ok();
+            }
         } else {
             tracing::warn!("there is room on the disk again");
         }

@@ -467,6 +467,27 @@ fn inline_commands_can_be_switched_off() {
     talk.stream.write_all(b"SET k w\r\n").unwrap();
     assert_eq!(talk.rest(), b"-ERR Protocol error: inline commands are switched off\r\n");
     assert_eq!(Talk::with(&server).ask(&[b"GET", b"k"]), bulk(b"v"));
+
+    // An empty line is no command; HTTP is counted as what it is.
+    let mut piping = Talk::with(&server);
+    piping.stream.write_all(b"\r\n").unwrap();
+    assert_eq!(piping.ask(&[b"GET", b"k"]), bulk(b"v"));
+    let mut page = Talk::with(&server);
+    page.stream.write_all(b"POST / HTTP/1.1\r\nHost: x\r\n\r\nSET k w\r\n").unwrap();
+    assert_eq!(page.rest(), b"");
+    assert_eq!(server.info("http_closed"), 1);
+}
+
+/// Checks that a client that asks for nothing but INFO has one under way at a time.
+#[test]
+fn info_is_answered_one_by_one() {
+    let server = Server::start();
+    let mut asking = Talk::with(&server);
+    (0..1_000).for_each(|_| asking.client.send(&[b"INFO"]));
+    asking.flush();
+    for _ in 0..1_000 {
+        assert!(matches!(asking.reply(), Reply::Bulk(Some(_))));
+    }
 }
 
 /// Checks that READONLY and READWRITE are answered, keep their place among other commands, and hold for one connection.

@@ -74,6 +74,7 @@ impl<S: StateMachine + 'static> Replicated<S> {
                 return port.restored(group, position);
             }
             if self.writing == Writing::Nothing
+                && !self.status.disk_short
                 && let Ok(stream) = self.replica.snapshot()
             {
                 self.transferred = None;

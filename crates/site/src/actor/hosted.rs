@@ -13,7 +13,7 @@ use mainstay_link as link;
 use mainstay_runtime::host::completions;
 use mainstay_runtime::{
     Closed, Completed, Entropy, EntropyError, HostHandle, HostSink, IoId, LocalFuture, Perform,
-    Port, SendError, Store, StoreError, Transport, host,
+    Port, SendError, Store, StoreError, TimeSource, Transport, host,
 };
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -24,7 +24,7 @@ use super::machine::{Boot, Input, Output, Site};
 use super::parts::{Plan, SiteParts, StartError};
 use super::room::Room;
 use super::status::{Status, add};
-use super::storage::{Read, Recovered, Storage, StorageError, blocking};
+use super::storage::{CheckpointError, Read, Recovered, Storage, StorageError, blocking};
 use super::trace::TraceSink;
 use super::{inputs, weigh_link};
 use crate::core::{Past, Record};
@@ -60,7 +60,6 @@ pub fn start<C: Command>(
     let (boot, log) = boot(recovered, &mut *entropy, Past::new(), bootstrap)?;
     let node = |(name, address)| (NodeId::new(cluster, name), address);
     let addresses = roster.iter().map(|(name, address)| node((&**name, *address))).collect();
-    let room = storage.as_ref().map(|it| Room::new(it.disk(), disk_reserve, Rc::clone(&time)));
     let wiring = Wiring {
         transport,
         addresses,
@@ -70,7 +69,8 @@ pub fn start<C: Command>(
         life: 0,
         records: Vec::new(),
         io: 0,
-        room,
+        room: None,
+        time: Rc::clone(&time),
         writing: JoinSet::new(),
         stop: Arc::default(),
         membership: None,
@@ -118,6 +118,7 @@ struct Wiring {
     io: u64,
     /// `None` without a disk.
     room: Option<Room>,
+    time: Rc<dyn TimeSource>,
     /// Checkpoints being written, or a log being read, and the word that they shall end.
     writing: JoinSet<()>,
     stop: Arc<AtomicBool>,
@@ -160,20 +161,16 @@ impl Wiring {
         self.records.extend(ledger.cut().into_iter().flatten());
         let bytes = self.records.iter().map(Bytes::len).sum();
         match log.persist(IoId(self.io), std::mem::take(&mut self.records)) {
-            Ok(()) => self.look_for_room(bytes, port),
+            Ok(()) => {
+                if let Some(room) = &mut self.room {
+                    room.take(bytes);
+                }
+            }
             // The next completion begins a turn, and at its end there is a place.
             Err(StoreError::Full(records)) => self.records = records,
             Err(error) => {
                 port.feed(Input::LogFailed { life: self.life, reason: error.to_string() });
             }
-        }
-    }
-
-    fn look_for_room<C: Command>(&mut self, bytes: usize, port: &mut Port<'_, Site<C>>) {
-        if let Some(room) = &mut self.room
-            && room.take(bytes, port.handle())
-        {
-            port.feed(Input::DiskShort(true));
         }
     }
 
@@ -274,6 +271,8 @@ impl Wiring {
                     let done = CheckpointDone { written: true, ..done };
                     Input::Checkpoint { life, done, alone }
                 }
+                // Nothing is lost yet: the member learns on, and tries again when there is room.
+                Err(CheckpointError::NoRoom) => Input::Checkpoint { life, done, alone },
                 Err(error) if alone => {
                     let reason = format!("no checkpoint of a transferred state: {error}");
                     Input::LogFailed { life, reason }
@@ -313,7 +312,10 @@ impl<C: Command> Perform<Site<C>> for Wiring {
         let convert = |event| inputs(event).into_iter().map(Input::Link).collect();
         self.transport.start(Rc::new(HostSink::new(port.handle(), convert)));
         self.start_log(port);
-        self.look_for_room(0, port);
+        if let Some(storage) = &self.storage {
+            let (disk, time) = (storage.disk(), Rc::clone(&self.time));
+            self.room = Some(Room::watch(disk, storage.reserve(), time, port.handle()));
+        }
     }
 
     fn perform(&mut self, output: Output, port: &mut Port<'_, Site<C>>) {

@@ -193,6 +193,11 @@ impl Storage {
         }
     }
 
+    /// Less room than this is too little.
+    pub(super) fn reserve(&self) -> u64 {
+        self.reserve
+    }
+
     /// The disk, for what runs beside.
     pub(super) fn disk(&self) -> Rc<dyn Disk> {
         Rc::clone(&self.disk)
@@ -232,6 +237,13 @@ impl Storage {
                 drop_beside(source);
                 return Err(CheckpointError::Busy);
             };
+            if is_short(&*disk, reserve / 2) {
+                *shelf.borrow_mut() = Some(checkpoints);
+                drop_beside(source);
+                return Err(CheckpointError::NoRoom);
+            }
+            // Those that were there are gone then: there is no way back but a full disk.
+            let reserve = if alone { 0 } else { reserve };
             if alone {
                 checkpoints = blocking(&*disk, move || discard(medium, owner)).await??;
             }
@@ -329,9 +341,13 @@ async fn write(
             Ok(true) => break,
             Ok(false) => {}
             Err(failed) => {
-                // What cannot be removed now goes with the next opening.
-                let _ = checkpoints.abandon(writer);
                 drop_beside(source);
+                checkpoints = blocking(disk, move || {
+                    // What cannot be removed now goes with the next opening.
+                    let _ = checkpoints.abandon(writer);
+                    checkpoints
+                })
+                .await?;
                 return Ok((checkpoints, Err(failed)));
             }
         }

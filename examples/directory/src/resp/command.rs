@@ -165,11 +165,12 @@ impl CommandParser {
     fn begin(&mut self) -> Result<Begun, ProtocolError> {
         while let Some(first) = self.buffer.first() {
             if *first != b'*' {
-                if self.no_inline {
-                    return Err(ProtocolError::NoInline);
-                }
                 match self.inline()? {
+                    // An empty line is none: clients end their input with one.
                     Some(command) if command.ranges.is_empty() => continue,
+                    Some(command) if self.no_inline && !is_http(&command) => {
+                        return Err(ProtocolError::NoInline);
+                    }
                     Some(command) => return Ok(Begun::Inline(command)),
                     None => return Ok(Begun::Nothing),
                 }
