@@ -71,13 +71,15 @@ pub(super) fn all_fill_up() -> Result<Verdict, String> {
     let value = "v".repeat(100 << 10);
     let mut written = 0;
     until("commands are refused", || {
-        let key = format!("k{written}");
-        let said = cluster.ask(written % 3, &["SET", &key, &value])?;
-        if said.contains("MISCONF") {
-            return Ok(true);
+        for _ in 0..50 {
+            let key = format!("k{written}");
+            let said = cluster.ask(written % 3, &["SET", &key, &value])?;
+            if said.contains("MISCONF") {
+                return Ok(true);
+            }
+            ensure(said == "OK", || format!("SET {key}: {said}"))?;
+            written += 1;
         }
-        ensure(said == "OK", || format!("SET {key}: {said}"))?;
-        written += 1;
         Ok(false)
     })?;
     let status = cluster.status()?;
