@@ -94,3 +94,43 @@ fn a_node_without_room_refuses_commands_and_follows_the_others() {
         }
     });
 }
+
+/// A member that the group went on without gets the state from another one. Without room for it the member learns on, and keeps
+/// what it has, until there is room.
+#[test]
+fn a_transferred_state_waits_for_room() {
+    run(async {
+        let cluster = Cluster::new(Durability::Disk);
+        let free = Rc::new(Cell::new(u64::MAX));
+        let a = on_small_disk(&cluster, "a", &free);
+        let b = cluster.bootstrap("b");
+        let c = cluster.bootstrap("c");
+        for node in [&a, &b, &c] {
+            ready(node, 3).await;
+        }
+        assert!(is_done(&a).await);
+        a.close().await;
+        ready(&b, 2).await;
+        assert!(is_done(&b).await);
+
+        free.set(1);
+        let a = on_small_disk(&cluster, "a", &free);
+        ready(&b, 3).await;
+        until(&a, "it has the state, and is short", |status| {
+            status.replica.disk_short && status.replica.hash.is_some()
+        })
+        .await;
+        assert!(is_done(&b).await);
+        let is_whole = |status: &mainstay::Status| {
+            let stack = status.site.stack.as_ref();
+            stack.is_some_and(|stack| stack.groups.values().all(|(it, _)| it.whole))
+        };
+        assert!(!is_whole(&a.status().await.unwrap()), "nothing is forced yet");
+        free.set(u64::MAX);
+        ready(&a, 3).await;
+        assert!(is_done(&a).await);
+        for node in [a, b, c] {
+            node.close().await;
+        }
+    });
+}
