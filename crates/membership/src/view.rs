@@ -3,25 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use mainstay_base::{BootId, BootNonce, Incarnation, NodeId, SiteId, ViewId};
+pub use mainstay_base::Member;
+use mainstay_base::{BootId, Incarnation, NodeId, SiteId, ViewId};
 use serde::{Deserialize, Serialize};
-
-/// A site as a view names it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-pub struct Member {
-    /// The site.
-    pub site: SiteId,
-    /// The nonce of the boot that the view admitted.
-    pub nonce: BootNonce,
-}
-
-impl Member {
-    /// The boot that the view admitted.
-    #[must_use]
-    pub fn boot(&self) -> BootId {
-        BootId { node: self.site.node, nonce: self.nonce }
-    }
-}
 
 /// A numbered list of the working sites.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]

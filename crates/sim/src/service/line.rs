@@ -1,11 +1,11 @@
 //! What a link promises, in small: messages between two boots, once and in order, for as long as both live.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::Hash as _;
 
 use bytes::Bytes;
 use mainstay_base::service::Address;
 use mainstay_base::{ConnId, Fingerprinter};
-use std::hash::Hash as _;
 
 /// What travels between nodes of services.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -34,8 +34,6 @@ pub(super) struct Data {
     pub(super) payload: Bytes,
 }
 
-impl Packet {}
-
 impl Packet {
     pub(super) fn write_hash(&self, into: &mut Fingerprinter) {
         self.hash(into);
@@ -60,7 +58,7 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// Takes a message, if the instance is up or was, and has room.
+    /// Takes a message, if the instance is up and has room; else gives it back.
     pub(super) fn send(&mut self, mut data: Data, window: usize) -> Result<&Data, Data> {
         let waiting = self.waiting.entry(data.of).or_default();
         if !self.up.contains(&data.of) || self.full.contains(&data.of) || *waiting >= window {
@@ -74,7 +72,7 @@ impl Line {
         Ok(self.unacked.back().expect("just put in"))
     }
 
-    /// True if the message is the next one: others came already.
+    /// Whether the message is the next one. Any other one has come already.
     pub(super) fn receive(&mut self, number: u64) -> bool {
         let is_next = self.known && number == self.received + 1;
         self.received += u64::from(is_next);
