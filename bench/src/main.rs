@@ -22,9 +22,13 @@ use clap::Parser as _;
 
 use output::{Format, Report, Wanted};
 
-/// As in the program, whose nodes are measured.
+// As in the program, whose nodes are measured.
+#[cfg(not(feature = "jemalloc"))]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 #[derive(clap::Parser)]
 #[command(about = "The benchmarks of the workspace, on three processes of this machine.")]

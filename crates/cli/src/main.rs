@@ -28,9 +28,13 @@ mod watch;
 
 use std::process::ExitCode;
 
-/// A node frees large states beside its thread. With the system's allocator of glibc that makes turns wait.
+// A node frees large states beside its thread. With the allocator of glibc that makes turns wait.
+#[cfg(not(feature = "jemalloc"))]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 use clap::{Parser, Subcommand};
 

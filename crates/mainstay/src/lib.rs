@@ -17,7 +17,8 @@
 //!
 //! A state of millions of entries is made, and freed beside the node's thread, in many small pieces. The allocator of glibc makes
 //! turns of the node wait for that, up to a tenth of a second; with `mimalloc` as its global allocator, as in the program
-//! of this workspace, a program loads such a state 1.6 times as fast and has shorter turns. Nodes that share one thread wait for each
+//! of this workspace, a program loads such a state 1.6 times as fast and has shorter turns; with `tikv-jemallocator` and its
+//! background threads the turns are shortest. Nodes that share one thread wait for each
 //! other's [`Node::start`], which reads the whole log.
 //!
 //! What it does not do yet: several groups, a roster that changes, TLS (loopback only).
