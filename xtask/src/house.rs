@@ -21,6 +21,7 @@ const PLACES: &[(&str, Place)] = &[
     ("mainstay-runtime", Floor(1)),
     ("mainstay-stable", Floor(1)),
     ("mainstay-link", Floor(2)),
+    ("mainstay-service", Floor(3)),
     ("mainstay-membership", Floor(3)),
     ("mainstay-multicast", Floor(4)),
     ("mainstay-site", Floor(5)),

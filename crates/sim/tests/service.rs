@@ -2,20 +2,22 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 #[allow(unreachable_pub, reason = "shared by tests")]
+#[path = "support/client.rs"]
+mod client;
+#[allow(unreachable_pub, reason = "shared by tests")]
 #[path = "support/toy.rs"]
 mod toy;
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::hash::Hash as _;
-use std::rc::Rc;
 
+use client::{Client, Hosts};
 use mainstay_base::service::{Address, Service as _};
 use mainstay_base::{ClusterId, Duration, Fingerprinter, Instance, Instant, NodeId, Rng};
 use mainstay_sim::service::{Costs, Judge, Scope, ServiceNode, Setup, Views};
 use mainstay_sim::{
     Action, Atlas, Disk, Fault as Crash, FaultEvent, Moment, Options, Point, Report, Search, Seen,
-    Stuck, Wire, World, explore, schedule, shrink,
+    Wire, World, explore, schedule, shrink,
 };
 use toy::{Command, Config, Event, Fault, Register, Watcher};
 
@@ -24,8 +26,6 @@ const NODES: usize = 3;
 fn instance() -> Instance {
     Instance::new(ClusterId::from_entropy(1), "register")
 }
-
-type Spent = Rc<RefCell<BTreeMap<Address, Costs>>>;
 
 fn setup(fault: Option<Fault>, views: Option<Views>, work: Duration) -> Setup<Event> {
     let setup = Setup::new(move |node| {
@@ -42,65 +42,13 @@ fn setup(fault: Option<Fault>, views: Option<Views>, work: Duration) -> Setup<Ev
     }
 }
 
-/// One run: the world, and what the client knows.
-struct Run {
-    world: World<ServiceNode<Event>>,
-    spent: Spent,
-    /// Of each operation, the highest value that was acknowledged when it began.
-    begun: BTreeMap<u64, u64>,
-    acknowledged: u64,
-    operations: u64,
-    reads: u64,
-    rng: Rng,
-}
-
-impl Run {
-    fn begin(&mut self, node: usize, is_read: bool) {
-        let op = self.operations + 1;
-        let command = if is_read { Command::Read { op } } else { Command::Write { op, value: op } };
-        let begun = self.world.call(node, |node, now| {
-            let is_free = node.service::<Register>(instance()).is_some_and(|it| !it.is_busy());
-            if is_free {
-                node.command::<Register>(now, instance(), command);
-            }
-            is_free
-        });
-        if begun == Some(true) {
-            self.operations = op;
-            self.begun.insert(op, self.acknowledged);
-        }
+impl Hosts for ServiceNode<Event> {
+    fn register(&self) -> Option<&Register> {
+        self.service::<Register>(instance())
     }
 
-    /// Takes the answers: a read answers no less than what was acknowledged when it began.
-    fn answers(&mut self) {
-        for (_, _, event) in self.world.take_events() {
-            let (Event::Written { op, value } | Event::Read { op, value }) = event;
-            // Of the watcher's reads nobody knows when they began.
-            let Some(floor) = self.begun.get(&op) else { continue };
-            if matches!(event, Event::Read { .. }) {
-                self.reads += 1;
-                if value < *floor {
-                    self.world.fail(format!("a read answers {value}, {floor} was acknowledged"));
-                }
-            }
-            self.acknowledged = self.acknowledged.max(value);
-        }
-    }
-
-    fn read_all(&mut self, limit: Duration) -> Result<(), String> {
-        let is_idle = |node: &ServiceNode<Event>| {
-            node.service::<Register>(instance()).is_some_and(|it| !it.is_busy())
-        };
-        let idle = |world: &World<ServiceNode<Event>>| {
-            (0..NODES).all(|node| world.node(node).is_some_and(is_idle))
-        };
-        for last in [false, true] {
-            self.world.run_until(idle, limit).map_err(|stuck| stuck.to_string())?;
-            self.world.run(Duration::from_millis(10)).map_err(|stuck| stuck.to_string())?;
-            self.answers();
-            (0..NODES).filter(|_| !last).for_each(|node| self.begin(node, true));
-        }
-        self.world.violation().map_or(Ok(()), |violation| Err(violation.to_owned()))
+    fn command(&mut self, now: Instant, command: Command) {
+        Self::command::<Register>(self, now, instance(), command);
     }
 }
 
@@ -124,21 +72,10 @@ fn run(
     let setup = setup(fault, views, work);
     let spent = setup.costs();
     let (options, schedule) = (options.clone(), schedule.to_vec());
-    let world = World::with_schedule(seed, NODES, setup, options.clone(), schedule);
-    let (begun, acknowledged, operations, reads) = (BTreeMap::new(), 0, 0, 0);
-    let mut run = Run { world, spent, begun, acknowledged, operations, reads, rng };
-    let violated = |stuck: Stuck| stuck.to_string();
-    let rarity = run.rng.between(2, 8);
-    for _ in 0..120 {
-        let wait = Duration::from_micros(run.rng.below(35_000));
-        run.world.run(wait).map_err(violated)?;
-        run.answers();
-        let (node, is_read) = (run.rng.below(NODES as u64) as usize, run.rng.chance(1, rarity));
-        run.begin(node, is_read);
-    }
-    run.world.heal();
-    let limit = Duration::from_secs(20);
-    run.read_all(limit)?;
+    let world: World<ServiceNode<Event>> =
+        World::with_schedule(seed, NODES, setup, options.clone(), schedule);
+    let mut run = Client::new(world, NODES, rng);
+    run.work(120, Duration::from_millis(35), Duration::from_secs(20))?;
     let mut seen = run.world.seen().clone();
     for node in 0..NODES {
         let Some(node) = run.world.node(node) else { continue };
@@ -158,7 +95,7 @@ fn run(
         }
     }
     let address = Address { channel: Register::CHANNEL, instance: instance() };
-    let spent = run.spent.borrow().get(&address).copied().unwrap_or_default();
+    let spent = spent.borrow().get(&address).copied().unwrap_or_default();
     Ok(Ran { hash: run.world.hash(), seen, reads: run.reads, spent })
 }
 

@@ -36,7 +36,8 @@ pub enum Written {
 }
 
 impl Image {
-    pub(super) fn apply(&mut self, write: Written) {
+    /// Carries a write out.
+    pub fn apply(&mut self, write: Written) {
         match write {
             Written::Records(entries) => {
                 for entry in &entries {

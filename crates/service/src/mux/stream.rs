@@ -1,0 +1,234 @@
+//! The two directions of a stream: the messages of one instance between two boots.
+
+use std::collections::VecDeque;
+
+use bytes::{Bytes, BytesMut};
+use mainstay_base::service::{Address, Class};
+
+use super::wire::{Head, encode};
+use super::{FRAME_COST, PART_BYTES, QUEUE_BYTES};
+
+/// A message that waits, or is partly gone.
+struct Waiting {
+    view: u64,
+    meta: Bytes,
+    payload: Bytes,
+    /// Bytes of both parts at the beginning.
+    size: (u32, u32),
+    begun: bool,
+}
+
+/// What goes to a peer.
+pub(super) struct Outgoing {
+    pub(super) class: Class,
+    /// Of the addressee.
+    run: u64,
+    /// What the addressee grants.
+    window: u64,
+    waiting: VecDeque<Waiting>,
+    /// Bytes in `waiting`, with the cost of their frames.
+    queued: usize,
+    /// Bytes handed to the link, and taken in at the other end: `taken <= sent`.
+    sent: u64,
+    taken: u64,
+    /// Something was refused, and nothing is accepted before there is room.
+    pub(super) full: bool,
+    /// It is among those of its class that have something to send.
+    pub(super) runs: bool,
+}
+
+impl Outgoing {
+    pub(super) fn new(class: Class, run: u64, window: u64) -> Self {
+        Self {
+            class,
+            run,
+            window,
+            waiting: VecDeque::new(),
+            queued: 0,
+            sent: 0,
+            taken: 0,
+            full: false,
+            runs: false,
+        }
+    }
+
+    pub(super) fn run(&self) -> u64 {
+        self.run
+    }
+
+    /// Takes a message, or gives it back. One is always taken by an empty queue.
+    pub(super) fn push(
+        &mut self,
+        view: u64,
+        meta: Bytes,
+        payload: Bytes,
+    ) -> Result<(), (Bytes, Bytes)> {
+        let cost = meta.len() + payload.len() + FRAME_COST;
+        if self.full || (!self.waiting.is_empty() && self.queued + cost > QUEUE_BYTES) {
+            self.full = true;
+            return Err((meta, payload));
+        }
+        self.queued += cost;
+        let size = (meta.len() as u32, payload.len() as u32);
+        self.waiting.push_back(Waiting { view, meta, payload, size, begun: false });
+        Ok(())
+    }
+
+    /// After a refusal: half of the queue is free again. True once.
+    pub(super) fn has_room_again(&mut self) -> bool {
+        let has = self.full && self.queued <= QUEUE_BYTES / 2;
+        self.full &= !has;
+        has
+    }
+
+    pub(super) fn has_more(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Bytes that were handed to the link and are not taken in.
+    pub(super) fn flight(&self) -> u64 {
+        self.sent - self.taken
+    }
+
+    /// What the next frame costs: what the other end counts when it comes.
+    fn next_cost(&self) -> u64 {
+        let Some(next) = self.waiting.front() else { return 0 };
+        let left = next.meta.len() + next.payload.len();
+        let body = match next.begun {
+            false if left <= PART_BYTES => left,
+            false => 0,
+            true if next.meta.is_empty() => next.payload.len().min(PART_BYTES),
+            true => next.meta.len().min(PART_BYTES),
+        };
+        (FRAME_COST + body) as u64
+    }
+
+    /// Whether the addressee has granted the next frame. One frame is always granted when nothing is on the way.
+    pub(super) fn may_send(&self) -> bool {
+        self.has_more() && (self.flight() == 0 || self.flight() + self.next_cost() <= self.window)
+    }
+
+    /// The next frame, meta part and payload, and what it costs.
+    pub(super) fn next_frame(&mut self, of: Address) -> Option<(Bytes, Bytes, u64)> {
+        let cost = self.next_cost();
+        let run = self.run;
+        let next = self.waiting.front_mut()?;
+        let (meta, payload) = if next.begun {
+            let from = if next.meta.is_empty() { &mut next.payload } else { &mut next.meta };
+            let part = from.split_to(from.len().min(PART_BYTES));
+            (encode(&Head::Part { of, run }, &[]), part)
+        } else {
+            next.begun = true;
+            let (meta, payload) = next.size;
+            let head = Head::Message { of, run, view: next.view, meta, payload };
+            if next.meta.len() + next.payload.len() <= PART_BYTES {
+                let meta = std::mem::take(&mut next.meta);
+                (encode(&head, &meta), std::mem::take(&mut next.payload))
+            } else {
+                (encode(&head, &[]), Bytes::new())
+            }
+        };
+        if next.meta.is_empty() && next.payload.is_empty() {
+            let (meta, payload) = next.size;
+            self.queued -= meta as usize + payload as usize + FRAME_COST;
+            self.waiting.pop_front();
+        }
+        self.sent += cost;
+        Some((meta, payload, cost))
+    }
+
+    /// The addressee has taken in that much: the bytes by which the flight got less. `None`: it was never sent.
+    pub(super) fn on_taken(&mut self, upto: u64) -> Option<u64> {
+        if upto > self.sent {
+            return None;
+        }
+        let before = self.flight();
+        self.taken = self.taken.max(upto);
+        Some(before - self.flight())
+    }
+}
+
+/// A message of which a part has come.
+struct Assembly {
+    view: u64,
+    meta: usize,
+    size: usize,
+    bytes: BytesMut,
+}
+
+/// What comes from a peer.
+#[derive(Default)]
+pub(super) struct Incoming {
+    assembly: Option<Assembly>,
+    /// Bytes that came, that were taken in, and that the other end was told of: `told <= taken <= came`.
+    came: u64,
+    pub(super) taken: u64,
+    pub(super) told: u64,
+}
+
+/// A message that has come whole.
+pub(super) struct Whole {
+    pub(super) view: u64,
+    pub(super) meta: Bytes,
+    pub(super) payload: Bytes,
+}
+
+impl Incoming {
+    /// Counts a frame. False: it is beyond what was granted.
+    pub(super) fn count(&mut self, body: usize, window: u64) -> bool {
+        let cost = (FRAME_COST + body) as u64;
+        let flight = self.came - self.taken;
+        if flight > 0 && flight + cost > window {
+            return false;
+        }
+        self.came += cost;
+        true
+    }
+
+    /// All that came is taken in: by how much.
+    pub(super) fn take(&mut self) -> u64 {
+        let bytes = self.came - self.taken;
+        self.taken = self.came;
+        bytes
+    }
+
+    /// A message begins. `Err`: the last one has not ended.
+    pub(super) fn begin(
+        &mut self,
+        view: u64,
+        size: (usize, usize),
+        rest: Bytes,
+        payload: Bytes,
+    ) -> Result<Option<Whole>, ()> {
+        if self.assembly.take().is_some() {
+            return Err(());
+        }
+        let (meta, raw) = size;
+        if rest.len() == meta && payload.len() == raw {
+            return Ok(Some(Whole { view, meta: rest, payload }));
+        }
+        if !rest.is_empty() || !payload.is_empty() {
+            return Err(());
+        }
+        // What a peer says of the size is believed as the bytes come.
+        let bytes = BytesMut::with_capacity((meta + raw).min(4 * PART_BYTES));
+        self.assembly = Some(Assembly { view, meta, size: meta + raw, bytes });
+        Ok(None)
+    }
+
+    /// More of it. `Err`: nothing has begun, or it is too much.
+    pub(super) fn add(&mut self, part: &Bytes) -> Result<Option<Whole>, ()> {
+        let Some(mut assembly) = self.assembly.take() else { return Err(()) };
+        assembly.bytes.extend_from_slice(part);
+        if assembly.bytes.len() > assembly.size || part.is_empty() {
+            return Err(());
+        }
+        if assembly.bytes.len() < assembly.size {
+            self.assembly = Some(assembly);
+            return Ok(None);
+        }
+        let mut payload = assembly.bytes.freeze();
+        let meta = payload.split_to(assembly.meta);
+        Ok(Some(Whole { view: assembly.view, meta, payload }))
+    }
+}

@@ -1,0 +1,225 @@
+//! The smallest node: a link, and services on it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+
+use mainstay_base::rack::{Effect, Given, LogEntry};
+use mainstay_base::service::{Address, Ask, Io};
+use mainstay_base::{ConnId, Frame, Instant, Machine, NodeId, Work};
+use mainstay_link::{self as link, Link};
+
+use crate::Services;
+
+/// What happened.
+pub enum Input {
+    /// From the transport, for the link.
+    Link(link::Input),
+    /// From the host or a user.
+    Service(Request),
+    /// The write with this number, and all before it, are stable.
+    Written {
+        /// As in [`Output::Write`].
+        io: u64,
+    },
+}
+
+/// What the host or a user wants of the services.
+pub enum Request {
+    /// Commands for a service.
+    Ask(Ask),
+    /// Something for one service: a write is stable, a job is done, a reader has room.
+    Give(Address, Given),
+    /// A change of what is mounted.
+    Change(Box<dyn FnOnce(&mut Services, Instant) + Send>),
+}
+
+/// What is to be done, in this order.
+pub enum Output {
+    /// Dial a node; answer once.
+    Dial {
+        /// Which.
+        node: NodeId,
+    },
+    /// Write a frame.
+    Transmit {
+        /// On which connection.
+        conn: ConnId,
+        /// The frame.
+        frame: Frame,
+    },
+    /// Close a connection.
+    Close {
+        /// Which.
+        conn: ConnId,
+    },
+    /// Append all of this to the log as one, force it, and answer [`Input::Written`]. Without a disk: answer at once.
+    Write {
+        /// The running number.
+        io: u64,
+        /// The records of the turn.
+        entries: Vec<LogEntry>,
+    },
+    /// A service wants something else of its host: a checkpoint, a chunk of one, a job.
+    Effect(Effect),
+}
+
+/// Writes on their way to the disk.
+#[derive(Default)]
+struct Writes {
+    issued: u64,
+    /// Whom to tell when a write is stable.
+    pending: VecDeque<(u64, BTreeMap<Address, Io>)>,
+}
+
+impl Writes {
+    /// The next write, for the records of a turn.
+    fn issue(&mut self, entries: Vec<LogEntry>) -> Option<Output> {
+        let record = |entry: &LogEntry| match entry {
+            LogEntry::Record { of, io, .. } => Some((*of, *io)),
+            LogEntry::Installed(_) => None,
+        };
+        if entries.is_empty() {
+            return None;
+        }
+        self.issued += 1;
+        self.pending.push_back((self.issued, entries.iter().filter_map(record).collect()));
+        Some(Output::Write { io: self.issued, entries })
+    }
+
+    /// The write with this number is stable: up to where each instance is.
+    fn written(&mut self, upto: u64) -> BTreeMap<Address, Io> {
+        let mut stable = BTreeMap::new();
+        while self.pending.front().is_some_and(|(io, _)| *io <= upto) {
+            stable.extend(self.pending.pop_front().into_iter().flat_map(|(_, of)| of));
+        }
+        stable
+    }
+}
+
+/// A link and services. Without membership: a service sees no view, and a peer is up when it is connected and has the service
+/// mounted as well.
+pub struct Station {
+    link: Link,
+    services: Services,
+    writes: Writes,
+    outputs: VecDeque<Output>,
+}
+
+impl Station {
+    /// A station with nothing mounted. `seed` fixes the link's jitter.
+    #[must_use]
+    pub fn new(link: link::Config, seed: u64, now: Instant) -> Self {
+        Self {
+            link: Link::new(link, seed, now),
+            services: Services::new(),
+            writes: Writes::default(),
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// The services, for their questions.
+    #[must_use]
+    pub fn services(&self) -> &Services {
+        &self.services
+    }
+
+    /// The same, to mount and to subscribe before the first turn.
+    pub fn services_mut(&mut self) -> &mut Services {
+        &mut self.services
+    }
+
+    /// The link, for its questions.
+    #[must_use]
+    pub fn link(&self) -> &Link {
+        &self.link
+    }
+
+    fn drain_link(&mut self, now: Instant) {
+        self.link.end_turn(now);
+        while let Some(output) = self.link.poll_output() {
+            match output {
+                link::Output::Dial { node } => self.outputs.push_back(Output::Dial { node }),
+                link::Output::Transmit { conn, frame } => {
+                    self.outputs.push_back(Output::Transmit { conn, frame });
+                }
+                link::Output::Close { conn } => self.outputs.push_back(Output::Close { conn }),
+                link::Output::Event(event) => {
+                    if let link::Event::NotSent { why: link::NotSent::Full, to, .. } = &event {
+                        debug_assert!(false, "the window of {to:?} is larger than all classes");
+                    }
+                    self.services.on_link(now, event);
+                }
+            }
+        }
+    }
+}
+
+impl Machine for Station {
+    type Input = Input;
+    type Output = Output;
+
+    fn handle(&mut self, now: Instant, input: Input) {
+        match input {
+            Input::Link(input) => self.link.handle(now, input),
+            Input::Written { io } => {
+                for (of, io) in self.writes.written(io) {
+                    self.services.give(now, of, Given::Written(io));
+                }
+            }
+            Input::Service(Request::Ask(ask)) => drop(self.services.ask(now, ask)),
+            Input::Service(Request::Give(to, given)) => drop(self.services.give(now, to, given)),
+            Input::Service(Request::Change(change)) => change(&mut self.services, now),
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.link.handle_timeout(now);
+    }
+
+    fn end_turn(&mut self, now: Instant) {
+        self.drain_link(now);
+        self.services.end_turn(now);
+        let mut sent = false;
+        while let Some(frame) = self.services.poll_frame() {
+            self.link.handle(now, frame);
+            sent = true;
+        }
+        if sent {
+            self.drain_link(now);
+        }
+        let mut entries = Vec::new();
+        while let Some(effect) = self.services.poll_effect() {
+            match effect {
+                Effect::Persist { from, io, meta, payload } => {
+                    entries.push(LogEntry::Record { of: from, io, meta, payload });
+                }
+                other => self.outputs.push_back(Output::Effect(other)),
+            }
+        }
+        self.outputs.extend(self.writes.issue(entries));
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        [self.link.poll_timeout(), self.services.poll_timeout()].into_iter().flatten().min()
+    }
+
+    fn take_work(&mut self) -> Work {
+        self.services.take_work()
+    }
+}
+
+impl fmt::Debug for Input {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Link(input) => f.debug_tuple("Link").field(input).finish(),
+            Self::Written { io } => write!(f, "Written({io})"),
+            Self::Service(Request::Ask(ask)) => f.debug_tuple("Ask").field(ask).finish(),
+            Self::Service(Request::Give(to, _)) => f.debug_tuple("Give").field(to).finish(),
+            Self::Service(Request::Change(_)) => f.write_str("Change"),
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! Each deliberate defect is noticed.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+
+mod support;
+
+use std::panic::catch_unwind;
+
+use mainstay_service::Mux;
+use mainstay_service::fault::Fault;
+
+fn is_noticed(setup: fn(&mut Mux)) -> bool {
+    (0..60).any(|seed| catch_unwind(|| support::run(seed, 600, setup)).is_err())
+}
+
+#[test]
+fn each_defect_is_noticed() {
+    let defects: [(&str, fn(&mut Mux)); 6] = [
+        ("MixesRuns", |mux| mux.break_it(Fault::MixesRuns)),
+        ("NoLatch", |mux| mux.break_it(Fault::NoLatch)),
+        ("NoRoom", |mux| mux.break_it(Fault::NoRoom)),
+        ("NoCredit", |mux| mux.break_it(Fault::NoCredit)),
+        ("IgnoresCredit", |mux| mux.break_it(Fault::IgnoresCredit)),
+        ("OvertakesList", |mux| mux.break_it(Fault::OvertakesList)),
+    ];
+    for (name, setup) in defects {
+        assert!(is_noticed(setup), "{name} is noticed");
+    }
+}
