@@ -43,10 +43,12 @@ const PROGRAMS: u8 = 10;
 const GROUND: u8 = 1;
 
 /// Directories under `crates/` whose machine must build without an actor runtime.
-const PURE: &[&str] = &["base", "link", "stable", "membership", "multicast", "paradigm", "site"];
+const PURE: &[&str] =
+    &["base", "link", "service", "stable", "membership", "multicast", "paradigm", "site"];
 
 /// Directories under `crates/` with a feature `test-util` that breaks the machine, and a test `faults` that notices.
-pub(crate) const BROKEN_VARIANTS: &[&str] = &["link", "membership", "multicast", "paradigm"];
+pub(crate) const BROKEN_VARIANTS: &[&str] =
+    &["link", "service", "membership", "multicast", "paradigm"];
 
 /// Packages that no pure crate may depend on; a name with a dash behind it (`tokio-util`) counts as well.
 pub(crate) const RUNTIMES: &[&str] = &["tokio", "actix"];

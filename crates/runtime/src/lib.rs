@@ -41,17 +41,21 @@
 pub mod beacon;
 mod beside;
 mod entropy;
+mod events;
 mod file_disk;
 pub mod host;
 pub mod log_writer;
 pub mod ports;
+mod shelf;
 mod stable_log;
 pub mod tcp;
 mod time;
 
+pub use actix::Recipient;
 pub use beacon::{Beacon, Beat, Pulse};
 pub use beside::drop_beside;
 pub use entropy::{OsEntropy, SeededEntropy};
+pub use events::{Door, Events};
 pub use file_disk::FileDisk;
 pub use host::{
     Closed, HostHandle, HostOptions, HostSink, Hosted, Perform, Port, SendError, TurnBudget,
@@ -63,6 +67,7 @@ pub use ports::{
     EntropyError, EventSink, IoId, LocalFuture, LogError, Ports, Record, SinkClosed, Space, Store,
     StoreError, TimeSource, Transport, TransportEvent,
 };
-pub use stable_log::StableLog;
+pub use shelf::{CheckpointError, Shelf, blocking, is_short};
+pub use stable_log::{LogCut, StableLog};
 pub use tcp::{Tcp, TcpClients, TcpDialer, TcpError, TcpOptions, TcpReserved, TcpStats};
 pub use time::TokioTime;

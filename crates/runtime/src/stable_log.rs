@@ -1,8 +1,10 @@
 //! The stable log as the device of the log-writer thread.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use mainstay_stable::{AppendError, Log};
+use mainstay_stable::{AppendError, Log, Lsn};
 
 use crate::log_writer::LogDevice;
 use crate::ports::Record;
@@ -15,13 +17,36 @@ use crate::ports::Record;
 pub struct StableLog {
     log: Log,
     kind: u8,
+    cut: LogCut,
+    /// What was cut off.
+    first: Lsn,
+}
+
+/// Says from outside where the front of a [`StableLog`] may be cut off. It is obeyed behind the next force.
+#[derive(Clone, Debug, Default)]
+pub struct LogCut(Arc<AtomicU64>);
+
+impl LogCut {
+    /// Nothing before `lsn` is needed any more. What this relies on has to be stable already.
+    pub fn before(&self, lsn: Lsn) {
+        self.0.fetch_max(lsn.0, Ordering::Relaxed);
+    }
 }
 
 impl StableLog {
     /// A device that appends to `log` under `kind` (at most [`mainstay_stable::KIND_MAX`], or every append fails).
     #[must_use]
     pub fn new(log: Log, kind: u8) -> Self {
-        Self { log, kind }
+        let first = log.first();
+        Self { log, kind, cut: LogCut::default(), first }
+    }
+}
+
+impl StableLog {
+    /// For whoever knows what of the log is needed.
+    #[must_use]
+    pub fn cut(&self) -> LogCut {
+        self.cut.clone()
     }
 }
 
@@ -41,6 +66,11 @@ impl LogDevice for StableLog {
     }
 
     fn force(&mut self) -> io::Result<()> {
-        self.log.force().map(drop).map_err(io::Error::other)
+        self.log.force().map_err(io::Error::other)?;
+        let cut = Lsn(self.cut.0.load(Ordering::Relaxed));
+        if cut > self.first {
+            self.first = self.log.truncate_before(cut).map_err(io::Error::other)?.max(cut);
+        }
+        Ok(())
     }
 }

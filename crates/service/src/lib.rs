@@ -4,6 +4,8 @@
 //! carry their messages over one link, in classes, with credit granted by the receiver. A [`Station`] is the smallest node: a
 //! link and services on it. Both are pure machines.
 
+#[cfg(feature = "actor")]
+pub mod actor;
 #[cfg(feature = "test-util")]
 #[doc(hidden)]
 pub mod fault;
@@ -11,6 +13,10 @@ pub mod mux;
 mod services;
 mod station;
 
+#[cfg(feature = "actor")]
+pub use actor::{
+    DiskError, Mounting, ReachError, ServiceHandle, StartError, StationHandle, StationParts, start,
+};
 pub use mux::{MESSAGE_BYTES_MAX, Mux, MuxStats, Standing};
 pub use services::{MountError, Services};
 pub use station::{Input, Output, Request, Station};

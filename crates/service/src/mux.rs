@@ -550,17 +550,6 @@ impl Mux {
         self.given.pop_front()
     }
 
-    /// Whether the last message was given back; then it is no more.
-    #[cfg(feature = "test-util")]
-    #[doc(hidden)]
-    pub fn refused_now(&mut self) -> bool {
-        let refused = matches!(self.given.back(), Some((_, Given::Full { .. })));
-        if refused {
-            self.given.pop_back();
-        }
-        refused
-    }
-
     /// When [`end_turn`](Self::end_turn) has something to tell.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {

@@ -58,6 +58,13 @@ pub enum Output {
         io: u64,
         /// The records of the turn.
         entries: Vec<LogEntry>,
+        /// The oldest record that each instance needs, once this is stable.
+        keeps: BTreeMap<Address, Io>,
+    },
+    /// The write with this number is known to be stable: what was needed before it only may go.
+    Written {
+        /// As in [`Output::Write`].
+        io: u64,
     },
     /// A service wants something else of its host: a checkpoint, a chunk of one, a job.
     Effect(Effect),
@@ -73,7 +80,7 @@ struct Writes {
 
 impl Writes {
     /// The next write, for the records of a turn.
-    fn issue(&mut self, entries: Vec<LogEntry>) -> Option<Output> {
+    fn issue(&mut self, entries: Vec<LogEntry>, services: &Services) -> Option<Output> {
         let record = |entry: &LogEntry| match entry {
             LogEntry::Record { of, io, .. } => Some((*of, *io)),
             LogEntry::Installed(_) => None,
@@ -83,7 +90,8 @@ impl Writes {
         }
         self.issued += 1;
         self.pending.push_back((self.issued, entries.iter().filter_map(record).collect()));
-        Some(Output::Write { io: self.issued, entries })
+        let keeps = services.rack().keeps().collect();
+        Some(Output::Write { io: self.issued, entries, keeps })
     }
 
     /// The write with this number is stable: up to where each instance is.
@@ -165,6 +173,7 @@ impl Machine for Station {
                 for (of, io) in self.writes.written(io) {
                     self.services.give(now, of, Given::Written(io));
                 }
+                self.outputs.push_back(Output::Written { io });
             }
             Input::Service(Request::Ask(ask)) => drop(self.services.ask(now, ask)),
             Input::Service(Request::Give(to, given)) => drop(self.services.give(now, to, given)),
@@ -196,7 +205,7 @@ impl Machine for Station {
                 other => self.outputs.push_back(Output::Effect(other)),
             }
         }
-        self.outputs.extend(self.writes.issue(entries));
+        self.outputs.extend(self.writes.issue(entries, &self.services));
     }
 
     fn poll_output(&mut self) -> Option<Output> {

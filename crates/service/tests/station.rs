@@ -169,9 +169,12 @@ impl Node for StationNode {
                 Output::Dial { node } => out.dial(node),
                 Output::Transmit { conn, frame } => out.send_on(conn, frame),
                 Output::Close { conn } => out.close(conn),
-                Output::Write { io, entries } => {
+                Output::Write { io, entries, keeps } => {
                     self.write(Written::Records(entries), Due::Records(io), out);
+                    // Behind the records that it relies on.
+                    out.write(0, Written::Cut(keeps));
                 }
+                Output::Written { .. } => {}
                 Output::Effect(effect) => self.effect(effect, out),
             }
         }

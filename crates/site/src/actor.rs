@@ -22,7 +22,7 @@ use mainstay_runtime::{
     TransportEvent, host,
 };
 
-pub use application::{AppPort, Application, CheckpointDone, ChunkSource, Command};
+pub use application::{AppPort, Application, CheckpointDone, Command};
 pub use hosted::{SiteHandle, start};
 pub use parts::{SiteParts, StartError};
 pub use status::{StackStatus, Status, Suspicion};

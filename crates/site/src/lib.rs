@@ -49,8 +49,8 @@ pub mod trace;
 
 #[cfg(feature = "actor")]
 pub use actor::{
-    AppPort, Application, CheckpointDone, ChunkSource, Command, SiteHandle, SiteParts, StackStatus,
-    StartError, Status, StorageError, Suspicion, TraceSink, identity, start, start_link,
+    AppPort, Application, CheckpointDone, Command, SiteHandle, SiteParts, StackStatus, StartError,
+    Status, StorageError, Suspicion, TraceSink, identity, start, start_link,
 };
 pub use core::{Core, CoreConfig, Past, Record};
 pub use stack::{Input, Output, Stack};

@@ -1,10 +1,11 @@
 //! States on their way out: to joiners, and into checkpoints.
 
 use bytes::Bytes;
+use mainstay_base::service::Chunks;
 use mainstay_base::trace::Level;
 use mainstay_base::{Duration, Position};
 use mainstay_paradigm::{self as paradigm, SnapshotStream, StateMachine};
-use mainstay_site::{AppPort, ChunkSource};
+use mainstay_site::AppPort;
 
 use super::{Replicated, retire};
 
@@ -21,7 +22,7 @@ pub(super) struct Sponsor<U> {
 /// A state on its way into a checkpoint.
 struct Stream<U>(SnapshotStream<U>);
 
-impl<U: paradigm::Snapshot> ChunkSource for Stream<U> {
+impl<U: paradigm::Snapshot> Chunks for Stream<U> {
     fn next_chunk(&mut self) -> Result<Option<Bytes>, String> {
         self.0.next_chunk().map_err(|error| error.to_string())
     }

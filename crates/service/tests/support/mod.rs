@@ -1,4 +1,5 @@
 //! Three nodes' channels, joined by what a link promises, and the services of a test on top.
+#![allow(unreachable_pub, reason = "shared by tests")]
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -202,7 +203,9 @@ impl Net {
             meta.put_bytes(1, meta_more);
             let payload = Bytes::from(vec![seq as u8; size]);
             end.mux.send(of, 0, &Dest::Boot(to), &meta.freeze(), &payload);
-            let refused = end.mux.refused_now();
+            let given = end.mux.poll_given();
+            let refused = matches!(given, Some((_, Given::Full { .. })));
+            assert!(refused == given.is_some(), "nothing else was waiting");
             assert!(refused || (known.up && !known.blocked), "no message after a refusal");
             if refused {
                 self.refused += 1;

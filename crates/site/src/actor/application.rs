@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
+use mainstay_base::service::Chunks;
 use mainstay_base::trace::{Level, Order};
 use mainstay_base::{GroupId, Instant, Position, Work};
 use mainstay_multicast as multicast;
@@ -72,15 +73,6 @@ pub struct CheckpointDone {
     pub written: bool,
 }
 
-/// A state on its way into a checkpoint. It is read beside the site's thread.
-pub trait ChunkSource: Send {
-    /// The next chunk, of at most 16 MiB; `None` after the last one.
-    ///
-    /// # Errors
-    /// What is wrong: the checkpoint is given up.
-    fn next_chunk(&mut self) -> Result<Option<Bytes>, String>;
-}
-
 /// What an application may ask of its site. In a command it takes effect in the same turn, else in the next.
 pub struct AppPort<'a> {
     pub(super) stack: Option<&'a Stack>,
@@ -137,7 +129,7 @@ impl AppPort<'_> {
         group: GroupId,
         position: Position,
         alone: bool,
-        source: Box<dyn ChunkSource>,
+        source: Box<dyn Chunks>,
     ) {
         self.outputs.push_back(Output::Checkpoint { group, position, alone, source });
     }

@@ -8,23 +8,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
+use mainstay_base::service::Chunks;
 use mainstay_base::{BootNonce, Instant, NodeId};
 use mainstay_link as link;
 use mainstay_runtime::host::completions;
 use mainstay_runtime::{
-    Closed, Completed, Entropy, EntropyError, HostHandle, HostSink, IoId, LocalFuture, Perform,
-    Port, SendError, Store, StoreError, TimeSource, Transport, host,
+    CheckpointError, Closed, Completed, Entropy, EntropyError, HostHandle, HostSink, IoId,
+    LocalFuture, Perform, Port, SendError, Store, StoreError, TimeSource, Transport, blocking,
+    host,
 };
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use super::application::{Application, CheckpointDone, ChunkSource, Command};
+use super::application::{Application, CheckpointDone, Command};
 use super::log::{self, Ledger};
 use super::machine::{Boot, Input, Output, Site};
 use super::parts::{Plan, SiteParts, StartError};
 use super::room::Room;
 use super::status::{Status, add};
-use super::storage::{CheckpointError, Read, Recovered, Storage, StorageError, blocking};
+use super::storage::{Read, Recovered, Storage, StorageError};
 use super::trace::TraceSink;
 use super::{inputs, weigh_link};
 use crate::core::{Past, Record};
@@ -254,7 +256,7 @@ impl Wiring {
         &mut self,
         done: CheckpointDone,
         alone: bool,
-        source: Box<dyn ChunkSource>,
+        source: Box<dyn Chunks>,
         port: &Port<'_, Site<C>>,
     ) {
         let CheckpointDone { group, position, .. } = done;
@@ -294,11 +296,11 @@ fn no_way_back(error: &StorageError) -> String {
 
 /// A state whose writing ends early when the boot ends.
 struct Stoppable {
-    source: Box<dyn ChunkSource>,
+    source: Box<dyn Chunks>,
     stop: Arc<AtomicBool>,
 }
 
-impl ChunkSource for Stoppable {
+impl Chunks for Stoppable {
     fn next_chunk(&mut self) -> Result<Option<Bytes>, String> {
         if self.stop.load(Ordering::Relaxed) {
             return Err("the boot has ended".to_owned());

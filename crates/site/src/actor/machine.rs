@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
+use mainstay_base::service::Chunks;
 use mainstay_base::trace::Event;
 use mainstay_base::{BootNonce, ConnId, GroupId, Instant, Machine, NodeId, Position, Work};
 use mainstay_link as link;
@@ -10,7 +11,7 @@ use mainstay_membership::{Evidence, View};
 use mainstay_runtime::drop_beside;
 use tokio::sync::oneshot;
 
-use super::application::{AppPort, Application, CheckpointDone, ChunkSource, Command};
+use super::application::{AppPort, Application, CheckpointDone, Command};
 use super::parts::Plan;
 use super::status::{Status, Suspicion, add};
 use super::storage::Read;
@@ -69,7 +70,7 @@ pub(super) enum Output {
     /// Tell whoever asked, with what the transport has refused.
     Status(oneshot::Sender<Box<Status>>, Box<Status>),
     /// Write a checkpoint.
-    Checkpoint { group: GroupId, position: Position, alone: bool, source: Box<dyn ChunkSource> },
+    Checkpoint { group: GroupId, position: Position, alone: bool, source: Box<dyn Chunks> },
     /// It is forced; `alone`: the older ones are gone. What the group writes for it follows.
     Checkpointed { group: GroupId, position: Position, alone: bool },
     /// The boot is dead: read the log again.

@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use mainstay_base::Duration;
-use mainstay_runtime::{Disk, Space, TimeSource, WeakHandle};
+use mainstay_runtime::{Disk, TimeSource, WeakHandle, is_short};
 use tokio::sync::Notify;
 
 use super::application::Command;
@@ -14,14 +14,6 @@ use super::machine::{Input, Site};
 const LOOK_BYTES: usize = 1 << 20;
 /// It is looked at so often at least: others may write there, too.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// The reserve is no larger than this part of the disk.
-const RESERVE_PART: u64 = 8;
-
-/// Whether less than the reserve is free. False where the disk does not say.
-pub(super) fn is_short(disk: &dyn Disk, reserve: u64) -> bool {
-    let short = |Space { free, total }| free < reserve.min(total / RESERVE_PART);
-    disk.space().is_some_and(short)
-}
 
 /// Looks at the room beside the turns, and tells the machine when there is too little, and when there is enough again.
 pub(super) struct Room {

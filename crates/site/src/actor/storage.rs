@@ -1,25 +1,22 @@
 //! What a site keeps on disk: identity, one log, checkpoints of each group.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use mainstay_base::service::Chunks;
 use mainstay_base::{ClusterId, GroupId, NodeId, Position};
 use mainstay_membership::Durable;
-use mainstay_runtime::{Disk, LogDevice as _, Store, drop_beside};
+use mainstay_runtime::{CheckpointError, Disk, LogDevice as _, Shelf, Store};
 use mainstay_stable::{
-    CheckpointWriter, Checkpoints, FileMediumError, Log, Lsn, Medium, OpenCheckpointsError,
-    OpenError, Options, Owner, ReadCheckpointError, WriteCheckpointError,
+    Checkpoints, FileMediumError, Log, Lsn, Medium, OpenCheckpointsError, OpenError, Options,
+    Owner, ReadCheckpointError,
 };
 use thiserror::Error;
-use tokio::sync::oneshot;
 
-use super::application::ChunkSource;
 use super::identity::{Bootstrap, Home, IdentityError};
 use super::log::{self, Ledger, SiteLog};
-use super::room::is_short;
 use crate::core::{Past, Record, RecordError};
 
 /// Why what is on disk cannot be used. Nothing that was forced is changed.
@@ -137,12 +134,6 @@ impl Read {
     }
 }
 
-/// Bytes of a checkpoint that are written before others get their turn on the thread beside (1 MiB).
-const STEP_BYTES: usize = 1 << 20;
-
-/// The checkpoints of one group; absent while one is being written.
-type Shelf = Rc<RefCell<Option<Checkpoints>>>;
-
 pub(super) struct Storage {
     home: Home,
     disk: Rc<dyn Disk>,
@@ -150,7 +141,7 @@ pub(super) struct Storage {
     reserve: u64,
     owner: Owner,
     roster: BTreeSet<NodeId>,
-    shelves: BTreeMap<GroupId, (Arc<dyn Medium>, Shelf)>,
+    shelves: BTreeMap<GroupId, Shelf>,
 }
 
 impl Storage {
@@ -167,7 +158,7 @@ impl Storage {
         let mut shelves = BTreeMap::new();
         for group in groups {
             let medium = disk.open(Some(&shelf_name(group)))?;
-            shelves.insert(group, (medium, Shelf::default()));
+            shelves.insert(group, Shelf::new(medium, owner));
         }
         Ok(Self { home, disk: disk.into(), reserve, owner, roster, shelves })
     }
@@ -178,9 +169,7 @@ impl Storage {
         let (home, owner) = (Arc::clone(&self.home.medium), self.owner);
         let founds = self.home.identity().bootstrap == Bootstrap::Intended;
         let founders = founds.then(|| self.roster.clone());
-        let shelf = |(group, (medium, _)): (&GroupId, &(Arc<dyn Medium>, Shelf))| {
-            (*group, Arc::clone(medium))
-        };
+        let shelf = |(group, shelf): (&GroupId, &Shelf)| (*group, shelf.medium());
         let shelves: Vec<_> = self.shelves.iter().map(shelf).collect();
         let disk = format!("{:?}", self.disk);
         move || {
@@ -210,9 +199,8 @@ impl Storage {
             self.home.bootstrapped()?;
         }
         for (group, opened) in opened {
-            if let Some((_, shelf)) = self.shelves.get_mut(&group) {
-                // A task of a former boot that still writes keeps the old place.
-                *shelf = Rc::new(RefCell::new(Some(opened)));
+            if let Some(shelf) = self.shelves.get_mut(&group) {
+                shelf.fill(opened);
             }
         }
         let log = self.disk.store(Box::new(device));
@@ -225,156 +213,11 @@ impl Storage {
         group: GroupId,
         position: Position,
         alone: bool,
-        source: Box<dyn ChunkSource>,
+        source: Box<dyn Chunks>,
     ) -> Option<impl Future<Output = Result<(), CheckpointError>> + use<>> {
-        let (medium, shelf) = self.shelves.get(&group)?;
-        let (medium, shelf, owner) = (Arc::clone(medium), Rc::clone(shelf), self.owner);
-        let again = Arc::clone(&medium);
-        let (disk, reserve) = (Rc::clone(&self.disk), self.reserve);
-        Some(async move {
-            let taken = shelf.borrow_mut().take();
-            let Some(mut checkpoints) = taken else {
-                drop_beside(source);
-                return Err(CheckpointError::Busy);
-            };
-            if is_short(&*disk, reserve / 2) {
-                *shelf.borrow_mut() = Some(checkpoints);
-                drop_beside(source);
-                return Err(CheckpointError::NoRoom);
-            }
-            // Those that were there are gone then: there is no way back but a full disk.
-            let reserve = if alone { 0 } else { reserve };
-            if alone {
-                checkpoints = blocking(&*disk, move || discard(medium, owner)).await??;
-            }
-            match write(&*disk, reserve, checkpoints, position, source).await {
-                Ok((checkpoints, result)) => {
-                    *shelf.borrow_mut() = Some(checkpoints);
-                    result
-                }
-                Err(ended) => {
-                    // A step panicked, the user's snapshot perhaps: what is on disk is looked at anew.
-                    let opened = blocking(&*disk, move || Checkpoints::open(again, owner)).await?;
-                    *shelf.borrow_mut() = Some(opened?);
-                    Err(ended)
-                }
-            }
-        })
+        let shelf = self.shelves.get(&group)?;
+        Some(shelf.write(Rc::clone(&self.disk), self.reserve, position.0, alone, source))
     }
-}
-
-/// Why there is no checkpoint. The older ones stand, unless they had to go first.
-#[derive(Error, Debug)]
-pub(super) enum CheckpointError {
-    #[error("one is being written")]
-    Busy,
-    #[error("the disk is almost full")]
-    NoRoom,
-    #[error("the state cannot be written out: {0}")]
-    Source(String),
-    #[error(transparent)]
-    Write(#[from] WriteCheckpointError),
-    #[error(transparent)]
-    Open(#[from] OpenCheckpointsError),
-    #[error("the medium failed: {0}")]
-    Io(#[from] std::io::Error),
-    #[error("the writing task ended")]
-    Ended(#[from] oneshot::error::RecvError),
-}
-
-/// Runs what blocks beside the turns.
-pub(super) async fn blocking<T: Send + 'static>(
-    disk: &dyn Disk,
-    step: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, oneshot::error::RecvError> {
-    let (tell, told) = oneshot::channel();
-    // Nobody waits any more: then nobody is told.
-    disk.run(Box::new(move || drop(tell.send(step()))));
-    told.await
-}
-
-/// Removes all checkpoints.
-fn discard(medium: Arc<dyn Medium>, owner: Owner) -> Result<Checkpoints, CheckpointError> {
-    for name in medium.list()?.iter().filter(|name| name.starts_with("checkpoint-")) {
-        medium.remove(name)?;
-    }
-    medium.sync_dir()?;
-    Ok(Checkpoints::open(medium, owner)?)
-}
-
-type Written = (Checkpoints, Result<(), CheckpointError>);
-
-/// Chunks are made and written beside the site's thread, some at a time.
-async fn write(
-    disk: &dyn Disk,
-    reserve: u64,
-    mut checkpoints: Checkpoints,
-    position: Position,
-    mut source: Box<dyn ChunkSource>,
-) -> Result<Written, CheckpointError> {
-    let begun;
-    (checkpoints, begun) = blocking(disk, move || {
-        let begun = checkpoints.begin(position.0);
-        (checkpoints, begun)
-    })
-    .await?;
-    let mut writer = match begun {
-        Ok(writer) => writer,
-        Err(error) => {
-            drop_beside(source);
-            return Ok((checkpoints, Err(error.into())));
-        }
-    };
-    loop {
-        let gone;
-        (writer, source, gone) = blocking(disk, move || {
-            let gone = write_some(&mut writer, &mut *source);
-            (writer, source, gone)
-        })
-        .await?;
-        let gone = match gone {
-            // A checkpoint may be what frees the disk of the log: it has half of the reserve. The log needs the rest.
-            Ok(false) if is_short(disk, reserve / 2) => Err(CheckpointError::NoRoom),
-            gone => gone,
-        };
-        match gone {
-            Ok(true) => break,
-            Ok(false) => {}
-            Err(failed) => {
-                drop_beside(source);
-                checkpoints = blocking(disk, move || {
-                    // What cannot be removed now goes with the next opening.
-                    let _ = checkpoints.abandon(writer);
-                    checkpoints
-                })
-                .await?;
-                return Ok((checkpoints, Err(failed)));
-            }
-        }
-    }
-    Ok(blocking(disk, move || {
-        // The last word on a state of which only the snapshot was left frees it: here, where nobody waits.
-        drop(source);
-        let committed = checkpoints.commit(writer).map_err(CheckpointError::from);
-        (checkpoints, committed)
-    })
-    .await?)
-}
-
-/// Writes up to [`STEP_BYTES`]; true after the last chunk.
-fn write_some(
-    writer: &mut CheckpointWriter,
-    source: &mut dyn ChunkSource,
-) -> Result<bool, CheckpointError> {
-    let mut bytes = 0;
-    while bytes < STEP_BYTES {
-        let Some(chunk) = source.next_chunk().map_err(CheckpointError::Source)? else {
-            return Ok(true);
-        };
-        writer.write(&chunk)?;
-        bytes += chunk.len();
-    }
-    Ok(false)
 }
 
 fn shelf_name(group: GroupId) -> String {

@@ -1,0 +1,135 @@
+//! Events of a service on their way to an actor.
+//!
+//! An actor subscribes with a `Recipient<Events<E>>`. Events are put into its mailbox without a wait and are counted until it has
+//! dropped them; when [`Door::new`]'s bound is reached the service is told that this reader is full, and that it has room when half
+//! of them are gone. So nothing waits for an actor, and nothing is lost in silence: a reader that is told more while it is full
+//! loses its subscription, and the last message that it gets says so.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use actix::{Message, Recipient};
+use mainstay_base::rack::{Offered, Reader};
+
+/// Events of one turn of a service, in order. They count as unread until this is dropped.
+#[derive(Debug)]
+pub struct Events<E> {
+    events: Vec<E>,
+    is_end: bool,
+    _place: Place,
+}
+
+impl<E: Send + 'static> Message for Events<E> {
+    type Result = ();
+}
+
+impl<E> Events<E> {
+    /// Nothing comes after this: the service is gone, or this reader was full and was told more. What it was not told is
+    /// lost to it.
+    #[must_use]
+    pub fn is_end(&self) -> bool {
+        self.is_end
+    }
+
+    /// Takes the events out. They still count until the rest is dropped.
+    pub fn take(&mut self) -> Vec<E> {
+        std::mem::take(&mut self.events)
+    }
+}
+
+impl<E> Deref for Events<E> {
+    type Target = [E];
+
+    fn deref(&self) -> &[E] {
+        &self.events
+    }
+}
+
+/// What is unread, and who is to be told that there is room.
+struct Gauge {
+    unread: AtomicUsize,
+    max: usize,
+    /// The service was told that it is full.
+    full: AtomicBool,
+    room: Box<dyn Fn() + Send + Sync>,
+}
+
+/// So many events of a gauge.
+struct Place {
+    gauge: Arc<Gauge>,
+    count: usize,
+}
+
+impl std::fmt::Debug for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Place({})", self.count)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let left = self.gauge.unread.fetch_sub(self.count, Ordering::AcqRel) - self.count;
+        if left <= self.gauge.max / 2 && self.gauge.full.swap(false, Ordering::AcqRel) {
+            (self.gauge.room)();
+        }
+    }
+}
+
+/// A reader that puts events into the mailbox of an actor.
+pub struct Door<E: Send + 'static> {
+    to: Recipient<Events<E>>,
+    gauge: Arc<Gauge>,
+}
+
+impl<E: Send + 'static> Door<E> {
+    /// `max`: with so many unread events the reader is full. `room`: is called, on the actor's thread, when half of them are
+    /// read after that.
+    #[must_use]
+    pub fn new(
+        to: Recipient<Events<E>>,
+        max: usize,
+        room: impl Fn() + Send + Sync + 'static,
+    ) -> Self {
+        let gauge = Gauge {
+            unread: AtomicUsize::new(0),
+            max: max.max(1),
+            full: AtomicBool::new(false),
+            room: Box::new(room),
+        };
+        Self { to, gauge: Arc::new(gauge) }
+    }
+
+    fn send(&self, events: Vec<E>, is_end: bool) {
+        let count = events.len();
+        self.gauge.unread.fetch_add(count, Ordering::AcqRel);
+        let place = Place { gauge: Arc::clone(&self.gauge), count };
+        // It does not count against the actor's own bound: the gauge is the bound.
+        self.to.do_send(Events { events, is_end, _place: place });
+    }
+}
+
+impl<E: Send + 'static> Reader<E> for Door<E> {
+    fn read(&mut self, events: Vec<E>) -> Offered {
+        if !self.to.connected() {
+            return Offered::Gone;
+        }
+        self.send(events, false);
+        let unread = || self.gauge.unread.load(Ordering::Acquire);
+        if unread() < self.gauge.max {
+            return Offered::Room;
+        }
+        self.gauge.full.store(true, Ordering::Release);
+        // The actor may have read them meanwhile, when nobody was to be told yet.
+        if unread() <= self.gauge.max / 2 && self.gauge.full.swap(false, Ordering::AcqRel) {
+            return Offered::Room;
+        }
+        Offered::Full
+    }
+}
+
+impl<E: Send + 'static> Drop for Door<E> {
+    fn drop(&mut self) {
+        self.send(Vec::new(), true);
+    }
+}

@@ -1,0 +1,246 @@
+//! Services in an actor of their own, over a link of their own: with or without a disk, without membership.
+
+mod disk;
+mod handle;
+mod wiring;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use mainstay_base::rack::{BadRecord, LogEntry, Mounted, fold};
+use mainstay_base::service::{Address, Service, Start};
+use mainstay_base::{BootId, BootNonce, ClusterId, Duration, Instance, Instant, NodeId, Rng};
+use mainstay_link as link;
+use mainstay_runtime::{
+    Disk, Entropy, EntropyError, FileDisk, HostOptions, OsEntropy, Tcp, TcpError, TcpOptions,
+    TimeSource, TokioTime, Transport, TransportEvent, host,
+};
+use thiserror::Error;
+
+pub use disk::{DiskError, RECORD_BYTES_MAX};
+pub use handle::{ReachError, ServiceHandle, StationHandle};
+
+use crate::{MountError, Station};
+use disk::ServiceDisk;
+use wiring::Wiring;
+
+/// What a station is made of.
+pub struct StationParts {
+    /// The cluster: nodes of another one are turned away.
+    pub cluster: ClusterId,
+    /// What the node is called; in the roster.
+    pub name: String,
+    /// All nodes, and where each listens for the others.
+    pub roster: BTreeMap<String, SocketAddr>,
+    /// Frames to and from the others.
+    pub transport: Box<dyn Transport>,
+    /// Where services keep what they write. `None`: what they write is stable at once, and gone with the process.
+    pub disk: Option<Box<dyn Disk>>,
+    /// No checkpoint is written into so many bytes at the end of the disk. Default 64 MiB.
+    pub disk_reserve: u64,
+    /// The clock.
+    pub time: Rc<dyn TimeSource>,
+    /// Nonces and seeds.
+    pub entropy: Box<dyn Entropy>,
+    /// The bounds of the host.
+    pub options: HostOptions,
+}
+
+impl StationParts {
+    /// Parts for this process: TCP, the system's clock and entropy; a disk in `directory` if there is one.
+    ///
+    /// # Errors
+    /// [`StartError::NotInRoster`], [`StartError::Tcp`].
+    pub fn tcp(
+        cluster: ClusterId,
+        name: impl Into<String>,
+        roster: BTreeMap<String, SocketAddr>,
+        directory: Option<PathBuf>,
+    ) -> Result<Self, StartError> {
+        let name = name.into();
+        let listen = roster.get(&name).ok_or_else(|| StartError::NotInRoster(name.clone()))?;
+        let time = Rc::new(TokioTime::new());
+        let options = TcpOptions::listening(*listen);
+        let tcp = Tcp::new(options, time.clone())?;
+        let mut parts = Self::new(cluster, name, roster, Box::new(tcp), time, Box::new(OsEntropy));
+        parts.disk = directory.map(|path| Box::new(FileDisk::new(path)) as Box<dyn Disk>);
+        Ok(parts)
+    }
+
+    /// Parts with the defaults, without a disk.
+    #[must_use]
+    pub fn new(
+        cluster: ClusterId,
+        name: impl Into<String>,
+        roster: BTreeMap<String, SocketAddr>,
+        transport: Box<dyn Transport>,
+        time: Rc<dyn TimeSource>,
+        entropy: Box<dyn Entropy>,
+    ) -> Self {
+        Self {
+            cluster,
+            name: name.into(),
+            roster,
+            transport,
+            disk: None,
+            disk_reserve: 64 << 20,
+            time,
+            entropy,
+            options: HostOptions::default(),
+        }
+    }
+}
+
+/// Why a station did not start. Nothing runs; what is on disk is as it was, but for directories newly made.
+#[derive(Error, Debug)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The node is not in the roster. The configuration is at fault.
+    #[error("node {0:?} is not in the roster")]
+    NotInRoster(String),
+    /// The numbers for the link do not fit together. The configuration is at fault.
+    #[error(transparent)]
+    Link(#[from] link::ConfigError),
+    /// What is on disk cannot be used.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// A record of the log is none of the service that is to be mounted.
+    #[error(transparent)]
+    Record(#[from] BadRecord),
+    /// A service cannot be mounted.
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    /// The address of the node cannot be used.
+    #[error(transparent)]
+    Tcp(#[from] TcpError),
+    /// No nonce could be drawn.
+    #[error(transparent)]
+    Entropy(#[from] EntropyError),
+}
+
+/// A station that mounts its services before its first turn.
+pub struct Mounting<'a> {
+    station: &'a mut Station,
+    disk: Option<&'a mut ServiceDisk>,
+    log: &'a [LogEntry],
+    seeds: Rng,
+    cluster: ClusterId,
+    /// This boot.
+    pub me: BootId,
+    /// All nodes.
+    pub roster: Vec<NodeId>,
+    /// The time.
+    pub now: Instant,
+}
+
+impl Mounting<'_> {
+    /// Mounts the instance `name` of a service, recovered from what the disk has of it. The same name at all nodes makes
+    /// them hear each other.
+    ///
+    /// # Errors
+    /// [`StartError`]; the station does not start then.
+    pub fn mount<S: Service>(
+        &mut self,
+        name: &str,
+        config: S::Config,
+    ) -> Result<Instance, StartError> {
+        let instance = Instance::new(self.cluster, name);
+        let of = Address { channel: S::CHANNEL, instance };
+        let checkpoint = match &mut self.disk {
+            Some(disk) => disk.open_checkpoints(of)?,
+            None => None,
+        };
+        let start = Start {
+            me: self.me,
+            instance,
+            past: fold::<S>(instance, self.log)?,
+            checkpoint,
+            now: self.now,
+            seed: self.seeds.stream(&format!("{of:?}")).next_u64(),
+        };
+        let mounted = Mounted::<S>::recover(config, start);
+        self.station.services_mut().mount(self.now, mounted)?;
+        Ok(instance)
+    }
+
+    /// From here on `T` is told what `S` tells, in the same turn.
+    pub fn listen<S: Service, T: Service>(&mut self, of: Instance, to: Instance) {
+        let of = Address { channel: S::CHANNEL, instance: of };
+        let to = Address { channel: T::CHANNEL, instance: to };
+        self.station.services_mut().rack_mut().listen(of, to);
+    }
+}
+
+/// Starts a station on the caller's `LocalSet`. It stops when the last handle is dropped.
+///
+/// Reads the log before it returns. A failed write and a panic of a service halt the station; nothing that was not forced was
+/// told to be stable.
+///
+/// # Errors
+/// [`StartError`].
+///
+/// # Panics
+/// Outside a `LocalSet` of a tokio runtime.
+pub fn start(
+    parts: StationParts,
+    mount: impl FnOnce(&mut Mounting<'_>) -> Result<(), StartError>,
+) -> Result<StationHandle, StartError> {
+    let StationParts { cluster, name, roster, transport, disk, disk_reserve, .. } = parts;
+    let StationParts { time, mut entropy, options, .. } = parts;
+    if !roster.contains_key(&name) {
+        return Err(StartError::NotInRoster(name));
+    }
+    let node = NodeId::new(cluster, &name);
+    let me = BootId { node, nonce: BootNonce(entropy.draw()?) };
+    let mut seeds = Rng::new(entropy.draw()? as u64);
+    let nodes: Vec<NodeId> = roster.keys().map(|name| NodeId::new(cluster, name)).collect();
+    let peers = nodes.iter().copied().filter(|peer| *peer != node).collect();
+    let config = link::Config::lan(cluster, me, peers)
+        .redial(Duration::from_millis(10), Duration::from_millis(50))
+        .build()?;
+    let now = time.now();
+    let mut station = Station::new(config, seeds.next_u64(), now);
+    let opened = disk.map(|disk| ServiceDisk::open(disk, disk_reserve, (cluster, &name)));
+    let (mut disk, log) =
+        opened.transpose()?.map_or((None, Vec::new()), |(disk, log)| (Some(disk), log));
+    mount(&mut Mounting {
+        station: &mut station,
+        disk: disk.as_mut(),
+        log: &log,
+        seeds,
+        cluster,
+        me,
+        roster: nodes,
+        now,
+    })?;
+    let addresses = roster.iter().map(|(name, at)| (NodeId::new(cluster, name), *at)).collect();
+    let (wiring, owing) = Wiring::new(transport, addresses, disk);
+    Ok(StationHandle::new(host::start(station, wiring, time, options), cluster, owing))
+}
+
+/// What an event of the transport is for a link.
+#[must_use]
+pub fn link_inputs(event: TransportEvent) -> Vec<link::Input> {
+    use link::Input;
+    match event {
+        TransportEvent::Opened { conn, dialled } => vec![Input::Opened { conn, dialled }],
+        TransportEvent::Received { conn, frames } => {
+            frames.into_iter().map(|frame| Input::Received { conn, frame }).collect()
+        }
+        TransportEvent::Closed { conn, .. } => vec![Input::Closed { conn }],
+        TransportEvent::Refused { node } => vec![Input::Refused { node }],
+        TransportEvent::Unreachable { node } => vec![Input::Unreachable { node }],
+    }
+}
+
+/// Bytes that an input of the link points to.
+#[must_use]
+pub fn link_weight(input: &link::Input) -> usize {
+    match input {
+        link::Input::Received { frame, .. } => frame.wire_len(),
+        link::Input::Send { meta, payload, .. } => meta.len() + payload.len(),
+        _ => 0,
+    }
+}

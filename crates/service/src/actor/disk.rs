@@ -1,0 +1,348 @@
+//! What the services of a node keep on disk: one log for all of them, and checkpoints of each.
+//!
+//! All records of a turn are one record of the log, so all of them are there after a crash, or none. The front of the log is cut off
+//! when no instance needs it any more. An instance that is in the log and is not mounted needs all of it that is there.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use mainstay_base::codec::{self, DecodeError};
+use mainstay_base::rack::LogEntry;
+use mainstay_base::service::{Address, Io};
+use mainstay_base::{ClusterId, NodeId, ViewId};
+use mainstay_runtime::{Disk, LogCut, Shelf, StableLog, Store};
+use mainstay_stable::{
+    Checkpoints, FileMediumError, Log, Lsn, Medium, OpenCheckpointsError, OpenError, Options,
+    Owner, ReadCheckpointError,
+};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// The directory of the log, in that of the node.
+const LOG: &str = "services";
+const KIND: u8 = 1;
+/// A turn that writes more than this is several records of the log.
+const BATCH_BYTES: usize = 8 << 20;
+/// Largest record of a service, both parts together (8 MiB).
+pub const RECORD_BYTES_MAX: usize = 8 << 20;
+/// Whoever pins so much of the log is asked to let go of it (64 MiB).
+const COMPACT_BYTES: usize = 64 << 20;
+
+/// Why what is on disk cannot be used. Nothing that was forced is changed.
+#[derive(Error, Debug)]
+#[non_exhaustive]
+pub enum DiskError {
+    /// A directory cannot be used, or another process uses it.
+    #[error(transparent)]
+    Directory(#[from] FileMediumError),
+    /// The log cannot be opened.
+    #[error(transparent)]
+    Log(#[from] OpenError),
+    /// A record of the log is not one of services.
+    #[error("log record {lsn} is not one of services: {why}")]
+    Record {
+        /// Which.
+        lsn: u64,
+        /// What is wrong with it.
+        why: DecodeError,
+    },
+    /// The checkpoints of an instance cannot be opened.
+    #[error(transparent)]
+    OpenCheckpoints(#[from] OpenCheckpointsError),
+    /// The checkpoints of an instance cannot be read.
+    #[error(transparent)]
+    ReadCheckpoint(#[from] ReadCheckpointError),
+}
+
+/// What stands before an entry in a record of the log.
+#[derive(Serialize, Deserialize)]
+enum Head {
+    Record { of: Address, io: Io, meta: u32, payload: u32 },
+    Installed(ViewId),
+}
+
+/// Entries as records of the log.
+fn encode(entries: &[LogEntry]) -> Vec<Bytes> {
+    let mut records = Vec::new();
+    let mut bytes = BytesMut::new();
+    for entry in entries {
+        let (head, meta, payload) = match entry {
+            LogEntry::Installed(view) => (Head::Installed(*view), Bytes::new(), Bytes::new()),
+            LogEntry::Record { of, io, meta, payload } => {
+                let size = meta.len() + payload.len();
+                assert!(size <= RECORD_BYTES_MAX, "{of:?} writes a record of {size} bytes");
+                let (meta_len, payload_len) = (meta.len() as u32, payload.len() as u32);
+                let head = Head::Record { of: *of, io: *io, meta: meta_len, payload: payload_len };
+                (head, meta.clone(), payload.clone())
+            }
+        };
+        if !bytes.is_empty() && bytes.len() + meta.len() + payload.len() > BATCH_BYTES {
+            records.push(std::mem::take(&mut bytes).freeze());
+        }
+        let head = codec::encode(&head);
+        bytes.put_u32_le(head.len() as u32);
+        bytes.put_slice(&head);
+        bytes.put_slice(&meta);
+        bytes.put_slice(&payload);
+    }
+    records.push(bytes.freeze());
+    records
+}
+
+fn decode(mut record: Bytes) -> Result<Vec<LogEntry>, DecodeError> {
+    let mut entries = Vec::new();
+    let take = |record: &mut Bytes, count: u32| {
+        let count = count as usize;
+        (count <= record.len()).then(|| record.split_to(count)).ok_or(DecodeError::Type)
+    };
+    while !record.is_empty() {
+        let length = record.try_get_u32_le().map_err(|_| DecodeError::Type)?;
+        let head = take(&mut record, length)?;
+        entries.push(match codec::decode(&head)? {
+            Head::Installed(view) => LogEntry::Installed(view),
+            Head::Record { of, io, meta, payload } => {
+                let meta = take(&mut record, meta)?;
+                let payload = take(&mut record, payload)?;
+                LogEntry::Record { of, io, meta, payload }
+            }
+        });
+    }
+    Ok(entries)
+}
+
+/// Which records of the log hold what, from the first that is needed.
+struct Index {
+    next: Lsn,
+    /// Of each record of the log, the last of each instance, and its bytes.
+    records: VecDeque<(BTreeMap<Address, Io>, usize)>,
+    bytes: usize,
+    /// `bytes` when somebody was last asked to let go.
+    asked: usize,
+}
+
+impl Index {
+    fn new(next: Lsn) -> Self {
+        Self { next, records: VecDeque::new(), bytes: 0, asked: 0 }
+    }
+
+    fn note(&mut self, entries: &[LogEntry], bytes: usize) {
+        let mut last = BTreeMap::new();
+        for entry in entries {
+            if let LogEntry::Record { of, io, .. } = entry {
+                last.insert(*of, *io);
+            }
+        }
+        self.records.push_back((last, bytes));
+        self.bytes += bytes;
+        self.next = self.next.next();
+    }
+
+    /// Everything before this may go.
+    fn cut(&mut self, keeps: &BTreeMap<Address, Io>) -> Lsn {
+        let is_over = |(of, last): (&Address, &Io)| keeps.get(of).is_some_and(|keeps| last < keeps);
+        while let Some((last, bytes)) = self.records.front()
+            && last.iter().all(is_over)
+        {
+            self.bytes -= bytes;
+            self.records.pop_front();
+        }
+        self.asked = self.asked.min(self.bytes);
+        Lsn(self.next.0 - self.records.len() as u64)
+    }
+
+    /// Who is to let go of its records, and up to which: whoever needs the first one of a log that has become long.
+    fn compact(&mut self, keeps: &BTreeMap<Address, Io>) -> Vec<(Address, Io)> {
+        if self.bytes < self.asked + COMPACT_BYTES {
+            return Vec::new();
+        }
+        self.asked = self.bytes;
+        let first = self.records.front().map(|(last, _)| last.clone()).unwrap_or_default();
+        let pins = |of: &Address| keeps.get(of).is_some_and(|keeps| first.get(of) >= Some(keeps));
+        let mut upto = BTreeMap::new();
+        for (last, _) in &self.records {
+            upto.extend(last.iter().filter(|(of, _)| pins(of)).map(|(of, io)| (*of, *io)));
+        }
+        upto.into_iter().collect()
+    }
+}
+
+/// The log of the services of a node, and their checkpoints.
+pub(super) struct ServiceDisk {
+    /// The directory of the node: nobody else has it meanwhile.
+    home: Arc<dyn Medium>,
+    disk: Rc<dyn Disk>,
+    owner: Owner,
+    /// No checkpoint is written into the last bytes of the disk.
+    reserve: u64,
+    log: Box<dyn Store>,
+    cut: LogCut,
+    index: Index,
+    shelves: BTreeMap<Address, Shelf>,
+    /// Of each instance, what is left to be read of its newest checkpoint.
+    pub(super) chunks: BTreeMap<Address, VecDeque<Bytes>>,
+    /// Cuts that wait for the write that they rely on.
+    cuts: VecDeque<(u64, Lsn)>,
+}
+
+impl ServiceDisk {
+    /// Opens it, and what the log holds.
+    pub(super) fn open(
+        disk: Box<dyn Disk>,
+        reserve: u64,
+        (cluster, name): (ClusterId, &str),
+    ) -> Result<(Self, Vec<LogEntry>), DiskError> {
+        let disk: Rc<dyn Disk> = disk.into();
+        let owner = Owner(*NodeId::new(cluster, name).as_bytes());
+        let home = disk.open(None)?;
+        let (log, recovered) = Log::open(disk.open(Some(LOG))?, Options::new(owner))?;
+        let mut index = Index::new(log.first());
+        let mut all = Vec::new();
+        for record in recovered.records {
+            let bytes = record.payload.len();
+            let failed = |why| DiskError::Record { lsn: record.lsn.0, why };
+            let entries = decode(record.payload).map_err(failed)?;
+            index.next = record.lsn;
+            index.note(&entries, bytes);
+            all.extend(entries);
+        }
+        let device = StableLog::new(log, KIND);
+        let cut = device.cut();
+        let log = disk.store(Box::new(device));
+        let (shelves, chunks, cuts) = (BTreeMap::new(), BTreeMap::new(), VecDeque::new());
+        let opened = Self { home, disk, owner, reserve, log, cut, index, shelves, chunks, cuts };
+        Ok((opened, all))
+    }
+
+    /// Opens the checkpoints of an instance: the position of the newest one.
+    pub(super) fn open_checkpoints(&mut self, of: Address) -> Result<Option<u64>, DiskError> {
+        let hex: String = of.instance.as_bytes().iter().map(|it| format!("{it:02x}")).collect();
+        let name = format!("checkpoints-{:04x}-{hex}", of.channel.0);
+        let medium = self.disk.open(Some(&name))?;
+        let opened = Checkpoints::open(Arc::clone(&medium), self.owner)?;
+        let newest = opened.read_newest()?;
+        let mut shelf = Shelf::new(medium, self.owner);
+        shelf.fill(opened);
+        self.shelves.insert(of, shelf);
+        Ok(newest.map(|newest| {
+            self.chunks.insert(of, newest.chunks.into());
+            newest.position
+        }))
+    }
+
+    pub(super) fn log(&mut self) -> &mut dyn Store {
+        &mut *self.log
+    }
+
+    /// What completes what the log was given, and closes it.
+    pub(super) fn closing(self) -> Box<dyn FnOnce() + Send> {
+        let (close, home) = (self.log.closing(), self.home);
+        Box::new(move || {
+            close();
+            drop(home);
+        })
+    }
+
+    pub(super) fn disk(&self) -> Rc<dyn Disk> {
+        Rc::clone(&self.disk)
+    }
+
+    pub(super) fn reserve(&self) -> u64 {
+        self.reserve
+    }
+
+    pub(super) fn shelf(&self, of: Address) -> Option<&Shelf> {
+        self.shelves.get(&of)
+    }
+
+    /// The records of the log for the entries of a write; and who is to let go of the log.
+    pub(super) fn note(
+        &mut self,
+        io: u64,
+        entries: &[LogEntry],
+        keeps: &BTreeMap<Address, Io>,
+    ) -> (Vec<Bytes>, Vec<(Address, Io)>) {
+        let records = encode(entries);
+        // A turn that is several records is needed as long as any of them.
+        for record in &records {
+            self.index.note(entries, record.len());
+        }
+        let cut = self.index.cut(keeps);
+        self.cuts.push_back((io, cut));
+        (records, self.index.compact(keeps))
+    }
+
+    /// The write with this number is stable, and so is what the cuts up to it rely on.
+    pub(super) fn written(&mut self, io: u64) {
+        while let Some((at, cut)) = self.cuts.front()
+            && *at <= io
+        {
+            self.cut.before(*cut);
+            self.cuts.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+mod tests {
+    use super::*;
+    use mainstay_base::{Channel, Instance};
+
+    fn of(channel: u16) -> Address {
+        let instance = Instance::new(ClusterId::from_entropy(1), "i");
+        Address { channel: Channel(channel), instance }
+    }
+
+    fn record(channel: u16, io: u64, size: usize) -> LogEntry {
+        let payload = Bytes::from(vec![7; size]);
+        LogEntry::Record { of: of(channel), io: Io(io), meta: "meta".into(), payload }
+    }
+
+    #[test]
+    fn entries_come_back_and_garbage_is_refused() {
+        let entries = vec![record(1, 1, 3), LogEntry::Installed(ViewId::NONE), record(2, 9, 0)];
+        let records = encode(&entries);
+        assert_eq!(records.len(), 1);
+        assert_eq!(decode(records[0].clone()).unwrap(), entries);
+        for end in 1..records[0].len() {
+            let part = decode(records[0].slice(..end));
+            assert!(part.is_err() || part.unwrap().len() < entries.len());
+        }
+        let large = vec![record(1, 1, 5 << 20), record(1, 2, 5 << 20)];
+        let records = encode(&large);
+        assert_eq!(records.len(), 2);
+        let back: Vec<_> = records.into_iter().flat_map(|it| decode(it).unwrap()).collect();
+        assert_eq!(back, large);
+    }
+
+    #[test]
+    fn the_log_is_cut_where_nobody_needs_it() {
+        let mut index = Index::new(Lsn(1));
+        index.note(&[record(1, 1, 0)], 10);
+        index.note(&[record(1, 2, 0), record(2, 1, 0)], 10);
+        index.note(&[record(1, 3, 0)], 10);
+        let mut keeps = BTreeMap::from([(of(1), Io(1)), (of(2), Io(1))]);
+        assert_eq!(index.cut(&keeps), Lsn(1));
+        keeps.insert(of(1), Io(4));
+        assert_eq!(index.cut(&keeps), Lsn(2));
+        // One that is not mounted needs what there is of it.
+        keeps.remove(&of(2));
+        assert_eq!(index.cut(&keeps), Lsn(2));
+        keeps.insert(of(2), Io::MAX);
+        assert_eq!(index.cut(&keeps), Lsn(4));
+    }
+
+    #[test]
+    fn who_pins_a_long_log_is_asked_to_let_go_once() {
+        let mut index = Index::new(Lsn(1));
+        index.note(&[record(1, 1, 0)], COMPACT_BYTES / 2);
+        index.note(&[record(1, 2, 0), record(2, 1, 0)], COMPACT_BYTES);
+        let keeps = BTreeMap::from([(of(1), Io(1)), (of(2), Io(1))]);
+        assert_eq!(index.compact(&keeps), [(of(1), Io(2))]);
+        assert_eq!(index.compact(&keeps), []);
+        index.note(&[record(1, 3, 0)], COMPACT_BYTES);
+        assert_eq!(index.compact(&keeps), [(of(1), Io(3))]);
+    }
+}
