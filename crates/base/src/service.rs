@@ -393,6 +393,13 @@ impl<S: Service> Outbox<S> {
     }
 }
 
+impl<S: Service> Default for Outbox<S> {
+    /// Before the first record.
+    fn default() -> Self {
+        Self::new(Io::ZERO)
+    }
+}
+
 impl<S: Service> Clone for Outbox<S> {
     /// # Panics
     /// If it is not empty: a service is cloned between turns.

@@ -1,8 +1,84 @@
 //! Services on a link: a node that hosts any services of the house, without membership.
 //!
+//! A service is written once, on the contract of [`mainstay_base::service`], and knows nothing of where it lives.
 //! [`Services`] is what a node has of services: the [rack](mainstay_base::rack) that turns them, and the [channels](mux) that
 //! carry their messages over one link, in classes, with credit granted by the receiver. A [`Station`] is the smallest node: a
-//! link and services on it. Both are pure machines.
+//! link and services on it. All of that is pure: no thread, no clock, no socket. With the feature `actor` (the default),
+//! [`start`] runs a station in an actor, over TCP, with or without a disk; [`ServiceHandle`] gives commands, and any actix actor
+//! subscribes to events by its `Recipient`.
+//!
+//! What there is not yet: TLS (loopback only), processes outside the roster, services that are mounted later than the station
+//! starts, datagrams outside the connections.
+//!
+//! ```
+//! use std::collections::BTreeMap;
+//! use std::net::TcpListener;
+//! use mainstay_base::service::{Class, In, Logged, Never, Out, Outbox, PeerChange, Service, Start, Wire};
+//! use mainstay_base::{Channel, ClusterId, Instant, Machine};
+//! use mainstay_service::{StationParts, start};
+//!
+//! /// Greets every peer that comes up, and counts greetings.
+//! struct Greeter { out: Outbox<Self>, greeted: u64 }
+//!
+//! #[derive(Debug, serde::Serialize, serde::Deserialize)]
+//! struct Hello;
+//! impl Wire for Hello {}
+//!
+//! impl Machine for Greeter {
+//!     type Input = In<Self>;
+//!     type Output = Out<Self>;
+//!     fn handle(&mut self, _: Instant, input: In<Self>) {
+//!         match input {
+//!             In::Peer(PeerChange::Up { boot }) => self.out.send(boot, Hello),
+//!             In::Message { .. } => self.greeted += 1,
+//!             _ => {}
+//!         }
+//!     }
+//!     fn handle_timeout(&mut self, _: Instant) {}
+//!     fn end_turn(&mut self, _: Instant) {}
+//!     fn poll_output(&mut self) -> Option<Out<Self>> { self.out.pop() }
+//!     fn poll_timeout(&self) -> Option<Instant> { None }
+//! }
+//!
+//! impl Service for Greeter {
+//!     const CHANNEL: Channel = Channel(0x4000);
+//!     const CLASS: Class = Class::Calls;
+//!     type Message = Hello;
+//!     type Record = Never;
+//!     type Command = Never;
+//!     type Event = Never;
+//!     type Job = Never;
+//!     type Done = Never;
+//!     type Past = ();
+//!     type Config = ();
+//!     type Status = u64;
+//!     fn fold((): &mut (), _: Logged<Never>) {}
+//!     fn recover((): (), _: Start<()>) -> Self { Self { out: Outbox::default(), greeted: 0 } }
+//!     fn work(job: Never) -> Never { match job {} }
+//!     fn status(&self) -> u64 { self.greeted }
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+//! # let local = tokio::task::LocalSet::new();
+//! # local.block_on(&runtime, async {
+//! let cluster = ClusterId::from_entropy(7);
+//! let free = || TcpListener::bind("127.0.0.1:0")?.local_addr();
+//! let roster = BTreeMap::from([("a".to_owned(), free()?), ("b".to_owned(), free()?)]);
+//! let mut stations = Vec::new();
+//! for name in ["a", "b"] {
+//!     let parts = StationParts::tcp(cluster, name, roster.clone(), None)?;
+//!     stations.push(start(parts, |node| node.mount::<Greeter>("greeter", ()).map(drop))?);
+//! }
+//! for station in &stations {
+//!     while station.service::<Greeter>("greeter").status().await? == 0 {
+//!         tokio::task::yield_now().await;
+//!     }
+//! }
+//! # Ok(())
+//! # })
+//! # }
+//! ```
 
 #[cfg(feature = "actor")]
 pub mod actor;
@@ -19,4 +95,4 @@ pub use actor::{
 };
 pub use mux::{MESSAGE_BYTES_MAX, Mux, MuxStats, Standing};
 pub use services::{MountError, Services};
-pub use station::{Input, Output, Request, Station};
+pub use station::{Change, Input, Output, Request, Station};

@@ -22,10 +22,11 @@
 //! What is on the way to a peer never fills the link's window: the classes together are below [`LINK_BYTES`]. One list of what is mounted
 //! is on the way at a time. Acknowledgements are sent as the streams are taken in, a few for each window.
 
+mod peer;
 mod stream;
 mod wire;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use mainstay_base::rack::Given;
@@ -33,6 +34,7 @@ use mainstay_base::service::{Address, Class, Dest, PeerChange};
 use mainstay_base::{BootId, Duration, Instant, fault};
 use mainstay_link as link;
 
+use peer::Peer;
 use stream::{Incoming, Outgoing, Whole};
 use wire::{Entry, Head, Taken};
 
@@ -99,29 +101,6 @@ struct Own {
     agreed: u128,
     class: Class,
     run: u64,
-}
-
-/// A boot that the link has a session with.
-#[derive(Default)]
-struct Peer {
-    connected: bool,
-    /// What it has mounted, as far as it has said so.
-    mounted: BTreeMap<Address, Entry>,
-    /// Instances that were told that it is up.
-    up: BTreeSet<Address>,
-    out: BTreeMap<Address, Outgoing>,
-    incoming: BTreeMap<Address, Incoming>,
-    /// Streams with something to send, by class.
-    running: [VecDeque<Address>; 4],
-    /// Bytes on the way, by class.
-    flight: [u64; 4],
-    /// What was taken in and is not told yet, by class.
-    untold: [u64; 4],
-    tell_at: Option<Instant>,
-    /// What is mounted here has changed since it was told.
-    stale: bool,
-    /// It has not answered the last list.
-    unseen: bool,
 }
 
 /// A frame for the link.
@@ -203,9 +182,8 @@ impl Mux {
             link::Event::Down { boot } => self.on_down(*boot),
             link::Event::Replaced { old, new } => self.forget(*old, Some(*new)),
             link::Event::Deliver { from, channel: CHANNEL, meta, payload } => {
-                if self.on_frame(now, *from, meta, payload).is_none() {
-                    self.stats.malformed += 1;
-                }
+                let is_sound = self.on_frame(now, *from, meta, payload).is_some();
+                self.stats.malformed += u64::from(!is_sound);
             }
             _ => {}
         }
@@ -231,6 +209,7 @@ impl Mux {
 
     /// Tells the services that both ends have that the peer is up, and that there is room.
     fn meet(&mut self, boot: BootId) {
+        let never_room = fault!(self, NoRoom);
         let Some(peer) = self.peers.get_mut(&boot) else { return };
         if !peer.connected {
             return;
@@ -247,7 +226,7 @@ impl Mux {
                 .entry(*of)
                 .or_insert_with(|| Outgoing::new(own.class, entry.run, entry.window));
             self.given.push_back((*of, Given::Peer(PeerChange::Up { boot })));
-            if out.has_room_again() && !fault!(self, NoRoom) {
+            if out.has_room_again() && !never_room {
                 self.given.push_back((*of, Given::Room { to: boot }));
             }
         }
@@ -264,9 +243,8 @@ impl Mux {
         let (head, rest) = wire::decode(meta)?;
         let has_body =
             matches!(head, Head::Message { .. } | Head::Part { .. } | Head::Datagram { .. });
-        if !has_body && !(rest.is_empty() && payload.is_empty()) {
-            return None;
-        }
+        let is_empty = rest.is_empty() && payload.is_empty();
+        (has_body || is_empty).then_some(())?;
         match head {
             Head::Mounted(entries) => self.on_mounted(from, entries)?,
             Head::Seen => {
@@ -338,8 +316,8 @@ impl Mux {
         run: u64,
         body: usize,
     ) -> Option<&mut Incoming> {
-        let peer = self.peers.get_mut(&from)?;
         let mixes = fault!(self, MixesRuns);
+        let peer = self.peers.get_mut(&from)?;
         let is_meant = |own: &&Own| {
             (own.run == run || mixes)
                 && peer.mounted.get(&of).is_some_and(|entry| entry.agreed == own.agreed)
@@ -473,20 +451,23 @@ impl Mux {
 
     /// Hands frames to the link, the higher classes first, streams of one class in turn.
     fn pump(&mut self, boot: BootId) {
+        let ignores_credit = fault!(self, IgnoresCredit);
+        let overtakes = fault!(self, OvertakesList);
+        let never_room = fault!(self, NoRoom);
         let Some(peer) = self.peers.get_mut(&boot) else { return };
         // A message of a new run follows the list that names the run.
-        if peer.stale && !fault!(self, OvertakesList) {
+        if peer.stale && !overtakes {
             return;
         }
         for class in CLASSES {
             let class_index = class as usize;
             while peer.flight[class_index] + (FRAME_COST + PART_BYTES) as u64 <= window(class)
-                || fault!(self, IgnoresCredit)
+                || ignores_credit
             {
                 let Some(of) = peer.running[class_index].pop_front() else { break };
                 let Some(out) = peer.out.get_mut(&of) else { continue };
                 out.runs = false;
-                let is_granted = out.may_send() || fault!(self, IgnoresCredit);
+                let is_granted = out.may_send() || ignores_credit;
                 if !(is_granted && out.has_more()) {
                     continue;
                 }
@@ -497,7 +478,7 @@ impl Mux {
                     out.runs = true;
                     peer.running[class_index].push_back(of);
                 }
-                if peer.up.contains(&of) && out.has_room_again() && !fault!(self, NoRoom) {
+                if peer.up.contains(&of) && out.has_room_again() && !never_room {
                     self.given.push_back((of, Given::Room { to: boot }));
                 }
             }
@@ -506,6 +487,7 @@ impl Mux {
 
     /// Tells the peer what was taken in, if it is a good part of a window or has waited for long.
     fn tell(&mut self, now: Instant, boot: BootId) {
+        let never_told = fault!(self, NoCredit);
         let Some(peer) = self.peers.get_mut(&boot) else { return };
         let is_much =
             CLASSES.iter().any(|class| peer.untold[*class as usize] >= window(*class) / 4);
@@ -523,7 +505,7 @@ impl Mux {
                 taken.push(Taken { of: *of, run: own.run, sender: entry.run, upto: stream.taken });
             }
         }
-        if !taken.is_empty() && !fault!(self, NoCredit) {
+        if !taken.is_empty() && !never_told {
             self.push(boot, &Head::Taken(taken), Bytes::new());
         }
     }
@@ -587,40 +569,6 @@ impl Mux {
             }
             assert!(peer.up.iter().all(|of| peer.out.contains_key(of)), "who is up has a stream");
             assert!(peer.connected || peer.up.is_empty(), "nobody is up who is not connected");
-        }
-    }
-}
-
-impl Peer {
-    fn push(
-        &mut self,
-        of: Address,
-        view: u64,
-        meta: &Bytes,
-        payload: &Bytes,
-    ) -> Result<(), (Bytes, Bytes)> {
-        let is_up = self.up.contains(&of);
-        let Some(out) = self.out.get_mut(&of) else { return Err((meta.clone(), payload.clone())) };
-        if !is_up {
-            out.full = true;
-            return Err((meta.clone(), payload.clone()));
-        }
-        out.push(view, meta.clone(), payload.clone())?;
-        if !out.runs && out.may_send() {
-            out.runs = true;
-            self.running[out.class as usize].push_back(of);
-        }
-        Ok(())
-    }
-
-    /// The streams of an instance are void.
-    fn forget(&mut self, of: Address) {
-        self.up.remove(&of);
-        self.incoming.remove(&of);
-        if let Some(out) = self.out.remove(&of) {
-            let class = out.class as usize;
-            self.flight[class] -= out.flight();
-            self.running[class].retain(|it| *it != of);
         }
     }
 }

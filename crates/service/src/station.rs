@@ -23,6 +23,9 @@ pub enum Input {
     },
 }
 
+/// Changes what is mounted, or asks something of it, between two turns.
+pub type Change = Box<dyn FnOnce(&mut Services, Instant) + Send>;
+
 /// What the host or a user wants of the services.
 pub enum Request {
     /// Commands for a service.
@@ -30,7 +33,7 @@ pub enum Request {
     /// Something for one service: a write is stable, a job is done, a reader has room.
     Give(Address, Given),
     /// A change of what is mounted.
-    Change(Box<dyn FnOnce(&mut Services, Instant) + Send>),
+    Change(Change),
 }
 
 /// What is to be done, in this order.

@@ -8,13 +8,15 @@ use std::panic::catch_unwind;
 use mainstay_service::Mux;
 use mainstay_service::fault::Fault;
 
-fn is_noticed(setup: fn(&mut Mux)) -> bool {
+type Break = fn(&mut Mux);
+
+fn is_noticed(setup: Break) -> bool {
     (0..60).any(|seed| catch_unwind(|| support::run(seed, 600, setup)).is_err())
 }
 
 #[test]
 fn each_defect_is_noticed() {
-    let defects: [(&str, fn(&mut Mux)); 6] = [
+    let defects: [(&str, Break); 6] = [
         ("MixesRuns", |mux| mux.break_it(Fault::MixesRuns)),
         ("NoLatch", |mux| mux.break_it(Fault::NoLatch)),
         ("NoRoom", |mux| mux.break_it(Fault::NoRoom)),

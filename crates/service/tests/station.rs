@@ -184,7 +184,7 @@ impl Node for StationNode {
 
     fn poll_timeout(&self) -> Option<Instant> {
         let due = (!self.given.is_empty()).then_some(Instant::ZERO);
-        due.or(self.station.poll_timeout())
+        due.or_else(|| self.station.poll_timeout())
     }
 
     fn apply(durable: &mut Image, write: Written) {

@@ -198,7 +198,7 @@ impl Net {
             let mut meta = BytesMut::new();
             meta.put_u64_le(known.epoch);
             meta.put_u64_le(seq);
-            let meta_more = if size % 3 == 0 { size / 2 } else { 0 };
+            let meta_more = if size.is_multiple_of(3) { size / 2 } else { 0 };
             meta.put_u64_le((24 + size + meta_more) as u64);
             meta.put_bytes(1, meta_more);
             let payload = Bytes::from(vec![seq as u8; size]);
