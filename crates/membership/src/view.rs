@@ -35,6 +35,13 @@ impl View {
         }
     }
 
+    /// The view as everybody but the agreement on it sees it.
+    #[must_use]
+    pub fn to_base(&self) -> mainstay_base::View {
+        let (members, roster) = (self.members.clone(), self.roster.clone());
+        mainstay_base::View { id: self.id, members, roster }
+    }
+
     /// How many of the roster make a majority.
     #[must_use]
     pub fn quorum(&self) -> usize {

@@ -86,7 +86,7 @@ pub mod actor;
 #[doc(hidden)]
 pub mod fault;
 pub mod mux;
-mod services;
+pub mod services;
 mod station;
 
 #[cfg(feature = "actor")]

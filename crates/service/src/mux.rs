@@ -172,10 +172,10 @@ impl Mux {
     pub fn on_link(&mut self, now: Instant, event: &link::Event) {
         match event {
             link::Event::Up { boot, .. } => {
-                let peer = self
-                    .peers
-                    .entry(*boot)
-                    .or_insert_with(|| Peer { stale: true, ..Peer::default() });
+                // A node without services says nothing of them.
+                let stale = !self.own.is_empty();
+                let fresh = || Peer { stale, ..Peer::default() };
+                let peer = self.peers.entry(*boot).or_insert_with(fresh);
                 peer.connected = true;
                 self.meet(*boot);
             }
@@ -425,6 +425,9 @@ impl Mux {
 
     /// Puts out what may go now.
     pub fn end_turn(&mut self, now: Instant) {
+        if self.own.is_empty() && self.peers.values().all(|peer| !peer.stale) {
+            return;
+        }
         let boots: Vec<BootId> = self.peers.keys().copied().collect();
         for boot in boots {
             self.announce(boot);

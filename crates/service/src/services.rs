@@ -1,11 +1,11 @@
 //! The services of a node, and their channels to other nodes.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use mainstay_base::rack::{self, Effect, Given, Mounted, Rack, Tenant as _};
-use mainstay_base::service::{Address, Ask, Service};
-use mainstay_base::{BootId, Instant, View, Work};
+use mainstay_base::rack::{self, Effect, Given, LogEntry, Mounted, Rack, Tenant as _};
+use mainstay_base::service::{Address, Ask, Io, Service};
+use mainstay_base::{BootId, Instant, View, ViewId, Work};
 use mainstay_link as link;
 use thiserror::Error;
 
@@ -26,15 +26,72 @@ pub enum MountError {
     TooMany,
 }
 
+/// Writes on their way to the disk.
+#[derive(Default)]
+struct Writes {
+    issued: u64,
+    /// Whom to tell when a write is stable.
+    pending: VecDeque<(u64, BTreeMap<Address, Io>)>,
+}
+
+impl Writes {
+    /// The next write, for the records of a turn.
+    fn issue(&mut self, entries: Vec<LogEntry>, rack: &Rack) -> Option<Output> {
+        let record = |entry: &LogEntry| match entry {
+            LogEntry::Record { of, io, .. } => Some((*of, *io)),
+            LogEntry::Installed(_) => None,
+        };
+        if entries.is_empty() {
+            return None;
+        }
+        self.issued += 1;
+        self.pending.push_back((self.issued, entries.iter().filter_map(record).collect()));
+        let keeps = rack.keeps().collect();
+        Some(Output::Write { io: self.issued, entries, keeps })
+    }
+
+    /// The write with this number is stable: up to where each instance is.
+    fn written(&mut self, upto: u64) -> BTreeMap<Address, Io> {
+        let mut stable = BTreeMap::new();
+        while self.pending.front().is_some_and(|(io, _)| *io <= upto) {
+            stable.extend(self.pending.pop_front().into_iter().flat_map(|(_, of)| of));
+        }
+        stable
+    }
+}
+
+/// What services want of their host, in this order.
+pub enum Output {
+    /// Append all of this to the log as one, force it, and tell [`Services::written`]. Without a disk: at once.
+    Write {
+        /// The running number.
+        io: u64,
+        /// The records of the turn, and the views that were installed before them.
+        entries: Vec<LogEntry>,
+        /// The oldest record that each instance needs, once this is stable.
+        keeps: BTreeMap<Address, Io>,
+    },
+    /// The write with this number is known to be stable: what was needed before it only may go.
+    Written {
+        /// As in [`Output::Write`].
+        io: u64,
+    },
+    /// A service wants something else: a checkpoint, a chunk of one, a job.
+    Effect(Effect),
+}
+
 /// The services of one node. Its owner tells it what the link says, turns it, and carries out what it puts out: frames for the
-/// link first, then [`Effect`]s.
+/// link first, then [`Output`]s.
 #[derive(Default)]
 pub struct Services {
     rack: Rack,
     mux: Mux,
     view: Option<Arc<View>>,
     closing: Vec<Address>,
-    effects: VecDeque<Effect>,
+    /// It was installed since the last write: the log is to say so.
+    mark: Option<ViewId>,
+    writes: Writes,
+    outputs: VecDeque<Output>,
 }
 
 impl Services {
@@ -87,6 +144,7 @@ impl Services {
     /// The node has installed a view.
     pub fn on_view(&mut self, now: Instant, view: &Arc<View>) {
         self.view = Some(Arc::clone(view));
+        self.mark = Some(view.id);
         self.rack.view(now, view);
     }
 
@@ -124,6 +182,7 @@ impl Services {
 
     /// Turns the services that were touched or are due, and takes what they send.
     pub fn end_turn(&mut self, now: Instant) {
+        let mut records = Vec::new();
         for _ in 0..ROUNDS_MAX {
             self.hand_out(now);
             let effects = self.rack.turn(now);
@@ -136,7 +195,10 @@ impl Services {
                     Effect::Datagram { from, to, meta, payload } => {
                         self.mux.send_datagram(from, to, &meta, payload);
                     }
-                    other => self.effects.push_back(other),
+                    Effect::Persist { from, io, meta, payload } => {
+                        records.push(LogEntry::Record { of: from, io, meta, payload });
+                    }
+                    other => self.outputs.push_back(Output::Effect(other)),
                 }
             }
             self.mux.end_turn(now);
@@ -146,10 +208,23 @@ impl Services {
                 self.mux.end_turn(now);
             }
             if !self.mux.has_given() {
-                return;
+                break;
             }
         }
         self.hand_out(now);
+        if !records.is_empty() {
+            let mark = self.mark.take().map(LogEntry::Installed);
+            let entries = mark.into_iter().chain(records).collect();
+            self.outputs.extend(self.writes.issue(entries, &self.rack));
+        }
+    }
+
+    /// The write with this number, and all before it, are stable.
+    pub fn written(&mut self, now: Instant, io: u64) {
+        for (of, io) in self.writes.written(io) {
+            self.rack.give(now, of, Given::Written(io));
+        }
+        self.outputs.push_back(Output::Written { io });
     }
 
     fn hand_out(&mut self, now: Instant) {
@@ -171,8 +246,8 @@ impl Services {
     }
 
     /// The next thing that the host is to do, in order.
-    pub fn poll_effect(&mut self) -> Option<Effect> {
-        self.effects.pop_front()
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
     }
 
     /// When the next turn is due.

@@ -1,14 +1,14 @@
 //! The smallest node: a link, and services on it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 
-use mainstay_base::rack::{Effect, Given, LogEntry};
-use mainstay_base::service::{Address, Ask, Io};
+use mainstay_base::rack::Given;
+use mainstay_base::service::{Address, Ask};
 use mainstay_base::{ConnId, Frame, Instant, Machine, NodeId, Work};
 use mainstay_link::{self as link, Link};
 
-use crate::Services;
+use crate::services::{self, Services};
 
 /// What happened.
 pub enum Input {
@@ -18,7 +18,7 @@ pub enum Input {
     Service(Request),
     /// The write with this number, and all before it, are stable.
     Written {
-        /// As in [`Output::Write`].
+        /// As in [`services::Output::Write`].
         io: u64,
     },
 }
@@ -55,56 +55,8 @@ pub enum Output {
         /// Which.
         conn: ConnId,
     },
-    /// Append all of this to the log as one, force it, and answer [`Input::Written`]. Without a disk: answer at once.
-    Write {
-        /// The running number.
-        io: u64,
-        /// The records of the turn.
-        entries: Vec<LogEntry>,
-        /// The oldest record that each instance needs, once this is stable.
-        keeps: BTreeMap<Address, Io>,
-    },
-    /// The write with this number is known to be stable: what was needed before it only may go.
-    Written {
-        /// As in [`Output::Write`].
-        io: u64,
-    },
-    /// A service wants something else of its host: a checkpoint, a chunk of one, a job.
-    Effect(Effect),
-}
-
-/// Writes on their way to the disk.
-#[derive(Default)]
-struct Writes {
-    issued: u64,
-    /// Whom to tell when a write is stable.
-    pending: VecDeque<(u64, BTreeMap<Address, Io>)>,
-}
-
-impl Writes {
-    /// The next write, for the records of a turn.
-    fn issue(&mut self, entries: Vec<LogEntry>, services: &Services) -> Option<Output> {
-        let record = |entry: &LogEntry| match entry {
-            LogEntry::Record { of, io, .. } => Some((*of, *io)),
-            LogEntry::Installed(_) => None,
-        };
-        if entries.is_empty() {
-            return None;
-        }
-        self.issued += 1;
-        self.pending.push_back((self.issued, entries.iter().filter_map(record).collect()));
-        let keeps = services.rack().keeps().collect();
-        Some(Output::Write { io: self.issued, entries, keeps })
-    }
-
-    /// The write with this number is stable: up to where each instance is.
-    fn written(&mut self, upto: u64) -> BTreeMap<Address, Io> {
-        let mut stable = BTreeMap::new();
-        while self.pending.front().is_some_and(|(io, _)| *io <= upto) {
-            stable.extend(self.pending.pop_front().into_iter().flat_map(|(_, of)| of));
-        }
-        stable
-    }
+    /// The services want something of their host.
+    Service(services::Output),
 }
 
 /// A link and services. Without membership: a service sees no view, and a peer is up when it is connected and has the service
@@ -112,7 +64,6 @@ impl Writes {
 pub struct Station {
     link: Link,
     services: Services,
-    writes: Writes,
     outputs: VecDeque<Output>,
 }
 
@@ -123,7 +74,6 @@ impl Station {
         Self {
             link: Link::new(link, seed, now),
             services: Services::new(),
-            writes: Writes::default(),
             outputs: VecDeque::new(),
         }
     }
@@ -172,12 +122,7 @@ impl Machine for Station {
     fn handle(&mut self, now: Instant, input: Input) {
         match input {
             Input::Link(input) => self.link.handle(now, input),
-            Input::Written { io } => {
-                for (of, io) in self.writes.written(io) {
-                    self.services.give(now, of, Given::Written(io));
-                }
-                self.outputs.push_back(Output::Written { io });
-            }
+            Input::Written { io } => self.services.written(now, io),
             Input::Service(Request::Ask(ask)) => drop(self.services.ask(now, ask)),
             Input::Service(Request::Give(to, given)) => drop(self.services.give(now, to, given)),
             Input::Service(Request::Change(change)) => change(&mut self.services, now),
@@ -199,16 +144,9 @@ impl Machine for Station {
         if sent {
             self.drain_link(now);
         }
-        let mut entries = Vec::new();
-        while let Some(effect) = self.services.poll_effect() {
-            match effect {
-                Effect::Persist { from, io, meta, payload } => {
-                    entries.push(LogEntry::Record { of: from, io, meta, payload });
-                }
-                other => self.outputs.push_back(Output::Effect(other)),
-            }
+        while let Some(output) = self.services.poll_output() {
+            self.outputs.push_back(Output::Service(output));
         }
-        self.outputs.extend(self.writes.issue(entries, &self.services));
     }
 
     fn poll_output(&mut self) -> Option<Output> {

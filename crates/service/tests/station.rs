@@ -20,7 +20,7 @@ use mainstay_base::{
     ClusterId, Duration, Fingerprinter, Frame, Instance, Instant, Machine as _, Rng,
 };
 use mainstay_link as link;
-use mainstay_service::{Input, Output, Request, Station};
+use mainstay_service::{Input, Output, Request, Station, services};
 use mainstay_sim::service::{Image, Written};
 use mainstay_sim::{
     Atlas, Effects, FaultEvent, Node, Options, Peer, Refusal, Seen, Start, Wire, World, schedule,
@@ -169,13 +169,13 @@ impl Node for StationNode {
                 Output::Dial { node } => out.dial(node),
                 Output::Transmit { conn, frame } => out.send_on(conn, frame),
                 Output::Close { conn } => out.close(conn),
-                Output::Write { io, entries, keeps } => {
+                Output::Service(services::Output::Write { io, entries, keeps }) => {
                     self.write(Written::Records(entries), Due::Records(io), out);
                     // Behind the records that it relies on.
                     out.write(0, Written::Cut(keeps));
                 }
-                Output::Written { .. } => {}
-                Output::Effect(effect) => self.effect(effect, out),
+                Output::Service(services::Output::Written { .. }) => {}
+                Output::Service(services::Output::Effect(effect)) => self.effect(effect, out),
             }
         }
         self.told.borrow_mut().drain(..).for_each(|event| out.event(event));

@@ -18,9 +18,9 @@ use std::rc::Rc;
 use mainstay_base::{Instant, NodeId};
 use mainstay_link::{Config, Event, Input, Link, Output};
 use mainstay_runtime::{
-    HostHandle, HostOptions, HostSink, LocalFuture, Perform, Port, TimeSource, Transport,
-    TransportEvent, host,
+    HostHandle, HostOptions, HostSink, LocalFuture, Perform, Port, TimeSource, Transport, host,
 };
+use mainstay_service::actor::{link_inputs, link_weight};
 
 pub use application::{AppPort, Application, CheckpointDone, Command};
 pub use hosted::{SiteHandle, start};
@@ -76,7 +76,7 @@ impl<F: FnMut(Event) -> Vec<Input> + 'static> Wiring<F> {
 
 impl<F: FnMut(Event) -> Vec<Input> + 'static> Perform<Link> for Wiring<F> {
     fn started(&mut self, port: &mut Port<'_, Link>) {
-        self.transport.start(Rc::new(HostSink::new(port.handle(), inputs)));
+        self.transport.start(Rc::new(HostSink::new(port.handle(), link_inputs)));
     }
 
     fn perform(&mut self, output: Output, port: &mut Port<'_, Link>) {
@@ -104,27 +104,6 @@ impl<F: FnMut(Event) -> Vec<Input> + 'static> Perform<Link> for Wiring<F> {
     }
 
     fn weigh(input: &Input) -> usize {
-        size_of::<Input>() + weigh_link(input)
-    }
-}
-
-/// Bytes that an input of the link points to.
-fn weigh_link(input: &Input) -> usize {
-    match input {
-        Input::Received { frame, .. } => frame.wire_len(),
-        Input::Send { meta, payload, .. } => meta.len() + payload.len(),
-        _ => 0,
-    }
-}
-
-fn inputs(event: TransportEvent) -> Vec<Input> {
-    match event {
-        TransportEvent::Opened { conn, dialled } => vec![Input::Opened { conn, dialled }],
-        TransportEvent::Received { conn, frames } => {
-            frames.into_iter().map(|frame| Input::Received { conn, frame }).collect()
-        }
-        TransportEvent::Closed { conn, .. } => vec![Input::Closed { conn }],
-        TransportEvent::Refused { node } => vec![Input::Refused { node }],
-        TransportEvent::Unreachable { node } => vec![Input::Unreachable { node }],
+        size_of::<Input>() + link_weight(input)
     }
 }

@@ -1,15 +1,17 @@
 //! The whole site as one machine: link beneath, membership and groups above, routed by function calls (ADR 0002).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use mainstay_base::codec;
 use mainstay_base::{
-    BootId, ConnId, Fingerprint, Fingerprinter, Frame, GroupId, Instant, Machine, NodeId,
+    BootId, ConnId, Fingerprint, Fingerprinter, Frame, GroupId, Instant, Machine, NodeId, Work,
 };
 use mainstay_link::{self as link, Link};
 use mainstay_membership as membership;
 use mainstay_multicast::{self as multicast, Retired};
+use mainstay_service::Services;
 
 use crate::core::{self, Core, CoreConfig, Packet, Past};
 
@@ -68,7 +70,6 @@ struct Early {
 }
 
 /// Link, membership and groups of one boot. See the crate's page.
-#[derive(Clone, Debug)]
 pub struct Stack {
     link: Link,
     core: Core,
@@ -80,13 +81,15 @@ pub struct Stack {
     early: BTreeMap<BootId, Early>,
     /// Parts of a message that has not come whole yet.
     parts: BTreeMap<BootId, BytesMut>,
+    services: Services,
     outputs: VecDeque<Output>,
     malformed: u64,
 }
 
 impl Stack {
     /// A site as its log left it; see [`Core::recover`]. `seed` fixes the link's jitter. The link's window must hold what
-    /// the groups may have on the way: a peer whose window overflows is given up.
+    /// the groups may have on the way, and [`LINK_BYTES`](mainstay_service::mux::LINK_BYTES) if services are mounted: a peer whose
+    /// window overflows is given up.
     #[must_use]
     pub fn recover(
         link: link::Config,
@@ -103,6 +106,7 @@ impl Stack {
             met: BTreeSet::new(),
             early: BTreeMap::new(),
             parts: BTreeMap::new(),
+            services: Services::new(),
             outputs: VecDeque::new(),
             malformed: 0,
         }
@@ -114,9 +118,26 @@ impl Stack {
         &self.core
     }
 
+    /// What may take long to free, at the end of a boot; it can be freed on another thread. The services end here.
+    #[must_use]
+    pub fn into_core(self) -> (Link, Core) {
+        (self.link, self.core)
+    }
+
     /// What a group needs no more; see [`Group::take_retired`](multicast::Group::take_retired).
     pub fn take_retired(&mut self) -> Option<Retired> {
         self.core.take_retired()
+    }
+
+    /// The services that are mounted on the node, for their questions.
+    #[must_use]
+    pub fn services(&self) -> &Services {
+        &self.services
+    }
+
+    /// The same, to mount, to ask and to give, between two turns.
+    pub fn services_mut(&mut self) -> &mut Services {
+        &mut self.services
     }
 
     /// The link, for its questions.
@@ -157,6 +178,7 @@ impl Stack {
 
     fn on_link(&mut self, now: Instant, event: link::Event) {
         use membership::Input as In;
+        let Some(event) = self.services.on_link(now, event) else { return };
         match event {
             link::Event::Up { boot, .. } => {
                 self.met.insert(boot);
@@ -272,13 +294,42 @@ impl Stack {
                 }
                 core::Output::Isolate { boot } => {
                     self.forget(boot);
+                    self.services.on_removed(boot);
                     self.link.handle(now, link::Input::Isolate { boot });
                     given = true;
                 }
-                output => self.outputs.push_back(Output::Core(output)),
+                output => {
+                    if let core::Output::View { view, .. } = &output {
+                        self.services.on_view(now, &Arc::new(view.to_base()));
+                    }
+                    self.outputs.push_back(Output::Core(output));
+                }
             }
         }
         given
+    }
+
+    /// The services have their turn behind membership and groups: what these send goes first. True if they sent something.
+    fn turn_services(&mut self, now: Instant) -> bool {
+        self.services.end_turn(now);
+        let mut sent = false;
+        while let Some(frame) = self.services.poll_frame() {
+            self.link.handle(now, frame);
+            sent = true;
+        }
+        sent
+    }
+
+    fn turn_core(&mut self, now: Instant) {
+        self.link.end_turn(now);
+        self.drain_link(now);
+        self.core.end_turn(now);
+        // A send can be refused, which the core has to hear of: seldom, and not twice for one peer.
+        while self.drain_core(now) {
+            self.link.end_turn(now);
+            self.drain_link(now);
+            self.core.end_turn(now);
+        }
     }
 }
 
@@ -300,14 +351,9 @@ impl Machine for Stack {
     }
 
     fn end_turn(&mut self, now: Instant) {
-        self.link.end_turn(now);
-        self.drain_link(now);
-        self.core.end_turn(now);
-        // A send can be refused, which the core has to hear of: seldom, and not twice for one peer.
-        while self.drain_core(now) {
-            self.link.end_turn(now);
-            self.drain_link(now);
-            self.core.end_turn(now);
+        self.turn_core(now);
+        if self.turn_services(now) {
+            self.turn_core(now);
         }
     }
 
@@ -316,7 +362,12 @@ impl Machine for Stack {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        [self.link.poll_timeout(), self.core.poll_timeout()].into_iter().flatten().min()
+        let services = self.services.poll_timeout();
+        [self.link.poll_timeout(), self.core.poll_timeout(), services].into_iter().flatten().min()
+    }
+
+    fn take_work(&mut self) -> Work {
+        self.services.take_work()
     }
 }
 

@@ -84,6 +84,15 @@ fn run(
     if !violations.is_empty() {
         return Err(format!("seed {seed}: {violations:#?}\n{}", around(&world, &violations)));
     }
+    for node in 0..nodes {
+        let Some(flood) = world.node(node).and_then(Site::flood) else { continue };
+        let marks = [
+            (flood.got > 100 && flood.views > 0, "a flood"),
+            (flood.refused > 0, "a flood is held up"),
+            (flood.past > 0, "records of a former boot"),
+        ];
+        marks.into_iter().filter(|(is, _)| *is).for_each(|(_, what)| seen.mark(what));
+    }
     if users.answered > 0 {
         seen.mark("a read was answered");
     }
@@ -208,6 +217,17 @@ fn two_groups_in_a_cluster_of_five() {
     let groups = vec![("g", vec![0, 1, 2]), ("h", vec![1, 2, 3, 4])];
     let setup = Setup { groups, ..Setup::one_group(Durability::Disk, Level::Disk) };
     swarm(&setup, 5, 1, 50);
+}
+
+/// A mounted service that sends as much as it may beside a group: the group keeps all its promises, the streams of the service have
+/// no hole, and what it wrote is there again. Flooding costs nobody its membership: all are left in peace meanwhile (MB-21).
+#[test]
+fn a_flood_beside_a_group() {
+    let setup = Setup { flood: true, ..Setup::one_group(Durability::Disk, Level::Disk) };
+    let seen = swarm(&setup, 3, 1, 40);
+    if std::env::var("MAINSTAY_SEEDS").is_err() {
+        seen.assert_all(&["killed", "a flood", "a flood is held up", "records of a former boot"]);
+    }
 }
 
 /// Equal seeds give equal runs, others other ones.

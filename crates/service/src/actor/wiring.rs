@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use super::disk::ServiceDisk;
 use super::handle::{Owing, has_room};
 use super::{link_inputs, link_weight};
-use crate::{Input, Output, Request, Station};
+use crate::{Input, Output, Request, Station, services};
 
 pub(super) struct Wiring {
     transport: Box<dyn Transport>,
@@ -53,6 +53,26 @@ impl Wiring {
         if let Err(reason) = begun {
             tracing::warn!(%node, reason, "cannot dial");
             port.feed(Input::Link(link::Input::Unreachable { node }));
+        }
+    }
+
+    fn serve(&mut self, output: services::Output, port: &mut Port<'_, Station>) {
+        match output {
+            services::Output::Effect(effect) => self.effect(effect, port),
+            services::Output::Written { io } => {
+                if let Some(disk) = &mut self.disk {
+                    disk.written(io);
+                }
+            }
+            services::Output::Write { io, entries, keeps } => {
+                self.io = io;
+                let Some(disk) = &mut self.disk else { return port.feed(Input::Written { io }) };
+                let (records, compact) = disk.note(io, &entries, &keeps);
+                self.records.extend(records);
+                for (of, upto) in compact {
+                    port.feed(give(of, Given::Compact { upto }));
+                }
+            }
         }
     }
 
@@ -162,21 +182,7 @@ impl Perform<Station> for Wiring {
             Output::Dial { node } => self.dial(node, port),
             Output::Transmit { conn, frame } => self.transport.send(conn, frame),
             Output::Close { conn } => self.transport.close(conn),
-            Output::Effect(effect) => self.effect(effect, port),
-            Output::Written { io } => {
-                if let Some(disk) = &mut self.disk {
-                    disk.written(io);
-                }
-            }
-            Output::Write { io, entries, keeps } => {
-                self.io = io;
-                let Some(disk) = &mut self.disk else { return port.feed(Input::Written { io }) };
-                let (records, compact) = disk.note(io, &entries, &keeps);
-                self.records.extend(records);
-                for (of, upto) in compact {
-                    port.feed(give(of, Given::Compact { upto }));
-                }
-            }
+            Output::Service(output) => self.serve(output, port),
         }
     }
 

@@ -17,6 +17,7 @@ use mainstay_runtime::{
     LocalFuture, Perform, Port, SendError, Store, StoreError, TimeSource, Transport, blocking,
     host,
 };
+use mainstay_service::actor::{link_inputs, link_weight};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
@@ -28,7 +29,6 @@ use super::room::Room;
 use super::status::{Status, add};
 use super::storage::{Read, Recovered, Storage, StorageError};
 use super::trace::TraceSink;
-use super::{inputs, weigh_link};
 use crate::core::{Past, Record};
 use crate::stack;
 
@@ -311,7 +311,7 @@ impl Chunks for Stoppable {
 
 impl<C: Command> Perform<Site<C>> for Wiring {
     fn started(&mut self, port: &mut Port<'_, Site<C>>) {
-        let convert = |event| inputs(event).into_iter().map(Input::Link).collect();
+        let convert = |event| link_inputs(event).into_iter().map(Input::Link).collect();
         self.transport.start(Rc::new(HostSink::new(port.handle(), convert)));
         self.start_log(port);
         if let Some(storage) = &self.storage {
@@ -379,7 +379,7 @@ impl<C: Command> Perform<Site<C>> for Wiring {
     fn weigh(input: &Input<C>) -> usize {
         size_of::<Input<C>>()
             + match input {
-                Input::Link(input) => weigh_link(input),
+                Input::Link(input) => link_weight(input),
                 Input::Command(command) => command.weight(),
                 _ => 0,
             }

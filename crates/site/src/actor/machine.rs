@@ -147,7 +147,7 @@ impl<C: Command> Site<C> {
         tracing::warn!(life = self.life, "declared dead by the others; starting anew from the log");
         add(&mut self.refused, self.stack.iter().flat_map(Stack::refused));
         // It has what the log has since the last checkpoint.
-        drop_beside(self.stack.take());
+        drop_beside(self.stack.take().map(Stack::into_core));
         self.life += 1;
         self.fed.clear();
         drop_beside(std::mem::take(&mut self.checkpoints));

@@ -10,6 +10,7 @@ use mainstay_link as link;
 use mainstay_membership as membership;
 use mainstay_multicast::{self as multicast, Durability};
 use mainstay_runtime::{Disk, Entropy, EntropyError, HostOptions, TimeSource, Transport};
+use mainstay_service::mux::LINK_BYTES;
 use thiserror::Error;
 
 use super::storage::StorageError;
@@ -177,7 +178,7 @@ impl Plan {
         peers.remove(&self.me);
         link::Config::lan(self.cluster, me, peers)
             .heartbeat(self.heartbeat)
-            .window(self.window_bytes, 256 << 10)
+            .window(self.window_bytes + LINK_BYTES, 256 << 10)
             .hold(self.membership.timeout())
             // A lost peer is dialled by both sides soon: that a dial is refused is how a killed process is noticed before
             // the failure timeout.

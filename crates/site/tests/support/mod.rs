@@ -2,27 +2,37 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
+pub mod flood;
 pub mod users;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{Hash as _, Hasher as _};
 
 use bytes::Bytes;
+use mainstay_base::rack::{LogEntry, Mounted, fold};
+use mainstay_base::service::{Service as _, Start as Begin};
 use mainstay_base::trace::{Level, Order};
 use mainstay_base::{
-    ClusterId, Duration, Fingerprinter, Frame, GroupId, Instant, Machine as _, MessageId, NodeId,
-    Position, Rng, codec,
+    ClusterId, Duration, Fingerprinter, Frame, GroupId, Instance, Instant, Machine as _, MessageId,
+    NodeId, Position, Rng, codec,
 };
 use mainstay_link as link;
 use mainstay_membership as membership;
 use mainstay_multicast::{self as multicast, Durability, Event};
+use mainstay_service::services;
 use mainstay_sim::{Effects, Node, Peer, Refusal, Start};
 use mainstay_site::core::{self, Past, Record};
 use mainstay_site::trace::Recorder;
 use mainstay_site::{CoreConfig, Input, Output, Stack};
 
+use flood::Flood;
+
 pub fn cluster() -> ClusterId {
     ClusterId::from_entropy(1)
+}
+
+fn instance() -> Instance {
+    Instance::new(cluster(), "flood")
 }
 
 /// What all nodes of a run share.
@@ -39,6 +49,8 @@ pub struct Setup {
     pub membership_fault: Option<membership::Fault>,
     /// A site takes part in views before the past of its groups is read from the log.
     pub unread_past: bool,
+    /// A service is mounted that sends as much as it may.
+    pub flood: bool,
 }
 
 impl Setup {
@@ -51,6 +63,7 @@ impl Setup {
             cast_until: Instant::ZERO + Duration::from_secs(5),
             membership_fault: None,
             unread_past: false,
+            flood: false,
         }
     }
 }
@@ -87,11 +100,14 @@ impl State {
 #[derive(Clone, Default)]
 pub struct Disk {
     pub records: Vec<Record>,
+    /// The log of the mounted services.
+    pub services: Vec<LogEntry>,
     pub checkpoints: BTreeMap<GroupId, State>,
 }
 
 pub enum Write {
     Record(Box<Record>),
+    Services(Vec<LogEntry>),
     Checkpoint(GroupId, State),
 }
 
@@ -111,6 +127,7 @@ pub enum Told {
 /// What the node does when a write is done.
 enum Then {
     Persisted(u64),
+    Services(u64),
     Restored(GroupId, Position),
     Checkpointed(GroupId, Position),
 }
@@ -308,6 +325,26 @@ impl Site {
         }
     }
 
+    /// What mounted services want.
+    fn serve(&mut self, out: &mut Effects<Self>) {
+        while let Some(output) = self.stack.services_mut().poll_output() {
+            match output {
+                services::Output::Write { io, entries, .. } => {
+                    self.write(Write::Services(entries), Then::Services(io), out);
+                }
+                services::Output::Written { .. } => {}
+                services::Output::Effect(_) => out.fail("nobody wants that here"),
+            }
+        }
+        self.stack.services().check_invariants();
+    }
+
+    /// The flooding service.
+    pub fn flood(&self) -> Option<flood::Seen> {
+        let rack = self.stack.services().rack();
+        rack.get::<Flood>(instance()).map(|mounted| mounted.service().status())
+    }
+
     fn on_core(&mut self, output: core::Output, out: &mut Effects<Self>) {
         self.recorder.observe(self.stack.core(), &output, &mut |what| out.trace(what));
         match output {
@@ -377,6 +414,14 @@ impl Node for Site {
         }
         let bootstrap = now == Instant::ZERO;
         let stack = Stack::recover(link.build().unwrap(), config, past, bootstrap, now, seed);
+        let mut stack = stack;
+        if setup.flood {
+            let instance = instance();
+            let past = fold::<Flood>(instance, &durable.services).unwrap();
+            let start = Begin { me: boot, instance, past, checkpoint: None, now, seed };
+            let flood = Mounted::<Flood>::recover((), start);
+            stack.services_mut().mount(now, flood).unwrap();
+        }
         let cast_every = setup.cast_every;
         Self {
             stack,
@@ -424,6 +469,10 @@ impl Node for Site {
         while self.then.front().is_some_and(|(number, _)| *number <= io) {
             let (_, then) = self.then.pop_front().unwrap();
             let input = match then {
+                Then::Services(io) => {
+                    self.stack.services_mut().written(now, io);
+                    continue;
+                }
                 Then::Persisted(io) => core::Input::Persisted { io },
                 Then::Restored(group, position) => core::Input::Restored { group, position },
                 Then::Checkpointed(group, position) => {
@@ -453,6 +502,7 @@ impl Node for Site {
                     Output::Core(output) => self.on_core(output, out),
                 }
             }
+            self.serve(out);
             if self.killed {
                 out.exit(Duration::from_millis(20));
                 return;
@@ -473,6 +523,7 @@ impl Node for Site {
     fn apply(durable: &mut Disk, write: Write) {
         match write {
             Write::Record(record) => durable.records.push(*record),
+            Write::Services(entries) => durable.services.extend(entries),
             Write::Checkpoint(group, state) => {
                 durable.checkpoints.insert(group, state);
             }
