@@ -13,6 +13,7 @@ mod multicast;
 mod node;
 mod output;
 mod process;
+mod services;
 mod stable;
 mod usage;
 
@@ -58,6 +59,8 @@ enum Command {
     Bigstate(Bigstate),
     /// Forced writes to the log a second, and the time that one takes.
     Stable(Placed),
+    /// Calls and streams of a service alone, beside bare TCP.
+    Services(Cases),
     /// What nodes cost that have nothing to do.
     Idle(Placed),
     /// Whether nodes grow that are under full load for long.
@@ -98,7 +101,7 @@ struct Bigstate {
 fn main() -> ExitCode {
     let Arguments { output, runs, exact, command } = Arguments::parse();
     let names = match &command {
-        Command::Multicast(wanted) => wanted.cases.clone(),
+        Command::Multicast(wanted) | Command::Services(wanted) => wanted.cases.clone(),
         Command::Bigstate(it) => it.placed.wanted.cases.clone(),
         Command::Directory(it)
         | Command::Failover(it)
@@ -115,6 +118,10 @@ fn main() -> ExitCode {
         Command::Bigstate(it) => bigstate::run(&it.placed.place, &it.size, &mut report),
         Command::Stable(it) => stable::run(&it.place, &mut report),
         Command::Idle(it) => idle::run(&it.place, &mut report),
+        Command::Services(_) => {
+            services::run(&mut report);
+            Ok(())
+        }
         Command::Soak(options) => idle::soak(&options, &mut report),
         Command::List => list(&mut report),
         Command::Node(options) => return ended(node::run(options)),
@@ -131,6 +138,7 @@ fn list(report: &mut Report) -> std::io::Result<()> {
     failover::run(&place, report)?;
     bigstate::run(&place, &bigstate::Size::default(), report)?;
     stable::run(&place, report)?;
+    services::run(report);
     idle::run(&place, report)
 }
 
