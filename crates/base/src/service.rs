@@ -20,7 +20,10 @@
 //! - It behaves alike for alike calls: no clock, no entropy but [`Start::seed`], no order that depends on a hash.
 //! - Everything that it keeps is bounded. A turn is bounded in work, whatever the size of the state; what is long goes out
 //!   as a [job](Out::Work).
-//! - It numbers its records from 1 without a gap ([`Io`]), and answers [`In::Compact`] in time.
+//! - It numbers its records from 1 without a gap ([`Io`]), on from the last one that its folded past has, and answers
+//!   [`In::Compact`] in time. The position of a checkpoint is the number of the last record that it covers, so that a
+//!   service that begins from a checkpoint goes on behind it.
+//! - A message has at most 16 MiB, a record at most 8 MiB. One that is larger ends the node with a panic.
 //! - Bytes of a peer that are no message never reach it. A message that makes no sense is dropped and counted.
 
 use std::any::Any;

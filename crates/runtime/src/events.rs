@@ -47,6 +47,9 @@ impl<E> Deref for Events<E> {
 }
 
 /// What is unread, and who is to be told that there is room.
+///
+/// The reader stores `full` and then looks at `unread`; the actor takes from `unread` and then looks at `full`. Only in one order of all
+/// four does one of them see the other: weaker orders lose the word that there is room.
 struct Gauge {
     unread: AtomicUsize,
     max: usize,
@@ -69,8 +72,8 @@ impl std::fmt::Debug for Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let left = self.gauge.unread.fetch_sub(self.count, Ordering::AcqRel) - self.count;
-        if left <= self.gauge.max / 2 && self.gauge.full.swap(false, Ordering::AcqRel) {
+        let left = self.gauge.unread.fetch_sub(self.count, Ordering::SeqCst) - self.count;
+        if left <= self.gauge.max / 2 && self.gauge.full.swap(false, Ordering::SeqCst) {
             (self.gauge.room)();
         }
     }
@@ -102,7 +105,7 @@ impl<E: Send + 'static> Door<E> {
 
     fn send(&self, events: Vec<E>, is_end: bool) {
         let count = events.len();
-        self.gauge.unread.fetch_add(count, Ordering::AcqRel);
+        self.gauge.unread.fetch_add(count, Ordering::SeqCst);
         let place = Place { gauge: Arc::clone(&self.gauge), count };
         // It does not count against the actor's own bound: the gauge is the bound.
         self.to.do_send(Events { events, is_end, _place: place });
@@ -115,13 +118,13 @@ impl<E: Send + 'static> Reader<E> for Door<E> {
             return Offered::Gone;
         }
         self.send(events, false);
-        let unread = || self.gauge.unread.load(Ordering::Acquire);
+        let unread = || self.gauge.unread.load(Ordering::SeqCst);
         if unread() < self.gauge.max {
             return Offered::Room;
         }
-        self.gauge.full.store(true, Ordering::Release);
+        self.gauge.full.store(true, Ordering::SeqCst);
         // The actor may have read them meanwhile, when nobody was to be told yet.
-        if unread() <= self.gauge.max / 2 && self.gauge.full.swap(false, Ordering::AcqRel) {
+        if unread() <= self.gauge.max / 2 && self.gauge.full.swap(false, Ordering::SeqCst) {
             return Offered::Room;
         }
         Offered::Full

@@ -38,7 +38,8 @@ pub struct StationParts {
     pub transport: Box<dyn Transport>,
     /// Where services keep what they write. `None`: what they write is stable at once, and gone with the process.
     pub disk: Option<Box<dyn Disk>>,
-    /// No checkpoint is written into so many bytes at the end of the disk. Default 64 MiB.
+    /// No checkpoint is written into so many bytes at the end of the disk, or into an eighth of the disk if that is less. Default
+    /// 64 MiB.
     pub disk_reserve: u64,
     /// The clock.
     pub time: Rc<dyn TimeSource>,
@@ -137,7 +138,7 @@ pub struct Mounting<'a> {
 
 impl Mounting<'_> {
     /// Mounts the instance `name` of a service, recovered from what the disk has of it. The same name at all nodes makes
-    /// them hear each other.
+    /// them hear each other. What it stands on ([`Service::NEEDS`]) is mounted before it.
     ///
     /// # Errors
     /// [`StartError`]; the station does not start then.
@@ -163,6 +164,13 @@ impl Mounting<'_> {
         let mounted = Mounted::<S>::recover(config, start);
         self.station.services_mut().mount(self.now, mounted)?;
         Ok(instance)
+    }
+
+    /// What the disk has of the instance `name` of a kind of service, which is not mounted any more, is not needed. Otherwise it is
+    /// kept for the day when it is mounted again, and the log is not cut behind it.
+    pub fn forget<S: Service>(&mut self, name: &str) {
+        let instance = Instance::new(self.cluster, name);
+        self.station.services_mut().forget(Address { channel: S::CHANNEL, instance });
     }
 
     /// From here on `T` is told what `S` tells, in the same turn.

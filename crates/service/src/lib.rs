@@ -93,6 +93,8 @@ mod station;
 pub use actor::{
     DiskError, Mounting, ReachError, ServiceHandle, StartError, StationHandle, StationParts, start,
 };
+#[cfg(feature = "actor")]
+pub use mainstay_runtime::{Closed, Events, HostOptions, Recipient};
 pub use mux::{MESSAGE_BYTES_MAX, Mux, MuxStats, Standing};
 pub use services::{MountError, Services};
 pub use station::{Change, Input, Output, Request, Station};

@@ -23,19 +23,20 @@
 //! is on the way at a time. Acknowledgements are sent as the streams are taken in, a few for each window.
 
 mod peer;
+mod receive;
 mod stream;
 mod wire;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use mainstay_base::rack::Given;
 use mainstay_base::service::{Address, Class, Dest, PeerChange};
-use mainstay_base::{BootId, Duration, Instant, fault};
+use mainstay_base::{BootId, Duration, Instant, NodeId, fault};
 use mainstay_link as link;
 
 use peer::Peer;
-use stream::{Incoming, Outgoing, Whole};
+use stream::Outgoing;
 use wire::{Entry, Head, Taken};
 
 /// The link's channel of all services.
@@ -53,6 +54,10 @@ pub const LINK_BYTES: usize = 4 << 20;
 
 /// What a frame counts for beyond its bytes: so credit bounds the number of frames as well.
 const FRAME_COST: usize = 256;
+/// Most bytes of datagrams on the way to one peer; more are lost.
+const DATAGRAM_BYTES: u64 = 256 << 10;
+/// Most entries for boots that are not met yet.
+const EARLY_MAX: usize = 4096;
 /// What was taken in is told so soon at the latest.
 const TELL_AFTER: Duration = Duration::from_millis(5);
 const CLASSES: [Class; 4] = [Class::Views, Class::Groups, Class::Calls, Class::Bulk];
@@ -79,8 +84,10 @@ pub struct MuxStats {
     pub overrun: u64,
     /// Messages for a peer that has not mounted the service, or whose queue was full. They were given back.
     pub refused: u64,
-    /// Datagrams that were lost here: the peer is not connected, or has too much on the way.
+    /// Datagrams that were lost here: the peer is not connected, or too many are on the way.
     pub lost: u64,
+    /// Peers that were given up since the link could not take what was meant for them.
+    pub overflow: u64,
 }
 
 /// An instance that is mounted here, as a peer sees it.
@@ -120,6 +127,10 @@ pub struct Mux {
     own: BTreeMap<Address, Own>,
     peers: BTreeMap<BootId, Peer>,
     run: u64,
+    /// Counts how often services have taken in what they were given.
+    turn: u64,
+    /// Boots that are not met yet, with instances whose messages for them were given back.
+    early: BTreeSet<(BootId, Address)>,
     frames: VecDeque<Frame>,
     given: VecDeque<(Address, Given)>,
     stats: MuxStats,
@@ -176,7 +187,10 @@ impl Mux {
                 let stale = !self.own.is_empty();
                 let fresh = || Peer { stale, ..Peer::default() };
                 let peer = self.peers.entry(*boot).or_insert_with(fresh);
-                peer.connected = true;
+                peer.connected = !peer.broken;
+                while let Some((_, of)) = self.early.extract_if(.., |(it, _)| it == boot).next() {
+                    peer.latched.insert(of, self.turn);
+                }
                 self.meet(*boot);
             }
             link::Event::Down { boot } => self.on_down(*boot),
@@ -185,7 +199,22 @@ impl Mux {
                 let is_sound = self.on_frame(now, *from, meta, payload).is_some();
                 self.stats.malformed += u64::from(!is_sound);
             }
+            link::Event::NotSent { channel: CHANNEL, why: link::NotSent::Full, to, .. } => {
+                self.give_up(*to);
+            }
             _ => {}
+        }
+    }
+
+    /// The link has no room although no class has more on the way than it may: the peer acknowledges nothing. A stream has a hole
+    /// now and must not be taken for whole.
+    fn give_up(&mut self, node: NodeId) {
+        let boots = self.peers.iter().filter(|(boot, it)| boot.node == node && !it.broken);
+        let boots: Vec<BootId> = boots.map(|(boot, _)| *boot).collect();
+        for boot in boots {
+            self.stats.overflow += 1;
+            self.forget(boot, None);
+            self.peers.insert(boot, Peer { broken: true, ..Peer::default() });
         }
     }
 
@@ -207,9 +236,8 @@ impl Mux {
         }
     }
 
-    /// Tells the services that both ends have that the peer is up, and that there is room.
+    /// Tells the services that both ends have that the peer is up.
     fn meet(&mut self, boot: BootId) {
-        let never_room = fault!(self, NoRoom);
         let Some(peer) = self.peers.get_mut(&boot) else { return };
         if !peer.connected {
             return;
@@ -221,156 +249,10 @@ impl Mux {
             if !peer.up.insert(*of) {
                 continue;
             }
-            let out = peer
-                .out
-                .entry(*of)
-                .or_insert_with(|| Outgoing::new(own.class, entry.run, entry.window));
+            let stream = || Outgoing::new(own.class, entry.run, entry.window);
+            peer.out.entry(*of).or_insert_with(stream);
             self.given.push_back((*of, Given::Peer(PeerChange::Up { boot })));
-            if out.has_room_again() && !never_room {
-                self.given.push_back((*of, Given::Room { to: boot }));
-            }
         }
-    }
-
-    /// `None`: the frame makes no sense.
-    fn on_frame(
-        &mut self,
-        now: Instant,
-        from: BootId,
-        meta: &Bytes,
-        payload: &Bytes,
-    ) -> Option<()> {
-        let (head, rest) = wire::decode(meta)?;
-        let has_body =
-            matches!(head, Head::Message { .. } | Head::Part { .. } | Head::Datagram { .. });
-        let is_empty = rest.is_empty() && payload.is_empty();
-        (has_body || is_empty).then_some(())?;
-        match head {
-            Head::Mounted(entries) => self.on_mounted(from, entries)?,
-            Head::Seen => {
-                let peer = self.peers.get_mut(&from)?;
-                peer.unseen.then_some(())?;
-                peer.unseen = false;
-            }
-            Head::Message { of, run, view, meta, payload: raw } => {
-                let size = (usize::try_from(meta).ok()?, usize::try_from(raw).ok()?);
-                (size.0.checked_add(size.1)? <= MESSAGE_BYTES_MAX).then_some(())?;
-                let body = rest.len() + payload.len();
-                let Some(stream) = self.incoming(from, of, run, body) else { return Some(()) };
-                let whole = stream.begin(view, size, rest, payload.clone());
-                self.on_body(now, from, of, whole)?;
-            }
-            Head::Part { of, run } => {
-                rest.is_empty().then_some(())?;
-                let Some(stream) = self.incoming(from, of, run, payload.len()) else {
-                    return Some(());
-                };
-                let whole = stream.add(payload);
-                self.on_body(now, from, of, whole)?;
-            }
-            Head::Taken(taken) => {
-                for taken in taken {
-                    self.on_taken(from, taken)?;
-                }
-            }
-            Head::Datagram { of } if self.own.contains_key(&of) => {
-                let given = Given::Datagram {
-                    at: now,
-                    from: from.node,
-                    meta: rest,
-                    payload: payload.clone(),
-                };
-                self.given.push_back((of, given));
-            }
-            Head::Datagram { .. } => self.stats.stray += 1,
-        }
-        Some(())
-    }
-
-    fn on_mounted(&mut self, from: BootId, entries: Vec<Entry>) -> Option<()> {
-        let peer = self.peers.get_mut(&from)?;
-        (entries.len() <= MOUNTED_MAX).then_some(())?;
-        let mounted: BTreeMap<Address, Entry> =
-            entries.into_iter().map(|entry| (entry.of, entry)).collect();
-        let former = std::mem::replace(&mut peer.mounted, mounted);
-        for (of, entry) in former {
-            if peer.mounted.get(&of) == Some(&entry) {
-                continue;
-            }
-            peer.forget(of);
-            if self.own.contains_key(&of) {
-                let change = PeerChange::Replaced { old: from, new: None };
-                self.given.push_back((of, Given::Peer(change)));
-            }
-        }
-        self.push(from, &Head::Seen, Bytes::new());
-        self.meet(from);
-        Some(())
-    }
-
-    /// The stream that a frame belongs to. `None`, and counted: there is none, or the frame was not granted.
-    fn incoming(
-        &mut self,
-        from: BootId,
-        of: Address,
-        run: u64,
-        body: usize,
-    ) -> Option<&mut Incoming> {
-        let mixes = fault!(self, MixesRuns);
-        let peer = self.peers.get_mut(&from)?;
-        let is_meant = |own: &&Own| {
-            (own.run == run || mixes)
-                && peer.mounted.get(&of).is_some_and(|entry| entry.agreed == own.agreed)
-        };
-        let Some(own) = self.own.get(&of).filter(is_meant) else {
-            self.stats.stray += 1;
-            return None;
-        };
-        let stream = peer.incoming.entry(of).or_default();
-        if !stream.count(body, window(own.class)) {
-            self.stats.overrun += 1;
-            return None;
-        }
-        Some(stream)
-    }
-
-    /// `None`: the frame did not fit to those before it.
-    fn on_body(
-        &mut self,
-        now: Instant,
-        from: BootId,
-        of: Address,
-        whole: Result<Option<Whole>, ()>,
-    ) -> Option<()> {
-        self.take(now, from, of);
-        if let Some(Whole { view, meta, payload }) = whole.ok()? {
-            self.given.push_back((of, Given::Message { from, view, meta, payload }));
-        }
-        Some(())
-    }
-
-    /// What has come of a stream is taken in.
-    fn take(&mut self, now: Instant, from: BootId, of: Address) {
-        let Some(own) = self.own.get(&of) else { return };
-        let Some(peer) = self.peers.get_mut(&from) else { return };
-        let Some(stream) = peer.incoming.get_mut(&of) else { return };
-        peer.untold[own.class as usize] += stream.take();
-        peer.tell_at = peer.tell_at.or(Some(now + TELL_AFTER));
-    }
-
-    fn on_taken(&mut self, from: BootId, taken: Taken) -> Option<()> {
-        let peer = self.peers.get_mut(&from)?;
-        // A stream that is gone, or is another one by now.
-        let run = self.own.get(&taken.of).map(|own| own.run);
-        let is_meant = |out: &&mut Outgoing| out.run() == taken.run && run == Some(taken.sender);
-        let Some(out) = peer.out.get_mut(&taken.of).filter(is_meant) else { return Some(()) };
-        let class = out.class as usize;
-        peer.flight[class] -= out.on_taken(taken.upto)?;
-        if out.has_more() && !out.runs {
-            out.runs = true;
-            peer.running[class].push_back(taken.of);
-        }
-        Some(())
     }
 
     /// Sends a message, in `view`, to each of `to`. It is given back for those that it is not taken for.
@@ -383,12 +265,18 @@ impl Mux {
         for boot in to.iter() {
             let forgets = fault!(self, NoLatch);
             let refused = match self.peers.get_mut(&boot) {
-                Some(peer) if forgets => {
-                    peer.out.values_mut().for_each(|out| out.full = false);
-                    peer.push(of, view, meta, payload)
+                Some(peer) => {
+                    if forgets {
+                        peer.latched.clear();
+                    }
+                    peer.push(self.turn, of, view, meta.clone(), payload.clone())
                 }
-                Some(peer) => peer.push(of, view, meta, payload),
-                None => Err((meta.clone(), payload.clone())),
+                None => {
+                    if self.early.len() < EARLY_MAX {
+                        self.early.insert((boot, of));
+                    }
+                    Err((meta.clone(), payload.clone()))
+                }
             };
             if let Err((meta, payload)) = refused {
                 self.stats.refused += 1;
@@ -398,23 +286,20 @@ impl Mux {
     }
 
     /// Sends a datagram to the boot of a node that is connected. It may be lost, and is if much is on the way.
-    pub fn send_datagram(
-        &mut self,
-        of: Address,
-        to: mainstay_base::NodeId,
-        meta: &Bytes,
-        payload: Bytes,
-    ) {
-        let fits = meta.len() + payload.len() <= PART_BYTES;
-        let is_idle =
-            |peer: &Peer| peer.connected && peer.flight.iter().sum::<u64>() < window(Class::Calls);
-        let boot = self.peers.iter().find(|(boot, peer)| boot.node == to && is_idle(peer));
-        match boot.map(|(boot, _)| *boot).filter(|_| fits) {
-            Some(boot) => self.frames.push_back(Frame {
-                to: boot,
-                meta: wire::encode(&Head::Datagram { of }, meta),
-                payload,
-            }),
+    pub fn send_datagram(&mut self, of: Address, to: NodeId, meta: &Bytes, payload: Bytes) {
+        let cost = (FRAME_COST + meta.len() + payload.len()) as u64;
+        let fits = |peer: &Peer| {
+            let flight = peer.datagrams.sent - peer.datagrams.taken;
+            peer.connected && peer.mounted.contains_key(&of) && flight + cost <= DATAGRAM_BYTES
+        };
+        let is_small = meta.len() + payload.len() <= PART_BYTES;
+        let peer = self.peers.iter_mut().find(|(boot, peer)| boot.node == to && fits(peer));
+        match peer.filter(|_| is_small) {
+            Some((boot, peer)) => {
+                peer.datagrams.sent += cost;
+                let meta = wire::encode(&Head::Datagram { of }, meta);
+                self.frames.push_back(Frame { to: *boot, meta, payload });
+            }
             None => self.stats.lost += 1,
         }
     }
@@ -425,7 +310,8 @@ impl Mux {
 
     /// Puts out what may go now.
     pub fn end_turn(&mut self, now: Instant) {
-        if self.own.is_empty() && self.peers.values().all(|peer| !peer.stale) {
+        let is_quiet = |peer: &Peer| !peer.stale && !peer.owes_seen && peer.tell_at.is_none();
+        if self.own.is_empty() && self.peers.values().all(is_quiet) {
             return;
         }
         let boots: Vec<BootId> = self.peers.keys().copied().collect();
@@ -433,10 +319,23 @@ impl Mux {
             self.announce(boot);
             self.pump(boot);
             self.tell(now, boot);
+            self.release(boot);
         }
     }
 
+    /// Tells services that have room again.
+    fn release(&mut self, boot: BootId) {
+        let never_room = fault!(self, NoRoom);
+        let Some(peer) = self.peers.get_mut(&boot) else { return };
+        let free = peer.release(self.turn).into_iter().filter(|_| !never_room);
+        self.given.extend(free.map(|of| (of, Given::Room { to: boot })));
+    }
+
     fn announce(&mut self, boot: BootId) {
+        let Some(peer) = self.peers.get_mut(&boot) else { return };
+        if std::mem::take(&mut peer.owes_seen) {
+            self.push(boot, &Head::Seen, Bytes::new());
+        }
         let Some(peer) = self.peers.get_mut(&boot) else { return };
         if !peer.stale || peer.unseen {
             return;
@@ -456,35 +355,44 @@ impl Mux {
     fn pump(&mut self, boot: BootId) {
         let ignores_credit = fault!(self, IgnoresCredit);
         let overtakes = fault!(self, OvertakesList);
-        let never_room = fault!(self, NoRoom);
         let Some(peer) = self.peers.get_mut(&boot) else { return };
         // A message of a new run follows the list that names the run.
         if peer.stale && !overtakes {
             return;
         }
         for class in CLASSES {
-            let class_index = class as usize;
-            while peer.flight[class_index] + (FRAME_COST + PART_BYTES) as u64 <= window(class)
+            let index = class as usize;
+            // Streams whose next message has to wait for another one's.
+            let mut waiting = Vec::new();
+            while peer.flight[index] + (FRAME_COST + PART_BYTES) as u64 <= window(class)
                 || ignores_credit
             {
-                let Some(of) = peer.running[class_index].pop_front() else { break };
+                let Some(of) = peer.running[index].pop_front() else { break };
                 let Some(out) = peer.out.get_mut(&of) else { continue };
+                if out.begins_large() && peer.large[index].is_some_and(|it| it != of) {
+                    waiting.push(of);
+                    continue;
+                }
                 out.runs = false;
                 let is_granted = out.may_send() || ignores_credit;
                 if !(is_granted && out.has_more()) {
                     continue;
                 }
                 let Some((meta, payload, cost)) = out.next_frame(of) else { continue };
-                peer.flight[class_index] += cost;
+                if out.is_within() {
+                    peer.large[index] = Some(of);
+                } else if peer.large[index] == Some(of) {
+                    peer.large[index] = None;
+                    peer.running[index].extend(waiting.drain(..));
+                }
+                peer.flight[index] += cost;
                 self.frames.push_back(Frame { to: boot, meta, payload });
                 if out.has_more() {
                     out.runs = true;
-                    peer.running[class_index].push_back(of);
-                }
-                if peer.up.contains(&of) && out.has_room_again() && !never_room {
-                    self.given.push_back((of, Given::Room { to: boot }));
+                    peer.running[index].push_back(of);
                 }
             }
+            peer.running[index].extend(waiting);
         }
     }
 
@@ -508,6 +416,12 @@ impl Mux {
                 taken.push(Taken { of: *of, run: own.run, sender: entry.run, upto: stream.taken });
             }
         }
+        let datagrams = &mut peer.datagrams;
+        let upto = (datagrams.came > datagrams.told).then_some(datagrams.came);
+        datagrams.told = datagrams.came;
+        if let Some(upto) = upto {
+            self.push(boot, &Head::Datagrams { upto }, Bytes::new());
+        }
         if !taken.is_empty() && !never_told {
             self.push(boot, &Head::Taken(taken), Bytes::new());
         }
@@ -530,9 +444,11 @@ impl Mux {
         self.frames.pop_front()
     }
 
-    /// The next input for a service, in order.
+    /// The next input for a service, in order. `None`: services have taken in all; what they send after this they send knowing it.
     pub fn poll_given(&mut self) -> Option<(Address, Given)> {
-        self.given.pop_front()
+        let given = self.given.pop_front();
+        self.turn += u64::from(given.is_none());
+        given
     }
 
     /// When [`end_turn`](Self::end_turn) has something to tell.

@@ -13,6 +13,8 @@ use crate::mux::{CHANNEL, MOUNTED_MAX, Mux};
 
 /// So often what services were given at the end of a turn is taken in by the same turn; what is left comes in the next one.
 const ROUNDS_MAX: usize = 8;
+/// While more than this is being written, no more is taken in (16 MiB).
+const WRITING_BYTES: usize = 16 << 20;
 
 /// Why a service is not mounted. Nothing changed.
 #[derive(Error, Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,31 +32,48 @@ pub enum MountError {
 #[derive(Default)]
 struct Writes {
     issued: u64,
-    /// Whom to tell when a write is stable.
-    pending: VecDeque<(u64, BTreeMap<Address, Io>)>,
+    /// Whom to tell when a write is stable, and its bytes.
+    pending: VecDeque<(u64, BTreeMap<Address, Io>, usize)>,
+    /// Of all that are pending.
+    bytes: usize,
+    /// The last record of each instance.
+    last: BTreeMap<Address, Io>,
+    /// What instances that are not mounted any more need of the log.
+    gone: BTreeMap<Address, Io>,
 }
 
 impl Writes {
     /// The next write, for the records of a turn.
+    ///
+    /// # Panics
+    /// If a service leaves out a number or uses one twice: its log would not fold.
     fn issue(&mut self, entries: Vec<LogEntry>, rack: &Rack) -> Option<Output> {
-        let record = |entry: &LogEntry| match entry {
-            LogEntry::Record { of, io, .. } => Some((*of, *io)),
-            LogEntry::Installed(_) => None,
-        };
         if entries.is_empty() {
             return None;
         }
+        let (mut whom, mut bytes) = (BTreeMap::new(), 0);
+        for entry in &entries {
+            let LogEntry::Record { of, io, meta, payload } = entry else { continue };
+            let last = self.last.insert(*of, *io);
+            let follows = last.is_none_or(|last| last.next() == *io);
+            assert!(follows, "{of:?} writes record {io:?} behind {last:?}");
+            bytes += meta.len() + payload.len();
+            whom.insert(*of, *io);
+        }
         self.issued += 1;
-        self.pending.push_back((self.issued, entries.iter().filter_map(record).collect()));
-        let keeps = rack.keeps().collect();
+        self.bytes += bytes;
+        self.pending.push_back((self.issued, whom, bytes));
+        let keeps = self.gone.iter().map(|(of, io)| (*of, *io)).chain(rack.keeps()).collect();
         Some(Output::Write { io: self.issued, entries, keeps })
     }
 
     /// The write with this number is stable: up to where each instance is.
     fn written(&mut self, upto: u64) -> BTreeMap<Address, Io> {
         let mut stable = BTreeMap::new();
-        while self.pending.front().is_some_and(|(io, _)| *io <= upto) {
-            stable.extend(self.pending.pop_front().into_iter().flat_map(|(_, of)| of));
+        while self.pending.front().is_some_and(|(io, ..)| *io <= upto) {
+            let Some((_, whom, bytes)) = self.pending.pop_front() else { break };
+            self.bytes -= bytes;
+            stable.extend(whom);
         }
         stable
     }
@@ -87,7 +106,8 @@ pub struct Services {
     rack: Rack,
     mux: Mux,
     view: Option<Arc<View>>,
-    closing: Vec<Address>,
+    /// Who is dismounted in this turn, and what it said last that it needs of the log.
+    closing: Vec<(Address, Io)>,
     /// It was installed since the last write: the log is to say so.
     mark: Option<ViewId>,
     writes: Writes,
@@ -115,6 +135,7 @@ impl Services {
         }
         let agreed = service.agreed();
         let of = self.rack.mount(service)?;
+        self.writes.gone.remove(&of);
         if let Some(view) = &self.view {
             self.rack.give(now, of, Given::View(Arc::clone(view)));
         }
@@ -124,11 +145,23 @@ impl Services {
 
     /// A service comes to its end: it is told so, turned once more, and gone. False if there is none.
     pub fn dismount(&mut self, now: Instant, of: Address) -> bool {
-        let is_there = self.rack.dismount(now, of);
-        if is_there {
-            self.closing.push(of);
+        let keeps = self.rack.keeps().find(|(it, _)| *it == of).map(|(_, keeps)| keeps);
+        if let Some(keeps) = keeps {
+            self.rack.dismount(now, of);
+            self.closing.push((of, keeps));
         }
-        is_there
+        keeps.is_some()
+    }
+
+    /// What the log has of an instance that is not mounted is needed no more.
+    pub fn forget(&mut self, of: Address) {
+        self.writes.gone.insert(of, Io::MAX);
+    }
+
+    /// So much is being written that no more is to be taken in.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.writes.bytes > WRITING_BYTES
     }
 
     /// Takes an event of the link. Those of a channel of its own are used up; others are for the rest of the node as well.
@@ -203,9 +236,10 @@ impl Services {
             }
             self.mux.end_turn(now);
             // Its last messages are on their way, as far as they were granted.
-            for of in std::mem::take(&mut self.closing) {
+            for (of, keeps) in std::mem::take(&mut self.closing) {
                 self.mux.dismount(of);
                 self.mux.end_turn(now);
+                self.writes.gone.insert(of, keeps);
             }
             if !self.mux.has_given() {
                 break;

@@ -160,6 +160,10 @@ impl Machine for Station {
     fn take_work(&mut self) -> Work {
         self.services.take_work()
     }
+
+    fn intake_bytes_max(&self) -> usize {
+        if self.services.is_behind() { 0 } else { usize::MAX }
+    }
 }
 
 impl fmt::Debug for Input {

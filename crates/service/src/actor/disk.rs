@@ -1,6 +1,6 @@
 //! What the services of a node keep on disk: one log for all of them, and checkpoints of each.
 //!
-//! All records of a turn are one record of the log, so all of them are there after a crash, or none. The front of the log is cut off
+//! All records of a turn are one write of the log, so all of them are there after a crash, or none. The front of the log is cut off
 //! when no instance needs it any more. An instance that is in the log and is not mounted needs all of it that is there.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -23,7 +23,9 @@ use thiserror::Error;
 /// The directory of the log, in that of the node.
 const LOG: &str = "services";
 const KIND: u8 = 1;
-/// A turn that writes more than this is several records of the log.
+/// The first byte of a record: it begins a write, it ends one. A write of more than [`BATCH_BYTES`] is several records.
+const FIRST: u8 = 1;
+const LAST: u8 = 2;
 const BATCH_BYTES: usize = 8 << 20;
 /// Largest record of a service, both parts together (8 MiB).
 pub const RECORD_BYTES_MAX: usize = 8 << 20;
@@ -88,7 +90,39 @@ fn encode(entries: &[LogEntry]) -> Vec<Bytes> {
         bytes.put_slice(&payload);
     }
     records.push(bytes.freeze());
-    records
+    let count = records.len();
+    let flagged = |(index, record): (usize, Bytes)| {
+        let mut flags = if index == 0 { FIRST } else { 0 };
+        flags |= if index + 1 == count { LAST } else { 0 };
+        let mut bytes = BytesMut::with_capacity(1 + record.len());
+        bytes.put_u8(flags);
+        bytes.put_slice(&record);
+        bytes.freeze()
+    };
+    records.into_iter().enumerate().map(flagged).collect()
+}
+
+/// Puts the records of the log together to writes. A write whose last record is missing was never stable: it is left out.
+#[derive(Default)]
+struct Joining {
+    whole: Vec<LogEntry>,
+    part: Option<Vec<LogEntry>>,
+}
+
+impl Joining {
+    fn add(&mut self, mut record: Bytes) -> Result<(), DecodeError> {
+        let flags = record.try_get_u8().map_err(|_| DecodeError::Type)?;
+        let entries = decode(record)?;
+        if flags & FIRST != 0 {
+            self.part = Some(Vec::new());
+        }
+        let part = self.part.as_mut().ok_or(DecodeError::Type)?;
+        part.extend(entries);
+        if flags & LAST != 0 {
+            self.whole.extend(self.part.take().unwrap_or_default());
+        }
+        Ok(())
+    }
 }
 
 fn decode(mut record: Bytes) -> Result<Vec<LogEntry>, DecodeError> {
@@ -198,21 +232,27 @@ impl ServiceDisk {
         let home = disk.open(None)?;
         let (log, recovered) = Log::open(disk.open(Some(LOG))?, Options::new(owner))?;
         let mut index = Index::new(log.first());
-        let mut all = Vec::new();
+        let mut joining = Joining::default();
         for record in recovered.records {
             let bytes = record.payload.len();
             let failed = |why| DiskError::Record { lsn: record.lsn.0, why };
-            let entries = decode(record.payload).map_err(failed)?;
+            // The front may have been cut off within a write.
+            if index.records.is_empty() && record.payload.first().is_some_and(|it| it & FIRST == 0)
+            {
+                index.next = record.lsn.next();
+                continue;
+            }
+            let entries = decode(record.payload.slice(1.min(bytes)..)).map_err(failed)?;
+            joining.add(record.payload).map_err(failed)?;
             index.next = record.lsn;
             index.note(&entries, bytes);
-            all.extend(entries);
         }
         let device = StableLog::new(log, KIND);
         let cut = device.cut();
         let log = disk.store(Box::new(device));
         let (shelves, chunks, cuts) = (BTreeMap::new(), BTreeMap::new(), VecDeque::new());
         let opened = Self { home, disk, owner, reserve, log, cut, index, shelves, chunks, cuts };
-        Ok((opened, all))
+        Ok((opened, joining.whole))
     }
 
     /// Opens the checkpoints of an instance: the position of the newest one.
@@ -305,16 +345,24 @@ mod tests {
         let entries = vec![record(1, 1, 3), LogEntry::Installed(ViewId::NONE), record(2, 9, 0)];
         let records = encode(&entries);
         assert_eq!(records.len(), 1);
-        assert_eq!(decode(records[0].clone()).unwrap(), entries);
-        for end in 1..records[0].len() {
-            let part = decode(records[0].slice(..end));
+        let join = |records: &[Bytes]| -> Result<Vec<LogEntry>, DecodeError> {
+            let mut joining = Joining::default();
+            records.iter().try_for_each(|record| joining.add(record.clone()))?;
+            Ok(joining.whole)
+        };
+        assert_eq!(join(&records).unwrap(), entries);
+        for end in 0..records[0].len() {
+            let part = join(&[records[0].slice(..end)]);
             assert!(part.is_err() || part.unwrap().len() < entries.len());
         }
         let large = vec![record(1, 1, 5 << 20), record(1, 2, 5 << 20)];
         let records = encode(&large);
         assert_eq!(records.len(), 2);
-        let back: Vec<_> = records.into_iter().flat_map(|it| decode(it).unwrap()).collect();
-        assert_eq!(back, large);
+        assert_eq!(join(&records).unwrap(), large);
+        // A crash in the middle of the write, and what was written after it.
+        let next = encode(&entries);
+        assert_eq!(join(&[records[0].clone(), next[0].clone()]).unwrap(), entries);
+        assert_eq!(join(&records[..1]).unwrap(), []);
     }
 
     #[test]

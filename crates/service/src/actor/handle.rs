@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use mainstay_base::rack::{Given, Mounted};
 use mainstay_base::service::{Address, Ask, ReaderChange, ReaderId, Service};
 use mainstay_base::{BootId, ClusterId, Instance, Instant};
-use mainstay_runtime::{Closed, Door, Events, HostHandle, Recipient, SendError, WeakHandle};
+use mainstay_runtime::{Closed, Door, Events, HostHandle, Recipient, WeakHandle};
 use tokio::sync::oneshot;
 
 use crate::{Input, Request, Services, Standing, Station};
@@ -32,7 +32,8 @@ pub(super) fn has_room(of: Address, reader: ReaderId) -> Input {
     Input::Service(Request::Give(of, Given::Reader { reader, change: ReaderChange::Room }))
 }
 
-/// A station: cheap to clone, `Send` and `Sync`. The station stops when the last handle is dropped.
+/// A station: cheap to clone, `Send` and `Sync`. The station stops when the last handle is dropped, those of its services included:
+/// an actor on the same thread that keeps one keeps the station running.
 #[derive(Clone)]
 pub struct StationHandle {
     host: HostHandle<Station>,
@@ -137,8 +138,9 @@ impl<S: Service> ServiceHandle<S> {
         self.between(mounted).await?.ok_or(ReachError::NotMounted)
     }
 
-    /// From here on an actor is told what the service tells, in order, at most `unread_max` events ahead of what it has read. The
-    /// last message says that it is the [end](Events::is_end).
+    /// From here on an actor is told what the service tells, in order. With `unread_max` unread events it is full (1 at least): one that
+    /// is told more loses its subscription. A turn may bring many events at once. The last message says that it is the
+    /// [end](Events::is_end).
     ///
     /// # Errors
     /// [`ReachError`].
@@ -152,14 +154,25 @@ impl<S: Service> ServiceHandle<S> {
         let station: WeakHandle<Station> = self.station.host.downgrade();
         let room = move || {
             let Some(station) = station.upgrade() else { return };
-            if let Err(SendError::Full(_)) = station.try_send(has_room(of, reader)) {
-                // Then a turn is to come, and it takes this along.
-                owing.put(of, reader);
-            }
+            // First: if the mailbox is full a turn is to come, and it takes this along.
+            owing.put(of, reader);
+            let wake = Box::new(|_: &mut Services, _| {});
+            // A host that has closed needs no readers.
+            let _ = station.try_send(Input::Service(Request::Change(wake)));
         };
         let door = Door::new(to, unread_max, room);
         self.with(move |mounted| mounted.subscribe(reader, door)).await?;
         Ok(reader)
+    }
+
+    /// Ends a subscription. The actor is told that it is the end.
+    ///
+    /// # Errors
+    /// [`ReachError`].
+    pub async fn unsubscribe(&self, reader: ReaderId) -> Result<(), ReachError> {
+        let (of, gone) = (self.address(), ReaderChange::Gone);
+        let given = Given::Reader { reader, change: gone };
+        self.between(move |services, now| services.give(now, of, given)).await.map(drop)
     }
 
     /// How the service is.

@@ -78,7 +78,9 @@ impl Wiring {
 
     fn effect(&mut self, effect: Effect, port: &mut Port<'_, Station>) {
         match effect {
-            Effect::Work { from, work } => self.work(from, work, port),
+            Effect::Work { from, work } => {
+                self.beside(port, work, move |done| give(from, Given::Done(done)));
+            }
             Effect::NextChunk { from } => {
                 let chunks = self.disk.as_mut().and_then(|disk| disk.chunks.get_mut(&from));
                 let chunk = chunks.and_then(std::collections::VecDeque::pop_front);
@@ -93,19 +95,20 @@ impl Wiring {
         }
     }
 
-    fn work(
+    /// Does something on another thread, and hands in what comes of it. A panic there is one of a service: a crash of the station.
+    fn beside<T: Send + 'static>(
         &mut self,
-        from: Address,
-        work: Box<dyn FnOnce() -> mainstay_base::rack::Done + Send>,
         port: &Port<'_, Station>,
+        work: Box<dyn FnOnce() -> T + Send>,
+        input: impl FnOnce(T) -> Input + 'static,
     ) {
         let handle = port.handle();
         let running = tokio::task::spawn_blocking(work);
         while self.beside.try_join_next().is_some() {}
         self.beside.spawn_local(async move {
             let input = match running.await {
-                Ok(done) => give(from, Given::Done(done)),
-                Err(error) => fail(format!("a job of {from:?} ended: {error}")),
+                Ok(done) => input(done),
+                Err(error) => fail(format!("what a service does beside its turns ended: {error}")),
             };
             if let Some(handle) = handle.upgrade() {
                 // A host that has closed needs nothing any more.
@@ -123,7 +126,11 @@ impl Wiring {
         port: &mut Port<'_, Station>,
     ) {
         let done = move |written| give(of, Given::Checkpointed { position, written });
-        let Some(disk) = &self.disk else { return port.feed(done(true)) };
+        let Some(disk) = &self.disk else {
+            // It is made all the same: a state that cannot be written out shows without a disk as well.
+            let make = Box::new(move || read(source));
+            return self.beside(port, make, move |made| done(made.is_ok()));
+        };
         let Some(shelf) = disk.shelf(of) else { return port.feed(done(false)) };
         let writing = shelf.write(disk.disk(), disk.reserve(), position, alone, source);
         let handle = port.handle();
@@ -159,6 +166,12 @@ impl Wiring {
 fn fail(reason: String) -> Input {
     let panic = Box::new(move |_: &mut crate::Services, _| panic!("{reason}"));
     Input::Service(Request::Change(panic))
+}
+
+/// Reads a state to its end.
+fn read(mut source: Box<dyn Chunks>) -> Result<(), String> {
+    while source.next_chunk()?.is_some() {}
+    Ok(())
 }
 
 fn give(to: Address, given: Given) -> Input {

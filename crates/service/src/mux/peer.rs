@@ -30,23 +30,47 @@ pub(super) struct Peer {
     pub(super) stale: bool,
     /// It has not answered the last list.
     pub(super) unseen: bool,
+    /// Its list is to be answered.
+    pub(super) owes_seen: bool,
+    /// Instances whose message was given back, and in which turn the first one was: nothing is taken of them before there is room.
+    pub(super) latched: BTreeMap<Address, u64>,
+    /// Of each class, the stream that is within a message of several frames: one at a time, each way.
+    pub(super) large: [Option<Address>; 4],
+    pub(super) partial: [Option<Address>; 4],
+    pub(super) datagrams: Datagrams,
+    /// The link could not take what was meant for it: no stream is whole any more, and nothing is sent.
+    pub(super) broken: bool,
+}
+
+/// Bytes of datagrams, each way.
+#[derive(Default)]
+pub(super) struct Datagrams {
+    pub(super) sent: u64,
+    /// Of `sent`, what has come at the other end: `taken <= sent`.
+    pub(super) taken: u64,
+    pub(super) came: u64,
+    /// Of `came`, what the other end was told of.
+    pub(super) told: u64,
 }
 
 impl Peer {
+    /// Takes a message, or gives it back.
     pub(super) fn push(
         &mut self,
+        turn: u64,
         of: Address,
         view: u64,
-        meta: &Bytes,
-        payload: &Bytes,
+        meta: Bytes,
+        payload: Bytes,
     ) -> Result<(), (Bytes, Bytes)> {
-        let is_up = self.up.contains(&of);
-        let Some(out) = self.out.get_mut(&of) else { return Err((meta.clone(), payload.clone())) };
-        if !is_up {
-            out.full = true;
-            return Err((meta.clone(), payload.clone()));
-        }
-        out.push(view, meta.clone(), payload.clone())?;
+        let is_open = self.up.contains(&of) && !self.latched.contains_key(&of);
+        let out =
+            self.out.get_mut(&of).filter(|out| is_open && out.fits(meta.len() + payload.len()));
+        let Some(out) = out else {
+            self.latched.entry(of).or_insert(turn);
+            return Err((meta, payload));
+        };
+        out.push(view, meta, payload);
         if !out.runs && out.may_send() {
             out.runs = true;
             self.running[out.class as usize].push_back(of);
@@ -54,14 +78,32 @@ impl Peer {
         Ok(())
     }
 
+    /// Instances that have room again. One of which a message was given back in this turn has not heard of it yet, and what it
+    /// sends before it does is given back as well.
+    pub(super) fn release(&mut self, turn: u64) -> Vec<Address> {
+        let (up, out) = (&self.up, &self.out);
+        let has_room = |of: &Address, at: u64| {
+            at < turn && up.contains(of) && out.get(of).is_some_and(Outgoing::is_roomy)
+        };
+        let free: Vec<Address> =
+            self.latched.iter().filter(|(of, at)| has_room(of, **at)).map(|(of, _)| *of).collect();
+        self.latched.retain(|of, _| !free.contains(of));
+        free
+    }
+
     /// The streams of an instance are void.
     pub(super) fn forget(&mut self, of: Address) {
         self.up.remove(&of);
         self.incoming.remove(&of);
+        self.latched.remove(&of);
+        let slots = self.large.iter_mut().chain(&mut self.partial);
+        slots.filter(|it| **it == Some(of)).for_each(|it| *it = None);
         if let Some(out) = self.out.remove(&of) {
             let class = out.class as usize;
             self.flight[class] -= out.flight();
-            self.running[class].retain(|it| *it != of);
+            if out.runs {
+                self.running[class].retain(|it| *it != of);
+            }
         }
     }
 }

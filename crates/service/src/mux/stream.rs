@@ -31,8 +31,6 @@ pub(super) struct Outgoing {
     /// Bytes handed to the link, and taken in at the other end: `taken <= sent`.
     sent: u64,
     taken: u64,
-    /// Something was refused, and nothing is accepted before there is room.
-    pub(super) full: bool,
     /// It is among those of its class that have something to send.
     pub(super) runs: bool,
 }
@@ -47,7 +45,6 @@ impl Outgoing {
             queued: 0,
             sent: 0,
             taken: 0,
-            full: false,
             runs: false,
         }
     }
@@ -56,29 +53,33 @@ impl Outgoing {
         self.run
     }
 
-    /// Takes a message, or gives it back. One is always taken by an empty queue.
-    pub(super) fn push(
-        &mut self,
-        view: u64,
-        meta: Bytes,
-        payload: Bytes,
-    ) -> Result<(), (Bytes, Bytes)> {
-        let cost = meta.len() + payload.len() + FRAME_COST;
-        if self.full || (!self.waiting.is_empty() && self.queued + cost > QUEUE_BYTES) {
-            self.full = true;
-            return Err((meta, payload));
-        }
-        self.queued += cost;
-        let size = (meta.len() as u32, payload.len() as u32);
-        self.waiting.push_back(Waiting { view, meta, payload, size, begun: false });
-        Ok(())
+    /// Whether a message of so many bytes has a place. One always has in an empty queue.
+    pub(super) fn fits(&self, bytes: usize) -> bool {
+        self.waiting.is_empty() || self.queued + bytes + FRAME_COST <= QUEUE_BYTES
     }
 
-    /// After a refusal: half of the queue is free again. True once.
-    pub(super) fn has_room_again(&mut self) -> bool {
-        let has = self.full && self.queued <= QUEUE_BYTES / 2;
-        self.full &= !has;
-        has
+    /// Half of the queue is free.
+    pub(super) fn is_roomy(&self) -> bool {
+        self.queued <= QUEUE_BYTES / 2
+    }
+
+    /// Takes a message that fits.
+    pub(super) fn push(&mut self, view: u64, meta: Bytes, payload: Bytes) {
+        self.queued += meta.len() + payload.len() + FRAME_COST;
+        let size = (meta.len() as u32, payload.len() as u32);
+        self.waiting.push_back(Waiting { view, meta, payload, size, begun: false });
+    }
+
+    /// The next frame is the beginning of a message that has several.
+    pub(super) fn begins_large(&self) -> bool {
+        let is_large =
+            |next: &Waiting| !next.begun && next.meta.len() + next.payload.len() > PART_BYTES;
+        self.waiting.front().is_some_and(is_large)
+    }
+
+    /// A message is partly gone.
+    pub(super) fn is_within(&self) -> bool {
+        self.waiting.front().is_some_and(|next| next.begun)
     }
 
     pub(super) fn has_more(&self) -> bool {
@@ -164,6 +165,18 @@ pub(super) struct Incoming {
     came: u64,
     pub(super) taken: u64,
     pub(super) told: u64,
+}
+
+impl Incoming {
+    /// What has come of it in part is void.
+    pub(super) fn drop_part(&mut self) {
+        self.assembly = None;
+    }
+
+    /// A message has come in part.
+    pub(super) fn is_within(&self) -> bool {
+        self.assembly.is_some()
+    }
 }
 
 /// A message that has come whole.

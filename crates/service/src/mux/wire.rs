@@ -58,6 +58,8 @@ pub(super) enum Head {
     Taken(Vec<Taken>),
     /// Outside all order; perhaps lost.
     Datagram { of: Address },
+    /// So many bytes of datagrams have come on this session.
+    Datagrams { upto: u64 },
 }
 
 /// The meta part of a frame.

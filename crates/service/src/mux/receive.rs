@@ -1,0 +1,188 @@
+//! What comes from a peer. What makes no sense is dropped and counted.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use mainstay_base::rack::Given;
+use mainstay_base::service::{Address, PeerChange};
+use mainstay_base::{BootId, Instant, fault};
+
+use super::stream::{Incoming, Outgoing, Whole};
+use super::wire::{self, Entry, Head, Taken};
+use super::{FRAME_COST, MESSAGE_BYTES_MAX, MOUNTED_MAX, Mux, Own, TELL_AFTER, window};
+
+impl Mux {
+    /// `None`: the frame makes no sense.
+    pub(super) fn on_frame(
+        &mut self,
+        now: Instant,
+        from: BootId,
+        meta: &Bytes,
+        payload: &Bytes,
+    ) -> Option<()> {
+        if self.peers.get(&from).is_none_or(|peer| peer.broken) {
+            return Some(());
+        }
+        let (head, rest) = wire::decode(meta)?;
+        let has_body =
+            matches!(head, Head::Message { .. } | Head::Part { .. } | Head::Datagram { .. });
+        let is_empty = rest.is_empty() && payload.is_empty();
+        (has_body || is_empty).then_some(())?;
+        match head {
+            Head::Mounted(entries) => self.on_mounted(from, entries)?,
+            Head::Seen => {
+                let peer = self.peers.get_mut(&from)?;
+                peer.unseen.then_some(())?;
+                peer.unseen = false;
+            }
+            Head::Message { of, run, view, meta, payload: raw } => {
+                let size = (usize::try_from(meta).ok()?, usize::try_from(raw).ok()?);
+                (size.0.checked_add(size.1)? <= MESSAGE_BYTES_MAX).then_some(())?;
+                let body = rest.len() + payload.len();
+                let Some(stream) = self.incoming(from, of, run, body) else { return Some(()) };
+                let whole = stream.begin(view, size, rest, payload.clone());
+                self.on_body(now, from, of, whole)?;
+            }
+            Head::Part { of, run } => {
+                rest.is_empty().then_some(())?;
+                let Some(stream) = self.incoming(from, of, run, payload.len()) else {
+                    return Some(());
+                };
+                let whole = stream.add(payload);
+                self.on_body(now, from, of, whole)?;
+            }
+            Head::Taken(taken) => {
+                for taken in taken {
+                    self.on_taken(from, taken)?;
+                }
+            }
+            Head::Datagram { of } => self.on_datagram(now, from, of, rest, payload.clone())?,
+            Head::Datagrams { upto } => {
+                let datagrams = &mut self.peers.get_mut(&from)?.datagrams;
+                (upto <= datagrams.sent).then_some(())?;
+                datagrams.taken = datagrams.taken.max(upto);
+            }
+        }
+        Some(())
+    }
+
+    fn on_datagram(
+        &mut self,
+        now: Instant,
+        from: BootId,
+        of: Address,
+        meta: Bytes,
+        payload: Bytes,
+    ) -> Option<()> {
+        let peer = self.peers.get_mut(&from)?;
+        peer.datagrams.came += (FRAME_COST + meta.len() + payload.len()) as u64;
+        peer.tell_at = peer.tell_at.or(Some(now + TELL_AFTER));
+        let agreed = peer.mounted.get(&of).map(|entry| entry.agreed);
+        if agreed.is_some() && agreed == self.own.get(&of).map(|own| own.agreed) {
+            let given = Given::Datagram { at: now, from: from.node, meta, payload };
+            self.given.push_back((of, given));
+        } else {
+            self.stats.stray += 1;
+        }
+        Some(())
+    }
+
+    fn on_mounted(&mut self, from: BootId, entries: Vec<Entry>) -> Option<()> {
+        let peer = self.peers.get_mut(&from)?;
+        (entries.len() <= MOUNTED_MAX).then_some(())?;
+        let mounted: BTreeMap<Address, Entry> =
+            entries.into_iter().map(|entry| (entry.of, entry)).collect();
+        let former = std::mem::replace(&mut peer.mounted, mounted);
+        for (of, entry) in former {
+            if peer.mounted.get(&of) == Some(&entry) {
+                continue;
+            }
+            peer.forget(of);
+            if self.own.contains_key(&of) {
+                let change = PeerChange::Replaced { old: from, new: None };
+                self.given.push_back((of, Given::Peer(change)));
+            }
+        }
+        peer.owes_seen = true;
+        self.meet(from);
+        Some(())
+    }
+
+    /// The stream that a frame belongs to. `None`, and counted: there is none, or the frame was not granted.
+    fn incoming(
+        &mut self,
+        from: BootId,
+        of: Address,
+        run: u64,
+        body: usize,
+    ) -> Option<&mut Incoming> {
+        let mixes = fault!(self, MixesRuns);
+        let peer = self.peers.get_mut(&from)?;
+        let is_meant = |own: &&Own| {
+            (own.run == run || mixes)
+                && peer.mounted.get(&of).is_some_and(|entry| entry.agreed == own.agreed)
+        };
+        let Some(own) = self.own.get(&of).filter(is_meant) else {
+            self.stats.stray += 1;
+            return None;
+        };
+        let stream = peer.incoming.entry(of).or_default();
+        if !stream.count(body, window(own.class)) {
+            self.stats.overrun += 1;
+            return None;
+        }
+        Some(stream)
+    }
+
+    /// `None`: the frame did not fit to those before it.
+    fn on_body(
+        &mut self,
+        now: Instant,
+        from: BootId,
+        of: Address,
+        whole: Result<Option<Whole>, ()>,
+    ) -> Option<()> {
+        self.take(now, from, of);
+        let class = self.own.get(&of)?.class as usize;
+        let peer = self.peers.get_mut(&from)?;
+        let is_within = peer.incoming.get(&of).is_some_and(Incoming::is_within);
+        match &mut peer.partial[class] {
+            slot if *slot == Some(of) && !is_within => *slot = None,
+            slot if slot.is_none() && is_within => *slot = Some(of),
+            slot if is_within && *slot != Some(of) => {
+                // One of a class at a time: what comes in parts is bounded.
+                peer.incoming.get_mut(&of)?.drop_part();
+                return None;
+            }
+            _ => {}
+        }
+        if let Some(Whole { view, meta, payload }) = whole.ok()? {
+            self.given.push_back((of, Given::Message { from, view, meta, payload }));
+        }
+        Some(())
+    }
+
+    /// What has come of a stream is taken in.
+    fn take(&mut self, now: Instant, from: BootId, of: Address) {
+        let Some(own) = self.own.get(&of) else { return };
+        let Some(peer) = self.peers.get_mut(&from) else { return };
+        let Some(stream) = peer.incoming.get_mut(&of) else { return };
+        peer.untold[own.class as usize] += stream.take();
+        peer.tell_at = peer.tell_at.or(Some(now + TELL_AFTER));
+    }
+
+    fn on_taken(&mut self, from: BootId, taken: Taken) -> Option<()> {
+        let peer = self.peers.get_mut(&from)?;
+        // A stream that is gone, or is another one by now.
+        let run = self.own.get(&taken.of).map(|own| own.run);
+        let is_meant = |out: &&mut Outgoing| out.run() == taken.run && run == Some(taken.sender);
+        let Some(out) = peer.out.get_mut(&taken.of).filter(is_meant) else { return Some(()) };
+        let class = out.class as usize;
+        peer.flight[class] -= out.on_taken(taken.upto)?;
+        if out.has_more() && !out.runs {
+            out.runs = true;
+            peer.running[class].push_back(taken.of);
+        }
+        Some(())
+    }
+}
