@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mainstay::{Node, NotDone, Outcome, StateMachine};
+use mainstay::{AcceptLossError, Node, NotDone, Outcome, StateMachine};
 use mainstay_base::Position;
 use mainstay_runtime::{ClientListener as _, ClientStream, TcpClients};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -114,11 +114,8 @@ impl Asked {
                 Ok(skip(node, position).await)
             }
             Self::AcceptLoss => {
-                tracing::warn!("an operator accepts that acknowledged commands may be lost");
-                Ok(match node.accept_loss().await {
-                    Ok(()) => ("200 OK", said("done", accepted(node).await)),
-                    Err(reason) => ("503 Service Unavailable", said("error", &reason.to_string())),
-                })
+                tracing::warn!("an operator asks to accept that acknowledged commands may be lost");
+                Ok(accept_loss(node).await)
             }
         }
     }
@@ -132,6 +129,20 @@ async fn accepted<S: StateMachine + 'static>(node: &Node<S>) -> &'static str {
     } else {
         "loss is accepted at the next view"
     }
+}
+
+/// Lets the group go on without those that may have more of its past.
+async fn accept_loss<S: StateMachine + 'static>(node: &Node<S>) -> Answer {
+    let reason = match node.accept_loss().await {
+        Ok(()) => return ("200 OK", said("done", accepted(node).await)),
+        Err(reason) => reason,
+    };
+    let status = match reason {
+        AcceptLossError::NothingToAccept => "409 Conflict",
+        AcceptLossError::Unknown => "504 Gateway Timeout",
+        _ => "503 Service Unavailable",
+    };
+    (status, said("error", &reason.to_string()))
 }
 
 /// Puts the skip into the order.

@@ -86,18 +86,25 @@ pub(crate) fn skip(options: &SkipOptions) -> Result<(), Failure> {
 /// Lets the group go on without those that may have more of its past; acknowledged commands may be lost.
 pub(crate) fn accept_loss(options: &AcceptLossOptions) -> Result<(), Failure> {
     let cluster = cluster(&options.dir, &options.group)?;
-    let mut told = 0;
+    let (mut told, mut refused) = (0, 0);
     for node in &cluster.nodes {
         match post(node, "/accept-loss") {
             Ok((200, text)) => {
                 say!("node {}: {text}", node.node);
                 told += 1;
             }
-            Ok((_, text)) => say!("node {}: {text}", node.node),
+            Ok((code, text)) => {
+                say!("node {}: {text}", node.node);
+                refused += usize::from(code == 409);
+            }
             Err(error) => say!("node {}: {error}", node.node),
         }
     }
-    if told > 0 { Ok(()) } else { Err(Failure::unreachable("no node was told")) }
+    match (told, refused) {
+        (0, 0) => Err(Failure::unreachable("no node was told")),
+        (0, _) => Err(Failure::usage(format!("group {GROUP:?}: there is nothing to accept"))),
+        _ => Ok(()),
+    }
 }
 
 fn cluster(directory: &std::path::Path, group: &str) -> Result<Cluster, Failure> {

@@ -112,6 +112,6 @@ pub use mainstay_paradigm::client::{NotDone, Outcome, Stats as TryStats};
 pub use mainstay_paradigm::{Envelope, RestoreError, Snapshot, StateMachine};
 pub use mainstay_site::TraceSink;
 pub use node::Node;
-pub use outcome::Fate;
+pub use outcome::{AcceptLossError, Fate};
 pub use serve::ClientStats;
 pub use status::{ReplicaStatus, Status};
