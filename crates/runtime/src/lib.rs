@@ -40,6 +40,7 @@
 
 pub mod beacon;
 mod beside;
+mod causes;
 mod entropy;
 mod file_disk;
 pub mod host;
@@ -51,6 +52,7 @@ mod time;
 
 pub use beacon::{Beacon, Beat, Pulse};
 pub use beside::drop_beside;
+pub use causes::with_causes;
 pub use entropy::{OsEntropy, SeededEntropy};
 pub use file_disk::FileDisk;
 pub use host::{

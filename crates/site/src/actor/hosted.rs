@@ -13,7 +13,7 @@ use mainstay_link as link;
 use mainstay_runtime::host::completions;
 use mainstay_runtime::{
     Closed, Completed, Entropy, EntropyError, HostHandle, HostSink, IoId, LocalFuture, Perform,
-    Port, SendError, Store, StoreError, TimeSource, Transport, host,
+    Port, SendError, Store, StoreError, TimeSource, Transport, host, with_causes,
 };
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -274,11 +274,13 @@ impl Wiring {
                 // Nothing is lost yet: the member learns on, and tries again when there is room.
                 Err(CheckpointError::NoRoom) => Input::Checkpoint { life, done, alone },
                 Err(error) if alone => {
-                    let reason = format!("no checkpoint of a transferred state: {error}");
+                    let reason =
+                        format!("no checkpoint of a transferred state: {}", with_causes(&error));
                     Input::LogFailed { life, reason }
                 }
                 Err(error) => {
-                    tracing::warn!(?group, ?position, %error, "no checkpoint");
+                    let error = with_causes(&error);
+                    tracing::warn!(?group, ?position, error, "no checkpoint");
                     Input::Checkpoint { life, done, alone }
                 }
             };
@@ -289,7 +291,7 @@ impl Wiring {
 }
 
 fn no_way_back(error: &StorageError) -> String {
-    format!("declared dead, and cannot recover: {error}")
+    format!("declared dead, and cannot recover: {}", with_causes(error))
 }
 
 /// A state whose writing ends early when the boot ends.

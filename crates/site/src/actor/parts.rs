@@ -9,7 +9,9 @@ use mainstay_base::{BootId, BootNonce, ClusterId, Duration, NodeId};
 use mainstay_link as link;
 use mainstay_membership as membership;
 use mainstay_multicast::{self as multicast, Durability};
-use mainstay_runtime::{Disk, Entropy, EntropyError, HostOptions, TimeSource, Transport};
+use mainstay_runtime::{
+    Disk, Entropy, EntropyError, HostOptions, TimeSource, Transport, with_causes,
+};
 use thiserror::Error;
 
 use super::storage::StorageError;
@@ -85,7 +87,8 @@ impl SiteParts {
     }
 }
 
-/// Why a site did not start. Nothing runs; what is on disk is as it was, but for a directory newly made.
+/// Why a site did not start. Nothing runs; what is on disk is as it was, but for a directory newly made. The text has the
+/// causes, each once, and there is no `source`.
 #[derive(Error, Debug)]
 #[non_exhaustive]
 pub enum StartError {
@@ -99,11 +102,17 @@ pub enum StartError {
     #[error(transparent)]
     Link(#[from] link::ConfigError),
     /// What is on disk cannot be used.
-    #[error(transparent)]
-    Storage(#[from] StorageError),
+    #[error("{}", with_causes(.0))]
+    Storage(StorageError),
     /// No nonce could be drawn.
     #[error(transparent)]
     Entropy(#[from] EntropyError),
+}
+
+impl From<StorageError> for StartError {
+    fn from(error: StorageError) -> Self {
+        Self::Storage(error)
+    }
 }
 
 /// What all boots of a site have in common.

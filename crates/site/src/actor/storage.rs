@@ -22,7 +22,7 @@ use super::log::{self, Ledger, SiteLog};
 use super::room::is_short;
 use crate::core::{Past, Record, RecordError};
 
-/// Why what is on disk cannot be used. Nothing that was forced is changed.
+/// Why what is on disk cannot be used. Nothing that was forced is changed. The causes are its `source`s, not in its text.
 #[derive(Error, Debug)]
 #[non_exhaustive]
 pub enum StorageError {
@@ -33,7 +33,7 @@ pub enum StorageError {
     #[error(transparent)]
     Log(#[from] OpenError),
     /// A record is not one of a site.
-    #[error("log record {lsn}: {source}")]
+    #[error("log record {lsn}")]
     Record {
         /// Which.
         lsn: u64,
@@ -41,7 +41,7 @@ pub enum StorageError {
         source: RecordError,
     },
     /// The first record cannot be written.
-    #[error("the first record cannot be written: {0}")]
+    #[error("the first record cannot be written")]
     First(#[from] std::io::Error),
     /// The directory of a group's checkpoints cannot be used.
     #[error(transparent)]
@@ -276,7 +276,7 @@ pub(super) enum CheckpointError {
     Write(#[from] WriteCheckpointError),
     #[error(transparent)]
     Open(#[from] OpenCheckpointsError),
-    #[error("the medium failed: {0}")]
+    #[error("the medium failed")]
     Io(#[from] std::io::Error),
     #[error("the writing task ended")]
     Ended(#[from] oneshot::error::RecvError),
