@@ -40,7 +40,8 @@ pub struct SiteParts {
     /// that starts again without has lost its vote until the others have given it the state.
     pub disk: Option<Box<dyn Disk>>,
     /// With less room than this on the disk, in bytes, the application is told to refuse what is new; with less than
-    /// half of it no checkpoint is written. An eighth of the disk, if that is less. Default 64 MiB.
+    /// half of it no checkpoint is written. An eighth of the disk, if that is less. With an eighth of it free above it
+    /// there is enough again. Default 64 MiB.
     pub disk_reserve: u64,
     /// The node takes part in making the cluster: once in its life. Ignored if its directory exists already.
     pub bootstrap: bool,

@@ -17,10 +17,25 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// The reserve is no larger than this part of the disk.
 const RESERVE_PART: u64 = 8;
 
+/// There is enough again with this part of the reserve above it: a node at the limit would refuse and take commands in turn.
+const MARGIN_PART: u64 = 8;
+
 /// Whether less than the reserve is free. False where the disk does not say.
 pub(super) fn is_short(disk: &dyn Disk, reserve: u64) -> bool {
-    let short = |Space { free, total }| free < reserve.min(total / RESERVE_PART);
-    disk.space().is_some_and(short)
+    disk.space().is_some_and(|space| space.free < limit(space, reserve))
+}
+
+/// Whether too little is free still, where it was too little.
+fn is_short_still(disk: &dyn Disk, reserve: u64) -> bool {
+    let still = |space: Space| {
+        let limit = limit(space, reserve);
+        space.free < limit.saturating_add(limit / MARGIN_PART)
+    };
+    disk.space().is_some_and(still)
+}
+
+fn limit(space: Space, reserve: u64) -> u64 {
+    reserve.min(space.total / RESERVE_PART)
 }
 
 /// Looks at the room beside the turns, and tells the machine when there is too little, and when there is enough again.
@@ -45,7 +60,10 @@ impl Room {
             drop(tokio::task::spawn_local(async move {
                 let mut told = false;
                 loop {
-                    let short = is_short(&*disk, reserve);
+                    let short = match told {
+                        false => is_short(&*disk, reserve),
+                        true => is_short_still(&*disk, reserve),
+                    };
                     let Some(handle) = handle.upgrade() else { return };
                     if short != told {
                         told = short;
