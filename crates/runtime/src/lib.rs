@@ -57,7 +57,7 @@ pub use entropy::{OsEntropy, SeededEntropy};
 pub use file_disk::FileDisk;
 pub use host::{
     Closed, HostHandle, HostOptions, HostSink, Hosted, Perform, Port, SendError, TurnBudget,
-    TurnStats, WeakHandle,
+    TurnStats, WeakHandle, halt,
 };
 pub use log_writer::{LogDevice, LogOptions, LogWriter};
 pub use ports::{

@@ -203,7 +203,8 @@ impl Writer {
             Ok(Err(error)) => with_causes(&error).into(),
             Err(_) => "the log device panicked".into(),
         };
-        tracing::error!(%reason, "the log is poisoned");
+        // Whoever waits for a completion halts, and says it.
+        tracing::info!(%reason, "the log is poisoned");
         Err(self.poison.get_or_init(|| LogError { reason }).clone())
     }
 }

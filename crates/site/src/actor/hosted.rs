@@ -13,7 +13,7 @@ use mainstay_link as link;
 use mainstay_runtime::host::completions;
 use mainstay_runtime::{
     Closed, Completed, Entropy, EntropyError, HostHandle, HostSink, IoId, LocalFuture, Perform,
-    Port, SendError, Store, StoreError, TimeSource, Transport, host, with_causes,
+    Port, SendError, Store, StoreError, TimeSource, Transport, halt, host, with_causes,
 };
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -224,8 +224,7 @@ impl Wiring {
 
     /// Begins the next boot.
     ///
-    /// # Panics
-    /// If there is no way back: the host halts.
+    /// The host halts if there is no way back.
     fn resume<C: Command>(
         &mut self,
         recovered: Option<Recovered>,
@@ -238,7 +237,7 @@ impl Wiring {
                 self.start_log(port);
                 port.feed(Input::Recovered(Box::new(boot)));
             }
-            Err(error) => panic!("declared dead, and cannot recover: {error}"),
+            Err(error) => halt(format!("declared dead, and cannot recover: {error}")),
         }
     }
 
@@ -246,7 +245,7 @@ impl Wiring {
         let Some(storage) = &mut self.storage else { return };
         match storage.recover(read) {
             Ok(recovered) => self.resume(Some(recovered), Past::new(), port),
-            Err(error) => panic!("{}", no_way_back(&error)),
+            Err(error) => halt(no_way_back(&error)),
         }
     }
 
