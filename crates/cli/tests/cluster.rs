@@ -313,6 +313,7 @@ fn an_operator_is_heard() {
     };
     assert!(value("mainstay_turn_longest_seconds ") > 0.0);
     assert!(value("mainstay_turns_slow_total ") >= 0.0);
+    assert_eq!(value("mainstay_alarm{kind=\"minority\"} "), 0.0);
     assert!(value("mainstay_view ") >= 1.0 && value("mainstay_members ") == 3.0);
     assert_eq!(up.running.terminate(), Some(0));
     assert_eq!(status(&["skip", "--dir", dir, "state", "1"]), Some(3), "nobody is there");
