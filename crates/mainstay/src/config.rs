@@ -206,7 +206,7 @@ impl Config {
         self
     }
 
-    /// Counts the node's turns here, for a [`Beacon`](mainstay_runtime::Beacon) that tells whether its thread still comes
+    /// Counts the node's turns here, for a [`Beacon`](crate::Beacon) that tells whether its thread still comes
     /// round. One for each node. Default: nobody looks.
     #[must_use]
     pub fn pulse(mut self, pulse: Arc<Pulse>) -> Self {
