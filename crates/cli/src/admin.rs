@@ -5,18 +5,20 @@
 //! [`HEADER`], which a browser sends to another origin only after it was allowed to, and nobody allows it; and a page that
 //! has its own name point here is known by that name in `Host`.
 
+mod places;
+
+use std::cell::Cell;
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
-use mainstay::{Node, NotDone, Outcome, StateMachine};
+use mainstay::{AcceptLossError, Node, NotDone, Outcome, StateMachine};
 use mainstay_base::Position;
 use mainstay_runtime::{ClientListener as _, ClientStream, TcpClients};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
+use self::places::Places;
 use crate::metrics;
 use crate::report::{Own, Report};
 
@@ -29,7 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long it waits for the system to have sockets again.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves for ever; `own` is what the program knows of the node. At most `clients_max` at once; the others wait.
+/// Serves for ever; `own` is what the program knows of the node. At most `clients_max` connections at once; the others wait to
+/// be accepted, unless one gives way that has not asked for anything.
 pub(crate) async fn serve<S: StateMachine + 'static>(
     name: String,
     node: Node<S>,
@@ -37,18 +40,17 @@ pub(crate) async fn serve<S: StateMachine + 'static>(
     mut listener: TcpClients,
     clients_max: usize,
 ) {
-    let places = Arc::new(Semaphore::new(clients_max));
+    let mut places = Places::new(clients_max);
     loop {
-        let place = Arc::clone(&places).acquire_owned().await;
         let Ok(stream) = listener.accept().await else {
             sleep(PAUSE).await;
             continue;
         };
+        places.free().await;
         let (name, node, own) = (name.clone(), node.clone(), Rc::clone(&own));
-        tokio::task::spawn_local(async move {
+        places.take(|asked| async move {
             // A client that fails is nobody's error.
-            let _ = timeout(PATIENCE, answer(&name, &node, &own, stream)).await;
-            drop(place);
+            let _ = timeout(PATIENCE, answer(&name, &node, &own, stream, &asked)).await;
         });
     }
 }
@@ -114,11 +116,8 @@ impl Asked {
                 Ok(skip(node, position).await)
             }
             Self::AcceptLoss => {
-                tracing::warn!("an operator accepts that acknowledged commands may be lost");
-                Ok(match node.accept_loss().await {
-                    Ok(()) => ("200 OK", said("done", accepted(node).await)),
-                    Err(reason) => ("503 Service Unavailable", said("error", &reason.to_string())),
-                })
+                tracing::warn!("an operator asks to accept that acknowledged commands may be lost");
+                Ok(accept_loss(node).await)
             }
         }
     }
@@ -132,6 +131,20 @@ async fn accepted<S: StateMachine + 'static>(node: &Node<S>) -> &'static str {
     } else {
         "loss is accepted at the next view"
     }
+}
+
+/// Lets the group go on without those that may have more of its past.
+async fn accept_loss<S: StateMachine + 'static>(node: &Node<S>) -> Answer {
+    let reason = match node.accept_loss().await {
+        Ok(()) => return ("200 OK", said("done", accepted(node).await)),
+        Err(reason) => reason,
+    };
+    let status = match reason {
+        AcceptLossError::NothingToAccept => "409 Conflict",
+        AcceptLossError::Unknown => "504 Gateway Timeout",
+        _ => "503 Service Unavailable",
+    };
+    (status, said("error", &reason.to_string()))
 }
 
 /// Puts the skip into the order.
@@ -173,6 +186,7 @@ async fn answer<S: StateMachine + 'static>(
     node: &Node<S>,
     own: &Own,
     mut stream: Box<dyn ClientStream>,
+    has_asked: &Cell<bool>,
 ) -> io::Result<()> {
     let mut head = Vec::new();
     let end = |head: &[u8]| head.windows(4).position(|end| end == b"\r\n\r\n");
@@ -181,6 +195,7 @@ async fn answer<S: StateMachine + 'static>(
             break;
         }
     }
+    has_asked.set(true);
     head.truncate(end(&head).unwrap_or(head.len()));
     let asked = Asked::read(&head);
     let (status, body) = match asked {

@@ -66,13 +66,7 @@ impl Failure {
         } else {
             ""
         };
-        let mut text = format!("{whose}: {refused}{error}");
-        let mut cause = std::error::Error::source(error);
-        while let Some(error) = cause {
-            text = format!("{text}: {error}");
-            cause = error.source();
-        }
-        Self { status, text }
+        Self { status, text: format!("{whose}: {refused}{error}") }
     }
 
     /// A file cannot be made, written or removed: the system is at fault, or whoever named it.
@@ -180,5 +174,18 @@ mod tests {
         assert_eq!(status(OpenError::Damaged { segment: String::new(), offset: 0 }.into()), 4);
         assert_eq!(status(IdentityError::Read(ReadCellError::Damaged).into()), 4);
         assert_eq!(status(ReadCheckpointError::Damaged(0).into()), 4);
+    }
+
+    /// Checks that what the system said is printed, once.
+    #[test]
+    fn a_cause_is_told_once() {
+        for error in [
+            StorageError::First(io::Error::other("out of luck")),
+            OpenError::Io(io::Error::other("out of luck")).into(),
+        ] {
+            let error = StartError::Site(site::StartError::Storage(error));
+            let text = Failure::start("here", &error).text;
+            assert_eq!(text.matches("out of luck").count(), 1, "{text}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::report::Report;
+use crate::report::{self, Report};
 
 /// The type of the text.
 pub(crate) const TYPE: &str = "text/plain; version=0.0.4";
@@ -22,7 +22,6 @@ pub(crate) fn of(report: &Report) -> String {
             "Lines of its log that were lost",
             report.log_dropped as f64,
         ),
-        ("alarms", "gauge", "What an operator should know", report.alarms.len() as f64),
         (
             "turn_longest_seconds",
             "gauge",
@@ -52,10 +51,40 @@ pub(crate) fn of(report: &Report) -> String {
     }
     let _ = writeln!(
         text,
+        "# HELP mainstay_alarm 1: an operator should know of it.\n# TYPE mainstay_alarm gauge"
+    );
+    for (kind, is) in report::kinds(&report.alarms) {
+        let _ = writeln!(text, "mainstay_alarm{{kind=\"{kind}\"}} {}", u8::from(is));
+    }
+    let _ = writeln!(
+        text,
         "# HELP mainstay_refused_total What was refused from outside.\n# TYPE mainstay_refused_total counter"
     );
     for (reason, count) in &report.refused {
         let _ = writeln!(text, "mainstay_refused_total{{reason=\"{reason}\"}} {count}");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Checks that each kind of alarm has a gauge of its own, whether there is such an alarm or not, and there is no sum.
+    #[test]
+    fn each_kind_of_alarm_has_a_gauge() {
+        let alarms = ["minority: it has waited 3 s", "poison #7: the command there panicked"];
+        let alarms = alarms.map(str::to_owned).to_vec();
+        let text = of(&Report { alarms, ..Report::default() });
+        let is = |kind: &str| {
+            let prefix = format!("mainstay_alarm{{kind=\"{kind}\"}} ");
+            let values: Vec<_> = text.lines().filter_map(|it| it.strip_prefix(&prefix)).collect();
+            assert_eq!(values.len(), 1, "{kind} in {text}");
+            values[0] == "1"
+        };
+        assert!(is("minority") && is("poison"));
+        assert!(!is("disk") && !is("blocked") && !is("maybe-lost"));
+        assert_eq!(text.matches("# TYPE mainstay_alarm gauge").count(), 1);
+        assert!(!text.contains("mainstay_alarms"));
+    }
 }

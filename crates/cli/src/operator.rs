@@ -86,18 +86,25 @@ pub(crate) fn skip(options: &SkipOptions) -> Result<(), Failure> {
 /// Lets the group go on without those that may have more of its past; acknowledged commands may be lost.
 pub(crate) fn accept_loss(options: &AcceptLossOptions) -> Result<(), Failure> {
     let cluster = cluster(&options.dir, &options.group)?;
-    let mut told = 0;
+    let (mut told, mut refused) = (0, 0);
     for node in &cluster.nodes {
         match post(node, "/accept-loss") {
             Ok((200, text)) => {
                 say!("node {}: {text}", node.node);
                 told += 1;
             }
-            Ok((_, text)) => say!("node {}: {text}", node.node),
+            Ok((code, text)) => {
+                say!("node {}: {text}", node.node);
+                refused += usize::from(code == 409);
+            }
             Err(error) => say!("node {}: {error}", node.node),
         }
     }
-    if told > 0 { Ok(()) } else { Err(Failure::unreachable("no node was told")) }
+    match (told, refused) {
+        (0, 0) => Err(Failure::unreachable("no node was told")),
+        (0, _) => Err(Failure::usage(format!("group {GROUP:?}: there is nothing to accept"))),
+        _ => Ok(()),
+    }
 }
 
 fn cluster(directory: &std::path::Path, group: &str) -> Result<Cluster, Failure> {
@@ -119,6 +126,8 @@ fn post(node: &NodeConfig, path: &str) -> std::io::Result<(u16, String)> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpStream;
     use std::rc::Rc;
 
     use bytes::Bytes;
@@ -130,7 +139,7 @@ mod tests {
     use super::*;
     use crate::admin;
     use crate::config::Durability;
-    use crate::report::Own;
+    use crate::report::{Own, Report};
 
     /// Counts its commands, and cannot execute `boom`: the directory has no such command.
     #[derive(Default)]
@@ -215,6 +224,45 @@ mod tests {
             assert_eq!(boom.await.unwrap(), Outcome::NotDone(NotDone::Skipped));
             assert_eq!(node.execute(b"x").await, done("2"));
             assert_eq!(seen().await, Vec::<String>::new());
+            drop(node.close().await);
+        });
+    }
+
+    /// Connections that ask for nothing silence nobody: the oldest of them gives way where all places are taken, and those
+    /// that stay are answered when they ask.
+    #[test]
+    fn idle_connections_give_way_to_a_newer_one() {
+        let home = tempfile::tempdir().unwrap();
+        let mut cluster = Cluster::open(home.path(), Some(1), Some(Durability::Memory)).unwrap();
+        cluster.release();
+        let config = &cluster.nodes[0];
+        let at = config.admin;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        LocalSet::new().block_on(&runtime, async {
+            let settings = config.settings(true, Pulse::new()).unwrap();
+            let node = Node::start(settings, Fragile::default).unwrap();
+            let listener = TcpClients::new(at).unwrap();
+            spawn_local(admin::serve(
+                "n1".into(),
+                node.clone(),
+                Rc::<Own>::default(),
+                listener,
+                16,
+            ));
+            let asked = spawn_blocking(move || {
+                let idle: Vec<_> = (0..20).map(|_| TcpStream::connect(at).unwrap()).collect();
+                assert_eq!(Report::of(at).unwrap().node, "n1");
+                let ask = |mut stream: &TcpStream| {
+                    // It may be closed.
+                    let _ = stream.write_all(b"GET /status HTTP/1.0\r\n\r\n");
+                    let mut answer = String::new();
+                    let _ = stream.read_to_string(&mut answer);
+                    answer
+                };
+                assert_eq!(ask(&idle[0]), "", "it gave way");
+                assert!(ask(&idle[19]).starts_with("HTTP/1.0 200 OK"));
+            });
+            asked.await.unwrap();
             drop(node.close().await);
         });
     }

@@ -37,7 +37,7 @@ pub(crate) struct Own {
 }
 
 /// How a node is: the answer to `GET /status`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Default, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Report {
     /// Its name.
     pub(crate) node: String,
@@ -195,14 +195,38 @@ fn minority(stack: &StackStatus, name: impl Fn(NodeId) -> String) -> String {
     let waits = waits.into_iter().filter(|(_, nodes)| !nodes.is_empty());
     let waits: Vec<_> = waits.map(|(what, nodes)| format!("{nodes} ({what})")).collect();
     format!(
-        "minority: it has waited {} s for the votes of {} nodes; missing: {}",
+        ": it has waited {} s for the votes of {} nodes; missing: {}",
         stack.minority_for.as_secs(),
         stack.quorum,
         waits.join(", ")
     )
 }
 
-/// Each begins with its name, a colon, and what it means.
+/// The kinds of alarms, in the order in which they are told.
+const KINDS: [&str; 12] = [
+    "minority",
+    "apart",
+    "blocked",
+    "learning",
+    "poison",
+    "flapping",
+    "slow",
+    "diverged",
+    "maybe-lost",
+    "disk",
+    "checkpoint",
+    "restore",
+];
+
+/// Each kind of alarm, and whether there is one among the alarms of a report.
+pub(crate) fn kinds(alarms: &[String]) -> impl Iterator<Item = (&'static str, bool)> {
+    let is = |alarm: &String, kind: &str| {
+        alarm.strip_prefix(kind).is_some_and(|rest| rest.starts_with([':', ' ']))
+    };
+    KINDS.into_iter().map(move |kind| (kind, alarms.iter().any(|alarm| is(alarm, kind))))
+}
+
+/// Each begins with its kind, a colon, and what it means; they come in the order of [`KINDS`].
 fn alarms(
     status: &Status,
     stack: Option<&StackStatus>,
@@ -224,43 +248,41 @@ fn alarms(
     let short = stack.filter(|stack| stack.minority);
     let deaths = own.deaths.get();
     let is_member = stack.is_some_and(|stack| stack.incarnation.is_some());
-    let conditions = [
+    let conditions: [_; KINDS.len()] = [
         (short.is_some(), short.map_or_else(String::new, |stack| minority(stack, &name))),
         (
             !unheard.is_empty(),
-            format!("apart: it is not admitted before it reaches {}", unheard.join(" ")),
+            format!(": it is not admitted before it reaches {}", unheard.join(" ")),
         ),
         (
             groups().any(|group| group.blocked),
-            "blocked: the group waits for nodes that may have more of its past".to_owned(),
+            ": the group waits for nodes that may have more of its past".to_owned(),
         ),
         (
             is_member && groups().any(|group| !group.whole && !group.blocked),
-            "learning: it gets the state from another node, and is no copy of it yet".to_owned(),
+            ": it gets the state from another node, and is no copy of it yet".to_owned(),
         ),
         (
             poison.is_some(),
-            format!("poison #{}: the command there panicked; see skip", poison.unwrap_or(0)),
+            format!(" #{}: the command there panicked; see skip", poison.unwrap_or(0)),
         ),
         (
             deaths >= DEATHS_TOLD,
-            format!("flapping: the others declared it dead {deaths} times in ten seconds"),
+            format!(": the others declared it dead {deaths} times in ten seconds"),
         ),
-        (!slow.is_empty(), format!("slow: the others wait for {slow}")),
-        (replica.diverged > 0, "diverged: the states of members differed".to_owned()),
-        (replica.maybe_lost > 0, "maybe-lost: acknowledged commands may have been lost".to_owned()),
+        (!slow.is_empty(), format!(": the others wait for {slow}")),
+        (replica.diverged > 0, ": the states of members differed".to_owned()),
+        (replica.maybe_lost > 0, ": acknowledged commands may have been lost".to_owned()),
         (
             replica.disk_short,
-            "disk: it is almost full, and clients' commands are refused here".to_owned(),
+            ": it is almost full, and clients' commands are refused here".to_owned(),
         ),
         (
             replica.checkpoint_failed,
-            "checkpoint: the last one could not be written, and the log grows".to_owned(),
+            ": the last one could not be written, and the log grows".to_owned(),
         ),
-        (
-            replica.restores_failed > 0,
-            "restore: a transferred state could not be restored".to_owned(),
-        ),
+        (replica.restores_failed > 0, ": a transferred state could not be restored".to_owned()),
     ];
-    conditions.into_iter().filter(|(is, _)| *is).map(|(_, text)| text).collect()
+    let alarms = KINDS.into_iter().zip(conditions).filter(|(_, (is, _))| *is);
+    alarms.map(|(kind, (_, text))| format!("{kind}{text}")).collect()
 }

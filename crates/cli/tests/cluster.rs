@@ -287,7 +287,10 @@ fn an_operator_is_heard() {
     assert_eq!(status(&["skip", "--dir", dir, "state", "1"]), Some(2), "nothing is poisoned");
     assert_eq!(status(&["skip", "--dir", dir, "other", "1"]), Some(2));
     assert_eq!(status(&["accept-loss", "--dir", dir, "other"]), Some(2));
-    assert_eq!(status(&["accept-loss", "--dir", dir, "state"]), Some(0));
+    let refused = mainstay(&["accept-loss", "--dir", dir, "state"]);
+    assert_eq!(refused.status.code(), Some(2), "nothing is lost");
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(said.contains("there is nothing to accept"), "{said}");
     assert_eq!(status(&["bootstrap", "--config", &up.config("n1")]), Some(2), "it has lived");
     for (head, code) in [
         ("POST /accept-loss HTTP/1.0\r\n\r\n", "403"),
@@ -296,7 +299,7 @@ fn an_operator_is_heard() {
             "403",
         ),
         ("OPTIONS /accept-loss HTTP/1.1\r\n\r\n", "404"),
-        ("POST /accept-loss HTTP/1.0\r\nX-Mainstay-Operator: 1\r\n\r\n", "200"),
+        ("POST /accept-loss HTTP/1.0\r\nX-Mainstay-Operator: 1\r\n\r\n", "409"),
     ] {
         let answer = http(&up.nodes[0].admin, head, PATIENCE).unwrap();
         assert!(answer.starts_with(&format!("HTTP/1.0 {code} ")), "{head}: {answer}");
@@ -310,6 +313,7 @@ fn an_operator_is_heard() {
     };
     assert!(value("mainstay_turn_longest_seconds ") > 0.0);
     assert!(value("mainstay_turns_slow_total ") >= 0.0);
+    assert_eq!(value("mainstay_alarm{kind=\"minority\"} "), 0.0);
     assert!(value("mainstay_view ") >= 1.0 && value("mainstay_members ") == 3.0);
     assert_eq!(up.running.terminate(), Some(0));
     assert_eq!(status(&["skip", "--dir", dir, "state", "1"]), Some(3), "nobody is there");

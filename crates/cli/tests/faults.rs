@@ -278,7 +278,11 @@ fn a_disk_is_full() {
     });
     assert_eq!(ended.unwrap(), Some(70));
     let said = full.errors();
-    assert!(said.contains("n2/data") && said.contains("File too large"), "{said}");
+    let last = said.lines().last().unwrap();
+    assert!(last.contains("n2/data") && last.contains("File too large"), "{said}");
+    // In the log and as the last line. It is no fault of the program: no panic is told, and no backtrace.
+    assert_eq!(said.matches("File too large").count(), 2, "{said}");
+    assert!(!said.contains("panicked") && !said.contains("backtrace::"), "{said}");
     scene.load.goes_on();
     scene.restart(1);
     scene.heal();

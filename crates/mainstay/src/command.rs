@@ -5,7 +5,7 @@ use mainstay_paradigm::client::NotDone;
 use mainstay_site as site;
 use tokio::sync::oneshot;
 
-use crate::outcome::Answer;
+use crate::outcome::{AcceptLossError, Answer};
 use crate::queue::Submitted;
 use crate::status::ReplicaStatus;
 
@@ -17,14 +17,14 @@ pub(crate) enum Command<S: 'static> {
     Read { read: ReadFn<S>, local: bool },
     Skip { position: Position, answer: Answer },
     Status(oneshot::Sender<ReplicaStatus>),
-    AcceptLoss,
+    AcceptLoss(oneshot::Sender<Result<(), AcceptLossError>>),
 }
 
 impl<S: 'static> site::Command for Command<S> {
     fn weight(&self) -> usize {
         match self {
             Self::Submit(submitted) => submitted.payload.len(),
-            Self::Read { .. } | Self::Skip { .. } | Self::Status(_) | Self::AcceptLoss => 0,
+            Self::Read { .. } | Self::Skip { .. } | Self::Status(_) | Self::AcceptLoss(_) => 0,
         }
     }
 }

@@ -40,7 +40,8 @@ pub struct Config {
     pub(crate) trace: Option<Arc<dyn TraceSink>>,
 }
 
-/// Why a node did not start. Nothing runs; what is on disk is as it was, but for a directory newly made.
+/// Why a node did not start. Nothing runs; what is on disk is as it was, but for a directory newly made. The text has the
+/// causes, each once, and there is no `source`.
 #[derive(Error, Debug)]
 #[non_exhaustive]
 pub enum StartError {
@@ -151,7 +152,7 @@ impl Config {
 
     /// With less room than so many bytes on the disk of its directory, or than an eighth of that disk if that is smaller, a node refuses commands
     /// ([`NotDone::DiskShort`](crate::NotDone::DiskShort)), and goes on as a member that reads and
-    /// logs what the others order; with less than half of it, it writes no checkpoint either. It takes commands again when there is room. Default 64 MiB.
+    /// logs what the others order; with less than half of it, it writes no checkpoint either. It takes commands again when an eighth of the reserve is free above it. Default 64 MiB.
     #[must_use]
     pub fn disk_reserve(mut self, bytes: u64) -> Self {
         self.disk_reserve = bytes;
@@ -205,7 +206,7 @@ impl Config {
         self
     }
 
-    /// Counts the node's turns here, for a [`Beacon`](mainstay_runtime::Beacon) that tells whether its thread still comes
+    /// Counts the node's turns here, for a [`Beacon`](crate::Beacon) that tells whether its thread still comes
     /// round. One for each node. Default: nobody looks.
     #[must_use]
     pub fn pulse(mut self, pulse: Arc<Pulse>) -> Self {
@@ -244,5 +245,52 @@ impl Config {
             .deliver_at(self.level())
             .unstable_bytes(UNSTABLE_BYTES)
             .build()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+    use std::io;
+
+    use mainstay_site::StorageError;
+    use mainstay_site::identity::IdentityError;
+    use mainstay_stable::{
+        FileMediumError, OpenCellError, OpenCheckpointsError, OpenError, ReadCellError,
+        ReadCheckpointError, WriteCellError,
+    };
+
+    use super::*;
+
+    /// Checks that whoever prints a `StartError`, with its sources or without, prints what the system said once.
+    #[test]
+    fn a_cause_is_told_once() {
+        const CAUSE: &str = "out of luck";
+        let io = || io::Error::other(CAUSE);
+        let address = "127.0.0.1:1".parse().expect("an address");
+        let storage: [StorageError; 9] = [
+            OpenError::Io(io()).into(),
+            StorageError::First(io()),
+            FileMediumError::Io { path: PathBuf::new(), source: io() }.into(),
+            OpenCheckpointsError::Io(io()).into(),
+            ReadCheckpointError::Io(io()).into(),
+            IdentityError::Open(OpenCellError::Io(io())).into(),
+            IdentityError::Read(ReadCellError::Io(io())).into(),
+            IdentityError::Write(WriteCellError::NotWritten(io())).into(),
+            IdentityError::Write(WriteCellError::Unknown(io())).into(),
+        ];
+        let errors = storage.map(|error| StartError::Site(error.into())).into_iter();
+        for error in errors.chain([StartError::Listen(TcpError::Listen { address, error: io() })]) {
+            let alone = error.to_string();
+            let mut all = alone.clone();
+            let mut cause = error.source();
+            while let Some(error) = cause {
+                all = format!("{all}: {error}");
+                cause = error.source();
+            }
+            for said in [alone, all] {
+                assert_eq!(said.matches(CAUSE).count(), 1, "{error:?}: {said}");
+            }
+        }
     }
 }

@@ -21,14 +21,17 @@
 //! background threads the turns are shortest. Nodes that share one thread wait for each
 //! other's [`Node::start`], which reads the whole log.
 //!
+//! A program needs this crate, `bytes` and `tokio` alone: the types of its signatures that other crates of the workspace define
+//! have names here. Those that would clash say whose they are, as [`ReplicaConfig`] and [`SiteStatus`].
+//!
 //! What it does not do yet: several groups, a roster that changes, TLS (loopback only).
 //!
 //! ```
 //! use std::net::TcpListener;
 //! use bytes::Bytes;
-//! use mainstay::{Client, ClientConfig, Config, Durability, Node, Outcome, RestoreError, Snapshot, StateMachine};
-//! use mainstay_base::{ClusterId, Position};
-//! use mainstay_runtime::TcpClients;
+//! use mainstay::{
+//!     Client, ClientConfig, ClusterId, Config, Durability, Node, Outcome, Position, RestoreError, Snapshot, StateMachine, TcpClients,
+//! };
 //!
 //! /// Adds up the bytes that it is sent.
 //! #[derive(Default)]
@@ -107,11 +110,24 @@ mod waiting;
 
 pub use client::{Client, ClientConfig, ClientStatus, ConnectError};
 pub use config::{Config, StartError};
-pub use mainstay_multicast::Durability;
-pub use mainstay_paradigm::client::{NotDone, Outcome, Stats as TryStats};
-pub use mainstay_paradigm::{Envelope, RestoreError, Snapshot, StateMachine};
-pub use mainstay_site::TraceSink;
+pub use mainstay_base::trace::Event as TraceEvent;
+pub use mainstay_base::{ClusterId, NodeId, Position};
+pub use mainstay_membership::ConfigError as MembershipConfigError;
+pub use mainstay_multicast::{ConfigError as GroupConfigError, Durability};
+pub use mainstay_paradigm::client::{
+    ConfigError as ClientConfigError, NotDone, Outcome, Stats as TryStats,
+};
+pub use mainstay_paradigm::{
+    Config as ReplicaConfig, ConfigError as ReplicaConfigError, Outcome as ReplicaOutcome,
+    Stats as ReplicaStats, Status as ReplicaPhase,
+};
+pub use mainstay_paradigm::{Envelope, RestoreError, Session, Snapshot, StateMachine};
+pub use mainstay_runtime::{
+    Beacon, ClientDialer, ClientListener, Closed, DialError, Disk, Entropy, EntropyError, Ports,
+    Pulse, TcpClients, TcpError, TimeSource, Transport,
+};
+pub use mainstay_site::{StartError as SiteStartError, Status as SiteStatus, TraceSink};
 pub use node::Node;
-pub use outcome::Fate;
+pub use outcome::{AcceptLossError, Fate};
 pub use serve::ClientStats;
 pub use status::{ReplicaStatus, Status};

@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::command::Command;
 use crate::config::{Config, StartError, UNSTABLE_BYTES};
-use crate::outcome::{Answer, Fate};
+use crate::outcome::{AcceptLossError, Answer, Fate};
 use crate::queue::{QUEUE_BYTES, Submitted, cost};
 use crate::replicated::{Replicated, Settings};
 use crate::serve::Counters;
@@ -234,12 +234,15 @@ impl<S: StateMachine + 'static> Node<S> {
     }
 
     /// An operator's word: rather let the group go on than wait for nodes that may have more of its past. Acknowledged
-    /// commands may be lost.
+    /// commands may be lost. It counts at the next view and is used up by it.
     ///
     /// # Errors
-    /// [`NotDone::Closed`].
-    pub async fn accept_loss(&self) -> Result<(), NotDone> {
-        self.site.send(Command::AcceptLoss).await.map_err(|_| NotDone::Closed)
+    /// [`AcceptLossError`]: where neither the group is blocked nor the node in a minority there is nothing to accept.
+    pub async fn accept_loss(&self) -> Result<(), AcceptLossError> {
+        let (tell, told) = oneshot::channel();
+        let sent = self.site.send(Command::AcceptLoss(tell)).await;
+        sent.map_err(|_| AcceptLossError::Closed)?;
+        told.await.unwrap_or(Err(AcceptLossError::Unknown))
     }
 
     /// An operator's word: pass over the command at `position`, whose execution panicked, at all nodes. They rebuild their
@@ -286,7 +289,7 @@ fn not_sent<S>(refused: SendError<Command<S>>) {
             answer.tell(Fate::NotDone(reason))
         }
         Command::Read { read, .. } => read(Err(reason)),
-        Command::Status(_) | Command::AcceptLoss => {}
+        Command::Status(_) | Command::AcceptLoss(_) => {}
     }
 }
 

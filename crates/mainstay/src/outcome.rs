@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use mainstay_paradigm as paradigm;
 use mainstay_paradigm::client::{NotDone, Outcome};
+use thiserror::Error;
 
 /// What became of a payload that was put into the order as it is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -32,6 +33,24 @@ impl From<Fate> for Outcome {
             Fate::Ordered(_) | Fate::Unknown => Self::Unknown,
         }
     }
+}
+
+/// Why the loss of acknowledged commands was not accepted at a node.
+#[derive(Error, Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum AcceptLossError {
+    /// The group is not blocked, and the node hears enough votes for a view. Nothing changed.
+    #[error("there is nothing to accept: the group waits for no lost nodes; nothing changed")]
+    NothingToAccept,
+    /// This node was declared dead and starts anew. Nothing changed; to try again is safe.
+    #[error("this node starts anew; nothing changed")]
+    Restarting,
+    /// The node has closed. Nothing changed.
+    #[error("closed")]
+    Closed,
+    /// The node closed before it answered. It may have been accepted; to try again is safe.
+    #[error("the node closed before it answered")]
+    Unknown,
 }
 
 /// Whoever waits for a fate. If it is dropped it says `Unknown`: nobody waits in vain.

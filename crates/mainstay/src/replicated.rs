@@ -16,7 +16,7 @@ use mainstay_site::{AppPort, Application, CheckpointDone, core};
 use crate::backlog::{Backlog, From, Look, Step};
 use crate::command::Command;
 use crate::history::{History, Rebuild};
-use crate::outcome::{Answer, Fate};
+use crate::outcome::{AcceptLossError, Answer, Fate};
 use crate::queue::{self, Queue, Submitted};
 use crate::status::ReplicaStatus;
 use crate::waiting::Waiting;
@@ -469,7 +469,15 @@ impl<S: StateMachine + 'static> Application for Replicated<S> {
                     self.queue.len(),
                 ));
             }
-            (Command::AcceptLoss, _) => port.accept_loss(group),
+            (Command::AcceptLoss(asked), _) => {
+                let answer = match port.is_up() {
+                    false => Err(AcceptLossError::Restarting),
+                    true if port.accept_loss(group) => Ok(()),
+                    true => Err(AcceptLossError::NothingToAccept),
+                };
+                // Nobody waits any more: then nobody is answered.
+                let _ = asked.send(answer);
+            }
         }
     }
 

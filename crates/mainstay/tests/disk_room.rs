@@ -15,8 +15,25 @@ use mainstay_runtime::{
 };
 use mainstay_stable::{FileMediumError, Medium};
 
-/// A disk that says that it has as much room as the test likes.
-struct Small(FileDisk, Rc<Cell<u64>>);
+/// As much room as the test likes, and how often somebody looked.
+#[derive(Default)]
+struct Free {
+    bytes: Cell<u64>,
+    looks: Cell<u64>,
+}
+
+impl Free {
+    fn new(bytes: u64) -> Rc<Self> {
+        Rc::new(Self { bytes: Cell::new(bytes), ..Self::default() })
+    }
+
+    fn set(&self, bytes: u64) {
+        self.bytes.set(bytes);
+    }
+}
+
+/// A disk that has it.
+struct Small(FileDisk, Rc<Free>);
 
 impl fmt::Debug for Small {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -34,7 +51,8 @@ impl Disk for Small {
     }
 
     fn space(&self) -> Option<Space> {
-        Some(Space { free: self.1.get(), total: 1 << 40 })
+        self.1.looks.set(self.1.looks.get() + 1);
+        Some(Space { free: self.1.bytes.get(), total: 1 << 40 })
     }
 
     fn run(&self, step: Box<dyn FnOnce() + Send>) {
@@ -42,7 +60,7 @@ impl Disk for Small {
     }
 }
 
-fn on_small_disk(cluster: &Cluster, name: &str, free: &Rc<Cell<u64>>) -> Node<Journal> {
+fn on_small_disk(cluster: &Cluster, name: &str, free: &Rc<Free>) -> Node<Journal> {
     let time = Rc::new(TokioTime::new());
     let mut options = TcpOptions::listening(cluster.nodes[name]);
     options.queue_bytes_max = 256 << 20;
@@ -55,6 +73,8 @@ fn on_small_disk(cluster: &Cluster, name: &str, free: &Rc<Cell<u64>>) -> Node<Jo
     Node::start_with(cluster.config(name).bootstrap(true), Journal::default, ports).unwrap()
 }
 
+/// The default.
+const RESERVE: u64 = 64 << 20;
 const COMMAND: [u8; 8] = 7_u64.to_le_bytes();
 
 async fn is_done(node: &Node<Journal>) -> bool {
@@ -65,7 +85,7 @@ async fn is_done(node: &Node<Journal>) -> bool {
 fn a_node_without_room_refuses_commands_and_follows_the_others() {
     run(async {
         let cluster = Cluster::new(Durability::Disk);
-        let free = Rc::new(Cell::new(u64::MAX));
+        let free = Free::new(u64::MAX);
         let a = on_small_disk(&cluster, "a", &free);
         let b = cluster.bootstrap("b");
         let c = cluster.bootstrap("c");
@@ -74,7 +94,7 @@ fn a_node_without_room_refuses_commands_and_follows_the_others() {
         }
         assert!(is_done(&a).await);
 
-        free.set((64 << 20) - 1);
+        free.set(RESERVE - 1);
         // Somebody else has filled it: the node writes nothing.
         until(&a, "it is short", |status| status.replica.disk_short).await;
         assert_eq!(a.execute(&COMMAND).await, Outcome::NotDone(NotDone::DiskShort));
@@ -86,8 +106,16 @@ fn a_node_without_room_refuses_commands_and_follows_the_others() {
         until(&a, "a follows", |status| status.replica.position >= at_b).await;
         assert_eq!(a.read(|journal| journal.entries.len()).await, Ok(2));
 
-        free.set(u64::MAX);
+        // Near the limit it would refuse and take commands in turn.
+        free.set(RESERVE + RESERVE / 8 - 1);
+        let looks = free.looks.get();
+        let status = until(&a, "it looks", |_| free.looks.get() >= looks + 2).await;
+        assert!(status.replica.disk_short);
+        free.set(RESERVE + RESERVE / 8);
         until(&a, "there is room", |status| !status.replica.disk_short).await;
+        free.set(RESERVE);
+        let looks = free.looks.get();
+        until(&a, "it looks", |_| free.looks.get() >= looks + 2).await;
         assert!(is_done(&a).await);
         for node in [a, b, c] {
             node.close().await;
@@ -101,7 +129,7 @@ fn a_node_without_room_refuses_commands_and_follows_the_others() {
 fn a_transferred_state_waits_for_room() {
     run(async {
         let cluster = Cluster::new(Durability::Disk);
-        let free = Rc::new(Cell::new(u64::MAX));
+        let free = Free::new(u64::MAX);
         let a = on_small_disk(&cluster, "a", &free);
         let b = cluster.bootstrap("b");
         let c = cluster.bootstrap("c");

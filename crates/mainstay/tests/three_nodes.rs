@@ -4,6 +4,8 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::net::TcpListener;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +13,7 @@ use common::{Cluster, Journal, journal, load, ready, run, until};
 use mainstay::{Durability, Envelope, Fate, Node, NotDone, Outcome, StartError};
 use mainstay_base::ClusterId;
 use mainstay_paradigm as paradigm;
+use mainstay_runtime::TcpError;
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
@@ -389,5 +392,25 @@ fn a_peer_that_cannot_be_dialled_is_refused() {
         );
         let nowhere = start("127.0.0.1:0");
         assert!(matches!(nowhere, StartError::PeerWithoutPort { .. }), "{nowhere}");
+    });
+}
+
+/// Checks that a node whose address is taken says which one that is, and what the system says.
+#[test]
+fn an_address_in_use_is_named() {
+    run(async {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let nodes = [("a".to_owned(), address)].into();
+        let config = mainstay::Config::new(ClusterId::from_entropy(1), "a", nodes);
+        let config = config.durability(Durability::Memory).bootstrap(true);
+        let refused = Node::start(config, Journal::default).err().unwrap();
+        let text = refused.to_string();
+        assert!(text.contains(&address.to_string()), "{text}");
+        let StartError::Listen(TcpError::Listen { address: at, error, .. }) = refused else {
+            panic!("{refused:?}");
+        };
+        assert_eq!((at, error.kind()), (address, ErrorKind::AddrInUse));
+        assert!(text.contains(&error.to_string()), "{text}");
     });
 }

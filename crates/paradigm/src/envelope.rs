@@ -61,7 +61,7 @@ pub enum EnvelopeError {
     #[error("truncated")]
     Truncated,
     /// The envelope does not decode.
-    #[error("not an envelope: {0}")]
+    #[error("not an envelope")]
     Decode(#[from] codec::DecodeError),
     /// User's bytes behind an envelope that has none.
     #[error("bytes behind an envelope that carries none")]

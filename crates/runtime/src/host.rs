@@ -10,7 +10,7 @@
 //! What is then left of a batch, and what `perform` fed back, is taken before the mailbox: order is kept.
 //!
 //! # End
-//! A panic anywhere in a turn halts the host: the machine is dropped, all later inputs are refused, and
+//! A panic anywhere in a turn, or [`halt`] where the world is at fault, halts the host: the machine is dropped, all later inputs are refused, and
 //! [`HostHandle::closed`] yields [`Closed::Halted`]. Nothing restarts it by itself. [`HostHandle::stop`] refuses new
 //! inputs, takes in those admitted, ends the last turn, lets the performer close within
 //! [`HostOptions::stop_within`], and yields [`Closed::Stopped`]; so does dropping the last handle.
@@ -36,6 +36,7 @@ mod perform;
 mod sink;
 mod turns;
 
+pub use self::core::halt;
 use self::core::{Core, Next};
 use gate::{Admission, Gate};
 pub use handle::{Closed, HostHandle, SendError, WeakHandle};

@@ -40,6 +40,7 @@
 
 pub mod beacon;
 mod beside;
+mod causes;
 mod entropy;
 mod events;
 mod file_disk;
@@ -54,12 +55,13 @@ mod time;
 pub use actix::Recipient;
 pub use beacon::{Beacon, Beat, Pulse};
 pub use beside::drop_beside;
+pub use causes::with_causes;
 pub use entropy::{OsEntropy, SeededEntropy};
 pub use events::{Door, Events};
 pub use file_disk::FileDisk;
 pub use host::{
     Closed, HostHandle, HostOptions, HostSink, Hosted, Perform, Port, SendError, TurnBudget,
-    TurnStats, WeakHandle,
+    TurnStats, WeakHandle, halt,
 };
 pub use log_writer::{LogDevice, LogOptions, LogWriter};
 pub use ports::{
@@ -67,7 +69,7 @@ pub use ports::{
     EntropyError, EventSink, IoId, LocalFuture, LogError, Ports, Record, SinkClosed, Space, Store,
     StoreError, TimeSource, Transport, TransportEvent,
 };
-pub use shelf::{CheckpointError, Shelf, blocking, is_short};
+pub use shelf::{CheckpointError, Shelf, blocking, is_short, is_short_still};
 pub use stable_log::{LogCut, StableLog};
 pub use tcp::{Tcp, TcpClients, TcpDialer, TcpError, TcpOptions, TcpReserved, TcpStats};
 pub use time::TokioTime;

@@ -11,6 +11,7 @@ use std::{fmt, io, mem, thread};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::causes::with_causes;
 use crate::ports::{Completed, IoId, LogError, Record, Store, StoreError};
 
 /// What the thread writes to: it may block, and only that thread touches it.
@@ -202,20 +203,10 @@ impl Writer {
             Ok(Err(error)) => with_causes(&error).into(),
             Err(_) => "the log device panicked".into(),
         };
-        tracing::error!(%reason, "the log is poisoned");
+        // Whoever waits for a completion halts, and says it.
+        tracing::info!(%reason, "the log is poisoned");
         Err(self.poison.get_or_init(|| LogError { reason }).clone())
     }
-}
-
-/// What it says, and what its causes say: the last of them is what the operating system said.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 fn size_of_records(records: &[Record]) -> usize {

@@ -19,12 +19,28 @@ const STEP_BYTES: usize = 1 << 20;
 /// The reserve is no larger than this part of the disk.
 const RESERVE_PART: u64 = 8;
 
+/// There is enough again with this part of the reserve above it: a node at the limit would refuse and take commands in turn.
+const MARGIN_PART: u64 = 8;
+
 /// Whether less than the reserve is free: so many bytes, or an eighth of the disk if that is less. False where the disk does not
 /// say.
 #[must_use]
 pub fn is_short(disk: &dyn Disk, reserve: u64) -> bool {
-    let short = |Space { free, total }| free < reserve.min(total / RESERVE_PART);
-    disk.space().is_some_and(short)
+    disk.space().is_some_and(|space| space.free < limit(space, reserve))
+}
+
+/// Whether too little is free still, where it was too little: there is to be an eighth of the reserve above it.
+#[must_use]
+pub fn is_short_still(disk: &dyn Disk, reserve: u64) -> bool {
+    let still = |space: Space| {
+        let limit = limit(space, reserve);
+        space.free < limit.saturating_add(limit / MARGIN_PART)
+    };
+    disk.space().is_some_and(still)
+}
+
+fn limit(space: Space, reserve: u64) -> u64 {
+    reserve.min(space.total / RESERVE_PART)
 }
 
 /// The checkpoints of one owner. They are away while one is being written.
@@ -120,7 +136,7 @@ pub enum CheckpointError {
     #[error(transparent)]
     Open(#[from] OpenCheckpointsError),
     /// The medium failed.
-    #[error("the medium failed: {0}")]
+    #[error("the medium failed")]
     Io(#[from] std::io::Error),
     /// A step of it panicked.
     #[error("the writing task ended")]

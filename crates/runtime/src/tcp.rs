@@ -95,12 +95,12 @@ pub enum TcpError {
     #[error("a queue of {0} bytes holds no largest frame")]
     QueueTooSmall(usize),
     /// The operating system refuses the address.
-    #[error("cannot listen at {address}: {source}")]
+    #[error("cannot listen at {address}: {error}")]
     Listen {
         /// Where.
         address: SocketAddr,
-        /// What the operating system says.
-        source: io::Error,
+        /// What the operating system says; not a `source`, since the text has it.
+        error: io::Error,
     },
 }
 

@@ -276,7 +276,7 @@ impl Up {
         let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$@\"");
         command.args(["-c", &script, "sh", env!("CARGO_BIN_EXE_mainstay")]);
         command.args(["node", "--config", &self.config(name)]).args(options);
-        command.stderr(Stdio::piped());
+        command.env("RUST_BACKTRACE", "1").stderr(Stdio::piped());
         let running = Running::of(command);
         running.line();
         running

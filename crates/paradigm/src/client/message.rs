@@ -163,7 +163,7 @@ pub enum MessageError {
     #[error("a frame of another protocol")]
     Channel,
     /// The meta part does not decode.
-    #[error("not a message: {0}")]
+    #[error("not a message")]
     Decode(#[from] codec::DecodeError),
     /// A payload where there is none, or one that is too large.
     #[error("a payload that does not belong there")]

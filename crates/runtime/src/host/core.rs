@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -70,14 +70,35 @@ pub(super) struct Core<M: Hosted, P: Perform<M>> {
     closing: Option<Closing>,
 }
 
-/// A panic was caught.
+/// A panic was caught, or what [`halt`] throws.
 struct Panicked(Arc<str>);
 
 fn guard<T>(step: impl FnOnce() -> T) -> Result<T, Panicked> {
-    catch_unwind(AssertUnwindSafe(step)).map_err(|payload| Panicked(reason(&*payload)))
+    catch_unwind(AssertUnwindSafe(step)).map_err(|payload| {
+        let reason = reason(&*payload);
+        match payload.is::<Halt>() {
+            true => tracing::error!(%reason, "halted"),
+            false => tracing::error!(%reason, "the machine panicked: halted"),
+        }
+        Panicked(reason)
+    })
+}
+
+/// What [`halt`] throws.
+struct Halt(String);
+
+/// Ends the host from within a turn, as a panic does: [`Closed::Halted`] with this reason. For what the world does, as a
+/// full disk, and no fault of the program: no panic hook is called, so there is no backtrace.
+///
+/// Outside a turn of a host it unwinds as a panic does.
+pub fn halt(reason: impl Into<String>) -> ! {
+    resume_unwind(Box::new(Halt(reason.into())))
 }
 
 fn reason(payload: &(dyn Any + Send)) -> Arc<str> {
+    if let Some(Halt(reason)) = payload.downcast_ref() {
+        return reason.as_str().into();
+    }
     let text = payload.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| payload.downcast_ref::<&str>().copied())
         .unwrap_or("a panic without words")
@@ -330,7 +351,6 @@ impl<M: Hosted, P: Perform<M>> Core<M, P> {
     }
 
     fn halt(&mut self, Panicked(reason): Panicked) -> Next {
-        tracing::error!(%reason, "the machine panicked: halted");
         self.end(Closed::Halted { reason })
     }
 
@@ -341,9 +361,8 @@ impl<M: Hosted, P: Perform<M>> Core<M, P> {
         self.closing = None;
         self.backlog.clear();
         let machine = self.machine.take();
-        if guard(|| drop(machine)).is_err() {
-            tracing::error!("the machine panicked once more when it was dropped");
-        }
+        // What it says once more is in the log; it ends all the same.
+        let _ = guard(|| drop(machine));
         self.taken.release();
         self.gate.closed.send_if_modified(|ended| {
             let first = ended.is_none();

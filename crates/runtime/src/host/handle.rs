@@ -17,9 +17,10 @@ use super::{Hosted, Inputs, Posted};
 pub enum Closed {
     /// It was asked to stop, or its last handle was dropped, and all that had been admitted was taken in.
     Stopped,
-    /// It panicked: the site has crashed, and only recovery from stable storage leads back.
+    /// It panicked, or called [`halt`](super::halt): the site has crashed, and only recovery from stable storage leads
+    /// back.
     Halted {
-        /// The panic's message.
+        /// The panic's message, or what was given to `halt`.
         reason: Arc<str>,
     },
     /// Its `LocalSet` was dropped while it ran.

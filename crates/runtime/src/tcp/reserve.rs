@@ -38,7 +38,7 @@ impl TcpReserved {
             let address = socket.local_addr()?;
             Ok(Self { socket, address })
         };
-        bind().map_err(|source| TcpError::Listen { address, source })
+        bind().map_err(|error| TcpError::Listen { address, error })
     }
 
     /// Where it is.
@@ -56,7 +56,7 @@ impl TcpReserved {
     /// Outside a tokio runtime.
     pub fn clients(self) -> Result<TcpClients, TcpError> {
         let address = self.address;
-        let listener = self.listen().map_err(|source| TcpError::Listen { address, source })?;
+        let listener = self.listen().map_err(|error| TcpError::Listen { address, error })?;
         Ok(TcpClients::of(listener))
     }
 

@@ -115,9 +115,18 @@ impl AppPort<'_> {
         self.fed.push_back(core::Input::Restored { group, position });
     }
 
-    /// An operator accepts that acknowledged messages may be lost.
-    pub fn accept_loss(&mut self, group: GroupId) {
-        self.fed.push_back(core::Input::AcceptLoss { group });
+    /// An operator accepts that acknowledged messages may be lost. It counts at the next view, and only where something
+    /// waits: the group is blocked, or too few votes are to be had for a view to follow. False where that is not so, or
+    /// where there is no boot to ask: nothing changed.
+    #[must_use]
+    pub fn accept_loss(&mut self, group: GroupId) -> bool {
+        let is_blocked = self.group(group).is_some_and(|it| it.blocked);
+        let is_short = |stack: &Stack| stack.core().membership().votes_missing_since().is_some();
+        let waits = is_blocked || self.stack.is_some_and(is_short);
+        if waits {
+            self.fed.push_back(core::Input::AcceptLoss { group });
+        }
+        waits
     }
 
     /// Writes a checkpoint of a group of durability `Disk`, chunk by chunk beside the turns; answered by

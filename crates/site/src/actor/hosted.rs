@@ -15,7 +15,7 @@ use mainstay_runtime::host::completions;
 use mainstay_runtime::{
     CheckpointError, Closed, Completed, Entropy, EntropyError, HostHandle, HostSink, IoId,
     LocalFuture, Perform, Port, SendError, Store, StoreError, TimeSource, Transport, blocking,
-    host,
+    halt, host, with_causes,
 };
 use mainstay_service::actor::{link_inputs, link_weight};
 use tokio::sync::oneshot;
@@ -226,8 +226,7 @@ impl Wiring {
 
     /// Begins the next boot.
     ///
-    /// # Panics
-    /// If there is no way back: the host halts.
+    /// The host halts if there is no way back.
     fn resume<C: Command>(
         &mut self,
         recovered: Option<Recovered>,
@@ -240,7 +239,7 @@ impl Wiring {
                 self.start_log(port);
                 port.feed(Input::Recovered(Box::new(boot)));
             }
-            Err(error) => panic!("declared dead, and cannot recover: {error}"),
+            Err(error) => halt(format!("declared dead, and cannot recover: {error}")),
         }
     }
 
@@ -248,7 +247,7 @@ impl Wiring {
         let Some(storage) = &mut self.storage else { return };
         match storage.recover(read) {
             Ok(recovered) => self.resume(Some(recovered), Past::new(), port),
-            Err(error) => panic!("{}", no_way_back(&error)),
+            Err(error) => halt(no_way_back(&error)),
         }
     }
 
@@ -276,11 +275,13 @@ impl Wiring {
                 // Nothing is lost yet: the member learns on, and tries again when there is room.
                 Err(CheckpointError::NoRoom) => Input::Checkpoint { life, done, alone },
                 Err(error) if alone => {
-                    let reason = format!("no checkpoint of a transferred state: {error}");
+                    let reason =
+                        format!("no checkpoint of a transferred state: {}", with_causes(&error));
                     Input::LogFailed { life, reason }
                 }
                 Err(error) => {
-                    tracing::warn!(?group, ?position, %error, "no checkpoint");
+                    let error = with_causes(&error);
+                    tracing::warn!(?group, ?position, error, "no checkpoint");
                     Input::Checkpoint { life, done, alone }
                 }
             };
@@ -291,7 +292,7 @@ impl Wiring {
 }
 
 fn no_way_back(error: &StorageError) -> String {
-    format!("declared dead, and cannot recover: {error}")
+    format!("declared dead, and cannot recover: {}", with_causes(error))
 }
 
 /// A state whose writing ends early when the boot ends.

@@ -8,7 +8,7 @@ use mainstay_base::trace::Event;
 use mainstay_base::{BootNonce, ConnId, GroupId, Instant, Machine, NodeId, Position, Work};
 use mainstay_link as link;
 use mainstay_membership::{Evidence, View};
-use mainstay_runtime::drop_beside;
+use mainstay_runtime::{drop_beside, halt};
 use tokio::sync::oneshot;
 
 use super::application::{AppPort, Application, CheckpointDone, Command};
@@ -310,7 +310,7 @@ impl<C: Command> Machine for Site<C> {
             Input::Checkpoint { life, done, alone } if life == self.life => {
                 self.on_checkpoint(now, done, alone);
             }
-            Input::LogFailed { life, reason } if life == self.life => panic!("{reason}"),
+            Input::LogFailed { life, reason } if life == self.life => halt(reason),
             Input::LogRead { life, read } if life == self.life => {
                 self.outputs.push_back(Output::Resume(read));
             }

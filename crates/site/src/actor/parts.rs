@@ -9,7 +9,9 @@ use mainstay_base::{BootId, BootNonce, ClusterId, Duration, NodeId};
 use mainstay_link as link;
 use mainstay_membership as membership;
 use mainstay_multicast::{self as multicast, Durability};
-use mainstay_runtime::{Disk, Entropy, EntropyError, HostOptions, TimeSource, Transport};
+use mainstay_runtime::{
+    Disk, Entropy, EntropyError, HostOptions, TimeSource, Transport, with_causes,
+};
 use mainstay_service::mux::LINK_BYTES;
 use thiserror::Error;
 
@@ -39,7 +41,8 @@ pub struct SiteParts {
     /// that starts again without has lost its vote until the others have given it the state.
     pub disk: Option<Box<dyn Disk>>,
     /// With less room than this on the disk, in bytes, the application is told to refuse what is new; with less than
-    /// half of it no checkpoint is written. An eighth of the disk, if that is less. Default 64 MiB.
+    /// half of it no checkpoint is written. An eighth of the disk, if that is less. With an eighth of it free above it
+    /// there is enough again. Default 64 MiB.
     pub disk_reserve: u64,
     /// The node takes part in making the cluster: once in its life. Ignored if its directory exists already.
     pub bootstrap: bool,
@@ -86,7 +89,8 @@ impl SiteParts {
     }
 }
 
-/// Why a site did not start. Nothing runs; what is on disk is as it was, but for a directory newly made.
+/// Why a site did not start. Nothing runs; what is on disk is as it was, but for a directory newly made. The text has the
+/// causes, each once, and there is no `source`.
 #[derive(Error, Debug)]
 #[non_exhaustive]
 pub enum StartError {
@@ -100,11 +104,17 @@ pub enum StartError {
     #[error(transparent)]
     Link(#[from] link::ConfigError),
     /// What is on disk cannot be used.
-    #[error(transparent)]
-    Storage(#[from] StorageError),
+    #[error("{}", with_causes(.0))]
+    Storage(StorageError),
     /// No nonce could be drawn.
     #[error(transparent)]
     Entropy(#[from] EntropyError),
+}
+
+impl From<StorageError> for StartError {
+    fn from(error: StorageError) -> Self {
+        Self::Storage(error)
+    }
 }
 
 /// What all boots of a site have in common.

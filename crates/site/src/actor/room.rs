@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use mainstay_base::Duration;
-use mainstay_runtime::{Disk, TimeSource, WeakHandle, is_short};
+use mainstay_runtime::{Disk, TimeSource, WeakHandle, is_short, is_short_still};
 use tokio::sync::Notify;
 
 use super::application::Command;
@@ -37,7 +37,10 @@ impl Room {
             drop(tokio::task::spawn_local(async move {
                 let mut told = false;
                 loop {
-                    let short = is_short(&*disk, reserve);
+                    let short = match told {
+                        false => is_short(&*disk, reserve),
+                        true => is_short_still(&*disk, reserve),
+                    };
                     let Some(handle) = handle.upgrade() else { return };
                     if short != told {
                         told = short;

@@ -19,7 +19,7 @@ use super::identity::{Bootstrap, Home, IdentityError};
 use super::log::{self, Ledger, SiteLog};
 use crate::core::{Past, Record, RecordError};
 
-/// Why what is on disk cannot be used. Nothing that was forced is changed.
+/// Why what is on disk cannot be used. Nothing that was forced is changed. The causes are its `source`s, not in its text.
 #[derive(Error, Debug)]
 #[non_exhaustive]
 pub enum StorageError {
@@ -30,7 +30,7 @@ pub enum StorageError {
     #[error(transparent)]
     Log(#[from] OpenError),
     /// A record is not one of a site.
-    #[error("log record {lsn}: {source}")]
+    #[error("log record {lsn}")]
     Record {
         /// Which.
         lsn: u64,
@@ -38,7 +38,7 @@ pub enum StorageError {
         source: RecordError,
     },
     /// The first record cannot be written.
-    #[error("the first record cannot be written: {0}")]
+    #[error("the first record cannot be written")]
     First(#[from] std::io::Error),
     /// The directory of a group's checkpoints cannot be used.
     #[error(transparent)]

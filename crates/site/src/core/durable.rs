@@ -29,7 +29,7 @@ pub enum RecordError {
     #[error("record of unknown kind {0}")]
     Kind(u16),
     /// The body is not what the kind says.
-    #[error("record of kind {kind}: {source}")]
+    #[error("record of kind {kind}")]
     Body {
         /// The kind.
         kind: u16,

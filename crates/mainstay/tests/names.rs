@@ -1,0 +1,63 @@
+//! A program names all types of the facade's signatures by this crate alone. Nothing is run here: it compiles, or not.
+#![allow(clippy::type_complexity, reason = "these are signatures, written out")]
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use mainstay::{
+    Client, ClientConfig, ClientConfigError, ClientDialer, ClientStatus, ClusterId, Config,
+    ConnectError, DialError, Entropy, EntropyError, Fate, GroupConfigError, MembershipConfigError,
+    Node, NodeId, Ports, Position, Pulse, ReplicaConfig, ReplicaConfigError, ReplicaOutcome,
+    ReplicaPhase, ReplicaStats, ReplicaStatus, SiteStartError, SiteStatus, StartError,
+    StateMachine, Status, TcpError, TimeSource, TraceEvent, TraceSink, TryStats,
+};
+
+/// Checks that the names are those of the signatures.
+#[test]
+fn all_types_of_signatures_have_names_here() {
+    let _: fn(ClusterId, String, BTreeMap<String, SocketAddr>) -> Config = Config::new;
+    let _: fn(Config, ReplicaConfig) -> Config = Config::replica;
+    let _: fn(Config, Arc<Pulse>) -> Config = Config::pulse;
+    let _: fn(Config, Arc<dyn TraceSink>) -> Config = Config::trace;
+    let _: fn(&dyn TraceSink, Vec<TraceEvent>) = |sink, events| sink.record(events);
+    let _: fn(ClusterId, BTreeMap<String, SocketAddr>) -> ClientConfig = ClientConfig::new;
+    let _: fn(
+        ClientConfig,
+        Box<dyn ClientDialer>,
+        Rc<dyn TimeSource>,
+        &mut dyn Entropy,
+    ) -> Result<Client, ConnectError> = Client::connect_over;
+    let _: fn(TcpError) -> StartError = StartError::Listen;
+    let _: fn(MembershipConfigError) -> StartError = StartError::Membership;
+    let _: fn(GroupConfigError) -> StartError = StartError::Group;
+    let _: fn(ReplicaConfigError) -> StartError = StartError::Replica;
+    let _: fn(SiteStartError) -> StartError = StartError::Site;
+    let _: fn(ClientConfigError) -> ConnectError = ConnectError::Config;
+    let _: fn(DialError) -> ConnectError = ConnectError::Dial;
+    let _: fn(EntropyError) -> ConnectError = ConnectError::Entropy;
+    let _: fn(ReplicaOutcome) -> Fate = Fate::Ordered;
+    let _: fn(Status) -> SiteStatus = |status| status.site;
+    let _: fn(ReplicaStatus) -> Option<ReplicaPhase> = |status| status.replica;
+    let _: fn(ReplicaStatus) -> ReplicaStats = |status| status.stats;
+    let _: fn(ClientStatus) -> (Option<NodeId>, TryStats) = |status| (status.node, status.stats);
+}
+
+/// A node over ports of its own; and what becomes of it.
+#[allow(dead_code, reason = "it only has to compile")]
+async fn a_node<S: StateMachine>(
+    config: Config,
+    make: fn() -> S,
+    ports: Ports,
+    listener: Box<dyn mainstay::ClientListener>,
+) -> Result<mainstay::Closed, StartError> {
+    let Ports { transport, disk, time, entropy } = ports;
+    let _: &dyn mainstay::Transport = &*transport;
+    let _: Option<&dyn mainstay::Disk> = disk.as_deref();
+    let ports = Ports { transport, disk, time, entropy };
+    let node = Node::start_with(config, make, ports)?;
+    node.skip(Position(1)).await;
+    node.serve_clients(listener, |_: &S, _: &[u8]| Vec::new()).await;
+    Ok(node.close().await)
+}
