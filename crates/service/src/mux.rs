@@ -188,9 +188,9 @@ impl Mux {
                 let fresh = || Peer { stale, ..Peer::default() };
                 let peer = self.peers.entry(*boot).or_insert_with(fresh);
                 peer.connected = !peer.broken;
-                while let Some((_, of)) = self.early.extract_if(.., |(it, _)| it == boot).next() {
-                    peer.latched.insert(of, self.turn);
-                }
+                let early = self.early.iter().filter(|(it, _)| it == boot);
+                peer.latched.extend(early.map(|(_, of)| (*of, self.turn)));
+                self.early.retain(|(it, _)| it != boot);
                 self.meet(*boot);
             }
             link::Event::Down { boot } => self.on_down(*boot),
