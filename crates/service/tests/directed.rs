@@ -1,0 +1,199 @@
+//! Channels step by step: refusals and room, datagrams, boots that are not met yet.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+
+use bytes::Bytes;
+use mainstay_base::rack::Given;
+use mainstay_base::service::{Address, Class, Dest, PeerChange};
+use mainstay_base::{BootId, BootNonce, Channel, ClusterId, Duration, Instance, Instant, NodeId};
+use mainstay_link::{Event, NotSent};
+use mainstay_service::Mux;
+use mainstay_service::mux::{CHANNEL, Frame, LINK_BYTES};
+
+fn boot(name: &str) -> BootId {
+    BootId { node: NodeId::new(ClusterId::from_entropy(1), name), nonce: BootNonce(1) }
+}
+
+fn of() -> Address {
+    let instance = Instance::new(ClusterId::from_entropy(1), "i");
+    Address { channel: Channel(20), instance }
+}
+
+/// What a service was told, in short.
+fn told(mux: &mut Mux) -> Vec<String> {
+    let name = |given| match given {
+        Given::Peer(PeerChange::Up { .. }) => "up".to_owned(),
+        Given::Peer(PeerChange::Down { .. }) => "down".to_owned(),
+        Given::Peer(PeerChange::Replaced { .. }) => "replaced".to_owned(),
+        Given::Full { meta, .. } => format!("full {}", String::from_utf8_lossy(&meta)),
+        Given::Room { .. } => "room".to_owned(),
+        Given::Message { meta, .. } => String::from_utf8_lossy(&meta).into_owned(),
+        Given::Datagram { .. } => "datagram".to_owned(),
+        _ => "else".to_owned(),
+    };
+    std::iter::from_fn(|| mux.poll_given()).map(|(_, given)| name(given)).collect()
+}
+
+/// Two ends, and a link between them that loses nothing.
+struct Pair {
+    ends: [Mux; 2],
+    boots: [BootId; 2],
+    now: Instant,
+}
+
+impl Pair {
+    fn new(agreed: [u128; 2]) -> Self {
+        let (mut ends, boots) = ([Mux::new(), Mux::new()], [boot("a"), boot("b")]);
+        for (end, agreed) in ends.iter_mut().zip(agreed) {
+            assert!(end.mount(of(), Class::Calls, agreed));
+        }
+        Self { ends, boots, now: Instant::ZERO }
+    }
+
+    fn connect(&mut self) {
+        for at in 0..2 {
+            let boot = self.boots[1 - at];
+            self.ends[at].on_link(self.now, &Event::Up { boot, features: 0, version: 1 });
+        }
+    }
+
+    fn frames(&mut self, at: usize) -> Vec<Frame> {
+        self.ends[at].end_turn(self.now);
+        std::iter::from_fn(|| self.ends[at].poll_frame()).collect()
+    }
+
+    fn deliver(&mut self, from: usize, frames: Vec<Frame>) {
+        for Frame { meta, payload, .. } in frames {
+            let event = Event::Deliver { from: self.boots[from], channel: CHANNEL, meta, payload };
+            self.ends[1 - from].on_link(self.now, &event);
+        }
+    }
+
+    /// Until both ends know of each other.
+    fn settle(&mut self) {
+        for _ in 0..4 {
+            for at in 0..2 {
+                let frames = self.frames(at);
+                self.deliver(at, frames);
+            }
+            self.now = self.now + Duration::from_millis(10);
+        }
+    }
+
+    fn send(&mut self, name: &'static str, bytes: usize) {
+        let (to, payload) = (Dest::Boot(self.boots[1]), Bytes::from(vec![0; bytes]));
+        self.ends[0].send(of(), 0, &to, &Bytes::from_static(name.as_bytes()), &payload);
+    }
+}
+
+#[test]
+fn there_is_room_only_after_the_refusal_was_heard() {
+    let mut pair = Pair::new([1, 1]);
+    pair.connect();
+    pair.settle();
+    assert_eq!(told(&mut pair.ends[0]), ["up"]);
+    pair.send("large", 1 << 20);
+    pair.send("refused", 10);
+    // The queue is soon free; what is sent before the refusal is heard is refused all the same.
+    let frames = pair.frames(0);
+    pair.deliver(0, frames);
+    pair.settle();
+    pair.send("too early", 10);
+    assert_eq!(told(&mut pair.ends[0]), ["full refused", "full too early"]);
+    pair.settle();
+    assert_eq!(told(&mut pair.ends[0]), ["room"]);
+    pair.send("refused", 10);
+    pair.settle();
+    assert_eq!(told(&mut pair.ends[1]), ["up", "large", "refused"]);
+}
+
+#[test]
+fn who_was_refused_before_it_met_a_boot_is_told_of_room() {
+    let mut pair = Pair::new([1, 1]);
+    pair.send("early", 10);
+    assert_eq!(told(&mut pair.ends[0]), ["full early"]);
+    pair.connect();
+    pair.send("early still", 10);
+    pair.settle();
+    assert_eq!(told(&mut pair.ends[0]), ["full early still", "up"]);
+    pair.settle();
+    assert_eq!(told(&mut pair.ends[0]), ["room"]);
+}
+
+#[test]
+fn datagrams_are_bounded_and_lost_beyond() {
+    let mut pair = Pair::new([1, 1]);
+    pair.connect();
+    pair.settle();
+    let (to, payload) = (pair.boots[1].node, Bytes::from(vec![0; 60_000]));
+    for round in 1..4 {
+        (0..200).for_each(|_| pair.ends[0].send_datagram(of(), to, &Bytes::new(), payload.clone()));
+        let frames = pair.frames(0);
+        let bytes: usize = frames.iter().map(|it| it.meta.len() + it.payload.len()).sum();
+        assert!(bytes > 0 && bytes < LINK_BYTES / 8, "{bytes}");
+        assert_eq!(pair.ends[0].stats().lost, round * (200 - frames.len() as u64));
+        pair.deliver(0, frames);
+        pair.settle();
+    }
+    assert_eq!(told(&mut pair.ends[1]).iter().filter(|it| *it == "datagram").count(), 12);
+}
+
+#[test]
+fn ends_with_other_settings_hear_nothing_of_each_other() {
+    let mut pair = Pair::new([1, 2]);
+    pair.connect();
+    pair.settle();
+    pair.send("message", 10);
+    pair.ends[0].send_datagram(of(), pair.boots[1].node, &Bytes::new(), Bytes::new());
+    pair.settle();
+    assert_eq!(told(&mut pair.ends[1]), Vec::<String>::new());
+    assert_eq!(pair.ends[1].stats().stray, 1);
+}
+
+/// A peer that acknowledges nothing fills the link: it is given up, for its streams have a hole.
+#[test]
+fn a_peer_that_the_link_has_no_room_for_is_given_up() {
+    let mut pair = Pair::new([1, 1]);
+    pair.connect();
+    pair.settle();
+    let to = pair.boots[1].node;
+    let (meta, payload, channel) = (Bytes::new(), Bytes::new(), CHANNEL);
+    let event = Event::NotSent { why: NotSent::Full, to, channel, meta, payload };
+    pair.ends[0].on_link(pair.now, &event);
+    pair.send("in vain", 10);
+    assert_eq!(told(&mut pair.ends[0]), ["up", "replaced", "full in vain"]);
+    pair.connect();
+    pair.settle();
+    assert_eq!(told(&mut pair.ends[0]), Vec::<String>::new());
+    assert_eq!(pair.ends[0].stats().overflow, 1);
+    pair.ends[0].check_invariants();
+}
+
+/// Any bytes in a frame are dropped and counted.
+#[test]
+fn garbage_in_frames_does_no_harm() {
+    let mut pair = Pair::new([1, 1]);
+    pair.connect();
+    pair.settle();
+    pair.send("message", 70_000);
+    let frames = pair.frames(0);
+    for Frame { meta, payload, .. } in &frames {
+        for end in 0..meta.len() {
+            for flip in [0, 1, 0x80] {
+                let mut bytes = meta.to_vec();
+                bytes[end] ^= flip;
+                bytes.truncate(end + usize::from(flip > 0) * meta.len());
+                let event = Event::Deliver {
+                    from: pair.boots[0],
+                    channel: CHANNEL,
+                    meta: bytes.into(),
+                    payload: payload.clone(),
+                };
+                pair.ends[1].on_link(pair.now, &event);
+                pair.ends[1].end_turn(pair.now);
+                pair.ends[1].check_invariants();
+            }
+        }
+    }
+    let stats = pair.ends[1].stats();
+    assert!(stats.malformed > 50, "{stats:?}");
+}
