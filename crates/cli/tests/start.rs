@@ -141,6 +141,7 @@ fn up_says_which_node_still_starts() {
     nodes[0].answers("GET a\r\n", "$1\r\n1\r\n");
     release(&obstacle);
     nodes[1].answers("INCR n\r\n", ":1\r\n");
+    until("it knows of the end", || up.has_said("node n1 ended"));
     up.ask_to_stop();
     assert_eq!(up.exit_status(), Some(0));
     let said = up.errors();

@@ -9,7 +9,7 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{self, Receiver};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -48,7 +48,9 @@ pub struct Running {
     child: Child,
     lines: Receiver<String>,
     /// What it says on standard error, if that is wanted.
-    errors: Option<JoinHandle<String>>,
+    errors: Option<JoinHandle<()>>,
+    /// What it has said on standard error.
+    text: Arc<Mutex<String>>,
 }
 
 impl Running {
@@ -66,19 +68,29 @@ impl Running {
         thread::spawn(move || {
             stdout.lines().map_while(Result::ok).all(|line| said.send(line).is_ok());
         });
-        let errors = child.stderr.take().map(|mut stderr| {
+        let text = Arc::<Mutex<String>>::default();
+        let into = Arc::clone(&text);
+        let errors = child.stderr.take().map(|stderr| {
             thread::spawn(move || {
-                let mut text = String::new();
-                stderr.read_to_string(&mut text).unwrap();
-                text
+                for line in BufReader::new(stderr).lines() {
+                    let mut text = into.lock().unwrap();
+                    text.push_str(&line.unwrap());
+                    text.push('\n');
+                }
             })
         });
-        Self { child, lines, errors }
+        Self { child, lines, errors, text }
+    }
+
+    /// Whether it has said this on standard error so far.
+    pub fn has_said(&self, what: &str) -> bool {
+        self.text.lock().unwrap().contains(what)
     }
 
     /// All that it said on standard error; it has ended.
     pub fn errors(&mut self) -> String {
-        self.errors.take().unwrap().join().unwrap()
+        self.errors.take().unwrap().join().unwrap();
+        self.text.lock().unwrap().clone()
     }
 
     /// Its exit status, if it has ended.
