@@ -184,7 +184,7 @@ pub enum Event {
 /// Why a message was not accepted. Nothing changed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum NotSent {
-    /// The window is full: wait for [`Event::Ready`].
+    /// The window is full: nothing is accepted before [`Event::Ready`].
     Full,
     /// No boot of the node is known yet: wait for [`Event::Up`].
     NoSession,

@@ -255,9 +255,13 @@ fn a_full_window_gives_the_message_back() {
     let session = message::session(a, b);
     let outputs = receive(&mut link, CONN, Message::Ack { received: 15 }.frame(session));
     assert!(!events(outputs).contains(&Event::Ready { to: a }));
+    // There is a place, but a message must not pass the one that was refused.
+    let passing = events(send(&mut link, a, Bytes::from_static(b"out")));
+    assert!(matches!(passing[..], [Event::NotSent { why: NotSent::Full, .. }]), "{passing:?}");
     let outputs = events(receive(&mut link, CONN, Message::Ack { received: 16 }.frame(session)));
     assert!(outputs.contains(&Event::Ready { to: a }));
     assert!(outputs.contains(&Event::Sent { to: a, upto: 16 }));
+    assert_eq!(events(send(&mut link, a, Bytes::from_static(b"in again"))), []);
 }
 
 #[test]

@@ -54,7 +54,9 @@ impl Link {
             return Err(NotSent::OtherBoot);
         }
         let session = peer.session.as_mut().ok_or(NotSent::Isolated)?;
-        if !session.outgoing.fits(body, self.config.window_bytes, self.config.window_frames) {
+        // A smaller message must not pass one that was refused: the user's stream would have a hole.
+        let fits = session.outgoing.fits(body, self.config.window_bytes, self.config.window_frames);
+        if session.blocked || !fits {
             session.blocked = true;
             return Err(NotSent::Full);
         }
