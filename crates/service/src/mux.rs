@@ -214,6 +214,7 @@ impl Mux {
         for boot in boots {
             self.stats.overflow += 1;
             self.forget(boot, None);
+            self.frames.retain(|frame| frame.to != boot);
             self.peers.insert(boot, Peer { broken: true, ..Peer::default() });
         }
     }

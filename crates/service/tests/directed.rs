@@ -168,6 +168,26 @@ fn a_peer_that_the_link_has_no_room_for_is_given_up() {
     pair.ends[0].check_invariants();
 }
 
+/// A peer that sends more than it was granted is not heard beyond that, until it is told that there is room.
+#[test]
+fn what_was_not_granted_is_dropped() {
+    let mut pair = Pair::new([1, 1]);
+    pair.connect();
+    pair.settle();
+    pair.send("message", 60_000);
+    let frames = pair.frames(0);
+    assert_eq!((told(&mut pair.ends[1]).len(), frames.len()), (1, 1));
+    for _ in 0..100 {
+        pair.deliver(0, frames.clone());
+    }
+    let heard = told(&mut pair.ends[1]).len() as u64;
+    assert!((10..20).contains(&heard), "{heard}");
+    assert_eq!(pair.ends[1].stats().overrun, 100 - heard);
+    pair.frames(1);
+    pair.deliver(0, frames);
+    assert_eq!(told(&mut pair.ends[1]), ["message"]);
+}
+
 /// Any bytes in a frame are dropped and counted.
 #[test]
 fn garbage_in_frames_does_no_harm() {

@@ -25,6 +25,7 @@ pub(super) struct Peer {
     pub(super) flight: [u64; 4],
     /// What was taken in and is not told yet, by class.
     pub(super) untold: [u64; 4],
+    /// When it is told at the latest.
     pub(super) tell_at: Option<Instant>,
     /// What is mounted here has changed since it was told.
     pub(super) stale: bool,
@@ -34,8 +35,9 @@ pub(super) struct Peer {
     pub(super) owes_seen: bool,
     /// Instances whose message was given back, and in which turn the first one was: nothing is taken of them before there is room.
     pub(super) latched: BTreeMap<Address, u64>,
-    /// Of each class, the stream that is within a message of several frames: one at a time, each way.
+    /// Of each class, the stream to the peer that is within a message of several frames: one at a time.
     pub(super) large: [Option<Address>; 4],
+    /// The same of the streams from the peer.
     pub(super) partial: [Option<Address>; 4],
     pub(super) datagrams: Datagrams,
     /// The link could not take what was meant for it: no stream is whole any more, and nothing is sent.
@@ -45,9 +47,11 @@ pub(super) struct Peer {
 /// Bytes of datagrams, each way.
 #[derive(Default)]
 pub(super) struct Datagrams {
+    /// Handed to the link.
     pub(super) sent: u64,
-    /// Of `sent`, what has come at the other end: `taken <= sent`.
+    /// Of `sent`, what has come at the other end.
     pub(super) taken: u64,
+    /// From the peer.
     pub(super) came: u64,
     /// Of `came`, what the other end was told of.
     pub(super) told: u64,

@@ -28,8 +28,9 @@ pub(super) struct Outgoing {
     waiting: VecDeque<Waiting>,
     /// Bytes in `waiting`, with the cost of their frames.
     queued: usize,
-    /// Bytes handed to the link, and taken in at the other end: `taken <= sent`.
+    /// Bytes handed to the link.
     sent: u64,
+    /// Of `sent`, what the other end has taken in: `taken <= sent`.
     taken: u64,
     /// It is among those of its class that have something to send.
     pub(super) runs: bool,
@@ -161,9 +162,11 @@ struct Assembly {
 #[derive(Default)]
 pub(super) struct Incoming {
     assembly: Option<Assembly>,
-    /// Bytes that came, that were taken in, and that the other end was told of: `told <= taken <= came`.
+    /// Bytes that came.
     came: u64,
+    /// Of `came`, what was taken in.
     pub(super) taken: u64,
+    /// Of `taken`, what the other end was told of.
     pub(super) told: u64,
 }
 
@@ -187,10 +190,10 @@ pub(super) struct Whole {
 }
 
 impl Incoming {
-    /// Counts a frame. False: it is beyond what was granted.
+    /// Counts a frame. False: it is beyond what was granted. The sender knows of what it was told at the most.
     pub(super) fn count(&mut self, body: usize, window: u64) -> bool {
         let cost = (FRAME_COST + body) as u64;
-        let flight = self.came - self.taken;
+        let flight = self.came - self.told;
         if flight > 0 && flight + cost > window {
             return false;
         }

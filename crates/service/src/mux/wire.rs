@@ -58,7 +58,7 @@ pub(super) enum Head {
     Taken(Vec<Taken>),
     /// Outside all order; perhaps lost.
     Datagram { of: Address },
-    /// So many bytes of datagrams have come on this session.
+    /// So many bytes of datagrams have come since the two boots met.
     Datagrams { upto: u64 },
 }
 
