@@ -67,65 +67,55 @@ enum Head {
 
 /// Entries as records of the log.
 fn encode(entries: &[LogEntry]) -> Vec<Bytes> {
-    let mut records = Vec::new();
-    let mut bytes = BytesMut::new();
+    let mut records = vec![BytesMut::from(&[FIRST][..])];
     for entry in entries {
         let (head, meta, payload) = match entry {
-            LogEntry::Installed(view) => (Head::Installed(*view), Bytes::new(), Bytes::new()),
+            LogEntry::Installed(view) => (Head::Installed(*view), &[][..], &[][..]),
             LogEntry::Record { of, io, meta, payload } => {
                 let size = meta.len() + payload.len();
                 assert!(size <= RECORD_BYTES_MAX, "{of:?} writes a record of {size} bytes");
                 let (meta_len, payload_len) = (meta.len() as u32, payload.len() as u32);
                 let head = Head::Record { of: *of, io: *io, meta: meta_len, payload: payload_len };
-                (head, meta.clone(), payload.clone())
+                (head, &meta[..], &payload[..])
             }
         };
-        if !bytes.is_empty() && bytes.len() + meta.len() + payload.len() > BATCH_BYTES {
-            records.push(std::mem::take(&mut bytes).freeze());
+        let size = meta.len() + payload.len();
+        if records.last().is_some_and(|last| last.len() > 1 && last.len() + size > BATCH_BYTES) {
+            records.push(BytesMut::from(&[0][..]));
         }
+        let Some(record) = records.last_mut() else { continue };
         let head = codec::encode(&head);
-        bytes.put_u32_le(head.len() as u32);
-        bytes.put_slice(&head);
-        bytes.put_slice(&meta);
-        bytes.put_slice(&payload);
+        record.put_u32_le(head.len() as u32);
+        [&head[..], meta, payload].into_iter().for_each(|part| record.put_slice(part));
     }
-    records.push(bytes.freeze());
-    let count = records.len();
-    let flagged = |(index, record): (usize, Bytes)| {
-        let mut flags = if index == 0 { FIRST } else { 0 };
-        flags |= if index + 1 == count { LAST } else { 0 };
-        let mut bytes = BytesMut::with_capacity(1 + record.len());
-        bytes.put_u8(flags);
-        bytes.put_slice(&record);
-        bytes.freeze()
-    };
-    records.into_iter().enumerate().map(flagged).collect()
+    if let Some(last) = records.last_mut() {
+        last[0] |= LAST;
+    }
+    records.into_iter().map(BytesMut::freeze).collect()
 }
 
 /// Puts the records of the log together to writes. A write whose last record is missing was never stable: it is left out.
 #[derive(Default)]
 struct Joining {
     whole: Vec<LogEntry>,
-    part: Option<Vec<LogEntry>>,
+    part: Vec<LogEntry>,
 }
 
 impl Joining {
-    fn add(&mut self, mut record: Bytes) -> Result<(), DecodeError> {
-        let flags = record.try_get_u8().map_err(|_| DecodeError::Type)?;
-        let entries = decode(record)?;
+    fn add(&mut self, flags: u8, entries: Vec<LogEntry>) {
         if flags & FIRST != 0 {
-            self.part = Some(Vec::new());
+            self.part.clear();
         }
-        let part = self.part.as_mut().ok_or(DecodeError::Type)?;
-        part.extend(entries);
+        self.part.extend(entries);
         if flags & LAST != 0 {
-            self.whole.extend(self.part.take().unwrap_or_default());
+            self.whole.append(&mut self.part);
         }
-        Ok(())
     }
 }
 
-fn decode(mut record: Bytes) -> Result<Vec<LogEntry>, DecodeError> {
+/// What a record of the log says: its flags, and its entries.
+fn decode(mut record: Bytes) -> Result<(u8, Vec<LogEntry>), DecodeError> {
+    let flags = record.try_get_u8().map_err(|_| DecodeError::Type)?;
     let mut entries = Vec::new();
     let take = |record: &mut Bytes, count: u32| {
         let count = count as usize;
@@ -143,7 +133,7 @@ fn decode(mut record: Bytes) -> Result<Vec<LogEntry>, DecodeError> {
             }
         });
     }
-    Ok(entries)
+    Ok((flags, entries))
 }
 
 /// Which records of the log hold what, from the first that is needed.
@@ -236,16 +226,10 @@ impl ServiceDisk {
         for record in recovered.records {
             let bytes = record.payload.len();
             let failed = |why| DiskError::Record { lsn: record.lsn.0, why };
-            // The front may have been cut off within a write.
-            if index.records.is_empty() && record.payload.first().is_some_and(|it| it & FIRST == 0)
-            {
-                index.next = record.lsn.next();
-                continue;
-            }
-            let entries = decode(record.payload.slice(1.min(bytes)..)).map_err(failed)?;
-            joining.add(record.payload).map_err(failed)?;
+            let (flags, entries) = decode(record.payload).map_err(failed)?;
             index.next = record.lsn;
             index.note(&entries, bytes);
+            joining.add(flags, entries);
         }
         let device = StableLog::new(log, KIND);
         let cut = device.cut();
@@ -347,7 +331,10 @@ mod tests {
         assert_eq!(records.len(), 1);
         let join = |records: &[Bytes]| -> Result<Vec<LogEntry>, DecodeError> {
             let mut joining = Joining::default();
-            records.iter().try_for_each(|record| joining.add(record.clone()))?;
+            for record in records {
+                let (flags, entries) = decode(record.clone())?;
+                joining.add(flags, entries);
+            }
             Ok(joining.whole)
         };
         assert_eq!(join(&records).unwrap(), entries);
