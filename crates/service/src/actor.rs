@@ -167,7 +167,7 @@ impl Mounting<'_> {
     }
 
     /// What the disk has of the instance `name` of a kind of service, which is not mounted any more, is not needed. Otherwise it is
-    /// kept for the day when it is mounted again, and the log is not cut behind it.
+    /// kept for the day when it is mounted again, and the log is not cut behind it. Its checkpoints stay where they are.
     pub fn forget<S: Service>(&mut self, name: &str) {
         let instance = Instance::new(self.cluster, name);
         self.station.services_mut().forget(Address { channel: S::CHANNEL, instance });
@@ -226,6 +226,21 @@ pub fn start(
     let addresses = roster.iter().map(|(name, at)| (NodeId::new(cluster, name), *at)).collect();
     let (wiring, owing) = Wiring::new(transport, addresses, disk);
     Ok(StationHandle::new(host::start(station, wiring, time, options), cluster, owing))
+}
+
+/// Dials a node. The link counts on one answer to each dial: this is the one for a dial that could not be begun.
+pub fn dial(
+    transport: &mut dyn Transport,
+    addresses: &BTreeMap<NodeId, SocketAddr>,
+    node: NodeId,
+) -> Option<link::Input> {
+    let begun = match addresses.get(&node) {
+        Some(address) => transport.dial(node, *address).map_err(|error| error.to_string()),
+        None => Err("no address is configured".to_owned()),
+    };
+    let reason = begun.err()?;
+    tracing::warn!(%node, reason, "cannot dial");
+    Some(link::Input::Unreachable { node })
 }
 
 /// What an event of the transport is for a link.

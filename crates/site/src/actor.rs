@@ -20,7 +20,7 @@ use mainstay_link::{Config, Event, Input, Link, Output};
 use mainstay_runtime::{
     HostHandle, HostOptions, HostSink, LocalFuture, Perform, Port, TimeSource, Transport, host,
 };
-use mainstay_service::actor::{link_inputs, link_weight};
+use mainstay_service::actor::{dial, link_inputs, link_weight};
 
 pub use application::{AppPort, Application, CheckpointDone, Command};
 pub use hosted::{SiteHandle, start};
@@ -60,19 +60,7 @@ struct Wiring<F> {
     on_event: F,
 }
 
-impl<F: FnMut(Event) -> Vec<Input> + 'static> Wiring<F> {
-    /// The link counts on one answer to each dial; one that cannot be begun is answered here.
-    fn dial(&mut self, node: NodeId, port: &mut Port<'_, Link>) {
-        let begun = match self.addresses.get(&node) {
-            Some(address) => self.transport.dial(node, *address).map_err(|error| error.to_string()),
-            None => Err("no address is configured".to_owned()),
-        };
-        if let Err(reason) = begun {
-            tracing::warn!(%node, reason, "cannot dial");
-            port.feed(Input::Unreachable { node });
-        }
-    }
-}
+impl<F: FnMut(Event) -> Vec<Input> + 'static> Wiring<F> {}
 
 impl<F: FnMut(Event) -> Vec<Input> + 'static> Perform<Link> for Wiring<F> {
     fn started(&mut self, port: &mut Port<'_, Link>) {
@@ -81,7 +69,10 @@ impl<F: FnMut(Event) -> Vec<Input> + 'static> Perform<Link> for Wiring<F> {
 
     fn perform(&mut self, output: Output, port: &mut Port<'_, Link>) {
         match output {
-            Output::Dial { node } => self.dial(node, port),
+            Output::Dial { node } => {
+                let failed = dial(&mut *self.transport, &self.addresses, node);
+                failed.into_iter().for_each(|input| port.feed(input));
+            }
             Output::Transmit { conn, frame } => self.transport.send(conn, frame),
             Output::Close { conn } => self.transport.close(conn),
             Output::Event(event) => {

@@ -8,17 +8,16 @@ use bytes::Bytes;
 use mainstay_base::rack::{Effect, Given};
 use mainstay_base::service::{Address, Chunks};
 use mainstay_base::{Instant, NodeId};
-use mainstay_link as link;
 use mainstay_runtime::host::completions;
 use mainstay_runtime::{
     CheckpointError, Completed, HostSink, IoId, LocalFuture, Perform, Port, StoreError, Transport,
-    blocking,
+    blocking, halt,
 };
 use tokio::task::JoinSet;
 
 use super::disk::ServiceDisk;
 use super::handle::{Owing, has_room};
-use super::{link_inputs, link_weight};
+use super::{dial, link_inputs, link_weight};
 use crate::{Input, Output, Request, Station, services};
 
 pub(super) struct Wiring {
@@ -42,18 +41,6 @@ impl Wiring {
         let owing = Owing::default();
         let (records, beside, other) = (Vec::new(), JoinSet::new(), owing.clone());
         (Self { transport, addresses, disk, records, io: 0, beside, owing }, other)
-    }
-
-    /// The link counts on one answer to each dial; one that cannot be begun is answered here.
-    fn dial(&mut self, node: NodeId, port: &mut Port<'_, Station>) {
-        let begun = match self.addresses.get(&node) {
-            Some(address) => self.transport.dial(node, *address).map_err(|error| error.to_string()),
-            None => Err("no address is configured".to_owned()),
-        };
-        if let Err(reason) = begun {
-            tracing::warn!(%node, reason, "cannot dial");
-            port.feed(Input::Link(link::Input::Unreachable { node }));
-        }
     }
 
     fn serve(&mut self, output: services::Output, port: &mut Port<'_, Station>) {
@@ -157,15 +144,15 @@ impl Wiring {
             Ok(()) => {}
             // The next completion begins a turn, and at its end there is a place.
             Err(StoreError::Full(records)) => self.records = records,
-            Err(error) => panic!("the log takes nothing any more: {error}"),
+            Err(error) => halt(format!("the log takes nothing any more: {error}")),
         }
     }
 }
 
-/// A turn that panics halts the station: nothing that is not stable was told to be.
+/// Halts the station: nothing that is not stable was told to be.
 fn fail(reason: String) -> Input {
-    let panic = Box::new(move |_: &mut crate::Services, _| panic!("{reason}"));
-    Input::Service(Request::Change(panic))
+    let end = Box::new(move |_: &mut crate::Services, _| halt(reason));
+    Input::Service(Request::Change(end))
 }
 
 /// Reads a state to its end.
@@ -192,7 +179,10 @@ impl Perform<Station> for Wiring {
 
     fn perform(&mut self, output: Output, port: &mut Port<'_, Station>) {
         match output {
-            Output::Dial { node } => self.dial(node, port),
+            Output::Dial { node } => {
+                let failed = dial(&mut *self.transport, &self.addresses, node);
+                failed.into_iter().for_each(|input| port.feed(Input::Link(input)));
+            }
             Output::Transmit { conn, frame } => self.transport.send(conn, frame),
             Output::Close { conn } => self.transport.close(conn),
             Output::Service(output) => self.serve(output, port),

@@ -10,14 +10,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use mainstay_base::service::Chunks;
 use mainstay_base::{BootNonce, Instant, NodeId};
-use mainstay_link as link;
 use mainstay_runtime::host::completions;
 use mainstay_runtime::{
     CheckpointError, Closed, Completed, Entropy, EntropyError, HostHandle, HostSink, IoId,
     LocalFuture, Perform, Port, SendError, Store, StoreError, TimeSource, Transport, blocking,
     halt, host, with_causes,
 };
-use mainstay_service::actor::{link_inputs, link_weight};
+use mainstay_service::actor::{dial, link_inputs, link_weight};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
@@ -176,18 +175,6 @@ impl Wiring {
         }
     }
 
-    /// The link counts on one answer to each dial; one that cannot be begun is answered here.
-    fn dial<C: Command>(&mut self, node: NodeId, port: &mut Port<'_, Site<C>>) {
-        let begun = match self.addresses.get(&node) {
-            Some(address) => self.transport.dial(node, *address).map_err(|error| error.to_string()),
-            None => Err("no address is configured".to_owned()),
-        };
-        if let Err(reason) = begun {
-            tracing::warn!(%node, reason, "cannot dial");
-            port.feed(Input::Link(link::Input::Unreachable { node }));
-        }
-    }
-
     /// The boot is dead. The next one begins when all of the log is read and folded, beside the turns: a site that knows
     /// a part of its past only must not say what it has.
     fn recover<C: Command>(&mut self, port: &mut Port<'_, Site<C>>) {
@@ -323,7 +310,10 @@ impl<C: Command> Perform<Site<C>> for Wiring {
 
     fn perform(&mut self, output: Output, port: &mut Port<'_, Site<C>>) {
         match output {
-            Output::Link(stack::Output::Dial { node }) => self.dial(node, port),
+            Output::Link(stack::Output::Dial { node }) => {
+                let failed = dial(&mut *self.transport, &self.addresses, node);
+                failed.into_iter().for_each(|input| port.feed(Input::Link(input)));
+            }
             Output::Link(stack::Output::Transmit { conn, frame }) => {
                 self.transport.send(conn, frame)
             }
