@@ -52,6 +52,10 @@ pub(crate) fn run() -> Result<(), String> {
             "--locked",
         ]))
     })?;
+    step("the example of services alone runs", || {
+        let example = ["run", "--quiet", "--package", "mainstay-service", "--example", "board"];
+        passed(cargo::run(&[&example[..], &["--locked"]].concat()))
+    })?;
     for directory in house::BROKEN_VARIANTS {
         let package = house::package(directory);
         let name = format!("{directory}: its checks notice deliberately broken variants");

@@ -85,7 +85,7 @@ pub enum Output {
     Write {
         /// The running number.
         io: u64,
-        /// The records of the turn, and the views that were installed before them.
+        /// The records of the turn, and before them the last view that was installed since the write before.
         entries: Vec<LogEntry>,
         /// The oldest record that each instance needs, once this is stable.
         keeps: BTreeMap<Address, Io>,
@@ -121,7 +121,8 @@ impl Services {
         Self::default()
     }
 
-    /// Mounts a service. In its first turn it is told the view, and which peers are up.
+    /// Mounts a service. In its first turn it is told the view, and which peers are up. One that writes goes on behind the last
+    /// record of its address: it is recovered from the log, and not mounted anew after it was dismounted.
     ///
     /// # Errors
     /// [`MountError`].
