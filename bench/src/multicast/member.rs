@@ -10,8 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant as Clock};
 
 use bytes::Bytes;
-use mainstay_base::trace::{Level, Order};
-use mainstay_base::{GroupId, Instant, NodeId};
+use mainstay_base::{GroupId, Instant, Level, NodeId, Order};
 use mainstay_multicast::{Config, Event};
 use mainstay_runtime::{OsEntropy, Tcp, TcpOptions, TokioTime};
 use mainstay_site::{

@@ -36,6 +36,7 @@ mod fingerprint;
 pub mod frame;
 mod id;
 mod machine;
+mod order;
 pub mod rack;
 mod rng;
 pub mod service;
@@ -51,6 +52,7 @@ pub use id::{
     NodeId, Position, SiteId, ViewId,
 };
 pub use machine::Machine;
+pub use order::{Level, Order};
 pub use rng::Rng;
 pub use std::time::Duration;
 pub use time::Instant;

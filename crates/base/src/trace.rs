@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BootId, GroupId, Instant, MessageId, NodeId, Position, SiteId, ViewId};
+use crate::{BootId, GroupId, Instant, Level, MessageId, NodeId, Order, Position, SiteId, ViewId};
 
 /// One event of a run.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -18,19 +18,6 @@ pub struct Event {
     pub at: Instant,
     /// What.
     pub what: What,
-}
-
-/// How far an acknowledged message had got (glossary; view-synchrony §5).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-pub enum Level {
-    /// In order at this member, perhaps nowhere else yet.
-    Delivered,
-    /// Received by a majority of the configured sites.
-    Majority,
-    /// Received by all members of the view.
-    Safe,
-    /// Forced to the logs of a majority of the configured sites.
-    Disk,
 }
 
 /// What happened. Complete: a checker handles every kind.
@@ -109,13 +96,4 @@ pub enum What {
         /// From here on.
         from: Position,
     },
-}
-
-/// The order asked for a message.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-pub enum Order {
-    /// Messages of one sender are delivered in send order.
-    Fifo,
-    /// One order at all members, that respects FIFO.
-    Total,
 }

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mainstay_base::trace::{Event, Order, What};
-use mainstay_base::{BootId, Instant, SiteId, ViewId};
+use mainstay_base::trace::{Event, What};
+use mainstay_base::{BootId, Instant, Order, SiteId, ViewId};
 
 use crate::properties::{Atomicity, Integrity, PROPERTIES, Validity};
 use crate::property::{Checkers, Property, Violation, run, without_last_deliveries_of_failed};

@@ -1,30 +1,37 @@
 //! What goes from a handle to the site's thread.
 
+use bytes::Bytes;
 use mainstay_base::Position;
 use mainstay_paradigm::client::NotDone;
-use mainstay_site as site;
 use tokio::sync::oneshot;
 
-use crate::outcome::{AcceptLossError, Answer};
-use crate::queue::Submitted;
+use crate::outcome::{AcceptLossError, Answer, Fate};
 use crate::status::ReplicaStatus;
 
 /// Reads the state, or is told why it cannot.
 pub(crate) type ReadFn<S> = Box<dyn FnOnce(Result<&S, NotDone>) + Send>;
 
-pub(crate) enum Command<S: 'static> {
-    Submit(Submitted),
+/// A command, on its way to the queue.
+pub(crate) struct Submit {
+    pub(crate) payload: Bytes,
+    pub(crate) answer: Answer,
+}
+
+/// Everything else: it does not wait behind commands.
+pub(crate) enum Ask<S: 'static> {
     Read { read: ReadFn<S>, local: bool },
     Skip { position: Position, answer: Answer },
     Status(oneshot::Sender<ReplicaStatus>),
     AcceptLoss(oneshot::Sender<Result<(), AcceptLossError>>),
 }
 
-impl<S: 'static> site::Command for Command<S> {
-    fn weight(&self) -> usize {
+impl<S: 'static> Ask<S> {
+    /// Tells whoever asked that it was not taken.
+    pub(crate) fn refuse(self, reason: NotDone) {
         match self {
-            Self::Submit(submitted) => submitted.payload.len(),
-            Self::Read { .. } | Self::Skip { .. } | Self::Status(_) | Self::AcceptLoss(_) => 0,
+            Self::Skip { answer, .. } => answer.tell(Fate::NotDone(reason)),
+            Self::Read { read, .. } => read(Err(reason)),
+            Self::Status(_) | Self::AcceptLoss(_) => {}
         }
     }
 }

@@ -5,8 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use mainstay_base::trace::Level;
-use mainstay_base::{ClusterId, Duration, GroupId, NodeId};
+use mainstay_base::{ClusterId, Duration, GroupId, Level, NodeId};
 use mainstay_membership as membership;
 use mainstay_multicast::{self as multicast, Durability};
 use mainstay_paradigm as paradigm;

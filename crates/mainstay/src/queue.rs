@@ -6,7 +6,7 @@ use bytes::Bytes;
 use mainstay_base::{Duration, Instant};
 use mainstay_multicast::MESSAGE_OVERHEAD;
 use mainstay_paradigm::client::NotDone;
-use tokio::sync::OwnedSemaphorePermit;
+use mainstay_runtime::Place;
 
 use crate::config::UNSTABLE_BYTES;
 use crate::outcome::{Answer, Fate};
@@ -21,7 +21,7 @@ pub(crate) struct Submitted {
     pub(crate) payload: Bytes,
     pub(crate) answer: Answer,
     /// Its share of [`QUEUE_BYTES`].
-    pub(crate) _place: OwnedSemaphorePermit,
+    pub(crate) _place: Place,
 }
 
 /// What a command counts in the group's budget and in [`QUEUE_BYTES`].
@@ -34,9 +34,6 @@ pub(crate) fn cost(payload: &Bytes) -> usize {
 #[derive(Default)]
 pub(crate) struct Queue {
     commands: VecDeque<Submitted>,
-    /// Cast and not answered by the group yet: tokens and costs, the oldest first.
-    asked: VecDeque<(u64, usize)>,
-    asked_bytes: usize,
     /// No less than what the group has in its budget.
     used_max: usize,
     /// When the group took something last, or there was nothing to take.
@@ -62,29 +59,15 @@ impl Queue {
     /// The next command, if there is room for it. `used` is asked what the group has in its budget.
     pub(crate) fn next(&mut self, now: Instant, used: impl FnOnce() -> usize) -> Option<Submitted> {
         if !self.fits(self.commands.front()?) {
-            self.used_max = used() + self.asked_bytes;
+            self.used_max = used();
         }
         if !self.fits(self.commands.front()?) {
             return None;
         }
         self.moved = now;
-        self.commands.pop_front()
-    }
-
-    /// The command is cast under this token; the group's answer follows.
-    pub(crate) fn cast(&mut self, token: u64, cost: usize) {
-        self.asked.push_back((token, cost));
-        self.asked_bytes += cost;
-        self.used_max += cost;
-    }
-
-    /// The group has answered: what it took it counts itself from here on.
-    pub(crate) fn answered(&mut self, token: u64) {
-        let first = self.asked.front().filter(|(asked, _)| *asked == token);
-        if let Some((_, cost)) = first {
-            self.asked_bytes -= cost;
-            self.asked.pop_front();
-        }
+        let command = self.commands.pop_front()?;
+        self.used_max += cost(&command.payload);
+        Some(command)
     }
 
     /// Refuses all that waits; to try again is safe.
@@ -97,8 +80,7 @@ impl Queue {
     /// The boot that was asked is dead. What waits was never cast.
     pub(crate) fn restarted(&mut self) {
         self.refuse(NotDone::Restarting);
-        self.asked.clear();
-        (self.asked_bytes, self.used_max) = (0, 0);
+        self.used_max = 0;
     }
 
     pub(crate) fn expire(&mut self, now: Instant, patience: Duration) {
@@ -123,7 +105,7 @@ impl Drop for Queue {
 mod tests {
     use std::sync::{Arc, Mutex};
 
-    use tokio::sync::Semaphore;
+    use mainstay_runtime::{Bell, inbox};
 
     use super::*;
 
@@ -134,7 +116,11 @@ mod tests {
     fn submitted(told: &Told, size: usize) -> Submitted {
         let told = Arc::clone(told);
         let answer = Answer::new(move |fate| told.lock().unwrap().push((size, fate)));
-        let _place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let (inbox, mut intake) = inbox::<(), ()>(&Bell::new(), (), 1);
+        inbox.try_send(1, ()).unwrap();
+        let mut taken = Vec::new();
+        intake.take(1, &mut taken);
+        let (_, _place) = taken.remove(0);
         Submitted { payload: Bytes::from(vec![0; size]), answer, _place }
     }
 
@@ -143,11 +129,9 @@ mod tests {
     }
 
     /// Casts all that there is room for; their sizes.
-    fn cast(queue: &mut Queue, now: Instant, used: usize, token: &mut u64) -> Vec<usize> {
+    fn cast(queue: &mut Queue, now: Instant, used: usize) -> Vec<usize> {
         let mut sizes = Vec::new();
         while let Some(command) = queue.next(now, || used) {
-            *token += 1;
-            queue.cast(*token, cost(&command.payload));
             sizes.push(command.payload.len());
             command.answer.tell(Fate::Unknown);
         }
@@ -158,19 +142,16 @@ mod tests {
     /// gives back is used, and room that it has been asked for is not used twice.
     #[test]
     fn what_does_not_fit_waits_in_order() {
-        let (mut queue, told, mut token) = (Queue::default(), Told::default(), 0);
+        let (mut queue, told) = (Queue::default(), Told::default());
         let (large, small) = (5 << 20, 1_000);
         for size in [large, large + 1, small, small + 1] {
             queue.push(at(0), submitted(&told, size));
         }
-        assert_eq!(cast(&mut queue, at(0), 0, &mut token), [large]);
+        assert_eq!(cast(&mut queue, at(0), 0), [large]);
         assert_eq!(queue.len(), 3);
-        // The group has not answered, nor counted it.
-        assert_eq!(cast(&mut queue, at(1), 0, &mut token), []);
-        queue.answered(1);
-        assert_eq!(cast(&mut queue, at(1), large + 64, &mut token), []);
+        assert_eq!(cast(&mut queue, at(1), large + 64), []);
         let rest = [large + 1, small, small + 1];
-        assert_eq!(cast(&mut queue, at(2), 0, &mut token), rest);
+        assert_eq!(cast(&mut queue, at(2), 0), rest);
         assert!(told.lock().unwrap().iter().all(|(_, fate)| *fate == Fate::Unknown));
         assert_eq!(queue.deadline(PATIENCE), None);
     }
@@ -179,15 +160,13 @@ mod tests {
     /// then what comes is refused at once until there is room again.
     #[test]
     fn what_waits_is_refused_only_when_nothing_moves() {
-        let (mut queue, told, mut token) = (Queue::default(), Told::default(), 0);
+        let (mut queue, told) = (Queue::default(), Told::default());
         for size in [7 << 20, 6 << 20, 5 << 20] {
             queue.push(at(0), submitted(&told, size));
         }
-        assert_eq!(cast(&mut queue, at(0), 0, &mut token), [7 << 20]);
-        queue.answered(1);
+        assert_eq!(cast(&mut queue, at(0), 0), [7 << 20]);
         // One of them goes on after most of the deadline: the other's begins anew.
-        assert_eq!(cast(&mut queue, at(1_900), 0, &mut token), [6 << 20]);
-        queue.answered(2);
+        assert_eq!(cast(&mut queue, at(1_900), 0), [6 << 20]);
         told.lock().unwrap().clear();
         queue.expire(at(3_899), PATIENCE);
         assert_eq!((queue.len(), queue.deadline(PATIENCE)), (1, Some(at(3_900))));
@@ -195,26 +174,26 @@ mod tests {
         let full = Fate::NotDone(NotDone::Full);
         assert_eq!(std::mem::take(&mut *told.lock().unwrap()), [(5 << 20, full.clone())]);
         queue.push(at(9_000), submitted(&told, 4 << 20));
-        assert_eq!(cast(&mut queue, at(9_000), 6 << 20, &mut token), []);
+        assert_eq!(cast(&mut queue, at(9_000), 6 << 20), []);
         queue.expire(at(9_000), PATIENCE);
         assert_eq!(std::mem::take(&mut *told.lock().unwrap()), [(4 << 20, full)]);
         queue.push(at(9_001), submitted(&told, 3 << 20));
-        assert_eq!(cast(&mut queue, at(9_001), 0, &mut token), [3 << 20]);
+        assert_eq!(cast(&mut queue, at(9_001), 0), [3 << 20]);
     }
 
     /// A boot that dies has not cast what waits.
     #[test]
     fn what_waits_at_a_dead_boot_is_not_done() {
-        let (mut queue, told, mut token) = (Queue::default(), Told::default(), 0);
+        let (mut queue, told) = (Queue::default(), Told::default());
         queue.push(at(0), submitted(&told, 7 << 20));
         queue.push(at(0), submitted(&told, 6 << 20));
-        cast(&mut queue, at(0), 0, &mut token);
+        cast(&mut queue, at(0), 0);
         told.lock().unwrap().clear();
         queue.restarted();
         let restarting = Fate::NotDone(NotDone::Restarting);
         assert_eq!(*told.lock().unwrap(), [(6 << 20, restarting)]);
         queue.push(at(1), submitted(&told, 7 << 20));
-        assert_eq!(cast(&mut queue, at(1), 0, &mut token), [7 << 20]);
+        assert_eq!(cast(&mut queue, at(1), 0), [7 << 20]);
         queue.push(at(1), submitted(&told, 5 << 20));
         told.lock().unwrap().clear();
         drop(queue);

@@ -24,8 +24,6 @@ struct Reader<S> {
 /// Callers whose commands or reads have no answer yet. All have the same patience: the oldest is the first to lose it.
 pub(crate) struct Waiting<S: 'static> {
     token: u64,
-    /// Handed to the core, which answers in the same order.
-    asked: VecDeque<(u64, Caller)>,
     /// Cast, by the sequence number of the message.
     cast: VecDeque<(u64, Caller)>,
     reads: BTreeMap<u64, Reader<S>>,
@@ -33,45 +31,21 @@ pub(crate) struct Waiting<S: 'static> {
 
 impl<S> Default for Waiting<S> {
     fn default() -> Self {
-        let (asked, cast) = (VecDeque::new(), VecDeque::new());
-        Self { token: 0, asked, cast, reads: BTreeMap::new() }
+        Self { token: 0, cast: VecDeque::new(), reads: BTreeMap::new() }
     }
 }
 
 impl<S> Waiting<S> {
-    fn next_token(&mut self) -> u64 {
-        self.token += 1;
-        self.token
-    }
-
-    pub(crate) fn submit(&mut self, answer: Answer, until: Instant) -> u64 {
-        let token = self.next_token();
-        self.asked.push_back((token, Caller { answer, until: step(until) }));
-        token
+    /// The message is cast under this sequence number.
+    pub(crate) fn cast(&mut self, sequence: u64, answer: Answer, until: Instant) {
+        self.cast.push_back((sequence, Caller { answer, until: step(until) }));
     }
 
     pub(crate) fn read(&mut self, read: ReadFn<S>, until: Instant) -> u64 {
-        let token = self.next_token();
+        self.token += 1;
+        let token = self.token;
         self.reads.insert(token, Reader { read, until: step(until) });
         token
-    }
-
-    fn take_asked(&mut self, token: u64) -> Option<Caller> {
-        pop_if(&mut self.asked, |first, _| first == token)
-    }
-
-    /// The message is cast under this sequence number.
-    pub(crate) fn cast(&mut self, token: u64, sequence: u64) {
-        if let Some(caller) = self.take_asked(token) {
-            self.cast.push_back((sequence, caller));
-        }
-    }
-
-    /// The message was not cast.
-    pub(crate) fn refuse(&mut self, token: u64, reason: NotDone) {
-        if let Some(caller) = self.take_asked(token) {
-            caller.answer.tell(Fate::NotDone(reason));
-        }
     }
 
     /// The own message with this sequence number was executed. Those before it that were not answered will not be.
@@ -96,7 +70,6 @@ impl<S> Waiting<S> {
 
     /// The boot that was asked is dead: what it has sent may yet be executed.
     pub(crate) fn restarted(&mut self) {
-        self.asked.clear();
         self.cast.clear();
         for reader in std::mem::take(&mut self.reads).into_values() {
             (reader.read)(Err(NotDone::Restarting));
@@ -118,7 +91,7 @@ impl<S> Waiting<S> {
 
     /// How many commands and reads wait.
     pub(crate) fn len(&self) -> (usize, usize) {
-        (self.asked.len() + self.cast.len(), self.reads.len())
+        (self.cast.len(), self.reads.len())
     }
 }
 
@@ -145,26 +118,21 @@ mod tests {
 
     type Told = Arc<Mutex<Vec<(u64, Fate)>>>;
 
-    fn submit(waiting: &mut Waiting<()>, told: &Told, name: u64, until: u64) -> u64 {
+    fn cast(waiting: &mut Waiting<()>, told: &Told, sequence: u64) {
         let told = Arc::clone(told);
-        let tell = move |fate| told.lock().expect("nobody panics").push((name, fate));
-        waiting.submit(Answer::new(tell), Instant::from_nanos(until))
+        let tell = move |fate| told.lock().expect("nobody panics").push((sequence, fate));
+        waiting.cast(sequence, Answer::new(tell), Instant::from_nanos(1));
     }
 
     fn take(told: &Told) -> Vec<(u64, Fate)> {
         std::mem::take(&mut told.lock().expect("nobody panics"))
     }
 
-    /// Every caller is told once: refused, executed, passed over, too late, or with the boot dead.
+    /// Every caller is told once: executed, passed over, too late, or with the boot dead.
     #[test]
     fn every_caller_is_told_once() {
         let (mut waiting, told) = (Waiting::<()>::default(), Told::default());
-        let tokens: Vec<u64> = (0..6).map(|name| submit(&mut waiting, &told, name, 1)).collect();
-        waiting.refuse(tokens[0], NotDone::Full);
-        assert_eq!(take(&told), [(0, Fate::NotDone(NotDone::Full))]);
-        for (token, sequence) in tokens[1..5].iter().zip(1..) {
-            waiting.cast(*token, sequence);
-        }
+        (1..=4).for_each(|sequence| cast(&mut waiting, &told, sequence));
         let done = Fate::NotDone(NotDone::Skipped);
         waiting.answer(2, done.clone());
         assert_eq!(take(&told), [(1, Fate::Unknown), (2, done.clone())]);
@@ -176,6 +144,7 @@ mod tests {
         assert_eq!(take(&told), []);
         waiting.expire(deadline);
         assert_eq!(take(&told), [(3, Fate::Unknown), (4, Fate::Unknown)]);
+        cast(&mut waiting, &told, 5);
         waiting.restarted();
         assert_eq!(take(&told), [(5, Fate::Unknown)]);
         assert_eq!(waiting.len(), (0, 0));

@@ -5,9 +5,9 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use mainstay_base::trace::{Level, Order};
 use mainstay_base::{
-    BootId, BootNonce, ClusterId, GroupId, Incarnation, Instant, NodeId, SiteId, ViewId,
+    BootId, BootNonce, ClusterId, GroupId, Incarnation, Instant, Level, NodeId, Order, SiteId,
+    ViewId,
 };
 use mainstay_multicast::{
     Agreed, Config, Cut, Event, Group, Message, Output, Peer, SiteView, Start,

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use mainstay_base::trace::Level;
-use mainstay_base::{Duration, GroupId, NodeId, frame};
+use mainstay_base::{Duration, GroupId, Level, NodeId, frame};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 

@@ -1,7 +1,6 @@
 //! The messages of one view: who sent what, and in which order.
 
-use mainstay_base::trace::Order;
-use mainstay_base::{MessageId, Position, SiteId, ViewId};
+use mainstay_base::{MessageId, Order, Position, SiteId, ViewId};
 
 use crate::event::{Delivery, FIFO};
 use crate::order::{Log, Placed};

@@ -1,8 +1,7 @@
 //! What a group asks for and tells.
 
 use bytes::Bytes;
-use mainstay_base::trace::{Level, Order};
-use mainstay_base::{BootId, MessageId, Position, SiteId, ViewId};
+use mainstay_base::{BootId, Level, MessageId, Order, Position, SiteId, ViewId};
 use thiserror::Error;
 
 use crate::message::Message;

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use mainstay_base::trace::Level;
-use mainstay_base::{BootId, GroupId, NodeId, SiteId, ViewId};
+use mainstay_base::{BootId, GroupId, Level, NodeId, SiteId, ViewId};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Durability;

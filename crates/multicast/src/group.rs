@@ -15,8 +15,7 @@ mod turn;
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use mainstay_base::trace::Order;
-use mainstay_base::{BootId, Instant, Position, SiteId, ViewId, fault};
+use mainstay_base::{BootId, Instant, Order, Position, SiteId, ViewId, fault};
 
 use crate::config::Config;
 use crate::epoch::Epoch;

@@ -20,7 +20,7 @@
 //! ```
 //! use std::collections::BTreeSet;
 //! use bytes::Bytes;
-//! use mainstay_base::trace::{Level, Order};
+//! use mainstay_base::{Level, Order};
 //! use mainstay_base::{BootNonce, ClusterId, GroupId, Incarnation, Instant, NodeId, SiteId, ViewId};
 //! use mainstay_multicast::{Agreed, Config, Cut, Event, Group, Output, Peer, SiteView, Start};
 //!

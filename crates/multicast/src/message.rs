@@ -2,8 +2,7 @@
 
 use bytes::Bytes;
 use mainstay_base::codec::{self, DecodeError};
-use mainstay_base::trace::Order;
-use mainstay_base::{Position, ViewId};
+use mainstay_base::{Order, Position, ViewId};
 use serde::{Deserialize, Serialize};
 
 /// A message between two members. Each carries the whole id of the view it belongs to.

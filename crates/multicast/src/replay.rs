@@ -1,8 +1,7 @@
 //! What the log of a former boot says.
 
 use bytes::Bytes;
-use mainstay_base::trace::Order;
-use mainstay_base::{GroupId, MessageId, Position, SiteId, ViewId};
+use mainstay_base::{GroupId, MessageId, Order, Position, SiteId, ViewId};
 
 use crate::epoch::Epoch;
 use crate::event::Delivery;

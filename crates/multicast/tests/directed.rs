@@ -4,8 +4,9 @@
 mod support;
 
 use bytes::Bytes;
-use mainstay_base::trace::{Level, Order};
-use mainstay_base::{BootId, BootNonce, Duration, Incarnation, Position, SiteId, ViewId};
+use mainstay_base::{
+    BootId, BootNonce, Duration, Incarnation, Level, Order, Position, SiteId, ViewId,
+};
 use mainstay_multicast::{
     Agreed, CastError, Cut, Durability, Event, FIFO, FlushState, Message, Peer, Run, SiteView,
     Standing, Verdict,

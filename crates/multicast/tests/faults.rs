@@ -5,7 +5,7 @@ mod support;
 
 use std::panic::catch_unwind;
 
-use mainstay_base::trace::Level;
+use mainstay_base::Level;
 use mainstay_multicast::fault::Fault;
 use mainstay_multicast::{Builder, Durability};
 use support::{Options, run};

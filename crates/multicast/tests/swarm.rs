@@ -4,7 +4,7 @@
 
 mod support;
 
-use mainstay_base::trace::Level;
+use mainstay_base::Level;
 use mainstay_multicast::Durability;
 use support::{Options, Outcome, run};
 

@@ -51,6 +51,7 @@ impl<E> Deref for Events<E> {
 /// The reader stores `full` and then looks at `unread`; the actor takes from `unread` and then looks at `full`. Only in one order of all
 /// four does one of them see the other: weaker orders lose the word that there is room.
 struct Gauge {
+    /// How many, or what they weigh together.
     unread: AtomicUsize,
     max: usize,
     /// The service was told that it is full.
@@ -83,6 +84,7 @@ impl Drop for Place {
 pub struct Door<E: Send + 'static> {
     to: Recipient<Events<E>>,
     gauge: Arc<Gauge>,
+    weigh: fn(&E) -> usize,
 }
 
 impl<E: Send + 'static> Door<E> {
@@ -100,11 +102,18 @@ impl<E: Send + 'static> Door<E> {
             full: AtomicBool::new(false),
             room: Box::new(room),
         };
-        Self { to, gauge: Arc::new(gauge) }
+        Self { to, gauge: Arc::new(gauge), weigh: |_| 1 }
+    }
+
+    /// An event counts for so much, and not for one.
+    #[must_use]
+    pub fn weighing(mut self, weigh: fn(&E) -> usize) -> Self {
+        self.weigh = weigh;
+        self
     }
 
     fn send(&self, events: Vec<E>, is_end: bool) {
-        let count = events.len();
+        let count = events.iter().map(self.weigh).sum();
         self.gauge.unread.fetch_add(count, Ordering::SeqCst);
         let place = Place { gauge: Arc::clone(&self.gauge), count };
         // It does not count against the actor's own bound: the gauge is the bound.
@@ -128,6 +137,39 @@ impl<E: Send + 'static> Reader<E> for Door<E> {
             return Offered::Room;
         }
         Offered::Full
+    }
+}
+
+/// A reader that loses its subscription when it is told more while it is full; the one who tells needs to know no more.
+pub struct Subscriber<E: Send + 'static> {
+    door: Door<E>,
+    full: Arc<AtomicBool>,
+}
+
+impl<E: Send + 'static> Subscriber<E> {
+    /// An actor, and how much of what it was told may be unread; an event counts as `weigh` says.
+    #[must_use]
+    pub fn new(to: Recipient<Events<E>>, unread_max: usize, weigh: fn(&E) -> usize) -> Self {
+        let full = Arc::new(AtomicBool::new(false));
+        let clears = Arc::clone(&full);
+        let door = Door::new(to, unread_max, move || clears.store(false, Ordering::SeqCst));
+        Self { door: door.weighing(weigh), full }
+    }
+
+    /// Tells it. False: it is gone, or was told more than it has room for; it is to be dropped, and hears that this is the end.
+    #[must_use]
+    pub fn tell(&mut self, events: Vec<E>) -> bool {
+        if self.full.load(Ordering::SeqCst) {
+            return false;
+        }
+        // Before the door may say that there is room again.
+        self.full.store(true, Ordering::SeqCst);
+        match self.door.read(events) {
+            Offered::Room => self.full.store(false, Ordering::SeqCst),
+            Offered::Full => {}
+            Offered::Gone => return false,
+        }
+        true
     }
 }
 

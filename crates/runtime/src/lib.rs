@@ -39,6 +39,7 @@
 //! ```
 
 pub mod beacon;
+pub mod bell;
 mod beside;
 mod causes;
 mod entropy;
@@ -54,10 +55,11 @@ mod time;
 
 pub use actix::Recipient;
 pub use beacon::{Beacon, Beat, Pulse};
+pub use bell::{Bell, Inbox, Intake, Place, inbox};
 pub use beside::drop_beside;
 pub use causes::with_causes;
 pub use entropy::{OsEntropy, SeededEntropy};
-pub use events::{Door, Events};
+pub use events::{Door, Events, Subscriber};
 pub use file_disk::FileDisk;
 pub use host::{
     Closed, HostHandle, HostOptions, HostSink, Hosted, Perform, Port, SendError, TurnBudget,

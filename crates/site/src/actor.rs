@@ -7,9 +7,11 @@ mod log;
 mod machine;
 mod parts;
 mod room;
+mod seats;
 mod status;
 mod storage;
 mod trace;
+mod views;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -22,12 +24,13 @@ use mainstay_runtime::{
 };
 use mainstay_service::actor::{dial, link_inputs, link_weight};
 
-pub use application::{AppPort, Application, CheckpointDone, Command};
-pub use hosted::{SiteHandle, start};
+pub use application::{AppPort, Application, CheckpointDone};
+pub use hosted::{SiteHandle, WeakSite, start};
 pub use parts::{SiteParts, StartError};
 pub use status::{StackStatus, Status, Suspicion};
 pub use storage::StorageError;
 pub use trace::TraceSink;
+pub use views::{Left, Member, ViewChanged};
 
 /// Hosts a link over `transport`, on the caller's `LocalSet`.
 ///

@@ -8,10 +8,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::Hash as _;
 
 use bytes::Bytes;
-use mainstay_base::trace::{Level, Order};
 use mainstay_base::{
-    BootId, Fingerprint, Fingerprinter, GroupId, Instant, Machine, MessageId, NodeId, Position,
-    ViewId,
+    BootId, Fingerprint, Fingerprinter, GroupId, Instant, Level, Machine, MessageId, NodeId, Order,
+    Position, ViewId,
 };
 use mainstay_membership::{self as membership, Durable, Membership, Role, View};
 use mainstay_multicast::{self as multicast, CastError, Group, Retired};
@@ -307,18 +306,20 @@ impl Core {
         }
     }
 
-    fn on_cast(
+    /// Casts into a group; see [`Group::cast`]. The message goes out at the end of the turn.
+    ///
+    /// # Errors
+    /// [`CastError`]; nothing changed.
+    pub fn cast(
         &mut self,
         now: Instant,
         group: GroupId,
-        token: u64,
-        (order, level, payload): (Order, Level, Bytes),
-    ) {
-        let result = match self.groups.get_mut(&group) {
-            Some(group) => group.cast(now, order, payload, level),
-            None => Err(CastError::NotMember),
-        };
-        self.outputs.push_back(Output::Cast { group, token, result });
+        order: Order,
+        level: Level,
+        payload: Bytes,
+    ) -> Result<MessageId, CastError> {
+        let group = self.groups.get_mut(&group).filter(|_| self.membership.role() != Role::Killed);
+        group.map_or(Err(CastError::NotMember), |group| group.cast(now, order, payload, level))
     }
 
     fn on_read(&mut self, now: Instant, group: GroupId, token: u64) {
@@ -411,7 +412,8 @@ impl Machine for Core {
             Input::Persisted { io } => self.on_persisted(now, io),
             Input::Dead => self.tell(now, membership::Input::Dead),
             Input::Cast { group, token, order, level, payload } => {
-                self.on_cast(now, group, token, (order, level, payload));
+                let result = self.cast(now, group, order, level, payload);
+                self.outputs.push_back(Output::Cast { group, token, result });
             }
             Input::Read { group, token } => self.on_read(now, group, token),
             Input::SnapshotChunk { group, position, chunk, last } => {

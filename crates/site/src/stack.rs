@@ -6,7 +6,8 @@ use std::sync::Arc;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use mainstay_base::codec;
 use mainstay_base::{
-    BootId, ConnId, Fingerprint, Fingerprinter, Frame, GroupId, Instant, Machine, NodeId, Work,
+    BootId, ConnId, Fingerprint, Fingerprinter, Frame, GroupId, Instant, Level, Machine, MessageId,
+    NodeId, Order, Work,
 };
 use mainstay_link::{self as link, Link};
 use mainstay_membership as membership;
@@ -127,6 +128,21 @@ impl Stack {
     /// What a group needs no more; see [`Group::take_retired`](multicast::Group::take_retired).
     pub fn take_retired(&mut self) -> Option<Retired> {
         self.core.take_retired()
+    }
+
+    /// Casts into a group; see [`Core::cast`].
+    ///
+    /// # Errors
+    /// [`CastError`](multicast::CastError); nothing changed.
+    pub fn cast(
+        &mut self,
+        now: Instant,
+        group: GroupId,
+        order: Order,
+        level: Level,
+        payload: Bytes,
+    ) -> Result<MessageId, multicast::CastError> {
+        self.core.cast(now, group, order, level, payload)
     }
 
     /// The services that are mounted on the node, for their questions.

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use mainstay_base::trace::{Level, Order, What};
-use mainstay_base::{GroupId, MessageId, Position, SiteId};
+use mainstay_base::trace::What;
+use mainstay_base::{GroupId, Level, MessageId, Order, Position, SiteId};
 use mainstay_membership::View;
 use mainstay_multicast::{Delivery, Event, FIFO};
 

@@ -5,8 +5,7 @@
 mod support;
 
 use bytes::Bytes;
-use mainstay_base::trace::{Level, Order};
-use mainstay_base::{Duration, GroupId};
+use mainstay_base::{Duration, GroupId, Level, Order};
 use mainstay_membership::{Fault as Broken, Role};
 use mainstay_multicast::Durability;
 use mainstay_sim::{Atlas, Disk, Fault, Moment, Options, Wire, World};

@@ -5,8 +5,8 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use mainstay_base::trace::{Event, Level, Order, What};
-use mainstay_base::{Duration, ViewId};
+use mainstay_base::trace::{Event, What};
+use mainstay_base::{Duration, Level, Order, ViewId};
 use mainstay_check::{Violation, check_all, check_survivors};
 use mainstay_membership::Fault as Broken;
 use mainstay_multicast::Durability;

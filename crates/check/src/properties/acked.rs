@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use mainstay_base::trace::{Event, Level, What};
-use mainstay_base::{BootId, GroupId, MessageId, Position, ViewId};
+use mainstay_base::trace::{Event, What};
+use mainstay_base::{BootId, GroupId, Level, MessageId, Position, ViewId};
 
 use crate::context::{EventRef, Losses, Sites, name, show, violation};
 use crate::property::{Property, Violation};

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mainstay_base::trace::{Event, Order, What};
-use mainstay_base::{BootId, GroupId, Position, SiteId, ViewId};
+use mainstay_base::trace::{Event, What};
+use mainstay_base::{BootId, GroupId, Order, Position, SiteId, ViewId};
 
 use crate::context::{EventRef, Key, Sites, name, show, violation};
 use crate::property::{Property, Violation};

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use mainstay_base::trace::{Event, Order, What};
-use mainstay_base::{BootId, GroupId, SiteId};
+use mainstay_base::trace::{Event, What};
+use mainstay_base::{BootId, GroupId, Order, SiteId};
 
 use crate::context::{EventRef, Key, name, show, violation};
 use crate::property::{Property, Violation};

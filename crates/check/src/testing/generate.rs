@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use mainstay_base::trace::{Event, Level, Order, What};
+use mainstay_base::trace::{Event, What};
 use mainstay_base::{
-    BootId, GroupId, Incarnation, Instant, MessageId, NodeId, Position, Rng, SiteId, ViewId,
+    BootId, GroupId, Incarnation, Instant, Level, MessageId, NodeId, Order, Position, Rng, SiteId,
+    ViewId,
 };
 
 use super::{boot, group, node, renumber};

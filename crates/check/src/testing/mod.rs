@@ -6,10 +6,10 @@ pub use generate::good_trace;
 
 use std::collections::BTreeMap;
 
-use mainstay_base::trace::{Event, Level, Order, What};
+use mainstay_base::trace::{Event, What};
 use mainstay_base::{
-    BootId, BootNonce, ClusterId, Duration, GroupId, Incarnation, Instant, MessageId, NodeId,
-    Position, SiteId, ViewId,
+    BootId, BootNonce, ClusterId, Duration, GroupId, Incarnation, Instant, Level, MessageId,
+    NodeId, Order, Position, SiteId, ViewId,
 };
 
 /// The node called by a letter.

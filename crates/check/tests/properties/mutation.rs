@@ -1,7 +1,7 @@
 //! Good traces, corrupted at random in a way that is known to break a property, are rejected by its checker.
 
-use mainstay_base::trace::{Event, Order, What};
-use mainstay_base::{Position, Rng};
+use mainstay_base::trace::{Event, What};
+use mainstay_base::{Order, Position, Rng};
 use mainstay_check::properties::{
     AckedInEveryLaterCut, Atomicity, CommittedPrefix, FailureLast, FifoPerSender, Incarnations,
     Integrity, SameSet, SameView, SelfInclusion, TotalOrder, Validity, ViewSequence,
@@ -253,9 +253,7 @@ fn acked_in_every_later_cut() {
         let at = pick(trace, rng, |index, event| {
             let What::Acknowledged { group: of, level, .. } = &event.what else { return false };
             let later = |other: &Event| matches!(&other.what, What::InstalledGroup { group, .. } if group == of);
-            !lost
-                && *level != mainstay_base::trace::Level::Delivered
-                && trace[index..].iter().any(later)
+            !lost && *level != mainstay_base::Level::Delivered && trace[index..].iter().any(later)
         })?;
         if let What::Acknowledged { position, .. } = &mut trace[at].what {
             *position = Position(position.0 + 10_000);

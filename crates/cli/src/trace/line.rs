@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use mainstay_base::trace::{Event, Level, Order, What};
+use mainstay_base::trace::{Event, What};
 use mainstay_base::{
-    BootId, BootNonce, ClusterId, GroupId, Incarnation, Instant, MessageId, NodeId, Position,
-    SiteId, ViewId,
+    BootId, BootNonce, ClusterId, GroupId, Incarnation, Instant, Level, MessageId, NodeId, Order,
+    Position, SiteId, ViewId,
 };
 use serde::{Deserialize, Serialize};
 

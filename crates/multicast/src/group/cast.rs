@@ -1,8 +1,7 @@
 //! Own messages: from the cast to the frame.
 
 use bytes::{Bytes, BytesMut};
-use mainstay_base::trace::{Level, Order};
-use mainstay_base::{Instant, MessageId};
+use mainstay_base::{Instant, Level, MessageId, Order};
 
 use super::Group;
 use crate::config::{FRAME_BYTES, FRAME_MESSAGES, MESSAGE_OVERHEAD};

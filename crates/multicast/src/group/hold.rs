@@ -3,8 +3,7 @@
 use std::hash::Hash as _;
 
 use bytes::Bytes;
-use mainstay_base::trace::Order;
-use mainstay_base::{BootId, Duration, Fingerprinter, Instant, ViewId, fault};
+use mainstay_base::{BootId, Duration, Fingerprinter, Instant, Order, ViewId, fault};
 
 use super::Group;
 use super::cast::gather;

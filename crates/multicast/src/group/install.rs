@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use mainstay_base::trace::Order;
-use mainstay_base::{Instant, Position, SiteId, ViewId};
+use mainstay_base::{Instant, Order, Position, SiteId, ViewId};
 
 use super::cast::lane;
 use super::{Behind, Current, Group, Member};

@@ -1,8 +1,7 @@
 //! What other members send.
 
 use bytes::Bytes;
-use mainstay_base::trace::Order;
-use mainstay_base::{BootId, Instant};
+use mainstay_base::{BootId, Instant, Order};
 
 use super::Group;
 use crate::message::Message;

@@ -1,7 +1,6 @@
 //! Reports, and the levels that follow from them.
 
-use mainstay_base::trace::{Level, Order};
-use mainstay_base::{Instant, Position};
+use mainstay_base::{Instant, Level, Order, Position};
 
 use super::{Group, Member};
 use crate::event::Event;

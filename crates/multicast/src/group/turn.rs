@@ -1,7 +1,6 @@
 //! The end of a turn: what was gathered goes out.
 
-use mainstay_base::trace::{Level, Order};
-use mainstay_base::{Instant, fault};
+use mainstay_base::{Instant, Level, Order, fault};
 
 use super::Group;
 use crate::message::Message;

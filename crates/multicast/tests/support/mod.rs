@@ -9,10 +9,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use judge::survivors;
-use mainstay_base::trace::{Level, Order, What};
+use mainstay_base::trace::What;
 use mainstay_base::{
-    BootId, BootNonce, ClusterId, Duration, GroupId, Incarnation, Instant, MessageId, NodeId, Rng,
-    SiteId, ViewId, trace,
+    BootId, BootNonce, ClusterId, Duration, GroupId, Incarnation, Instant, Level, MessageId,
+    NodeId, Order, Rng, SiteId, ViewId, trace,
 };
 use mainstay_check::{Report, check_all};
 use mainstay_multicast::{

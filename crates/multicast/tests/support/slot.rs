@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use mainstay_base::trace::{Level, Order, What};
-use mainstay_base::{BootId, Fingerprinter, MessageId, NodeId, Position, SiteId, ViewId};
+use mainstay_base::trace::What;
+use mainstay_base::{
+    BootId, Fingerprinter, Level, MessageId, NodeId, Order, Position, SiteId, ViewId,
+};
 use mainstay_multicast::{Delivery, Event, Group, GroupView, Output, Record, Recovered, Replay};
 use std::hash::{Hash as _, Hasher as _};
 

@@ -185,7 +185,7 @@ impl<M: Hosted, P: Perform<M>> Core<M, P> {
             return self.poll_closing(task);
         }
         self.poll_timer(task);
-        if self.timer.due {
+        if self.timer.due || self.gate.take_wanted() {
             self.begin();
         }
         if self.turn.is_some() {

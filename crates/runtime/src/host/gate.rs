@@ -16,6 +16,8 @@ pub(super) struct Gate {
     places_max: usize,
     bytes_max: usize,
     stopping: AtomicBool,
+    /// Somebody wants a turn, whatever the mailbox holds.
+    wanted: AtomicBool,
     pub(super) pulse: Arc<Pulse>,
     pub(super) turns: Turns,
     pub(super) closed: watch::Sender<Option<Closed>>,
@@ -46,6 +48,7 @@ impl Gate {
             places_max,
             bytes_max,
             stopping: AtomicBool::new(false),
+            wanted: AtomicBool::new(false),
             pulse,
             turns: Turns::default(),
             closed: watch::Sender::new(None),
@@ -86,6 +89,18 @@ impl Gate {
         self.close();
         self.stopping.store(true, Ordering::Release);
         self.pulse.wake.notify_one();
+    }
+
+    /// Asks the host for a turn.
+    pub(super) fn want(&self) {
+        if !self.wanted.swap(true, Ordering::AcqRel) {
+            self.pulse.wake.notify_one();
+        }
+    }
+
+    /// Whether a turn was asked for since the last call.
+    pub(super) fn take_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Relaxed) && self.wanted.swap(false, Ordering::AcqRel)
     }
 
     pub(super) fn stopping(&self) -> bool {

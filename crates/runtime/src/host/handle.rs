@@ -165,6 +165,11 @@ impl<M: Hosted> HostHandle<M> {
         }
     }
 
+    /// Asks for a turn, be the mailbox full or not. Several calls before it are one; a host that has closed has none.
+    pub fn wake(&self) {
+        self.shared.gate.want();
+    }
+
     /// Asks the host to stop gracefully: inputs are refused from here on, those admitted are still taken in.
     pub fn stop(&self) {
         self.shared.gate.stop();

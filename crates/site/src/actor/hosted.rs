@@ -9,18 +9,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use mainstay_base::service::Chunks;
-use mainstay_base::{BootNonce, Instant, NodeId};
+use mainstay_base::{BootNonce, GroupId, Instant, NodeId};
 use mainstay_runtime::host::completions;
 use mainstay_runtime::{
-    CheckpointError, Closed, Completed, Entropy, EntropyError, HostHandle, HostSink, IoId,
-    LocalFuture, Perform, Port, SendError, Store, StoreError, TimeSource, Transport, blocking,
-    halt, host, with_causes,
+    CheckpointError, Closed, Completed, Entropy, EntropyError, Events, HostHandle, HostSink, IoId,
+    LocalFuture, Perform, Port, Recipient, Store, StoreError, Subscriber, TimeSource, Transport,
+    WeakHandle, blocking, halt, host, with_causes,
 };
 use mainstay_service::actor::{dial, link_inputs, link_weight};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
-use super::application::{Application, CheckpointDone, Command};
+use super::application::{Application, CheckpointDone};
 use super::log::{self, Ledger};
 use super::machine::{Boot, Input, Output, Site};
 use super::parts::{Plan, SiteParts, StartError};
@@ -28,12 +28,14 @@ use super::room::Room;
 use super::status::{Status, add};
 use super::storage::{Read, Recovered, Storage, StorageError};
 use super::trace::TraceSink;
+use super::views::ViewChanged;
 use crate::core::{Past, Record};
 use crate::stack;
 
 /// Starts a site on the caller's `LocalSet`, from what its directory holds. It stops when the last handle is dropped.
 ///
-/// Reads the whole log before it returns. A failed write to the log, a panic of a machine and a panic of the
+/// Each application stands on the group that it comes with; what a group without one tells is dropped. Reads the whole log
+/// before it returns. A failed write to the log, a panic of a machine and a panic of an
 /// application halt the site: [`SiteHandle::closed`] says why, and nothing that was not forced has been acknowledged. A site
 /// that is declared dead by the others recovers from its log in this process, under a new nonce.
 ///
@@ -42,13 +44,13 @@ use crate::stack;
 ///
 /// # Panics
 /// Outside a `LocalSet` of a tokio runtime.
-pub fn start<C: Command>(
+pub fn start(
     parts: SiteParts,
-    application: Box<dyn Application<Command = C>>,
-) -> Result<SiteHandle<C>, StartError> {
+    applications: impl IntoIterator<Item = (GroupId, Box<dyn Application>)>,
+) -> Result<SiteHandle, StartError> {
     let plan = Plan::of(&parts)?;
     let SiteParts { cluster, name, roster, groups, disk, disk_reserve, bootstrap, .. } = parts;
-    let SiteParts { transport, time, mut entropy, options, trace, .. } = parts;
+    let SiteParts { transport, time, mut entropy, options, trace, bell, .. } = parts;
     let groups = Plan::disk_groups(&groups).map(|group| group.group());
     let named = (cluster, &*name);
     let open = |disk| Storage::open(disk, disk_reserve, named, bootstrap, plan.nodes(), groups);
@@ -77,8 +79,11 @@ pub fn start<C: Command>(
         membership: None,
         trace,
     };
-    let site = Site::new(plan, application, boot, time.now());
-    Ok(SiteHandle { host: host::start(site, wiring, time, options) })
+    let site = Site::new(plan, applications, bell.clone(), boot, time.now());
+    let views = site.views().watch();
+    let host = host::start(site, wiring, time, options);
+    bell.hang(host.downgrade());
+    Ok(SiteHandle { host, views })
 }
 
 /// The log, with what of it is needed.
@@ -129,7 +134,7 @@ struct Wiring {
 }
 
 impl Wiring {
-    fn start_log<C: Command>(&mut self, port: &Port<'_, Site<C>>) {
+    fn start_log(&mut self, port: &Port<'_, Site>) {
         let life = self.life;
         if let Some((log, _)) = &mut self.log {
             log.start(completions(port.handle(), move |done: &Completed| match &done.result {
@@ -139,7 +144,7 @@ impl Wiring {
         }
     }
 
-    fn persist<C: Command>(&mut self, io: u64, record: Box<Record>, port: &mut Port<'_, Site<C>>) {
+    fn persist(&mut self, io: u64, record: Box<Record>, port: &mut Port<'_, Site>) {
         self.io = io;
         if let Some((_, ledger)) = &mut self.log {
             let bytes = log::encode(&record);
@@ -154,7 +159,7 @@ impl Wiring {
     }
 
     /// Hands the records of the turn to the log as one write.
-    fn write<C: Command>(&mut self, port: &mut Port<'_, Site<C>>) {
+    fn write(&mut self, port: &mut Port<'_, Site>) {
         if self.records.is_empty() {
             return;
         }
@@ -177,7 +182,7 @@ impl Wiring {
 
     /// The boot is dead. The next one begins when all of the log is read and folded, beside the turns: a site that knows
     /// a part of its past only must not say what it has.
-    fn recover<C: Command>(&mut self, port: &mut Port<'_, Site<C>>) {
+    fn recover(&mut self, port: &mut Port<'_, Site>) {
         self.life += 1;
         (self.records, self.io) = (Vec::new(), 0);
         let closing = self.log.take().map(|(log, _)| log.closing());
@@ -214,12 +219,7 @@ impl Wiring {
     /// Begins the next boot.
     ///
     /// The host halts if there is no way back.
-    fn resume<C: Command>(
-        &mut self,
-        recovered: Option<Recovered>,
-        past: Past,
-        port: &mut Port<'_, Site<C>>,
-    ) {
+    fn resume(&mut self, recovered: Option<Recovered>, past: Past, port: &mut Port<'_, Site>) {
         match boot(recovered, &mut *self.entropy, past, false) {
             Ok((boot, log)) => {
                 self.log = log;
@@ -230,7 +230,7 @@ impl Wiring {
         }
     }
 
-    fn on_read<C: Command>(&mut self, read: Read, port: &mut Port<'_, Site<C>>) {
+    fn on_read(&mut self, read: Read, port: &mut Port<'_, Site>) {
         let Some(storage) = &mut self.storage else { return };
         match storage.recover(read) {
             Ok(recovered) => self.resume(Some(recovered), Past::new(), port),
@@ -238,14 +238,15 @@ impl Wiring {
         }
     }
 
-    fn checkpoint<C: Command>(
+    fn checkpoint(
         &mut self,
+        group: GroupId,
         done: CheckpointDone,
         alone: bool,
         source: Box<dyn Chunks>,
-        port: &Port<'_, Site<C>>,
+        port: &Port<'_, Site>,
     ) {
-        let CheckpointDone { group, position, .. } = done;
+        let position = done.position;
         let Some(storage) = &self.storage else { return };
         let source = Box::new(Stoppable { source, stop: Arc::clone(&self.stop) });
         let Some(writing) = storage.checkpoint(group, position, alone, source) else { return };
@@ -257,10 +258,10 @@ impl Wiring {
             let input = match written {
                 Ok(()) => {
                     let done = CheckpointDone { written: true, ..done };
-                    Input::Checkpoint { life, done, alone }
+                    Input::Checkpoint { life, group, done, alone }
                 }
                 // Nothing is lost yet: the member learns on, and tries again when there is room.
-                Err(CheckpointError::NoRoom) => Input::Checkpoint { life, done, alone },
+                Err(CheckpointError::NoRoom) => Input::Checkpoint { life, group, done, alone },
                 Err(error) if alone => {
                     let reason =
                         format!("no checkpoint of a transferred state: {}", with_causes(&error));
@@ -269,7 +270,7 @@ impl Wiring {
                 Err(error) => {
                     let error = with_causes(&error);
                     tracing::warn!(?group, ?position, error, "no checkpoint");
-                    Input::Checkpoint { life, done, alone }
+                    Input::Checkpoint { life, group, done, alone }
                 }
             };
             // A host that has closed needs no checkpoint.
@@ -297,8 +298,8 @@ impl Chunks for Stoppable {
     }
 }
 
-impl<C: Command> Perform<Site<C>> for Wiring {
-    fn started(&mut self, port: &mut Port<'_, Site<C>>) {
+impl Perform<Site> for Wiring {
+    fn started(&mut self, port: &mut Port<'_, Site>) {
         let convert = |event| link_inputs(event).into_iter().map(Input::Link).collect();
         self.transport.start(Rc::new(HostSink::new(port.handle(), convert)));
         self.start_log(port);
@@ -308,7 +309,7 @@ impl<C: Command> Perform<Site<C>> for Wiring {
         }
     }
 
-    fn perform(&mut self, output: Output, port: &mut Port<'_, Site<C>>) {
+    fn perform(&mut self, output: Output, port: &mut Port<'_, Site>) {
         match output {
             Output::Link(stack::Output::Dial { node }) => {
                 let failed = dial(&mut *self.transport, &self.addresses, node);
@@ -321,7 +322,6 @@ impl<C: Command> Perform<Site<C>> for Wiring {
             // The site keeps those to itself.
             Output::Link(stack::Output::Core(_)) => {}
             Output::Persist { io, record } => self.persist(io, record, port),
-            Output::Fed(input) => port.feed(Input::Fed { life: self.life, input }),
             Output::Again => port.feed(Input::Again),
             Output::Status(asked, mut status) => {
                 add(&mut status.refused, self.transport.refused());
@@ -329,8 +329,8 @@ impl<C: Command> Perform<Site<C>> for Wiring {
                 let _ = asked.send(status);
             }
             Output::Checkpoint { group, position, alone, source } => {
-                let done = CheckpointDone { group, position, written: false };
-                self.checkpoint(done, alone, source, port);
+                let done = CheckpointDone { position, written: false };
+                self.checkpoint(group, done, alone, source, port);
             }
             Output::Checkpointed { group, position, alone } => {
                 if let Some((_, ledger)) = &mut self.log {
@@ -347,7 +347,7 @@ impl<C: Command> Perform<Site<C>> for Wiring {
         }
     }
 
-    fn turn_ended(&mut self, port: &mut Port<'_, Site<C>>) {
+    fn turn_ended(&mut self, port: &mut Port<'_, Site>) {
         self.transport.flush();
         self.write(port);
     }
@@ -367,38 +367,19 @@ impl<C: Command> Perform<Site<C>> for Wiring {
         })
     }
 
-    fn weigh(input: &Input<C>) -> usize {
-        size_of::<Input<C>>()
-            + match input {
-                Input::Link(input) => link_weight(input),
-                Input::Command(command) => command.weight(),
-                _ => 0,
-            }
+    fn weigh(input: &Input) -> usize {
+        size_of::<Input>() + if let Input::Link(input) = input { link_weight(input) } else { 0 }
     }
 }
 
 /// A handle to a site: cheap to clone, `Send` and `Sync`. When the last is dropped the site stops.
-pub struct SiteHandle<C: Command> {
-    host: HostHandle<Site<C>>,
+#[derive(Clone)]
+pub struct SiteHandle {
+    host: HostHandle<Site>,
+    views: watch::Receiver<Arc<ViewChanged>>,
 }
 
-impl<C: Command> SiteHandle<C> {
-    /// Hands a command to the application; waits until there is room for it.
-    ///
-    /// # Errors
-    /// [`SendError::Closed`] with the command.
-    pub async fn send(&self, command: C) -> Result<(), SendError<C>> {
-        self.host.send(Input::Command(command)).await.map_err(command_of)
-    }
-
-    /// Hands a command to the application if there is room now.
-    ///
-    /// # Errors
-    /// [`SendError`] with the command.
-    pub fn try_send(&self, command: C) -> Result<(), SendError<C>> {
-        self.host.try_send(Input::Command(command)).map_err(command_of)
-    }
-
+impl SiteHandle {
     /// How the site is; `None`: it has closed.
     pub async fn status(&self) -> Option<Status> {
         let (asked, answer) = oneshot::channel();
@@ -407,13 +388,31 @@ impl<C: Command> SiteHandle<C> {
         Some(Status { turns: self.host.turn_stats(), ..status })
     }
 
+    /// The last view that the site has installed; before the first one the empty one with number 0. Whoever looks seldom sees
+    /// the last one only.
+    #[must_use]
+    pub fn views(&self) -> watch::Receiver<Arc<ViewChanged>> {
+        self.views.clone()
+    }
+
+    /// From here on an actor is told each view, at once the last one. One that is told more while it has `unread_max` unread ones
+    /// loses its subscription; the last message that it gets says so. False: the site has closed.
+    pub async fn subscribe_views(
+        &self,
+        to: Recipient<Events<Arc<ViewChanged>>>,
+        unread_max: usize,
+    ) -> bool {
+        let subscriber = Subscriber::new(to, unread_max, |_| 1);
+        self.host.send(Input::Views(subscriber)).await.is_ok()
+    }
+
     /// Asks the site to stop: what was admitted is still taken in.
     pub fn stop(&self) {
         self.host.stop();
     }
 
     /// How the site ended, as soon as it has. The future holds no handle.
-    pub fn closed(&self) -> impl Future<Output = Closed> + Send + use<C> {
+    pub fn closed(&self) -> impl Future<Output = Closed> + Send + use<> {
         self.host.closed()
     }
 
@@ -422,27 +421,37 @@ impl<C: Command> SiteHandle<C> {
     pub fn turns(&self) -> u64 {
         self.host.turns()
     }
-}
 
-fn command_of<C>(error: SendError<Input<C>>) -> SendError<C> {
-    let command = |input| match input {
-        Input::Command(command) => command,
-        _ => unreachable!("what was sent as a command comes back as one"),
-    };
-    match error {
-        SendError::Full(input) => SendError::Full(command(input)),
-        SendError::Closed(input) => SendError::Closed(command(input)),
+    /// A handle that does not keep the site running.
+    #[must_use]
+    pub fn downgrade(&self) -> WeakSite {
+        WeakSite { host: self.host.downgrade(), views: self.views.clone() }
     }
 }
 
-impl<C: Command> Clone for SiteHandle<C> {
-    fn clone(&self) -> Self {
-        Self { host: self.host.clone() }
-    }
-}
-
-impl<C: Command> fmt::Debug for SiteHandle<C> {
+impl fmt::Debug for SiteHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("SiteHandle").field(&self.host).finish()
+    }
+}
+
+/// A handle to a site that does not keep it running.
+#[derive(Clone)]
+pub struct WeakSite {
+    host: WeakHandle<Site>,
+    views: watch::Receiver<Arc<ViewChanged>>,
+}
+
+impl WeakSite {
+    /// The handle, unless all were dropped.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<SiteHandle> {
+        Some(SiteHandle { host: self.host.upgrade()?, views: self.views.clone() })
+    }
+}
+
+impl fmt::Debug for WeakSite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("WeakSite").field(&self.host).finish()
     }
 }

@@ -1,6 +1,7 @@
-//! The hosted machine: the Stack of the present boot, and the application on it.
+//! The hosted machine: the Stack of the present boot, and the applications on it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use mainstay_base::service::Chunks;
@@ -8,14 +9,16 @@ use mainstay_base::trace::Event;
 use mainstay_base::{BootNonce, ConnId, GroupId, Instant, Machine, NodeId, Position, Work};
 use mainstay_link as link;
 use mainstay_membership::{Evidence, View};
-use mainstay_runtime::{drop_beside, halt};
+use mainstay_runtime::{Bell, Subscriber, drop_beside, halt};
 use tokio::sync::oneshot;
 
-use super::application::{AppPort, Application, CheckpointDone, Command};
+use super::application::{AppPort, Application, CheckpointDone};
 use super::parts::Plan;
+use super::seats::{self, Seats};
 use super::status::{Status, Suspicion, add};
 use super::storage::Read;
 use super::trace::Recording;
+use super::views::{ViewChanged, Views};
 use crate::core::{self, Past, Record};
 use crate::stack::{self, Stack};
 
@@ -32,27 +35,25 @@ pub(super) struct Boot {
 }
 
 /// What happened at a site.
-pub(super) enum Input<C> {
+pub(super) enum Input {
     /// On the transport: one frame or one change of a connection.
     Link(link::Input),
     /// The write with this number of this life is forced.
     Persisted { life: u64, io: u64 },
     /// The log has failed.
     LogFailed { life: u64, reason: String },
-    /// The application asked this of the core of this life.
-    Fed { life: u64, input: core::Input },
-    /// The application asked for a turn.
+    /// An application asked for a turn.
     Again,
     /// A checkpoint that this life began has ended.
-    Checkpoint { life: u64, done: CheckpointDone, alone: bool },
+    Checkpoint { life: u64, group: GroupId, done: CheckpointDone, alone: bool },
     /// The log is read again for this life, after a death.
     LogRead { life: u64, read: Box<Read> },
     /// What the log says, after a death.
     Recovered(Box<Boot>),
     /// Less than the reserve is free on the disk, or enough again.
     DiskShort(bool),
-    /// For the application.
-    Command(C),
+    /// Somebody wants to be told of the views.
+    Views(Subscriber<Arc<ViewChanged>>),
     /// Somebody wants to know.
     Status(oneshot::Sender<Box<Status>>),
 }
@@ -63,8 +64,6 @@ pub(super) enum Output {
     Link(stack::Output),
     /// Append and force.
     Persist { io: u64, record: Box<Record> },
-    /// Hand this back in the next turn.
-    Fed(core::Input),
     /// Begin another turn.
     Again,
     /// Tell whoever asked, with what the transport has refused.
@@ -82,9 +81,11 @@ pub(super) enum Output {
 }
 
 /// The machine. A dead boot's Stack is dropped; until the log is read again there is none.
-pub(super) struct Site<C> {
+pub(super) struct Site {
     plan: Plan,
-    app: Box<dyn Application<Command = C>>,
+    seats: Seats,
+    /// Rung with the groups whose applications have something in their inboxes.
+    bell: Bell<GroupId>,
     stack: Option<Stack>,
     life: u64,
     nonce: BootNonce,
@@ -97,23 +98,27 @@ pub(super) struct Site<C> {
     /// What former boots of this process have refused, by reason.
     refused: BTreeMap<&'static str, u64>,
     suspicions: VecDeque<(Instant, NodeId, Evidence)>,
-    fed: VecDeque<core::Input>,
-    again: bool,
+    views: Views,
+    /// Applications gave the Stack something behind its turn.
+    stirred: bool,
     /// The trace of the last boot, if one is wanted.
     recording: Option<Recording>,
     outputs: VecDeque<Output>,
 }
 
-impl<C: Command> Site<C> {
+impl Site {
     pub(super) fn new(
         plan: Plan,
-        app: Box<dyn Application<Command = C>>,
+        apps: impl IntoIterator<Item = (GroupId, Box<dyn Application>)>,
+        bell: Bell<GroupId>,
         boot: Boot,
         now: Instant,
     ) -> Self {
+        let views = Views::new(plan.roster());
         let mut site = Self {
             plan,
-            app,
+            seats: Seats::new(apps),
+            bell,
             stack: None,
             life: 0,
             nonce: boot.nonce,
@@ -123,13 +128,17 @@ impl<C: Command> Site<C> {
             checkpoints: BTreeMap::new(),
             refused: BTreeMap::new(),
             suspicions: VecDeque::new(),
-            fed: VecDeque::new(),
-            again: false,
+            views,
+            stirred: false,
             recording: None,
             outputs: VecDeque::new(),
         };
         site.begin(boot, now);
         site
+    }
+
+    pub(super) fn views(&self) -> &Views {
+        &self.views
     }
 
     fn begin(&mut self, boot: Boot, now: Instant) {
@@ -149,7 +158,6 @@ impl<C: Command> Site<C> {
         // It has what the log has since the last checkpoint.
         drop_beside(self.stack.take().map(Stack::into_core));
         self.life += 1;
-        self.fed.clear();
         drop_beside(std::mem::take(&mut self.checkpoints));
         for (node, count) in std::mem::take(&mut self.dials) {
             *self.stale_dials.entry(node).or_default() += count;
@@ -157,7 +165,8 @@ impl<C: Command> Site<C> {
         for conn in std::mem::take(&mut self.conns) {
             self.outputs.push_back(Output::Link(stack::Output::Close { conn }));
         }
-        self.app.restarted(now);
+        self.views.killed();
+        self.seats.each(|app| app.restarted(now));
         self.outputs.push_back(Output::Killed);
     }
 
@@ -188,21 +197,34 @@ impl<C: Command> Site<C> {
         !stale && take_one(&mut self.dials, node)
     }
 
-    fn app(&mut self) -> (&mut dyn Application<Command = C>, AppPort<'_>) {
-        let port = AppPort {
-            stack: self.stack.as_ref(),
-            fed: &mut self.fed,
+    /// The applications, and what of the site they are given a part of.
+    fn parts(&mut self) -> (&mut Seats, seats::Parts<'_>) {
+        let parts = seats::Parts {
+            stack: self.stack.as_mut(),
+            recording: self.recording.as_mut(),
             outputs: &mut self.outputs,
             checkpoints: &mut self.checkpoints,
-            again: &mut self.again,
+            stirred: &mut self.stirred,
         };
-        (&mut *self.app, port)
+        (&mut self.seats, parts)
     }
 
-    /// What the application asked for before the end of the turn belongs to the turn.
-    fn take_fed(&mut self, now: Instant) {
-        while let Some(input) = self.fed.pop_front() {
-            self.core(now, input);
+    fn call(
+        &mut self,
+        now: Instant,
+        group: GroupId,
+        call: impl FnOnce(&mut dyn Application, &mut AppPort<'_>),
+    ) {
+        let (seats, parts) = self.parts();
+        seats.call(now, group, parts, call);
+    }
+
+    /// What is in the inboxes belongs to the turn.
+    fn take_rung(&mut self, now: Instant) {
+        let mut rung = self.bell.take();
+        rung.dedup();
+        for group in rung {
+            self.call(now, group, |app, port| app.woken(port));
         }
     }
 
@@ -212,15 +234,37 @@ impl<C: Command> Site<C> {
         }
     }
 
-    fn on_checkpoint(&mut self, now: Instant, done: CheckpointDone, alone: bool) {
+    fn on_checkpoint(&mut self, now: Instant, group: GroupId, done: CheckpointDone, alone: bool) {
         if done.written {
-            let CheckpointDone { group, position, .. } = done;
+            let position = done.position;
             self.outputs.push_back(Output::Checkpointed { group, position, alone });
             self.core(now, core::Input::Checkpointed { group, position });
         }
-        let (app, mut port) = self.app();
-        app.on_checkpoint(now, done, &mut port);
-        self.take_fed(now);
+        self.call(now, group, |app, port| app.on_checkpoint(done, port));
+    }
+
+    fn on_core(&mut self, now: Instant, output: core::Output) {
+        match output {
+            core::Output::Persist { io, record } => {
+                self.outputs.push_back(Output::Persist { io, record });
+            }
+            core::Output::Killed => self.killed(now),
+            core::Output::Suspected { boot, evidence } => {
+                self.on_suspected(now, boot.node, evidence);
+            }
+            core::Output::View { view, member } => {
+                self.tell_view(&view, member);
+                self.views.install(&view, member);
+            }
+            core::Output::Minority { on } => self.seats.each(|app| app.on_minority(on)),
+            core::Output::Group { group, event } => {
+                self.call(now, group, |app, port| app.on_event(event, port));
+            }
+            // The Stack carries them out, or nobody here asks for them.
+            core::Output::Send { .. }
+            | core::Output::Isolate { .. }
+            | core::Output::Cast { .. } => {}
+        }
     }
 
     fn on_stack(&mut self, now: Instant, output: stack::Output) {
@@ -230,20 +274,7 @@ impl<C: Command> Site<C> {
             recording.observe(now, stack.core(), output);
         }
         match output {
-            stack::Output::Core(core::Output::Persist { io, record }) => {
-                self.outputs.push_back(Output::Persist { io, record });
-            }
-            stack::Output::Core(core::Output::Killed) => self.killed(now),
-            stack::Output::Core(core::Output::Suspected { boot, evidence }) => {
-                self.on_suspected(now, boot.node, evidence);
-            }
-            stack::Output::Core(output) => {
-                if let core::Output::View { view, member } = &output {
-                    self.tell_view(view, *member);
-                }
-                let (app, mut port) = self.app();
-                app.on_output(now, output, &mut port);
-            }
+            stack::Output::Core(output) => self.on_core(now, output),
             stack::Output::Dial { node } => {
                 *self.dials.entry(node).or_default() += 1;
                 self.outputs.push_back(Output::Link(stack::Output::Dial { node }));
@@ -259,6 +290,7 @@ impl<C: Command> Site<C> {
             self.suspicions.pop_front();
         }
         self.suspicions.push_back((now, node, evidence));
+        self.views.suspected(node, evidence);
     }
 
     fn tell_view(&self, view: &View, member: bool) {
@@ -288,13 +320,13 @@ fn take_one(counts: &mut BTreeMap<NodeId, u32>, node: NodeId) -> bool {
     true
 }
 
-impl<C: Command> Machine for Site<C> {
-    type Input = Input<C>;
+impl Machine for Site {
+    type Input = Input;
     type Output = Output;
 
     /// # Panics
     /// If the log has failed: what it holds is uncertain, and only a new start may look. So the host halts.
-    fn handle(&mut self, now: Instant, input: Input<C>) {
+    fn handle(&mut self, now: Instant, input: Input) {
         match input {
             Input::Link(input) => {
                 if self.admit(&input)
@@ -306,28 +338,22 @@ impl<C: Command> Machine for Site<C> {
             Input::Persisted { life, io } if life == self.life => {
                 self.core(now, core::Input::Persisted { io });
             }
-            Input::Fed { life, input } if life == self.life => self.core(now, input),
-            Input::Checkpoint { life, done, alone } if life == self.life => {
-                self.on_checkpoint(now, done, alone);
+            Input::Checkpoint { life, group, done, alone } if life == self.life => {
+                self.on_checkpoint(now, group, done, alone);
             }
             Input::LogFailed { life, reason } if life == self.life => halt(reason),
             Input::LogRead { life, read } if life == self.life => {
                 self.outputs.push_back(Output::Resume(read));
             }
             Input::Recovered(boot) => self.begin(*boot, now),
-            Input::DiskShort(short) => self.app.disk_short(short),
-            Input::Command(command) => {
-                let (app, mut port) = self.app();
-                app.on_command(now, command, &mut port);
-                self.take_fed(now);
-            }
+            Input::DiskShort(short) => self.seats.each(|app| app.disk_short(short)),
+            Input::Views(subscriber) => self.views.subscribe(subscriber),
             Input::Status(asked) => {
                 let status = Box::new(self.status(now));
                 self.outputs.push_back(Output::Status(asked, status));
             }
             Input::Again
             | Input::Persisted { .. }
-            | Input::Fed { .. }
             | Input::LogRead { .. }
             | Input::Checkpoint { .. }
             | Input::LogFailed { .. } => {}
@@ -341,6 +367,9 @@ impl<C: Command> Machine for Site<C> {
     }
 
     fn end_turn(&mut self, now: Instant) {
+        self.take_rung(now);
+        // What was given before the Stack's turn is taken in by it.
+        self.stirred = false;
         if let Some(stack) = &mut self.stack {
             stack.end_turn(now);
         }
@@ -350,11 +379,12 @@ impl<C: Command> Machine for Site<C> {
         while let Some(retired) = self.stack.as_mut().and_then(Stack::take_retired) {
             drop_beside(retired);
         }
-        self.again = false;
-        let (app, mut port) = self.app();
-        app.end_turn(now, &mut port);
-        self.outputs.extend(self.fed.drain(..).map(Output::Fed));
-        if self.again {
+        let mut again = false;
+        for group in self.seats.to_turn(now) {
+            let (seats, parts) = self.parts();
+            again |= seats.end_turn(now, group, parts);
+        }
+        if std::mem::take(&mut self.stirred) || again {
             self.outputs.push_back(Output::Again);
         }
         if let Some(events) = self.recording.as_mut().map(Recording::take)
@@ -370,14 +400,14 @@ impl<C: Command> Machine for Site<C> {
 
     fn poll_timeout(&self) -> Option<Instant> {
         let stack = self.stack.as_ref().and_then(Machine::poll_timeout);
-        [stack, self.app.poll_timeout()].into_iter().flatten().min()
+        [stack, self.seats.poll_timeout()].into_iter().flatten().min()
     }
 
     fn take_work(&mut self) -> Work {
-        self.app.take_work()
+        self.seats.take_work()
     }
 
     fn intake_bytes_max(&self) -> usize {
-        self.app.intake_bytes_max()
+        self.seats.intake_bytes_max()
     }
 }

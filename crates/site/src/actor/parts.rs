@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use mainstay_base::{BootId, BootNonce, ClusterId, Duration, NodeId};
+use mainstay_base::{BootId, BootNonce, ClusterId, Duration, GroupId, NodeId};
 use mainstay_link as link;
 use mainstay_membership as membership;
 use mainstay_multicast::{self as multicast, Durability};
 use mainstay_runtime::{
-    Disk, Entropy, EntropyError, HostOptions, TimeSource, Transport, with_causes,
+    Bell, Disk, Entropy, EntropyError, HostOptions, TimeSource, Transport, with_causes,
 };
 use mainstay_service::mux::LINK_BYTES;
 use thiserror::Error;
@@ -54,6 +54,8 @@ pub struct SiteParts {
     pub entropy: Box<dyn Entropy>,
     /// The bounds of the host.
     pub options: HostOptions,
+    /// Rung with a group when something comes into the inbox of its application. Default: a new one.
+    pub bell: Bell<GroupId>,
     /// Gets what the site's boots do, in the words of the properties. Default `None`: nobody is told.
     pub trace: Option<Arc<dyn TraceSink>>,
 }
@@ -84,6 +86,7 @@ impl SiteParts {
             time,
             entropy,
             options: HostOptions::default(),
+            bell: Bell::new(),
             trace: None,
         }
     }

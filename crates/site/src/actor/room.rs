@@ -7,7 +7,6 @@ use mainstay_base::Duration;
 use mainstay_runtime::{Disk, TimeSource, WeakHandle, is_short, is_short_still};
 use tokio::sync::Notify;
 
-use super::application::Command;
 use super::machine::{Input, Site};
 
 /// After so many bytes that were written the room is looked at again (1 MiB).
@@ -24,11 +23,11 @@ pub(super) struct Room {
 
 impl Room {
     /// Begins to look. It ends with the host.
-    pub(super) fn watch<C: Command>(
+    pub(super) fn watch(
         disk: Rc<dyn Disk>,
         reserve: u64,
         time: Rc<dyn TimeSource>,
-        handle: WeakHandle<Site<C>>,
+        handle: WeakHandle<Site>,
     ) -> Self {
         let look = Rc::new(Notify::new());
         let asked = Rc::clone(&look);

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use mainstay_base::trace::{Event, What};
-use mainstay_base::{BootId, Instant};
+use mainstay_base::{BootId, GroupId, Instant, MessageId, Order};
 
 use crate::core::{Core, Output};
 use crate::trace::Recorder;
@@ -39,6 +39,13 @@ impl Recording {
             events.push(Event { boot: *boot, number: *number, at: now, what });
             *number += 1;
         });
+    }
+
+    /// A cast that went past the outputs.
+    pub(super) fn cast(&mut self, now: Instant, group: GroupId, message: MessageId, order: Order) {
+        let what = What::Cast { group, message, order };
+        self.events.push(Event { boot: self.boot, number: self.number, at: now, what });
+        self.number += 1;
     }
 
     /// What has not been taken yet.

@@ -7,10 +7,9 @@ use std::hash::Hash as _;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use mainstay_base::trace::{Level, Order};
 use mainstay_base::{
     BootId, BootNonce, ClusterId, Duration, Fingerprint as _, Fingerprinter, GroupId, Instant,
-    Machine as _, MessageId, NodeId,
+    Level, Machine as _, MessageId, NodeId, Order,
 };
 use mainstay_membership::{self as membership, Role};
 use mainstay_multicast::{self as multicast, Durability, Event};

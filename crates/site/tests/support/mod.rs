@@ -11,10 +11,9 @@ use std::hash::{Hash as _, Hasher as _};
 use bytes::Bytes;
 use mainstay_base::rack::{LogEntry, Mounted, fold};
 use mainstay_base::service::{Service as _, Start as Begin};
-use mainstay_base::trace::{Level, Order};
 use mainstay_base::{
-    ClusterId, Duration, Fingerprinter, Frame, GroupId, Instance, Instant, Machine as _, MessageId,
-    NodeId, Position, Rng, codec,
+    ClusterId, Duration, Fingerprinter, Frame, GroupId, Instance, Instant, Level, Machine as _,
+    MessageId, NodeId, Order, Position, Rng, codec,
 };
 use mainstay_link as link;
 use mainstay_membership as membership;

@@ -1,35 +1,35 @@
-//! A replicated state machine on a group: the application of a node's site.
+//! A replicated state machine on a group: the application of the group.
 
 mod outgoing;
 
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use mainstay_base::trace::{Level, Order};
-use mainstay_base::{Duration, GroupId, Instant, MessageId, NodeId, Position, SiteId, Work, codec};
+use mainstay_base::{
+    Duration, GroupId, Instant, Level, MessageId, NodeId, Order, Position, SiteId, Work, codec,
+};
 use mainstay_multicast::{CastError, Delivery, Event};
 use mainstay_paradigm::client::NotDone;
 use mainstay_paradigm::{self as paradigm, Envelope, Replica, SnapshotStream, StateMachine};
-use mainstay_runtime::drop_beside;
-use mainstay_site::{AppPort, Application, CheckpointDone, core};
+use mainstay_runtime::{Intake, Place, drop_beside};
+use mainstay_site::{AppPort, Application, CheckpointDone};
 
 use crate::backlog::{Backlog, From, Look, Step};
-use crate::command::Command;
+use crate::command::{Ask, Submit};
 use crate::history::{History, Rebuild};
 use crate::outcome::{AcceptLossError, Answer, Fate};
-use crate::queue::{self, Queue, Submitted};
+use crate::queue::{Queue, Submitted};
 use crate::status::ReplicaStatus;
 use crate::waiting::Waiting;
 use outgoing::{Sponsor, Writing};
 
 /// What a read counts beside what the user's machine counts for it (1 us).
 const READ: Duration = Duration::from_micros(1);
-/// The token of casts that nobody waits for.
-const NOBODY: u64 = 0;
+/// So many commands, and so many questions, are taken in at a time.
+const INTAKE_MAX: usize = 512;
 
 /// What is fixed for all boots.
 pub(crate) struct Settings {
-    pub(crate) group: GroupId,
     pub(crate) me: NodeId,
     pub(crate) level: Level,
     pub(crate) deadline: Duration,
@@ -38,9 +38,19 @@ pub(crate) struct Settings {
     pub(crate) turn_work: Duration,
 }
 
-pub(crate) struct Replicated<S: StateMachine + 'static> {
+/// What handles have put in and nobody has taken out.
+pub(crate) struct Inboxes<S: 'static> {
+    pub(crate) submits: Intake<Submit>,
+    pub(crate) asks: Intake<Ask<S>>,
+    /// There is more than was taken.
+    pub(crate) more: bool,
+}
+
+/// The application: a replica on a group, and all who wait for it.
+pub(crate) struct Executor<S: StateMachine + 'static> {
     settings: Settings,
     make: Box<dyn FnMut() -> S>,
+    intake: Inboxes<S>,
     replica: Replica<S>,
     /// This site, as its casts are named.
     site: Option<SiteId>,
@@ -63,12 +73,17 @@ pub(crate) struct Replicated<S: StateMachine + 'static> {
     status: ReplicaStatus,
 }
 
-impl<S: StateMachine + 'static> Replicated<S> {
-    pub(crate) fn new(settings: Settings, mut make: Box<dyn FnMut() -> S>) -> Self {
+impl<S: StateMachine + 'static> Executor<S> {
+    pub(crate) fn new(
+        settings: Settings,
+        mut make: Box<dyn FnMut() -> S>,
+        intake: Inboxes<S>,
+    ) -> Self {
         Self {
             replica: unknown(&settings, &mut make),
             settings,
             make,
+            intake,
             site: None,
             queue: Queue::default(),
             waiting: Waiting::default(),
@@ -111,7 +126,7 @@ impl<S: StateMachine + 'static> Replicated<S> {
                 self.backlog.push(Step::View(view.members));
             }
             Event::Restored { from_checkpoint, checkpoint, entries } => {
-                let chunks = port.take_checkpoint(self.settings.group).unwrap_or_default();
+                let chunks = port.take_checkpoint().unwrap_or_default();
                 let chunks = if from_checkpoint { chunks } else { Vec::new() };
                 self.begun = true;
                 self.backlog.push(Step::BeginRestore);
@@ -123,7 +138,7 @@ impl<S: StateMachine + 'static> Replicated<S> {
                 self.begun = true;
                 if offset == 0 {
                     // The own one is of a past that the group went on without.
-                    retire(port.take_checkpoint(self.settings.group));
+                    retire(port.take_checkpoint());
                     self.backlog.push(Step::BeginRestore);
                 }
                 self.backlog.push(Step::Part { position, offset, bytes });
@@ -152,7 +167,7 @@ impl<S: StateMachine + 'static> Replicated<S> {
 
     /// Where the group is made there is nothing to be told: a first view with all the past begins with the empty state.
     fn begin_fresh(&mut self, port: &AppPort<'_>) {
-        let whole = port.group(self.settings.group).is_some_and(|group| group.whole);
+        let whole = port.status().is_some_and(|group| group.whole);
         if whole && !std::mem::replace(&mut self.begun, true) {
             self.backlog.push(Step::BeginRestore);
             self.backlog.push(Step::Restored(Position::ZERO, From::Disk));
@@ -189,7 +204,7 @@ impl<S: StateMachine + 'static> Replicated<S> {
                 }
                 self.restore(From::Sponsor, |replica| replica.restore_chunk(&bytes));
                 let upto = offset + bytes.len() as u64;
-                port.chunk_taken(self.settings.group, position, upto);
+                port.chunk_taken(position, upto);
             }
             Step::Restored(position, from) => {
                 self.restore(from, |replica| replica.restored(position));
@@ -252,13 +267,27 @@ impl<S: StateMachine + 'static> Replicated<S> {
         if let Some(reason) = self.refusal_of_writes(port) {
             return self.queue.refuse(reason);
         }
-        let Settings { group, level, deadline, .. } = self.settings;
-        while let Some(Submitted { payload, answer, .. }) =
-            self.queue.next(now, || port.group(group).map_or(0, |group| group.unstable_bytes))
-        {
-            let token = self.waiting.submit(answer, now + deadline);
-            self.queue.cast(token, queue::cost(&payload));
-            port.cast(group, token, Order::Total, level, payload);
+        let Settings { level, deadline, .. } = self.settings;
+        let used = |port: &AppPort<'_>| port.status().map_or(0, |group| group.unstable_bytes);
+        while let Some(Submitted { payload, answer, .. }) = self.queue.next(now, || used(port)) {
+            self.cast(payload, level, answer, now + deadline, port);
+        }
+    }
+
+    fn cast(
+        &mut self,
+        payload: Bytes,
+        level: Level,
+        answer: Answer,
+        until: Instant,
+        port: &mut AppPort<'_>,
+    ) {
+        match port.cast(Order::Total, level, payload) {
+            Ok(message) => {
+                self.site = Some(message.sender);
+                self.waiting.cast(message.sequence, answer, until);
+            }
+            Err(error) => answer.tell(Fate::NotDone(reason(&error))),
         }
     }
 
@@ -273,10 +302,8 @@ impl<S: StateMachine + 'static> Replicated<S> {
     ) {
         match refusal {
             Some(NotDone::Poisoned(poison)) if poison == position => {
-                let token = self.waiting.submit(answer, until);
                 let payload = Envelope::Skip { position }.encode(&[]);
-                let Settings { group, level, .. } = self.settings;
-                port.cast(group, token, Order::Total, level, payload);
+                self.cast(payload, self.settings.level, answer, until, port);
             }
             None | Some(NotDone::Poisoned(_)) => {
                 answer.tell(Fate::NotDone(NotDone::NotPoisoned));
@@ -320,8 +347,8 @@ impl<S: StateMachine + 'static> Replicated<S> {
             }
             Out::HashAt { position, hash } => {
                 let payload = codec::encode(&(position, hash));
-                let group = self.settings.group;
-                port.cast(group, NOBODY, Order::Fifo, Level::Delivered, payload);
+                // Nobody waits for it: one that is not cast is not compared.
+                let _ = port.cast(Order::Fifo, Level::Delivered, payload);
             }
             Out::CheckpointWanted { .. } if self.settings.level == Level::Disk => {
                 // One that is not even begun is replaced by the newer one.
@@ -408,45 +435,45 @@ fn unknown<S: StateMachine>(settings: &Settings, make: &mut dyn FnMut() -> S) ->
     replica
 }
 
-impl<S: StateMachine + 'static> Application for Replicated<S> {
-    type Command = Command<S>;
-
-    fn on_output(&mut self, _now: Instant, output: core::Output, port: &mut AppPort<'_>) {
-        match output {
-            core::Output::Cast { token: NOBODY, .. } => {}
-            core::Output::Cast { token, result, .. } => {
-                self.queue.answered(token);
-                match result {
-                    Ok(message) => {
-                        self.site = Some(message.sender);
-                        self.waiting.cast(token, message.sequence);
-                    }
-                    Err(error) => self.waiting.refuse(token, reason(&error)),
-                }
-            }
-            core::Output::Group { event, .. } => self.on_group(event, port),
-            core::Output::Minority { on } => self.minority = on,
-            _ => {}
+impl<S: StateMachine + 'static> Executor<S> {
+    /// Takes in what handles have sent.
+    fn take_in(&mut self, port: &mut AppPort<'_>) {
+        let now = port.now();
+        let (mut submits, mut asks) = (Vec::new(), Vec::new());
+        let more = self.intake.submits.take(INTAKE_MAX, &mut submits);
+        self.intake.more = self.intake.asks.take(INTAKE_MAX, &mut asks) | more;
+        for (Submit { payload, answer }, place) in submits {
+            self.on_submit(now, payload, answer, place, port);
+        }
+        self.cast_queued(now, port);
+        for (ask, _place) in asks {
+            self.on_ask(now, ask, port);
         }
     }
 
-    fn on_command(&mut self, now: Instant, command: Command<S>, port: &mut AppPort<'_>) {
+    fn on_submit(
+        &mut self,
+        now: Instant,
+        payload: Bytes,
+        answer: Answer,
+        place: Place,
+        port: &AppPort<'_>,
+    ) {
+        match self.refusal(port) {
+            Some(reason) => answer.tell(Fate::NotDone(reason)),
+            // Refused at once below, if the disk is almost full.
+            None => self.queue.push(now, Submitted { payload, answer, _place: place }),
+        }
+    }
+
+    fn on_ask(&mut self, now: Instant, ask: Ask<S>, port: &mut AppPort<'_>) {
         let refusal = self.refusal(port);
         let until = now + self.settings.deadline;
-        let group = self.settings.group;
-        match (command, refusal) {
-            (Command::Submit(submitted), Some(reason)) => {
-                submitted.answer.tell(Fate::NotDone(reason));
-            }
-            (Command::Submit(submitted), None) => {
-                // Refused at once below, if the disk is almost full.
-                self.queue.push(now, submitted);
-                self.cast_queued(now, port);
-            }
-            (Command::Skip { position, answer }, reason) => {
+        match (ask, refusal) {
+            (Ask::Skip { position, answer }, reason) => {
                 self.skip(position, answer, reason, until, port);
             }
-            (Command::Read { read, local: true }, reason) => {
+            (Ask::Read { read, local: true }, reason) => {
                 let reason = reason.unwrap_or(NotDone::NoState);
                 let spent = self.replica.is_spent() || !self.backlog.looks.is_empty();
                 if spent && self.replica.machine().is_some() {
@@ -456,12 +483,12 @@ impl<S: StateMachine + 'static> Application for Replicated<S> {
                 read(self.replica.machine().ok_or(reason));
                 self.replica.charge(READ, 0);
             }
-            (Command::Read { read, .. }, Some(reason)) => read(Err(reason)),
-            (Command::Read { read, .. }, None) => {
+            (Ask::Read { read, .. }, Some(reason)) => read(Err(reason)),
+            (Ask::Read { read, .. }, None) => {
                 let token = self.waiting.read(read, until);
-                port.read(group, token);
+                port.read(token);
             }
-            (Command::Status(asked), _) => {
+            (Ask::Status(asked), _) => {
                 // Nobody waits any more: then nobody is answered.
                 let _ = asked.send(self.status.clone().of(
                     &self.replica,
@@ -469,10 +496,10 @@ impl<S: StateMachine + 'static> Application for Replicated<S> {
                     self.queue.len(),
                 ));
             }
-            (Command::AcceptLoss(asked), _) => {
+            (Ask::AcceptLoss(asked), _) => {
                 let answer = match port.is_up() {
                     false => Err(AcceptLossError::Restarting),
-                    true if port.accept_loss(group) => Ok(()),
+                    true if port.accept_loss() => Ok(()),
                     true => Err(AcceptLossError::NothingToAccept),
                 };
                 // Nobody waits any more: then nobody is answered.
@@ -480,14 +507,40 @@ impl<S: StateMachine + 'static> Application for Replicated<S> {
             }
         }
     }
+}
 
-    fn on_checkpoint(&mut self, _now: Instant, done: CheckpointDone, port: &mut AppPort<'_>) {
+impl<S: StateMachine + 'static> Drop for Executor<S> {
+    fn drop(&mut self) {
+        let (mut submits, mut asks) = (Vec::new(), Vec::new());
+        self.intake.submits.take(usize::MAX, &mut submits);
+        self.intake.asks.take(usize::MAX, &mut asks);
+        for (Submit { answer, .. }, _) in submits {
+            answer.tell(Fate::NotDone(NotDone::Closed));
+        }
+        asks.into_iter().for_each(|(ask, _)| ask.refuse(NotDone::Closed));
+    }
+}
+
+impl<S: StateMachine + 'static> Application for Executor<S> {
+    fn on_event(&mut self, event: Event, port: &mut AppPort<'_>) {
+        self.on_group(event, port);
+    }
+
+    fn woken(&mut self, port: &mut AppPort<'_>) {
+        self.take_in(port);
+    }
+
+    fn on_minority(&mut self, on: bool) {
+        self.minority = on;
+    }
+
+    fn on_checkpoint(&mut self, done: CheckpointDone, port: &mut AppPort<'_>) {
         self.status.checkpoints += u64::from(done.written);
         self.status.checkpoint_failed = !done.written;
         let writing = std::mem::replace(&mut self.writing, Writing::Nothing);
         if writing == Writing::Transferred(done.position) {
             match done.written {
-                true => port.restored(self.settings.group, done.position),
+                true => port.restored(done.position),
                 // There was no room.
                 false => self.transferred = Some(done.position),
             }
@@ -507,7 +560,11 @@ impl<S: StateMachine + 'static> Application for Replicated<S> {
         self.writing = Writing::Nothing;
     }
 
-    fn end_turn(&mut self, now: Instant, port: &mut AppPort<'_>) {
+    fn end_turn(&mut self, port: &mut AppPort<'_>) {
+        let now = port.now();
+        if self.intake.more {
+            self.take_in(port);
+        }
         self.backlog.begin_turn();
         let mut first = true;
         // A step is always done: nothing that others ask for holds the replica up.
@@ -521,7 +578,7 @@ impl<S: StateMachine + 'static> Application for Replicated<S> {
                 break;
             }
         }
-        if !self.backlog.is_empty() || self.rebuild.is_some() {
+        if !self.backlog.is_empty() || self.rebuild.is_some() || self.intake.more {
             port.again();
         }
         self.begin_checkpoint(port);
@@ -529,6 +586,10 @@ impl<S: StateMachine + 'static> Application for Replicated<S> {
         self.cast_queued(now, port);
         self.queue.expire(now, self.settings.deadline);
         self.waiting.expire(now);
+    }
+
+    fn waits(&self) -> bool {
+        self.queue.len() > 0 || self.checkpoint.is_some() || self.transferred.is_some()
     }
 
     fn poll_timeout(&self) -> Option<Instant> {

@@ -2,12 +2,11 @@
 
 use bytes::Bytes;
 use mainstay_base::service::Chunks;
-use mainstay_base::trace::Level;
-use mainstay_base::{Duration, Position};
+use mainstay_base::{Duration, Level, Position};
 use mainstay_paradigm::{self as paradigm, SnapshotStream, StateMachine};
 use mainstay_site::AppPort;
 
-use super::{Replicated, retire};
+use super::{Executor, retire};
 
 /// What a byte of a chunk counts that is made of the state (4 ns).
 const CHUNK_BYTE: Duration = Duration::from_nanos(4);
@@ -37,7 +36,7 @@ pub(super) enum Writing {
     Usual,
 }
 
-impl<S: StateMachine + 'static> Replicated<S> {
+impl<S: StateMachine + 'static> Executor<S> {
     pub(super) fn begin_sponsoring(&mut self, position: Position, port: &mut AppPort<'_>) {
         retire(self.sponsor.take());
         let right = self.replica.position() == position;
@@ -62,17 +61,16 @@ impl<S: StateMachine + 'static> Replicated<S> {
         }
         self.replica.charge(CHUNK_BYTE * chunk.len() as u32, chunk.len());
         let last = sponsor.next.is_none();
-        port.snapshot_chunk(self.settings.group, position, chunk, last);
+        port.snapshot_chunk(position, chunk, last);
         self.sponsor = Some(sponsor).filter(|_| !last);
     }
 
     /// Begins the checkpoint that is due, one at a time.
     pub(super) fn begin_checkpoint(&mut self, port: &mut AppPort<'_>) {
-        let group = self.settings.group;
         if let Some(position) = self.transferred {
             if self.settings.level != Level::Disk {
                 self.transferred = None;
-                return port.restored(group, position);
+                return port.restored(position);
             }
             if self.writing == Writing::Nothing
                 && !self.status.disk_short
@@ -80,15 +78,15 @@ impl<S: StateMachine + 'static> Replicated<S> {
             {
                 self.transferred = None;
                 self.writing = Writing::Transferred(position);
-                port.checkpoint(group, position, true, Box::new(Stream(stream)));
+                port.checkpoint(position, true, Box::new(Stream(stream)));
             }
         } else if self.writing == Writing::Nothing
             && let Some(stream) =
-                self.checkpoint.take_if(|stream| stream.position() <= port.forced(group))
+                self.checkpoint.take_if(|stream| stream.position() <= port.forced())
         {
             self.writing = Writing::Usual;
             let position = stream.position();
-            port.checkpoint(group, position, false, Box::new(Stream(stream)));
+            port.checkpoint(position, false, Box::new(Stream(stream)));
         }
     }
 }

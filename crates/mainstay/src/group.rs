@@ -1,0 +1,400 @@
+//! A process group: its handle, and what its members are told.
+
+mod book;
+mod member;
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use mainstay_base::{GroupId, Level, MessageId, Order, Position, SiteId, ViewId};
+use mainstay_multicast::{self as multicast, Durability, MESSAGE_OVERHEAD};
+use mainstay_runtime::{Events, Inbox, Recipient, SendError, Subscriber};
+use mainstay_site::Member;
+use thiserror::Error;
+
+use crate::config::UNSTABLE_BYTES;
+pub use book::{NotReached, Receipt};
+use book::Book;
+pub(crate) use member::GroupMember;
+
+/// Most bytes of casts that the group has not taken yet (8 MiB).
+pub(crate) const CASTS_BYTES: usize = 8 << 20;
+/// Most bytes that a message may have (512 KiB).
+pub const MESSAGE_BYTES_MAX: usize = 512 << 10;
+
+/// The settings of a process group. They must be the same at all nodes; so must its name.
+#[derive(Clone, Debug)]
+pub struct GroupConfig {
+    pub(crate) durability: Durability,
+    pub(crate) deliver_at: Level,
+    pub(crate) stateful: bool,
+    pub(crate) unread_bytes: usize,
+    pub(crate) checkpoint_bytes: usize,
+}
+
+impl GroupConfig {
+    /// Nothing is left of the group when all its members have failed. Messages are delivered when a majority of the nodes has
+    /// received them.
+    #[must_use]
+    pub fn memory() -> Self {
+        Self {
+            durability: Durability::Memory,
+            deliver_at: Level::Majority,
+            stateful: true,
+            unread_bytes: 64 << 20,
+            checkpoint_bytes: 16 << 20,
+        }
+    }
+
+    /// Each node keeps the messages in its log, and checkpoints of the state. Messages are delivered when a majority of the nodes has
+    /// received them; [`Receipt::disk`] tells when it has forced them.
+    #[must_use]
+    pub fn disk() -> Self {
+        Self { durability: Durability::Disk, ..Self::memory() }
+    }
+
+    /// How far a message in total order has to have got before it is delivered. `Disk` needs a group on
+    /// [disk](Self::disk). Default `Majority`.
+    #[must_use]
+    pub fn deliver_at(mut self, level: Level) -> Self {
+        self.deliver_at = level;
+        self
+    }
+
+    /// The members keep no state: who joins needs nothing but the messages that follow. Default: they do.
+    #[must_use]
+    pub fn stateless(mut self) -> Self {
+        self.stateful = false;
+        self
+    }
+
+    /// An actor that is told more while so many bytes of messages are unread loses its subscription. A message counts 256 bytes
+    /// more than it has. Default 64 MiB.
+    #[must_use]
+    pub fn unread_bytes(mut self, most: usize) -> Self {
+        self.unread_bytes = most;
+        self
+    }
+
+    /// On disk, the state is asked for after so many bytes of messages, so that the log can be cut. Default 16 MiB.
+    #[must_use]
+    pub fn checkpoint_bytes(mut self, bytes: usize) -> Self {
+        self.checkpoint_bytes = bytes.max(1);
+        self
+    }
+
+    pub(crate) fn build(
+        &self,
+        group: GroupId,
+        nodes: impl Iterator<Item = mainstay_base::NodeId>,
+    ) -> Result<multicast::Config, multicast::ConfigError> {
+        multicast::Config::new(group, nodes.collect())
+            .durability(self.durability)
+            .deliver_at(self.deliver_at)
+            .stateful(self.stateful)
+            .payload_max(MESSAGE_BYTES_MAX)
+            .unstable_bytes(UNSTABLE_BYTES)
+            .build()
+    }
+}
+
+/// A message as it is delivered.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Message {
+    /// Who cast it, and its number there.
+    pub id: MessageId,
+    /// In which order.
+    pub order: Order,
+    /// Its place in the total order; `None` for FIFO.
+    pub position: Option<Position>,
+    /// The view that it is delivered in.
+    pub view: ViewId,
+    /// What was cast.
+    pub payload: Bytes,
+}
+
+/// A view of the group. All its members that go on to the next view deliver the same messages in it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct GroupView {
+    /// The view of the sites that gives it. Its number is a fencing token: it only grows.
+    pub id: ViewId,
+    /// The members, the oldest first; the place in this list is the rank.
+    pub members: Vec<Member>,
+    /// Of these, who was not in the last view that this member was told.
+    pub joined: Vec<Member>,
+    /// Who was in that and is no more.
+    pub left: Vec<Member>,
+    /// The first position of the view is the one after this.
+    pub start: Position,
+    /// The rank of this node. `None` never happens to a member.
+    pub me: Option<usize>,
+}
+
+/// The state of a group, as a member gave it.
+#[derive(Clone, Default, Debug)]
+pub struct State {
+    parts: Vec<Bytes>,
+}
+
+impl State {
+    pub(crate) fn new(parts: Vec<Bytes>) -> Self {
+        Self { parts }
+    }
+
+    /// It is the one that every group begins with.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.parts.iter().all(Bytes::is_empty)
+    }
+
+    /// Its bytes, in parts.
+    #[must_use]
+    pub fn parts(&self) -> &[Bytes] {
+        &self.parts
+    }
+
+    /// Its bytes in one piece: a copy, unless it has one part.
+    #[must_use]
+    pub fn to_bytes(&self) -> Bytes {
+        match &self.parts[..] {
+            [one] => one.clone(),
+            parts => {
+                let mut whole = BytesMut::with_capacity(parts.iter().map(Bytes::len).sum());
+                parts.iter().for_each(|part| whole.extend_from_slice(part));
+                whole.freeze()
+            }
+        }
+    }
+}
+
+/// What a group tells the actors that [subscribed](GroupHandle::subscribe), in this order.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum GroupEvent {
+    /// What was told before is void: the state of the group is this, and what follows comes on top. First of all, when the node
+    /// was declared dead and began anew, and when another member has given its state. Not in a stateless group.
+    State(State),
+    /// A view begins; all messages of the former one were delivered.
+    View(Arc<GroupView>),
+    /// A message.
+    Deliver(Message),
+    /// A joiner or the own log needs the state, as of exactly this place in the stream: [give](StateRequest::give) it, now or
+    /// later. The first actor that subscribed is asked.
+    StateWanted(StateRequest),
+    /// The group stands still: it waits for members that failed last and may have more of its past.
+    Blocked,
+    /// Messages from this position on may be lost, acknowledged ones too: an operator accepted that.
+    MaybeLost(Position),
+}
+
+impl GroupEvent {
+    /// What it counts for while it is unread.
+    pub(crate) fn weight(&self) -> usize {
+        const EVENT: usize = 256;
+        EVENT
+            + match self {
+                Self::Deliver(message) => message.payload.len(),
+                Self::State(state) => state.parts.iter().map(Bytes::len).sum(),
+                _ => 0,
+            }
+    }
+}
+
+/// Somebody needs the state. When it is dropped nobody gets it: a joiner waits for the next view, the log is not cut.
+pub struct StateRequest {
+    number: u64,
+    position: Position,
+    asks: Option<Inbox<Ask>>,
+}
+
+impl StateRequest {
+    fn new(number: u64, position: Position, asks: Inbox<Ask>) -> Self {
+        Self { number, position, asks: Some(asks) }
+    }
+
+    /// All messages in total order up to here were told before.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// The state as of the place in the stream where this was asked: what every member would give there.
+    pub fn give(mut self, state: impl Into<Bytes>) {
+        self.answer(Some(state.into()));
+    }
+
+    fn answer(&mut self, state: Option<Bytes>) {
+        if let Some(asks) = self.asks.take() {
+            // A node that has ended needs no state.
+            let _ = asks.try_send(1, Ask::State { number: self.number, state });
+        }
+    }
+}
+
+impl Drop for StateRequest {
+    fn drop(&mut self) {
+        self.answer(None);
+    }
+}
+
+impl fmt::Debug for StateRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StateRequest").field("position", &self.position).finish_non_exhaustive()
+    }
+}
+
+/// A message on its way to the group.
+pub(crate) struct Cast {
+    order: Order,
+    level: Level,
+    payload: Bytes,
+}
+
+/// What else a handle may want.
+pub(crate) enum Ask {
+    Subscribe(Subscriber<GroupEvent>),
+    State { number: u64, state: Option<Bytes> },
+}
+
+/// Why a message was not cast. Nothing changed.
+#[derive(Error, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CastError {
+    /// Too much waits to be cast: [`GroupHandle::cast`] waits for room. To try again is safe.
+    #[error("too much waits to be cast")]
+    Full(Bytes),
+    /// It is larger than [`MESSAGE_BYTES_MAX`]: the caller's fault.
+    #[error("a message of {0} bytes is too large")]
+    TooLarge(usize),
+    /// The level is not to be had: above `Delivered` for FIFO, or `Disk` in a group that is not on disk. The caller's fault.
+    #[error("level {0:?} is not to be had for this message")]
+    Level(Level),
+    /// The node has ended.
+    #[error("the node has ended")]
+    Closed,
+}
+
+/// A process group on its node: cheap to clone, `Send` and `Sync`. It does not keep the node running.
+///
+/// | order | levels that a [`Receipt`] can wait for |
+/// |---|---|
+/// | `Fifo` | `Delivered` |
+/// | `Total` | `Delivered`, `Majority`, `Safe`; in a group on disk `Disk` |
+#[derive(Clone)]
+pub struct GroupHandle {
+    pub(crate) name: Arc<str>,
+    pub(crate) casts: Inbox<Cast>,
+    pub(crate) asks: Inbox<Ask>,
+    pub(crate) book: Arc<Book>,
+    pub(crate) config: Arc<GroupConfig>,
+}
+
+impl GroupHandle {
+    /// The name of the group.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Casts a message: it is delivered at all members, this one too, in the order that is asked for. Waits while too much waits to
+    /// be cast, and not for the group: what is cast while there is no view waits for one. Casts of one task are in the order
+    /// of the calls.
+    ///
+    /// The receipt tells how far the message has got. It can be dropped.
+    ///
+    /// # Errors
+    /// [`CastError`], never `Full`.
+    pub async fn cast(&self, payload: impl Into<Bytes>, order: Order) -> Result<Receipt, CastError> {
+        self.cast_for(payload, order, Level::Delivered).await
+    }
+
+    /// As [`cast`](Self::cast), for a caller who is going to wait for `level`: the others report at once, where they otherwise
+    /// report every 10 ms or 256 KiB.
+    ///
+    /// # Errors
+    /// [`CastError`], never `Full`.
+    pub async fn cast_for(
+        &self,
+        payload: impl Into<Bytes>,
+        order: Order,
+        level: Level,
+    ) -> Result<Receipt, CastError> {
+        let cast = self.check(payload.into(), order, level)?;
+        let sent = self.casts.send(cast.payload.len() + MESSAGE_OVERHEAD, cast).await;
+        self.receipt(order, sent)
+    }
+
+    /// As [`cast`](Self::cast), if there is room now: for actors.
+    ///
+    /// # Errors
+    /// [`CastError`]; `Full` gives the bytes back.
+    pub fn try_cast(&self, payload: impl Into<Bytes>, order: Order) -> Result<Receipt, CastError> {
+        self.try_cast_for(payload, order, Level::Delivered)
+    }
+
+    /// As [`cast_for`](Self::cast_for), if there is room now.
+    ///
+    /// # Errors
+    /// [`CastError`]; `Full` gives the bytes back.
+    pub fn try_cast_for(
+        &self,
+        payload: impl Into<Bytes>,
+        order: Order,
+        level: Level,
+    ) -> Result<Receipt, CastError> {
+        let cast = self.check(payload.into(), order, level)?;
+        let sent = self.casts.try_send(cast.payload.len() + MESSAGE_OVERHEAD, cast);
+        self.receipt(order, sent)
+    }
+
+    fn check(&self, payload: Bytes, order: Order, level: Level) -> Result<Cast, CastError> {
+        if payload.len() > MESSAGE_BYTES_MAX {
+            return Err(CastError::TooLarge(payload.len()));
+        }
+        if !book::is_to_be_had(order, level, self.config.durability) {
+            return Err(CastError::Level(level));
+        }
+        Ok(Cast { order, level, payload })
+    }
+
+    fn receipt(
+        &self,
+        order: Order,
+        sent: Result<u64, SendError<Cast>>,
+    ) -> Result<Receipt, CastError> {
+        match sent {
+            Ok(number) => Ok(Receipt::new(number, order, Arc::clone(&self.book))),
+            Err(SendError::Full(cast)) => Err(CastError::Full(cast.payload)),
+            Err(SendError::Closed(_)) => Err(CastError::Closed),
+        }
+    }
+
+    /// From here on an actor is told what happens in the group. Whatever happened before the first subscription is kept for it, up
+    /// to [`GroupConfig::unread_bytes`]; later ones hear what follows.
+    ///
+    /// The first one keeps the state of the group at this node. If it goes, or does not read, the node has no state to give and
+    /// its log is not cut any more: it takes no part in the group until it is started again, and receipts say
+    /// [`NotReached::Left`].
+    ///
+    /// # Errors
+    /// [`CastError::Closed`].
+    pub fn subscribe(&self, to: Recipient<Events<GroupEvent>>) -> Result<(), CastError> {
+        let subscriber = Subscriber::new(to, self.config.unread_bytes, GroupEvent::weight);
+        match self.asks.try_send(1, Ask::Subscribe(subscriber)) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(CastError::Closed),
+        }
+    }
+}
+
+impl fmt::Debug for GroupHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GroupHandle").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Names of sites for views of groups.
+pub(crate) type Names = Arc<dyn Fn(SiteId) -> Member + Send + Sync>;

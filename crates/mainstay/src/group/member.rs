@@ -1,0 +1,566 @@
+//! A process group on its node: casts go in, the stream of events goes out, and states go both ways.
+//!
+//! # States
+//! The actor keeps the state, the house keeps it safe. Whenever somebody needs it, the actor is asked at one place of its
+//! stream ([`GroupEvent::StateWanted`]); what it gives is the state as of that place, whenever it comes. A joiner gets it chunk
+//! by chunk. A group on disk writes it as a checkpoint, once the own log has all messages up to that place, and cuts the log
+//! behind it. A state that another member gave is of a past that the own log does not have: it is forced as the only
+//! checkpoint before the member says that it is whole ([`AppPort::restored`]), and no user can say so for it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use mainstay_base::service::Chunks;
+use mainstay_base::{Instant, Level, Order, Position, SiteId};
+use mainstay_multicast::{self as multicast, CastError, Delivery, Durability, MESSAGE_OVERHEAD};
+use mainstay_runtime::{Inbox, Intake, Place, Subscriber};
+use mainstay_site::{AppPort, Application, CheckpointDone};
+
+use super::book::{Book, NotReached};
+use super::{Ask, Cast, GroupConfig, GroupEvent, GroupView, Message, Names, State, StateRequest};
+use crate::config::UNSTABLE_BYTES;
+
+/// So many casts are taken in at a time.
+const INTAKE_MAX: usize = 4096;
+/// Bytes of a chunk of a state.
+const CHUNK_BYTES: usize = 256 << 10;
+
+/// Casts with consecutive numbers and consecutive sequence numbers in total order.
+struct Run {
+    number: u64,
+    sequence: u64,
+    count: u64,
+}
+
+/// Casts on their way: in front of the group until it has room, then until they have reached all levels.
+struct Casts {
+    intake: Intake<Cast>,
+    waiting: VecDeque<(Cast, Place)>,
+    /// There is more than was taken.
+    more: bool,
+    /// How many are cast; the number of the last one.
+    count: u64,
+    runs: VecDeque<Run>,
+    /// By level: the last sequence number.
+    reached: [u64; 4],
+    book: Arc<Book>,
+    /// The book has something new for those who wait.
+    moved: bool,
+}
+
+impl Casts {
+    fn take_in(&mut self) {
+        let mut taken = Vec::new();
+        self.more = self.intake.take(INTAKE_MAX, &mut taken);
+        self.waiting.extend(taken);
+    }
+
+    /// Casts what waits, as far as the group has room.
+    fn cast(&mut self, port: &mut AppPort<'_>) {
+        let Some(status) = port.status().filter(|status| !status.members.is_empty()) else { return };
+        let mut room = UNSTABLE_BYTES.saturating_sub(status.unstable_bytes);
+        while let Some((cast, _)) = self.waiting.front() {
+            let cost = cast.payload.len() + MESSAGE_OVERHEAD;
+            if cost > room {
+                break;
+            }
+            match port.cast(cast.order, cast.level, cast.payload.clone()) {
+                Ok(message) => {
+                    room -= cost;
+                    self.note(cast.order == Order::Total, message.sequence);
+                    self.waiting.pop_front();
+                }
+                Err(CastError::Full { .. } | CastError::NotMember) => break,
+                Err(error) => unreachable!("it was checked before it was sent: {error}"),
+            }
+        }
+        self.book.cast(self.count);
+    }
+
+    fn note(&mut self, is_total: bool, sequence: u64) {
+        self.count += 1;
+        self.moved = true;
+        if !is_total {
+            return;
+        }
+        match self.runs.back_mut() {
+            Some(run)
+                if run.number + run.count == self.count && run.sequence + run.count == sequence =>
+            {
+                run.count += 1;
+            }
+            _ => self.runs.push_back(Run { number: self.count, sequence, count: 1 }),
+        }
+    }
+
+    /// Own casts in total order up to this one have reached a level.
+    fn on_reached(&mut self, level: Level, upto: u64, is_disk: bool) {
+        let behind = self.runs.partition_point(|run| run.sequence <= upto);
+        let Some(run) = behind.checked_sub(1).and_then(|at| self.runs.get(at)) else { return };
+        let number = run.number + (upto - run.sequence).min(run.count - 1);
+        self.book.reached(level, number);
+        self.moved = true;
+        let levels = [Level::Delivered, Level::Majority, Level::Safe, Level::Disk];
+        for (reached, its) in self.reached.iter_mut().zip(levels) {
+            *reached = if its == level { upto } else { *reached };
+        }
+        let counted = if is_disk { 4 } else { 3 };
+        let all = self.reached[..counted].iter().copied().min().unwrap_or(0);
+        while self.runs.front().is_some_and(|run| run.sequence + run.count - 1 <= all) {
+            self.runs.pop_front();
+        }
+    }
+
+    fn restarted(&mut self) {
+        self.book.killed();
+        self.runs.clear();
+        self.reached = [0; 4];
+    }
+}
+
+/// The actors that listen, and what is kept for the first of them.
+struct Listeners {
+    subscribers: Vec<Subscriber<GroupEvent>>,
+    /// Until the first one subscribes.
+    held: Option<Vec<GroupEvent>>,
+    held_bytes: usize,
+    /// Of this turn.
+    events: Vec<GroupEvent>,
+}
+
+impl Listeners {
+    fn push(&mut self, event: GroupEvent) {
+        self.events.push(event);
+    }
+
+    /// Hands out the events of the turn. False: whoever kept the state is gone.
+    fn hand_out(&mut self, unread_bytes: usize) -> bool {
+        let events = std::mem::take(&mut self.events);
+        if events.is_empty() {
+            return true;
+        }
+        if let Some(held) = &mut self.held {
+            self.held_bytes += events.iter().map(GroupEvent::weight).sum::<usize>();
+            held.extend(events);
+            return self.held_bytes <= unread_bytes;
+        }
+        // All but the first hear the same, without what only the keeper is asked.
+        let mut copies: Vec<Vec<GroupEvent>> =
+            self.subscribers.iter().skip(1).map(|_| events.iter().filter_map(copy).collect()).collect();
+        let mut events = Some(events);
+        let (mut at, mut kept) = (0, true);
+        self.subscribers.retain_mut(|subscriber| {
+            let own = if at == 0 { events.take() } else { copies.pop() };
+            let stays = subscriber.tell(own.unwrap_or_default());
+            kept &= at > 0 || stays;
+            at += 1;
+            stays
+        });
+        kept && !self.subscribers.is_empty()
+    }
+
+    fn subscribe(&mut self, mut subscriber: Subscriber<GroupEvent>) {
+        if let Some(held) = self.held.take() {
+            self.held_bytes = 0;
+            // Whether it is still there shows with the next event.
+            let _ = subscriber.tell(held);
+        }
+        self.subscribers.push(subscriber);
+    }
+}
+
+fn copy(event: &GroupEvent) -> Option<GroupEvent> {
+    Some(match event {
+        GroupEvent::State(state) => GroupEvent::State(state.clone()),
+        GroupEvent::View(view) => GroupEvent::View(Arc::clone(view)),
+        GroupEvent::Deliver(message) => GroupEvent::Deliver(message.clone()),
+        GroupEvent::StateWanted(_) => return None,
+        GroupEvent::Blocked => GroupEvent::Blocked,
+        GroupEvent::MaybeLost(from) => GroupEvent::MaybeLost(*from),
+    })
+}
+
+/// Who waits for a state that was asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Joiner,
+    Checkpoint,
+}
+
+/// A state in pieces of a size that fits a turn.
+struct Parts(VecDeque<Bytes>);
+
+impl Parts {
+    fn of(mut state: Bytes) -> Self {
+        let mut parts = VecDeque::new();
+        while state.len() > CHUNK_BYTES {
+            parts.push_back(state.split_to(CHUNK_BYTES));
+        }
+        parts.push_back(state);
+        Self(parts)
+    }
+}
+
+impl Chunks for Parts {
+    fn next_chunk(&mut self) -> Result<Option<Bytes>, String> {
+        Ok(self.0.pop_front())
+    }
+}
+
+/// States on their way.
+#[derive(Default)]
+struct States {
+    /// Asked for and not given, by number.
+    wanted: VecDeque<(u64, Position, Wanted)>,
+    asked: u64,
+    /// On its way to joiners.
+    given: Option<(Position, Parts)>,
+    /// For a checkpoint, as soon as the own log has all of it.
+    checkpoint: Option<(Position, Parts)>,
+    /// What a sponsor has given so far.
+    arriving: Vec<Bytes>,
+    /// A sponsor's state that is to be forced.
+    transferred: Option<(Position, Vec<Bytes>)>,
+    /// A checkpoint is being written; of a sponsor's state.
+    writing: Option<Option<(Position, Vec<Bytes>)>>,
+    /// Bytes of messages since the state was last asked for.
+    delivered_bytes: usize,
+}
+
+/// The application of a process group.
+pub(crate) struct GroupMember {
+    config: Arc<GroupConfig>,
+    names: Names,
+    asks: Intake<Ask>,
+    /// For requests to come back by.
+    back: Inbox<Ask>,
+    casts: Casts,
+    listeners: Listeners,
+    states: States,
+    /// Own position: of the last message in total order that was told.
+    position: Position,
+    site: Option<SiteId>,
+    me: mainstay_base::NodeId,
+    /// It was told how this boot comes to its state.
+    begun: bool,
+    /// Nobody keeps the state here any more.
+    left: bool,
+    disk_short: bool,
+}
+
+impl GroupMember {
+    pub(crate) fn new(
+        config: Arc<GroupConfig>,
+        me: mainstay_base::NodeId,
+        names: Names,
+        intake: Intake<Cast>,
+        (back, asks): (Inbox<Ask>, Intake<Ask>),
+        book: Arc<Book>,
+    ) -> Self {
+        let casts = Casts {
+            intake,
+            waiting: VecDeque::new(),
+            more: false,
+            count: 0,
+            runs: VecDeque::new(),
+            reached: [0; 4],
+            book,
+            moved: false,
+        };
+        let listeners = Listeners {
+            subscribers: Vec::new(),
+            held: Some(Vec::new()),
+            held_bytes: 0,
+            events: Vec::new(),
+        };
+        Self {
+            config,
+            names,
+            asks,
+            back,
+            casts,
+            listeners,
+            states: States::default(),
+            position: Position::ZERO,
+            site: None,
+            me,
+            begun: false,
+            left: false,
+            disk_short: false,
+        }
+    }
+
+    fn is_disk(&self) -> bool {
+        self.config.durability == Durability::Disk
+    }
+
+    fn deliver(&mut self, batch: Vec<Delivery>) {
+        for delivery in batch {
+            let Delivery { message: id, order, position, view, payload, .. } = delivery;
+            self.position = position.unwrap_or(self.position);
+            self.states.delivered_bytes += payload.len() + MESSAGE_OVERHEAD;
+            let message = Message { id, order, position, view, payload };
+            self.listeners.push(GroupEvent::Deliver(message));
+        }
+    }
+
+    fn begin(&mut self, position: Position, parts: Vec<Bytes>) {
+        self.begun = true;
+        self.position = position;
+        self.states.wanted.clear();
+        (self.states.given, self.states.checkpoint) = (None, None);
+        if self.config.stateful {
+            self.listeners.push(GroupEvent::State(State::new(parts)));
+        }
+    }
+
+    fn on_view(&mut self, view: multicast::GroupView, port: &AppPort<'_>) {
+        let whole = port.status().is_some_and(|group| group.whole);
+        if whole && !self.begun {
+            // The group is made: there is nothing that anybody could give.
+            self.begin(view.start, Vec::new());
+        }
+        let me = self.me;
+        self.site = view.members.iter().copied().find(|site| site.node == me);
+        let named = |sites: &[SiteId]| sites.iter().map(|site| (self.names)(*site)).collect();
+        let told = GroupView {
+            id: view.id,
+            members: named(&view.members),
+            joined: named(&view.joined),
+            left: named(&view.left),
+            start: view.start,
+            me: view.members.iter().position(|site| site.node == me),
+        };
+        self.listeners.push(GroupEvent::View(Arc::new(told)));
+    }
+
+    fn want(&mut self, position: Position, wanted: Wanted) {
+        self.states.asked += 1;
+        let number = self.states.asked;
+        self.states.wanted.push_back((number, position, wanted));
+        let request = StateRequest::new(number, position, self.back.clone());
+        self.listeners.push(GroupEvent::StateWanted(request));
+    }
+
+    /// Asks for the state when the log has grown long.
+    fn want_checkpoint(&mut self) {
+        let states = &self.states;
+        let is_on_its_way = states.checkpoint.is_some()
+            || states.writing.is_some()
+            || states.wanted.iter().any(|(_, _, wanted)| *wanted == Wanted::Checkpoint);
+        if !self.is_disk()
+            || !self.begun
+            || is_on_its_way
+            || states.delivered_bytes < self.config.checkpoint_bytes
+        {
+            return;
+        }
+        self.states.delivered_bytes = 0;
+        if self.config.stateful {
+            self.want(self.position, Wanted::Checkpoint);
+        } else {
+            self.states.checkpoint = Some((self.position, Parts::of(Bytes::new())));
+        }
+    }
+
+    /// Somebody has given the state, or will not.
+    fn on_state(&mut self, number: u64, state: Option<Bytes>, port: &mut AppPort<'_>) {
+        let Some(at) = self.states.wanted.iter().position(|(it, ..)| *it == number) else { return };
+        let Some((_, position, wanted)) = self.states.wanted.remove(at) else { return };
+        match (state, wanted) {
+            (Some(state), Wanted::Joiner) => {
+                self.states.given = Some((position, Parts::of(state)));
+                self.give_chunk(position, port);
+            }
+            (Some(state), Wanted::Checkpoint) => {
+                self.states.checkpoint = Some((position, Parts::of(state)));
+            }
+            (None, _) => tracing::warn!(?position, "nobody gives the state of the group"),
+        }
+    }
+
+    fn give_chunk(&mut self, position: Position, port: &mut AppPort<'_>) {
+        let Some((at, parts)) = &mut self.states.given else { return };
+        if *at != position {
+            return;
+        }
+        let chunk = parts.0.pop_front().unwrap_or_default();
+        let last = parts.0.is_empty();
+        port.snapshot_chunk(position, chunk, last);
+        if last {
+            self.states.given = None;
+        }
+    }
+
+    fn on_part(
+        &mut self,
+        (position, offset, bytes, last): (Position, u64, Bytes, bool),
+        port: &mut AppPort<'_>,
+    ) {
+        if offset == 0 {
+            // The own checkpoint is of a past that the group went on without.
+            drop(port.take_checkpoint());
+            self.states.arriving.clear();
+            self.states.transferred = None;
+        }
+        let upto = offset + bytes.len() as u64;
+        self.states.arriving.push(bytes);
+        port.chunk_taken(position, upto);
+        if last {
+            let parts = std::mem::take(&mut self.states.arriving);
+            self.begin(position, parts.clone());
+            if self.is_disk() {
+                self.states.transferred = Some((position, parts));
+            } else {
+                port.restored(position);
+            }
+        }
+    }
+
+    /// Begins the checkpoint that is due, one at a time.
+    fn write_checkpoint(&mut self, port: &mut AppPort<'_>) {
+        if self.states.writing.is_some() {
+            return;
+        }
+        if let Some((position, parts)) = self.states.transferred.take_if(|_| !self.disk_short) {
+            let source = Box::new(Parts(parts.iter().cloned().collect()));
+            self.states.writing = Some(Some((position, parts)));
+            port.checkpoint(position, true, source);
+        } else if self.states.transferred.is_none()
+            && let Some((position, parts)) =
+                self.states.checkpoint.take_if(|(position, _)| *position <= port.forced())
+        {
+            self.states.writing = Some(None);
+            port.checkpoint(position, false, Box::new(parts));
+        }
+    }
+
+    fn take_in(&mut self, port: &mut AppPort<'_>) {
+        let mut asks = Vec::new();
+        self.asks.take(usize::MAX, &mut asks);
+        for (ask, _place) in asks {
+            match ask {
+                Ask::Subscribe(_) if self.left && self.config.stateful => {}
+                Ask::Subscribe(subscriber) => self.listeners.subscribe(subscriber),
+                Ask::State { number, state } => self.on_state(number, state, port),
+            }
+        }
+        self.casts.take_in();
+        self.cast(port);
+    }
+
+    fn cast(&mut self, port: &mut AppPort<'_>) {
+        if self.left {
+            self.casts.waiting.clear();
+        } else if !self.disk_short {
+            self.casts.cast(port);
+        }
+    }
+
+    fn leave(&mut self) {
+        if !std::mem::replace(&mut self.left, true) {
+            tracing::error!("nobody keeps the state of the group at this node any more");
+            self.listeners.held = None;
+            self.casts.book.end(NotReached::Left);
+        }
+    }
+}
+
+impl Application for GroupMember {
+    fn on_event(&mut self, event: multicast::Event, port: &mut AppPort<'_>) {
+        use multicast::Event;
+        match event {
+            Event::Deliver(batch) => self.deliver(batch),
+            Event::View(view) => self.on_view(view, port),
+            Event::Restored { from_checkpoint, checkpoint, entries } => {
+                let chunks = port.take_checkpoint().unwrap_or_default();
+                self.begin(checkpoint, if from_checkpoint { chunks } else { Vec::new() });
+                self.deliver(entries);
+            }
+            Event::RestoreChunk { position, offset, bytes, last } => {
+                self.on_part((position, offset, bytes, last), port);
+            }
+            Event::Reached { level, upto, .. } => {
+                let is_disk = self.is_disk();
+                self.casts.on_reached(level, upto, is_disk);
+            }
+            Event::Blocked { view } => {
+                tracing::warn!(?view, "the group stands still: it waits for what failed last");
+                self.listeners.push(GroupEvent::Blocked);
+            }
+            Event::MaybeLost { from } => {
+                tracing::error!(?from, "acknowledged messages may be lost");
+                self.listeners.push(GroupEvent::MaybeLost(from));
+            }
+            Event::SnapshotWanted { position } if self.config.stateful => {
+                self.want(position, Wanted::Joiner);
+            }
+            Event::SnapshotWanted { position } => {
+                port.snapshot_chunk(position, Bytes::new(), true);
+            }
+            Event::ChunkWanted { position } => self.give_chunk(position, port),
+            Event::Slow { site } => tracing::warn!(?site, "a member does not get on"),
+            Event::SlowOver { .. }
+            | Event::ReadReady { .. }
+            | Event::ReadFailed { .. }
+            | Event::Holding { .. } => {}
+        }
+    }
+
+    fn woken(&mut self, port: &mut AppPort<'_>) {
+        self.take_in(port);
+    }
+
+    fn on_checkpoint(&mut self, done: CheckpointDone, port: &mut AppPort<'_>) {
+        match self.states.writing.take() {
+            Some(Some((position, _))) if done.written => port.restored(position),
+            // There was no room.
+            Some(Some(transferred)) => self.states.transferred = Some(transferred),
+            Some(None) | None => {}
+        }
+    }
+
+    fn restarted(&mut self, _now: Instant) {
+        self.casts.restarted();
+        self.states = States { asked: self.states.asked, ..States::default() };
+        (self.begun, self.site) = (false, None);
+    }
+
+    fn end_turn(&mut self, port: &mut AppPort<'_>) {
+        if self.casts.more {
+            self.take_in(port);
+        }
+        self.cast(port);
+        self.want_checkpoint();
+        self.write_checkpoint(port);
+        if !self.left && !self.listeners.hand_out(self.config.unread_bytes) && self.config.stateful {
+            self.leave();
+        }
+        if std::mem::take(&mut self.casts.moved) {
+            self.casts.book.tell();
+        }
+        if self.casts.more {
+            port.again();
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        None
+    }
+
+    fn waits(&self) -> bool {
+        let states = &self.states;
+        !self.casts.waiting.is_empty() || states.checkpoint.is_some() || states.transferred.is_some()
+    }
+
+    fn disk_short(&mut self, short: bool) {
+        self.disk_short = short;
+    }
+}
+
+impl Drop for GroupMember {
+    fn drop(&mut self) {
+        self.casts.book.end(NotReached::Closed);
+    }
+}

@@ -1,0 +1,137 @@
+//! The views of the sites, told to whoever wants to know: with names, and with what changed.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use mainstay_base::{NodeId, SiteId, ViewId};
+use mainstay_membership::{Evidence, View};
+use mainstay_runtime::Subscriber;
+use tokio::sync::watch;
+
+/// A site, and what the configuration calls its node.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[non_exhaustive]
+pub struct Member {
+    /// The name of its node.
+    pub name: Arc<str>,
+    /// The site: node and incarnation.
+    pub site: SiteId,
+}
+
+impl fmt::Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.name, self.site.incarnation.0)
+    }
+}
+
+/// Why a site is no member any more, as far as this node knows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Left {
+    /// Its node is in the view under a new incarnation: it was restarted, or declared dead and came back.
+    Replaced,
+    /// This node had come to think that it had failed.
+    Suspected(Evidence),
+    /// Others had. Also whoever accused a manager that was well.
+    ByOthers,
+}
+
+/// A view of the sites is installed at this node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct ViewChanged {
+    /// Its number is a fencing token: it only grows.
+    pub id: ViewId,
+    /// The oldest first: the place in this list is the rank.
+    pub members: Vec<Member>,
+    /// Of these, who was not in the view before that this node has seen.
+    pub joined: Vec<Member>,
+    /// Who was in that and is no more.
+    pub left: Vec<(Member, Left)>,
+    /// This node is a member. Otherwise it takes no part, and its process is to begin anew if it did.
+    pub is_member: bool,
+}
+
+impl ViewChanged {
+    /// The member of that name.
+    #[must_use]
+    pub fn member(&self, name: &str) -> Option<&Member> {
+        self.members.iter().find(|member| &*member.name == name)
+    }
+}
+
+/// The last view, and who is told of the next.
+pub(super) struct Views {
+    names: BTreeMap<NodeId, Arc<str>>,
+    last: watch::Sender<Arc<ViewChanged>>,
+    subscribers: Vec<Subscriber<Arc<ViewChanged>>>,
+    /// What this node thinks of members of the last view.
+    suspected: BTreeMap<NodeId, Evidence>,
+}
+
+impl Views {
+    pub(super) fn new(names: &BTreeMap<String, NodeId>) -> Self {
+        let none = ViewChanged {
+            id: ViewId::NONE,
+            members: Vec::new(),
+            joined: Vec::new(),
+            left: Vec::new(),
+            is_member: false,
+        };
+        Self {
+            names: names.iter().map(|(name, node)| (*node, name.as_str().into())).collect(),
+            last: watch::Sender::new(Arc::new(none)),
+            subscribers: Vec::new(),
+            suspected: BTreeMap::new(),
+        }
+    }
+
+    /// Always the last view; before the first one the empty one with number 0.
+    pub(super) fn watch(&self) -> watch::Receiver<Arc<ViewChanged>> {
+        self.last.subscribe()
+    }
+
+    pub(super) fn suspected(&mut self, node: NodeId, evidence: Evidence) {
+        self.suspected.insert(node, evidence);
+    }
+
+    fn named(&self, site: SiteId) -> Member {
+        let name = self.names.get(&site.node).map_or_else(|| "?".into(), Arc::clone);
+        Member { name, site }
+    }
+
+    pub(super) fn install(&mut self, view: &View, is_member: bool) {
+        let last = Arc::clone(&self.last.borrow());
+        let members: Vec<_> = view.members.iter().map(|member| self.named(member.site)).collect();
+        let joined = members.iter().filter(|it| !last.members.contains(it)).cloned().collect();
+        let why = |member: &Member| {
+            let is_back = members.iter().any(|it| it.site.node == member.site.node);
+            let evidence = self.suspected.get(&member.site.node).copied();
+            let thought = evidence.map_or(Left::ByOthers, Left::Suspected);
+            if is_back { Left::Replaced } else { thought }
+        };
+        let gone = last.members.iter().filter(|it| !members.contains(it));
+        let left = gone.map(|member| (member.clone(), why(member))).collect();
+        let changed = Arc::new(ViewChanged { id: view.id, members, joined, left, is_member });
+        self.suspected.clear();
+        self.subscribers.retain_mut(|it| it.tell(vec![Arc::clone(&changed)]));
+        self.last.send_replace(changed);
+    }
+
+    /// The boot is dead: the node is no member until another view has it.
+    pub(super) fn killed(&mut self) {
+        self.last.send_modify(|last| {
+            let out = ViewChanged { is_member: false, ..(**last).clone() };
+            *last = Arc::new(out);
+        });
+    }
+
+    /// From here on an actor is told each view; at once the last one.
+    pub(super) fn subscribe(&mut self, mut subscriber: Subscriber<Arc<ViewChanged>>) {
+        let last = Arc::clone(&self.last.borrow());
+        if subscriber.tell(vec![last]) {
+            self.subscribers.push(subscriber);
+        }
+    }
+}
