@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mainstay::{Config, Durability, Node};
+use mainstay::{Config, Durability, Replicated};
 use mainstay_directory::{Directory, host};
 use mainstay_paradigm as paradigm;
 use mainstay_runtime::TcpClients;
@@ -231,7 +231,7 @@ async fn serve(options: Options) -> io::Result<()> {
     };
     let listener = TcpClients::new(clients).map_err(io::Error::other)?;
     let address = listener.local_addr().map_err(io::Error::other)?;
-    let node = Node::start(config, move || bounds.directory()).map_err(io::Error::other)?;
+    let node = Replicated::start(config, move || bounds.directory()).map_err(io::Error::other)?;
     let clients = host::serve(node.clone(), Box::new(listener));
     let mut orders = orders();
     let told = async {
@@ -248,7 +248,7 @@ async fn serve(options: Options) -> io::Result<()> {
 }
 
 /// Answers `status` until the end of the input; there are no other orders.
-async fn answer(node: &Node<Directory>, orders: &mut Receiver<String>) -> io::Result<()> {
+async fn answer(node: &Replicated<Directory>, orders: &mut Receiver<String>) -> io::Result<()> {
     while let Some("status") = orders.recv().await.as_deref() {
         let status = node.status().await.map_err(|_| io::Error::other("the node has closed"))?;
         say(&Seen::of(&status).line());
@@ -257,7 +257,7 @@ async fn answer(node: &Node<Directory>, orders: &mut Receiver<String>) -> io::Re
 }
 
 /// Waits until the node executes commands in a view of all; whether it gives out the positions.
-async fn until_ready(node: &Node<Directory>, members: usize) -> io::Result<bool> {
+async fn until_ready(node: &Replicated<Directory>, members: usize) -> io::Result<bool> {
     loop {
         let status = node.status().await.map_err(|_| io::Error::other("the node has closed"))?;
         let group = status.site.stack.iter().flat_map(|stack| stack.groups.values()).next();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use mainstay::{Node, Outcome};
+use mainstay::{Outcome, Replicated};
 use mainstay_base::{Duration, Instant, Rng};
 use mainstay_directory::Client;
 use mainstay_directory::resp::Reply;
@@ -14,7 +14,7 @@ use mainstay_sim::live::Outside;
 use super::large::Large;
 use super::model::{Asked, Op, PART, key};
 
-pub type Nodes = Outside<Node<Large>>;
+pub type Nodes = Outside<Replicated<Large>>;
 
 /// Parts of the directory that all clients share.
 const SHARED: u64 = 3;
@@ -84,7 +84,7 @@ impl User {
     }
 
     /// Asks, and writes down what came of it; `false`: no answer.
-    async fn ask(&self, node: &Node<Large>, op: Op, probes: bool) -> bool {
+    async fn ask(&self, node: &Replicated<Large>, op: Op, probes: bool) -> bool {
         let invoked = self.nodes.now();
         let answered = async {
             if probes { read(node, &op, self.stale).await } else { execute(node, &op).await }
@@ -139,7 +139,7 @@ fn told_number(told: &Told) -> u64 {
     }
 }
 
-async fn execute(node: &Node<Large>, op: &Op) -> Told {
+async fn execute(node: &Replicated<Large>, op: &Op) -> Told {
     match node.execute(&op.encode()).await {
         Outcome::Done(reply) => Told::Answer(parse(&reply)),
         Outcome::NotDone(_) => Told::Refused,
@@ -154,7 +154,7 @@ fn parse(reply: &Bytes) -> Reply {
 }
 
 /// Reads without executing a command: from a state that has all that anybody was told of, unless it is to be `stale`.
-pub async fn read_at(node: &Node<Large>, op: &Op, stale: bool) -> Option<Reply> {
+pub async fn read_at(node: &Replicated<Large>, op: &Op, stale: bool) -> Option<Reply> {
     let wanted = op.clone();
     let look = move |large: &Large| {
         let value = |number| large.directory.get(&key(number)).map(Bytes::copy_from_slice);
@@ -168,7 +168,7 @@ pub async fn read_at(node: &Node<Large>, op: &Op, stale: bool) -> Option<Reply> 
     if stale { node.read_local(look).await.ok() } else { node.read(look).await.ok() }
 }
 
-async fn read(node: &Node<Large>, op: &Op, stale: bool) -> Told {
+async fn read(node: &Replicated<Large>, op: &Op, stale: bool) -> Told {
     read_at(node, op, stale).await.map_or(Told::Refused, Told::Answer)
 }
 

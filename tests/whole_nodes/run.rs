@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use mainstay::{Config, Durability, Node, Status};
+use mainstay::{Config, Durability, Replicated, Status};
 use mainstay_base::{ClusterId, Duration, Instant, Rng};
 use mainstay_check::linear::{Verdict, check_by};
 use mainstay_directory::resp::Reply;
@@ -147,9 +147,9 @@ fn starter(
     setup: &Setup,
     seen: Rc<RefCell<Seen>>,
     traces: Arc<Traces>,
-) -> impl FnMut(Start) -> Result<Node<Large>, String> + use<> {
+) -> impl FnMut(Start) -> Result<Replicated<Large>, String> + use<> {
     let cluster = ClusterId::from_entropy(11);
-    let addresses = Room::<Node<Large>>::addresses(setup.nodes);
+    let addresses = Room::<Replicated<Large>>::addresses(setup.nodes);
     let nodes: BTreeMap<_, _> = (0..setup.nodes).map(name).zip(addresses).collect();
     let setup = setup.clone();
     move |Start { index, first, mut ports, restored }| {
@@ -171,7 +171,7 @@ fn starter(
         };
         // Processors differ: the first one is slow.
         let weight = Weight { faster: setup.weight.faster * index as u32, ..setup.weight };
-        let node = Node::start_with(config, move || Large::new(weight), ports);
+        let node = Replicated::start_with(config, move || Large::new(weight), ports);
         let node = node.map_err(|error| format!("{error}: {error:?}"))?;
         let (closed, halted) = (node.closed(), Rc::clone(&seen));
         tokio::task::spawn_local(async move {

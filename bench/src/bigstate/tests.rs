@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use mainstay::{Config, Durability, Node};
+use mainstay::{Config, Durability, Replicated};
 use mainstay_base::ClusterId;
 use mainstay_directory::host;
 use mainstay_runtime::TcpClients;
@@ -27,7 +27,7 @@ fn what_is_loaded_is_in_the_files() {
         let config = Config::new(cluster, "n1", nodes).durability(Durability::Disk);
         let config = config.data_dir(&dir).bootstrap(true).replica(bounds.replica().unwrap());
         let state = bounds.clone();
-        let node = Node::start(config, move || state.directory()).unwrap();
+        let node = Replicated::start(config, move || state.directory()).unwrap();
         let listener = TcpClients::new(ANY_PORT.into()).unwrap();
         let address = listener.local_addr().unwrap();
         let serving = spawn_local(host::serve(node.clone(), Box::new(listener)));

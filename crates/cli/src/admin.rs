@@ -12,7 +12,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use mainstay::{AcceptLossError, Node, NotDone, Outcome, StateMachine};
+use mainstay::{AcceptLossError, NotDone, Outcome, Replicated, StateMachine};
 use mainstay_base::Position;
 use mainstay_runtime::{ClientListener as _, ClientStream, TcpClients};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -35,7 +35,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// be accepted, unless one gives way that has not asked for anything.
 pub(crate) async fn serve<S: StateMachine + 'static>(
     name: String,
-    node: Node<S>,
+    node: Replicated<S>,
     own: Rc<Own>,
     mut listener: TcpClients,
     clients_max: usize,
@@ -94,7 +94,7 @@ impl Asked {
     async fn answer<S: StateMachine + 'static>(
         self,
         name: &str,
-        node: &Node<S>,
+        node: &Replicated<S>,
         own: &Own,
     ) -> io::Result<Answer> {
         match self {
@@ -124,7 +124,7 @@ impl Asked {
 }
 
 /// From when on loss is accepted. Without a quorum that may be never.
-async fn accepted<S: StateMachine + 'static>(node: &Node<S>) -> &'static str {
+async fn accepted<S: StateMachine + 'static>(node: &Replicated<S>) -> &'static str {
     let status = node.status().await;
     if status.is_ok_and(|it| it.site.stack.is_some_and(|stack| stack.minority)) {
         "loss is accepted at the next view, and none follows while too few votes are to be had; see status"
@@ -134,7 +134,7 @@ async fn accepted<S: StateMachine + 'static>(node: &Node<S>) -> &'static str {
 }
 
 /// Lets the group go on without those that may have more of its past.
-async fn accept_loss<S: StateMachine + 'static>(node: &Node<S>) -> Answer {
+async fn accept_loss<S: StateMachine + 'static>(node: &Replicated<S>) -> Answer {
     let reason = match node.accept_loss().await {
         Ok(()) => return ("200 OK", said("done", accepted(node).await)),
         Err(reason) => reason,
@@ -148,7 +148,7 @@ async fn accept_loss<S: StateMachine + 'static>(node: &Node<S>) -> Answer {
 }
 
 /// Puts the skip into the order.
-async fn skip<S: StateMachine + 'static>(node: &Node<S>, position: Position) -> Answer {
+async fn skip<S: StateMachine + 'static>(node: &Replicated<S>, position: Position) -> Answer {
     match node.skip(position).await {
         Outcome::Done(_) => ("200 OK", said("done", "it is passed over")),
         Outcome::NotDone(NotDone::NotPoisoned) => {
@@ -183,7 +183,7 @@ fn is_loopback(host: &str) -> bool {
 
 async fn answer<S: StateMachine + 'static>(
     name: &str,
-    node: &Node<S>,
+    node: &Replicated<S>,
     own: &Own,
     mut stream: Box<dyn ClientStream>,
     has_asked: &Cell<bool>,

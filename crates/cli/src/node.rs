@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mainstay::Node;
+use mainstay::Replicated;
 use mainstay_directory::Directory;
 use mainstay_directory::host;
 use mainstay_runtime::{Closed, Pulse, TcpError, TcpReserved};
@@ -101,7 +101,7 @@ async fn serve(options: &Options, config: NodeConfig, log: Lines) -> Result<(), 
     if let Some(trace) = &trace {
         settings = settings.trace(Arc::<TraceFile>::clone(trace));
     }
-    let node = Node::start(settings, Directory::default).map_err(|error| match &error {
+    let node = Replicated::start(settings, Directory::default).map_err(|error| match &error {
         mainstay::StartError::Listen(error) => refused("listen", error),
         error => Failure::start(format_args!("{path}, {data}"), error),
     })?;
@@ -158,7 +158,7 @@ fn second(config: &NodeConfig, options: &Options, refused_by: &[String]) -> Fail
     ))
 }
 
-async fn stop(node: Node<Directory>) -> Closed {
+async fn stop(node: Replicated<Directory>) -> Closed {
     timeout(PATIENCE, node.close()).await.unwrap_or(Closed::Dropped)
 }
 

@@ -131,7 +131,7 @@ mod tests {
     use std::rc::Rc;
 
     use bytes::Bytes;
-    use mainstay::{Node, NotDone, Outcome, RestoreError, Snapshot, StateMachine};
+    use mainstay::{NotDone, Outcome, Replicated, RestoreError, Snapshot, StateMachine};
     use mainstay_base::Position;
     use mainstay_runtime::{Pulse, TcpClients};
     use tokio::task::{LocalSet, spawn_blocking, spawn_local};
@@ -192,7 +192,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         LocalSet::new().block_on(&runtime, async {
             let settings = config.settings(true, Pulse::new()).unwrap();
-            let node = Node::start(settings, Fragile::default).unwrap();
+            let node = Replicated::start(settings, Fragile::default).unwrap();
             let listener = TcpClients::new(config.admin).unwrap();
             spawn_local(admin::serve("n1".into(), node.clone(), Rc::<Own>::default(), listener, 1));
             while node.execute(b"x").await != done("1") {
@@ -240,7 +240,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         LocalSet::new().block_on(&runtime, async {
             let settings = config.settings(true, Pulse::new()).unwrap();
-            let node = Node::start(settings, Fragile::default).unwrap();
+            let node = Replicated::start(settings, Fragile::default).unwrap();
             let listener = TcpClients::new(at).unwrap();
             spawn_local(admin::serve(
                 "n1".into(),

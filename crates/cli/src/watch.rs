@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mainstay::Node;
+use mainstay::Replicated;
 use mainstay_base::NodeId;
 use mainstay_directory::Directory;
 use mainstay_runtime::{Beacon, Beat, Pulse};
@@ -57,7 +57,7 @@ const REFUSED_MAX: usize = 20;
 /// Ends if the node is to give way to another of its name for five seconds without a break, and answers the peers that
 /// refuse it. They hear the other one: nothing less shows that there is one. A node that is alone, is kept out or is declared
 /// dead again and again waits; how often that last happened is kept in `deaths`, for the status.
-pub(crate) async fn until_doubled(node: &Node<Directory>, deaths: &Cell<u64>) -> Vec<String> {
+pub(crate) async fn until_doubled(node: &Replicated<Directory>, deaths: &Cell<u64>) -> Vec<String> {
     let mut counted = Deaths::default();
     let mut refused = 0;
     let mut look = tokio::time::interval(LOOK);
@@ -144,7 +144,7 @@ mod tests {
         LocalSet::new().block_on(&runtime, async {
             let pulse = Pulse::new();
             let settings = cluster.nodes[0].settings(true, Arc::clone(&pulse)).unwrap();
-            let node = Node::start(settings, Directory::default).unwrap();
+            let node = Replicated::start(settings, Directory::default).unwrap();
             let (tell, told) = mpsc::channel();
             let _beacon = start(pulse, move || tell.send(()).unwrap_or_default()).unwrap();
             told.recv_timeout(Duration::from_secs(30)).unwrap();

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use mainstay::{Config, Durability, Node, Outcome, RestoreError, Snapshot, StateMachine};
+use mainstay::{Config, Durability, Outcome, Replicated, RestoreError, Snapshot, StateMachine};
 use mainstay_base::{ClusterId, Position};
 use tokio::task::{JoinSet, LocalSet};
 
@@ -53,7 +53,7 @@ impl StateMachine for Count {
 fn start(
     durability: Durability,
     home: &tempfile::TempDir,
-) -> Result<Vec<Node<Count>>, Box<dyn Error>> {
+) -> Result<Vec<Replicated<Count>>, Box<dyn Error>> {
     let mut nodes: BTreeMap<String, SocketAddr> = BTreeMap::new();
     let mut listeners = Vec::new();
     for name in ["a", "b", "c"] {
@@ -70,20 +70,20 @@ fn start(
             .timeouts(Duration::from_secs(2), Duration::from_millis(50))
             .data_dir(home.path().join(name))
             .bootstrap(true);
-        started.push(Node::start(config, Count::default)?);
+        started.push(Replicated::start(config, Count::default)?);
     }
     Ok(started)
 }
 
 /// Waits until a node executes.
-async fn ready(node: &Node<Count>) {
+async fn ready(node: &Replicated<Count>) {
     let mut tick = tokio::time::interval(Duration::from_millis(20));
     while !matches!(node.execute(b"ready?").await, Outcome::Done(_)) {
         tick.tick().await;
     }
 }
 
-async fn measure(node: &Node<Count>, in_flight: usize) -> (f64, Duration) {
+async fn measure(node: &Replicated<Count>, in_flight: usize) -> (f64, Duration) {
     let times = Rc::new(RefCell::new(Vec::new()));
     let begin = Instant::now();
     let mut callers = JoinSet::new();

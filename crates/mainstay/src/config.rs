@@ -17,8 +17,8 @@ use thiserror::Error;
 /// connection are multiples of it: what is on the way to one peer fits.
 pub(crate) const UNSTABLE_BYTES: usize = 8 << 20;
 
-/// The settings of a [`Node`](crate::Node). Cluster, nodes, durability and the replica's settings must be the same at
-/// all nodes.
+/// The settings of a [`Node`](crate::Node) and of the state machines on it. Cluster, nodes, durability and the replica's settings
+/// must be the same at all nodes.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub(crate) cluster: ClusterId,
@@ -77,6 +77,21 @@ pub enum StartError {
     /// The replica's settings do not fit together.
     #[error(transparent)]
     Replica(#[from] paradigm::ConfigError),
+    /// Two groups have the same name. The caller's fault.
+    #[error("there is a group {0:?} already")]
+    Taken(String),
+    /// There are 64 groups on the node. The caller's fault.
+    #[error("there are too many groups")]
+    TooManyGroups,
+    /// The node was started outside a `LocalSet` of a tokio runtime; see [`Node::spawn`](crate::Node::spawn). The caller's fault.
+    #[error("a node needs a LocalSet of a tokio runtime, or a thread of its own by Node::spawn")]
+    NoLocalSet,
+    /// A builder that does not listen has to be started with ports. The caller's fault.
+    #[error("a builder without TCP is started with ports")]
+    NoPorts,
+    /// The thread of the node cannot be started, or has ended.
+    #[error("no thread for the node: {0}")]
+    Thread(std::io::Error),
     /// The site does not start.
     #[error(transparent)]
     Site(#[from] site::StartError),
@@ -221,7 +236,7 @@ impl Config {
         self
     }
 
-    /// The name of the one group of a node, of which its trace tells.
+    /// The name of the group that [`Replicated::start`](crate::Replicated::start) makes.
     pub const GROUP: &str = "state";
 
     pub(crate) fn me(&self) -> NodeId {
@@ -235,11 +250,11 @@ impl Config {
         }
     }
 
-    /// The group of all nodes.
-    pub(crate) fn group(&self) -> Result<multicast::Config, multicast::ConfigError> {
+    /// The group of all nodes that a replicated state machine is on.
+    pub(crate) fn group(&self, id: GroupId) -> Result<multicast::Config, multicast::ConfigError> {
         let nodes: BTreeSet<NodeId> =
             self.nodes.keys().map(|name| NodeId::new(self.cluster, name)).collect();
-        multicast::Config::new(GroupId::new(self.cluster, Self::GROUP), nodes)
+        multicast::Config::new(id, nodes)
             .durability(self.durability)
             .deliver_at(self.level())
             .unstable_bytes(UNSTABLE_BYTES)

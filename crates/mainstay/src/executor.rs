@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use mainstay_base::{
-    Duration, GroupId, Instant, Level, MessageId, NodeId, Order, Position, SiteId, Work, codec,
+    Duration, Instant, Level, MessageId, NodeId, Order, Position, SiteId, Work, codec,
 };
 use mainstay_multicast::{CastError, Delivery, Event};
 use mainstay_paradigm::client::NotDone;
@@ -586,6 +586,10 @@ impl<S: StateMachine + 'static> Application for Executor<S> {
         self.cast_queued(now, port);
         self.queue.expire(now, self.settings.deadline);
         self.waiting.expire(now);
+    }
+
+    fn is_ready(&self) -> bool {
+        self.replica.status() == paradigm::Status::Running && self.rebuild.is_none()
     }
 
     fn waits(&self) -> bool {

@@ -14,8 +14,8 @@ use mainstay_site::Member;
 use thiserror::Error;
 
 use crate::config::UNSTABLE_BYTES;
+pub(crate) use book::Book;
 pub use book::{NotReached, Receipt};
-use book::Book;
 pub(crate) use member::GroupMember;
 
 /// Most bytes of casts that the group has not taken yet (8 MiB).
@@ -307,7 +307,11 @@ impl GroupHandle {
     ///
     /// # Errors
     /// [`CastError`], never `Full`.
-    pub async fn cast(&self, payload: impl Into<Bytes>, order: Order) -> Result<Receipt, CastError> {
+    pub async fn cast(
+        &self,
+        payload: impl Into<Bytes>,
+        order: Order,
+    ) -> Result<Receipt, CastError> {
         self.cast_for(payload, order, Level::Delivered).await
     }
 

@@ -98,7 +98,9 @@ mod backlog;
 mod client;
 mod command;
 mod config;
+mod executor;
 mod framed;
+mod group;
 mod history;
 mod node;
 mod outcome;
@@ -110,8 +112,12 @@ mod waiting;
 
 pub use client::{Client, ClientConfig, ClientStatus, ConnectError};
 pub use config::{Config, StartError};
+pub use group::{
+    CastError, GroupConfig, GroupEvent, GroupHandle, GroupView, MESSAGE_BYTES_MAX, Message,
+    NotReached, Receipt, State, StateRequest,
+};
 pub use mainstay_base::trace::Event as TraceEvent;
-pub use mainstay_base::{ClusterId, NodeId, Position};
+pub use mainstay_base::{ClusterId, Level, MessageId, NodeId, Order, Position, SiteId, ViewId};
 pub use mainstay_membership::ConfigError as MembershipConfigError;
 pub use mainstay_multicast::{ConfigError as GroupConfigError, Durability};
 pub use mainstay_paradigm::client::{
@@ -123,11 +129,14 @@ pub use mainstay_paradigm::{
 };
 pub use mainstay_paradigm::{Envelope, RestoreError, Session, Snapshot, StateMachine};
 pub use mainstay_runtime::{
-    Beacon, ClientDialer, ClientListener, Closed, DialError, Disk, Entropy, EntropyError, Ports,
-    Pulse, TcpClients, TcpError, TimeSource, Transport,
+    Beacon, ClientDialer, ClientListener, Closed, DialError, Disk, Entropy, EntropyError, Events,
+    Ports, Pulse, Recipient, TcpClients, TcpError, TimeSource, Transport,
 };
-pub use mainstay_site::{StartError as SiteStartError, Status as SiteStatus, TraceSink};
-pub use node::Node;
+pub use mainstay_site::{
+    Left, Member, StartError as SiteStartError, Status as SiteStatus, TraceSink, ViewChanged,
+};
+pub use node::{Node, NodeBuilder, Views};
 pub use outcome::{AcceptLossError, Fate};
+pub use replicated::Replicated;
 pub use serve::ClientStats;
 pub use status::{ReplicaStatus, Status};

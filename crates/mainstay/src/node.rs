@@ -1,264 +1,333 @@
-//! The node and its handle.
+//! The node: what it is built of, and its handle.
 
+use std::any::Any;
+use std::collections::BTreeMap;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use bytes::Bytes;
-use mainstay_base::{ClusterId, NodeId, Position};
-use mainstay_paradigm::client::{NotDone, Outcome};
-use mainstay_paradigm::{self as paradigm, Envelope, StateMachine};
+use mainstay_base::{GroupId, NodeId, SiteId};
+use mainstay_multicast as multicast;
+use mainstay_paradigm::{self as paradigm, StateMachine};
 use mainstay_runtime::{
-    Closed, Disk, FileDisk, OsEntropy, Ports, SendError, Tcp, TcpOptions, TokioTime,
+    Bell, Closed, Disk, Events, FileDisk, OsEntropy, Ports, Recipient, Tcp, TcpOptions, TokioTime,
+    inbox,
 };
-use mainstay_site::{self as site, SiteHandle, SiteParts};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use mainstay_site::{
+    self as site, Application, Member, SiteHandle, SiteParts, ViewChanged, WeakSite,
+};
+use tokio::sync::{oneshot, watch};
 
-use crate::command::Command;
+use crate::command::{Ask, Submit};
 use crate::config::{Config, StartError, UNSTABLE_BYTES};
-use crate::outcome::{AcceptLossError, Answer, Fate};
-use crate::queue::{QUEUE_BYTES, Submitted, cost};
-use crate::replicated::{Replicated, Settings};
-use crate::serve::Counters;
-use crate::status::Status;
+use crate::executor::{Executor, Inboxes, Settings};
+use crate::group::{self, Book, CASTS_BYTES, Cast, GroupConfig, GroupHandle, GroupMember, Names};
+use crate::queue::QUEUE_BYTES;
+use crate::replicated::Replicated;
 
-/// A node of a replicated state machine: one site with one group. Cheap to clone, `Send` and `Sync`; the node runs on
-/// the thread that started it, and stops when the last handle is dropped.
-pub struct Node<S: StateMachine + 'static> {
-    site: SiteHandle<Command<S>>,
-    pub(crate) cluster: ClusterId,
-    pub(crate) me: NodeId,
-    pub(crate) clients: Arc<Counters>,
-    /// Places for the bytes of commands that are not cast yet.
-    places: Arc<Semaphore>,
-}
+/// Bytes of questions that may wait for a group: 4,096 of them.
+const ASKS_BYTES: usize = 256 << 10;
+/// Most groups of a node; a replicated state machine is on one.
+const GROUPS_MAX: usize = 64;
 
-impl<S: StateMachine + 'static> Node<S> {
-    /// Starts a node on the caller's `LocalSet`, from what its directory holds. `make` makes the state machine before the
-    /// first command; it is called again whenever the node starts anew in this process.
-    ///
-    /// A node that is started is not a member yet: commands are [`NotDone::NotMember`] until enough of the others are
-    /// there. Reads the whole log before it returns.
-    ///
-    /// # Errors
-    /// [`StartError`].
-    ///
-    /// # Panics
-    /// Outside a `LocalSet` of a tokio runtime with time and net.
-    pub fn start(config: Config, make: impl FnMut() -> S + 'static) -> Result<Self, StartError> {
-        let Some(address) = config.nodes.get(&config.name) else {
-            return Err(StartError::NotConfigured(config.name));
-        };
-        config.check_peers()?;
-        let time = Rc::new(TokioTime::new());
-        let mut tcp = TcpOptions::listening(config.listen.unwrap_or(*address));
-        tcp.accepted_max = config.accepted_max.unwrap_or(tcp.accepted_max);
-        tcp.queue_bytes_max = 5 * UNSTABLE_BYTES;
-        let ports = Ports {
-            transport: Box::new(Tcp::new(tcp, time.clone())?),
-            disk: config
-                .data_dir
-                .as_ref()
-                .map(|path| Box::new(FileDisk::new(path)) as Box<dyn Disk>),
-            time,
-            entropy: Box::new(OsEntropy),
-        };
-        Self::start_with(config, make, ports)
+/// A site that may not have started yet, for handles that do not keep it running.
+#[derive(Clone, Default)]
+pub(crate) struct SiteRef(Arc<OnceLock<WeakSite>>);
+
+impl SiteRef {
+    pub(crate) async fn status(&self) -> Option<site::Status> {
+        self.0.get()?.upgrade()?.status().await
     }
 
-    /// As [`start`](Self::start), with another outside than TCP, files, real time and the system's entropy: what
-    /// simulates them, in a test. [`Config::listen`] and [`Config::data_dir`] are not heeded: the ports say where.
-    ///
-    /// # Errors
-    /// [`StartError`].
-    ///
-    /// # Panics
-    /// Outside a `LocalSet`.
-    pub fn start_with(
-        config: Config,
-        make: impl FnMut() -> S + 'static,
-        ports: Ports,
-    ) -> Result<Self, StartError> {
+    pub(crate) fn stop(&self) {
+        if let Some(site) = self.0.get().and_then(WeakSite::upgrade) {
+            site.stop();
+        }
+    }
+
+    pub(crate) async fn closed(&self) -> Closed {
+        match self.0.get() {
+            Some(site) => site.closed().await,
+            None => Closed::Dropped,
+        }
+    }
+}
+
+/// What a node is built of: groups, replicated state machines, services. Their handles can be used from the beginning; what they
+/// are given waits for the start.
+pub struct NodeBuilder {
+    config: Config,
+    transport: Option<(Tcp, Rc<TokioTime>)>,
+    bell: Bell<GroupId>,
+    site: SiteRef,
+    names: Names,
+    groups: Vec<multicast::Config>,
+    apps: Vec<(GroupId, Box<dyn Application>)>,
+}
+
+impl NodeBuilder {
+    fn new(config: Config) -> Result<Self, StartError> {
         if !config.nodes.contains_key(&config.name) {
             return Err(StartError::NotConfigured(config.name));
         }
+        let cluster = config.cluster;
+        let named = |name: &String| (NodeId::new(cluster, name), Arc::<str>::from(name.as_str()));
+        let names: BTreeMap<NodeId, Arc<str>> = config.nodes.keys().map(named).collect();
+        let names = move |site: SiteId| {
+            let name = names.get(&site.node).map_or_else(|| "?".into(), Arc::clone);
+            Member::new(name, site)
+        };
+        Ok(Self {
+            config,
+            transport: None,
+            bell: Bell::new(),
+            site: SiteRef::default(),
+            names: Arc::new(names),
+            groups: Vec::new(),
+            apps: Vec::new(),
+        })
+    }
+
+    fn id(&self, name: &str) -> Result<GroupId, StartError> {
+        let id = GroupId::new(self.config.cluster, name);
+        if self.groups.iter().any(|group| group.group() == id) {
+            return Err(StartError::Taken(name.to_owned()));
+        }
+        if self.groups.len() >= GROUPS_MAX {
+            return Err(StartError::TooManyGroups);
+        }
+        Ok(id)
+    }
+
+    /// Puts a replicated state machine on the group `name`, with the durability, the deadline and the replica's settings of the
+    /// node. `make` makes it before the first command; it is called again whenever the node starts anew in this process.
+    ///
+    /// # Errors
+    /// [`StartError::Taken`], [`StartError::TooManyGroups`], [`StartError::Group`], [`StartError::Replica`].
+    pub fn replicate<S: StateMachine + 'static>(
+        &mut self,
+        name: &str,
+        make: impl FnMut() -> S + 'static,
+    ) -> Result<Replicated<S>, StartError> {
+        let id = self.id(name)?;
+        let config = &self.config;
         let replica = match &config.replica {
             Some(replica) => replica.clone(),
             None => paradigm::Config::builder().build()?,
         };
-        let group = config.group()?;
+        let group = config.group(id)?;
         let settings = Settings {
-            group: group.group(),
             me: config.me(),
             level: config.level(),
             deadline: config.deadline,
             replica,
             turn_work: config.turn_work,
         };
-        let me = config.me();
-        let Config { cluster, name, nodes, pulse, trace, .. } = config;
+        let (submits, taken) = inbox::<Submit, _>(&self.bell, id, QUEUE_BYTES);
+        let (asks, asked) = inbox::<Ask<S>, _>(&self.bell, id, ASKS_BYTES);
+        let intake = Inboxes { submits: taken, asks: asked, more: false };
+        let app = Executor::new(settings, Box::new(make), intake);
+        self.groups.push(group);
+        self.apps.push((id, Box::new(app)));
+        Ok(Replicated {
+            name: name.into(),
+            cluster: self.config.cluster,
+            me: self.config.me(),
+            clients: Arc::default(),
+            submits,
+            asks,
+            site: self.site.clone(),
+            node: None,
+        })
+    }
+
+    /// A process group of all nodes, for the user's actors. They [subscribe](GroupHandle::subscribe) before the start, so that they
+    /// miss nothing.
+    ///
+    /// # Errors
+    /// [`StartError::Taken`], [`StartError::TooManyGroups`], [`StartError::Group`].
+    pub fn group(&mut self, name: &str, config: GroupConfig) -> Result<GroupHandle, StartError> {
+        let id = self.id(name)?;
+        let cluster = self.config.cluster;
+        let nodes = self.config.nodes.keys().map(|name| NodeId::new(cluster, name));
+        self.groups.push(config.build(id, nodes)?);
+        let book = Arc::new(Book::new(config.durability));
+        let config = Arc::new(config);
+        let (casts, intake) = inbox::<Cast, _>(&self.bell, id, CASTS_BYTES);
+        let (asks, asked) = inbox::<group::Ask, _>(&self.bell, id, ASKS_BYTES);
+        let app = GroupMember::new(
+            Arc::clone(&config),
+            self.config.me(),
+            Arc::clone(&self.names),
+            intake,
+            (asks.clone(), asked),
+            Arc::clone(&book),
+        );
+        self.apps.push((id, Box::new(app)));
+        Ok(GroupHandle { name: name.into(), casts, asks, book, config })
+    }
+
+    /// Starts the node on the caller's `LocalSet` (under `#[actix::main]` there is one). Reads the whole log before it returns. From a
+    /// program on several threads: [`Node::spawn`].
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn start(mut self) -> Result<Node, StartError> {
+        let Some((transport, time)) = self.transport.take() else {
+            return Err(StartError::NoPorts);
+        };
+        let directory = self.config.data_dir.as_ref();
+        let ports = Ports {
+            transport: Box::new(transport),
+            disk: directory.map(|path| Box::new(FileDisk::new(path)) as Box<dyn Disk>),
+            time,
+            entropy: Box::new(OsEntropy),
+        };
+        self.start_with(ports)
+    }
+
+    /// As [`start`](Self::start), with another outside: what simulates it, in a test.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn start_with(self, ports: Ports) -> Result<Node, StartError> {
+        has_local_set()?;
+        let budgets = self.groups.len().max(1);
+        let Config { cluster, name, nodes, pulse, trace, .. } = self.config;
         let Ports { transport, disk, time, entropy } = ports;
+        let own: Arc<str> = name.as_str().into();
         let mut parts = SiteParts::new(cluster, name, nodes, transport, time, entropy);
         parts.options.pulse = pulse.unwrap_or_default();
-        parts.groups = vec![group];
-        parts.membership = parts.membership.with_timeout(config.timeout)?;
-        parts.heartbeat = config.heartbeat;
-        parts.window_bytes = 4 * UNSTABLE_BYTES;
+        parts.groups = self.groups;
+        parts.membership = parts.membership.with_timeout(self.config.timeout)?;
+        parts.heartbeat = self.config.heartbeat;
+        parts.window_bytes = 4 * UNSTABLE_BYTES * budgets;
         parts.disk = disk;
-        parts.disk_reserve = config.disk_reserve;
-        parts.bootstrap = config.bootstrap;
+        parts.disk_reserve = self.config.disk_reserve;
+        parts.bootstrap = self.config.bootstrap;
         parts.trace = trace;
-        let application = Replicated::new(settings, Box::new(make));
-        let site = site::start(parts, Box::new(application))?;
-        let places = Arc::new(Semaphore::new(QUEUE_BYTES));
-        Ok(Self { site, cluster, me, clients: Arc::default(), places })
+        parts.bell = self.bell;
+        let site = site::start(parts, self.apps)?;
+        let _ = self.site.0.set(site.downgrade());
+        Ok(Node { site, name: own })
+    }
+}
+
+impl fmt::Debug for NodeBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeBuilder").field("node", &self.config.name).finish_non_exhaustive()
+    }
+}
+
+/// Whether tasks can be spawned here that stay on this thread.
+fn has_local_set() -> Result<(), StartError> {
+    if tokio::runtime::Handle::try_current().is_err() {
+        return Err(StartError::NoLocalSet);
+    }
+    // There is no way to ask: whoever spawns where there is none panics.
+    let probe = || drop(tokio::task::spawn_local(async {}));
+    catch_unwind(AssertUnwindSafe(probe)).map_err(|_: Box<dyn Any + Send>| StartError::NoLocalSet)
+}
+
+/// A node of a cluster, with all that is on it. Cheap to clone, `Send` and `Sync`; the node runs on the thread that started it,
+/// and stops when the last clone is dropped. Handles of groups and state machines do not keep it running.
+#[derive(Clone)]
+pub struct Node {
+    site: SiteHandle,
+    name: Arc<str>,
+}
+
+impl Node {
+    /// A node to be put together. It listens from here on, so that a port that is taken shows at once; what comes is answered
+    /// after the start.
+    ///
+    /// # Errors
+    /// [`StartError::NotConfigured`], [`StartError::PeerNotLoopback`], [`StartError::PeerWithoutPort`], [`StartError::Listen`].
+    pub fn builder(config: Config) -> Result<NodeBuilder, StartError> {
+        config.check_peers()?;
+        let mut builder = NodeBuilder::new(config)?;
+        let config = &builder.config;
+        let address = config.nodes[&config.name];
+        let time = Rc::new(TokioTime::new());
+        let mut tcp = TcpOptions::listening(config.listen.unwrap_or(address));
+        tcp.accepted_max = config.accepted_max.unwrap_or(tcp.accepted_max);
+        tcp.queue_bytes_max = 5 * UNSTABLE_BYTES;
+        builder.transport = Some((Tcp::new(tcp, time.clone())?, time));
+        Ok(builder)
     }
 
-    /// Executes a command once, in the one order of all nodes. Waits for room at the node first, as
-    /// [`submit_when_room`](Self::submit_when_room) does. From then on, the answer comes when the command has reached the
-    /// level of the configured durability, or says by [`Config::deadline`] that there is none.
+    /// A node to be started with [`NodeBuilder::start_with`]: it does not listen by itself.
     ///
-    /// Dropping the future takes nothing back.
-    pub async fn execute(&self, command: &[u8]) -> Outcome {
+    /// # Errors
+    /// [`StartError::NotConfigured`].
+    pub fn builder_without_tcp(config: Config) -> Result<NodeBuilder, StartError> {
+        NodeBuilder::new(config)
+    }
+
+    /// Starts a node on a thread of its own, from any runtime or none. `build` puts on it what is wanted, on that thread, and
+    /// answers the handles.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn spawn<T: Send + 'static>(
+        config: Config,
+        build: impl FnOnce(&mut NodeBuilder) -> Result<T, StartError> + Send + 'static,
+    ) -> Result<(Self, T), StartError> {
         let (tell, told) = oneshot::channel();
-        let payload = Envelope::Anonymous.encode(command);
-        // Nobody waits any more: then nobody is told.
-        self.submit_when_room(payload, move |fate| drop(tell.send(fate))).await;
-        told.await.unwrap_or(Fate::Unknown).into()
-    }
-
-    /// Puts an [`Envelope`] with its command into the order and returns at once; `tell` is called once with what became of
-    /// it, on the node's thread or, if there is no room for it now, with [`NotDone::Full`] on this one. It must not block.
-    /// For callers with many commands in flight: no task and no future for each.
-    ///
-    /// There is room for 8 MiB of commands that are not cast yet, beside as much that is on its way to the others.
-    pub fn submit(&self, payload: Bytes, tell: impl FnOnce(Fate) + Send + 'static) {
-        let answer = Answer::new(tell);
-        let Ok(_place) = Arc::clone(&self.places).try_acquire_many_owned(weight(&payload)) else {
-            return answer.tell(Fate::NotDone(NotDone::Full));
+        let run = move || {
+            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(tell.send(Err(StartError::Thread(error)))),
+            };
+            tokio::task::LocalSet::new().block_on(&runtime, async move {
+                let started = Self::builder(config).and_then(|mut builder| {
+                    let handles = build(&mut builder)?;
+                    Ok((builder.start()?, handles))
+                });
+                match started {
+                    Ok((node, handles)) => {
+                        let closed = node.closed();
+                        // Nobody waits any more: then the node is dropped, and stops.
+                        drop(tell.send(Ok((node, handles))));
+                        closed.await;
+                    }
+                    Err(error) => drop(tell.send(Err(error))),
+                }
+            });
         };
-        let submitted = Submitted { payload, answer, _place };
-        if let Err(refused) = self.site.try_send(Command::Submit(submitted)) {
-            not_sent(refused);
-        }
+        let spawned = std::thread::Builder::new().name("mainstay-node".to_owned()).spawn(run);
+        spawned.map_err(StartError::Thread)?;
+        told.await.map_err(|_| StartError::Thread(std::io::Error::other("the thread has ended")))?
     }
 
-    /// As [`submit`](Self::submit), but waits for room: a burst is slowed down, not refused. Who waits is served in the order
-    /// of the calls. `tell` hears [`NotDone::Full`] only when the group has taken nothing for the whole of
-    /// [`Config::deadline`]; then nothing was done, and to try again is safe.
-    ///
-    /// The future ends when the command is at the node, not when it is executed; one that is dropped before tells
-    /// [`Fate::Unknown`].
-    pub async fn submit_when_room(&self, payload: Bytes, tell: impl FnOnce(Fate) + Send + 'static) {
-        let answer = Answer::new(tell);
-        let _place = self.place(&payload).await;
-        let submitted = Submitted { payload, answer, _place };
-        if let Err(refused) = self.site.send(Command::Submit(submitted)).await {
-            not_sent(refused);
-        }
+    /// What the configuration calls it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
-    async fn place(&self, payload: &Bytes) -> OwnedSemaphorePermit {
-        let places = Arc::clone(&self.places).acquire_many_owned(weight(payload)).await;
-        places.expect("nobody closes the semaphore")
-    }
-
-    /// Reads a state that has all that anybody was told of before this call (linearisable): asks a majority first. `read`
-    /// runs on the node's thread and must be short.
+    /// Waits until the node is a member, has all the past of its groups, and the state machines on it execute.
     ///
     /// # Errors
-    /// [`NotDone`]; to try again is safe.
-    pub async fn read<R: Send + 'static>(
-        &self,
-        read: impl FnOnce(&S) -> R + Send + 'static,
-    ) -> Result<R, NotDone> {
-        self.read_at(false, read).await
-    }
-
-    /// Reads the state as it is here, perhaps an old one.
-    ///
-    /// # Errors
-    /// [`NotDone`]; to try again is safe.
-    pub async fn read_local<R: Send + 'static>(
-        &self,
-        read: impl FnOnce(&S) -> R + Send + 'static,
-    ) -> Result<R, NotDone> {
-        self.read_at(true, read).await
-    }
-
-    async fn read_at<R: Send + 'static>(
-        &self,
-        local: bool,
-        read: impl FnOnce(&S) -> R + Send + 'static,
-    ) -> Result<R, NotDone> {
-        let (tell, told) = oneshot::channel();
-        let read = Box::new(move |state: Result<&S, NotDone>| drop(tell.send(state.map(read))));
-        self.site.send(Command::Read { read, local }).await.map_err(|_| NotDone::Closed)?;
-        told.await.unwrap_or(Err(NotDone::Closed))
-    }
-
-    /// As [`read`](Self::read), or [`read_local`](Self::read_local) with `local`, without waiting: `read` is called
-    /// once, on the node's thread, or on this one with [`NotDone::Full`] or [`NotDone::Closed`]. If the node halts
-    /// meanwhile it is dropped.
-    pub fn submit_read(
-        &self,
-        local: bool,
-        read: impl FnOnce(Result<&S, NotDone>) + Send + 'static,
-    ) {
-        if let Err(refused) = self.site.try_send(Command::Read { read: Box::new(read), local }) {
-            not_sent(refused);
+    /// How it ended meanwhile.
+    pub async fn ready(&self) -> Result<(), Closed> {
+        let mut ready = self.site.ready();
+        match ready.wait_for(|ready| *ready).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(self.closed().await),
         }
     }
 
-    /// As [`submit_read`](Self::submit_read), but waits until the node takes the read.
-    pub async fn submit_read_when_room(
-        &self,
-        local: bool,
-        read: impl FnOnce(Result<&S, NotDone>) + Send + 'static,
-    ) {
-        if let Err(refused) = self.site.send(Command::Read { read: Box::new(read), local }).await {
-            not_sent(refused);
-        }
+    /// The views of the sites.
+    #[must_use]
+    pub fn views(&self) -> Views {
+        Views { site: self.site.downgrade() }
     }
 
-    /// How the node is.
-    ///
-    /// # Errors
-    /// [`NotDone::Closed`].
-    pub async fn status(&self) -> Result<Status, NotDone> {
-        let (tell, told) = oneshot::channel();
-        self.site.send(Command::Status(tell)).await.map_err(|_| NotDone::Closed)?;
-        let replica = told.await.map_err(|_| NotDone::Closed)?;
-        let site = self.site.status().await.ok_or(NotDone::Closed)?;
-        Ok(Status { site, replica, clients: self.clients.get() })
-    }
-
-    /// An operator's word: rather let the group go on than wait for nodes that may have more of its past. Acknowledged
-    /// commands may be lost. It counts at the next view and is used up by it.
-    ///
-    /// # Errors
-    /// [`AcceptLossError`]: where neither the group is blocked nor the node in a minority there is nothing to accept.
-    pub async fn accept_loss(&self) -> Result<(), AcceptLossError> {
-        let (tell, told) = oneshot::channel();
-        let sent = self.site.send(Command::AcceptLoss(tell)).await;
-        sent.map_err(|_| AcceptLossError::Closed)?;
-        told.await.unwrap_or(Err(AcceptLossError::Unknown))
-    }
-
-    /// An operator's word: pass over the command at `position`, whose execution panicked, at all nodes. They rebuild their
-    /// states without it and go on. `Done` with an empty answer when that is in the order.
-    ///
-    /// Only when the status of every node says that it is poisoned at this very position: a node that has executed the
-    /// command would differ from those that pass over it. If this node does not stand there, the answer is
-    /// [`NotDone::NotPoisoned`]. To repeat an `Unknown` skip is safe.
-    pub async fn skip(&self, position: Position) -> Outcome {
-        let (tell, told) = oneshot::channel();
-        // Nobody waits any more: then nobody is told.
-        let answer = Answer::new(move |fate| drop(tell.send(fate)));
-        if let Err(refused) = self.site.send(Command::Skip { position, answer }).await {
-            not_sent(refused);
-        }
-        told.await.unwrap_or(Fate::Unknown).into()
+    /// How the site is: views, members, groups, counters. `None`: it has closed. Asking changes nothing.
+    pub async fn status(&self) -> Option<site::Status> {
+        self.site.status().await
     }
 
     /// Stops the node: what was admitted is still taken in. Answers how it ended.
@@ -268,46 +337,38 @@ impl<S: StateMachine + 'static> Node<S> {
     }
 
     /// How the node ended, as soon as it has. The future holds no handle.
-    pub fn closed(&self) -> impl Future<Output = Closed> + Send + use<S> {
+    pub fn closed(&self) -> impl Future<Output = Closed> + Send + use<> {
         self.site.closed()
     }
 }
 
-/// The places of a command; one that is larger than all of them is refused by the group.
-fn weight(payload: &Bytes) -> u32 {
-    cost(payload).min(QUEUE_BYTES) as u32
-}
-
-/// Tells whoever asked.
-fn not_sent<S>(refused: SendError<Command<S>>) {
-    let reason = match &refused {
-        SendError::Full(_) => NotDone::Full,
-        SendError::Closed(_) => NotDone::Closed,
-    };
-    match refused.into_inner() {
-        Command::Submit(Submitted { answer, .. }) | Command::Skip { answer, .. } => {
-            answer.tell(Fate::NotDone(reason))
-        }
-        Command::Read { read, .. } => read(Err(reason)),
-        Command::Status(_) | Command::AcceptLoss(_) => {}
-    }
-}
-
-impl<S: StateMachine + 'static> Clone for Node<S> {
-    fn clone(&self) -> Self {
-        let Self { site, cluster, me, clients, places } = self;
-        Self {
-            site: site.clone(),
-            cluster: *cluster,
-            me: *me,
-            clients: Arc::clone(clients),
-            places: Arc::clone(places),
-        }
-    }
-}
-
-impl<S: StateMachine + 'static> fmt::Debug for Node<S> {
+impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Node").field(&self.site).finish()
+        f.debug_struct("Node").field("name", &self.name).field("site", &self.site).finish()
+    }
+}
+
+/// The views of a node's site: who works, in age order, agreed with the others. Cheap to clone; it does not keep the node running.
+#[derive(Clone, Debug)]
+pub struct Views {
+    site: WeakSite,
+}
+
+impl Views {
+    /// The last view, and a way to wait for the next. Before the first one it is the empty one with number 0. Whoever looks
+    /// seldom sees the last one only. `None`: the node has ended.
+    #[must_use]
+    pub fn watch(&self) -> Option<watch::Receiver<Arc<ViewChanged>>> {
+        Some(self.site.upgrade()?.views())
+    }
+
+    /// From here on an actor is told each view, in order; at once the last one. One that has 64 unread and is told more loses
+    /// its subscription: the last message that it gets says so. False: the node has ended.
+    pub async fn subscribe(&self, to: Recipient<Events<Arc<ViewChanged>>>) -> bool {
+        const UNREAD_MAX: usize = 64;
+        match self.site.upgrade() {
+            Some(site) => site.subscribe_views(to, UNREAD_MAX).await,
+            None => false,
+        }
     }
 }

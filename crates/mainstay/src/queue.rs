@@ -130,8 +130,9 @@ mod tests {
 
     /// Casts all that there is room for; their sizes.
     fn cast(queue: &mut Queue, now: Instant, used: usize) -> Vec<usize> {
-        let mut sizes = Vec::new();
+        let (mut sizes, mut used) = (Vec::new(), used);
         while let Some(command) = queue.next(now, || used) {
+            used += cost(&command.payload);
             sizes.push(command.payload.len());
             command.answer.tell(Fate::Unknown);
         }

@@ -23,8 +23,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::framed::Frames;
-use crate::node::Node;
 use crate::outcome::Fate;
+use crate::replicated::Replicated;
 
 /// Most clients at once; further ones wait to be accepted.
 const CONNECTIONS_MAX: usize = 256;
@@ -107,7 +107,7 @@ impl From<io::Error> for End {
     }
 }
 
-impl<S: StateMachine + 'static> Node<S> {
+impl<S: StateMachine + 'static> Replicated<S> {
     /// Serves [clients](crate::Client) until the node has closed, on the caller's `LocalSet`; dropping the future ends all
     /// their connections. `query` answers their reads: it runs on the node's thread, sees a state that nobody changes
     /// meanwhile, and must be short. A query that makes it panic is refused as [`NotDone::Malformed`].
@@ -190,7 +190,7 @@ impl Drop for Connected {
 }
 
 struct Conversation<S: StateMachine + 'static> {
-    node: Node<S>,
+    node: Replicated<S>,
     query: Arc<Query<S>>,
     frames: Frames,
     /// Requests without an answer.
@@ -203,7 +203,7 @@ struct Conversation<S: StateMachine + 'static> {
 }
 
 impl<S: StateMachine + 'static> Conversation<S> {
-    fn new(node: Node<S>, query: Arc<Query<S>>) -> Self {
+    fn new(node: Replicated<S>, query: Arc<Query<S>>) -> Self {
         let (answers, answered) = mpsc::channel(REQUESTS_MAX);
         Self {
             node,

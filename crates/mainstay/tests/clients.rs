@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use common::{Cluster, Journal, NAMES, journal, place, ready, run, until};
-use mainstay::{Client, ClientConfig, Durability, Node, NotDone, Outcome};
+use mainstay::{Client, ClientConfig, Durability, NotDone, Outcome, Replicated};
 use mainstay_base::{ClusterId, Frame};
 use mainstay_paradigm::client::message::{Reply, Request, VERSION};
 use mainstay_paradigm::{Envelope, Session};
@@ -31,14 +31,14 @@ fn listener() -> (Box<dyn ClientListener>, std::net::SocketAddr) {
     (Box::new(clients), address)
 }
 
-fn serve(node: &Node<Journal>, listener: Box<dyn ClientListener>) {
+fn serve(node: &Replicated<Journal>, listener: Box<dyn ClientListener>) {
     let node = node.clone();
     tokio::task::spawn_local(async move { node.serve_clients(listener, query).await });
 }
 
 /// Serves at all nodes; the settings of a client of theirs.
-fn serve_all(cluster: &Cluster, nodes: &[Node<Journal>]) -> ClientConfig {
-    let endpoint = |(name, node): (&&str, &Node<Journal>)| {
+fn serve_all(cluster: &Cluster, nodes: &[Replicated<Journal>]) -> ClientConfig {
+    let endpoint = |(name, node): (&&str, &Replicated<Journal>)| {
         let (listener, address) = listener();
         serve(node, listener);
         ((*name).to_owned(), address)

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use common::{Cluster, Journal, ready, run, until};
-use mainstay::{Durability, Node, NotDone, Outcome};
+use mainstay::{Durability, NotDone, Outcome, Replicated};
 use mainstay_runtime::{
     Disk, FileDisk, LogDevice, OsEntropy, Ports, Space, Store, Tcp, TcpOptions, TokioTime,
 };
@@ -60,7 +60,7 @@ impl Disk for Small {
     }
 }
 
-fn on_small_disk(cluster: &Cluster, name: &str, free: &Rc<Free>) -> Node<Journal> {
+fn on_small_disk(cluster: &Cluster, name: &str, free: &Rc<Free>) -> Replicated<Journal> {
     let time = Rc::new(TokioTime::new());
     let mut options = TcpOptions::listening(cluster.nodes[name]);
     options.queue_bytes_max = 256 << 20;
@@ -70,14 +70,14 @@ fn on_small_disk(cluster: &Cluster, name: &str, free: &Rc<Free>) -> Node<Journal
         time,
         entropy: Box::new(OsEntropy),
     };
-    Node::start_with(cluster.config(name).bootstrap(true), Journal::default, ports).unwrap()
+    Replicated::start_with(cluster.config(name).bootstrap(true), Journal::default, ports).unwrap()
 }
 
 /// The default.
 const RESERVE: u64 = 64 << 20;
 const COMMAND: [u8; 8] = 7_u64.to_le_bytes();
 
-async fn is_done(node: &Node<Journal>) -> bool {
+async fn is_done(node: &Replicated<Journal>) -> bool {
     matches!(node.execute(&COMMAND).await, Outcome::Done(_))
 }
 

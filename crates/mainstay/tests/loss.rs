@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Cluster, Journal, ready, run, until};
-use mainstay::{AcceptLossError, Durability, Node, Outcome, Status};
+use mainstay::{AcceptLossError, Durability, Outcome, Replicated, Status};
 
 const COMMAND: [u8; 8] = 7_u64.to_le_bytes();
 
@@ -20,7 +20,7 @@ fn a_healthy_group_refuses_the_word_and_forgets_it() {
     run(async {
         let cluster = Cluster::new(Durability::Memory);
         let config = |name: &str| cluster.config(name).data_dir(cluster.dir(name)).bootstrap(true);
-        let start = |name: &str| Node::start(config(name), Journal::default).unwrap();
+        let start = |name: &str| Replicated::start(config(name), Journal::default).unwrap();
         let [a, b, c] = common::NAMES.map(start);
         for node in [&a, &b, &c] {
             ready(node, 3).await;

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use mainstay::{
     Client, ClientConfig, ClientConfigError, ClientDialer, ClientStatus, ClusterId, Config,
     ConnectError, DialError, Entropy, EntropyError, Fate, GroupConfigError, MembershipConfigError,
-    Node, NodeId, Ports, Position, Pulse, ReplicaConfig, ReplicaConfigError, ReplicaOutcome,
-    ReplicaPhase, ReplicaStats, ReplicaStatus, SiteStartError, SiteStatus, StartError,
+    NodeId, Ports, Position, Pulse, ReplicaConfig, ReplicaConfigError, ReplicaOutcome,
+    ReplicaPhase, ReplicaStats, ReplicaStatus, Replicated, SiteStartError, SiteStatus, StartError,
     StateMachine, Status, TcpError, TimeSource, TraceEvent, TraceSink, TryStats,
 };
 
@@ -56,7 +56,7 @@ async fn a_node<S: StateMachine>(
     let _: &dyn mainstay::Transport = &*transport;
     let _: Option<&dyn mainstay::Disk> = disk.as_deref();
     let ports = Ports { transport, disk, time, entropy };
-    let node = Node::start_with(config, make, ports)?;
+    let node = Replicated::start_with(config, make, ports)?;
     node.skip(Position(1)).await;
     node.serve_clients(listener, |_: &S, _: &[u8]| Vec::new()).await;
     Ok(node.close().await)

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::{Cluster, Journal, journal, load, ready, run, until};
-use mainstay::{Durability, Envelope, Fate, Node, NotDone, Outcome, StartError};
+use mainstay::{Durability, Envelope, Fate, NotDone, Outcome, Replicated, StartError};
 use mainstay_base::ClusterId;
 use mainstay_paradigm as paradigm;
 use mainstay_runtime::TcpError;
@@ -198,13 +198,13 @@ fn a_lost_disk_is_filled_again() {
 }
 
 /// Starts a node on a thread of its own, which lasts until the node has closed.
-async fn apart(cluster: &Cluster, name: &str) -> Node<Journal> {
+async fn apart(cluster: &Cluster, name: &str) -> Replicated<Journal> {
     let config = cluster.config(name).bootstrap(true);
     let (tell, told) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         LocalSet::new().block_on(&runtime, async {
-            let node = Node::start(config, Journal::default).unwrap();
+            let node = Replicated::start(config, Journal::default).unwrap();
             let closed = node.closed();
             assert!(tell.send(node).is_ok());
             closed.await;
@@ -279,10 +279,12 @@ fn a_foreign_directory_is_refused() {
     run(async {
         let cluster = Cluster::new(Durability::Disk);
         let a = cluster.bootstrap("a");
-        let second = Node::start(cluster.config("b").data_dir(cluster.dir("a")), Journal::default);
+        let second =
+            Replicated::start(cluster.config("b").data_dir(cluster.dir("a")), Journal::default);
         assert!(second.unwrap_err().to_string().contains("in use"));
         drop(a.close().await);
-        let foreign = Node::start(cluster.config("b").data_dir(cluster.dir("a")), Journal::default);
+        let foreign =
+            Replicated::start(cluster.config("b").data_dir(cluster.dir("a")), Journal::default);
         assert!(foreign.unwrap_err().to_string().contains("belongs to node \"a\""));
         cluster.start("a");
     });
@@ -383,7 +385,9 @@ fn a_peer_that_cannot_be_dialled_is_refused() {
             let own = ("a".to_owned(), "127.0.0.1:0".parse().unwrap());
             let nodes = [own, ("b".to_owned(), peer.parse().unwrap())].into();
             let config = mainstay::Config::new(ClusterId::from_entropy(1), "a", nodes);
-            Node::start(config.durability(Durability::Memory), Journal::default).err().unwrap()
+            Replicated::start(config.durability(Durability::Memory), Journal::default)
+                .err()
+                .unwrap()
         };
         let far = start("10.0.0.1:9");
         assert!(
@@ -404,7 +408,7 @@ fn an_address_in_use_is_named() {
         let nodes = [("a".to_owned(), address)].into();
         let config = mainstay::Config::new(ClusterId::from_entropy(1), "a", nodes);
         let config = config.durability(Durability::Memory).bootstrap(true);
-        let refused = Node::start(config, Journal::default).err().unwrap();
+        let refused = Replicated::start(config, Journal::default).err().unwrap();
         let text = refused.to_string();
         assert!(text.contains(&address.to_string()), "{text}");
         let StartError::Listen(TcpError::Listen { address: at, error, .. }) = refused else {

@@ -1,4 +1,4 @@
-//! The host: clients at a RESP port, the directory on a [`Node`].
+//! The host: clients at a RESP port, the directory, [`Replicated`].
 //!
 //! Runs on the node's `LocalSet`, a task for each client. Bounded: [`Options::clients_max`] clients, the others wait to be
 //! accepted; each as its [`Connection`] is. A client that reads no answers is not read either, and goes after a while
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
-use mainstay::{Fate, Node, NotDone};
+use mainstay::{Fate, NotDone, Replicated};
 use mainstay_runtime::{ClientListener, ClientStream};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, WriteHalf, split};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc};
@@ -42,7 +42,7 @@ const STEP_BYTES: usize = 1 << 10;
 ///
 /// # Panics
 /// Outside a `LocalSet` of a tokio runtime with time.
-pub async fn serve(node: Node<Directory>, listener: Box<dyn ClientListener>) {
+pub async fn serve(node: Replicated<Directory>, listener: Box<dyn ClientListener>) {
     serve_with(node, listener, Options::default(), Rc::default()).await;
 }
 
@@ -73,7 +73,7 @@ impl Default for Options {
 /// # Panics
 /// Outside a `LocalSet` of a tokio runtime with time.
 pub async fn serve_with(
-    node: Node<Directory>,
+    node: Replicated<Directory>,
     mut listener: Box<dyn ClientListener>,
     options: Options,
     counted: Rc<Counted>,
@@ -245,7 +245,7 @@ fn send(answers: &Answers, ticket: u64, told: Told) {
 }
 
 struct Client<'a> {
-    node: Node<Directory>,
+    node: Replicated<Directory>,
     options: Options,
     counted: &'a Counted,
     intake: &'a Intake,
@@ -287,7 +287,7 @@ impl Large {
 
 impl<'a> Client<'a> {
     fn new(
-        node: Node<Directory>,
+        node: Replicated<Directory>,
         options: Options,
         counted: &'a Counted,
         intake: &'a Intake,
@@ -449,7 +449,7 @@ fn down(reason: NotDone) -> Bytes {
 }
 
 /// The text of INFO.
-async fn info(node: &Node<Directory>) -> String {
+async fn info(node: &Replicated<Directory>) -> String {
     match node.status().await {
         Ok(status) => {
             let stack = status.site.stack.as_ref();

@@ -13,7 +13,7 @@ use std::task::{Context as Task, Poll};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use mainstay::{Config, Durability, Node};
+use mainstay::{Config, Durability, Replicated};
 use mainstay_base::ClusterId;
 use mainstay_directory::host::{self, Options};
 use mainstay_directory::resp::{ARGUMENTS_MAX, BULK_BYTES_MAX, Reply, write};
@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A node alone, on a thread of its own.
 struct Server {
     address: SocketAddr,
-    node: Node<Directory>,
+    node: Replicated<Directory>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -51,7 +51,7 @@ impl Server {
                     .listen(anywhere)
                     .durability(Durability::Memory)
                     .bootstrap(true);
-                let node = Node::start(config, Directory::default).unwrap();
+                let node = Replicated::start(config, Directory::default).unwrap();
                 let listener = TcpClients::new(anywhere).unwrap();
                 tell.send((listener.local_addr().unwrap(), node.clone())).unwrap();
                 tokio::select! {
@@ -358,7 +358,7 @@ fn a_client_with_much_to_say_lets_others_run() {
         let config = Config::new(ClusterId::from_entropy(1), "a", nodes)
             .listen(anywhere)
             .durability(Durability::Memory);
-        let node = Node::start(config, Directory::default).unwrap();
+        let node = Replicated::start(config, Directory::default).unwrap();
         let client = Endless { left: READS, reads: Rc::clone(&reads) };
         let serving = host::serve_with(
             node.clone(),

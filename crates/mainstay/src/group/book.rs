@@ -247,7 +247,9 @@ mod tests {
         assert_eq!(look(&book, 11, Level::Disk), None);
         (0..2 * GAPS_MAX).for_each(|_| book.killed());
         assert_eq!(look(&book, 9, Level::Delivered), Some(Err(NotReached::Unknown)));
-        assert_eq!(look(&book, 12, Level::Delivered), Some(Ok(())));
+        book.cast(13);
+        book.reached(Level::Delivered, 13);
+        assert_eq!(look(&book, 13, Level::Delivered), Some(Ok(())));
     }
 
     /// At the end, what was cast is unknown, and what was not is certainly not.

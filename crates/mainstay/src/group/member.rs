@@ -58,7 +58,9 @@ impl Casts {
 
     /// Casts what waits, as far as the group has room.
     fn cast(&mut self, port: &mut AppPort<'_>) {
-        let Some(status) = port.status().filter(|status| !status.members.is_empty()) else { return };
+        let Some(status) = port.status().filter(|status| !status.members.is_empty()) else {
+            return;
+        };
         let mut room = UNSTABLE_BYTES.saturating_sub(status.unstable_bytes);
         while let Some((cast, _)) = self.waiting.front() {
             let cost = cast.payload.len() + MESSAGE_OVERHEAD;
@@ -146,8 +148,12 @@ impl Listeners {
             return self.held_bytes <= unread_bytes;
         }
         // All but the first hear the same, without what only the keeper is asked.
-        let mut copies: Vec<Vec<GroupEvent>> =
-            self.subscribers.iter().skip(1).map(|_| events.iter().filter_map(copy).collect()).collect();
+        let mut copies: Vec<Vec<GroupEvent>> = self
+            .subscribers
+            .iter()
+            .skip(1)
+            .map(|_| events.iter().filter_map(copy).collect())
+            .collect();
         let mut events = Some(events);
         let (mut at, mut kept) = (0, true);
         self.subscribers.retain_mut(|subscriber| {
@@ -534,7 +540,8 @@ impl Application for GroupMember {
         self.cast(port);
         self.want_checkpoint();
         self.write_checkpoint(port);
-        if !self.left && !self.listeners.hand_out(self.config.unread_bytes) && self.config.stateful {
+        if !self.left && !self.listeners.hand_out(self.config.unread_bytes) && self.config.stateful
+        {
             self.leave();
         }
         if std::mem::take(&mut self.casts.moved) {
@@ -549,9 +556,15 @@ impl Application for GroupMember {
         None
     }
 
+    fn is_ready(&self) -> bool {
+        self.begun
+    }
+
     fn waits(&self) -> bool {
         let states = &self.states;
-        !self.casts.waiting.is_empty() || states.checkpoint.is_some() || states.transferred.is_some()
+        !self.casts.waiting.is_empty()
+            || states.checkpoint.is_some()
+            || states.transferred.is_some()
     }
 
     fn disk_short(&mut self, short: bool) {

@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use mainstay::{Config, Durability, Node, Outcome, RestoreError, Snapshot, StateMachine, Status};
+use mainstay::{
+    Config, Durability, Outcome, Replicated, RestoreError, Snapshot, StateMachine, Status,
+};
 use mainstay_base::{ClusterId, Position};
 use tokio::task::LocalSet;
 use tokio::time::{self, Instant};
@@ -120,16 +122,16 @@ impl Cluster {
     }
 
     /// Starts a node for the first time.
-    pub fn bootstrap(&self, name: &str) -> Node<Journal> {
-        Node::start(self.config(name).bootstrap(true), Journal::default).unwrap()
+    pub fn bootstrap(&self, name: &str) -> Replicated<Journal> {
+        Replicated::start(self.config(name).bootstrap(true), Journal::default).unwrap()
     }
 
     /// Starts a node again.
-    pub fn start(&self, name: &str) -> Node<Journal> {
-        Node::start(self.config(name), Journal::default).unwrap()
+    pub fn start(&self, name: &str) -> Replicated<Journal> {
+        Replicated::start(self.config(name), Journal::default).unwrap()
     }
 
-    pub fn all(&self) -> [Node<Journal>; 3] {
+    pub fn all(&self) -> [Replicated<Journal>; 3] {
         NAMES.map(|name| self.bootstrap(name))
     }
 }
@@ -143,7 +145,11 @@ pub fn run(test: impl Future<Output = ()>) {
 }
 
 /// Waits until the status of a node is as wanted.
-pub async fn until(node: &Node<Journal>, what: &str, wanted: impl Fn(&Status) -> bool) -> Status {
+pub async fn until(
+    node: &Replicated<Journal>,
+    what: &str,
+    wanted: impl Fn(&Status) -> bool,
+) -> Status {
     let deadline = Instant::now() + Duration::from_secs(20);
     let mut tick = time::interval(Duration::from_millis(5));
     loop {
@@ -157,7 +163,7 @@ pub async fn until(node: &Node<Journal>, what: &str, wanted: impl Fn(&Status) ->
 }
 
 /// Waits until the node is in a view of so many members and has the state.
-pub async fn ready(node: &Node<Journal>, members: usize) -> Status {
+pub async fn ready(node: &Replicated<Journal>, members: usize) -> Status {
     until(node, "a member with a state", |status| {
         let stack = status.site.stack.as_ref();
         status.replica.hash.is_some()
@@ -177,7 +183,7 @@ pub fn place(outcome: &Outcome) -> Option<u64> {
 }
 
 /// Executes `range` with many in flight; the places of those done, by command.
-pub async fn load(node: &Node<Journal>, range: std::ops::Range<u64>) -> BTreeMap<u64, u64> {
+pub async fn load(node: &Replicated<Journal>, range: std::ops::Range<u64>) -> BTreeMap<u64, u64> {
     let mut tasks = tokio::task::JoinSet::new();
     for entry in range {
         let node = node.clone();
@@ -195,6 +201,6 @@ pub async fn load(node: &Node<Journal>, range: std::ops::Range<u64>) -> BTreeMap
 }
 
 /// What the nodes say to a linearisable read.
-pub async fn journal(node: &Node<Journal>) -> Vec<u64> {
+pub async fn journal(node: &Replicated<Journal>) -> Vec<u64> {
     node.read(|journal| journal.entries.clone()).await.unwrap()
 }

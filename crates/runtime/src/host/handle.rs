@@ -177,13 +177,7 @@ impl<M: Hosted> HostHandle<M> {
 
     /// How the host ended, as soon as it has. The future holds no handle.
     pub fn closed(&self) -> impl Future<Output = Closed> + Send + use<M> {
-        let mut closed = self.shared.gate.closed.subscribe();
-        let gate = Arc::clone(&self.shared.gate);
-        async move {
-            let ended = closed.wait_for(Option::is_some).await.ok().and_then(|ended| ended.clone());
-            drop(gate);
-            ended.unwrap_or(Closed::Dropped)
-        }
+        closed(Arc::clone(&self.shared.gate))
     }
 
     /// Whether inputs are refused.
@@ -213,11 +207,21 @@ impl<M: Hosted> HostHandle<M> {
     /// A handle that does not keep the host running.
     #[must_use]
     pub fn downgrade(&self) -> WeakHandle<M> {
-        WeakHandle { shared: Arc::downgrade(&self.shared) }
+        let gate = Arc::clone(&self.shared.gate);
+        WeakHandle { shared: Arc::downgrade(&self.shared), gate }
     }
 
     fn weigh(&self, inputs: &[M::Input]) -> usize {
         inputs.iter().map(self.shared.weigh).fold(0, usize::saturating_add)
+    }
+}
+
+fn closed(gate: Arc<Gate>) -> impl Future<Output = Closed> + Send {
+    let mut closed = gate.closed.subscribe();
+    async move {
+        let ended = closed.wait_for(Option::is_some).await.ok().and_then(|ended| ended.clone());
+        drop(gate);
+        ended.unwrap_or(Closed::Dropped)
     }
 }
 
@@ -256,6 +260,7 @@ impl<M: Hosted> fmt::Debug for HostHandle<M> {
 /// A handle that does not keep the host running, for what the host itself owns.
 pub struct WeakHandle<M: Hosted> {
     shared: Weak<Shared<M::Input>>,
+    gate: Arc<Gate>,
 }
 
 impl<M: Hosted> WeakHandle<M> {
@@ -264,11 +269,16 @@ impl<M: Hosted> WeakHandle<M> {
     pub fn upgrade(&self) -> Option<HostHandle<M>> {
         self.shared.upgrade().map(|shared| HostHandle { shared })
     }
+
+    /// How the host ended, as soon as it has.
+    pub fn closed(&self) -> impl Future<Output = Closed> + Send + use<M> {
+        closed(Arc::clone(&self.gate))
+    }
 }
 
 impl<M: Hosted> Clone for WeakHandle<M> {
     fn clone(&self) -> Self {
-        Self { shared: Weak::clone(&self.shared) }
+        Self { shared: Weak::clone(&self.shared), gate: Arc::clone(&self.gate) }
     }
 }
 

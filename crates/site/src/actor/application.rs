@@ -52,6 +52,11 @@ pub trait Application: 'static {
         false
     }
 
+    /// It has the state of the group, and does what it is for. Default: always.
+    fn is_ready(&self) -> bool {
+        true
+    }
+
     /// Less room is left on the disk than the reserve, or enough again. Until then everything new is to be refused: what
     /// the reserve is for is what the others cast. Default: nothing.
     fn disk_short(&mut self, short: bool) {

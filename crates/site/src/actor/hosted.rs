@@ -80,10 +80,10 @@ pub fn start(
         trace,
     };
     let site = Site::new(plan, applications, bell.clone(), boot, time.now());
-    let views = site.views().watch();
+    let (views, ready) = (site.views().watch(), site.ready());
     let host = host::start(site, wiring, time, options);
     bell.hang(host.downgrade());
-    Ok(SiteHandle { host, views })
+    Ok(SiteHandle { host, views, ready })
 }
 
 /// The log, with what of it is needed.
@@ -377,6 +377,7 @@ impl Perform<Site> for Wiring {
 pub struct SiteHandle {
     host: HostHandle<Site>,
     views: watch::Receiver<Arc<ViewChanged>>,
+    ready: watch::Receiver<bool>,
 }
 
 impl SiteHandle {
@@ -393,6 +394,12 @@ impl SiteHandle {
     #[must_use]
     pub fn views(&self) -> watch::Receiver<Arc<ViewChanged>> {
         self.views.clone()
+    }
+
+    /// Whether the site is a member, has all the past of its groups, and their applications have their states.
+    #[must_use]
+    pub fn ready(&self) -> watch::Receiver<bool> {
+        self.ready.clone()
     }
 
     /// From here on an actor is told each view, at once the last one. One that is told more while it has `unread_max` unread ones
@@ -425,7 +432,8 @@ impl SiteHandle {
     /// A handle that does not keep the site running.
     #[must_use]
     pub fn downgrade(&self) -> WeakSite {
-        WeakSite { host: self.host.downgrade(), views: self.views.clone() }
+        let (views, ready) = (self.views.clone(), self.ready.clone());
+        WeakSite { host: self.host.downgrade(), views, ready }
     }
 }
 
@@ -440,13 +448,20 @@ impl fmt::Debug for SiteHandle {
 pub struct WeakSite {
     host: WeakHandle<Site>,
     views: watch::Receiver<Arc<ViewChanged>>,
+    ready: watch::Receiver<bool>,
 }
 
 impl WeakSite {
     /// The handle, unless all were dropped.
     #[must_use]
     pub fn upgrade(&self) -> Option<SiteHandle> {
-        Some(SiteHandle { host: self.host.upgrade()?, views: self.views.clone() })
+        let (views, ready) = (self.views.clone(), self.ready.clone());
+        Some(SiteHandle { host: self.host.upgrade()?, views, ready })
+    }
+
+    /// How the site ended, as soon as it has.
+    pub fn closed(&self) -> impl Future<Output = Closed> + Send + use<> {
+        self.host.closed()
     }
 }
 

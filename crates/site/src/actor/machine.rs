@@ -8,9 +8,9 @@ use mainstay_base::service::Chunks;
 use mainstay_base::trace::Event;
 use mainstay_base::{BootNonce, ConnId, GroupId, Instant, Machine, NodeId, Position, Work};
 use mainstay_link as link;
-use mainstay_membership::{Evidence, View};
+use mainstay_membership::{Evidence, Role, View};
 use mainstay_runtime::{Bell, Subscriber, drop_beside, halt};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::application::{AppPort, Application, CheckpointDone};
 use super::parts::Plan;
@@ -99,6 +99,7 @@ pub(super) struct Site {
     refused: BTreeMap<&'static str, u64>,
     suspicions: VecDeque<(Instant, NodeId, Evidence)>,
     views: Views,
+    ready: watch::Sender<bool>,
     /// Applications gave the Stack something behind its turn.
     stirred: bool,
     /// The trace of the last boot, if one is wanted.
@@ -129,6 +130,7 @@ impl Site {
             refused: BTreeMap::new(),
             suspicions: VecDeque::new(),
             views,
+            ready: watch::Sender::new(false),
             stirred: false,
             recording: None,
             outputs: VecDeque::new(),
@@ -139,6 +141,22 @@ impl Site {
 
     pub(super) fn views(&self) -> &Views {
         &self.views
+    }
+
+    pub(super) fn ready(&self) -> watch::Receiver<bool> {
+        self.ready.subscribe()
+    }
+
+    /// Looks whether the site has come to be ready; once it has it stays so until it dies.
+    fn look_whether_ready(&mut self) {
+        if *self.ready.borrow() {
+            return;
+        }
+        let Some(core) = self.stack.as_ref().map(Stack::core) else { return };
+        let is_member = core.membership().role() == Role::Member;
+        if is_member && core.groups().all(|(_, it)| it.status().whole) && self.seats.are_ready() {
+            self.ready.send_replace(true);
+        }
     }
 
     fn begin(&mut self, boot: Boot, now: Instant) {
@@ -166,6 +184,7 @@ impl Site {
             self.outputs.push_back(Output::Link(stack::Output::Close { conn }));
         }
         self.views.killed();
+        self.ready.send_replace(false);
         self.seats.each(|app| app.restarted(now));
         self.outputs.push_back(Output::Killed);
     }
@@ -384,6 +403,7 @@ impl Machine for Site {
             let (seats, parts) = self.parts();
             again |= seats.end_turn(now, group, parts);
         }
+        self.look_whether_ready();
         if std::mem::take(&mut self.stirred) || again {
             self.outputs.push_back(Output::Again);
         }

@@ -92,6 +92,10 @@ impl Seats {
         self.seats.values().filter_map(|seat| seat.due).min()
     }
 
+    pub(super) fn are_ready(&self) -> bool {
+        self.seats.values().all(|seat| seat.app.is_ready())
+    }
+
     pub(super) fn take_work(&mut self) -> Work {
         let mut sum = Work::default();
         self.seats.values_mut().for_each(|seat| sum.add(seat.app.take_work()));

@@ -19,6 +19,14 @@ pub struct Member {
     pub site: SiteId,
 }
 
+impl Member {
+    /// A site by name.
+    #[must_use]
+    pub fn new(name: Arc<str>, site: SiteId) -> Self {
+        Self { name, site }
+    }
+}
+
 impl fmt::Display for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.name, self.site.incarnation.0)
