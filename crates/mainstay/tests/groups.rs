@@ -1,0 +1,435 @@
+//! Process groups of users' actors, on three nodes over loopback and on disk, beside replicated state machines.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+
+mod common;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use actix::{Actor, Addr, Context, Handler};
+use bytes::Bytes;
+use common::{Cluster, Journal, NAMES, run};
+use mainstay::{
+    CastError, Durability, Events, GroupConfig, GroupEvent, GroupHandle, Left, Level,
+    MESSAGE_BYTES_MAX, Node, NotReached, Order, StartError, StateRequest, ViewChanged,
+};
+use std::sync::Arc;
+use tokio::sync::Notify;
+
+/// What a member's actor has: the payloads in its state, and what it was told of views.
+#[derive(Default)]
+struct Kept {
+    state: Vec<Bytes>,
+    fifo: Vec<Bytes>,
+    views: Vec<Vec<String>>,
+    states: usize,
+    requests: Vec<StateRequest>,
+    blocked: usize,
+    ended: bool,
+}
+
+/// Keeps every message in total order; its state is all of them.
+struct Keeper {
+    kept: Rc<RefCell<Kept>>,
+    changed: Rc<Notify>,
+    /// Gives no state.
+    is_mute: bool,
+    /// Answers each message in its handler, once.
+    answers: Option<GroupHandle>,
+}
+
+impl Actor for Keeper {
+    type Context = Context<Self>;
+}
+
+fn encode(state: &[Bytes]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for payload in state {
+        bytes.extend((payload.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(payload);
+    }
+    bytes
+}
+
+fn decode(mut bytes: Bytes) -> Vec<Bytes> {
+    let mut state = Vec::new();
+    while !bytes.is_empty() {
+        let len = u32::from_le_bytes(bytes.split_to(4)[..].try_into().unwrap());
+        state.push(bytes.split_to(len as usize));
+    }
+    state
+}
+
+impl Handler<Events<GroupEvent>> for Keeper {
+    type Result = ();
+
+    fn handle(&mut self, mut events: Events<GroupEvent>, _: &mut Context<Self>) {
+        let mut kept = self.kept.borrow_mut();
+        kept.ended |= events.is_end();
+        for event in events.take() {
+            match event {
+                GroupEvent::State(state) => {
+                    kept.states += 1;
+                    kept.state = decode(state.to_bytes());
+                }
+                GroupEvent::Deliver(message) if message.order == Order::Total => {
+                    if let Some(group) = self.answers.take() {
+                        group.try_cast("answer", Order::Total).unwrap();
+                    }
+                    kept.state.push(message.payload);
+                }
+                GroupEvent::Deliver(message) => kept.fifo.push(message.payload),
+                GroupEvent::View(view) => {
+                    kept.views.push(view.members.iter().map(|it| it.name.to_string()).collect());
+                }
+                GroupEvent::StateWanted(request) if self.is_mute => kept.requests.push(request),
+                GroupEvent::StateWanted(request) => request.give(encode(&kept.state)),
+                GroupEvent::Blocked => kept.blocked += 1,
+                _ => {}
+            }
+        }
+        self.changed.notify_one();
+    }
+}
+
+/// Ends the actor.
+struct Stop;
+
+impl actix::Message for Stop {
+    type Result = ();
+}
+
+impl Handler<Stop> for Keeper {
+    type Result = ();
+
+    fn handle(&mut self, _: Stop, ctx: &mut Context<Self>) {
+        use actix::ActorContext as _;
+        ctx.stop();
+    }
+}
+
+/// A node with a group and a state machine, and the actor that keeps the state of the group.
+struct Member {
+    node: Node,
+    group: GroupHandle,
+    kept: Rc<RefCell<Kept>>,
+    changed: Rc<Notify>,
+    keeper: Addr<Keeper>,
+}
+
+impl Member {
+    fn start(cluster: &Cluster, name: &str, config: GroupConfig, bootstrap: bool) -> Self {
+        let mut builder = Node::builder(cluster.config(name).bootstrap(bootstrap)).unwrap();
+        let group = builder.group("chat", config).unwrap();
+        let (kept, changed) = (Rc::<RefCell<Kept>>::default(), Rc::<Notify>::default());
+        let (own, tell) = (Rc::clone(&kept), Rc::clone(&changed));
+        let keeper = Keeper { kept: own, changed: tell, is_mute: false, answers: None }.start();
+        group.subscribe(keeper.clone().recipient()).unwrap();
+        Self { node: builder.start().unwrap(), group, kept, changed, keeper }
+    }
+
+    fn all(cluster: &Cluster, config: &GroupConfig) -> [Self; 3] {
+        NAMES.map(|name| Self::start(cluster, name, config.clone(), true))
+    }
+
+    async fn until(&self, wanted: impl Fn(&Kept) -> bool) {
+        while !wanted(&self.kept.borrow()) {
+            self.changed.notified().await;
+        }
+    }
+
+    async fn has(&self, count: usize) -> Vec<Bytes> {
+        self.until(|kept| kept.state.len() >= count).await;
+        self.kept.borrow().state.clone()
+    }
+}
+
+fn numbered(range: std::ops::Range<u32>) -> impl Iterator<Item = Bytes> {
+    range.map(|number| Bytes::copy_from_slice(&number.to_le_bytes()))
+}
+
+/// Messages of all are delivered in one order at all; a receipt tells how far one has got. What is cast before the start waits
+/// for the first view.
+#[test]
+fn one_order_at_all_members() {
+    run(async {
+        let cluster = Cluster::new(Durability::Memory);
+        let config = GroupConfig::memory();
+        let members = Member::all(&cluster, &config);
+        let mut receipts = Vec::new();
+        for (member, first) in members.iter().zip([0, 100, 200]) {
+            for payload in numbered(first..first + 100) {
+                receipts.push(member.group.cast(payload, Order::Total).await.unwrap());
+            }
+        }
+        for receipt in &receipts {
+            receipt.delivered().await.unwrap();
+            receipt.majority().await.unwrap();
+            receipt.safe().await.unwrap();
+            assert_eq!(receipt.disk().await, Err(NotReached::Level(Level::Disk)));
+        }
+        let first = members[0].has(300).await;
+        for member in &members {
+            member.node.ready().await.unwrap();
+            assert_eq!(member.has(300).await, first);
+            member.until(|kept| kept.views.last().is_some_and(|it| it.len() == 3)).await;
+        }
+        let fifo = members[1].group.cast("fifo", Order::Fifo).await.unwrap();
+        fifo.delivered().await.unwrap();
+        for member in &members {
+            member.until(|kept| kept.fifo == ["fifo"]).await;
+        }
+    });
+}
+
+/// A joiner gets the state from another member; the library writes it down before the node says that it is whole. Then the two
+/// that had it before fail: nothing that was acknowledged is lost. So U2 of the trial cannot be done wrongly.
+#[test]
+fn a_transferred_state_is_forced_by_the_library() {
+    run(async {
+        let cluster = Cluster::new(Durability::Disk);
+        let config = GroupConfig::disk().checkpoint_bytes(20_000);
+        let [a, b, c] = Member::all(&cluster, &config);
+        for payload in numbered(0..1_000) {
+            a.group.cast(payload, Order::Total).await.unwrap();
+        }
+        let last = a.group.cast_for("last", Order::Total, Level::Disk).await.unwrap();
+        last.disk().await.unwrap();
+        // b goes, its disk too; it comes back with nothing.
+        b.node.close().await;
+        std::fs::remove_dir_all(cluster.dir("b")).unwrap();
+        let b = Member::start(&cluster, "b", config.clone(), false);
+        b.node.ready().await.unwrap();
+        let states = b.has(1_001).await;
+        let more = a.group.cast_for("more", Order::Total, Level::Disk).await.unwrap();
+        more.disk().await.unwrap();
+        // The two that were there from the beginning fail; b, and c with its log, have all.
+        a.node.close().await;
+        c.node.close().await;
+        b.node.close().await;
+        let [b, c] = ["b", "c"].map(|name| Member::start(&cluster, name, config.clone(), false));
+        for member in [&b, &c] {
+            member.node.ready().await.unwrap();
+            let kept = member.has(1_002).await;
+            assert_eq!(kept[..1_001], states);
+            assert_eq!(kept[1_001], "more");
+        }
+        assert!(b.kept.borrow().blocked == 0 && c.kept.borrow().blocked == 0);
+    });
+}
+
+/// A node on disk is restarted: its actor gets the last checkpoint and what follows it, once.
+#[test]
+fn a_restarted_node_gives_its_actor_the_past() {
+    run(async {
+        let cluster = Cluster::new(Durability::Disk);
+        let config = GroupConfig::disk().checkpoint_bytes(10_000);
+        let [a, b, c] = Member::all(&cluster, &config);
+        for payload in numbered(0..500) {
+            a.group.cast(payload, Order::Total).await.unwrap();
+        }
+        a.group.cast("end", Order::Total).await.unwrap().disk().await.unwrap();
+        let all = a.has(501).await;
+        for member in [a, b, c] {
+            member.node.close().await;
+        }
+        let members = NAMES.map(|name| Member::start(&cluster, name, config.clone(), false));
+        for member in &members {
+            member.node.ready().await.unwrap();
+            assert_eq!(member.has(501).await, all);
+        }
+        members[2].group.cast("again", Order::Total).await.unwrap();
+        for member in &members {
+            assert_eq!(member.has(502).await[501], "again");
+        }
+    });
+}
+
+/// The views reach an actor and a task, with names, and with who left and why.
+#[test]
+fn views_say_who_left_and_why() {
+    struct Views(Rc<RefCell<Vec<Arc<ViewChanged>>>>, Rc<Notify>);
+    impl Actor for Views {
+        type Context = Context<Self>;
+    }
+    impl Handler<Events<Arc<ViewChanged>>> for Views {
+        type Result = ();
+        fn handle(&mut self, events: Events<Arc<ViewChanged>>, _: &mut Context<Self>) {
+            self.0.borrow_mut().extend(events.iter().cloned());
+            self.1.notify_one();
+        }
+    }
+    run(async {
+        let cluster = Cluster::new(Durability::Memory);
+        let [a, b, c] = Member::all(&cluster, &GroupConfig::memory());
+        let (seen, changed) = (Rc::<RefCell<Vec<_>>>::default(), Rc::<Notify>::default());
+        let views = Views(Rc::clone(&seen), Rc::clone(&changed)).start();
+        assert!(a.node.views().subscribe(views.recipient()).await);
+        let mut watched = a.node.views().watch().unwrap();
+        watched.wait_for(|view| view.members.len() == 3).await.unwrap();
+        c.node.close().await;
+        let view = watched.wait_for(|view| view.members.len() == 2).await.unwrap().clone();
+        assert!(view.is_member && view.member("c").is_none() && view.member("b").is_some());
+        assert_eq!(view.left.len(), 1);
+        let (who, why) = &view.left[0];
+        assert_eq!(&*who.name, "c");
+        assert!(matches!(why, Left::Suspected(_) | Left::ByOthers), "{why:?}");
+        while seen.borrow().last().is_none_or(|last| last.id != view.id) {
+            changed.notified().await;
+        }
+        let ids: Vec<_> = seen.borrow().iter().map(|view| view.id.number).collect();
+        assert!(ids.is_sorted(), "{ids:?}");
+        b.node.close().await;
+    });
+}
+
+/// An actor that never reads loses its subscription, and no one else loses anything.
+#[test]
+fn who_does_not_read_is_left_out() {
+    run(async {
+        let cluster = Cluster::new(Durability::Memory);
+        let config = GroupConfig::memory().stateless().unread_bytes(20_000);
+        let members = NAMES.map(|name| Member::start(&cluster, name, config.clone(), true));
+        for member in &members {
+            member.node.ready().await.unwrap();
+        }
+        // A mailbox that nobody empties: its actor waits for what never comes.
+        struct Deaf;
+        impl Actor for Deaf {
+            type Context = Context<Self>;
+            fn started(&mut self, ctx: &mut Self::Context) {
+                use actix::AsyncContext as _;
+                ctx.wait(actix::fut::wrap_future(std::future::pending::<()>()));
+            }
+        }
+        impl Handler<Events<GroupEvent>> for Deaf {
+            type Result = ();
+            fn handle(&mut self, _: Events<GroupEvent>, _: &mut Context<Self>) {
+                unreachable!("it is deaf")
+            }
+        }
+        let deaf = Deaf.start();
+        members[0].group.subscribe(deaf.clone().recipient()).unwrap();
+        for payload in numbered(0..1_000) {
+            members[0].group.cast(payload, Order::Total).await.unwrap().safe().await.unwrap();
+        }
+        members[0].until(|kept| kept.state.len() == 1_000 && !kept.ended).await;
+        assert_eq!(members[1].has(1_000).await, members[0].has(1_000).await);
+        drop(deaf);
+    });
+}
+
+/// The keeper of a state that does not read costs its node its part in the group: receipts say so, the others go on.
+#[test]
+fn without_its_keeper_a_node_leaves_the_group() {
+    run(async {
+        let cluster = Cluster::new(Durability::Memory);
+        let config = GroupConfig::memory().unread_bytes(20_000);
+        let [a, b, c] = Member::all(&cluster, &config);
+        for member in [&a, &b, &c] {
+            member.node.ready().await.unwrap();
+        }
+        let Member { node, group, keeper, .. } = c;
+        keeper.send(Stop).await.unwrap();
+        let mut receipt = group.cast("one", Order::Total).await.unwrap();
+        while receipt.majority().await.is_ok() {
+            receipt = group.cast("more", Order::Total).await.unwrap();
+        }
+        let refused = receipt.majority().await;
+        assert!(matches!(refused, Err(NotReached::Left | NotReached::Unknown)), "{refused:?}");
+        a.group.cast("on", Order::Total).await.unwrap().safe().await.unwrap();
+        node.close().await;
+    });
+}
+
+/// Whoever asks for what cannot be had is told at once, in types.
+#[test]
+fn bad_input_is_refused_in_types() {
+    run(async {
+        let cluster = Cluster::new(Durability::Memory);
+        let mut builder = Node::builder(cluster.config("a").bootstrap(true)).unwrap();
+        let group = builder.group("chat", GroupConfig::memory()).unwrap();
+        let twice = builder.group("chat", GroupConfig::disk()).unwrap_err();
+        assert!(matches!(twice, StartError::Taken(name) if name == "chat"));
+        let twice = builder.replicate("chat", Journal::default).unwrap_err();
+        assert!(matches!(twice, StartError::Taken(_)));
+        let level = builder.group("d", GroupConfig::memory().deliver_at(Level::Disk)).unwrap_err();
+        assert!(matches!(level, StartError::Group(_)), "{level}");
+        let refused = group.cast_for("x", Order::Fifo, Level::Majority).await.unwrap_err();
+        assert_eq!(refused, CastError::Level(Level::Majority));
+        let refused = group.try_cast_for("x", Order::Total, Level::Disk).unwrap_err();
+        assert_eq!(refused, CastError::Level(Level::Disk));
+        let large = vec![0; MESSAGE_BYTES_MAX + 1];
+        let refused = group.try_cast(large, Order::Total).unwrap_err();
+        assert_eq!(refused, CastError::TooLarge(MESSAGE_BYTES_MAX + 1));
+        // Nothing takes them before the start: then it is full, and the bytes come back.
+        let mut filled = 0;
+        let full = loop {
+            match group.try_cast(vec![7; MESSAGE_BYTES_MAX], Order::Total) {
+                Ok(_) => filled += 1,
+                Err(error) => break error,
+            }
+        };
+        assert!(filled > 8, "{filled}");
+        assert!(matches!(full, CastError::Full(bytes) if bytes.len() == MESSAGE_BYTES_MAX));
+        let receipt = group.cast_for("never", Order::Total, Level::Safe);
+        let node = builder.start().unwrap();
+        let waits = tokio::time::timeout(Duration::from_millis(1), receipt);
+        drop(waits.await);
+        node.close().await;
+        assert_eq!(group.cast("x", Order::Total).await.unwrap_err(), CastError::Closed);
+    });
+}
+
+/// An actor casts from within the handler of a delivery; its group is where it was.
+#[test]
+fn a_cast_from_a_handler_is_one_like_any() {
+    run(async {
+        let cluster = Cluster::new(Durability::Memory);
+        let config = GroupConfig::memory();
+        let [b, c] = ["b", "c"].map(|name| Member::start(&cluster, name, config.clone(), true));
+        let mut builder = Node::builder(cluster.config("a").bootstrap(true)).unwrap();
+        let group = builder.group("chat", config).unwrap();
+        let (kept, changed) = (Rc::<RefCell<Kept>>::default(), Rc::<Notify>::default());
+        let (own, tell) = (Rc::clone(&kept), Rc::clone(&changed));
+        let answers = Some(group.clone());
+        let keeper = Keeper { kept: own, changed: tell, is_mute: false, answers }.start();
+        group.subscribe(keeper.clone().recipient()).unwrap();
+        let node = builder.start().unwrap();
+        b.group.cast("question", Order::Total).await.unwrap();
+        for member in [&b, &c] {
+            assert_eq!(member.has(2).await, ["question", "answer"]);
+        }
+        node.close().await;
+    });
+}
+
+/// Groups, in memory and on disk, and state machines, on one node: each for itself.
+#[test]
+fn a_node_hosts_several() {
+    run(async {
+        let cluster = Cluster::new(Durability::Disk);
+        let start = |name: &str| {
+            let mut builder = Node::builder(cluster.config(name).bootstrap(true)).unwrap();
+            let jobs = builder.replicate("jobs", Journal::default).unwrap();
+            let users = builder.replicate("users", Journal::default).unwrap();
+            let group = builder.group("chat", GroupConfig::memory().stateless()).unwrap();
+            (builder.start().unwrap(), jobs, users, group)
+        };
+        let nodes = NAMES.map(start);
+        for (node, ..) in &nodes {
+            node.ready().await.unwrap();
+        }
+        let [(_, jobs, users, group), (_, jobs_b, ..), ..] = &nodes;
+        for number in 0..50_u64 {
+            assert!(common::place(&jobs.execute(&number.to_le_bytes()).await).is_some());
+        }
+        assert!(common::place(&users.execute(&7_u64.to_le_bytes()).await).is_some());
+        group.cast("hello", Order::Total).await.unwrap().safe().await.unwrap();
+        assert_eq!(common::journal(jobs_b).await, (0..50).collect::<Vec<_>>());
+        assert_eq!(common::journal(users).await, [7]);
+        let status = nodes[0].0.status().await.unwrap();
+        assert_eq!(status.stack.unwrap().groups.len(), 3);
+    });
+}

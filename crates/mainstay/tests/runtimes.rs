@@ -1,0 +1,67 @@
+//! A node starts from any runtime, and says so where it cannot.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+
+mod common;
+
+use common::{Cluster, Journal, place};
+use mainstay::{Closed, Durability, Node, Outcome, Replicated, StartError};
+
+/// Three nodes, each on a thread of its own; their handles work from the threads of this runtime.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn from_a_runtime_with_several_threads() {
+    let cluster = Cluster::new(Durability::Memory);
+    let mut nodes = Vec::new();
+    for name in common::NAMES {
+        let config = cluster.config(name).bootstrap(true);
+        let spawned = Node::spawn(config, |node| node.replicate("journal", Journal::default));
+        nodes.push(spawned.await.unwrap());
+    }
+    for (node, _) in &nodes {
+        node.ready().await.unwrap();
+    }
+    let mut tasks = tokio::task::JoinSet::new();
+    for (number, (_, journal)) in (0_u64..).zip(nodes.iter().cycle().take(30)) {
+        let journal = journal.clone();
+        tasks.spawn(async move { journal.execute(&number.to_le_bytes()).await });
+    }
+    let outcomes: Vec<Outcome> = tasks.join_all().await;
+    assert!(outcomes.iter().all(|outcome| place(outcome).is_some()), "{outcomes:?}");
+    for (node, _) in nodes {
+        assert_eq!(node.close().await, Closed::Stopped);
+    }
+}
+
+/// Under actix there is a `LocalSet` already.
+#[actix::test]
+async fn under_actix() {
+    let cluster = Cluster::new(Durability::Memory);
+    let nodes = cluster.all();
+    for node in &nodes {
+        node.node().unwrap().ready().await.unwrap();
+    }
+    assert!(place(&nodes[0].execute(&1_u64.to_le_bytes()).await).is_some());
+}
+
+/// Where no task can be kept on the thread, the start is an error and no panic of the caller.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn outside_a_local_set_it_is_an_error() {
+    let cluster = Cluster::new(Durability::Memory);
+    let refused = Replicated::start(cluster.config("a"), Journal::default).unwrap_err();
+    assert!(matches!(refused, StartError::NoLocalSet), "{refused}");
+    // The address is free again.
+    let config = cluster.config("a").bootstrap(true);
+    let (node, ()) = Node::spawn(config, |_| Ok(())).await.unwrap();
+    assert_eq!(node.close().await, Closed::Stopped);
+}
+
+/// What fails on the thread of a spawned node is told to who spawned it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_spawn_tells_why_it_failed() {
+    let cluster = Cluster::new(Durability::Memory);
+    let spawned = Node::spawn(cluster.config("a"), |node| {
+        node.replicate("one", Journal::default)?;
+        node.replicate("one", Journal::default)
+    });
+    let refused = spawned.await.err().unwrap();
+    assert!(matches!(refused, StartError::Taken(_)), "{refused}");
+}
