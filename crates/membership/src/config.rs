@@ -12,6 +12,8 @@ pub struct Config {
     pub(crate) formation_wait: Duration,
     pub(crate) retry_backoff: Duration,
     pub(crate) objection: bool,
+    /// The name of the own disk, and a hash of what must be equal.
+    pub(crate) founding: Option<(u128, u128)>,
     pub(crate) fault: Option<Fault>,
 }
 
@@ -33,6 +35,7 @@ impl Default for Config {
             formation_wait: Duration::from_millis(200),
             retry_backoff: Duration::from_millis(20),
             objection: false,
+            founding: None,
             fault: None,
         }
     }
@@ -78,6 +81,15 @@ impl Config {
     #[must_use]
     pub fn with_objection(mut self, on: bool) -> Self {
         self.objection = on;
+        self
+    }
+
+    /// The node takes part in making the cluster, together with all others; see [`founding`](crate::founding). `disk` names what
+    /// it has promises on: drawn at random when that is made, kept as long as it lasts. `settings` is a hash of what must be
+    /// equal at all nodes. Default: it joins a cluster that is made otherwise.
+    #[must_use]
+    pub fn with_founding(mut self, disk: u128, settings: u128) -> Self {
+        self.founding = Some((disk, settings));
         self
     }
 

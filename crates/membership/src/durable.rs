@@ -3,6 +3,7 @@
 use mainstay_base::NodeId;
 use serde::{Deserialize, Serialize};
 
+use crate::founding::Founders;
 use crate::{Ballot, Extension, View};
 
 /// The part of a machine that survives a crash: written whole, read back by [`Membership::recover`](crate::Membership).
@@ -16,6 +17,8 @@ pub struct Durable {
     pub promised: Ballot,
     /// What it has accepted to follow the installed view, and under which ballot.
     pub accepted: Option<(Ballot, Extension)>,
+    /// With which disks it has made the cluster, if it has by [`Config::with_founding`](crate::Config::with_founding).
+    pub founders: Founders,
 }
 
 impl Durable {
@@ -40,6 +43,7 @@ impl Durable {
             promised: Ballot { base: 0, round: 0, node },
             installed,
             accepted: None,
+            founders: Founders::new(),
         }
     }
 }

@@ -19,6 +19,10 @@ pub enum Fault {
     AcceptsWithoutHolding,
     /// A node whose disk is lost votes at once.
     VotesWithoutPast,
+    /// A node that hears all others founds, whatever disks they have founded with.
+    FoundsAnew,
+    /// A node that hears a majority founds.
+    FoundsWithMajority,
     /// Who reaches the manager is admitted.
     AdmitsUnheard,
 }

@@ -46,6 +46,7 @@ mod config;
 mod detector;
 mod durable;
 mod fault;
+pub mod founding;
 mod io;
 mod manager;
 mod membership;

@@ -7,6 +7,7 @@ use mainstay_base::{BootId, Fingerprint, Fingerprinter, Instant, Machine, NodeId
 
 use crate::detector::Detector;
 use crate::fault::Fault;
+use crate::founding::Founding;
 use crate::io::{Evidence, Input, Output, Role, Stats};
 use crate::manager::{Ack, Attempt};
 use crate::{Ballot, Config, Durable, Extension, Message, View};
@@ -18,6 +19,7 @@ pub(crate) struct Announced {
     pub(crate) member: bool,
     pub(crate) voter: bool,
     pub(crate) hears: BTreeSet<BootId>,
+    pub(crate) founding: Option<Founding>,
 }
 
 #[derive(Clone, Default, Hash, Debug)]
@@ -250,11 +252,12 @@ impl Membership {
             member: self.role == Role::Member,
             voter: self.durable.voter,
             hears: self.heard().collect(),
+            founding: self.own_founding(),
         }
     }
 
     /// Those that a session stands with and that are not silent.
-    fn heard(&self) -> impl Iterator<Item = BootId> + '_ {
+    pub(crate) fn heard(&self) -> impl Iterator<Item = BootId> + '_ {
         let heard =
             |(boot, peer): &(&BootId, &Peer)| peer.connected && !self.silent.contains(*boot);
         self.peers.iter().filter(heard).map(|(boot, _)| *boot)
@@ -407,8 +410,10 @@ impl Membership {
             return;
         }
         match message {
-            Message::Announce { installed, member, voter, hears } => {
-                let said = Announced { installed: installed.id.number, member, voter, hears };
+            Message::Announce { installed, member, voter, hears, founding } => {
+                let installed_number = installed.id.number;
+                let said =
+                    Announced { installed: installed_number, member, voter, hears, founding };
                 self.on_announce(now, from, &installed, said);
             }
             Message::Suspects(suspects) => {
@@ -518,6 +523,7 @@ impl Membership {
         }
         self.accuse();
         self.tell_who_is_heard();
+        self.found();
         self.count_votes(now);
         self.watch_minority();
         self.manage(now);

@@ -8,6 +8,7 @@ use mainstay_base::{BootId, BootNonce, Fingerprinter, NodeId};
 use serde::{Deserialize, Serialize};
 
 use crate::View;
+use crate::founding::Founding;
 
 /// The right to fix what follows one committed view: of two ballots for one base, the greater wins.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -72,6 +73,8 @@ pub enum Message {
         voter: bool,
         /// Whom it reaches: whoever does not reach all members is not admitted.
         hears: BTreeSet<BootId>,
+        /// It takes part in making the cluster.
+        founding: Option<Founding>,
     },
     /// The members that the sender suspects (all of them; replaces what it said before).
     Suspects(BTreeSet<BootId>),

@@ -124,6 +124,8 @@ pub struct World {
     pub accusations: u32,
     /// Timeouts may come before messages and writes that are on the way.
     pub hasty: bool,
+    /// The nodes make the cluster together: what each disk is called.
+    pub disks: Option<Vec<u128>>,
     pub violation: Option<String>,
 }
 
@@ -140,6 +142,7 @@ impl World {
             restarts: 0,
             accusations: 0,
             hasty: true,
+            disks: None,
             violation: None,
         };
         for node in &roster {
@@ -158,6 +161,24 @@ impl World {
             });
         }
         world
+    }
+
+    /// Nodes without a past that are to make the cluster.
+    pub fn founding(count: usize, config: Config) -> Self {
+        let mut world = Self::new(count, config);
+        world.disks = Some((0..count as u128).collect());
+        for site in 0..count {
+            world.sites[site].disk = Durable::empty(nodes(count));
+        }
+        world
+    }
+
+    /// A node that is down loses its disk.
+    pub fn wipe(&mut self, index: usize) {
+        self.sites[index].disk = Durable::empty(nodes(self.sites.len()));
+        if let Some(disks) = &mut self.disks {
+            disks[index] += 100;
+        }
     }
 
     /// All nodes up, the first view installed by all, nothing on the way.
@@ -184,8 +205,11 @@ impl World {
         site.minority = false;
         site.suspicions.clear();
         site.isolated.clear();
-        site.machine =
-            Some(Membership::recover(self.config.clone(), boot, site.disk.clone(), site.now));
+        let mut config = self.config.clone();
+        if let Some(disks) = &self.disks {
+            config = config.with_founding(disks[index], 1);
+        }
+        site.machine = Some(Membership::recover(config, boot, site.disk.clone(), site.now));
         self.channels.retain(|(_, to), _| *to != old);
         for other in 0..self.sites.len() {
             if other == index || self.sites[other].machine.is_none() {
