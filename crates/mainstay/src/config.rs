@@ -10,7 +10,7 @@ use mainstay_membership as membership;
 use mainstay_multicast::{self as multicast, Durability};
 use mainstay_paradigm as paradigm;
 use mainstay_runtime::{Pulse, TcpError};
-use mainstay_site::{self as site, TraceSink};
+use mainstay_site::{self as site, Founding, TraceSink};
 use thiserror::Error;
 
 /// Most bytes of own commands that are not known to be at all members. The window of the link and the queue of a
@@ -28,7 +28,7 @@ pub struct Config {
     pub(crate) accepted_max: Option<usize>,
     pub(crate) disk_reserve: u64,
     pub(crate) data_dir: Option<PathBuf>,
-    pub(crate) bootstrap: bool,
+    pub(crate) founding: Founding,
     pub(crate) durability: Durability,
     pub(crate) timeout: Duration,
     pub(crate) heartbeat: Duration,
@@ -128,7 +128,7 @@ impl Config {
             accepted_max: None,
             data_dir: None,
             disk_reserve: 64 << 20,
-            bootstrap: false,
+            founding: Founding::Together,
             durability: Durability::Disk,
             timeout: Duration::from_millis(250),
             heartbeat: Duration::from_millis(50),
@@ -173,11 +173,21 @@ impl Config {
         self
     }
 
-    /// The node takes part in making the cluster. For all its first nodes and their first start only; ignored where
-    /// the directory exists already.
+    /// How a node that has no past comes into its cluster. Default [`Founding::Together`]: all nodes make it when all are there, and
+    /// whoever comes without a past later joins it.
+    #[must_use]
+    pub fn founding(mut self, founding: Founding) -> Self {
+        self.founding = founding;
+        self
+    }
+
+    /// With `true`, [`Founding::WithoutWaiting`]: a majority of the nodes makes the cluster, the others may come later. For all its
+    /// first nodes and their first start only; ignored where the directory exists already. `false` changes nothing.
     #[must_use]
     pub fn bootstrap(mut self, on: bool) -> Self {
-        self.bootstrap = on;
+        if on {
+            self.founding = Founding::WithoutWaiting;
+        }
         self
     }
 

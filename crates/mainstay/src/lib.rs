@@ -119,6 +119,7 @@ pub use group::{
 pub use mainstay_base::trace::Event as TraceEvent;
 pub use mainstay_base::{ClusterId, Level, MessageId, NodeId, Order, Position, SiteId, ViewId};
 pub use mainstay_membership::ConfigError as MembershipConfigError;
+pub use mainstay_membership::founding::WaitsFor;
 pub use mainstay_multicast::{ConfigError as GroupConfigError, Durability};
 pub use mainstay_paradigm::client::{
     ConfigError as ClientConfigError, NotDone, Outcome, Stats as TryStats,
@@ -133,7 +134,8 @@ pub use mainstay_runtime::{
     Ports, Pulse, Recipient, TcpClients, TcpError, TimeSource, Transport,
 };
 pub use mainstay_site::{
-    Left, Member, StartError as SiteStartError, Status as SiteStatus, TraceSink, ViewChanged,
+    Founding, Left, Member, StartError as SiteStartError, Status as SiteStatus, TraceSink,
+    ViewChanged,
 };
 pub use node::{Node, NodeBuilder, Views};
 pub use outcome::{AcceptLossError, Fate};

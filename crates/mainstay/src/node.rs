@@ -205,7 +205,7 @@ impl NodeBuilder {
         parts.window_bytes = 4 * UNSTABLE_BYTES * budgets;
         parts.disk = disk;
         parts.disk_reserve = self.config.disk_reserve;
-        parts.bootstrap = self.config.bootstrap;
+        parts.founding = self.config.founding;
         parts.trace = trace;
         parts.bell = self.bell;
         let site = site::start(parts, self.apps)?;

@@ -119,8 +119,8 @@ struct Member {
 }
 
 impl Member {
-    fn start(cluster: &Cluster, name: &str, config: GroupConfig, bootstrap: bool) -> Self {
-        let mut builder = Node::builder(cluster.config(name).bootstrap(bootstrap)).unwrap();
+    fn start(cluster: &Cluster, name: &str, config: GroupConfig) -> Self {
+        let mut builder = Node::builder(cluster.config(name)).unwrap();
         let group = builder.group("chat", config).unwrap();
         let (kept, changed) = (Rc::<RefCell<Kept>>::default(), Rc::<Notify>::default());
         let (own, tell) = (Rc::clone(&kept), Rc::clone(&changed));
@@ -130,7 +130,7 @@ impl Member {
     }
 
     fn all(cluster: &Cluster, config: &GroupConfig) -> [Self; 3] {
-        NAMES.map(|name| Self::start(cluster, name, config.clone(), true))
+        NAMES.map(|name| Self::start(cluster, name, config.clone()))
     }
 
     async fn until(&self, wanted: impl Fn(&Kept) -> bool) {
@@ -199,7 +199,7 @@ fn a_transferred_state_is_forced_by_the_library() {
         // b goes, its disk too; it comes back with nothing.
         b.node.close().await;
         std::fs::remove_dir_all(cluster.dir("b")).unwrap();
-        let b = Member::start(&cluster, "b", config.clone(), false);
+        let b = Member::start(&cluster, "b", config.clone());
         b.node.ready().await.unwrap();
         let states = b.has(1_001).await;
         let more = a.group.cast_for("more", Order::Total, Level::Disk).await.unwrap();
@@ -208,7 +208,7 @@ fn a_transferred_state_is_forced_by_the_library() {
         a.node.close().await;
         c.node.close().await;
         b.node.close().await;
-        let [b, c] = ["b", "c"].map(|name| Member::start(&cluster, name, config.clone(), false));
+        let [b, c] = ["b", "c"].map(|name| Member::start(&cluster, name, config.clone()));
         for member in [&b, &c] {
             member.node.ready().await.unwrap();
             let kept = member.has(1_002).await;
@@ -234,7 +234,7 @@ fn a_restarted_node_gives_its_actor_the_past() {
         for member in [a, b, c] {
             member.node.close().await;
         }
-        let members = NAMES.map(|name| Member::start(&cluster, name, config.clone(), false));
+        let members = NAMES.map(|name| Member::start(&cluster, name, config.clone()));
         for member in &members {
             member.node.ready().await.unwrap();
             assert_eq!(member.has(501).await, all);
@@ -290,7 +290,7 @@ fn who_does_not_read_is_left_out() {
     run(async {
         let cluster = Cluster::new(Durability::Memory);
         let config = GroupConfig::memory().stateless().unread_bytes(20_000);
-        let members = NAMES.map(|name| Member::start(&cluster, name, config.clone(), true));
+        let members = NAMES.map(|name| Member::start(&cluster, name, config.clone()));
         for member in &members {
             member.node.ready().await.unwrap();
         }
@@ -348,7 +348,7 @@ fn without_its_keeper_a_node_leaves_the_group() {
 fn bad_input_is_refused_in_types() {
     run(async {
         let cluster = Cluster::new(Durability::Memory);
-        let mut builder = Node::builder(cluster.config("a").bootstrap(true)).unwrap();
+        let mut builder = Node::builder(cluster.config("a")).unwrap();
         let group = builder.group("chat", GroupConfig::memory()).unwrap();
         let twice = builder.group("chat", GroupConfig::disk()).unwrap_err();
         assert!(matches!(twice, StartError::Taken(name) if name == "chat"));
@@ -388,8 +388,8 @@ fn a_cast_from_a_handler_is_one_like_any() {
     run(async {
         let cluster = Cluster::new(Durability::Memory);
         let config = GroupConfig::memory();
-        let [b, c] = ["b", "c"].map(|name| Member::start(&cluster, name, config.clone(), true));
-        let mut builder = Node::builder(cluster.config("a").bootstrap(true)).unwrap();
+        let [b, c] = ["b", "c"].map(|name| Member::start(&cluster, name, config.clone()));
+        let mut builder = Node::builder(cluster.config("a")).unwrap();
         let group = builder.group("chat", config).unwrap();
         let (kept, changed) = (Rc::<RefCell<Kept>>::default(), Rc::<Notify>::default());
         let (own, tell) = (Rc::clone(&kept), Rc::clone(&changed));
@@ -411,7 +411,7 @@ fn a_node_hosts_several() {
     run(async {
         let cluster = Cluster::new(Durability::Disk);
         let start = |name: &str| {
-            let mut builder = Node::builder(cluster.config(name).bootstrap(true)).unwrap();
+            let mut builder = Node::builder(cluster.config(name)).unwrap();
             let jobs = builder.replicate("jobs", Journal::default).unwrap();
             let users = builder.replicate("users", Journal::default).unwrap();
             let group = builder.group("chat", GroupConfig::memory().stateless()).unwrap();

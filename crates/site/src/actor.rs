@@ -26,7 +26,7 @@ use mainstay_service::actor::{dial, link_inputs, link_weight};
 
 pub use application::{AppPort, Application, CheckpointDone};
 pub use hosted::{SiteHandle, WeakSite, start};
-pub use parts::{SiteParts, StartError};
+pub use parts::{Founding, SiteParts, StartError};
 pub use status::{StackStatus, Status, Suspicion};
 pub use storage::StorageError;
 pub use trace::TraceSink;

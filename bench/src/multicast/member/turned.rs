@@ -9,7 +9,7 @@ use bytes::Bytes;
 use mainstay_base::{GroupId, Instant, Level, NodeId, Order};
 use mainstay_multicast::{Config, Event};
 use mainstay_runtime::{Inbox, Intake, OsEntropy, Tcp, TcpOptions, TokioTime, inbox};
-use mainstay_site::{AppPort, Application, SiteHandle, SiteParts, start};
+use mainstay_site::{AppPort, Application, Founding, SiteHandle, SiteParts, start};
 
 use super::{Counts, Options, orders};
 use crate::cluster::ready;
@@ -69,7 +69,7 @@ fn site(options: Options) -> io::Result<(SiteHandle, Inbox<Told>)> {
     let mut parts = SiteParts::new(seat.cluster, seat.name, names, transport, time, entropy);
     parts.groups = vec![config];
     parts.window_bytes = 4 * UNSTABLE_BYTES;
-    parts.bootstrap = true;
+    parts.founding = Founding::WithoutWaiting;
     let (orders, intake) = inbox(&parts.bell, group, 1 << 10);
     let payload = vec![7; size].into();
     let caster = Caster {

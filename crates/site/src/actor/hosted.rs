@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use super::application::{Application, CheckpointDone};
 use super::log::{self, Ledger};
 use super::machine::{Boot, Input, Output, Site};
-use super::parts::{Plan, SiteParts, StartError};
+use super::parts::{Founding, Plan, SiteParts, StartError};
 use super::room::Room;
 use super::status::{Status, add};
 use super::storage::{Read, Recovered, Storage, StorageError};
@@ -48,13 +48,16 @@ pub fn start(
     parts: SiteParts,
     applications: impl IntoIterator<Item = (GroupId, Box<dyn Application>)>,
 ) -> Result<SiteHandle, StartError> {
-    let plan = Plan::of(&parts)?;
-    let SiteParts { cluster, name, roster, groups, disk, disk_reserve, bootstrap, .. } = parts;
+    let mut plan = Plan::of(&parts)?;
+    let SiteParts { cluster, name, roster, groups, disk, disk_reserve, founding, .. } = parts;
     let SiteParts { transport, time, mut entropy, options, trace, bell, .. } = parts;
     let groups = Plan::disk_groups(&groups).map(|group| group.group());
     let named = (cluster, &*name);
-    let open = |disk| Storage::open(disk, disk_reserve, named, bootstrap, plan.nodes(), groups);
+    let (bootstrap, fresh) = (founding == Founding::WithoutWaiting, entropy.draw()?);
+    let founds = (bootstrap, fresh);
+    let open = |disk| Storage::open(disk, disk_reserve, named, founds, plan.nodes(), groups);
     let mut storage = disk.map(open).transpose()?;
+    plan.disk = storage.as_ref().map_or(fresh, Storage::name);
     let read = storage.as_ref().map(|storage| storage.reading()()).transpose()?;
     let recovered = match (&mut storage, read) {
         (Some(storage), Some(read)) => Some(storage.recover(read)?),

@@ -22,6 +22,8 @@ pub struct Identity {
     pub name: String,
     /// Whether it takes part in making the cluster.
     pub bootstrap: Bootstrap,
+    /// Names this directory: drawn when it is made, and lost with it.
+    pub disk: u128,
 }
 
 /// Whether a node takes part in making its cluster: at most once in the life of its directory.
@@ -74,7 +76,7 @@ pub struct Home {
 
 impl Home {
     /// Opens the own directory on `disk`, of node `name` of `cluster`, and makes it if there is none; only then `bootstrap` matters:
-    /// whether the node takes part in making the cluster.
+    /// whether the node makes the cluster without waiting for the others. `fresh` becomes the name of a new directory.
     ///
     /// # Errors
     /// [`IdentityError`]; an existing identity is not changed.
@@ -83,6 +85,7 @@ impl Home {
         cluster: ClusterId,
         name: &str,
         bootstrap: bool,
+        fresh: u128,
     ) -> Result<Self, IdentityError> {
         let medium = disk.open(None)?;
         let mut cell = Cell::open(Arc::clone(&medium), "identity", OWNER)?;
@@ -90,7 +93,8 @@ impl Home {
             Some(bytes) => codec::decode(&bytes).map_err(IdentityError::Malformed)?,
             None => {
                 let bootstrap = if bootstrap { Bootstrap::Intended } else { Bootstrap::No };
-                let identity = Identity { cluster, name: name.to_owned(), bootstrap };
+                let name = name.to_owned();
+                let identity = Identity { cluster, name, bootstrap, disk: fresh };
                 cell.write(&codec::encode(&identity))?;
                 identity
             }

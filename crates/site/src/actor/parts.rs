@@ -1,11 +1,14 @@
 //! What a site is started with.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::Hasher as _;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use mainstay_base::{BootId, BootNonce, ClusterId, Duration, GroupId, NodeId};
+use mainstay_base::{
+    BootId, BootNonce, ClusterId, Duration, Fingerprinter, GroupId, NodeId, codec,
+};
 use mainstay_link as link;
 use mainstay_membership as membership;
 use mainstay_multicast::{self as multicast, Durability};
@@ -18,6 +21,21 @@ use thiserror::Error;
 use super::storage::StorageError;
 use super::trace::TraceSink;
 use crate::core::CoreConfig;
+
+/// How a node that has no past comes into its cluster.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[non_exhaustive]
+pub enum Founding {
+    /// It makes the cluster with all other nodes, when it hears all of them and none has a past, and joins it otherwise. So a
+    /// cluster is made once: nodes that have lost their disks wait for those that have not.
+    #[default]
+    Together,
+    /// It joins a cluster that others make.
+    Join,
+    /// It takes part in making the cluster with whoever is there, a majority at least. To be said for all first nodes, and once
+    /// in the life of each: a disk that is lost later must not be started so. Ignored where a directory exists already.
+    WithoutWaiting,
+}
 
 /// All that a site is made of.
 #[non_exhaustive]
@@ -44,8 +62,8 @@ pub struct SiteParts {
     /// half of it no checkpoint is written. An eighth of the disk, if that is less. With an eighth of it free above it
     /// there is enough again. Default 64 MiB.
     pub disk_reserve: u64,
-    /// The node takes part in making the cluster: once in its life. Ignored if its directory exists already.
-    pub bootstrap: bool,
+    /// How the node comes into its cluster.
+    pub founding: Founding,
     /// Frames to and from the others; listening where they expect it.
     pub transport: Box<dyn Transport>,
     /// The clock.
@@ -61,7 +79,7 @@ pub struct SiteParts {
 }
 
 impl SiteParts {
-    /// Parts with the usual values: no groups, no disk, no part in making the cluster.
+    /// Parts with the usual values: no groups, no disk.
     #[must_use]
     pub fn new(
         cluster: ClusterId,
@@ -81,7 +99,7 @@ impl SiteParts {
             window_bytes: 32 << 20,
             disk: None,
             disk_reserve: 64 << 20,
-            bootstrap: false,
+            founding: Founding::Together,
             transport,
             time,
             entropy,
@@ -130,6 +148,9 @@ pub(super) struct Plan {
     heartbeat: Duration,
     window_bytes: usize,
     traced: bool,
+    founds: bool,
+    /// The name of the disk, or of the process without one.
+    pub(super) disk: u128,
 }
 
 impl Plan {
@@ -151,6 +172,8 @@ impl Plan {
             heartbeat: parts.heartbeat,
             window_bytes: parts.window_bytes,
             traced: parts.trace.is_some(),
+            founds: parts.founding == Founding::Together,
+            disk: 0,
         };
         plan.link(BootNonce(0))?;
         Ok(plan)
@@ -199,13 +222,30 @@ impl Plan {
             .build()
     }
 
+    /// A hash of what must be equal at all nodes.
+    fn settings(&self) -> u128 {
+        let group = |group: &multicast::Config| {
+            let (nodes, durability) = (group.nodes().clone(), group.durability());
+            (group.group(), nodes, durability, group.deliver_at(), group.is_stateful())
+        };
+        let groups: BTreeSet<_> = self.groups.iter().map(|it| codec::encode(&group(it))).collect();
+        let mut hash = Fingerprinter::new();
+        hash.write(&codec::encode(&(self.cluster, &self.roster)));
+        groups.iter().for_each(|group| hash.write(group));
+        hash.finish128()
+    }
+
     /// The settings of one boot.
     pub(super) fn configs(&self, nonce: BootNonce) -> (link::Config, CoreConfig) {
         let link = self.link(nonce).expect("the same settings were built at the start");
+        let mut membership = self.membership.clone();
+        if self.founds {
+            membership = membership.with_founding(self.disk, self.settings());
+        }
         let core = CoreConfig {
             me: BootId { node: self.me, nonce },
             roster: self.nodes(),
-            membership: self.membership.clone(),
+            membership,
             groups: self.groups.clone(),
         };
         (link, core)

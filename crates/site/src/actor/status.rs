@@ -6,6 +6,7 @@ use mainstay_base::{
     BootId, BootNonce, Duration, GroupId, Incarnation, Instant, NodeId, SiteId, ViewId,
 };
 use mainstay_link as link;
+use mainstay_membership::founding::WaitsFor;
 use mainstay_membership::{self as membership, Evidence, Role};
 use mainstay_multicast as multicast;
 use mainstay_runtime::TurnStats;
@@ -77,6 +78,8 @@ pub struct StackStatus {
     pub suspected: BTreeSet<BootId>,
     /// Members that it must reach before it is admitted, and does not; none while it takes part.
     pub unheard: BTreeSet<NodeId>,
+    /// Of a node that would make the cluster with the others: who keeps it from that, and why. Empty once it is made.
+    pub founding: BTreeMap<NodeId, WaitsFor>,
     /// Each group: sequencer, positions, alarms.
     pub groups: BTreeMap<GroupId, (multicast::Status, multicast::Stats)>,
     /// What went wrong at the membership.
@@ -146,6 +149,7 @@ impl StackStatus {
             manager: membership.manager(),
             suspected: membership.suspected().collect(),
             unheard: membership.unheard().map(|boot| boot.node).collect(),
+            founding: membership.founding_waits_for(),
             groups: groups.collect(),
             membership: membership.stats(),
             link: stack.link().stats(),

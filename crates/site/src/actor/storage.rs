@@ -149,11 +149,11 @@ impl Storage {
         disk: Box<dyn Disk>,
         reserve: u64,
         (cluster, name): (ClusterId, &str),
-        bootstrap: bool,
+        (bootstrap, fresh): (bool, u128),
         roster: BTreeSet<NodeId>,
         groups: impl Iterator<Item = GroupId>,
     ) -> Result<Self, StorageError> {
-        let home = Home::open(&*disk, cluster, name, bootstrap)?;
+        let home = Home::open(&*disk, cluster, name, bootstrap, fresh)?;
         let owner = Owner(*NodeId::new(cluster, name).as_bytes());
         let mut shelves = BTreeMap::new();
         for group in groups {
@@ -180,6 +180,11 @@ impl Storage {
             read.past.finish();
             Ok(read)
         }
+    }
+
+    /// The name of the directory.
+    pub(super) fn name(&self) -> u128 {
+        self.home.identity().disk
     }
 
     /// Less room than this is too little.
