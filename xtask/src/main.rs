@@ -8,6 +8,7 @@ mod compare;
 mod fix;
 mod floors;
 mod house;
+mod packages;
 mod purity;
 mod steps;
 mod system;

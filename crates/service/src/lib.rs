@@ -79,6 +79,7 @@
 //! # })
 //! # }
 //! ```
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "actor")]
 pub mod actor;
