@@ -5,6 +5,7 @@
 mod cargo;
 mod code;
 mod compare;
+mod edges;
 mod fix;
 mod floors;
 mod house;
