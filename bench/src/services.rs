@@ -142,6 +142,7 @@ impl<const BULK: bool> Machine for Pump<BULK> {
 
 impl<const BULK: bool> Service for Pump<BULK> {
     const CHANNEL: Channel = Channel(0x4000 + BULK as u16);
+    const NAME: &'static str = "pump";
     const CLASS: Class = if BULK { Class::Bulk } else { Class::Calls };
     type Message = Packet;
     type Record = Never;

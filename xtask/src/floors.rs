@@ -19,28 +19,41 @@ const TREE: &[&str] = &[
 
 /// Compares the dependencies between the workspace's packages with the table of floors.
 pub(crate) fn check() -> Result<(), String> {
-    let offences = offences(&cargo::output(TREE)?);
+    let offences = offences(&tree()?);
     if offences.is_empty() { Ok(()) } else { Err(format!("\n  {}", offences.join("\n  "))) }
+}
+
+/// What each member of the workspace depends on, dev-dependencies aside, as `cargo tree` says it.
+pub(crate) fn tree() -> Result<String, String> {
+    cargo::output(TREE)
+}
+
+/// The packages of the workspace.
+fn members(tree: &str) -> BTreeSet<&str> {
+    tree.lines().filter_map(depth_and_name).filter(|it| it.0 == 0).map(|it| it.1).collect()
+}
+
+/// The dependencies between packages of the workspace: who imports, who is imported.
+pub(crate) fn imports(tree: &str) -> Vec<(&str, &str)> {
+    let members = members(tree);
+    let mut importer = "";
+    let mut imports = Vec::new();
+    for (depth, name) in tree.lines().filter_map(depth_and_name) {
+        if depth == 0 {
+            importer = name;
+        } else if members.contains(name) {
+            imports.push((importer, name));
+        }
+    }
+    imports
 }
 
 /// What is wrong with a tree of depth 1, one sentence each.
 fn offences(tree: &str) -> Vec<String> {
-    let edges: Vec<(u32, &str)> = tree.lines().filter_map(depth_and_name).collect();
-    let members: BTreeSet<&str> =
-        edges.iter().filter(|(depth, _)| *depth == 0).map(|(_, name)| *name).collect();
-    let mut offences = Vec::new();
-    let mut importer = "";
-    for (depth, name) in edges {
-        if depth == 0 {
-            importer = name;
-            if house::place(name).is_none() {
-                offences.push(format!("{name} has no place in xtask/src/house.rs"));
-            }
-        } else if members.contains(name) {
-            offences.extend(offence(importer, name));
-        }
-    }
-    offences
+    let homeless = members(tree).into_iter().filter(|name| house::place(name).is_none());
+    let homeless = homeless.map(|name| format!("{name} has no place in xtask/src/house.rs"));
+    let imports = imports(tree).into_iter();
+    homeless.chain(imports.filter_map(|(importer, name)| offence(importer, name))).collect()
 }
 
 fn offence(importer: &str, imported: &str) -> Option<String> {
@@ -111,9 +124,8 @@ mod tests {
 
     #[test]
     fn every_member_of_this_workspace_is_read() {
-        let tree = cargo::output(TREE).expect("cargo tree runs in this workspace");
-        let members: Vec<&str> =
-            tree.lines().filter_map(depth_and_name).filter(|e| e.0 == 0).map(|e| e.1).collect();
-        assert!(members.contains(&"mainstay-base") && members.contains(&"xtask"), "{members:?}");
+        let tree = tree().expect("cargo tree runs in this workspace");
+        let members = members(&tree);
+        assert!(members.contains("mainstay-base") && members.contains("xtask"), "{members:?}");
     }
 }

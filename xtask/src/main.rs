@@ -5,9 +5,11 @@
 mod cargo;
 mod code;
 mod compare;
+mod edges;
 mod fix;
 mod floors;
 mod house;
+mod packages;
 mod purity;
 mod steps;
 mod system;

@@ -1,7 +1,7 @@
 //! The gate. Reads only; the cheap steps come first.
 
 use crate::steps::{Verdict, step};
-use crate::{cargo, floors, house, purity, words};
+use crate::{cargo, edges, floors, house, packages, purity, words};
 
 /// Runs every step.
 ///
@@ -13,6 +13,9 @@ pub(crate) fn run() -> Result<(), String> {
 
     step("formatting", || passed(cargo::run(&["fmt", "--all", "--check"])))?;
     step("floors", || passed(floors::check()))?;
+    step("dependencies between crates", || passed(edges::check(&root)))?;
+    step("packages: words, licences, pages", || passed(packages::check(&root)))?;
+    step("stable: no serde", || passed(packages::stable_stands_alone()))?;
     for directory in &pure {
         let name = format!("{directory}: no clock, thread, hash order or hidden randomness");
         step(&name, || passed(words::check(&root, directory)))?;

@@ -44,7 +44,7 @@ fn has_word(line: &str, word: &str) -> bool {
 }
 
 /// All `.rs` files under `directory`, in order.
-fn sources(directory: &Path) -> Result<Vec<PathBuf>, String> {
+pub(crate) fn sources(directory: &Path) -> Result<Vec<PathBuf>, String> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).map_err(|error| unreadable(directory, &error))? {
         let path = entry.map_err(|error| unreadable(directory, &error))?.path();

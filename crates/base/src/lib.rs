@@ -28,7 +28,6 @@
 //! assert_eq!(machine.poll_output(), Some(5));
 //! assert_eq!(machine.poll_output(), None);
 //! ```
-#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod codec;
 mod fault;

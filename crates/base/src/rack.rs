@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::service::{Address, Ask, Io, PeerChange, Service, Told};
-use crate::{Channel, Instance, Instant, View, Work};
+use crate::service::{Address, Ask, Io, Kind, PeerChange, Service, Told};
+use crate::{Instance, Instant, View, Work};
 
 pub use mounted::{
     BadRecord, Done, Effect, Given, LogEntry, Mounted, Offered, Reader, Tenant, Turned, fold,
@@ -27,15 +27,20 @@ pub const ROUNDS_MAX: usize = 8;
 #[non_exhaustive]
 pub enum MountError {
     /// There is one of this kind and instance.
-    #[error("{0:?} is mounted already")]
-    Taken(Address),
-    /// It stands on a kind of service of which there is none.
-    #[error("{of:?} stands on a service of kind {on:?}, and there is none")]
+    #[error("{of} is mounted already as {instance:?}")]
+    Taken {
+        /// What was to be mounted.
+        of: Kind,
+        /// Under which name.
+        instance: Instance,
+    },
+    /// It needs a kind of service of which there is none.
+    #[error("{of} needs {needs}, and none is mounted")]
     Missing {
         /// What was to be mounted.
-        of: Address,
+        of: Kind,
         /// What it lacks.
-        on: Channel,
+        needs: Kind,
     },
 }
 
@@ -109,11 +114,11 @@ impl Rack {
     pub fn mount<S: Service>(&mut self, service: Mounted<S>) -> Result<Address, MountError> {
         let of = service.address();
         if self.tenants.contains_key(&of) {
-            return Err(MountError::Taken(of));
+            return Err(MountError::Taken { of: Kind::of::<S>(), instance: of.instance });
         }
-        let has = |on: &Channel| self.tenants.keys().any(|address| address.channel == *on);
-        if let Some(on) = S::NEEDS.iter().find(|on| !has(on)) {
-            return Err(MountError::Missing { of, on: *on });
+        let has = |kind: &Kind| self.tenants.keys().any(|it| it.channel == kind.channel);
+        if let Some(needs) = S::NEEDS.iter().find(|kind| !has(kind)) {
+            return Err(MountError::Missing { of: Kind::of::<S>(), needs: *needs });
         }
         self.tenants.insert(of, Box::new(service));
         self.touched.insert(of);

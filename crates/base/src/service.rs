@@ -60,6 +60,29 @@ pub struct Address {
     pub instance: Instance,
 }
 
+/// A kind of service, for machines and for people.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Kind {
+    /// By this it is found.
+    pub channel: Channel,
+    /// What people call it.
+    pub name: &'static str,
+}
+
+impl Kind {
+    /// The kind of `S`.
+    #[must_use]
+    pub const fn of<S: Service>() -> Self {
+        Self { channel: S::CHANNEL, name: S::NAME }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (channel {:#06x})", self.name, self.channel.0)
+    }
+}
+
 /// The number of a record of one instance: 1, 2, 3, ...
 #[derive(
     Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Debug, Default,
@@ -120,10 +143,12 @@ impl Wire for Never {}
 pub trait Service: Machine<Input = In<Self>, Output = Out<Self>> + Sized + 'static {
     /// The kind; registered in [`Channel`].
     const CHANNEL: Channel;
+    /// What people call the kind, in errors and logs: one short word, as `rpc`. Nothing that services say to each other has it.
+    const NAME: &'static str;
     /// Of all its messages.
     const CLASS: Class;
     /// The kinds of services of its node that it asks or listens to. It is not mounted without one of each.
-    const NEEDS: &'static [Channel] = &[];
+    const NEEDS: &'static [Kind] = &[];
     /// What it says to the same instance elsewhere.
     type Message: Wire;
     /// What it writes to its log.

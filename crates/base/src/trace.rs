@@ -21,6 +21,13 @@ pub struct Event {
 }
 
 /// What happened. Complete: a checker handles every kind.
+///
+/// | whose word | kinds |
+/// |---|---|
+/// | the process | `Started`, `Crashed` |
+/// | membership | `Killed`, `Installed` |
+/// | groups | `InstalledGroup`, `Restored`, `MaybeLost` |
+/// | multicast in a group | `Cast`, `Delivered`, `Acknowledged` |
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum What {
     /// The process began to run.

@@ -53,6 +53,12 @@ impl View {
         self.members.iter().find(|member| member.boot() == boot)
     }
 
+    /// Whether `boot` is a member.
+    #[must_use]
+    pub fn has(&self, boot: BootId) -> bool {
+        self.member(boot).is_some()
+    }
+
     /// Place in the age order, the oldest at 0.
     #[must_use]
     pub fn rank(&self, boot: BootId) -> Option<usize> {

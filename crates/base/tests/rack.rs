@@ -9,8 +9,8 @@ use mainstay_base::rack::{
     BadRecord, Effect, Given, LogEntry, MountError, Mounted, Offered, ROUNDS_MAX, Rack, fold,
 };
 use mainstay_base::service::{
-    Address, Ask, Class, Dest, In, Io, Logged, Never, Out, PeerChange, ReaderChange, ReaderId,
-    Readers, Service, Start, Wire,
+    Address, Ask, Class, Dest, In, Io, Kind, Logged, Never, Out, PeerChange, ReaderChange,
+    ReaderId, Readers, Service, Start, Wire,
 };
 use mainstay_base::{
     BootId, BootNonce, Channel, ClusterId, Duration, Instance, Instant, Machine, NodeId, ViewId,
@@ -94,6 +94,7 @@ impl Machine for Puppet {
 
 impl Service for Puppet {
     const CHANNEL: Channel = Channel(0x4000);
+    const NAME: &'static str = "puppet";
     const CLASS: Class = Class::Groups;
     type Message = Text;
     type Record = Text;
@@ -144,8 +145,9 @@ impl Machine for Above {
 
 impl Service for Above {
     const CHANNEL: Channel = Channel(0x4001);
+    const NAME: &'static str = "above";
     const CLASS: Class = Class::Bulk;
-    const NEEDS: &'static [Channel] = &[Puppet::CHANNEL];
+    const NEEDS: &'static [Kind] = &[Kind::of::<Puppet>()];
     type Message = Never;
     type Record = Never;
     type Command = Never;
@@ -208,15 +210,16 @@ fn text(kind: u8, body: &'static str) -> Text {
 fn what_is_said_twice_or_stands_on_nothing_is_not_mounted() {
     let mut rack = Rack::new();
     let above = |rack: &mut Rack| rack.mount(Mounted::<Above>::recover((), start("a")));
-    let missing = MountError::Missing {
-        of: Address { channel: Above::CHANNEL, instance: named("a") },
-        on: Puppet::CHANNEL,
-    };
+    let missing = MountError::Missing { of: Kind::of::<Above>(), needs: Kind::of::<Puppet>() };
     assert_eq!(above(&mut rack), Err(missing));
+    assert_eq!(
+        missing.to_string(),
+        "above (channel 0x4001) needs puppet (channel 0x4000), and none is mounted"
+    );
     puppet(&mut rack, "a");
     assert!(above(&mut rack).is_ok());
     let again = rack.mount(Mounted::<Puppet>::recover((), start("a")));
-    assert_eq!(again, Err(MountError::Taken(at("a"))));
+    assert_eq!(again, Err(MountError::Taken { of: Kind::of::<Puppet>(), instance: named("a") }));
     puppet(&mut rack, "b");
     assert_eq!(rack.mounted().count(), 3);
 }

@@ -30,9 +30,11 @@
 //! );
 //! ```
 //!
+//! [`mod@file`] writes and reads the traces of real processes.
 //! [`linear`] asks of a history of operations and answers whether one order explains all of them.
 
 mod context;
+pub mod file;
 pub mod linear;
 pub mod properties;
 mod property;

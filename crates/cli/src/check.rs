@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
+use mainstay_check::file::{ReadError, Recorded, read};
 use mainstay_check::{Judged, Report, Verdict};
 use serde_json::json;
 
 use crate::failure::Failure;
 use crate::out::say;
 use crate::status::Output;
-use crate::trace::{ReadError, Recorded, read};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {

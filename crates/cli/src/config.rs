@@ -7,15 +7,17 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use mainstay_base::ClusterId;
+use mainstay_check::file::Head;
 use mainstay_directory::host;
 use mainstay_runtime::Pulse;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
 use crate::log::Level;
-use crate::trace::{Head, TraceFile};
+use crate::trace::TraceFile;
 
 /// `MAINSTAY__RESP=127.0.0.1:7000` overrides the key `resp`.
 pub(crate) const ENVIRONMENT: &str = "MAINSTAY__";
@@ -220,7 +222,9 @@ impl NodeConfig {
     pub(crate) fn begin_trace(&self) -> Result<Option<Arc<TraceFile>>, Failure> {
         let Some(directory) = &self.trace else { return Ok(None) };
         let nodes = self.peers.keys().chain([&self.node]);
-        let head = Head::new(&self.cluster, &self.node, nodes.cloned().collect());
+        let cluster = self.cluster_id().map_err(Failure::usage)?;
+        let groups = [mainstay::Config::GROUP.to_owned()];
+        let head = Head::new(cluster, &self.node, nodes.cloned(), groups, unix_ms());
         let begun = TraceFile::create(directory, &head).map(Some);
         let place = format!("trace: {}", directory.display());
         begun.map_err(|error| Failure::file(place, &error))
@@ -252,4 +256,10 @@ impl NodeConfig {
             .bootstrap(bootstrap)
             .pulse(pulse))
     }
+}
+
+/// Milliseconds since 1970.
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -5,7 +5,8 @@
 //! another (MB-25), and an isolated boot is heard no more and is told (MB-7, MB-8). The link suspects nobody: it says
 //! what it heard, and that a dial was refused. It opens no socket, reads no clock and encrypts nothing.
 //!
-//! The protocol, its assumptions and its properties are in `docs/protocols/link.md`.
+//! The protocol, its assumptions and its properties are in `docs/protocols/link.md` of the
+//! repository.
 //!
 //! ```
 //! use mainstay_base::{BootId, BootNonce, ClusterId, ConnId, Instant, Machine, NodeId};
@@ -41,6 +42,7 @@
 //! assert_eq!(inbox, [(b, "there".into()), (a, "there".into())]);
 //! # Ok::<(), mainstay_link::ConfigError>(())
 //! ```
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod config;
 #[cfg(feature = "test-util")]

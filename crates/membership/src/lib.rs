@@ -6,7 +6,8 @@
 //! Any minority of the configured nodes may crash at any moment; no two nodes ever install different views under one
 //! number. What it does not know: groups, messages, sockets, clocks. The flush state and the cut are opaque bytes to it.
 //!
-//! `docs/protocols/view-change.md` is the protocol with its argument; the crate's tests explore it exhaustively.
+//! `docs/protocols/view-change.md` of the repository is the protocol with its argument; the crate's tests explore it
+//! exhaustively.
 //!
 //! ```
 //! use mainstay_base::{BootId, BootNonce, ClusterId, Instant, Machine as _, NodeId};
@@ -41,6 +42,7 @@
 //! assert_eq!(installed[0].id.number, 1);
 //! assert_eq!(installed[0].members[0].boot(), me);
 //! ```
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod config;
 mod detector;

@@ -6,12 +6,10 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use mainstay_base::{
-    BootId, BootNonce, ClusterId, GroupId, Incarnation, Instant, Level, NodeId, Order, SiteId,
-    ViewId,
+    BootId, BootNonce, ClusterId, GroupId, Incarnation, Instant, Level, Member, NodeId, Order,
+    SiteId, View, ViewId,
 };
-use mainstay_multicast::{
-    Agreed, Config, Cut, Event, Group, Message, Output, Peer, SiteView, Start,
-};
+use mainstay_multicast::{Agreed, Config, Cut, Event, Group, Message, Output, Start};
 
 const BATCH: u64 = 256;
 const TURNS: u64 = 4_000;
@@ -20,26 +18,30 @@ fn main() {
     let cluster = ClusterId::from_entropy(1);
     let nodes: Vec<NodeId> = ["a", "b", "c"].map(|name| NodeId::new(cluster, name)).into();
     let configured: BTreeSet<NodeId> = nodes.iter().copied().collect();
-    let peer = |node: &NodeId| Peer {
+    let member = |node: &NodeId| Member {
         site: SiteId { node: *node, incarnation: Incarnation(1) },
         nonce: BootNonce(7),
     };
-    let members: Vec<Peer> = nodes.iter().map(peer).collect();
-    let make = |peer: &Peer| {
+    let members: Vec<Member> = nodes.iter().map(member).collect();
+    let make = |member: &Member| {
         let config = Config::new(GroupId::new(cluster, "g"), configured.clone()).build();
-        Group::new(config.expect("the usual settings are valid"), peer.boot(), Start::Fresh)
+        Group::new(config.expect("the usual settings are valid"), member.boot(), Start::Fresh)
     };
     let mut groups: Vec<Group> = members.iter().map(make).collect();
     let now = Instant::ZERO;
-    let view = SiteView { id: ViewId { number: 1, nonce: 1 }, members: members.clone() };
+    let view = View {
+        id: ViewId { number: 1, nonce: 1 },
+        members: members.clone(),
+        roster: configured.clone(),
+    };
     let states: Vec<_> =
-        members.iter().zip(&groups).map(|(peer, group)| (peer.boot(), group.flush())).collect();
+        members.iter().zip(&groups).map(|(member, group)| (member.boot(), group.flush())).collect();
     let cut = Cut::compute(&states, &Agreed::first(&configured), &view);
     for group in &mut groups {
         group.hold(now, &cut, std::slice::from_ref(&view));
         group.install(now, &cut, std::slice::from_ref(&view));
     }
-    let boots: Vec<BootId> = members.iter().map(Peer::boot).collect();
+    let boots: Vec<BootId> = members.iter().map(Member::boot).collect();
     let payload = Bytes::from(vec![1_u8; 64]);
     #[allow(clippy::disallowed_methods, reason = "it measures")]
     let began = std::time::SystemTime::now();

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use mainstay_base::{BootId, GroupId, Level, NodeId, SiteId, ViewId};
+use mainstay_base::{BootId, GroupId, Level, NodeId, SiteId, View, ViewId};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Durability;
 use crate::order::{Log, Run, split};
-use crate::view::SiteView;
+use crate::view::of_group;
 
 /// What a wedged member knows of its group: its part of the acknowledgement of a proposed view.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -208,7 +208,7 @@ impl Cut {
     /// # Panics
     /// If `states` is empty.
     #[must_use]
-    pub fn compute(states: &[(BootId, FlushState)], agreed: &Agreed, last: &SiteView) -> Self {
+    pub fn compute(states: &[(BootId, FlushState)], agreed: &Agreed, last: &View) -> Self {
         let (_, any) = states.first().expect("a cut is made of at least one state");
         let states: Vec<_> = states.iter().filter(|(boot, _)| last.has(*boot)).collect();
         let common = states.first().map_or(any, |(_, state)| state);
@@ -357,8 +357,8 @@ impl Cut {
     /// The latest view of the group once `last` is installed with this cut; `None` if the group is blocked, and the one
     /// before stays the latest.
     #[must_use]
-    pub fn agreed(&self, last: &SiteView) -> Option<Agreed> {
-        let members = last.of_group(&self.nodes).into_iter().map(|peer| peer.site.node);
+    pub fn agreed(&self, last: &View) -> Option<Agreed> {
+        let members = of_group(last, &self.nodes).into_iter().map(|member| member.site.node);
         (!self.is_blocked()).then(|| Agreed { as_of: last.id, members: members.collect() })
     }
 

@@ -15,7 +15,7 @@ mod turn;
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use mainstay_base::{BootId, Instant, Order, Position, SiteId, ViewId, fault};
+use mainstay_base::{BootId, Instant, Member, Order, Position, SiteId, ViewId, fault};
 
 use crate::config::Config;
 use crate::epoch::Epoch;
@@ -24,7 +24,6 @@ use crate::flush::{FlushState, Standing};
 use crate::message::Message;
 use crate::replay::Recovered;
 use crate::stats::Stats;
-use crate::view::Peer;
 
 use hold::Hold;
 use read::Reads;
@@ -46,8 +45,8 @@ pub enum Start {
 
 /// Another member, or this one, as seen in the current view.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-struct Member {
-    peer: Peer,
+struct Known {
+    member: Member,
     /// As it reported.
     received: u64,
     forced: u64,
@@ -76,7 +75,7 @@ struct Behind {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Current {
     id: ViewId,
-    members: Vec<Member>,
+    members: Vec<Known>,
     me: usize,
     sequencer: usize,
     /// Who gives the state to joiners.
@@ -85,7 +84,7 @@ struct Current {
 
 impl Current {
     fn rank(&self, boot: BootId) -> Option<usize> {
-        self.members.iter().position(|member| member.peer.boot() == boot)
+        self.members.iter().position(|known| known.member.boot() == boot)
     }
 }
 
@@ -331,9 +330,9 @@ impl Group {
     /// Sends to all other members of the view.
     fn broadcast(&mut self, message: &Message) {
         let Some(current) = &self.current else { return };
-        for (rank, member) in current.members.iter().enumerate() {
+        for (rank, known) in current.members.iter().enumerate() {
             if rank != current.me {
-                let (to, message) = (member.peer.boot(), message.clone());
+                let (to, message) = (known.member.boot(), message.clone());
                 self.out.push_back(Output::Send { to, message });
             }
         }

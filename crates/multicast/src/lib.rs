@@ -21,20 +21,22 @@
 //! use std::collections::BTreeSet;
 //! use bytes::Bytes;
 //! use mainstay_base::{Level, Order};
-//! use mainstay_base::{BootNonce, ClusterId, GroupId, Incarnation, Instant, NodeId, SiteId, ViewId};
-//! use mainstay_multicast::{Agreed, Config, Cut, Event, Group, Output, Peer, SiteView, Start};
+//! use mainstay_base::{BootNonce, ClusterId, GroupId, Incarnation, Instant, Member, NodeId, SiteId};
+//! use mainstay_base::{View, ViewId};
+//! use mainstay_multicast::{Agreed, Config, Cut, Event, Group, Output, Start};
 //!
 //! // A group of one node.
 //! let cluster = ClusterId::from_entropy(1);
 //! let node = NodeId::new(cluster, "n1");
-//! let config = Config::new(GroupId::new(cluster, "g"), BTreeSet::from([node])).build()?;
-//! let me = Peer { site: SiteId { node, incarnation: Incarnation(1) }, nonce: BootNonce(7) };
+//! let nodes = BTreeSet::from([node]);
+//! let config = Config::new(GroupId::new(cluster, "g"), nodes.clone()).build()?;
+//! let me = Member { site: SiteId { node, incarnation: Incarnation(1) }, nonce: BootNonce(7) };
 //! let mut group = Group::new(config, me.boot(), Start::Fresh);
 //!
 //! // Its first view, as agreed elsewhere.
 //! let now = Instant::ZERO;
-//! let view = SiteView { id: ViewId { number: 1, nonce: 9 }, members: vec![me] };
-//! let agreed = Agreed::first(&BTreeSet::from([node]));
+//! let view = View { id: ViewId { number: 1, nonce: 9 }, members: vec![me], roster: nodes.clone() };
+//! let agreed = Agreed::first(&nodes);
 //! let cut = Cut::compute(&[(me.boot(), group.flush())], &agreed, &view);
 //! group.hold(now, &cut, &[view.clone()]);
 //! group.install(now, &cut, &[view]);
@@ -75,4 +77,4 @@ pub use order::Run;
 pub use record::{Entries, RECORD_KIND, Record};
 pub use replay::{Recovered, Replay};
 pub use stats::Stats;
-pub use view::{GroupView, Peer, SiteView, weight};
+pub use view::{GroupView, weight};

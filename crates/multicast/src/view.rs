@@ -1,49 +1,14 @@
-//! Views as the site hands them in, and who gives out positions in one.
+//! Views of a group, and who gives out positions in one.
 
 use std::collections::BTreeSet;
 use std::hash::Hasher as _;
 
-use mainstay_base::{BootId, BootNonce, Fingerprinter, GroupId, NodeId, Position, SiteId, ViewId};
-use serde::{Deserialize, Serialize};
+use mainstay_base::{Fingerprinter, GroupId, Member, NodeId, Position, SiteId, View, ViewId};
 
-/// A member of a site view: the site, and the boot that the view admitted.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-pub struct Peer {
-    /// The site.
-    pub site: SiteId,
-    /// The nonce of its boot.
-    pub nonce: BootNonce,
-}
-
-impl Peer {
-    /// The boot that messages go to.
-    #[must_use]
-    pub fn boot(&self) -> BootId {
-        BootId { node: self.site.node, nonce: self.nonce }
-    }
-}
-
-/// A view of the sites, agreed elsewhere.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-pub struct SiteView {
-    /// The view.
-    pub id: ViewId,
-    /// All its members, oldest first.
-    pub members: Vec<Peer>,
-}
-
-impl SiteView {
-    /// Those of the members that are configured for a group: the members of its view, in rank order.
-    #[must_use]
-    pub fn of_group(&self, nodes: &BTreeSet<NodeId>) -> Vec<Peer> {
-        self.members.iter().filter(|peer| nodes.contains(&peer.site.node)).copied().collect()
-    }
-
-    /// Whether `boot` is a member.
-    #[must_use]
-    pub fn has(&self, boot: BootId) -> bool {
-        self.members.iter().any(|peer| peer.boot() == boot)
-    }
+/// The members of `view` that are configured for a group: those of the view of the group, in rank order.
+#[must_use]
+pub(crate) fn of_group(view: &View, nodes: &BTreeSet<NodeId>) -> Vec<Member> {
+    view.members.iter().filter(|member| nodes.contains(&member.site.node)).copied().collect()
 }
 
 /// A view of a group, as its members are told.

@@ -5,11 +5,10 @@ mod support;
 
 use bytes::Bytes;
 use mainstay_base::{
-    BootId, BootNonce, Duration, Incarnation, Level, Order, Position, SiteId, ViewId,
+    BootId, BootNonce, Duration, Incarnation, Level, Member, Order, Position, SiteId, View, ViewId,
 };
 use mainstay_multicast::{
-    Agreed, CastError, Cut, Durability, Event, FIFO, FlushState, Message, Peer, Run, SiteView,
-    Standing, Verdict,
+    Agreed, CastError, Cut, Durability, Event, FIFO, FlushState, Message, Run, Standing, Verdict,
 };
 use support::{Options, World, group_id, node};
 
@@ -101,7 +100,7 @@ fn survivors_agree_wherever_the_sequencer_fails() {
 #[test]
 fn a_cut_ends_at_a_hole_and_numbers_the_rest() {
     let site = |index| SiteId { node: node(index), incarnation: Incarnation(1) };
-    let peer = |index| Peer { site: site(index), nonce: BootNonce(index as u128) };
+    let member = |index| Member { site: site(index), nonce: BootNonce(index as u128) };
     let view = |number| ViewId { number, nonce: 1 };
     let run = |rank, first, count| Run { rank, first, count };
     let state = |runs: Vec<Run>, total: Vec<u64>| FlushState {
@@ -127,11 +126,15 @@ fn a_cut_ends_at_a_hole_and_numbers_the_rest() {
     // Position 13 is message 1 of rank 4, which nobody has.
     let all = vec![run(1, 5, 2), run(4, 1, 1), run(0, 5, 1)];
     let states = [
-        (peer(0).boot(), state(all, vec![5, 6, 2, 1, 0])),
-        (peer(1).boot(), state(vec![run(1, 5, 2)], vec![4, 7, 2, 0, 0])),
-        (peer(2).boot(), state(vec![], vec![4, 4, 4, 0, 0])),
+        (member(0).boot(), state(all, vec![5, 6, 2, 1, 0])),
+        (member(1).boot(), state(vec![run(1, 5, 2)], vec![4, 7, 2, 0, 0])),
+        (member(2).boot(), state(vec![], vec![4, 4, 4, 0, 0])),
     ];
-    let last = SiteView { id: view(5), members: vec![peer(0), peer(1), peer(2)] };
+    let last = View {
+        id: view(5),
+        members: vec![member(0), member(1), member(2)],
+        roster: (0..5).map(node).collect(),
+    };
     let agreed = Agreed { as_of: view(4), members: (0..5).map(node).collect() };
     let cut = Cut::compute(&states, &agreed, &last);
     assert!(cut.is_well_formed());

@@ -10,7 +10,7 @@
 //! - `Unknown`: at least one try may have been executed, or may still be.
 //!
 //! Calls that are under way at the same time are in no order; who needs one waits for the first outcome. The messages and
-//! the argument are in `docs/protocols/client.md`.
+//! the argument are in `docs/protocols/client.md` of the repository.
 
 mod calls;
 mod config;

@@ -57,6 +57,7 @@
 //! assert_eq!(other.state_hash(), replica.state_hash());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod account;
 pub mod client;

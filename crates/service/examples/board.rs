@@ -109,6 +109,7 @@ impl Machine for Board {
 
 impl Service for Board {
     const CHANNEL: Channel = Channel(0x4000);
+    const NAME: &'static str = "board";
     const CLASS: Class = Class::Calls;
     type Message = Note;
     type Record = Note;

@@ -42,6 +42,7 @@
 //!
 //! impl Service for Greeter {
 //!     const CHANNEL: Channel = Channel(0x4000);
+//!     const NAME: &'static str = "greeter";
 //!     const CLASS: Class = Class::Calls;
 //!     type Message = Hello;
 //!     type Record = Never;
@@ -79,6 +80,7 @@
 //! # })
 //! # }
 //! ```
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "actor")]
 pub mod actor;

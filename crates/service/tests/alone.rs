@@ -206,7 +206,10 @@ async fn what_cannot_be_mounted_is_refused_by_name() {
                 let of = mainstay_base::Instance::new(cluster(), "r");
                 node.mount::<Watcher>("w", of).map(drop)
             });
-            assert!(alone.unwrap_err().to_string().contains("stands on a service of kind"));
+            assert_eq!(
+                alone.unwrap_err().to_string(),
+                "watcher (channel 0x4002) needs register (channel 0x4001), and none is mounted"
+            );
             let stranger = StationParts::tcp(cluster(), "n9", roster.clone(), None);
             assert!(matches!(stranger, Err(StartError::NotInRoster(name)) if name == "n9"));
         })

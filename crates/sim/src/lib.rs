@@ -60,6 +60,7 @@
 //! # Speed
 //! `cargo run --release -p mainstay-sim --example speed`: 2.5 to 5 million steps a second on one core, with tiny machines,
 //! 3 to 9 nodes, with and without faults.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod disk;
 mod explore;

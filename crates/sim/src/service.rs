@@ -44,6 +44,7 @@
 //!
 //! impl Service for Counting {
 //!     const CHANNEL: Channel = Channel(0x4000);
+//!     const NAME: &'static str = "counting";
 //!     const CLASS: Class = Class::Calls;
 //!     type Message = Number;
 //!     type Record = Never;

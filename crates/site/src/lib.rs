@@ -40,6 +40,7 @@
 //! }).await;
 //! # Ok(()) }
 //! ```
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "actor")]
 mod actor;

@@ -1,8 +1,8 @@
 //! Writing: a thread of its own puts the events of a node into its file.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,17 +11,10 @@ use std::time::Duration;
 
 use mainstay::TraceSink;
 use mainstay_base::trace::Event;
+use mainstay_check::file::{self, BYTES_MAX, Head};
 
-use super::line::{Head, Line, Names};
-
-/// Most bytes of a file.
-const BYTES_MAX: u64 = 256 << 20;
 /// Most events that wait to be written.
 const WAITING_MAX: usize = 1 << 18;
-/// What is encoded is written when it has so many bytes, or when nothing waits.
-const WRITE_BYTES: usize = 256 << 10;
-/// Most processes of one node in a directory.
-const FILES_MAX: u32 = 10_000;
 /// How long the last events may take.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -52,21 +45,16 @@ enum Said {
 impl TraceFile {
     /// Makes the directory if it is missing, and in it the first `NODE-NUMBER.jsonl` that is not there.
     pub(crate) fn create(directory: &Path, head: &Head) -> io::Result<Arc<Self>> {
-        fs::create_dir_all(directory)?;
-        let (_, file) = new_file(directory, &head.node)?;
+        let (_, file) = file::create(directory, &head.node)?;
         Self::begin(file, head, BYTES_MAX)
     }
 
     fn begin(file: File, head: &Head, bytes_max: u64) -> io::Result<Arc<Self>> {
-        let names =
-            Names::of(head).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let (queue, said) = mpsc::channel();
         let (tell, written) = mpsc::channel();
         let gauge = Arc::new(Gauge::default());
-        let mut writer =
-            Writer { file, names, left: bytes_max, buffer: Vec::new(), gauge: Arc::clone(&gauge) };
-        writer.put(&Line::Trace(head.clone()))?;
-        writer.flush()?;
+        let file = file::Writer::new(file, head, bytes_max)?;
+        let writer = Writer { file, gauge: Arc::clone(&gauge) };
         let node = head.node.clone();
         thread::Builder::new().name("trace".to_owned()).spawn(move || {
             if let Err(why) = writer.run(&said) {
@@ -106,29 +94,9 @@ impl TraceSink for TraceFile {
     }
 }
 
-fn new_file(directory: &Path, node: &str) -> io::Result<(PathBuf, File)> {
-    if Path::new(node).file_name().is_none_or(|name| name != node) {
-        let text = format!("node {node:?} cannot be a part of a file's name");
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-    }
-    for number in 1..=FILES_MAX {
-        let path = directory.join(format!("{node}-{number}.jsonl"));
-        match OpenOptions::new().append(true).create_new(true).open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            opened => return Ok((path, opened?)),
-        }
-    }
-    Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{FILES_MAX} traces of {node}")))
-}
-
 /// The thread's part.
 struct Writer {
-    file: File,
-    names: Names,
-    /// Bytes that may still be written, beside a last line.
-    left: u64,
-    /// Whole lines.
-    buffer: Vec<u8>,
+    file: file::Writer<File>,
     gauge: Arc<Gauge>,
 }
 
@@ -138,9 +106,8 @@ impl Writer {
         let ended = self.follow(said);
         self.gauge.over.store(true, Ordering::Relaxed);
         if let Err(why) = &ended {
-            self.left = u64::MAX;
             // A disk that takes nothing takes this neither; then the end is torn, and says as much.
-            let _ = self.put(&Line::Truncated { why: why.clone() }).and_then(|()| self.flush());
+            let _ = self.file.truncated(why).and_then(|()| self.file.flush());
         }
         ended
     }
@@ -153,11 +120,14 @@ impl Writer {
                 match now {
                     Said::Events(events) => {
                         self.gauge.waiting.fetch_sub(events.len(), Ordering::Relaxed);
-                        self.events(&events)?;
+                        events.iter().try_for_each(|it| self.file.event(it)).map_err(failed)?;
                     }
                     Said::Stopped => {
-                        self.put(&Line::Stopped {}).and_then(|()| self.flush()).map_err(failed)?;
-                        return Ok(());
+                        return self
+                            .file
+                            .stopped()
+                            .and_then(|()| self.file.flush())
+                            .map_err(failed);
                     }
                     Said::Behind => {
                         return Err("events come faster than they are written".to_owned());
@@ -165,42 +135,9 @@ impl Writer {
                 }
                 next = said.try_recv().ok();
             }
-            self.flush().map_err(failed)?;
+            self.file.flush().map_err(failed)?;
         }
         Ok(())
-    }
-
-    fn events(&mut self, events: &[Event]) -> Result<(), String> {
-        for event in events {
-            let line = self.names.line(event).ok_or("an event is about a node without a name")?;
-            self.put(&line).map_err(|error| error.to_string())?;
-            if self.buffer.len() > WRITE_BYTES {
-                self.flush().map_err(|error| error.to_string())?;
-            }
-        }
-        Ok(())
-    }
-
-    fn put(&mut self, line: &Line) -> io::Result<()> {
-        let before = self.buffer.len();
-        serde_json::to_writer(&mut self.buffer, line)?;
-        self.buffer.push(b'\n');
-        let length = (self.buffer.len() - before) as u64;
-        match self.left.checked_sub(length) {
-            Some(left) => self.left = left,
-            None => {
-                self.buffer.truncate(before);
-                return Err(io::Error::new(io::ErrorKind::StorageFull, "the file is full"));
-            }
-        }
-        Ok(())
-    }
-
-    /// One write.
-    fn flush(&mut self) -> io::Result<()> {
-        let written = self.file.write_all(&self.buffer);
-        self.buffer.clear();
-        written
     }
 }
 
@@ -209,17 +146,17 @@ mod tests {
     use mainstay_base::trace::What;
     use mainstay_base::{BootId, BootNonce, ClusterId, GroupId, Instant, NodeId, Position};
     use mainstay_check::Verdict;
+    use mainstay_check::file::read;
 
-    use super::super::read;
     use super::*;
 
     /// A head, and so many events of its node.
     fn recorded(count: u64) -> (Head, Vec<Event>) {
         let cluster = ClusterId::from_entropy(1);
-        let head = Head::new(&cluster.to_string(), "a", vec!["a".to_owned()]);
+        let head = Head::new(cluster, "a", ["a".to_owned()], ["g".to_owned()], 0);
         let boot = BootId { node: NodeId::new(cluster, "a"), nonce: BootNonce(u128::MAX) };
         let event = |number| {
-            let group = GroupId::new(cluster, mainstay::Config::GROUP);
+            let group = GroupId::new(cluster, "g");
             let lost = What::MaybeLost { group, from: Position(number) };
             let what = if number == 0 { What::Started } else { lost };
             Event { boot, number, at: Instant::from_nanos(number), what }
@@ -245,25 +182,16 @@ mod tests {
     fn a_full_trace_says_that_it_is() {
         let home = tempfile::tempdir().expect("a directory");
         let (head, events) = recorded(1_000);
-        let (path, file) = new_file(home.path(), "a").expect("it can be made");
+        let (path, file) = file::create(home.path(), "a").expect("it can be made");
         let trace = TraceFile::begin(file, &head, 4 << 10).expect("the head fits");
         events.chunks(10).for_each(|turn| trace.record(turn.to_vec()));
         trace.stop();
-        assert!((3 << 10..5 << 10).contains(&fs::metadata(&path).expect("it is there").len()));
+        assert!((3 << 10..5 << 10).contains(&std::fs::metadata(&path).expect("it is there").len()));
         let read = read(&[path]).expect("it has its end");
         let written = read.run.events().len();
         assert!(written > 50 && read.run.events() == &events[..written]);
         assert_eq!((read.run.boots(), read.truncated.len()), ((1, 1), 1));
         assert!(read.truncated[0].ends_with("the file is full"), "{:?}", read.truncated);
         assert!(read.run.judge().iter().all(|it| !matches!(it.verdict, Verdict::Broken(_))));
-    }
-
-    /// Checks that a name cannot lead out of the directory.
-    #[test]
-    fn a_name_that_is_a_path_is_refused() {
-        let home = tempfile::tempdir().expect("a directory");
-        for name in ["../a", "a/b", "..", ""] {
-            assert!(new_file(home.path(), name).is_err(), "{name}");
-        }
     }
 }

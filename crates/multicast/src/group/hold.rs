@@ -3,7 +3,7 @@
 use std::hash::Hash as _;
 
 use bytes::Bytes;
-use mainstay_base::{BootId, Duration, Fingerprinter, Instant, Order, ViewId, fault};
+use mainstay_base::{BootId, Duration, Fingerprinter, Instant, Order, View, ViewId, fault};
 
 use super::Group;
 use super::cast::gather;
@@ -12,7 +12,7 @@ use crate::flush::Cut;
 use crate::message::Message;
 use crate::order::{Log, Placed};
 use crate::record::{Entries, Record};
-use crate::view::SiteView;
+use crate::view::of_group;
 
 /// After so long without an answer the next holder is asked.
 const FETCH_AFTER: Duration = Duration::from_millis(20);
@@ -22,7 +22,7 @@ const FETCH_AFTER: Duration = Duration::from_millis(20);
 pub(super) struct Hold {
     cut: Cut,
     order: Log,
-    views: Vec<SiteView>,
+    views: Vec<View>,
     gaps: Vec<Gap>,
     /// The last write.
     io: Option<u64>,
@@ -61,7 +61,7 @@ impl Group {
     /// Gets what `cut` names and is not here, and forces it if the group is of durability `Disk`;
     /// [`Event::Holding`] says that it is done. A later call, with the same or another cut, begins anew. What is not
     /// well-formed is dropped and counted, and never held.
-    pub fn hold(&mut self, now: Instant, cut: &Cut, views: &[SiteView]) {
+    pub fn hold(&mut self, now: Instant, cut: &Cut, views: &[View]) {
         self.hold = None;
         let (Some(last), Some(order)) = (views.last(), cut.order()) else {
             self.stats.dropped_garbage += 1;
@@ -92,7 +92,7 @@ impl Group {
     }
 
     /// Whether this member goes from the view that the cut ends to `last`: as a member, or as one who only votes.
-    pub(super) fn goes_on(&self, cut: &Cut, last: &SiteView) -> bool {
+    pub(super) fn goes_on(&self, cut: &Cut, last: &View) -> bool {
         self.whole
             && self.data.view == cut.as_of
             && self.data.senders == cut.senders
@@ -229,8 +229,8 @@ impl Group {
             parts.push(Entries { first, runs, lens, payload: Bytes::new() });
         }
         let Some(last) = hold.views.last() else { return 0 };
-        let members = last.of_group(&self.config.nodes).into_iter();
-        let members = members.map(|peer| (peer.site, cut.ends_of(peer.site).0)).collect();
+        let members = of_group(last, &self.config.nodes).into_iter();
+        let members = members.map(|member| (member.site, cut.ends_of(member.site).0)).collect();
         let last = (last.id, members);
         let (count, mut io) = (parts.len(), 0);
         for (index, entries) in parts.into_iter().enumerate() {

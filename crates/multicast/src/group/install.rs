@@ -2,21 +2,21 @@
 
 use std::collections::BTreeSet;
 
-use mainstay_base::{Instant, Order, Position, SiteId, ViewId};
+use mainstay_base::{Instant, Member, Order, Position, SiteId, View, ViewId};
 
 use super::cast::lane;
-use super::{Behind, Current, Group, Member};
+use super::{Behind, Current, Group, Known};
 use crate::epoch::Epoch;
 use crate::event::{Delivery, Event};
 use crate::flush::Cut;
 use crate::order::Log;
-use crate::view::{GroupView, Peer, SiteView, weight};
+use crate::view::{GroupView, of_group, weight};
 
 impl Group {
     /// Ends the old view at `cut` and goes through `views`. To be called only with the cut that was agreed, and at a
     /// contributor only after [`Event::Holding`] for it. A pause ends with it. What is not well-formed is dropped and
     /// counted.
-    pub fn install(&mut self, now: Instant, cut: &Cut, views: &[SiteView]) {
+    pub fn install(&mut self, now: Instant, cut: &Cut, views: &[View]) {
         let order = cut.order().filter(|_| cut.is_well_formed() && cut.group == self.config.group);
         let (Some(last), Some(order)) = (views.last(), order) else {
             self.stats.dropped_garbage += 1;
@@ -44,13 +44,13 @@ impl Group {
         } else if self.site.is_some() {
             self.place_own(cut, &order);
         }
-        let members = last.of_group(&self.config.nodes);
-        let me = members.iter().position(|peer| peer.boot() == self.me);
+        let members = of_group(last, &self.config.nodes);
+        let me = members.iter().position(|member| member.boot() == self.me);
         if goes_on {
             self.finish_view(cut, &order, me.is_some());
         }
         let is_new_state = cut.holders.is_empty() || !self.config.stateful;
-        let is_whole = |peer: &Peer| is_new_state || cut.is_contributor(peer.boot());
+        let is_whole = |member: &Member| is_new_state || cut.is_contributor(member.boot());
         self.whole = match me {
             Some(me) => is_whole(&members[me]),
             // Who only voted has the past as long as no view left it out.
@@ -163,7 +163,7 @@ impl Group {
         self.event(Event::Restored { from_checkpoint, checkpoint, entries });
     }
 
-    fn tell_views(&mut self, cut: &Cut, views: &[SiteView]) {
+    fn tell_views(&mut self, cut: &Cut, views: &[View]) {
         let start = Position(cut.end);
         let mut before: Vec<SiteId> = match self.site {
             Some(_) => self.data.senders.clone(),
@@ -171,8 +171,8 @@ impl Group {
         };
         let own = self.me;
         for view in views.iter().filter(|view| view.has(own)) {
-            let peers = view.of_group(&self.config.nodes).into_iter();
-            let members: Vec<SiteId> = peers.map(|peer| peer.site).collect();
+            let members = of_group(view, &self.config.nodes).into_iter();
+            let members: Vec<SiteId> = members.map(|member| member.site).collect();
             let without = |some: &[SiteId], others: &[SiteId]| {
                 some.iter().filter(|it| !others.contains(it)).copied().collect()
             };
@@ -188,7 +188,7 @@ impl Group {
 
     fn end_slow(&mut self) {
         let members = self.current.iter().flat_map(|current| &current.members);
-        let slow = members.filter(|member| member.slow.is_some()).map(|member| member.peer.site);
+        let slow = members.filter(|known| known.slow.is_some()).map(|known| known.member.site);
         for site in slow.collect::<Vec<_>>() {
             self.event(Event::SlowOver { site });
         }
@@ -207,10 +207,10 @@ impl Group {
         surplus
     }
 
-    fn begin_epoch(&mut self, view: ViewId, cut: &Cut, members: &[Peer]) {
-        let senders = members.iter().map(|peer| {
-            let (total, fifo) = cut.ends_of(peer.site);
-            (peer.site, total, fifo)
+    fn begin_epoch(&mut self, view: ViewId, cut: &Cut, members: &[Member]) {
+        let senders = members.iter().map(|member| {
+            let (total, fifo) = cut.ends_of(member.site);
+            (member.site, total, fifo)
         });
         let new = Epoch::new(view, cut.end, senders.collect());
         let over = std::mem::replace(&mut self.data, new);
@@ -232,16 +232,16 @@ impl Group {
         now: Instant,
         id: ViewId,
         me: usize,
-        members: &[Peer],
-        is_whole: impl Fn(&Peer) -> bool,
+        members: &[Member],
+        is_whole: impl Fn(&Member) -> bool,
     ) -> Current {
         let group = self.config.group;
         let ranks = 0..members.len();
         let whole: BTreeSet<usize> = ranks.filter(|rank| is_whole(&members[*rank])).collect();
         let sequencer =
             whole.iter().copied().max_by_key(|rank| weight(group, members[*rank].site.node));
-        let member = |(rank, peer): (usize, &Peer)| Member {
-            peer: *peer,
+        let known = |(rank, member): (usize, &Member)| Known {
+            member: *member,
             received: 0,
             forced: 0,
             fifo: Vec::new(),
@@ -252,7 +252,7 @@ impl Group {
             moved_at: now,
             slow: None,
         };
-        let members = members.iter().enumerate().map(member).collect();
+        let members = members.iter().enumerate().map(known).collect();
         let sequencer = sequencer.unwrap_or(0);
         // The lowest ranked that has not the sequencer's work to do.
         let sponsor = whole.iter().copied().find(|rank| *rank != sequencer).unwrap_or(sequencer);

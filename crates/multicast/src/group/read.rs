@@ -66,7 +66,7 @@ impl Group {
 
     pub(super) fn on_answer(&mut self, rank: usize, number: u64, known: u64) -> bool {
         let Some(current) = &self.current else { return false };
-        let node = current.members[rank].peer.site.node;
+        let node = current.members[rank].member.site.node;
         if number > self.reads.number {
             return false;
         }
@@ -101,9 +101,9 @@ impl Group {
         let whole = self.whole;
         let Some(current) = &mut self.current else { return };
         let view = current.id;
-        let asked = current.members.iter_mut().filter(|_| whole).filter_map(|member| {
-            let number = member.probe.take()?;
-            Some((member.peer.boot(), number))
+        let asked = current.members.iter_mut().filter(|_| whole).filter_map(|asker| {
+            let number = asker.probe.take()?;
+            Some((asker.member.boot(), number))
         });
         for (to, number) in asked.collect::<Vec<_>>() {
             self.send(to, Message::Answer { view, number, known });

@@ -2,7 +2,7 @@
 
 use mainstay_base::{Instant, Level, Order, Position};
 
-use super::{Group, Member};
+use super::{Group, Known};
 use crate::event::Event;
 use crate::message::Message;
 
@@ -88,7 +88,7 @@ impl Group {
         me.fifo = said.fifo.unwrap_or_default();
         let quorum = self.config.quorum();
         let members = &current.members;
-        let kth = |of: fn(&Member) -> u64| {
+        let kth = |of: fn(&Known) -> u64| {
             let mut all: Vec<u64> = members.iter().filter(|it| it.whole).map(of).collect();
             all.sort_unstable_by(|one, other| other.cmp(one));
             all.get(quorum - 1).copied().unwrap_or(0)
@@ -185,7 +185,7 @@ impl Group {
     }
 
     /// What a member has yet to report before own messages may be forgotten: total, FIFO.
-    fn stable(&self, member: &Member) -> (u64, u64) {
+    fn stable(&self, member: &Known) -> (u64, u64) {
         let total = if self.config.is_disk() { member.forced } else { member.received };
         let me = self.current.as_ref().map_or(0, |current| current.me);
         (total, member.fifo.get(me).copied().unwrap_or(0))
@@ -196,7 +196,7 @@ impl Group {
         (self.data.held, self.data.fifo.get(me).map_or(0, |stream| stream.received()))
     }
 
-    fn is_behind(&self, member: &Member, goal: (u64, u64)) -> bool {
+    fn is_behind(&self, member: &Known, goal: (u64, u64)) -> bool {
         let (total, fifo) = self.stable(member);
         total < goal.0 || fifo < goal.1
     }
@@ -221,9 +221,9 @@ impl Group {
         }
         for (rank, slow) in changes {
             let Some(current) = &mut self.current else { return };
-            let member = &mut current.members[rank];
-            member.slow = slow;
-            let site = member.peer.site;
+            let known = &mut current.members[rank];
+            known.slow = slow;
+            let site = known.member.site;
             self.event(match slow {
                 Some(_) => Event::Slow { site },
                 None => Event::SlowOver { site },
@@ -232,7 +232,7 @@ impl Group {
     }
 
     /// When a member is to be called slow if nothing comes.
-    fn limit_of(&self, member: &Member, goal: (u64, u64)) -> Option<Instant> {
+    fn limit_of(&self, member: &Known, goal: (u64, u64)) -> Option<Instant> {
         let since = self.pressed_since?.max(member.moved_at);
         self.is_behind(member, goal).then(|| since + self.config.slow_after)
     }

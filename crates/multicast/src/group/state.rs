@@ -63,8 +63,8 @@ impl Group {
     #[must_use]
     pub fn status(&self) -> Status {
         let members = self.current.iter().flat_map(|current| &current.members);
-        let slow = members.filter(|member| member.slow.is_some()).map(|member| member.peer.site);
-        let sequencer = self.current.as_ref().map(|it| it.members[it.sequencer].peer.site);
+        let slow = members.filter(|known| known.slow.is_some()).map(|known| known.member.site);
+        let sequencer = self.current.as_ref().map(|it| it.members[it.sequencer].member.site);
         Status {
             view: self.data.view,
             members: self.data.senders.clone(),
@@ -94,7 +94,7 @@ impl Fingerprint for Group {
         if let Some(current) = &self.current {
             (current.id, current.me, current.sequencer, current.sponsor).hash(into);
             for it in &current.members {
-                (it.peer, it.received, it.forced, &it.fifo, it.whole).hash(into);
+                (it.member, it.received, it.forced, &it.fifo, it.whole).hash(into);
                 (it.reported, it.fifo_delivered, it.probe, it.slow).hash(into);
             }
         }

@@ -49,7 +49,7 @@ impl Group {
             return;
         }
         let joiners = current.members.iter().filter(|member| !member.whole);
-        let joiners: BTreeSet<BootId> = joiners.map(|member| member.peer.boot()).collect();
+        let joiners: BTreeSet<BootId> = joiners.map(|known| known.member.boot()).collect();
         if !joiners.is_empty() && current.sponsor == current.me {
             self.sponsor = Some(Sponsor {
                 position,
@@ -91,7 +91,7 @@ impl Group {
         let (Some(current), Some(sponsor)) = (&self.current, &mut self.sponsor) else {
             return false;
         };
-        let boot = current.members[rank].peer.boot();
+        let boot = current.members[rank].member.boot();
         let is_current = (position, offset) == (sponsor.position, sponsor.offset);
         if !is_current || !sponsor.waiting.remove(&boot) {
             return false;
@@ -140,7 +140,7 @@ impl Group {
         {
             return;
         }
-        let (to, view) = (current.members[current.sponsor].peer.boot(), current.id);
+        let (to, view) = (current.members[current.sponsor].member.boot(), current.id);
         self.send(to, Message::TransferAck { view, position, offset });
     }
 

@@ -1,8 +1,8 @@
 //! The oracle of views: who is in, and one cut for all; crashes at any point of it.
 
 use mainstay_base::codec;
-use mainstay_base::{BootId, ViewId};
-use mainstay_multicast::{Cut, FlushState, Peer, SiteView};
+use mainstay_base::{BootId, Member, View, ViewId};
+use mainstay_multicast::{Cut, FlushState};
 
 use super::World;
 
@@ -41,7 +41,7 @@ impl World {
 
     /// Goes on to the next view: of all that are up. `crashes` is asked at every point whether somebody falls.
     pub fn change_view(&mut self, crashes: &mut dyn FnMut(&mut Self) -> bool) {
-        let mut views: Vec<SiteView> = Vec::new();
+        let mut views: Vec<View> = Vec::new();
         loop {
             if !self.extend(&mut views) {
                 return;
@@ -83,23 +83,23 @@ impl World {
     }
 
     /// Adds a view if the last one is not right; false if nobody is up.
-    fn extend(&mut self, views: &mut Vec<SiteView>) -> bool {
+    fn extend(&mut self, views: &mut Vec<View>) -> bool {
         let base = views.last().unwrap_or(&self.view).clone();
         let inside = self.live().into_iter().filter(|index| !self.slots[*index].outside);
         let boots: Vec<BootId> = inside.map(|index| self.slots[index].boot().unwrap()).collect();
         if boots.is_empty() {
             return false;
         }
-        let mut members: Vec<Peer> =
-            base.members.iter().filter(|peer| boots.contains(&peer.boot())).copied().collect();
+        let mut members: Vec<Member> =
+            base.members.iter().filter(|member| boots.contains(&member.boot())).copied().collect();
         for boot in boots {
-            if !members.iter().any(|peer| peer.boot() == boot) {
-                members.push(self.next_peer(boot));
+            if !members.iter().any(|member| member.boot() == boot) {
+                members.push(self.next_member(boot));
             }
         }
         if views.is_empty() || members != base.members {
             let id = ViewId { number: base.id.number + 1, nonce: self.rng.next_u64() };
-            views.push(SiteView { id, members });
+            views.push(View { id, members, roster: base.roster });
         }
         true
     }
@@ -115,7 +115,7 @@ impl World {
     fn hold_all(
         &mut self,
         cut: &Cut,
-        views: &[SiteView],
+        views: &[View],
         members: &[usize],
         crashes: &mut dyn FnMut(&mut Self) -> bool,
     ) -> bool {
@@ -155,7 +155,7 @@ impl World {
     fn install_all(
         &mut self,
         cut: &Cut,
-        views: &[SiteView],
+        views: &[View],
         members: &[usize],
         crashes: &mut dyn FnMut(&mut Self) -> bool,
     ) {
@@ -187,11 +187,11 @@ impl World {
         }
     }
 
-    fn note_installed(&mut self, index: usize, view: &SiteView) {
+    fn note_installed(&mut self, index: usize, view: &View) {
         let boot = self.slots[index].boot().unwrap();
         if view.has(boot) {
-            let members = view.members.iter().map(|peer| peer.site).collect();
-            let roster = (0..self.options.nodes).map(super::node).collect();
+            let members = view.members.iter().map(|member| member.site).collect();
+            let roster = view.roster.iter().copied().collect();
             let what = mainstay_base::trace::What::Installed { view: view.id, members, roster };
             self.note(boot, what);
         }

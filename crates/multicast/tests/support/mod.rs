@@ -11,12 +11,12 @@ use bytes::Bytes;
 use judge::survivors;
 use mainstay_base::trace::What;
 use mainstay_base::{
-    BootId, BootNonce, ClusterId, Duration, GroupId, Incarnation, Instant, Level, MessageId,
-    NodeId, Order, Rng, SiteId, ViewId, trace,
+    BootId, BootNonce, ClusterId, Duration, GroupId, Incarnation, Instant, Level, Member,
+    MessageId, NodeId, Order, Rng, SiteId, View, trace,
 };
 use mainstay_check::{Report, check_all};
 use mainstay_multicast::{
-    Agreed, Builder, CastError, Config, Durability, Event, Group, Message, Peer, SiteView, Start,
+    Agreed, Builder, CastError, Config, Durability, Event, Group, Message, Start,
 };
 pub use slot::Slot;
 
@@ -92,7 +92,7 @@ pub struct World {
     pub now: Instant,
     pub slots: Vec<Slot>,
     pub channels: BTreeMap<(BootId, BootId), VecDeque<(Bytes, Bytes)>>,
-    pub view: SiteView,
+    pub view: View,
     pub agreed: Agreed,
     incarnations: BTreeMap<NodeId, u32>,
     boots: u128,
@@ -116,7 +116,7 @@ impl World {
             now: Instant::ZERO,
             slots: Vec::new(),
             channels: BTreeMap::new(),
-            view: SiteView { id: ViewId::NONE, members: Vec::new() },
+            view: View::empty((0..options.nodes).map(node)),
             agreed: Agreed::first(&(0..options.nodes).map(node).collect()),
             incarnations: BTreeMap::new(),
             boots: 0,
@@ -438,11 +438,11 @@ impl World {
         Ok(())
     }
 
-    fn next_peer(&mut self, boot: BootId) -> Peer {
+    fn next_member(&mut self, boot: BootId) -> Member {
         let last = self.incarnations.entry(boot.node).or_default();
         *last += 1;
         let site = SiteId { node: boot.node, incarnation: Incarnation(*last) };
-        Peer { site, nonce: boot.nonce }
+        Member { site, nonce: boot.nonce }
     }
 
     fn on_event(&mut self, index: usize, event: Event) {

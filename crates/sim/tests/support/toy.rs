@@ -9,7 +9,7 @@ use std::hash::Hash as _;
 use bytes::Bytes;
 use mainstay_base::codec;
 use mainstay_base::service::{
-    Ask, Chunks, Class, In, Io, Logged, Never, Out, Outbox, PeerChange, Service, Start, Wire,
+    Ask, Chunks, Class, In, Io, Kind, Logged, Never, Out, Outbox, PeerChange, Service, Start, Wire,
 };
 use mainstay_base::{
     BootId, BootNonce, Channel, Duration, Fingerprint, Fingerprinter, Instance, Instant, Machine,
@@ -379,6 +379,7 @@ impl Machine for Register {
 
 impl Service for Register {
     const CHANNEL: Channel = Channel(0x4001);
+    const NAME: &'static str = "register";
     const CLASS: Class = Class::Calls;
     type Message = Message;
     type Record = Set;
@@ -507,8 +508,9 @@ impl Machine for Watcher {
 
 impl Service for Watcher {
     const CHANNEL: Channel = Channel(0x4002);
+    const NAME: &'static str = "watcher";
     const CLASS: Class = Class::Bulk;
-    const NEEDS: &'static [Channel] = &[Register::CHANNEL];
+    const NEEDS: &'static [Kind] = &[Kind::of::<Register>()];
     type Message = Never;
     type Record = Never;
     type Command = Never;

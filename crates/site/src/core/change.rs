@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use mainstay_base::{BootId, GroupId, Instant, ViewId, codec};
 use mainstay_membership::{self as membership, Extension, View};
-use mainstay_multicast::{Agreed, Cut, FlushState, Peer, SiteView};
+use mainstay_multicast::{Agreed, Cut, FlushState};
 
 use super::{Core, Output, Record, Writer};
 
@@ -64,7 +64,7 @@ impl Core {
 
     fn hold(&mut self, now: Instant, extension: &Extension) {
         let last = extension.last().id;
-        let views: Vec<_> = extension.views.iter().map(site_view).collect();
+        let views: Vec<_> = extension.views.iter().map(View::to_base).collect();
         self.holding = Some((last, self.groups.keys().copied().collect()));
         let mut named = cuts(&extension.cut);
         for (id, group) in &mut self.groups {
@@ -102,7 +102,7 @@ impl Core {
             let member = view.member(self.me).is_some();
             self.outputs.push_back(Output::View { view: Box::new(view.clone()), member });
         }
-        let views: Vec<_> = extension.views.iter().map(site_view).collect();
+        let views: Vec<_> = extension.views.iter().map(View::to_base).collect();
         let mut named = cuts(&extension.cut);
         for (id, group) in &mut self.groups {
             if let Some(cut) = named.remove(id) {
@@ -130,7 +130,7 @@ fn compute(base: &View, views: &[View], states: &[(BootId, Bytes)]) -> (Bytes, B
             of_group.entry(state.group).or_default().push((*boot, state));
         }
     }
-    let Some(last) = views.last().map(site_view) else {
+    let Some(last) = views.last().map(View::to_base) else {
         return (Bytes::new(), base.annex.clone());
     };
     let mut cuts = Vec::with_capacity(of_group.len());
@@ -149,11 +149,6 @@ fn compute(base: &View, views: &[View], states: &[(BootId, Bytes)]) -> (Bytes, B
 fn cuts(bytes: &Bytes) -> BTreeMap<GroupId, Cut> {
     let cuts: Vec<Cut> = codec::decode(bytes).unwrap_or_default();
     cuts.into_iter().map(|cut| (cut.group, cut)).collect()
-}
-
-fn site_view(view: &View) -> SiteView {
-    let peer = |member: &membership::Member| Peer { site: member.site, nonce: member.nonce };
-    SiteView { id: view.id, members: view.members.iter().map(peer).collect() }
 }
 
 #[cfg(test)]

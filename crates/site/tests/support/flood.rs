@@ -144,6 +144,7 @@ impl Machine for Flood {
 
 impl Service for Flood {
     const CHANNEL: Channel = Channel(0x4003);
+    const NAME: &'static str = "flood";
     const CLASS: Class = Class::Bulk;
     type Message = Numbered;
     type Record = Tick;

@@ -6,10 +6,10 @@ use std::io::{self, BufRead, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
 use mainstay_base::{BootId, trace::Event};
-use mainstay_check::{End, Run};
 use thiserror::Error;
 
 use super::line::{Head, Line, Names, read_nonce};
+use crate::run::{End, Run};
 
 /// Longest line; those that are written have some hundred bytes.
 const LINE_MAX: u64 = 1 << 20;
@@ -17,22 +17,30 @@ const LINE_MAX: u64 = 1 << 20;
 const EVENTS_MAX: usize = 1 << 24;
 
 /// What was read.
-pub(crate) struct Recorded {
-    pub(crate) run: Run,
-    pub(crate) names: Names,
+#[non_exhaustive]
+pub struct Recorded {
+    /// The events, put together.
+    pub run: Run,
+    /// The names of what the events are about.
+    pub names: Names,
     /// Configured nodes of which there is no trace.
-    pub(crate) missing: Vec<String>,
+    pub missing: Vec<String>,
     /// Traces that ended before their node did, and why.
-    pub(crate) truncated: Vec<String>,
+    pub truncated: Vec<String>,
 }
 
 /// Why there is nothing to judge.
 #[derive(Error, Debug)]
 #[non_exhaustive]
-pub(crate) enum ReadError {
+pub enum ReadError {
     /// The path is at fault.
     #[error("{}: {error}", path.display())]
-    Io { path: PathBuf, error: io::Error },
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
     /// There is no trace.
     #[error("{}: no trace is there", .0.display())]
     Nothing(PathBuf),
@@ -44,14 +52,22 @@ pub(crate) enum ReadError {
     TooMany,
     /// A line is not one of a trace.
     #[error("{}:{line}: {why}", path.display())]
-    Damaged { path: PathBuf, line: usize, why: String },
+    Damaged {
+        /// In which file.
+        path: PathBuf,
+        /// Its number, from 1.
+        line: usize,
+        /// What is wrong with it.
+        why: String,
+    },
 }
 
-/// Reads files, and all files `*.jsonl` of directories. The last line of a file may be torn: then its process was killed.
+/// Reads files, and all files `*.jsonl` of directories. The last line of a file may be torn: then its process was killed. A line
+/// has at most 1 MiB, a run at most 16 million events.
 ///
 /// # Errors
 /// [`ReadError`].
-pub(crate) fn read(paths: &[PathBuf]) -> Result<Recorded, ReadError> {
+pub fn read(paths: &[PathBuf]) -> Result<Recorded, ReadError> {
     let mut whole: Option<(Head, Names)> = None;
     let mut run = Run::new();
     let (mut seen, mut truncated) = (BTreeSet::new(), Vec::new());

@@ -1,7 +1,6 @@
 //! A line of a trace: an event with nodes and groups by their names.
 
 use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use mainstay_base::trace::{Event, What};
 use mainstay_base::{
@@ -13,47 +12,51 @@ use serde::{Deserialize, Serialize};
 /// What the first line says. Files of one run differ in `node` and `began_ms` alone.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Head {
+#[non_exhaustive]
+pub struct Head {
     /// [`VERSION`].
-    pub(crate) version: u32,
-    pub(crate) cluster: String,
+    pub version: u32,
+    /// The id of the cluster.
+    pub cluster: String,
     /// Whose trace it is.
-    pub(crate) node: String,
+    pub node: String,
     /// All configured nodes.
-    pub(crate) nodes: Vec<String>,
-    pub(crate) groups: Vec<String>,
+    pub nodes: Vec<String>,
+    /// All groups that the events may name.
+    pub groups: Vec<String>,
     /// Milliseconds since 1970 when the file was made; a help for the eye, no checker reads it.
-    pub(crate) began_ms: u64,
+    pub began_ms: u64,
 }
 
 impl Head {
-    /// Of a node that begins to write now.
-    pub(crate) fn new(cluster: &str, node: &str, mut nodes: Vec<String>) -> Self {
+    /// Of the process of `node` that began to write at `began_ms`.
+    pub fn new(
+        cluster: ClusterId,
+        node: &str,
+        nodes: impl IntoIterator<Item = String>,
+        groups: impl IntoIterator<Item = String>,
+        began_ms: u64,
+    ) -> Self {
+        let mut nodes: Vec<String> = nodes.into_iter().collect();
         nodes.sort();
         Self {
             version: VERSION,
-            cluster: cluster.to_owned(),
+            cluster: cluster.to_string(),
             node: node.to_owned(),
             nodes,
-            groups: vec![mainstay::Config::GROUP.to_owned()],
-            began_ms: unix_ms(),
+            groups: groups.into_iter().collect(),
+            began_ms,
         }
     }
 }
 
-/// Milliseconds since 1970.
-fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Of the lines as they are written now.
-pub(crate) const VERSION: u32 = 1;
+/// The version of the lines as they are written now.
+pub const VERSION: u32 = 1;
 
 /// One line; the name of the variant is the one key of its object.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub(crate) enum Line {
+pub(super) enum Line {
     /// The first.
     Trace(Head),
     /// An event, by the name of what it is.
@@ -131,7 +134,7 @@ pub(crate) enum Line {
 
 /// The names that a head tells of.
 #[derive(Clone, Debug)]
-pub(crate) struct Names {
+pub struct Names {
     nodes: BTreeMap<NodeId, String>,
     groups: BTreeMap<GroupId, String>,
     node_ids: BTreeMap<String, NodeId>,
@@ -140,7 +143,7 @@ pub(crate) struct Names {
 
 impl Names {
     /// Those of a head; an error is what is wrong with it.
-    pub(crate) fn of(head: &Head) -> Result<Self, String> {
+    pub(super) fn of(head: &Head) -> Result<Self, String> {
         if head.version != VERSION {
             return Err(format!("version {} is not known, only {VERSION}", head.version));
         }
@@ -158,22 +161,24 @@ impl Names {
     }
 
     /// Nodes by name.
-    pub(crate) fn nodes(&self) -> &BTreeMap<NodeId, String> {
+    #[must_use]
+    pub fn nodes(&self) -> &BTreeMap<NodeId, String> {
         &self.nodes
     }
 
     /// Groups by name.
-    pub(crate) fn groups(&self) -> &BTreeMap<GroupId, String> {
+    #[must_use]
+    pub fn groups(&self) -> &BTreeMap<GroupId, String> {
         &self.groups
     }
 
     /// The node of that name.
-    pub(crate) fn node_id(&self, name: &str) -> Result<NodeId, String> {
+    pub(super) fn node_id(&self, name: &str) -> Result<NodeId, String> {
         self.node_ids.get(name).copied().ok_or_else(|| format!("the head names no node {name}"))
     }
 
     /// The line of an event; `None` if it is about a node or a group without a name.
-    pub(crate) fn line(&self, event: &Event) -> Option<Line> {
+    pub(super) fn line(&self, event: &Event) -> Option<Line> {
         let (n, at) = (event.number, event.at);
         Some(match &event.what {
             What::Started => {
@@ -232,7 +237,7 @@ impl Names {
     }
 
     /// The event of a line of `boot`; `None` for a line that is none. An error is what is wrong with the line.
-    pub(crate) fn event(&self, line: &Line, boot: BootId) -> Result<Option<Event>, String> {
+    pub(super) fn event(&self, line: &Line, boot: BootId) -> Result<Option<Event>, String> {
         let (n, at, what) = match line {
             Line::Trace(_) | Line::Stopped {} | Line::Truncated { .. } => return Ok(None),
             Line::Started { n, at, .. } => (n, at, What::Started),
@@ -311,6 +316,6 @@ fn read_view(text: &str) -> Result<ViewId, String> {
 }
 
 /// What a boot drew, as `started` says it.
-pub(crate) fn read_nonce(text: &str) -> Result<BootNonce, String> {
+pub(super) fn read_nonce(text: &str) -> Result<BootNonce, String> {
     u128::from_str_radix(text, 16).map(BootNonce).map_err(|_| format!("{text:?} is not a boot"))
 }
