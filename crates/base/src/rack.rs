@@ -39,6 +39,24 @@ pub enum MountError {
     },
 }
 
+/// Whether there is a place for a service of type `S` beside those that are mounted.
+///
+/// # Errors
+/// [`MountError`].
+pub fn check_place<'a, S: Service, I: Iterator<Item = &'a Address>>(
+    of: Address,
+    mounted: impl Fn() -> I,
+) -> Result<(), MountError> {
+    if mounted().any(|it| *it == of) {
+        return Err(MountError::Taken(of));
+    }
+    let is_missing = |on: &&Channel| mounted().all(|it| it.channel != **on);
+    match S::NEEDS.iter().find(is_missing) {
+        Some(on) => Err(MountError::Missing { of, on: *on }),
+        None => Ok(()),
+    }
+}
+
 /// What could not be handed to anybody.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
@@ -108,13 +126,7 @@ impl Rack {
     /// [`MountError`].
     pub fn mount<S: Service>(&mut self, service: Mounted<S>) -> Result<Address, MountError> {
         let of = service.address();
-        if self.tenants.contains_key(&of) {
-            return Err(MountError::Taken(of));
-        }
-        let has = |on: &Channel| self.tenants.keys().any(|address| address.channel == *on);
-        if let Some(on) = S::NEEDS.iter().find(|on| !has(on)) {
-            return Err(MountError::Missing { of, on: *on });
-        }
+        check_place::<S, _>(of, || self.tenants.keys())?;
         self.tenants.insert(of, Box::new(service));
         self.touched.insert(of);
         Ok(of)

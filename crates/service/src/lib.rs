@@ -91,10 +91,11 @@ mod station;
 
 #[cfg(feature = "actor")]
 pub use actor::{
-    DiskError, Mounting, ReachError, ServiceHandle, StartError, StationHandle, StationParts, start,
+    DiskError, Mounting, Reach, ReachError, ServiceHandle, ServicesError, StartError,
+    StationHandle, StationParts, start,
 };
 #[cfg(feature = "actor")]
 pub use mainstay_runtime::{Closed, Events, HostOptions, Recipient};
 pub use mux::{MESSAGE_BYTES_MAX, Mux, MuxStats, Standing};
-pub use services::{MountError, Services};
-pub use station::{Change, Input, Output, Request, Station};
+pub use services::{Change, MountError, Request, Services};
+pub use station::{Input, Output, Station};

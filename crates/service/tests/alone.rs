@@ -14,7 +14,8 @@ use actix::{Actor, AsyncContext as _, Context, Handler};
 use mainstay_base::{ClusterId, Duration as Span};
 use mainstay_runtime::{Closed, Events};
 use mainstay_service::{
-    MountError, ReachError, ServiceHandle, Standing, StartError, StationHandle, StationParts, start,
+    MountError, ReachError, ServiceHandle, ServicesError, Standing, StartError, StationHandle,
+    StationParts, start,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
@@ -201,7 +202,10 @@ async fn what_cannot_be_mounted_is_refused_by_name() {
                 Ok(())
             });
             let refused = twice.unwrap_err();
-            assert!(matches!(refused, StartError::Mount(MountError::Rack(_))), "{refused}");
+            assert!(
+                matches!(refused, StartError::Services(ServicesError::Mount(MountError::Rack(_)))),
+                "{refused}"
+            );
             let alone = start(parts(), |node| {
                 let of = mainstay_base::Instance::new(cluster(), "r");
                 node.mount::<Watcher>("w", of).map(drop)

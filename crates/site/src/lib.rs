@@ -49,9 +49,9 @@ pub mod trace;
 
 #[cfg(feature = "actor")]
 pub use actor::{
-    AppPort, Application, CheckpointDone, Left, Member, SiteHandle, SiteParts, StackStatus,
-    StartError, Status, StorageError, Suspicion, TraceSink, ViewChanged, WeakSite, identity, start,
-    start_link,
+    AppPort, Application, CheckpointDone, Left, Member, MountServices, SiteHandle, SiteParts,
+    StackStatus, StartError, Status, StorageError, Suspicion, TraceSink, ViewChanged, WeakSite,
+    identity, start, start_link,
 };
 pub use core::{Core, CoreConfig, Past, Record};
 pub use stack::{Input, Output, Stack};
