@@ -228,7 +228,8 @@ fn handles_say_where_they_lead() {
         until("the others lack it", standing, |them| them == &[Standing::Missing; 2]).await;
         assert_eq!(tally.dismount().await, Ok(true));
         // It has one more turn.
-        until("gone", || tally.status(), |it| *it == Err(ReachError::NotMounted)).await;
+        let gone = until("gone", || tally.status(), |it| it.is_err()).await;
+        assert_eq!(gone, Err(ReachError::NotMounted));
         // Handles of services do not keep a site running.
         stop(nodes).await;
         ended(&mut heard).await;
