@@ -1,5 +1,6 @@
 //! A service that sums up what it is given: with a log, checkpoints of its own accord, and jobs that a test holds up.
 
+use std::collections::VecDeque;
 use std::sync::mpsc::Receiver;
 
 use bytes::Bytes;
@@ -25,14 +26,17 @@ pub enum Command {
     Panic,
 }
 
-/// So many numbers are stable, here.
+/// A number is stable, here; it is the so-manieth.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Stable(pub u64);
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Status {
+pub struct Stable {
     pub count: u64,
-    pub sum: u64,
+    pub number: u64,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Status {
+    /// All numbers, in order.
+    pub numbers: Vec<u64>,
     /// The boot began from a checkpoint as of this record.
     pub from: Option<u64>,
     /// The last checkpoint of this boot.
@@ -46,6 +50,11 @@ pub struct Tally {
     status: Status,
     /// What the log has behind the checkpoint.
     behind: Vec<u64>,
+    ready: bool,
+    /// It has come before all was read.
+    early: Vec<u64>,
+    /// Not stable yet.
+    unstable: VecDeque<(Io, u64)>,
     writing: Option<u64>,
     keeps: Io,
     out: Outbox<Self>,
@@ -61,17 +70,20 @@ impl Chunks for One {
 
 impl Tally {
     fn add(&mut self, number: u64) {
-        self.status.count += 1;
-        self.status.sum += number;
+        self.status.numbers.push(number);
+        let io = self.out.persist(Added(number));
+        self.unstable.push_back((io, number));
     }
 
-    fn on_written(&mut self, io: Io) {
-        self.out.tell(Stable(io.0));
-        if io.0 >= self.keeps.0 + EVERY && io == self.out.last() && self.writing.is_none() {
-            self.writing = Some(io.0);
-            let Status { count, sum, .. } = self.status;
-            let source = Box::new(One(Some(codec::encode(&(count, sum)))));
-            self.out.put(Out::Checkpoint { position: io.0, alone: false, source });
+    fn on_written(&mut self, upto: Io) {
+        while let Some((io, number)) = self.unstable.front().copied().filter(|it| it.0 <= upto) {
+            self.unstable.pop_front();
+            self.out.tell(Stable { count: io.0, number });
+        }
+        if upto.0 >= self.keeps.0 + EVERY && upto == self.out.last() && self.writing.is_none() {
+            self.writing = Some(upto.0);
+            let source = Box::new(One(Some(codec::encode(&self.status.numbers))));
+            self.out.put(Out::Checkpoint { position: upto.0, alone: false, source });
         }
     }
 }
@@ -83,8 +95,11 @@ impl Machine for Tally {
     fn handle(&mut self, _: Instant, input: In<Self>) {
         match input {
             In::Command(Command::Add(number)) => {
-                self.add(number);
-                self.out.persist(Added(number));
+                if self.ready {
+                    self.add(number)
+                } else {
+                    self.early.push(number)
+                }
             }
             In::Command(Command::Job(gate)) => {
                 self.out.put(Out::Work((self.nonce, Some(gate))));
@@ -100,12 +115,13 @@ impl Machine for Tally {
                 self.status.checkpoint = position;
             }
             In::Chunk(Some(chunk)) => {
-                let (count, sum): (u64, u64) = codec::decode(&chunk).expect("its own checkpoint");
-                (self.status.count, self.status.sum) = (count, sum);
+                self.status.numbers = codec::decode(&chunk).expect("its own checkpoint");
                 self.out.put(Out::NextChunk);
             }
             In::Chunk(None) => {
-                std::mem::take(&mut self.behind).into_iter().for_each(|number| self.add(number));
+                self.status.numbers.append(&mut self.behind);
+                self.ready = true;
+                std::mem::take(&mut self.early).into_iter().for_each(|number| self.add(number));
             }
             _ => {}
         }
@@ -150,6 +166,9 @@ impl Service for Tally {
             nonce: start.me.nonce,
             status: Status { from: start.checkpoint, ..Status::default() },
             behind: behind.map(|(_, number)| number).collect(),
+            ready: false,
+            early: Vec::new(),
+            unstable: VecDeque::new(),
             writing: None,
             keeps: Io(position + 1),
             out: Outbox::new(last),
@@ -172,6 +191,6 @@ impl Service for Tally {
     }
 
     fn status(&self) -> Status {
-        self.status
+        self.status.clone()
     }
 }
