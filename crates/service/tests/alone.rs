@@ -167,7 +167,8 @@ async fn a_subscriber_that_does_not_read_is_left_behind_and_told() {
             let register = stations[0].service::<Register>("r");
             let (open, gate) = oneshot::channel();
             let mut slow = listen(&register, Some(gate), 4).await;
-            let mut heard = listen(&register, None, 4).await;
+            // Full with each event, and told that there is room before the next command is given.
+            let mut heard = listen(&register, None, 1).await;
             for op in 1..20 {
                 let written = ask(&register, &mut heard, Command::Write { op, value: op }).await;
                 assert_eq!(written, Event::Written { op, value: op }, "others are not held up");

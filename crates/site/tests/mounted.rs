@@ -279,7 +279,8 @@ fn a_subscriber_that_never_reads_harms_nobody() {
         let register = nodes[0].site.service::<Register>("r");
         let (open, gate) = oneshot::channel();
         let mut slow = listen(&register, Some(gate), 4).await;
-        let mut heard = listen(&register, None, 4).await;
+        // Full with each event, and told that there is room before the next command is given.
+        let mut heard = listen(&register, None, 1).await;
         for op in 1..40 {
             let written = ask(&register, &mut heard, Command::Write { op, value: op }).await;
             assert_eq!(written, Event::Written { op, value: op }, "others are not held up");

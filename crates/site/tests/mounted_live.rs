@@ -19,7 +19,7 @@ use mainstay_base::service::Service;
 use mainstay_base::{ClusterId, Duration, GroupId, Instant, NodeId, Rng};
 use mainstay_multicast as multicast;
 use mainstay_runtime::{Closed, Events};
-use mainstay_service::{Mounting, ServiceHandle};
+use mainstay_service::{MountError, Mounting, ServiceHandle};
 use mainstay_sim::live::{Outside, Room, Start};
 use mainstay_sim::{Atlas, Options, Wire, schedule};
 use mainstay_site::{SiteHandle, SiteParts, start};
@@ -52,14 +52,17 @@ struct Book {
 
 type Shared = Rc<RefCell<Book>>;
 
-fn mount(node: &mut Mounting<'_>) -> Result<(), mainstay_service::MountError> {
+fn mount(node: &mut Mounting<'_>) -> Result<(), MountError> {
     let config = Config { nodes: node.roster.clone(), fault: None, work: Duration::ZERO };
     node.mount::<Register>("r", config)?;
     node.mount::<Tally>("t", ())?;
     Ok(())
 }
 
-fn starter(book: Shared) -> impl FnMut(Start) -> Result<SiteHandle, String> {
+fn starter(
+    book: Shared,
+    mount: fn(&mut Mounting<'_>) -> Result<(), MountError>,
+) -> impl FnMut(Start) -> Result<SiteHandle, String> {
     let cluster = ClusterId::from_entropy(11);
     let addresses = Room::<SiteHandle>::addresses(NODES);
     let roster: BTreeMap<_, _> = (0..NODES).map(name).zip(addresses).collect();
@@ -217,7 +220,7 @@ fn run(seed: u64, lies: bool) -> Result<Report, String> {
     options.span = WORK - CALM;
     let mut faults = schedule(seed, NODES, &options);
     faults.iter_mut().for_each(|event| event.at = event.at + CALM);
-    let mut room = Room::new(seed, NODES, options, faults, starter(Rc::clone(&book)));
+    let mut room = Room::new(seed, NODES, options, faults, starter(Rc::clone(&book), mount));
     if lies {
         room.lie();
     }
@@ -283,4 +286,27 @@ fn mounted_services_keep_what_they_said() {
 fn disks_that_lie_are_noticed() {
     let noticed = (0..20).filter(|seed| run(*seed, true).is_err()).count();
     assert!(noticed > 0);
+}
+
+/// The turns of all nodes in ten seconds in which nothing happens, and the events in the room.
+fn idle(mount: fn(&mut Mounting<'_>) -> Result<(), MountError>) -> (u64, u64) {
+    let options = Options::calm(Wire::Channel);
+    let mut room = Room::new(1, NODES, options, Vec::new(), starter(Shared::default(), mount));
+    let nodes = room.outside();
+    let turns = || (0..NODES).filter_map(|index| nodes.node(index)).map(|site| site.turns()).sum();
+    room.run(Duration::from_secs(2)).unwrap();
+    let (before, steps): (u64, _) = (turns(), room.steps());
+    room.run(Duration::from_secs(10)).unwrap();
+    (turns() - before, room.steps() - steps)
+}
+
+/// Checks that services that have nothing to do cost no turn and no frame.
+#[test]
+fn idle_services_cost_nothing() {
+    let ten = |node: &mut Mounting<'_>| {
+        (0..10).try_for_each(|number| node.mount::<Tally>(&number.to_string(), ()).map(drop))
+    };
+    let none = idle(|_| Ok(()));
+    assert!(none.0 > 0 && none.1 > 0);
+    assert_eq!(idle(ten), none);
 }
