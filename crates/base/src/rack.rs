@@ -44,6 +44,24 @@ pub enum MountError {
     },
 }
 
+/// Whether there is a place for a service of type `S` beside those that are mounted.
+///
+/// # Errors
+/// [`MountError`].
+pub fn check_place<'a, S: Service, I: Iterator<Item = &'a Address>>(
+    of: Address,
+    mounted: impl Fn() -> I,
+) -> Result<(), MountError> {
+    if mounted().any(|it| *it == of) {
+        return Err(MountError::Taken { of: Kind::of::<S>(), instance: of.instance });
+    }
+    let is_missing = |kind: &&Kind| mounted().all(|it| it.channel != kind.channel);
+    match S::NEEDS.iter().find(is_missing) {
+        Some(needs) => Err(MountError::Missing { of: Kind::of::<S>(), needs: *needs }),
+        None => Ok(()),
+    }
+}
+
 /// What could not be handed to anybody.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
@@ -113,13 +131,7 @@ impl Rack {
     /// [`MountError`].
     pub fn mount<S: Service>(&mut self, service: Mounted<S>) -> Result<Address, MountError> {
         let of = service.address();
-        if self.tenants.contains_key(&of) {
-            return Err(MountError::Taken { of: Kind::of::<S>(), instance: of.instance });
-        }
-        let has = |kind: &Kind| self.tenants.keys().any(|it| it.channel == kind.channel);
-        if let Some(needs) = S::NEEDS.iter().find(|kind| !has(kind)) {
-            return Err(MountError::Missing { of: Kind::of::<S>(), needs: *needs });
-        }
+        check_place::<S, _>(of, || self.tenants.keys())?;
         self.tenants.insert(of, Box::new(service));
         self.touched.insert(of);
         Ok(of)

@@ -163,8 +163,8 @@ pub trait Service: Machine<Input = In<Self>, Output = Out<Self>> + Sized + 'stat
     type Done: Send + 'static;
     /// What is left of the log when it is read.
     type Past: Default + Send + 'static;
-    /// What it is made with.
-    type Config;
+    /// What it is made with; handed to the node's thread.
+    type Config: Send + 'static;
     /// How it is.
     type Status;
 

@@ -71,7 +71,7 @@ pub use ports::{
     EntropyError, EventSink, IoId, LocalFuture, LogError, Ports, Record, SinkClosed, Space, Store,
     StoreError, TimeSource, Transport, TransportEvent,
 };
-pub use shelf::{CheckpointError, Shelf, blocking, is_short, is_short_still};
+pub use shelf::{CheckpointError, Shelf, Stop, blocking, is_short, is_short_still};
 pub use stable_log::{LogCut, StableLog};
 pub use tcp::{Tcp, TcpClients, TcpDialer, TcpError, TcpOptions, TcpReserved, TcpStats};
 pub use time::TokioTime;

@@ -3,7 +3,9 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
 use mainstay_base::service::Chunks;
 use mainstay_stable::{
     CheckpointWriter, Checkpoints, Medium, OpenCheckpointsError, Owner, WriteCheckpointError,
@@ -41,6 +43,37 @@ pub fn is_short_still(disk: &dyn Disk, reserve: u64) -> bool {
 
 fn limit(space: Space, reserve: u64) -> u64 {
     reserve.min(space.total / RESERVE_PART)
+}
+
+/// Says that what is written for one boot of a node is to end: what comes of it is wanted no more. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// From here on a state under this word has no further chunk.
+    pub fn stop(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// The state, until the word is given.
+    #[must_use]
+    pub fn over(&self, source: Box<dyn Chunks>) -> Box<dyn Chunks> {
+        Box::new(Stoppable { source, stop: self.clone() })
+    }
+}
+
+struct Stoppable {
+    source: Box<dyn Chunks>,
+    stop: Stop,
+}
+
+impl Chunks for Stoppable {
+    fn next_chunk(&mut self) -> Result<Option<Bytes>, String> {
+        if self.stop.0.load(Ordering::Relaxed) {
+            return Err("the boot has ended".to_owned());
+        }
+        self.source.next_chunk()
+    }
 }
 
 /// The checkpoints of one owner. They are away while one is being written.

@@ -2,6 +2,9 @@
 
 mod disk;
 mod handle;
+mod hosting;
+mod mounting;
+mod reach;
 mod wiring;
 
 use std::collections::BTreeMap;
@@ -9,9 +12,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use mainstay_base::rack::{BadRecord, LogEntry, Mounted, fold};
-use mainstay_base::service::{Address, Service, Start};
-use mainstay_base::{BootId, BootNonce, ClusterId, Duration, Instance, Instant, NodeId, Rng};
+use mainstay_base::{BootId, BootNonce, ClusterId, Duration, NodeId, Rng};
 use mainstay_link as link;
 use mainstay_runtime::{
     Disk, Entropy, EntropyError, FileDisk, HostOptions, OsEntropy, Tcp, TcpError, TcpOptions,
@@ -19,11 +20,13 @@ use mainstay_runtime::{
 };
 use thiserror::Error;
 
-pub use disk::{DiskError, RECORD_BYTES_MAX};
+pub use disk::{DiskError, RECORD_BYTES_MAX, ServiceStorage};
 pub use handle::{ReachError, ServiceHandle, StationHandle};
+pub use hosting::{Answer, Begun, Ended, Hosting};
+pub use mounting::{Mount, Mounting, Planned, ServicesError};
+pub use reach::Reach;
 
-use crate::{MountError, Station};
-use disk::ServiceDisk;
+use crate::{Input, MountError, Station};
 use wiring::Wiring;
 
 /// What a station is made of.
@@ -104,81 +107,15 @@ pub enum StartError {
     /// The numbers for the link do not fit together. The configuration is at fault.
     #[error(transparent)]
     Link(#[from] link::ConfigError),
-    /// What is on disk cannot be used.
+    /// The services do not begin.
     #[error(transparent)]
-    Disk(#[from] DiskError),
-    /// A record of the log is none of the service that is to be mounted.
-    #[error(transparent)]
-    Record(#[from] BadRecord),
-    /// A service cannot be mounted.
-    #[error(transparent)]
-    Mount(#[from] MountError),
+    Services(#[from] ServicesError),
     /// The address of the node cannot be used.
     #[error(transparent)]
     Tcp(#[from] TcpError),
     /// No nonce could be drawn.
     #[error(transparent)]
     Entropy(#[from] EntropyError),
-}
-
-/// A station that mounts its services before its first turn.
-pub struct Mounting<'a> {
-    station: &'a mut Station,
-    disk: Option<&'a mut ServiceDisk>,
-    log: &'a [LogEntry],
-    seeds: Rng,
-    cluster: ClusterId,
-    /// This boot.
-    pub me: BootId,
-    /// All nodes.
-    pub roster: Vec<NodeId>,
-    /// The time.
-    pub now: Instant,
-}
-
-impl Mounting<'_> {
-    /// Mounts the instance `name` of a service, recovered from what the disk has of it. The same name at all nodes makes
-    /// them hear each other. What it stands on ([`Service::NEEDS`]) is mounted before it.
-    ///
-    /// # Errors
-    /// [`StartError`]; the station does not start then.
-    pub fn mount<S: Service>(
-        &mut self,
-        name: &str,
-        config: S::Config,
-    ) -> Result<Instance, StartError> {
-        let instance = Instance::new(self.cluster, name);
-        let of = Address { channel: S::CHANNEL, instance };
-        let checkpoint = match &mut self.disk {
-            Some(disk) => disk.open_checkpoints(of)?,
-            None => None,
-        };
-        let start = Start {
-            me: self.me,
-            instance,
-            past: fold::<S>(instance, self.log)?,
-            checkpoint,
-            now: self.now,
-            seed: self.seeds.stream(&format!("{of:?}")).next_u64(),
-        };
-        let mounted = Mounted::<S>::recover(config, start);
-        self.station.services_mut().mount(self.now, mounted)?;
-        Ok(instance)
-    }
-
-    /// What the disk has of the instance `name` of a kind of service, which is not mounted any more, is not needed. Otherwise it is
-    /// kept for the day when it is mounted again, and the log is not cut behind it. Its checkpoints stay where they are.
-    pub fn forget<S: Service>(&mut self, name: &str) {
-        let instance = Instance::new(self.cluster, name);
-        self.station.services_mut().forget(Address { channel: S::CHANNEL, instance });
-    }
-
-    /// From here on `T` is told what `S` tells, in the same turn.
-    pub fn listen<S: Service, T: Service>(&mut self, of: Instance, to: Instance) {
-        let of = Address { channel: S::CHANNEL, instance: of };
-        let to = Address { channel: T::CHANNEL, instance: to };
-        self.station.services_mut().rack_mut().listen(of, to);
-    }
 }
 
 /// Starts a station on the caller's `LocalSet`. It stops when the last handle is dropped.
@@ -193,7 +130,7 @@ impl Mounting<'_> {
 /// Outside a `LocalSet` of a tokio runtime.
 pub fn start(
     parts: StationParts,
-    mount: impl FnOnce(&mut Mounting<'_>) -> Result<(), StartError>,
+    mount: impl FnOnce(&mut Mounting<'_>) -> Result<(), MountError>,
 ) -> Result<StationHandle, StartError> {
     let StationParts { cluster, name, roster, transport, disk, disk_reserve, .. } = parts;
     let StationParts { time, mut entropy, options, .. } = parts;
@@ -202,30 +139,33 @@ pub fn start(
     }
     let node = NodeId::new(cluster, &name);
     let me = BootId { node, nonce: BootNonce(entropy.draw()?) };
-    let mut seeds = Rng::new(entropy.draw()? as u64);
+    let seed = entropy.draw()? as u64;
     let nodes: Vec<NodeId> = roster.keys().map(|name| NodeId::new(cluster, name)).collect();
     let peers = nodes.iter().copied().filter(|peer| *peer != node).collect();
     let config = link::Config::lan(cluster, me, peers)
         .redial(Duration::from_millis(10), Duration::from_millis(50))
         .build()?;
+    let planned = Planned::gather(cluster, me, nodes, seed, mount).map_err(ServicesError::Mount)?;
+    let storage = disk.map(|disk| open(disk.into(), disk_reserve, node)).transpose();
+    let reach = Reach::new(cluster);
+    let storage = storage.map_err(ServicesError::Disk)?;
+    let mut hosting = Hosting::new(wiring::input, storage, reach.bell());
+    let read = hosting.reading(planned)?()?;
     let now = time.now();
-    let mut station = Station::new(config, seeds.next_u64(), now);
-    let opened = disk.map(|disk| ServiceDisk::open(disk, disk_reserve, (cluster, &name)));
-    let (mut disk, log) =
-        opened.transpose()?.map_or((None, Vec::new()), |(disk, log)| (Some(disk), log));
-    mount(&mut Mounting {
-        station: &mut station,
-        disk: disk.as_mut(),
-        log: &log,
-        seeds,
-        cluster,
-        me,
-        roster: nodes,
-        now,
-    })?;
+    let mut station = Station::new(config, Rng::new(seed).next_u64(), now);
+    for mount in hosting.begin(read) {
+        mount(station.services_mut(), now).map_err(ServicesError::Mount)?;
+    }
     let addresses = roster.iter().map(|(name, at)| (NodeId::new(cluster, name), *at)).collect();
-    let (wiring, owing) = Wiring::new(transport, addresses, disk);
-    Ok(StationHandle::new(host::start(station, wiring, time, options), cluster, owing))
+    let wiring = Wiring { transport, addresses, hosting };
+    let host = host::start(station, wiring, time, options);
+    reach.lead(host.downgrade(), Input::Service);
+    Ok(StationHandle::new(host, reach))
+}
+
+fn open(disk: Rc<dyn Disk>, reserve: u64, node: NodeId) -> Result<ServiceStorage, DiskError> {
+    let home = disk.open(None)?;
+    ServiceStorage::open(disk, home, reserve, node)
 }
 
 /// Dials a node. The link counts on one answer to each dial: this is the one for a dial that could not be begun.

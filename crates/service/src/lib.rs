@@ -1,14 +1,21 @@
-//! Services on a link: a node that hosts any services of the house, without membership.
+//! Services on a link: alone, or mounted on a site.
 //!
 //! A service is written once, on the contract of [`mainstay_base::service`], and knows nothing of where it lives.
 //! [`Services`] is what a node has of services: the [rack](mainstay_base::rack) that turns them, and the [channels](mux) that
 //! carry their messages over one link, in classes, with credit granted by the receiver. A [`Station`] is the smallest node: a
-//! link and services on it. All of that is pure: no thread, no clock, no socket. With the feature `actor` (the default),
-//! [`start`] runs a station in an actor, over TCP, with or without a disk; [`ServiceHandle`] gives commands, and any actix actor
-//! subscribes to events by its `Recipient`.
+//! link and services on it, without membership. All of that is pure: no thread, no clock, no socket.
 //!
-//! What there is not yet: TLS (loopback only), processes outside the roster, services that are mounted later than the station
-//! starts, datagrams outside the connections.
+//! With the feature `actor` (the default) there are two hosts, and to a service they are the same:
+//!
+//! - **Alone**: [`start`] runs a station in an actor, over TCP, with or without a disk.
+//! - **Mounted**: a site of `mainstay-site` mounts services beside its groups, in the same turns. They see its views, and are
+//!   mounted again, from what is on disk, when the site was declared dead and begins anew.
+//!
+//! Both say what they mount in a function on [`Mounting`]. A [`ServiceHandle`] gives commands to a service of either, and any actix
+//! actor subscribes to events by its `Recipient`. [`Reach`] makes handles before the node has started.
+//!
+//! What there is not yet: TLS (loopback only), processes outside the roster, services that are mounted while a node
+//! runs, datagrams outside the connections.
 //!
 //! ```
 //! use std::collections::BTreeMap;
@@ -93,10 +100,11 @@ mod station;
 
 #[cfg(feature = "actor")]
 pub use actor::{
-    DiskError, Mounting, ReachError, ServiceHandle, StartError, StationHandle, StationParts, start,
+    DiskError, Mounting, Reach, ReachError, ServiceHandle, ServicesError, StartError,
+    StationHandle, StationParts, start,
 };
 #[cfg(feature = "actor")]
 pub use mainstay_runtime::{Closed, Events, HostOptions, Recipient};
 pub use mux::{MESSAGE_BYTES_MAX, Mux, MuxStats, Standing};
-pub use services::{MountError, Services};
-pub use station::{Change, Input, Output, Request, Station};
+pub use services::{Change, MountError, Request, Services};
+pub use station::{Input, Output, Station};

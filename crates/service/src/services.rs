@@ -1,6 +1,7 @@
 //! The services of a node, and their channels to other nodes.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::sync::Arc;
 
 use mainstay_base::rack::{self, Effect, Given, LogEntry, Mounted, Rack, Tenant as _};
@@ -99,6 +100,29 @@ pub enum Output {
     Effect(Effect),
 }
 
+/// Changes what is mounted, or asks something of it, between two turns.
+pub type Change = Box<dyn FnOnce(&mut Services, Instant) + Send>;
+
+/// What the host or a user wants of the services.
+pub enum Request {
+    /// Commands for a service.
+    Ask(Ask),
+    /// Something for one service: a job is done, a reader has room.
+    Give(Address, Given),
+    /// A change of what is mounted.
+    Change(Change),
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ask(ask) => f.debug_tuple("Ask").field(ask).finish(),
+            Self::Give(to, _) => f.debug_tuple("Give").field(to).finish(),
+            Self::Change(_) => f.write_str("Change"),
+        }
+    }
+}
+
 /// The services of one node. Its owner tells it what the link says, turns it, and carries out what it puts out: frames for the
 /// link first, then [`Output`]s.
 #[derive(Default)]
@@ -195,6 +219,16 @@ impl Services {
     /// An input for one service, from the host.
     pub fn give(&mut self, now: Instant, to: Address, given: Given) -> bool {
         self.rack.give(now, to, given)
+    }
+
+    /// What the host or a user wants.
+    pub fn on_request(&mut self, now: Instant, request: Request) {
+        // What is for nobody is counted.
+        match request {
+            Request::Ask(ask) => drop(self.ask(now, ask)),
+            Request::Give(to, given) => drop(self.give(now, to, given)),
+            Request::Change(change) => change(self, now),
+        }
     }
 
     /// The services, for their questions and their readers.

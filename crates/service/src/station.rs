@@ -3,12 +3,10 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-use mainstay_base::rack::Given;
-use mainstay_base::service::{Address, Ask};
 use mainstay_base::{ConnId, Frame, Instant, Machine, NodeId, Work};
 use mainstay_link::{self as link, Link};
 
-use crate::services::{self, Services};
+use crate::services::{self, Request, Services};
 
 /// What happened.
 pub enum Input {
@@ -21,19 +19,6 @@ pub enum Input {
         /// As in [`services::Output::Write`].
         io: u64,
     },
-}
-
-/// Changes what is mounted, or asks something of it, between two turns.
-pub type Change = Box<dyn FnOnce(&mut Services, Instant) + Send>;
-
-/// What the host or a user wants of the services.
-pub enum Request {
-    /// Commands for a service.
-    Ask(Ask),
-    /// Something for one service: a write is stable, a job is done, a reader has room.
-    Give(Address, Given),
-    /// A change of what is mounted.
-    Change(Change),
 }
 
 /// What is to be done, in this order.
@@ -119,9 +104,7 @@ impl Machine for Station {
         match input {
             Input::Link(input) => self.link.handle(now, input),
             Input::Written { io } => self.services.written(now, io),
-            Input::Service(Request::Ask(ask)) => drop(self.services.ask(now, ask)),
-            Input::Service(Request::Give(to, given)) => drop(self.services.give(now, to, given)),
-            Input::Service(Request::Change(change)) => change(&mut self.services, now),
+            Input::Service(request) => self.services.on_request(now, request),
         }
     }
 
@@ -167,9 +150,7 @@ impl fmt::Debug for Input {
         match self {
             Self::Link(input) => f.debug_tuple("Link").field(input).finish(),
             Self::Written { io } => write!(f, "Written({io})"),
-            Self::Service(Request::Ask(ask)) => f.debug_tuple("Ask").field(ask).finish(),
-            Self::Service(Request::Give(to, _)) => f.debug_tuple("Give").field(to).finish(),
-            Self::Service(Request::Change(_)) => f.write_str("Change"),
+            Self::Service(request) => request.fmt(f),
         }
     }
 }

@@ -14,7 +14,8 @@ use actix::{Actor, AsyncContext as _, Context, Handler};
 use mainstay_base::{ClusterId, Duration as Span};
 use mainstay_runtime::{Closed, Events};
 use mainstay_service::{
-    MountError, ReachError, ServiceHandle, Standing, StartError, StationHandle, StationParts, start,
+    MountError, ReachError, ServiceHandle, ServicesError, Standing, StartError, StationHandle,
+    StationParts, start,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
@@ -166,7 +167,8 @@ async fn a_subscriber_that_does_not_read_is_left_behind_and_told() {
             let register = stations[0].service::<Register>("r");
             let (open, gate) = oneshot::channel();
             let mut slow = listen(&register, Some(gate), 4).await;
-            let mut heard = listen(&register, None, 4).await;
+            // Full with each event, and told that there is room before the next command is given.
+            let mut heard = listen(&register, None, 1).await;
             for op in 1..20 {
                 let written = ask(&register, &mut heard, Command::Write { op, value: op }).await;
                 assert_eq!(written, Event::Written { op, value: op }, "others are not held up");
@@ -201,7 +203,10 @@ async fn what_cannot_be_mounted_is_refused_by_name() {
                 Ok(())
             });
             let refused = twice.unwrap_err();
-            assert!(matches!(refused, StartError::Mount(MountError::Rack(_))), "{refused}");
+            assert!(
+                matches!(refused, StartError::Services(ServicesError::Mount(MountError::Rack(_)))),
+                "{refused}"
+            );
             let alone = start(parts(), |node| {
                 let of = mainstay_base::Instance::new(cluster(), "r");
                 node.mount::<Watcher>("w", of).map(drop)

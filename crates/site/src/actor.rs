@@ -8,6 +8,7 @@ mod machine;
 mod parts;
 mod room;
 mod seats;
+mod services;
 mod status;
 mod storage;
 mod trace;
@@ -26,7 +27,7 @@ use mainstay_service::actor::{dial, link_inputs, link_weight};
 
 pub use application::{AppPort, Application, CheckpointDone};
 pub use hosted::{SiteHandle, WeakSite, start};
-pub use parts::{Founding, SiteParts, StartError};
+pub use parts::{Founding, MountServices, SiteParts, StartError};
 pub use status::{StackStatus, Status, Suspicion};
 pub use storage::StorageError;
 pub use trace::TraceSink;
@@ -62,8 +63,6 @@ struct Wiring<F> {
     addresses: BTreeMap<NodeId, SocketAddr>,
     on_event: F,
 }
-
-impl<F: FnMut(Event) -> Vec<Input> + 'static> Wiring<F> {}
 
 impl<F: FnMut(Event) -> Vec<Input> + 'static> Perform<Link> for Wiring<F> {
     fn started(&mut self, port: &mut Port<'_, Link>) {

@@ -2,7 +2,8 @@
 //!
 //! [`Stack`] is the whole site as one machine: [`link`](mainstay_link), membership and groups, routed by function calls
 //! (ADR 0002). `start` hosts it: it joins the Stack to a transport and to one log on disk, recovers it from there, also
-//! after the others declared it dead, and gives what each group says to the `Application` on it. `start_link` hosts a link alone.
+//! after the others declared it dead, and gives what each group says to the `Application` on it.
+//! Services of any kind are mounted beside the groups (`SiteParts::services`). `start_link` hosts a link alone.
 //!
 //! ```
 //! use std::{collections::BTreeMap, rc::Rc};
@@ -50,9 +51,9 @@ pub mod trace;
 
 #[cfg(feature = "actor")]
 pub use actor::{
-    AppPort, Application, CheckpointDone, Founding, Left, Member, SiteHandle, SiteParts,
-    StackStatus, StartError, Status, StorageError, Suspicion, TraceSink, ViewChanged, WeakSite,
-    identity, start, start_link,
+    AppPort, Application, CheckpointDone, Founding, Left, Member, MountServices, SiteHandle,
+    SiteParts, StackStatus, StartError, Status, StorageError, Suspicion, TraceSink, ViewChanged,
+    WeakSite, identity, start, start_link,
 };
 pub use core::{Core, CoreConfig, Past, Record};
 pub use stack::{Input, Output, Stack};

@@ -385,6 +385,10 @@ impl Machine for Stack {
     fn take_work(&mut self) -> Work {
         self.services.take_work()
     }
+
+    fn intake_bytes_max(&self) -> usize {
+        if self.services.is_behind() { 0 } else { usize::MAX }
+    }
 }
 
 impl Fingerprint for Stack {

@@ -10,15 +10,17 @@ use std::sync::Arc;
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use mainstay_base::codec::{self, DecodeError};
 use mainstay_base::rack::LogEntry;
-use mainstay_base::service::{Address, Io};
-use mainstay_base::{ClusterId, NodeId, ViewId};
-use mainstay_runtime::{Disk, LogCut, Shelf, StableLog, Store};
+use mainstay_base::service::{Address, Chunks, Io};
+use mainstay_base::{NodeId, ViewId};
+use mainstay_runtime::{CheckpointError, Disk, LogCut, Shelf, StableLog, Store};
 use mainstay_stable::{
     Checkpoints, FileMediumError, Log, Lsn, Medium, OpenCheckpointsError, OpenError, Options,
     Owner, ReadCheckpointError,
 };
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+use super::mounting::{Mount, Planned, ServicesError};
 
 /// The directory of the log, in that of the node.
 const LOG: &str = "services";
@@ -192,35 +194,37 @@ impl Index {
     }
 }
 
-/// The log of the services of a node, and their checkpoints.
-pub(super) struct ServiceDisk {
+/// Reads for a boot, folds, and gives what is to be mounted.
+pub(super) type Reading<T> = Box<dyn FnOnce() -> Result<(T, Vec<Mount>), ServicesError> + Send>;
+
+/// Where the services of a node keep what they write, through all boots of the process.
+pub struct ServiceStorage {
     /// The directory of the node: nobody else has it meanwhile.
     home: Arc<dyn Medium>,
     disk: Rc<dyn Disk>,
     owner: Owner,
     /// No checkpoint is written into the last bytes of the disk.
     reserve: u64,
-    log: Box<dyn Store>,
-    cut: LogCut,
-    index: Index,
-    shelves: BTreeMap<Address, Shelf>,
-    /// Of each instance, what is left to be read of its newest checkpoint.
-    pub(super) chunks: BTreeMap<Address, VecDeque<Bytes>>,
-    /// Cuts that wait for the write that they rely on.
-    cuts: VecDeque<(u64, Lsn)>,
+    log: Arc<dyn Medium>,
+    shelves: BTreeMap<Address, Arc<dyn Medium>>,
 }
 
-impl ServiceDisk {
-    /// Opens it, and what the log holds.
-    pub(super) fn open(
-        disk: Box<dyn Disk>,
-        reserve: u64,
-        (cluster, name): (ClusterId, &str),
-    ) -> Result<(Self, Vec<LogEntry>), DiskError> {
-        let disk: Rc<dyn Disk> = disk.into();
-        let owner = Owner(*NodeId::new(cluster, name).as_bytes());
-        let home = disk.open(None)?;
-        let (log, recovered) = Log::open(disk.open(Some(LOG))?, Options::new(owner))?;
+/// What was read of it for one boot.
+pub(super) struct ServiceRead {
+    device: StableLog,
+    index: Index,
+    opened: BTreeMap<Address, Checkpoints>,
+    chunks: BTreeMap<Address, VecDeque<Bytes>>,
+}
+
+impl ServiceRead {
+    fn read(
+        log: Arc<dyn Medium>,
+        owner: Owner,
+        shelves: Vec<(Address, Arc<dyn Medium>)>,
+        planned: Planned,
+    ) -> Result<(Self, Vec<Mount>), ServicesError> {
+        let (log, recovered) = Log::open(log, Options::new(owner)).map_err(DiskError::Log)?;
         let mut index = Index::new(log.first());
         let mut joining = Joining::default();
         for record in recovered.records {
@@ -231,35 +235,108 @@ impl ServiceDisk {
             index.note(&entries, bytes);
             joining.add(flags, entries);
         }
+        let (mut opened, mut chunks) = (BTreeMap::new(), BTreeMap::new());
+        let mut positions = BTreeMap::new();
+        for (of, medium) in shelves {
+            let checkpoints = Checkpoints::open(medium, owner).map_err(DiskError::from)?;
+            if let Some(newest) = checkpoints.read_newest().map_err(DiskError::from)? {
+                positions.insert(of, newest.position);
+                chunks.insert(of, newest.chunks.into());
+            }
+            opened.insert(of, checkpoints);
+        }
+        let mounts = planned.fold(&joining.whole, &positions)?;
         let device = StableLog::new(log, KIND);
+        Ok((Self { device, index, opened, chunks }, mounts))
+    }
+}
+
+impl ServiceStorage {
+    /// In the directory `services` of the node, whose own directory is `home`.
+    ///
+    /// # Errors
+    /// [`DiskError`].
+    pub fn open(
+        disk: Rc<dyn Disk>,
+        home: Arc<dyn Medium>,
+        reserve: u64,
+        node: NodeId,
+    ) -> Result<Self, DiskError> {
+        let owner = Owner(*node.as_bytes());
+        let log = disk.open(Some(LOG))?;
+        Ok(Self { home, disk, owner, reserve, log, shelves: BTreeMap::new() })
+    }
+
+    /// What reads the log and the checkpoints for those that are to be mounted, and folds them. It takes as long as they are large:
+    /// it is run beside the turns, when nothing of a former boot writes any more.
+    ///
+    /// # Errors
+    /// [`DiskError`]: a directory of checkpoints cannot be used.
+    pub(super) fn reading(&mut self, planned: Planned) -> Result<Reading<ServiceRead>, DiskError> {
+        let mut shelves = Vec::new();
+        for of in planned.addresses() {
+            let medium = match self.shelves.get(&of) {
+                Some(medium) => Arc::clone(medium),
+                None => self.disk.open(Some(&shelf_name(of)))?,
+            };
+            self.shelves.insert(of, Arc::clone(&medium));
+            shelves.push((of, medium));
+        }
+        let (log, owner) = (Arc::clone(&self.log), self.owner);
+        Ok(Box::new(move || ServiceRead::read(log, owner, shelves, planned)))
+    }
+
+    /// Begins to write behind what was read.
+    pub(super) fn begin(&self, read: ServiceRead) -> ServiceDisk {
+        let ServiceRead { device, index, opened, chunks } = read;
         let cut = device.cut();
-        let log = disk.store(Box::new(device));
-        let (shelves, chunks, cuts) = (BTreeMap::new(), BTreeMap::new(), VecDeque::new());
-        let opened = Self { home, disk, owner, reserve, log, cut, index, shelves, chunks, cuts };
-        Ok((opened, joining.whole))
+        let log = self.disk.store(Box::new(device));
+        let shelf = |(of, opened): (Address, Checkpoints)| {
+            let medium = self.shelves.get(&of)?;
+            let mut shelf = Shelf::new(Arc::clone(medium), self.owner);
+            shelf.fill(opened);
+            Some((of, shelf))
+        };
+        ServiceDisk {
+            home: Arc::clone(&self.home),
+            disk: Rc::clone(&self.disk),
+            reserve: self.reserve,
+            log,
+            cut,
+            index,
+            shelves: opened.into_iter().filter_map(shelf).collect(),
+            chunks,
+            cuts: VecDeque::new(),
+        }
     }
+}
 
-    /// Opens the checkpoints of an instance: the position of the newest one.
-    pub(super) fn open_checkpoints(&mut self, of: Address) -> Result<Option<u64>, DiskError> {
-        let hex: String = of.instance.as_bytes().iter().map(|it| format!("{it:02x}")).collect();
-        let name = format!("checkpoints-{:04x}-{hex}", of.channel.0);
-        let medium = self.disk.open(Some(&name))?;
-        let opened = Checkpoints::open(Arc::clone(&medium), self.owner)?;
-        let newest = opened.read_newest()?;
-        let mut shelf = Shelf::new(medium, self.owner);
-        shelf.fill(opened);
-        self.shelves.insert(of, shelf);
-        Ok(newest.map(|newest| {
-            self.chunks.insert(of, newest.chunks.into());
-            newest.position
-        }))
-    }
+fn shelf_name(of: Address) -> String {
+    let hex: String = of.instance.as_bytes().iter().map(|it| format!("{it:02x}")).collect();
+    format!("checkpoints-{:04x}-{hex}", of.channel.0)
+}
 
+/// The log of the services of one boot, and their checkpoints.
+pub(super) struct ServiceDisk {
+    home: Arc<dyn Medium>,
+    disk: Rc<dyn Disk>,
+    reserve: u64,
+    log: Box<dyn Store>,
+    cut: LogCut,
+    index: Index,
+    shelves: BTreeMap<Address, Shelf>,
+    /// Of each instance, what is left to be read of its newest checkpoint.
+    chunks: BTreeMap<Address, VecDeque<Bytes>>,
+    /// Cuts that wait for the write that they rely on.
+    cuts: VecDeque<(u64, Lsn)>,
+}
+
+impl ServiceDisk {
     pub(super) fn log(&mut self) -> &mut dyn Store {
         &mut *self.log
     }
 
-    /// What completes what the log was given, and closes it.
+    /// What completes what the log was given, and closes it. The directory of the node is kept until then.
     pub(super) fn closing(self) -> Box<dyn FnOnce() + Send> {
         let (close, home) = (self.log.closing(), self.home);
         Box::new(move || {
@@ -272,12 +349,20 @@ impl ServiceDisk {
         Rc::clone(&self.disk)
     }
 
-    pub(super) fn reserve(&self) -> u64 {
-        self.reserve
+    pub(super) fn next_chunk(&mut self, of: Address) -> Option<Bytes> {
+        self.chunks.get_mut(&of)?.pop_front()
     }
 
-    pub(super) fn shelf(&self, of: Address) -> Option<&Shelf> {
-        self.shelves.get(&of)
+    /// What is to be run on the node's thread to write a checkpoint; `None` if the instance was not mounted when the boot began.
+    pub(super) fn checkpoint(
+        &self,
+        of: Address,
+        position: u64,
+        alone: bool,
+        source: Box<dyn Chunks>,
+    ) -> Option<impl Future<Output = Result<(), CheckpointError>> + use<>> {
+        let shelf = self.shelves.get(&of)?;
+        Some(shelf.write(Rc::clone(&self.disk), self.reserve, position, alone, source))
     }
 
     /// The records of the log for the entries of a write; and who is to let go of the log.
@@ -312,7 +397,7 @@ impl ServiceDisk {
 #[allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 mod tests {
     use super::*;
-    use mainstay_base::{Channel, Instance};
+    use mainstay_base::{Channel, ClusterId, Instance};
 
     fn of(channel: u16) -> Address {
         let instance = Instance::new(ClusterId::from_entropy(1), "i");

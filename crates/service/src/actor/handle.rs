@@ -1,57 +1,37 @@
-//! How users reach the services of a station.
+//! How users reach the services of a node.
 
+use std::any::Any;
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use mainstay_base::rack::{Given, Mounted};
 use mainstay_base::service::{Address, Ask, ReaderChange, ReaderId, Service};
-use mainstay_base::{BootId, ClusterId, Instance, Instant};
-use mainstay_runtime::{Closed, Door, Events, HostHandle, Recipient, WeakHandle};
+use mainstay_base::{BootId, Instance, Instant};
+use mainstay_runtime::{Closed, Door, Events, HostHandle, Recipient};
 use tokio::sync::oneshot;
 
-use crate::{Input, Request, Services, Standing, Station};
-
-/// Readers that have room, and could not be announced because the mailbox was full.
-#[derive(Clone, Default)]
-pub(super) struct Owing(Arc<Mutex<Vec<(Address, ReaderId)>>>);
-
-impl Owing {
-    pub(super) fn take(&self) -> Vec<(Address, ReaderId)> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn put(&self, of: Address, reader: ReaderId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((of, reader));
-    }
-}
-
-/// What tells a service that a reader has room again.
-pub(super) fn has_room(of: Address, reader: ReaderId) -> Input {
-    Input::Service(Request::Give(of, Given::Reader { reader, change: ReaderChange::Room }))
-}
+use super::reach::Reach;
+use crate::{Request, Services, Standing, Station};
 
 /// A station: cheap to clone, `Send` and `Sync`. The station stops when the last handle is dropped, those of its services included:
 /// an actor on the same thread that keeps one keeps the station running.
 #[derive(Clone)]
 pub struct StationHandle {
     host: HostHandle<Station>,
-    cluster: ClusterId,
-    readers: Arc<AtomicU64>,
-    owing: Owing,
+    reach: Reach,
 }
 
 impl StationHandle {
-    pub(super) fn new(host: HostHandle<Station>, cluster: ClusterId, owing: Owing) -> Self {
-        Self { host, cluster, readers: Arc::default(), owing }
+    pub(super) fn new(host: HostHandle<Station>, reach: Reach) -> Self {
+        Self { host, reach }
     }
 
     /// The instance `name` of a service. Whether it is mounted shows when it is used.
     #[must_use]
     pub fn service<S: Service>(&self, name: &str) -> ServiceHandle<S> {
-        let instance = Instance::new(self.cluster, name);
-        ServiceHandle { station: self.clone(), instance, service: PhantomData }
+        let host = Arc::new(self.host.clone());
+        ServiceHandle { keeps: Some(host), ..self.reach.service(name) }
     }
 
     /// Asks the station to stop: what was admitted is still taken in.
@@ -71,10 +51,15 @@ impl fmt::Debug for StationHandle {
     }
 }
 
-/// One service of a station.
+/// One service of a node, mounted there or alone: cheap to clone, `Send` and `Sync`.
+///
+/// One of a station keeps the station running. One of a site does not. A site may be declared dead by the others and begin anew
+/// in its process: until its services are mounted again they count as not mounted, and each subscription has ended.
 pub struct ServiceHandle<S> {
-    station: StationHandle,
+    reach: Reach,
     instance: Instance,
+    /// The host, if the handle is to keep it running.
+    keeps: Option<Arc<dyn Any + Send + Sync>>,
     service: PhantomData<fn() -> S>,
 }
 
@@ -82,15 +67,29 @@ pub struct ServiceHandle<S> {
 #[derive(thiserror::Error, Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReachError {
-    /// It is not mounted.
+    /// The node has not started yet.
+    #[error("the node has not started")]
+    NotStarted,
+    /// It is not mounted, or its node was declared dead and begins anew.
     #[error("no such service is mounted")]
     NotMounted,
-    /// The station has ended.
-    #[error("the station has ended")]
+    /// The node has more to do than it takes in. Trying again later may help.
+    #[error("the node has more to do than it takes in")]
+    Full,
+    /// The node has ended.
+    #[error("the node has ended")]
     Closed,
 }
 
 impl<S: Service> ServiceHandle<S> {
+    pub(super) fn new(
+        reach: Reach,
+        instance: Instance,
+        keeps: Option<Arc<dyn Any + Send + Sync>>,
+    ) -> Self {
+        Self { reach, instance, keeps, service: PhantomData }
+    }
+
     fn address(&self) -> Address {
         Address { channel: S::CHANNEL, instance: self.instance }
     }
@@ -101,15 +100,23 @@ impl<S: Service> ServiceHandle<S> {
         self.instance
     }
 
-    /// Gives the service a command; waits while the station has more to do than it takes in. A command for a service that is
-    /// not mounted is dropped and counted.
+    /// Gives the service a command; waits while the node has more to do than it takes in. A command for a service that is
+    /// not mounted is dropped, and counted.
     ///
     /// # Errors
-    /// The station has ended.
+    /// [`ReachError::Closed`], [`ReachError::NotStarted`].
     pub async fn send(&self, command: S::Command) -> Result<(), ReachError> {
         let ask = Ask::of::<S>(self.instance, vec![command]);
-        let sent = self.station.host.send(Input::Service(Request::Ask(ask))).await;
-        sent.map_err(|_| ReachError::Closed)
+        self.reach.courier()?.send(Request::Ask(ask)).await
+    }
+
+    /// The same, if there is room now.
+    ///
+    /// # Errors
+    /// Those of [`send`](Self::send), and [`ReachError::Full`].
+    pub fn try_send(&self, command: S::Command) -> Result<(), ReachError> {
+        let ask = Ask::of::<S>(self.instance, vec![command]);
+        self.reach.courier()?.try_send(Request::Ask(ask))
     }
 
     /// Asks something of the services between two turns.
@@ -122,9 +129,13 @@ impl<S: Service> ServiceHandle<S> {
             // Nobody waits any more: then nobody is told.
             let _ = tell.send(ask(services, now));
         });
-        let input = Input::Service(Request::Change(change));
-        self.station.host.send(input).await.map_err(|_| ReachError::Closed)?;
-        told.await.map_err(|_| ReachError::Closed)
+        let courier = self.reach.courier()?;
+        courier.send(Request::Change(change)).await?;
+        told.await.map_err(|_| match courier.is_closed() {
+            true => ReachError::Closed,
+            // A boot that is dead has no services.
+            false => ReachError::NotMounted,
+        })
     }
 
     /// Asks something of this service between two turns.
@@ -140,7 +151,8 @@ impl<S: Service> ServiceHandle<S> {
 
     /// From here on an actor is told what the service tells, in order. With `unread_max` unread events it is full (1 at least): one that
     /// is told more loses its subscription. A turn may bring many events at once. The last message says that it is the
-    /// [end](Events::is_end).
+    /// [end](Events::is_end): the actor was told too much, the service was dismounted, the node has ended, or it was declared dead;
+    /// in the last case it subscribes again, and has to ask for what it missed.
     ///
     /// # Errors
     /// [`ReachError`].
@@ -149,18 +161,8 @@ impl<S: Service> ServiceHandle<S> {
         to: Recipient<Events<S::Event>>,
         unread_max: usize,
     ) -> Result<ReaderId, ReachError> {
-        let (of, owing) = (self.address(), self.station.owing.clone());
-        let reader = ReaderId(self.station.readers.fetch_add(1, Ordering::Relaxed));
-        let station: WeakHandle<Station> = self.station.host.downgrade();
-        let room = move || {
-            let Some(station) = station.upgrade() else { return };
-            // First: if the mailbox is full a turn is to come, and it takes this along.
-            owing.put(of, reader);
-            let wake = Box::new(|_: &mut Services, _| {});
-            // A host that has closed needs no readers.
-            let _ = station.try_send(Input::Service(Request::Change(wake)));
-        };
-        let door = Door::new(to, unread_max, room);
+        let (of, bell, reader) = (self.address(), self.reach.bell(), self.reach.next_reader());
+        let door = Door::new(to, unread_max, move || bell.ring((of, reader)));
         self.with(move |mounted| mounted.subscribe(reader, door)).await?;
         Ok(reader)
     }
@@ -189,7 +191,7 @@ impl<S: Service> ServiceHandle<S> {
     /// How each peer that was ever connected stands to the service: why it does not hear one, for instance.
     ///
     /// # Errors
-    /// [`ReachError::Closed`].
+    /// [`ReachError`].
     pub async fn peers(&self) -> Result<Vec<(BootId, Standing)>, ReachError> {
         let of = self.address();
         self.between(move |services, _| services.mux().standing(of).collect()).await
@@ -198,7 +200,7 @@ impl<S: Service> ServiceHandle<S> {
     /// The service comes to its end: it is told so, turned once more, and gone. False if it is not mounted.
     ///
     /// # Errors
-    /// [`ReachError::Closed`].
+    /// [`ReachError`].
     pub async fn dismount(&self) -> Result<bool, ReachError> {
         let of = self.address();
         self.between(move |services, now| services.dismount(now, of)).await
@@ -207,7 +209,9 @@ impl<S: Service> ServiceHandle<S> {
 
 impl<S> Clone for ServiceHandle<S> {
     fn clone(&self) -> Self {
-        Self { station: self.station.clone(), instance: self.instance, service: PhantomData }
+        let Self { reach, instance, keeps, .. } = self;
+        let (reach, keeps) = (reach.clone(), keeps.clone());
+        Self { reach, instance: *instance, keeps, service: PhantomData }
     }
 }
 

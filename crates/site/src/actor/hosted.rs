@@ -5,18 +5,18 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use mainstay_base::service::Chunks;
-use mainstay_base::{BootNonce, GroupId, Instant, NodeId};
+use mainstay_base::service::{Chunks, Service};
+use mainstay_base::{BootId, BootNonce, GroupId, Instant, NodeId};
 use mainstay_runtime::host::completions;
 use mainstay_runtime::{
     CheckpointError, Closed, Completed, Entropy, EntropyError, Events, HostHandle, HostSink, IoId,
-    LocalFuture, Perform, Port, Recipient, Store, StoreError, Subscriber, TimeSource, Transport,
-    WeakHandle, blocking, halt, host, with_causes,
+    LocalFuture, Perform, Port, Recipient, Stop, Store, StoreError, Subscriber, TimeSource,
+    Transport, WeakHandle, blocking, halt, host, with_causes,
 };
-use mainstay_service::actor::{dial, link_inputs, link_weight};
+use mainstay_service::actor::{Begun, Hosting, dial, link_inputs, link_weight};
+use mainstay_service::{Reach, ServiceHandle, ServicesError};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -25,8 +25,9 @@ use super::log::{self, Ledger};
 use super::machine::{Boot, Input, Output, Site};
 use super::parts::{Founding, Plan, SiteParts, StartError};
 use super::room::Room;
+use super::services::{Mounts, answered};
 use super::status::{Status, add};
-use super::storage::{Read, Recovered, Storage, StorageError};
+use super::storage::{Read, Recovered, Storage};
 use super::trace::TraceSink;
 use super::views::ViewChanged;
 use crate::core::{Past, Record};
@@ -50,7 +51,13 @@ pub fn start(
 ) -> Result<SiteHandle, StartError> {
     let mut plan = Plan::of(&parts)?;
     let SiteParts { cluster, name, roster, groups, disk, disk_reserve, founding, .. } = parts;
-    let SiteParts { transport, time, mut entropy, options, trace, bell, .. } = parts;
+    let SiteParts { transport, time, mut entropy, options, trace, bell, services, reach, .. } =
+        parts;
+    let draw = Drawn::of(&mut *entropy)?;
+    let mut mounts =
+        Mounts { cluster, roster: plan.nodes().into_iter().collect(), mount: services };
+    let me = BootId { node: plan.me(), nonce: draw.nonce };
+    let planned = mounts.plan(me, draw.seed).map_err(ServicesError::Mount)?;
     let groups = Plan::disk_groups(&groups).map(|group| group.group());
     let named = (cluster, &*name);
     let (bootstrap, fresh) = (founding == Founding::WithoutWaiting, entropy.draw()?);
@@ -63,7 +70,12 @@ pub fn start(
         (Some(storage), Some(read)) => Some(storage.recover(read)?),
         _ => None,
     };
-    let (boot, log) = boot(recovered, &mut *entropy, Past::new(), bootstrap)?;
+    let kept = storage.as_ref().filter(|_| mounts.mount.is_some());
+    let kept = kept.map(|storage| storage.services(me.node)).transpose();
+    let mut hosting = Hosting::new(answered, kept.map_err(ServicesError::Disk)?, reach.bell());
+    let begun = hosting.reading(planned)?()?;
+    let (mut boot, log) = boot(recovered, draw, Past::new(), bootstrap);
+    boot.mounts = hosting.begin(begun);
     let node = |(name, address)| (NodeId::new(cluster, name), address);
     let addresses = roster.iter().map(|(name, address)| node((&**name, *address))).collect();
     let wiring = Wiring {
@@ -78,41 +90,59 @@ pub fn start(
         room: None,
         time: Rc::clone(&time),
         writing: JoinSet::new(),
-        stop: Arc::default(),
+        stop: Stop::default(),
         membership: None,
         trace,
+        me: me.node,
+        mounts,
+        hosting,
+        draw: None,
     };
     let site = Site::new(plan, applications, bell.clone(), boot, time.now());
+    let site = site.map_err(ServicesError::Mount)?;
     let (views, ready) = (site.views().watch(), site.ready());
     let host = host::start(site, wiring, time, options);
     bell.hang(host.downgrade());
-    Ok(SiteHandle { host, views, ready })
+    reach.lead(host.downgrade(), Input::Request);
+    Ok(SiteHandle { host, views, ready, reach })
 }
 
 /// The log, with what of it is needed.
 type OpenLog = (Box<dyn Store>, Ledger);
 
-/// A boot from what was on disk; without a disk, `past` is all there is.
-fn boot(
-    recovered: Option<Recovered>,
-    entropy: &mut dyn Entropy,
-    past: Past,
-    bootstrap: bool,
-) -> Result<(Boot, Option<OpenLog>), StartError> {
-    let nonce = BootNonce(entropy.draw()?);
-    let seed = seed(entropy)?;
-    Ok(match recovered {
-        None => (Boot { past, bootstrap, nonce, seed, checkpoints: BTreeMap::new() }, None),
-        Some(Recovered { past, checkpoints, log, ledger }) => {
-            // Whether it takes part in making the cluster is in the log.
-            let boot = Boot { past, bootstrap: false, nonce, seed, checkpoints };
-            (boot, Some((log, ledger)))
-        }
-    })
+/// What is drawn for a boot.
+struct Drawn {
+    nonce: BootNonce,
+    seed: u64,
 }
 
-fn seed(entropy: &mut dyn Entropy) -> Result<u64, EntropyError> {
-    Ok(entropy.draw()? as u64)
+impl Drawn {
+    fn of(entropy: &mut dyn Entropy) -> Result<Self, EntropyError> {
+        let nonce = BootNonce(entropy.draw()?);
+        Ok(Self { nonce, seed: entropy.draw()? as u64 })
+    }
+}
+
+/// A boot from what was on disk, without its services; without a disk, `past` is all there is.
+fn boot(
+    recovered: Option<Recovered>,
+    draw: Drawn,
+    past: Past,
+    bootstrap: bool,
+) -> (Boot, Option<OpenLog>) {
+    let Drawn { nonce, seed } = draw;
+    let mounts = Vec::new();
+    match recovered {
+        None => {
+            let checkpoints = BTreeMap::new();
+            (Boot { past, bootstrap, nonce, seed, checkpoints, mounts }, None)
+        }
+        Some(Recovered { past, checkpoints, log, ledger }) => {
+            // Whether it takes part in making the cluster is in the log.
+            let boot = Boot { past, bootstrap: false, nonce, seed, checkpoints, mounts };
+            (boot, Some((log, ledger)))
+        }
+    }
 }
 
 struct Wiring {
@@ -130,14 +160,20 @@ struct Wiring {
     time: Rc<dyn TimeSource>,
     /// Checkpoints being written, or a log being read, and the word that they shall end.
     writing: JoinSet<()>,
-    stop: Arc<AtomicBool>,
+    stop: Stop,
     /// Without a disk: what the membership would find there after a death in this process.
     membership: Option<Box<Record>>,
     trace: Option<Arc<dyn TraceSink>>,
+    me: NodeId,
+    mounts: Mounts,
+    hosting: Hosting<Site>,
+    /// Of the boot that is to begin when the log is read.
+    draw: Option<Drawn>,
 }
 
 impl Wiring {
-    fn start_log(&mut self, port: &Port<'_, Site>) {
+    fn start_logs(&mut self, port: &Port<'_, Site>) {
+        self.hosting.start(port);
         let life = self.life;
         if let Some((log, _)) = &mut self.log {
             log.start(completions(port.handle(), move |done: &Completed| match &done.result {
@@ -185,33 +221,42 @@ impl Wiring {
 
     /// The boot is dead. The next one begins when all of the log is read and folded, beside the turns: a site that knows
     /// a part of its past only must not say what it has.
+    ///
+    /// The host halts if there is no way back.
     fn recover(&mut self, port: &mut Port<'_, Site>) {
         self.life += 1;
         (self.records, self.io) = (Vec::new(), 0);
+        let ended = self.hosting.end();
+        let (draw, begin) = self.next_boot().unwrap_or_else(|error| halt(no_way_back(&error)));
         let closing = self.log.take().map(|(log, _)| log.closing());
         let Some(storage) = &self.storage else {
             let mut past = Past::new();
             past.extend(self.membership.as_deref().cloned());
-            return self.resume(None, past, port);
+            let begun = begin().unwrap_or_else(|error| halt(no_way_back(&error)));
+            return self.resume(boot(None, draw, past, false), begun, port);
         };
+        self.draw = Some(draw);
         // What the dead boot still writes ends first: its checkpoints are not those of the next one.
-        self.stop.store(true, Ordering::Relaxed);
-        self.stop = Arc::default();
+        self.stop.stop();
+        self.stop = Stop::default();
         let mut writing = std::mem::take(&mut self.writing);
         let (reading, disk) = (storage.reading(), storage.disk());
         let (life, handle) = (self.life, port.handle());
         self.writing.spawn_local(async move {
             while writing.join_next().await.is_some() {}
-            // What the log was given is written before it is read.
+            let closing = closing.into_iter().chain(ended.close().await);
+            // What the logs were given is written before they are read.
             let read = blocking(&*disk, move || {
-                closing.into_iter().for_each(|close| close());
-                reading()
+                closing.for_each(|close| close());
+                let read = reading().map_err(|error| no_way_back(&error))?;
+                Ok((read, begin().map_err(|error| no_way_back(&error))?))
             });
             let read = read.await;
             let Some(handle) = handle.upgrade() else { return };
-            let read = read.map_err(|error| error.to_string());
-            let input = match read.and_then(|read| read.map_err(|error| no_way_back(&error))) {
-                Ok(read) => Input::LogRead { life, read: Box::new(read) },
+            let input = match read.unwrap_or_else(|error| Err(no_way_back(&error))) {
+                Ok((read, begun)) => {
+                    Input::LogRead { life, read: Box::new(read), begun: Box::new(begun) }
+                }
                 Err(reason) => Input::LogFailed { life, reason },
             };
             // A host that has closed needs no log.
@@ -219,24 +264,36 @@ impl Wiring {
         });
     }
 
-    /// Begins the next boot.
-    ///
-    /// The host halts if there is no way back.
-    fn resume(&mut self, recovered: Option<Recovered>, past: Past, port: &mut Port<'_, Site>) {
-        match boot(recovered, &mut *self.entropy, past, false) {
-            Ok((boot, log)) => {
-                self.log = log;
-                self.start_log(port);
-                port.feed(Input::Recovered(Box::new(boot)));
-            }
-            Err(error) => halt(format!("declared dead, and cannot recover: {error}")),
-        }
+    /// What the next boot draws, and what reads for its services.
+    fn next_boot(
+        &mut self,
+    ) -> Result<(Drawn, impl FnOnce() -> Result<Begun, ServicesError> + Send + use<>), StartError>
+    {
+        let draw = Drawn::of(&mut *self.entropy)?;
+        let me = BootId { node: self.me, nonce: draw.nonce };
+        let planned = self.mounts.plan(me, draw.seed).map_err(ServicesError::Mount)?;
+        Ok((draw, self.hosting.reading(planned)?))
     }
 
-    fn on_read(&mut self, read: Read, port: &mut Port<'_, Site>) {
-        let Some(storage) = &mut self.storage else { return };
+    /// Begins the next boot.
+    fn resume(
+        &mut self,
+        (mut boot, log): (Boot, Option<OpenLog>),
+        begun: Begun,
+        port: &mut Port<'_, Site>,
+    ) {
+        self.log = log;
+        boot.mounts = self.hosting.begin(begun);
+        self.start_logs(port);
+        port.feed(Input::Recovered(Box::new(boot)));
+    }
+
+    fn on_read(&mut self, read: Read, begun: Begun, port: &mut Port<'_, Site>) {
+        let (Some(storage), Some(draw)) = (&mut self.storage, self.draw.take()) else { return };
         match storage.recover(read) {
-            Ok(recovered) => self.resume(Some(recovered), Past::new(), port),
+            Ok(recovered) => {
+                self.resume(boot(Some(recovered), draw, Past::new(), false), begun, port);
+            }
             Err(error) => halt(no_way_back(&error)),
         }
     }
@@ -251,7 +308,7 @@ impl Wiring {
     ) {
         let position = done.position;
         let Some(storage) = &self.storage else { return };
-        let source = Box::new(Stoppable { source, stop: Arc::clone(&self.stop) });
+        let source = self.stop.over(source);
         let Some(writing) = storage.checkpoint(group, position, alone, source) else { return };
         while self.writing.try_join_next().is_some() {}
         let (life, handle) = (self.life, port.handle());
@@ -282,30 +339,15 @@ impl Wiring {
     }
 }
 
-fn no_way_back(error: &StorageError) -> String {
+fn no_way_back(error: &dyn std::error::Error) -> String {
     format!("declared dead, and cannot recover: {}", with_causes(error))
-}
-
-/// A state whose writing ends early when the boot ends.
-struct Stoppable {
-    source: Box<dyn Chunks>,
-    stop: Arc<AtomicBool>,
-}
-
-impl Chunks for Stoppable {
-    fn next_chunk(&mut self) -> Result<Option<Bytes>, String> {
-        if self.stop.load(Ordering::Relaxed) {
-            return Err("the boot has ended".to_owned());
-        }
-        self.source.next_chunk()
-    }
 }
 
 impl Perform<Site> for Wiring {
     fn started(&mut self, port: &mut Port<'_, Site>) {
         let convert = |event| link_inputs(event).into_iter().map(Input::Link).collect();
         self.transport.start(Rc::new(HostSink::new(port.handle(), convert)));
-        self.start_log(port);
+        self.start_logs(port);
         if let Some(storage) = &self.storage {
             let (disk, time) = (storage.disk(), Rc::clone(&self.time));
             self.room = Some(Room::watch(disk, storage.reserve(), time, port.handle()));
@@ -341,7 +383,8 @@ impl Perform<Site> for Wiring {
                 }
             }
             Output::Killed => self.recover(port),
-            Output::Resume(read) => self.on_read(*read, port),
+            Output::Resume(read, begun) => self.on_read(*read, *begun, port),
+            Output::Services(output) => self.hosting.perform(output, port),
             Output::Trace(events) => {
                 if let Some(trace) = &self.trace {
                     trace.record(events);
@@ -353,17 +396,23 @@ impl Perform<Site> for Wiring {
     fn turn_ended(&mut self, port: &mut Port<'_, Site>) {
         self.transport.flush();
         self.write(port);
+        let bytes = self.hosting.turn_ended(port);
+        if let Some(room) = &mut self.room {
+            room.take(bytes);
+        }
     }
 
     fn closing(&mut self, deadline: Instant) -> LocalFuture<()> {
         // What was handed to the log is written; without a handle nobody can be told any more.
         (self.log, self.storage) = (None, None);
-        self.stop.store(true, Ordering::Relaxed);
+        self.stop.stop();
+        let hosted = self.hosting.closing();
         let mut writing = std::mem::take(&mut self.writing);
         let drained = self.transport.drain(deadline);
         Box::pin(async move {
             // The directory is free for the next one only when nobody writes there any more.
             while writing.join_next().await.is_some() {}
+            hosted.await;
             if !drained.await {
                 tracing::warn!("stopped with frames unwritten");
             }
@@ -381,6 +430,7 @@ pub struct SiteHandle {
     host: HostHandle<Site>,
     views: watch::Receiver<Arc<ViewChanged>>,
     ready: watch::Receiver<bool>,
+    reach: Reach,
 }
 
 impl SiteHandle {
@@ -416,6 +466,13 @@ impl SiteHandle {
         self.host.send(Input::Views(subscriber)).await.is_ok()
     }
 
+    /// The instance `name` of a mounted service. Whether it is mounted shows when it is used. The handle does not keep the site
+    /// running, and outlives a boot that is declared dead; a subscription does not.
+    #[must_use]
+    pub fn service<S: Service>(&self, name: &str) -> ServiceHandle<S> {
+        self.reach.service(name)
+    }
+
     /// Asks the site to stop: what was admitted is still taken in.
     pub fn stop(&self) {
         self.host.stop();
@@ -435,8 +492,8 @@ impl SiteHandle {
     /// A handle that does not keep the site running.
     #[must_use]
     pub fn downgrade(&self) -> WeakSite {
-        let (views, ready) = (self.views.clone(), self.ready.clone());
-        WeakSite { host: self.host.downgrade(), views, ready }
+        let (views, ready, reach) = (self.views.clone(), self.ready.clone(), self.reach.clone());
+        WeakSite { host: self.host.downgrade(), views, ready, reach }
     }
 }
 
@@ -452,14 +509,15 @@ pub struct WeakSite {
     host: WeakHandle<Site>,
     views: watch::Receiver<Arc<ViewChanged>>,
     ready: watch::Receiver<bool>,
+    reach: Reach,
 }
 
 impl WeakSite {
     /// The handle, unless all were dropped.
     #[must_use]
     pub fn upgrade(&self) -> Option<SiteHandle> {
-        let (views, ready) = (self.views.clone(), self.ready.clone());
-        Some(SiteHandle { host: self.host.upgrade()?, views, ready })
+        let (views, ready, reach) = (self.views.clone(), self.ready.clone(), self.reach.clone());
+        Some(SiteHandle { host: self.host.upgrade()?, views, ready, reach })
     }
 
     /// How the site ended, as soon as it has.

@@ -10,6 +10,8 @@ use mainstay_base::{BootNonce, ConnId, GroupId, Instant, Machine, NodeId, Positi
 use mainstay_link as link;
 use mainstay_membership::{Evidence, Role, View};
 use mainstay_runtime::{Bell, Subscriber, drop_beside, halt};
+use mainstay_service::actor::{Answer, Begun, Mount};
+use mainstay_service::{MountError, Request, services};
 use tokio::sync::{oneshot, watch};
 
 use super::application::{AppPort, Application, CheckpointDone};
@@ -32,6 +34,8 @@ pub(super) struct Boot {
     pub(super) nonce: BootNonce,
     pub(super) seed: u64,
     pub(super) checkpoints: BTreeMap<GroupId, Vec<Bytes>>,
+    /// The services.
+    pub(super) mounts: Vec<Mount>,
 }
 
 /// What happened at a site.
@@ -47,7 +51,11 @@ pub(super) enum Input {
     /// A checkpoint that this life began has ended.
     Checkpoint { life: u64, group: GroupId, done: CheckpointDone, alone: bool },
     /// The log is read again for this life, after a death.
-    LogRead { life: u64, read: Box<Read> },
+    LogRead { life: u64, read: Box<Read>, begun: Box<Begun> },
+    /// The host's word to the services of this life.
+    Answered { life: u64, answer: Answer },
+    /// Somebody wants something of the services.
+    Request(Request),
     /// What the log says, after a death.
     Recovered(Box<Boot>),
     /// Less than the reserve is free on the disk, or enough again.
@@ -75,7 +83,9 @@ pub(super) enum Output {
     /// The boot is dead: read the log again.
     Killed,
     /// Go on from what was read.
-    Resume(Box<Read>),
+    Resume(Box<Read>, Box<Begun>),
+    /// The services want something.
+    Services(services::Output),
     /// What was done in this turn; there is something.
     Trace(Vec<Event>),
 }
@@ -114,7 +124,7 @@ impl Site {
         bell: Bell<GroupId>,
         boot: Boot,
         now: Instant,
-    ) -> Self {
+    ) -> Result<Self, MountError> {
         let views = Views::new(plan.roster());
         let mut site = Self {
             plan,
@@ -135,8 +145,8 @@ impl Site {
             recording: None,
             outputs: VecDeque::new(),
         };
-        site.begin(boot, now);
-        site
+        site.begin(boot, now)?;
+        Ok(site)
     }
 
     pub(super) fn views(&self) -> &Views {
@@ -159,14 +169,17 @@ impl Site {
         }
     }
 
-    fn begin(&mut self, boot: Boot, now: Instant) {
+    fn begin(&mut self, boot: Boot, now: Instant) -> Result<(), MountError> {
         self.nonce = boot.nonce;
         self.checkpoints = boot.checkpoints;
         let (link, core) = self.plan.configs(boot.nonce);
         if self.plan.is_traced() {
             self.recording = Some(Recording::begin(core.me, now));
         }
-        self.stack = Some(Stack::recover(link, core, boot.past, boot.bootstrap, now, boot.seed));
+        let mut stack = Stack::recover(link, core, boot.past, boot.bootstrap, now, boot.seed);
+        boot.mounts.into_iter().try_for_each(|mount| mount(stack.services_mut(), now))?;
+        self.stack = Some(stack);
+        Ok(())
     }
 
     /// The boot is out: what it had outside is given up, and the application told.
@@ -250,6 +263,22 @@ impl Site {
     fn core(&mut self, now: Instant, input: core::Input) {
         if let Some(stack) = &mut self.stack {
             stack.handle(now, stack::Input::Core(input));
+        }
+    }
+
+    /// What is for services that there are not is dropped: whoever asked is told so.
+    fn on_request(&mut self, now: Instant, request: Request) {
+        if let Some(stack) = &mut self.stack {
+            stack.services_mut().on_request(now, request);
+        }
+    }
+
+    fn on_answer(&mut self, now: Instant, answer: Answer) {
+        let Some(stack) = &mut self.stack else { return };
+        match answer {
+            Answer::Given(to, given) => drop(stack.services_mut().give(now, to, given)),
+            Answer::Written { io } => stack.services_mut().written(now, io),
+            Answer::Failed(reason) => halt(reason),
         }
     }
 
@@ -361,10 +390,16 @@ impl Machine for Site {
                 self.on_checkpoint(now, group, done, alone);
             }
             Input::LogFailed { life, reason } if life == self.life => halt(reason),
-            Input::LogRead { life, read } if life == self.life => {
-                self.outputs.push_back(Output::Resume(read));
+            Input::LogRead { life, read, begun } if life == self.life => {
+                self.outputs.push_back(Output::Resume(read, begun));
             }
-            Input::Recovered(boot) => self.begin(*boot, now),
+            Input::Answered { life, answer } if life == self.life => self.on_answer(now, answer),
+            Input::Request(request) => self.on_request(now, request),
+            Input::Recovered(boot) => {
+                if let Err(error) = self.begin(*boot, now) {
+                    halt(format!("declared dead, and cannot begin anew: {error}"));
+                }
+            }
             Input::DiskShort(short) => self.seats.each(|app| app.disk_short(short)),
             Input::Views(subscriber) => self.views.subscribe(subscriber),
             Input::Status(asked) => {
@@ -374,6 +409,7 @@ impl Machine for Site {
             Input::Again
             | Input::Persisted { .. }
             | Input::LogRead { .. }
+            | Input::Answered { .. }
             | Input::Checkpoint { .. }
             | Input::LogFailed { .. } => {}
         }
@@ -394,6 +430,10 @@ impl Machine for Site {
         }
         while let Some(output) = self.stack.as_mut().and_then(Machine::poll_output) {
             self.on_stack(now, output);
+        }
+        while let Some(output) = self.stack.as_mut().and_then(|it| it.services_mut().poll_output())
+        {
+            self.outputs.push_back(Output::Services(output));
         }
         while let Some(retired) = self.stack.as_mut().and_then(Stack::take_retired) {
             drop_beside(retired);
@@ -424,10 +464,13 @@ impl Machine for Site {
     }
 
     fn take_work(&mut self) -> Work {
-        self.seats.take_work()
+        let mut work = self.seats.take_work();
+        work.add(self.stack.as_mut().map(Machine::take_work).unwrap_or_default());
+        work
     }
 
     fn intake_bytes_max(&self) -> usize {
-        self.seats.intake_bytes_max()
+        let stack = self.stack.as_ref().map_or(usize::MAX, Machine::intake_bytes_max);
+        self.seats.intake_bytes_max().min(stack)
     }
 }

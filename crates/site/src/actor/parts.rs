@@ -16,6 +16,7 @@ use mainstay_runtime::{
     Bell, Disk, Entropy, EntropyError, HostOptions, TimeSource, Transport, with_causes,
 };
 use mainstay_service::mux::LINK_BYTES;
+use mainstay_service::{MountError, Mounting, Reach, ServicesError};
 use thiserror::Error;
 
 use super::storage::StorageError;
@@ -36,6 +37,9 @@ pub enum Founding {
     /// in the life of each: a disk that is lost later must not be started so. Ignored where a directory exists already.
     WithoutWaiting,
 }
+
+/// Mounts the services of a node. Called for each boot of its process: at the start, and again after the boot was declared dead.
+pub type MountServices = Box<dyn FnMut(&mut Mounting<'_>) -> Result<(), MountError>>;
 
 /// All that a site is made of.
 #[non_exhaustive]
@@ -72,6 +76,11 @@ pub struct SiteParts {
     pub entropy: Box<dyn Entropy>,
     /// The bounds of the host.
     pub options: HostOptions,
+    /// The services that are mounted on the node, beside its groups. With a disk each goes on from what it has written; without
+    /// one it begins anew with each boot. Default `None`: no services; what the disk has of some is kept.
+    pub services: Option<MountServices>,
+    /// Leads to the services; handles of them can be made before the site starts. Default: a new one.
+    pub reach: Reach,
     /// Rung with a group when something comes into the inbox of its application. Default: a new one.
     pub bell: Bell<GroupId>,
     /// Gets what the site's boots do, in the words of the properties. Default `None`: nobody is told.
@@ -104,6 +113,8 @@ impl SiteParts {
             time,
             entropy,
             options: HostOptions::default(),
+            services: None,
+            reach: Reach::new(cluster),
             bell: Bell::new(),
             trace: None,
         }
@@ -127,6 +138,9 @@ pub enum StartError {
     /// What is on disk cannot be used.
     #[error("{}", with_causes(.0))]
     Storage(StorageError),
+    /// The mounted services do not begin.
+    #[error("{}", with_causes(.0))]
+    Services(ServicesError),
     /// No nonce could be drawn.
     #[error(transparent)]
     Entropy(#[from] EntropyError),
@@ -135,6 +149,12 @@ pub enum StartError {
 impl From<StorageError> for StartError {
     fn from(error: StorageError) -> Self {
         Self::Storage(error)
+    }
+}
+
+impl From<ServicesError> for StartError {
+    fn from(error: ServicesError) -> Self {
+        Self::Services(error)
     }
 }
 

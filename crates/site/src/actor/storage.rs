@@ -9,6 +9,8 @@ use mainstay_base::service::Chunks;
 use mainstay_base::{ClusterId, GroupId, NodeId, Position};
 use mainstay_membership::Durable;
 use mainstay_runtime::{CheckpointError, Disk, LogDevice as _, Shelf, Store};
+use mainstay_service::DiskError;
+use mainstay_service::actor::ServiceStorage;
 use mainstay_stable::{
     Checkpoints, FileMediumError, Log, Lsn, Medium, OpenCheckpointsError, OpenError, Options,
     Owner, ReadCheckpointError,
@@ -190,6 +192,12 @@ impl Storage {
     /// Less room than this is too little.
     pub(super) fn reserve(&self) -> u64 {
         self.reserve
+    }
+
+    /// Where the mounted services keep what they write: in a directory of the node's own one.
+    pub(super) fn services(&self, node: NodeId) -> Result<ServiceStorage, DiskError> {
+        let home = Arc::clone(&self.home.medium);
+        ServiceStorage::open(Rc::clone(&self.disk), home, self.reserve, node)
     }
 
     /// The disk, for what runs beside.

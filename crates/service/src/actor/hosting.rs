@@ -1,0 +1,295 @@
+//! What services put out, carried out for the node that hosts them: its log, checkpoints, jobs, readers.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use mainstay_base::rack::{Effect, Given};
+use mainstay_base::service::{Address, Chunks, ReaderChange, ReaderId};
+use mainstay_runtime::host::completions;
+use mainstay_runtime::{
+    Bell, Completed, Hosted, IoId, LocalFuture, Port, Stop, StoreError, blocking, halt,
+};
+use tokio::task::JoinSet;
+
+use super::disk::{Reading, ServiceDisk, ServiceRead, ServiceStorage};
+use super::mounting::{Mount, Planned, ServicesError};
+use crate::services::Output;
+
+/// What a node's host has to say to the services of a boot. What is of a former boot is not for the next one.
+pub enum Answer {
+    /// Something for one service.
+    Given(Address, Given),
+    /// The write with this number, and all before it, are stable.
+    Written {
+        /// As in [`Output::Write`].
+        io: u64,
+    },
+    /// What cannot go on: the node is to halt. Nothing that is not stable was told to be.
+    Failed(String),
+}
+
+/// What of a boot has to end before the next one reads what it wrote.
+pub struct Ended {
+    close: Option<Box<dyn FnOnce() + Send>>,
+    writing: JoinSet<()>,
+}
+
+impl Ended {
+    /// When no checkpoint of it is written any more: what is to be run, beside the turns, to close its log.
+    pub async fn close(mut self) -> Option<Box<dyn FnOnce() + Send>> {
+        while self.writing.join_next().await.is_some() {}
+        self.close
+    }
+}
+
+/// The hosting half of the services of a node. Its owner is the performer of the machine that has them.
+pub struct Hosting<M: Hosted> {
+    input: fn(u64, Answer) -> M::Input,
+    /// The boots of the process are counted.
+    life: u64,
+    storage: Option<ServiceStorage>,
+    /// `None`: what services write is stable at once, and gone with the boot.
+    disk: Option<ServiceDisk>,
+    /// Of this turn, or held back because the log has enough to do; the last is of write `io`.
+    records: Vec<Bytes>,
+    io: u64,
+    /// Checkpoints being written, and the word that they shall end.
+    writing: JoinSet<()>,
+    stop: Stop,
+    jobs: JoinSet<()>,
+    bell: Bell<(Address, ReaderId)>,
+}
+
+impl<M: Hosted> Hosting<M> {
+    /// `input` makes an answer for the boot with this number, from 0, an input of the machine. The bell is rung for readers
+    /// that have room again.
+    #[must_use]
+    pub fn new(
+        input: fn(u64, Answer) -> M::Input,
+        storage: Option<ServiceStorage>,
+        bell: Bell<(Address, ReaderId)>,
+    ) -> Self {
+        Self {
+            input,
+            life: 0,
+            storage,
+            disk: None,
+            records: Vec::new(),
+            io: 0,
+            writing: JoinSet::new(),
+            stop: Stop::default(),
+            jobs: JoinSet::new(),
+            bell,
+        }
+    }
+
+    /// What is to be run, beside the turns, before a boot [begins](Self::begin): it reads what the disk has for it, if there is one.
+    ///
+    /// # Errors
+    /// [`ServicesError`].
+    pub fn reading(
+        &mut self,
+        planned: Planned,
+    ) -> Result<impl FnOnce() -> Result<Begun, ServicesError> + Send + use<M>, ServicesError> {
+        let reading: Reading<Option<ServiceRead>> = match &mut self.storage {
+            Some(storage) => {
+                let reading = storage.reading(planned)?;
+                Box::new(move || reading().map(|(read, mounts)| (Some(read), mounts)))
+            }
+            None => Box::new(move || Ok((None, planned.fold(&[], &BTreeMap::new())?))),
+        };
+        Ok(move || reading().map(|(read, mounts)| Begun { read, mounts }))
+    }
+
+    /// A boot begins, on what was read for it; what is to be mounted in it.
+    pub fn begin(&mut self, begun: Begun) -> Vec<Mount> {
+        let Begun { read, mounts } = begun;
+        let storage = self.storage.as_ref();
+        self.disk = read.and_then(|read| storage.map(|storage| storage.begin(read)));
+        mounts
+    }
+
+    /// The host runs, or runs for the boot that has begun: its log may be written.
+    pub fn start(&mut self, port: &Port<'_, M>) {
+        let (life, input) = (self.life, self.input);
+        if let Some(disk) = &mut self.disk {
+            let answer = |done: &Completed| match &done.result {
+                Ok(()) => Answer::Written { io: done.io.0 },
+                Err(error) => Answer::Failed(error.to_string()),
+            };
+            disk.log().start(completions(port.handle(), move |done| input(life, answer(done))));
+        }
+    }
+
+    /// Carries out what the services want.
+    pub fn perform(&mut self, output: Output, port: &mut Port<'_, M>) {
+        match output {
+            Output::Effect(effect) => self.effect(effect, port),
+            Output::Written { io } => {
+                if let Some(disk) = &mut self.disk {
+                    disk.written(io);
+                }
+            }
+            Output::Write { io, entries, keeps } => {
+                self.io = io;
+                let Some(disk) = &mut self.disk else {
+                    return self.feed(Answer::Written { io }, port);
+                };
+                let (records, compact) = disk.note(io, &entries, &keeps);
+                self.records.extend(records);
+                for (of, upto) in compact {
+                    self.feed(Answer::Given(of, Given::Compact { upto }), port);
+                }
+            }
+        }
+    }
+
+    fn feed(&self, answer: Answer, port: &mut Port<'_, M>) {
+        port.feed((self.input)(self.life, answer));
+    }
+
+    fn effect(&mut self, effect: Effect, port: &mut Port<'_, M>) {
+        match effect {
+            Effect::Work { from, work } => {
+                self.beside(port, work, move |done| Answer::Given(from, Given::Done(done)));
+            }
+            Effect::NextChunk { from } => {
+                let chunk = self.disk.as_mut().and_then(|disk| disk.next_chunk(from));
+                self.feed(Answer::Given(from, Given::Chunk(chunk)), port);
+            }
+            Effect::Checkpoint { from, position, alone, source } => {
+                self.checkpoint(from, position, alone, source, port);
+            }
+            Effect::Send { .. } | Effect::Datagram { .. } | Effect::Persist { .. } => {
+                unreachable!("the services themselves carry those out")
+            }
+        }
+    }
+
+    /// Does something on another thread, and hands in what comes of it. A panic there is one of a service: a crash of the node.
+    fn beside<T: Send + 'static>(
+        &mut self,
+        port: &Port<'_, M>,
+        work: impl FnOnce() -> T + Send + 'static,
+        answer: impl FnOnce(T) -> Answer + 'static,
+    ) {
+        let handle = port.handle();
+        let (life, input) = (self.life, self.input);
+        let disk = self.disk.as_ref().map(ServiceDisk::disk);
+        while self.jobs.try_join_next().is_some() {}
+        self.jobs.spawn_local(async move {
+            // A disk knows how what blocks is run there; a simulated one too.
+            let done = match disk {
+                Some(disk) => blocking(&*disk, work).await.map_err(|error| error.to_string()),
+                None => tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string()),
+            };
+            let answer = match done {
+                Ok(done) => answer(done),
+                Err(error) => {
+                    Answer::Failed(format!("what a service does beside its turns ended: {error}"))
+                }
+            };
+            if let Some(handle) = handle.upgrade() {
+                // A host that has closed needs nothing any more.
+                let _ = handle.send(input(life, answer)).await;
+            }
+        });
+    }
+
+    fn checkpoint(
+        &mut self,
+        of: Address,
+        position: u64,
+        alone: bool,
+        source: Box<dyn Chunks>,
+        port: &mut Port<'_, M>,
+    ) {
+        let done = move |written| Answer::Given(of, Given::Checkpointed { position, written });
+        let Some(disk) = &self.disk else {
+            // It is made all the same: a state that cannot be written out shows without a disk as well.
+            let make = move || read(source);
+            return self.beside(port, make, move |made| done(made.is_ok()));
+        };
+        let source = self.stop.over(source);
+        let Some(writing) = disk.checkpoint(of, position, alone, source) else {
+            return self.feed(done(false), port);
+        };
+        let handle = port.handle();
+        let (life, input) = (self.life, self.input);
+        while self.writing.try_join_next().is_some() {}
+        self.writing.spawn_local(async move {
+            let written = writing.await;
+            if let Err(error) = &written {
+                tracing::warn!(?of, position, %error, "no checkpoint");
+            }
+            if let Some(handle) = handle.upgrade() {
+                // A host that has closed needs no checkpoint.
+                let _ = handle.send(input(life, done(written.is_ok()))).await;
+            }
+        });
+    }
+
+    /// A turn has ended: its records go to the log, and readers that have room again are told of. So many bytes are to be
+    /// written.
+    pub fn turn_ended(&mut self, port: &mut Port<'_, M>) -> usize {
+        for (of, reader) in self.bell.take() {
+            let change = ReaderChange::Room;
+            self.feed(Answer::Given(of, Given::Reader { reader, change }), port);
+        }
+        self.write()
+    }
+
+    /// Hands the records of the turn to the log.
+    fn write(&mut self) -> usize {
+        let Some(disk) = self.disk.as_mut().filter(|_| !self.records.is_empty()) else { return 0 };
+        let bytes = self.records.iter().map(Bytes::len).sum();
+        match disk.log().persist(IoId(self.io), std::mem::take(&mut self.records)) {
+            Ok(()) => bytes,
+            // The next completion begins a turn, and at its end there is a place.
+            Err(StoreError::Full(records)) => {
+                self.records = records;
+                0
+            }
+            Err(error) => halt(format!("the log of the services takes nothing any more: {error}")),
+        }
+    }
+
+    /// The boot is over. Nothing that comes of what it began is for the next one.
+    pub fn end(&mut self) -> Ended {
+        self.life += 1;
+        (self.records, self.io) = (Vec::new(), 0);
+        self.stop.stop();
+        self.stop = Stop::default();
+        let close = self.disk.take().map(ServiceDisk::closing);
+        Ended { close, writing: std::mem::take(&mut self.writing) }
+    }
+
+    /// The node ends. Completes when what was handed to the log is written, and nobody writes there any more.
+    pub fn closing(&mut self) -> LocalFuture<()> {
+        let on = self.disk.as_ref().map(ServiceDisk::disk);
+        let (ended, storage) = (self.end(), self.storage.take());
+        let mut jobs = std::mem::take(&mut self.jobs);
+        Box::pin(async move {
+            while jobs.join_next().await.is_some() {}
+            if let (Some(on), Some(close)) = (on, ended.close().await) {
+                // The node ends: then it is closed where it is dropped.
+                let _ = blocking(&*on, close).await;
+            }
+            // The directories are free for the next one only now.
+            drop(storage);
+        })
+    }
+}
+
+/// What was read for a boot, and what is to be mounted in it.
+pub struct Begun {
+    /// `None`: there is no disk.
+    read: Option<ServiceRead>,
+    mounts: Vec<Mount>,
+}
+
+/// Reads a state to its end.
+fn read(mut source: Box<dyn Chunks>) -> Result<(), String> {
+    while source.next_chunk()?.is_some() {}
+    Ok(())
+}

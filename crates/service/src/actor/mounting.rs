@@ -1,0 +1,158 @@
+//! What a boot of a node is to mount: said on the node's thread, folded beside it, mounted when the boot begins.
+
+use std::collections::BTreeMap;
+
+use mainstay_base::rack::{BadRecord, LogEntry, Mounted, check_place, fold};
+use mainstay_base::service::{Address, Service, Start};
+use mainstay_base::{BootId, ClusterId, Instance, Instant, NodeId, Rng};
+use thiserror::Error;
+
+use super::disk::DiskError;
+use crate::mux::MOUNTED_MAX;
+use crate::{MountError, Services};
+
+/// Why the services of a node do not begin. Nothing of them runs; what is on disk is as it was, but for directories newly made.
+#[derive(Error, Debug)]
+#[non_exhaustive]
+pub enum ServicesError {
+    /// What is on disk cannot be used.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// A record of the log is none of the service that is to be mounted.
+    #[error(transparent)]
+    Record(#[from] BadRecord),
+    /// A service cannot be mounted.
+    #[error(transparent)]
+    Mount(#[from] MountError),
+}
+
+/// Puts one service in its place when a boot begins.
+pub type Mount = Box<dyn FnOnce(&mut Services, Instant) -> Result<(), MountError> + Send>;
+
+/// The past is folded, of the log and the position of the newest checkpoint.
+type Fold = Box<dyn FnOnce(&[LogEntry], Option<u64>) -> Result<Mount, BadRecord> + Send>;
+
+enum Step {
+    Service(Address, Fold),
+    Other(Mount),
+}
+
+/// What a boot is to mount, in order.
+#[derive(Default)]
+pub struct Planned {
+    steps: Vec<Step>,
+}
+
+impl Planned {
+    /// Asks `mount` what is to be mounted by the boot `me`. `seed` is where the seeds of the services are from.
+    ///
+    /// # Errors
+    /// What `mount` says.
+    pub fn gather(
+        cluster: ClusterId,
+        me: BootId,
+        roster: Vec<NodeId>,
+        seed: u64,
+        mount: impl FnOnce(&mut Mounting<'_>) -> Result<(), MountError>,
+    ) -> Result<Self, MountError> {
+        let mut planned = Self::default();
+        let steps = &mut planned.steps;
+        mount(&mut Mounting { steps, seeds: Rng::new(seed), cluster, me, roster })?;
+        Ok(planned)
+    }
+
+    pub(super) fn addresses(&self) -> Vec<Address> {
+        self.steps.iter().filter_map(Step::address).copied().collect()
+    }
+
+    /// Folds what the log has. It takes time in proportion to the log.
+    ///
+    /// # Errors
+    /// [`BadRecord`].
+    pub fn fold(
+        self,
+        log: &[LogEntry],
+        checkpoints: &BTreeMap<Address, u64>,
+    ) -> Result<Vec<Mount>, BadRecord> {
+        let fold = |step| match step {
+            Step::Service(of, fold) => fold(log, checkpoints.get(&of).copied()),
+            Step::Other(mount) => Ok(mount),
+        };
+        self.steps.into_iter().map(fold).collect()
+    }
+}
+
+impl Step {
+    fn address(&self) -> Option<&Address> {
+        match self {
+            Self::Service(of, _) => Some(of),
+            Self::Other(_) => None,
+        }
+    }
+}
+
+/// Takes down what a boot of a node is to mount, before it begins.
+pub struct Mounting<'a> {
+    steps: &'a mut Vec<Step>,
+    seeds: Rng,
+    cluster: ClusterId,
+    /// The boot.
+    pub me: BootId,
+    /// All nodes.
+    pub roster: Vec<NodeId>,
+}
+
+impl Mounting<'_> {
+    /// Mounts the instance `name` of a service, recovered from what the disk has of it. The same name at all nodes makes
+    /// them hear each other. What it stands on ([`Service::NEEDS`]) is mounted before it.
+    ///
+    /// # Errors
+    /// [`MountError`]; the boot does not begin then.
+    pub fn mount<S: Service>(
+        &mut self,
+        name: &str,
+        config: S::Config,
+    ) -> Result<Instance, MountError> {
+        let (me, instance) = (self.me, Instance::new(self.cluster, name));
+        let of = Address { channel: S::CHANNEL, instance };
+        let mounted = || self.steps.iter().filter_map(Step::address);
+        if mounted().count() >= MOUNTED_MAX {
+            return Err(MountError::TooMany);
+        }
+        check_place::<S, _>(of, mounted)?;
+        let seed = self.seeds.stream(&format!("{of:?}")).next_u64();
+        let fold = move |log: &[LogEntry], checkpoint| {
+            let past = fold::<S>(instance, log)?;
+            let mount = move |services: &mut Services, now| {
+                let start = Start { me, instance, past, checkpoint, now, seed };
+                services.mount(now, Mounted::<S>::recover(config, start)).map(drop)
+            };
+            Ok(Box::new(mount) as Mount)
+        };
+        self.steps.push(Step::Service(of, Box::new(fold)));
+        Ok(instance)
+    }
+
+    /// What the disk has of the instance `name` of a kind of service, which is not mounted any more, is not needed. Otherwise it is
+    /// kept for the day when it is mounted again, and the log is not cut behind it. Its checkpoints stay where they are.
+    pub fn forget<S: Service>(&mut self, name: &str) {
+        let instance = Instance::new(self.cluster, name);
+        let of = Address { channel: S::CHANNEL, instance };
+        self.other(move |services| services.forget(of));
+    }
+
+    /// From here on `T` is told what `S` tells, in the same turn.
+    pub fn listen<S: Service, T: Service>(&mut self, of: Instance, to: Instance) {
+        let of = Address { channel: S::CHANNEL, instance: of };
+        let to = Address { channel: T::CHANNEL, instance: to };
+        self.other(move |services| services.rack_mut().listen(of, to));
+    }
+
+    fn other(&mut self, change: impl FnOnce(&mut Services) + Send + 'static) {
+        let mount = move |services: &mut Services, _| {
+            change(services);
+            Ok(())
+        };
+        self.steps.push(Step::Other(Box::new(mount)));
+    }
+}

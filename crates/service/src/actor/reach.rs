@@ -1,0 +1,109 @@
+//! How the services of a node are reached from outside, whatever hosts them.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use mainstay_base::service::{Address, ReaderId, Service};
+use mainstay_base::{ClusterId, Instance};
+use mainstay_runtime::{Bell, Hosted, SendError, WeakHandle};
+
+use super::handle::{ReachError, ServiceHandle};
+use crate::Request;
+
+/// Leads to the services of a node, also before the node has started: handles of its services can be made at any time. Cheap to
+/// clone; it does not keep the node running.
+#[derive(Clone)]
+pub struct Reach {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    cluster: ClusterId,
+    courier: OnceLock<Box<dyn Courier>>,
+    readers: AtomicU64,
+    bell: Bell<(Address, ReaderId)>,
+}
+
+impl Reach {
+    /// Leads nowhere yet.
+    #[must_use]
+    pub fn new(cluster: ClusterId) -> Self {
+        let (courier, readers, bell) = (OnceLock::new(), AtomicU64::new(0), Bell::new());
+        Self { shared: Arc::new(Shared { cluster, courier, readers, bell }) }
+    }
+
+    /// From here on it leads to this host; `input` makes a request an input of its machine. Only the first call counts.
+    pub fn lead<M: Hosted>(&self, host: WeakHandle<M>, input: fn(Request) -> M::Input) {
+        self.shared.bell.hang(host.clone());
+        let _ = self.shared.courier.set(Box::new(Post { host, input }));
+    }
+
+    /// Rung for readers that have room again.
+    #[must_use]
+    pub fn bell(&self) -> Bell<(Address, ReaderId)> {
+        self.shared.bell.clone()
+    }
+
+    /// The instance `name` of a service. Whether it is mounted shows when it is used. The handle does not keep the node running.
+    #[must_use]
+    pub fn service<S: Service>(&self, name: &str) -> ServiceHandle<S> {
+        ServiceHandle::new(self.clone(), Instance::new(self.shared.cluster, name), None)
+    }
+
+    pub(super) fn next_reader(&self) -> ReaderId {
+        ReaderId(self.shared.readers.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(super) fn courier(&self) -> Result<&dyn Courier, ReachError> {
+        self.shared.courier.get().map(|courier| &**courier).ok_or(ReachError::NotStarted)
+    }
+}
+
+impl fmt::Debug for Reach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reach").finish_non_exhaustive()
+    }
+}
+
+type Sending<'a> = Pin<Box<dyn Future<Output = Result<(), ReachError>> + Send + 'a>>;
+
+/// Brings requests to a host of any machine.
+pub(super) trait Courier: Send + Sync {
+    /// Waits while the host has more to do than it takes in.
+    fn send(&self, request: Request) -> Sending<'_>;
+
+    /// Refuses if there is no room.
+    fn try_send(&self, request: Request) -> Result<(), ReachError>;
+
+    fn is_closed(&self) -> bool;
+}
+
+struct Post<M: Hosted> {
+    host: WeakHandle<M>,
+    input: fn(Request) -> M::Input,
+}
+
+impl<M: Hosted> Courier for Post<M> {
+    fn send(&self, request: Request) -> Sending<'_> {
+        let (host, input) = (self.host.upgrade(), (self.input)(request));
+        Box::pin(async move {
+            let host = host.ok_or(ReachError::Closed)?;
+            host.send(input).await.map_err(|_| ReachError::Closed)
+        })
+    }
+
+    fn try_send(&self, request: Request) -> Result<(), ReachError> {
+        let host = self.host.upgrade().ok_or(ReachError::Closed)?;
+        host.try_send((self.input)(request)).map_err(|error| match error {
+            SendError::Full(_) => ReachError::Full,
+            SendError::Closed(_) => ReachError::Closed,
+        })
+    }
+
+    fn is_closed(&self) -> bool {
+        self.host.upgrade().is_none_or(|host| host.is_closed())
+    }
+}

@@ -1,0 +1,31 @@
+//! The services that are mounted on a site: what each boot of the process is to mount.
+
+use mainstay_base::{BootId, ClusterId, NodeId};
+use mainstay_service::MountError;
+use mainstay_service::actor::{Answer, Mounting, Planned};
+
+use super::machine::Input;
+use super::parts::MountServices;
+
+/// Asked for each boot.
+pub(super) struct Mounts {
+    pub(super) cluster: ClusterId,
+    pub(super) roster: Vec<NodeId>,
+    pub(super) mount: Option<MountServices>,
+}
+
+impl Mounts {
+    /// What the boot `me` is to mount.
+    pub(super) fn plan(&mut self, me: BootId, seed: u64) -> Result<Planned, MountError> {
+        let Some(mount) = &mut self.mount else { return Ok(Planned::default()) };
+        let mount = |mounting: &mut Mounting<'_>| mount(mounting);
+        Planned::gather(self.cluster, me, self.roster.clone(), seed, mount)
+    }
+}
+
+pub(super) fn answered(life: u64, answer: Answer) -> Input {
+    match answer {
+        Answer::Failed(reason) => Input::LogFailed { life, reason },
+        answer => Input::Answered { life, answer },
+    }
+}
