@@ -133,6 +133,7 @@ pub use mainstay_runtime::{
     Beacon, ClientDialer, ClientListener, Closed, DialError, Disk, Entropy, EntropyError, Events,
     Ports, Pulse, Recipient, TcpClients, TcpError, TimeSource, Transport,
 };
+pub use mainstay_service::{Mounting, ReachError, ServiceHandle};
 pub use mainstay_site::{
     Founding, Left, Member, StartError as SiteStartError, Status as SiteStatus, TraceSink,
     ViewChanged,

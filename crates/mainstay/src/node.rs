@@ -7,15 +7,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 
-use mainstay_base::{GroupId, NodeId, SiteId};
+use mainstay_base::service::Service;
+use mainstay_base::{GroupId, Instance, NodeId, SiteId};
 use mainstay_multicast as multicast;
 use mainstay_paradigm::{self as paradigm, StateMachine};
 use mainstay_runtime::{
     Bell, Closed, Disk, Events, FileDisk, OsEntropy, Ports, Recipient, Tcp, TcpOptions, TokioTime,
     inbox,
 };
+use mainstay_service::Reach;
+use mainstay_service::{Mounting, ServiceHandle};
 use mainstay_site::{
-    self as site, Application, Member, SiteHandle, SiteParts, ViewChanged, WeakSite,
+    self as site, Application, Member, MountServices, SiteHandle, SiteParts, ViewChanged, WeakSite,
 };
 use tokio::sync::{oneshot, watch};
 
@@ -64,6 +67,8 @@ pub struct NodeBuilder {
     names: Names,
     groups: Vec<multicast::Config>,
     apps: Vec<(GroupId, Box<dyn Application>)>,
+    mounts: Vec<MountServices>,
+    reach: Reach,
 }
 
 impl NodeBuilder {
@@ -86,6 +91,8 @@ impl NodeBuilder {
             names: Arc::new(names),
             groups: Vec::new(),
             apps: Vec::new(),
+            mounts: Vec::new(),
+            reach: Reach::new(cluster),
         })
     }
 
@@ -168,6 +175,44 @@ impl NodeBuilder {
         Ok(GroupHandle { name: name.into(), casts, asks, book, config })
     }
 
+    /// Mounts a service on the node, as the instance `name` of its kind: the same name at all nodes makes them hear each other. What
+    /// it stands on ([`Service::NEEDS`]) is mounted before it. `config` is asked for each boot of the process: at the start, and when
+    /// the node was declared dead and begins anew.
+    ///
+    /// What cannot be mounted is told by the start ([`SiteStartError`](crate::SiteStartError)).
+    pub fn mount<S: Service>(
+        &mut self,
+        name: &str,
+        mut config: impl FnMut(&Mounting<'_>) -> S::Config + 'static,
+    ) -> ServiceHandle<S> {
+        let instance = name.to_owned();
+        self.mounts.push(Box::new(move |mounting| {
+            let config = config(mounting);
+            mounting.mount::<S>(&instance, config).map(drop)
+        }));
+        self.reach.service(name)
+    }
+
+    /// From here on the instance `to` of `T` is told what the instance `of` of `S` tells, in the same turn. Both are mounted before.
+    pub fn listen<S: Service, T: Service>(&mut self, of: &str, to: &str) {
+        let cluster = self.config.cluster;
+        let (of, to) = (Instance::new(cluster, of), Instance::new(cluster, to));
+        self.mounts.push(Box::new(move |mounting| {
+            mounting.listen::<S, T>(of, to);
+            Ok(())
+        }));
+    }
+
+    /// What the disk has of a service that is not mounted any more is not needed: else it is kept for the day when it is mounted
+    /// again, and the log of the services is not cut behind it.
+    pub fn forget<S: Service>(&mut self, name: &str) {
+        let name = name.to_owned();
+        self.mounts.push(Box::new(move |mounting| {
+            mounting.forget::<S>(&name);
+            Ok(())
+        }));
+    }
+
     /// Starts the node on the caller's `LocalSet` (under `#[actix::main]` there is one). Reads the whole log before it returns. From a
     /// program on several threads: [`Node::spawn`].
     ///
@@ -208,6 +253,14 @@ impl NodeBuilder {
         parts.founding = self.config.founding;
         parts.trace = trace;
         parts.bell = self.bell;
+        parts.reach = self.reach;
+        let mut mounts = self.mounts;
+        if !mounts.is_empty() {
+            let mount = move |mounting: &mut Mounting<'_>| {
+                mounts.iter_mut().try_for_each(|mount| mount(mounting))
+            };
+            parts.services = Some(Box::new(mount));
+        }
         let site = site::start(parts, self.apps)?;
         let _ = self.site.0.set(site.downgrade());
         Ok(Node { site, name: own })
