@@ -55,10 +55,12 @@ pub(crate) fn run() -> Result<(), String> {
             "--locked",
         ]))
     })?;
-    step("the example of services alone runs", || {
-        let example = ["run", "--quiet", "--package", "mainstay-service", "--example", "board"];
-        passed(cargo::run(&[&example[..], &["--locked"]].concat()))
-    })?;
+    for (package, example) in house::EXAMPLES {
+        step(&format!("{package}: the example {example} runs"), || {
+            let run = ["run", "--quiet", "--package", package, "--example", example, "--locked"];
+            passed(cargo::run(&run))
+        })?;
+    }
     for directory in house::BROKEN_VARIANTS {
         let package = house::package(directory);
         let name = format!("{directory}: its checks notice deliberately broken variants");

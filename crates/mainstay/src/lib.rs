@@ -138,7 +138,7 @@ pub use mainstay_site::{
     Founding, Left, Member, StartError as SiteStartError, Status as SiteStatus, TraceSink,
     ViewChanged,
 };
-pub use node::{Node, NodeBuilder, Views};
+pub use node::{Node, NodeBuilder, ReadyError, Views};
 pub use outcome::{AcceptLossError, Fate};
 pub use replicated::Replicated;
 pub use serve::ClientStats;

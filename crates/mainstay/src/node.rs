@@ -283,6 +283,15 @@ fn has_local_set() -> Result<(), StartError> {
     catch_unwind(AssertUnwindSafe(probe)).map_err(|_: Box<dyn Any + Send>| StartError::NoLocalSet)
 }
 
+/// Why a node does not become ready.
+#[derive(thiserror::Error, Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReadyError {
+    /// It has ended meanwhile.
+    #[error("the node ended before it was ready: {0:?}")]
+    Ended(Closed),
+}
+
 /// A node of a cluster, with all that is on it. Cheap to clone, `Send` and `Sync`; the node runs on the thread that started it,
 /// and stops when the last clone is dropped. Handles of groups and state machines do not keep it running.
 #[derive(Clone)]
@@ -363,12 +372,12 @@ impl Node {
     /// Waits until the node is a member, has all the past of its groups, and the state machines on it execute.
     ///
     /// # Errors
-    /// How it ended meanwhile.
-    pub async fn ready(&self) -> Result<(), Closed> {
+    /// [`ReadyError`].
+    pub async fn ready(&self) -> Result<(), ReadyError> {
         let mut ready = self.site.ready();
         match ready.wait_for(|ready| *ready).await {
             Ok(_) => Ok(()),
-            Err(_) => Err(self.closed().await),
+            Err(_) => Err(ReadyError::Ended(self.closed().await)),
         }
     }
 

@@ -6,17 +6,13 @@ mod support;
 
 use mainstay_base::{Duration, Rng};
 use mainstay_membership::founding::WaitsFor;
-use mainstay_membership::{Config, Fault, Role};
+use mainstay_membership::{Config, Role};
 use mainstay_sim::{Search, explore};
 use support::{NEVER, Step, World};
 
-fn config(fault: Option<Fault>) -> Config {
+fn config() -> Config {
     let config = Config::default().with_timeout(NEVER).unwrap();
-    let config = config.with_formation_wait(Duration::ZERO);
-    match fault {
-        Some(fault) => config.with_fault(fault),
-        None => config,
-    }
+    config.with_formation_wait(Duration::ZERO)
 }
 
 fn started(config: Config) -> World {
@@ -29,7 +25,7 @@ fn started(config: Config) -> World {
 fn is_found(seeds: u64) -> bool {
     (0..seeds).any(|seed| {
         let mut rng = Rng::new(seed);
-        let mut world = started(config(None));
+        let mut world = started(config());
         (world.crashes, world.restarts, world.accusations) = (4, 8, 4);
         let mut lost = false;
         for _ in 0..400 {
@@ -57,81 +53,10 @@ fn a_lost_disk_makes_no_second_cluster() {
     assert!(!is_found(6_000));
 }
 
-/// Two of three are there, and one of them loses its disk; then that one and the third are there.
-fn first_two_and_other_two(fault: Option<Fault>) -> World {
-    let mut world = World::founding(3, config(fault));
-    (0..2).for_each(|site| world.start(site));
-    world.settle();
-    (0..2).for_each(|site| world.crash(site, 0));
-    world.wipe(1);
-    (1..3).for_each(|site| world.start(site));
-    world.settle();
-    world
-}
-
-/// Checks that a majority must not found: another one may have.
-#[test]
-fn who_founds_with_a_majority_is_found() {
-    assert_eq!(first_two_and_other_two(None).violation, None);
-    assert!(first_two_and_other_two(Some(Fault::FoundsWithMajority)).violation.is_some());
-}
-
-/// Lets messages and writes happen among some of the sites until it is so, or nothing is left to happen.
-fn among(world: &mut World, sites: &[usize], until: impl Fn(&World) -> bool) {
-    let is_theirs = |step: &Step| match step {
-        Step::Deliver { from, to } => sites.contains(from) && sites.contains(to),
-        Step::Write(site) => sites.contains(site),
-        _ => false,
-    };
-    let is_timeout = |step: &Step| matches!(step, Step::Timeout(site) if sites.contains(site));
-    for _ in 0..2_000 {
-        let steps = world.steps();
-        let next = steps.iter().find(|step| is_theirs(step));
-        let Some(step) = next.or_else(|| steps.iter().find(|step| is_timeout(step))) else {
-            return;
-        };
-        world.apply(*step);
-        if until(world) {
-            return;
-        }
-    }
-}
-
-/// Two have committed the first view without the third; the one that knows it loses its disk, the other fails.
-fn the_only_one_that_knew(fault: Option<Fault>) -> World {
-    const ALL: usize = usize::MAX;
-    let mut world = started(config(fault));
-    let votes = |world: &World, site: usize| {
-        world.sites[site].machine.as_ref().is_some_and(|machine| machine.is_voter())
-    };
-    among(&mut world, &[0, 1, 2], |world| (0..3).all(|site| votes(world, site)));
-    world.crash(2, ALL);
-    (0..2).for_each(|by| world.apply(Step::Suspect { by, whom: 2 }));
-    among(&mut world, &[0, 1], |world| world.role(0) == Some(Role::Member));
-    assert_eq!((world.view(0).id.number, world.view(1).id.number), (1, 0));
-    let knew = world.sites[0].boot;
-    world.crash(0, ALL);
-    world.channels.retain(|(from, _), _| *from != knew);
-    world.wipe(0);
-    (world.start(0), world.start(2));
-    among(&mut world, &[0, 1, 2], |world| votes(world, 0));
-    world.crash(1, ALL);
-    [0, 2].into_iter().for_each(|by| world.apply(Step::Suspect { by, whom: 1 }));
-    among(&mut world, &[0, 2], |_| false);
-    world
-}
-
-/// Checks that a founder that came back with another disk must not found again: it would forget what it had promised.
-#[test]
-fn who_founds_anew_is_found() {
-    assert_eq!(the_only_one_that_knew(None).violation, None);
-    assert!(the_only_one_that_knew(Some(Fault::FoundsAnew)).violation.is_some());
-}
-
 /// All empty, all heard: a view of all. Two of three wait, and say for whom.
 #[test]
 fn all_found_and_two_of_three_wait() {
-    let mut world = World::founding(3, config(None));
+    let mut world = World::founding(3, config());
     (0..2).for_each(|site| world.start(site));
     world.settle();
     let third = world.sites[2].boot.node;
@@ -151,7 +76,7 @@ fn all_found_and_two_of_three_wait() {
 /// Two of three lose their disks after the cluster was made: they wait for one that admits them, and make none. (U1)
 #[test]
 fn two_lost_disks_found_no_second_cluster() {
-    let mut world = started(config(None));
+    let mut world = started(config());
     world.settle();
     assert_eq!(world.members(0).len(), 3);
     (0..3).for_each(|site| world.crash(site, 0));
@@ -171,7 +96,7 @@ fn two_lost_disks_found_no_second_cluster() {
 /// Checks completely: a founder crashes at any step and comes back with its disk, and the cluster is made.
 #[test]
 fn a_founder_crashes_at_every_step() {
-    let mut world = started(config(None));
+    let mut world = started(config());
     (world.crashes, world.restarts, world.hasty) = (1, 1, false);
     let bound = std::env::var("MAINSTAY_STATES").ok().and_then(|text| text.parse().ok());
     let report = explore(world, Search::Breadth, bound.unwrap_or(40_000));
