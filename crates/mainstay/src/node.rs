@@ -381,6 +381,12 @@ impl Node {
         }
     }
 
+    /// Whether it is [ready](Self::ready); not any more from when it is declared dead until it is ready again.
+    #[must_use]
+    pub fn watch_ready(&self) -> watch::Receiver<bool> {
+        self.site.ready()
+    }
+
     /// The views of the sites.
     #[must_use]
     pub fn views(&self) -> Views {

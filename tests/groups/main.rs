@@ -1,0 +1,346 @@
+//! Process groups of actors on whole nodes, on virtual time: kills, power failures, lost disks, cuts and pauses. What a receipt
+//! said is held against what the actors have at the end.
+//!
+//! `MAINSTAY_SEED` is the first seed and `MAINSTAY_SEEDS` how many there are. A run that fails prints its seed and faults.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use actix::{Actor, Context, Handler};
+use mainstay::{
+    Closed, ClusterId, Config, Durability, Events, Founding, GroupConfig, GroupEvent, GroupHandle,
+    Level, Node, NotReached, Order,
+};
+use mainstay_base::{Duration, Instant, Rng};
+use mainstay_sim::live::{Outside, Room, Start};
+use mainstay_sim::{Atlas, Disk, Fault, FaultEvent, Options, Wire, schedule};
+
+const NODES: usize = 3;
+const CALM: Duration = Duration::from_millis(300);
+const WORK: Duration = Duration::from_secs(3);
+const WHOLE_WITHIN: Duration = Duration::from_secs(60);
+/// How long a caster waits for a receipt.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// What an actor has: numbers in total order, each at most once.
+#[derive(Default)]
+struct Kept {
+    numbers: Vec<u64>,
+    has: BTreeSet<u64>,
+    wrong: Option<String>,
+}
+
+struct Keeper {
+    kept: Rc<RefCell<Kept>>,
+    /// Takes the state of another boot for its own: the checks have to notice.
+    is_broken: bool,
+}
+
+impl Actor for Keeper {
+    type Context = Context<Self>;
+}
+
+impl Kept {
+    fn push(&mut self, number: u64) {
+        if !self.has.insert(number) {
+            self.wrong = Some(format!("{number} was delivered twice"));
+        }
+        self.numbers.push(number);
+    }
+}
+
+impl Handler<Events<GroupEvent>> for Keeper {
+    type Result = ();
+
+    fn handle(&mut self, mut events: Events<GroupEvent>, _: &mut Context<Self>) {
+        let mut kept = self.kept.borrow_mut();
+        if events.is_end() {
+            kept.wrong = Some("the keeper has lost its subscription".to_owned());
+        }
+        for event in events.take() {
+            match event {
+                GroupEvent::State(state) => {
+                    let bytes = state.to_bytes();
+                    *kept = Kept { wrong: kept.wrong.take(), ..Kept::default() };
+                    for number in bytes.chunks(8) {
+                        kept.push(u64::from_le_bytes(number.try_into().unwrap()));
+                    }
+                }
+                GroupEvent::Deliver(message) => {
+                    let bytes: [u8; 8] = message.payload[..].try_into().unwrap();
+                    kept.push(u64::from_le_bytes(bytes));
+                }
+                GroupEvent::StateWanted(request) => {
+                    let skipped = usize::from(self.is_broken);
+                    let numbers = kept.numbers.iter().skip(skipped);
+                    request.give(numbers.flat_map(|it| it.to_le_bytes()).collect::<Vec<_>>());
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// A node, its group, and what its actor keeps.
+#[derive(Clone)]
+struct Placed {
+    node: Node,
+    group: GroupHandle,
+    kept: Rc<RefCell<Kept>>,
+}
+
+type Nodes = Outside<Placed>;
+
+#[derive(Clone, Debug)]
+struct Setup {
+    durability: Durability,
+    is_broken: bool,
+}
+
+#[derive(Default)]
+struct Book {
+    casts: u64,
+    acknowledged: BTreeSet<u64>,
+    unknown: u64,
+    halted: Vec<String>,
+}
+
+fn name(index: usize) -> String {
+    format!("n{index}")
+}
+
+fn starter(
+    setup: &Setup,
+    book: Rc<RefCell<Book>>,
+) -> impl FnMut(Start) -> Result<Placed, String> + use<> {
+    let cluster = ClusterId::from_entropy(13);
+    let addresses = Room::<Placed>::addresses(NODES);
+    let nodes: BTreeMap<_, _> = (0..NODES).map(name).zip(addresses).collect();
+    let Setup { durability, is_broken } = setup.clone();
+    move |Start { index, first, mut ports, restored }| {
+        let founding = if first { Founding::Together } else { Founding::Join };
+        let config = Config::new(cluster, name(index), nodes.clone()).founding(founding);
+        let settings = match durability {
+            Durability::Disk => GroupConfig::disk().checkpoint_bytes(4 << 10),
+            Durability::Memory => GroupConfig::memory(),
+        };
+        if durability == Durability::Memory {
+            ports.disk = None;
+        }
+        let start = move || {
+            let mut builder = Node::builder_without_tcp(config)?;
+            let group = builder.group("g", settings)?;
+            let kept = Rc::<RefCell<Kept>>::default();
+            let keeper = Keeper { kept: Rc::clone(&kept), is_broken }.start();
+            let subscribed = group.subscribe(keeper.recipient());
+            subscribed.expect("the node has not ended");
+            Ok(Placed { node: builder.start_with(ports)?, group, kept })
+        };
+        let placed = start().map_err(|error: mainstay::StartError| format!("{error:?}"))?;
+        let (closed, halted) = (placed.node.closed(), Rc::clone(&book));
+        tokio::task::spawn_local(async move {
+            if let Closed::Halted { reason } = closed.await {
+                halted.borrow_mut().halted.push(format!("node {index} halted: {reason}"));
+            }
+        });
+        let node = placed.node.clone();
+        tokio::task::spawn_local(async move {
+            if node.ready().await.is_ok() {
+                restored.tell();
+            }
+        });
+        Ok(placed)
+    }
+}
+
+/// Casts numbers here and there, and writes down of which it was told that they are safe from the faults to come.
+async fn work(nodes: Nodes, book: Rc<RefCell<Book>>, mut rng: Rng, level: Level, until: Instant) {
+    while nodes.now() < until {
+        nodes.sleep(Duration::from_micros(rng.below(15_000))).await;
+        let index = rng.below(NODES as u64) as usize;
+        let Some(group) = nodes.node(index).map(|placed| placed.group) else { continue };
+        let number = {
+            let mut book = book.borrow_mut();
+            book.casts += 1;
+            book.casts
+        };
+        nodes.note(index, number);
+        let payload = number.to_le_bytes().to_vec();
+        let Ok(receipt) = group.try_cast_for(payload, Order::Total, level) else { continue };
+        tokio::select! {
+            reached = receipt.reached(level) => {
+                let mut book = book.borrow_mut();
+                match reached {
+                    Ok(()) => drop(book.acknowledged.insert(number)),
+                    Err(NotReached::Unknown) => book.unknown += 1,
+                    Err(_) => {}
+                }
+            }
+            () = nodes.sleep(PATIENCE) => {}
+        }
+    }
+}
+
+/// Until all are in one view and have the same.
+async fn all_are_one(nodes: Nodes) -> Vec<u64> {
+    loop {
+        let mut all = Vec::new();
+        for index in 0..NODES {
+            let Some(placed) = nodes.node(index) else { continue };
+            let Some(status) = placed.node.status().await else { continue };
+            let Some(stack) = status.stack else { continue };
+            let whole = stack.groups.values().all(|(it, _)| it.whole && !it.blocked);
+            if stack.members.len() == NODES && whole && *placed.node.watch_ready().borrow() {
+                let at = stack.groups.values().map(|(it, _)| it.delivered).max();
+                all.push((stack.view, at, placed.kept.borrow().numbers.clone()));
+            }
+        }
+        if all.len() == NODES && all.windows(2).all(|pair| pair[0] == pair[1]) {
+            return all.swap_remove(0).2;
+        }
+        nodes.sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Report {
+    hash: u128,
+    casts: u64,
+    acknowledged: usize,
+    unknown: u64,
+    crashes: u64,
+    kept: usize,
+}
+
+fn options(seed: u64, setup: &Setup) -> Options {
+    let down = if setup.durability == Durability::Disk { NODES } else { 1 };
+    let mut options = Options::from_seed(seed, Wire::Channel, Atlas { down, lost: 1 });
+    options.span = WORK - CALM;
+    options
+}
+
+fn faults(seed: u64, setup: &Setup) -> Vec<FaultEvent> {
+    let mut faults = schedule(seed, NODES, &options(seed, setup));
+    for event in &mut faults {
+        event.at = event.at + CALM;
+        if let Fault::Crash { disk, .. } = &mut event.fault
+            && (*disk == Disk::Old || setup.durability == Durability::Memory)
+        {
+            *disk = Disk::Empty;
+        }
+    }
+    faults
+}
+
+fn run(seed: u64, setup: &Setup) -> Result<Report, String> {
+    let book = Rc::<RefCell<Book>>::default();
+    let begin = starter(setup, Rc::clone(&book));
+    let mut room = Room::new(seed, NODES, options(seed, setup), faults(seed, setup), begin);
+    let nodes = room.outside();
+    let level = match setup.durability {
+        Durability::Disk => Level::Disk,
+        Durability::Memory => Level::Majority,
+    };
+    let (until, working) = (Instant::ZERO + WORK, Rc::new(()));
+    for number in 0..4 {
+        let rng = Rng::new(seed).stream(&format!("caster {number}"));
+        let (nodes, book, working) = (nodes.clone(), Rc::clone(&book), Rc::clone(&working));
+        room.spawn(async move {
+            work(nodes, book, rng, level, until).await;
+            drop(working);
+        });
+    }
+    room.run(WORK).map_err(|stuck| stuck.to_string())?;
+    room.heal();
+    let idle = {
+        let nodes = nodes.clone();
+        async move {
+            while Rc::strong_count(&working) > 1 {
+                nodes.sleep(Duration::from_millis(20)).await;
+            }
+        }
+    };
+    room.finish(idle, WHOLE_WITHIN).map_err(|stuck| format!("the casters: {stuck}"))?;
+    let same = room.finish(all_are_one(nodes.clone()), WHOLE_WITHIN);
+    let wrong: Vec<String> = (0..NODES)
+        .filter_map(|index| nodes.node(index)?.kept.borrow().wrong.clone())
+        .chain(book.borrow().halted.clone())
+        .collect();
+    if !wrong.is_empty() {
+        return Err(wrong.join("\n"));
+    }
+    let kept = same.map_err(|stuck| format!("the actors do not come to the same: {stuck}"))?;
+    let has: BTreeSet<u64> = kept.iter().copied().collect();
+    let book = book.take();
+    if let Some(lost) = book.acknowledged.iter().find(|number| !has.contains(number)) {
+        return Err(format!("{lost} was acknowledged and is lost"));
+    }
+    Ok(Report {
+        hash: room.hash(),
+        casts: book.casts,
+        acknowledged: book.acknowledged.len(),
+        unknown: book.unknown,
+        crashes: room.stats().crashes,
+        kept: kept.len(),
+    })
+}
+
+fn variable(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
+}
+
+fn swarm(setup: &Setup, count: u64) -> Vec<Report> {
+    let first = variable("MAINSTAY_SEED").unwrap_or(0);
+    let seeds = first..first + variable("MAINSTAY_SEEDS").unwrap_or(count);
+    let fail = |seed: u64, what: String| -> Report {
+        let faults: Vec<String> = faults(seed, setup).iter().map(ToString::to_string).collect();
+        panic!("seed {seed}, {setup:?}\n{}\n{what}", faults.join("\n"))
+    };
+    let reports: Vec<Report> = seeds
+        .map(|seed| {
+            let report = run(seed, setup).unwrap_or_else(|what| fail(seed, what));
+            if seed % 10 == 0 {
+                assert_eq!(
+                    Ok(&report),
+                    run(seed, setup).as_ref(),
+                    "seed {seed} runs the same twice"
+                );
+            }
+            report
+        })
+        .collect();
+    let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
+    println!(
+        "{} runs: {} casts, {} acknowledged, {} unknown, {} crashes, {} kept",
+        reports.len(),
+        sum(|it| it.casts),
+        sum(|it| it.acknowledged as u64),
+        sum(|it| it.unknown),
+        sum(|it| it.crashes),
+        sum(|it| it.kept as u64),
+    );
+    reports
+}
+
+/// Checks MC-10 and PD-31 for groups of actors: what a receipt said is at all of them in the end, once, in one order, whatever
+/// failed, and the states that the library checkpointed and transferred are the right ones. All nodes may fail at once.
+#[test]
+fn groups_on_disk() {
+    let reports = swarm(&Setup { durability: Durability::Disk, is_broken: false }, 100);
+    assert!(reports.iter().any(|report| report.unknown > 0));
+}
+
+/// The same in memory, where one may fail at a time.
+#[test]
+fn groups_in_memory() {
+    swarm(&Setup { durability: Durability::Memory, is_broken: false }, 60);
+}
+
+/// Checks that a state that lacks something is noticed.
+#[test]
+fn a_state_that_lacks_something_is_noticed() {
+    let setup = Setup { durability: Durability::Memory, is_broken: true };
+    assert!((0..40).any(|seed| run(seed, &setup).is_err()));
+}
