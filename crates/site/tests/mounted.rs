@@ -451,7 +451,9 @@ fn a_panic_of_a_service_halts_its_node() {
         let closed = node.site.closed();
         tally.send(tally::Command::Panic).await.unwrap();
         let closed = timeout(LIMIT, closed).await.expect("in time");
-        assert!(matches!(closed, Closed::Halted { reason } if reason.contains("beside its turns")));
+        assert!(
+            matches!(closed, Closed::Halted { reason } if reason.contains("it is told to panic"))
+        );
         assert_eq!(tally.status().await, Err(ReachError::Closed));
     });
 }
