@@ -9,3 +9,12 @@ pub fn drop_beside<T: Send + 'static>(value: T) {
         tracing::warn!(%error, "no thread to drop a state on");
     }
 }
+
+/// Does it; what a panic said, if it did.
+///
+/// # Errors
+/// The text of the panic.
+pub fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+    done.map_err(|payload| crate::host::reason(&*payload).to_string())
+}

@@ -37,6 +37,7 @@ mod sink;
 mod turns;
 
 pub use self::core::halt;
+pub(crate) use self::core::reason;
 use self::core::{Core, Next};
 use gate::{Admission, Gate};
 pub use handle::{Closed, HostHandle, SendError, WeakHandle};

@@ -56,7 +56,7 @@ mod time;
 pub use actix::Recipient;
 pub use beacon::{Beacon, Beat, Pulse};
 pub use bell::{Bell, Inbox, Intake, Place, inbox};
-pub use beside::drop_beside;
+pub use beside::{caught, drop_beside};
 pub use causes::with_causes;
 pub use entropy::{OsEntropy, SeededEntropy};
 pub use events::{Door, Events, Subscriber};

@@ -95,7 +95,8 @@ pub fn halt(reason: impl Into<String>) -> ! {
     resume_unwind(Box::new(Halt(reason.into())))
 }
 
-fn reason(payload: &(dyn Any + Send)) -> Arc<str> {
+/// What a panic, or [`halt`], said.
+pub(crate) fn reason(payload: &(dyn Any + Send)) -> Arc<str> {
     if let Some(Halt(reason)) = payload.downcast_ref() {
         return reason.as_str().into();
     }

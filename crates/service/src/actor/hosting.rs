@@ -7,7 +7,7 @@ use mainstay_base::rack::{Effect, Given};
 use mainstay_base::service::{Address, Chunks, ReaderChange, ReaderId};
 use mainstay_runtime::host::completions;
 use mainstay_runtime::{
-    Bell, Completed, Hosted, IoId, LocalFuture, Port, Stop, StoreError, blocking, halt,
+    Bell, Completed, Hosted, IoId, LocalFuture, Port, Stop, StoreError, blocking, caught, halt,
 };
 use tokio::task::JoinSet;
 
@@ -178,12 +178,13 @@ impl<M: Hosted> Hosting<M> {
         let disk = self.disk.as_ref().map(ServiceDisk::disk);
         while self.jobs.try_join_next().is_some() {}
         self.jobs.spawn_local(async move {
+            let work = move || caught(work);
             // A disk knows how what blocks is run there; a simulated one too.
             let done = match disk {
                 Some(disk) => blocking(&*disk, work).await.map_err(|error| error.to_string()),
                 None => tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string()),
             };
-            let answer = match done {
+            let answer = match done.flatten() {
                 Ok(done) => answer(done),
                 Err(error) => {
                     Answer::Failed(format!("what a service does beside its turns ended: {error}"))

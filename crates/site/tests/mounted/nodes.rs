@@ -36,7 +36,7 @@ pub fn name(index: usize) -> String {
 /// Addresses that no dial gets as its own: below the ports that the system gives out, since a node comes back to its own.
 pub fn roster() -> BTreeMap<String, SocketAddr> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let begin = (std::process::id() % 1_000) as u16 * 10;
+    let begin = (std::process::id() % 400) as u16 * 30;
     let free = |index| loop {
         let port = 20_000 + (begin + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
         if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {

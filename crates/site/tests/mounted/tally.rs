@@ -12,7 +12,7 @@ use mainstay_base::{BootNonce, Channel, Instant, Machine};
 use serde::{Deserialize, Serialize};
 
 /// A checkpoint after so many records.
-const EVERY: u64 = 8;
+pub const EVERY: u64 = 8;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Added(u64);
@@ -80,10 +80,17 @@ impl Tally {
             self.unstable.pop_front();
             self.out.tell(Stable { count: io.0, number });
         }
-        if upto.0 >= self.keeps.0 + EVERY && upto == self.out.last() && self.writing.is_none() {
-            self.writing = Some(upto.0);
+        self.checkpoint_if_due();
+    }
+
+    /// One at a time, of what is stable: in the end the last one is of at least all but [`EVERY`].
+    fn checkpoint_if_due(&mut self) {
+        let last = self.out.last().0;
+        let is_due = last >= self.keeps.0 + EVERY && self.unstable.is_empty();
+        if is_due && self.writing.is_none() {
+            self.writing = Some(last);
             let source = Box::new(One(Some(codec::encode(&self.status.numbers))));
-            self.out.put(Out::Checkpoint { position: upto.0, alone: false, source });
+            self.out.put(Out::Checkpoint { position: last, alone: false, source });
         }
     }
 }
@@ -113,6 +120,7 @@ impl Machine for Tally {
                 assert!(written);
                 self.keeps = Io(position + 1);
                 self.status.checkpoint = position;
+                self.checkpoint_if_due();
             }
             In::Chunk(Some(chunk)) => {
                 self.status.numbers = codec::decode(&chunk).expect("its own checkpoint");
