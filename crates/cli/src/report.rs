@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use mainstay::Status;
+use mainstay::WaitsFor;
 use mainstay_base::{Incarnation, NodeId};
 use mainstay_directory::host::Counted;
 use mainstay_paradigm::Status as Is;
@@ -194,8 +195,26 @@ fn minority(stack: &StackStatus, name: impl Fn(NodeId) -> String) -> String {
     let waits = [("unheard", missing(false)), ("heard, but without data", missing(true))];
     let waits = waits.into_iter().filter(|(_, nodes)| !nodes.is_empty());
     let waits: Vec<_> = waits.map(|(what, nodes)| format!("{nodes} ({what})")).collect();
+    let founding = if stack.founding.is_empty() {
+        String::new()
+    } else {
+        let one = |(node, why): (&NodeId, &WaitsFor)| {
+            let why = match why {
+                WaitsFor::NotHeard => "not heard",
+                WaitsFor::OtherSettings => "has other settings",
+                WaitsFor::Past => "has a past",
+                WaitsFor::Joins => "was told to join",
+                WaitsFor::OtherFounders => "has founded with a disk that is gone",
+                _ => "not ready",
+            };
+            format!("{} {why}", name(*node))
+        };
+        let mut who: Vec<_> = stack.founding.iter().map(one).collect();
+        who.sort();
+        format!("; no cluster is made before all nodes are here: {}", who.join(", "))
+    };
     format!(
-        ": it has waited {} s for the votes of {} nodes; missing: {}",
+        ": it has waited {} s for the votes of {} nodes; missing: {}{founding}",
         stack.minority_for.as_secs(),
         stack.quorum,
         waits.join(", ")
