@@ -1,36 +1,79 @@
 //! Fault-tolerant services composed into a node: the facade.
 //!
-//! A [`Node`] runs a deterministic [`StateMachine`] that is replicated on all configured nodes: a site with one group and
-//! a replica on it. A command is executed in one order at all of them, and answered when it has reached the level of the
+//! A [`Node`] is put together from what is wanted, with a [`NodeBuilder`]: process [groups](NodeBuilder::group) for the user's
+//! actors, [replicated state machines](NodeBuilder::replicate), and [services](NodeBuilder::mount) of the contract
+//! (`mainstay_base::service`). Its handles can be used from the beginning; they are `Send`, `Sync` and cheap to clone, and push into
+//! queues that the node empties once a turn.
+//!
+//! ```
+//! use std::net::TcpListener;
+//! use mainstay::{ClusterId, Config, GroupConfig, Node, Order};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+//! let config = Config::new(ClusterId::from_entropy(1), "a", [("a".to_owned(), address)].into());
+//! # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+//! # tokio::task::LocalSet::new().block_on(&runtime, async {
+//! let mut builder = Node::builder(config)?; // Under #[actix::main], or on any LocalSet.
+//! let group = builder.group("orders", GroupConfig::memory().stateless())?;
+//! let node = builder.start()?;
+//! node.ready().await?;
+//! let receipt = group.cast("an order", Order::Total).await?;
+//! receipt.majority().await?; // A majority of the nodes has it.
+//! let view = node.views().watch().ok_or("the node has ended")?.borrow().clone();
+//! assert_eq!(view.members[0].to_string(), "a/1");
+//! node.close().await;
+//! # Ok(())
+//! # })
+//! # }
+//! ```
+//!
+//! # Groups of actors
+//! An actor hears a group when it [subscribes](GroupHandle::subscribe) with a `Recipient<Events<GroupEvent>>`: views, messages in
+//! the order they were cast for, and requests for its state, in one stream. The library checkpoints and transfers what the actor
+//! gives. The order is said for each cast ([`Order`]), what is waited for afterwards ([`Receipt`]). The example `chat` has all of it, the
+//! example `six` wires several actors.
+//!
+//! # Views
+//! [`Node::views`] tells who works, in age order, agreed with the others, and why who left did. The number of a view is a fencing
+//! token.
+//!
+//! # Replicated state machines
+//! A deterministic [`StateMachine`] is replicated on all configured nodes: a [`Replicated`] is its handle. A command is executed
+//! in one order at all of them, and answered when it has reached the level of the
 //! configured [`Durability`]: at a majority of the nodes, or forced to the disks of a majority. Any minority may
-//! fail. [`Node::execute`] tells apart what was done, what was not done and will not be, and what nobody knows.
+//! fail. [`Replicated::execute`] tells apart what was done, what was not done and will not be, and what nobody knows.
 //!
-//! A node runs on the `LocalSet` that starts it; its handle is `Send`, `Sync` and cheap to clone. A node that the others
-//! declared dead starts anew in its process. One whose log fails halts, and [`Node::closed`] says why.
-//!
-//! A process outside the group has a [`Client`], and each node that [serves](Node::serve_clients) a port for it. The client
+//! A process outside has a [`Client`], and each node that [serves](Replicated::serve_clients) a port for it. The client
 //! keeps a session, and sends a command whose answer is lost again, elsewhere, under the same number: it is executed once.
-//! A program that keeps sessions by itself puts each [`Envelope`] through [`Node::submit`].
+//! A program that keeps sessions by itself puts each [`Envelope`] through [`Replicated::submit`].
 //!
 //! A command whose execution panics stops the group: every node refuses with [`NotDone::Poisoned`] until an operator has it
-//! passed over by [`Node::skip`]. Then the nodes rebuild their states without it, in their processes, and go on.
+//! passed over by [`Replicated::skip`]. Then the nodes rebuild their states without it, in their processes, and go on.
+//!
+//! # Life of a node
+//! A cluster is made when all its nodes are there, none has a past and their settings are equal ([`Founding`]); [`Node::ready`] waits until
+//! a node takes part. A node runs on the `LocalSet` that starts it, or on a thread of its own ([`Node::spawn`]). One that the others
+//! declared dead starts anew in its process. One whose log fails halts, and [`Node::closed`] says why.
 //!
 //! A state of millions of entries is made, and freed beside the node's thread, in many small pieces. The allocator of glibc makes
 //! turns of the node wait for that, up to a tenth of a second; with `mimalloc` as its global allocator, as in the program
 //! of this workspace, a program loads such a state 1.6 times as fast and has shorter turns; with `tikv-jemallocator` and its
 //! background threads the turns are shortest. Nodes that share one thread wait for each
-//! other's [`Node::start`], which reads the whole log.
+//! other's start, which reads the whole log.
 //!
-//! A program needs this crate, `bytes` and `tokio` alone: the types of its signatures that other crates of the workspace define
+//! A program needs this crate, `bytes` and `tokio` alone, and `actix` for its actors: the types of its signatures that other crates of the workspace define
 //! have names here. Those that would clash say whose they are, as [`ReplicaConfig`] and [`SiteStatus`].
 //!
-//! What it does not do yet: several groups, a roster that changes, TLS (loopback only).
+//! What it does not do yet: groups with other members than all nodes, a roster that changes, TLS (loopback only).
+//!
+//! # A state machine of one's own
 //!
 //! ```
 //! use std::net::TcpListener;
 //! use bytes::Bytes;
 //! use mainstay::{
-//!     Client, ClientConfig, ClusterId, Config, Durability, Node, Outcome, Position, RestoreError, Snapshot, StateMachine, TcpClients,
+//!     Client, ClientConfig, ClusterId, Config, Durability, Outcome, Position, Replicated, RestoreError, Snapshot, StateMachine, TcpClients,
 //! };
 //!
 //! /// Adds up the bytes that it is sent.
@@ -60,15 +103,11 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
 //! let config = Config::new(ClusterId::from_entropy(1), "a", [("a".to_owned(), address)].into())
-//!     .durability(Durability::Memory)
-//!     .bootstrap(true);
+//!     .durability(Durability::Memory);
 //! let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
 //! tokio::task::LocalSet::new().block_on(&runtime, async {
-//!     let node = Node::start(config, Sum::default)?;
-//!     let mut tick = tokio::time::interval(std::time::Duration::from_millis(10));
-//!     while node.execute(&[]).await != Outcome::Done(Bytes::from_static(&[0; 8])) {
-//!         tick.tick().await; // Not a member yet.
-//!     }
+//!     let node = Replicated::start(config, Sum::default)?;
+//!     node.node().ok_or("it has one")?.ready().await?;
 //!     node.execute(&[1, 2, 3]).await;
 //!     assert_eq!(node.read(|sum| sum.0).await, Ok(6));
 //!
