@@ -51,8 +51,12 @@ pub(crate) const BROKEN_VARIANTS: &[&str] =
     &["link", "service", "membership", "multicast", "paradigm"];
 
 /// Packages and their examples that show what a user does; each ends by itself, and fails if what it shows is not so.
-pub(crate) const EXAMPLES: &[(&str, &str)] =
-    &[("mainstay-service", "board"), ("mainstay", "chat"), ("mainstay", "six")];
+pub(crate) const EXAMPLES: &[(&str, &str)] = &[
+    ("mainstay-stable", "ledger"),
+    ("mainstay-service", "board"),
+    ("mainstay", "chat"),
+    ("mainstay", "six"),
+];
 
 /// Packages that no pure crate may depend on; a name with a dash behind it (`tokio-util`) counts as well.
 pub(crate) const RUNTIMES: &[&str] = &["tokio", "actix"];

@@ -42,6 +42,7 @@ mod checkpoint;
 mod format;
 mod log;
 mod medium;
+mod store;
 
 pub use cell::{Cell, OpenCellError, ReadCellError, VALUE_BYTES_MAX, WriteCellError};
 pub use checkpoint::{
@@ -57,3 +58,4 @@ pub use log::{
 pub use medium::file::{FileMedium, FileMediumError};
 pub use medium::memory::{CUT_SIZE_MAX, Calls, Crash, Fault, Kept, MemoryMedium, SUBSET_COUNT_MAX};
 pub use medium::{Medium, NAME_SIZE_MAX, check_name};
+pub use store::{CommitError, GroupCommit, OpenStoreError, Store, StoreCheckpointError, StorePast};
