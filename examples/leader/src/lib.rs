@@ -103,7 +103,12 @@ impl Example for Leader {
     const BROKEN: &'static [Broken] = &[
         broken("entropy", "SYS-1", "", "clients draw from something that is not the seed"),
         broken("miscounts", "SYS-2", "--no-faults", "workers compute something else"),
-        broken("alone", "SYS-5", "--outside majority-lost", "workers do what nobody gave them"),
+        broken(
+            "alone",
+            "SYS-5",
+            "--outside majority-lost",
+            "workers do what waits for long, unasked",
+        ),
         broken("no-look", "LD-1", "--campaign 40", "the store does a job again"),
         broken("no-fence", "LD-2", "--campaign 40", "the store takes all tokens"),
         broken("two-lead", "LD-3", "--campaign 5", "the youngest member leads as well"),

@@ -20,6 +20,9 @@ const JOBS_AT_A_TIME: usize = 1;
 /// After so long a worker tries again what it has no answer to.
 const AGAIN: Duration = Duration::from_millis(50);
 
+/// With the planted fault: after so long a worker does what nobody gave it.
+const ALONE_AFTER: Duration = Duration::from_secs(2);
+
 /// What a worker asks the store for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Request {
@@ -104,9 +107,11 @@ impl Worker {
         })
     }
 
-    /// A full queue is as a message that gets lost: whoever sends tries again.
+    /// # Panics
+    /// If there is no room: a log with a gap proves nothing.
     fn say(&self, event: Event) {
-        let _ = self.out.try_send((self.node, Out::Said(event)));
+        let said = self.out.try_send((self.node, Out::Said(event)));
+        assert!(!matches!(said, Err(mpsc::error::TrySendError::Full(_))), "the log has no room");
     }
 
     fn cast(&self, message: &Message) -> bool {
@@ -155,6 +160,7 @@ impl Worker {
         then: impl FnOnce(&mut Self, Option<Reply>, &mut Context<Self>) + 'static,
     ) {
         let (answer, answered) = oneshot::channel();
+        // If there is no room it is as a request that gets lost.
         let _ = self.out.try_send((self.node, Out::Ask(request, answer)));
         let answered = answered.into_actor(self);
         ctx.spawn(answered.then(move |reply, worker, ctx| {
@@ -190,13 +196,13 @@ impl Worker {
     /// Begins what it has and does not work at yet.
     fn begin(&mut self, ctx: &mut Context<Self>) {
         let Some(me) = self.me() else { return };
-        let mut mine: Vec<Job> = self.pool.of(me).collect();
+        let timed = |job: Job| (Duration::from_millis(job.millis), job);
+        let mut mine: Vec<(Duration, Job)> = self.pool.of(me).map(timed).collect();
         if self.planted == Some(Planted::Alone) {
-            mine.extend(self.pool.free());
+            mine.extend(self.pool.free().map(|job| (ALONE_AFTER, job)));
         }
-        for job in mine {
+        for (work, job) in mine {
             if self.working.insert(job.id) {
-                let work = Duration::from_millis(job.millis);
                 ctx.run_later(work, move |worker, ctx| worker.finish(job, ctx));
             }
         }
