@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc as channel;
@@ -56,14 +57,26 @@ enum Action {
     Continue(usize),
 }
 
+/// A process that runs.
+struct Process {
+    child: Child,
+    input: ChildStdin,
+    /// Which of all that were started.
+    number: u64,
+}
+
 /// The processes; they end with this value.
 struct Processes {
     directory: PathBuf,
     addresses: String,
     planted: Option<&'static str>,
-    running: [Option<(Child, ChildStdin)>; NODES],
-    said: channel::SyncSender<(usize, Line)>,
+    running: [Option<Process>; NODES],
+    started: u64,
+    said: channel::SyncSender<Heard>,
 }
+
+/// Which worker, which of all processes, and what it says.
+type Heard = (usize, u64, Line);
 
 impl Processes {
     fn data(&self, node: usize) -> PathBuf {
@@ -78,21 +91,22 @@ impl Processes {
         let (input, output) = (child.stdin.take(), child.stdout.take());
         let both = input.zip(output).ok_or(std::io::ErrorKind::BrokenPipe);
         let (input, output) = both?;
-        let said = self.said.clone();
+        self.started += 1;
+        let (said, number) = (self.said.clone(), self.started);
         std::thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
                 let Ok(line) = serde_json::from_str(&line) else { continue };
-                if said.send((node, line)).is_err() {
+                if said.send((node, number, line)).is_err() {
                     return;
                 }
             }
         });
-        self.running[node] = Some((child, input));
+        self.running[node] = Some(Process { child, input, number });
         Ok(())
     }
 
     fn tell(&mut self, node: usize, told: &Told) {
-        if let Some((_, input)) = &mut self.running[node]
+        if let Some(Process { input, .. }) = &mut self.running[node]
             && let Ok(line) = serde_json::to_string(told)
         {
             // Whoever has been killed hears nothing.
@@ -101,7 +115,7 @@ impl Processes {
     }
 
     fn signal(&self, node: usize, signal: Signal) {
-        if let Some((child, _)) = &self.running[node] {
+        if let Some(Process { child, .. }) = &self.running[node] {
             // It has ended already: then there is nothing to stop.
             let _ = kill_process(Pid::from_child(child), signal);
         }
@@ -109,7 +123,7 @@ impl Processes {
 
     /// SIGKILL, also to one that is stopped.
     fn kill(&mut self, node: usize) {
-        if let Some((mut child, _)) = self.running[node].take() {
+        if let Some(Process { mut child, .. }) = self.running[node].take() {
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -169,6 +183,7 @@ pub(crate) fn run(run: &Run) -> Result<Vec<Entry<Event>>, String> {
         addresses: addresses().map_err(|error| error.to_string())?,
         planted: run.broken,
         running: [const { None }; NODES],
+        started: 0,
         said,
     };
     for node in 0..NODES {
@@ -190,7 +205,7 @@ fn conduct(
     mut agenda: Agenda,
     processes: &mut Processes,
     mut store: JobStore,
-    heard: &channel::Receiver<(usize, Line)>,
+    heard: &channel::Receiver<Heard>,
 ) -> std::io::Result<Vec<Entry<Event>>> {
     let (start, mut log, mut submitted) = (Instant::now(), Vec::new(), BTreeSet::new());
     let mut turn = 0;
@@ -224,12 +239,15 @@ fn conduct(
             }
             continue;
         }
-        let Ok((node, line)) = heard.recv_timeout(next - now) else { continue };
+        let Ok((node, process, line)) = heard.recv_timeout(next - now) else { continue };
         let what = match line {
             Line::Said(event) => Some(event),
             Line::Ask { number, request } => {
                 let (reply, event) = serve(&mut store, node, request);
-                processes.tell(node, &Told::Reply { number, reply });
+                // One that has been killed hears nothing, and the next one did not ask.
+                if processes.running[node].as_ref().is_some_and(|it| it.number == process) {
+                    processes.tell(node, &Told::Reply { number, reply });
+                }
                 event
             }
         };
@@ -280,7 +298,7 @@ async fn work(
     let worker = Worker::new(index, group.clone(), out.clone(), planted).start();
     group.subscribe(worker.recipient()).map_err(|error| error.to_string())?;
     let node = builder.start().map_err(|error| error.to_string())?;
-    let mut told = input();
+    let (mut told, mut closed) = (input(), pin!(node.closed()));
     let mut waiting = BTreeMap::<u64, oneshot::Sender<Reply>>::new();
     let mut last = 0;
     loop {
@@ -295,6 +313,7 @@ async fn work(
                     say(&Line::Ask { number: last, request });
                 }
             },
+            closed = &mut closed => return Err(format!("the node has ended: {closed:?}")),
             line = told.recv() => match line {
                 // The other side is gone.
                 None => {

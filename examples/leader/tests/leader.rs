@@ -60,3 +60,14 @@ fn each_planted_fault_is_noticed() {
         assert!(outcome.table.to_string().contains(&row), "{}\n{}", broken.name, outcome.table);
     }
 }
+
+/// Checks that the same actor passes in processes of the operating system, with SIGSTOP, SIGCONT and SIGKILL.
+#[test]
+fn real_processes_pass() {
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_mainstay-leader"));
+    let output = program.args(["--real", "--log"]).arg(log.path()).output().unwrap();
+    let table = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{table}\n{}", std::fs::read_to_string(log.path()).unwrap());
+    assert!(table.ends_with("verdict: PASS\n"), "{table}");
+}
