@@ -13,11 +13,11 @@
 //! fails under at least one.
 
 mod options;
+pub mod process;
 pub mod script;
 mod table;
 
-use std::fmt;
-use std::fmt::Write as _;
+use std::fmt::{Debug, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -27,7 +27,11 @@ use mainstay_sim::FaultEvent;
 use thiserror::Error;
 
 pub use options::Options;
+use process::Child;
 pub use table::Table;
+
+/// Why a run did not come to its end, or did not begin.
+pub type Failure = Box<dyn std::error::Error>;
 
 /// Something that happened in a run.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -112,7 +116,9 @@ pub enum Kind {
 /// An example system.
 pub trait Example {
     /// What its log is made of.
-    type Event: Clone + PartialEq + fmt::Display + 'static;
+    type Event: Clone + PartialEq + Debug + 'static;
+    /// What clients see.
+    type Results: PartialEq + Debug;
 
     /// Its name: the package is `mainstay-NAME`.
     const NAME: &'static str;
@@ -132,19 +138,25 @@ pub trait Example {
     ///
     /// # Errors
     /// It did not come to its end, and why.
-    fn run(run: &Run) -> Result<Vec<Entry<Self::Event>>, String>;
+    fn run(run: &Run) -> Result<Vec<Entry<Self::Event>>, Failure>;
 
-    /// One run of real processes.
+    /// One run of real [processes](process::Processes).
     ///
     /// # Errors
     /// It did not come to its end, and why.
-    fn run_real(run: &Run) -> Result<Vec<Entry<Self::Event>>, String>;
+    fn run_real(run: &Run) -> Result<Vec<Entry<Self::Event>>, Failure>;
 
-    /// Compares what clients were told, without faults, with a sequential model.
+    /// The life of one such process.
     ///
     /// # Errors
-    /// The first difference.
-    fn compare(run: &Run, log: &[Entry<Self::Event>]) -> Result<(), String>;
+    /// Why it ended before its input.
+    fn child(child: Child) -> Result<(), Failure>;
+
+    /// What clients see in the end.
+    fn results(log: &[Entry<Self::Event>]) -> Self::Results;
+
+    /// What they would see if all was done by one machine, one thing after the other.
+    fn model(run: &Run) -> Self::Results;
 
     /// What is worth counting in a log, to see that something happened.
     fn counts(log: &[Entry<Self::Event>]) -> Vec<(&'static str, u64)>;
@@ -201,10 +213,17 @@ pub struct Outcome {
 /// The whole program.
 #[must_use]
 pub fn main<E: Example>() -> ExitCode {
-    let options = match Options::try_parse() {
-        Ok(options) => options,
-        Err(error) => error.exit(),
-    };
+    if let Some(child) = Child::from_arguments() {
+        let index = child.index;
+        return E::child(child).map_or_else(
+            |error| {
+                eprintln!("{} n{index}: {error}", E::NAME);
+                ExitCode::FAILURE
+            },
+            |()| ExitCode::SUCCESS,
+        );
+    }
+    let options = Options::parse();
     if options.list_broken {
         print!("{}", broken::<E>());
         return ExitCode::SUCCESS;
@@ -289,7 +308,9 @@ fn one<E: Example>(
     outcome: &mut Outcome,
 ) -> Result<(), HarnessError> {
     let seed = run.seed;
-    let ended = |log: Result<_, String>| log.map_err(|reason| HarnessError::Run { seed, reason });
+    let ended = |log: Result<_, Failure>| {
+        log.map_err(|reason| HarnessError::Run { seed, reason: reason.to_string() })
+    };
     let log = ended(if real { E::run_real(run) } else { E::run(run) })?;
     let so_far = outcome.table.passes();
     let table = &mut outcome.table;
@@ -299,7 +320,10 @@ fn one<E: Example>(
     }
     if run.kind == Kind::Calm {
         let text = "without faults the results are those of a sequential model";
-        table.add(seed, "SYS-2", text, E::compare(run, &log));
+        let (seen, model) = (E::results(&log), E::model(run));
+        let equal = seen == model;
+        let verdict = equal.then_some(()).ok_or_else(|| format!("{seen:?}, not {model:?}"));
+        table.add(seed, "SYS-2", text, verdict);
     }
     if let Some(outside) = outside {
         table.add(seed, "SYS-5", outside.consequence, (outside.judge)(&log));
@@ -321,9 +345,9 @@ fn one<E: Example>(
     Ok(())
 }
 
-fn same<E: PartialEq + fmt::Display>(log: &[Entry<E>], again: &[Entry<E>]) -> Result<(), String> {
+fn same<E: PartialEq + Debug>(log: &[Entry<E>], again: &[Entry<E>]) -> Result<(), String> {
     match log.iter().zip(again).position(|(one, other)| one != other) {
-        Some(at) => Err(format!("entry {at} is {:?} {} once", log[at].at, log[at].what)),
+        Some(at) => Err(format!("entry {at} is {:?} {:?} once", log[at].at, log[at].what)),
         None if log.len() == again.len() => Ok(()),
         None => Err(format!("{} entries, and {} again", log.len(), again.len())),
     }
@@ -336,7 +360,7 @@ fn written<E: Example>(run: &Run, log: &[Entry<E::Event>]) -> String {
         let _ = writeln!(text, "# {line}");
     }
     for Entry { at, what } in log {
-        let _ = writeln!(text, "{:>12.6}  {what}", at.as_secs_f64());
+        let _ = writeln!(text, "{:>12.6}  {what:?}", at.as_secs_f64());
     }
     text
 }

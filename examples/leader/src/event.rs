@@ -1,7 +1,6 @@
 //! What a run is judged by: the events of its log.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
 use mainstay_harness::{Criterion, Entry};
 use serde::{Deserialize, Serialize};
@@ -59,23 +58,6 @@ pub enum Event {
     },
 }
 
-impl fmt::Display for Event {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Submitted { job } => write!(f, "client  job {job} is submitted"),
-            Self::View { node, view, members } => {
-                write!(f, "n{node}      view {view}: {}", members.join(" "))
-            }
-            Self::Leads { node, view } => write!(f, "n{node}      leads view {view}"),
-            Self::Fenced { token, by } => write!(f, "store   fenced at {token} by n{by}"),
-            Self::Effect { job, result, token, by } => {
-                write!(f, "store   job {job} = {result} by n{by} with token {token}")
-            }
-            Self::Refused { by, why, .. } => write!(f, "store   refused n{by}: {why}"),
-        }
-    }
-}
-
 /// By what every run is judged.
 pub const CRITERIA: &[Criterion<Event>] = &[
     Criterion { id: "LD-1", text: "each job has its effect once at most", judge: once },
@@ -84,7 +66,8 @@ pub const CRITERIA: &[Criterion<Event>] = &[
     Criterion { id: "LD-4", text: "every submitted job is done in the end", judge: all_done },
 ];
 
-fn effects(log: &[Entry<Event>]) -> impl Iterator<Item = (u64, u64)> {
+/// The jobs that are done in the store, and their results, in order of time.
+pub(crate) fn effects(log: &[Entry<Event>]) -> impl Iterator<Item = (u64, u64)> {
     log.iter().filter_map(|entry| match entry.what {
         Event::Effect { job, result, .. } => Some((job, result)),
         _ => None,
@@ -137,10 +120,4 @@ fn all_done(log: &[Entry<Event>]) -> Result<(), String> {
         (true, true) => Err("nothing was done".to_owned()),
         (false, _) => Err(format!("never done: {open:?}")),
     }
-}
-
-/// The results that clients find in the store.
-#[must_use]
-pub fn results(log: &[Entry<Event>]) -> BTreeMap<u64, u64> {
-    effects(log).collect()
 }

@@ -14,18 +14,21 @@ mod simulated;
 pub mod store;
 pub mod worker;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use mainstay::{ClusterId, GroupConfig, Level};
-use mainstay_base::{Instant, Rng};
-use mainstay_harness::{Broken, Criterion, Edge, Entry, Example, Outside, Run};
-use mainstay_sim::{Atlas, Disk, Fault, FaultEvent, Moment, Options, Wire, schedule};
+use actix::Actor;
+use mainstay::{ClusterId, GroupConfig, GroupHandle, Level, NodeBuilder};
+use mainstay_base::Rng;
+use mainstay_harness::process::Child;
+use mainstay_harness::{Broken, Criterion, Edge, Entry, Example, Failure, Outside, Run, script};
+use mainstay_sim::{Atlas, Disk, Fault, FaultEvent, Options, Wire, schedule};
+use serde::Deserialize;
+use tokio::sync::mpsc;
 
 use event::Event;
 use pool::Job;
-
-pub use real::child;
+use worker::{Out, Worker};
 
 /// Processes of the pool.
 pub const NODES: usize = 3;
@@ -39,7 +42,8 @@ const WORK: Duration = Duration::from_secs(4);
 const LOST: Duration = Duration::from_millis(1_500);
 
 /// A fault that is planted on purpose.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Planted {
     /// The client draws from something that is not the seed.
@@ -62,16 +66,7 @@ impl Planted {
     /// The one of this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        Some(match name {
-            "entropy" => Self::Entropy,
-            "miscounts" => Self::Miscounts,
-            "alone" => Self::Alone,
-            "no-look" => Self::NoLook,
-            "no-fence" => Self::NoFence,
-            "two-lead" => Self::TwoLead,
-            "forgetful" => Self::Forgetful,
-            _ => return None,
-        })
+        serde_json::from_value(name.into()).ok()
     }
 }
 
@@ -81,6 +76,7 @@ pub struct Leader;
 
 impl Example for Leader {
     type Event = Event;
+    type Results = BTreeMap<u64, u64>;
 
     const NAME: &'static str = "leader";
     const CRITERIA: &'static [Criterion<Event>] = event::CRITERIA;
@@ -119,33 +115,31 @@ impl Example for Leader {
         if real { real_faults(seed) } else { simulated_faults(seed) }
     }
 
-    fn run(run: &Run) -> Result<Vec<Entry<Event>>, String> {
+    fn run(run: &Run) -> Result<Vec<Entry<Event>>, Failure> {
         simulated::run(run)
     }
 
-    fn run_real(run: &Run) -> Result<Vec<Entry<Event>>, String> {
+    fn run_real(run: &Run) -> Result<Vec<Entry<Event>>, Failure> {
         real::run(run)
     }
 
-    fn compare(run: &Run, log: &[Entry<Event>]) -> Result<(), String> {
-        let model: BTreeMap<u64, u64> =
-            jobs(run.seed).into_iter().map(|(_, job)| (job.id, job.result())).collect();
-        let results = event::results(log);
-        match model.iter().find(|(job, result)| results.get(job) != Some(result)) {
-            Some((job, result)) => {
-                Err(format!("job {job} is {result}, not {:?}", results.get(job)))
-            }
-            None if results.len() == model.len() => Ok(()),
-            None => Err(format!("{} results, {} jobs", results.len(), model.len())),
-        }
+    fn child(child: Child) -> Result<(), Failure> {
+        real::child(child)
+    }
+
+    fn results(log: &[Entry<Event>]) -> BTreeMap<u64, u64> {
+        event::effects(log).collect()
+    }
+
+    fn model(run: &Run) -> BTreeMap<u64, u64> {
+        jobs(run.seed).into_iter().map(|(_, job)| (job.id, job.result())).collect()
     }
 
     fn counts(log: &[Entry<Event>]) -> Vec<(&'static str, u64)> {
         let count = |is: fn(&Event) -> bool| log.iter().filter(|it| is(&it.what)).count() as u64;
-        let views: BTreeSet<u64> = log.iter().filter_map(|it| view(&it.what)).collect();
         vec![
             ("jobs done", count(|event| matches!(event, Event::Effect { .. }))),
-            ("views with a leader", views.len() as u64),
+            ("times that somebody led", count(|event| matches!(event, Event::Leads { .. }))),
             ("requests fenced off", count(|event| matches!(event, Event::Refused { .. }))),
         ]
     }
@@ -162,13 +156,6 @@ const fn broken(
     about: &'static str,
 ) -> Broken {
     Broken { name, about, arguments, breaks }
-}
-
-fn view(event: &Event) -> Option<u64> {
-    match event {
-        Event::Leads { view, .. } => Some(*view),
-        _ => None,
-    }
 }
 
 /// SYS-5: what was handed out before may yet be done; then nothing is, and jobs are left.
@@ -217,18 +204,17 @@ fn simulated_faults(seed: u64) -> Vec<FaultEvent> {
 /// One process is stopped for longer than a member may be silent, and goes on; another one is killed.
 fn real_faults(seed: u64) -> Vec<FaultEvent> {
     let mut rng = Rng::new(seed).stream("real faults");
-    let at = |millis| Instant::ZERO + Duration::from_millis(millis);
-    let stopped = rng.below(NODES as u64) as usize;
-    let node = (stopped + rng.between(1, 2) as usize) % NODES;
-    let length = Duration::from_millis(rng.between(800, 1_500));
-    let pause = Fault::Pause { node: stopped, length };
-    let length = Duration::from_millis(rng.between(200, 800));
-    let (disk, moment) = (Disk::Kept, Moment::Now);
-    let crash = Fault::Crash { node, length, disk, moment };
-    vec![
-        FaultEvent { at: at(rng.between(900, 1_200)), fault: pause },
-        FaultEvent { at: at(rng.between(2_900, 3_300)), fault: crash },
-    ]
+    let stopped = rng.below(NODES as u64);
+    let killed = (stopped + rng.between(1, 2)) % NODES as u64;
+    let mut millis = |low, high| rng.between(low, high);
+    let text = format!(
+        "{}ms pause n{stopped} {}ms\n{}ms crash n{killed} {}ms",
+        millis(900, 1_200),
+        millis(800, 1_500),
+        millis(2_900, 3_300),
+        millis(200, 800)
+    );
+    script::parse(&text).expect("a script as they are")
 }
 
 fn name(index: usize) -> String {
@@ -242,4 +228,16 @@ fn cluster() -> ClusterId {
 /// What is delivered is on the disks of a majority: a job that is handed out stays so, whoever crashes.
 fn group_config() -> GroupConfig {
     GroupConfig::disk().deliver_at(Level::Disk).checkpoint_bytes(8 << 10)
+}
+
+/// Puts a worker on a node that is being built.
+fn join(
+    builder: &mut NodeBuilder,
+    index: usize,
+    out: mpsc::Sender<(usize, Out)>,
+    planted: Option<Planted>,
+) -> Result<GroupHandle, Failure> {
+    let group = builder.group("pool", group_config())?;
+    group.subscribe(Worker::new(index, group.clone(), out, planted).start().recipient())?;
+    Ok(group)
 }

@@ -7,10 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use actix::Actor;
 use mainstay::{Closed, Config, GroupHandle, Level, Node, Order};
 use mainstay_base::{Instant, Rng};
-use mainstay_harness::{Entry, Kind, Run};
+use mainstay_harness::{Entry, Failure, Kind, Run};
 use mainstay_sim::live::{self, Room, Start, Stuck};
 use mainstay_sim::{Atlas, Options, Wire};
 use mainstay_stable::MemoryMedium;
@@ -20,8 +19,8 @@ use crate::event::Event;
 use crate::pool::{Job, Message};
 use crate::resource::serve;
 use crate::store::JobStore;
-use crate::worker::{Out, Worker};
-use crate::{NODES, Planted, WORK, cluster, group_config, jobs, name, options};
+use crate::worker::Out;
+use crate::{NODES, Planted, WORK, cluster, jobs, join, name, options};
 
 /// How long the pool may take for what is left, after everything is healed.
 const REST: Duration = Duration::from_secs(30);
@@ -34,7 +33,8 @@ const WORDS_MAX: usize = 1_024;
 #[derive(Clone)]
 struct Handle {
     group: GroupHandle,
-    _node: Node,
+    /// Whoever has it keeps the node running.
+    node: Node,
 }
 
 type Nodes = live::Outside<Handle>;
@@ -54,7 +54,7 @@ impl Book {
 }
 
 /// One run.
-pub(crate) fn run(run: &Run) -> Result<Vec<Entry<Event>>, String> {
+pub(crate) fn run(run: &Run) -> Result<Vec<Entry<Event>>, Failure> {
     let planted = run.broken.and_then(Planted::named);
     let options = match run.kind {
         Kind::Faults => options(run.seed),
@@ -69,8 +69,8 @@ pub(crate) fn run(run: &Run) -> Result<Vec<Entry<Event>>, String> {
     let begin = starter(out, planted, Rc::clone(&halted));
     let mut room = Room::new(run.seed, NODES, options, run.faults.clone(), begin);
     let book = Book { entries: Rc::default(), nodes: room.outside() };
-    let store = JobStore::open(Arc::new(MemoryMedium::new())).map_err(|error| error.to_string())?;
-    let store = Rc::new(RefCell::new(store.planted(planted)));
+    let store = JobStore::open(Arc::new(MemoryMedium::new()), planted)?;
+    let store = Rc::new(RefCell::new(store));
     let rng = Rng::new(run.seed);
     let loses = run.kind == Kind::Faults;
     room.spawn(resource(heard, Rc::clone(&store), book.clone(), rng.stream("store"), loses));
@@ -94,9 +94,9 @@ pub(crate) fn run(run: &Run) -> Result<Vec<Entry<Event>>, String> {
         };
     }
     drop(room);
-    ended.map_err(|stuck| stuck.to_string())?;
+    ended?;
     match halted.take() {
-        Some(reason) => Err(reason),
+        Some(reason) => Err(reason.into()),
         None => Ok(book.entries.take()),
     }
 }
@@ -109,14 +109,15 @@ fn starter(
 ) -> impl FnMut(Start) -> Result<Handle, String> {
     let addresses = Room::<Handle>::addresses(NODES);
     let nodes: BTreeMap<_, _> = (0..NODES).map(name).zip(addresses).collect();
-    move |Start { index, ports, restored, .. }| {
-        let failed = |error: &dyn std::fmt::Display| format!("n{index}: {error}");
+    let begin = move |index, ports| -> Result<Handle, Failure> {
         let config = Config::new(cluster(), name(index), nodes.clone());
-        let mut builder = Node::builder_without_tcp(config).map_err(|error| failed(&error))?;
-        let group = builder.group("pool", group_config()).map_err(|error| failed(&error))?;
-        let worker = Worker::new(index, group.clone(), out.clone(), planted).start();
-        group.subscribe(worker.recipient()).map_err(|error| failed(&error))?;
-        let node = builder.start_with(ports).map_err(|error| failed(&error))?;
+        let mut builder = Node::builder_without_tcp(config)?;
+        let group = join(&mut builder, index, out.clone(), planted)?;
+        Ok(Handle { group, node: builder.start_with(ports)? })
+    };
+    move |Start { index, ports, restored, .. }| {
+        let handle = begin(index, ports).map_err(|error| error.to_string())?;
+        let node = handle.node.clone();
         let (ready, closed, halted) = (node.clone(), node.closed(), Rc::clone(&halted));
         tokio::task::spawn_local(async move {
             if ready.ready().await.is_ok() {
@@ -128,7 +129,7 @@ fn starter(
                 halted.borrow_mut().get_or_insert(format!("n{index} halted: {reason}"));
             }
         });
-        Ok(Handle { group, _node: node })
+        Ok(handle)
     }
 }
 
@@ -175,7 +176,6 @@ async fn submit(book: Book, at: Duration, job: Job, mut rng: Rng, planted: Optio
     loop {
         if let Some(worker) = book.nodes.node(rng.below(NODES as u64) as usize) {
             let (group, bytes) = (worker.group.clone(), bytes.clone());
-            // A handle keeps its node running.
             drop(worker);
             let submitted = async {
                 let receipt = group.cast_for(bytes, Order::Total, Level::Disk).await.ok()?;

@@ -61,62 +61,36 @@ pub struct Effect {
     pub token: u64,
 }
 
-#[derive(Clone, Default, Serialize, Deserialize)]
+#[derive(Clone, Default, Debug, Serialize, Deserialize)]
 struct Content {
     highest: u64,
-    effects: Vec<Effect>,
+    results: BTreeMap<u64, u64>,
 }
 
 /// Results of jobs, each with one effect, on one medium. It keeps the highest token that it has seen and refuses all lower ones.
-/// What a call has answered outlives crashes. Bounded by the size of a cell: about 300,000 effects.
+/// What a call has answered outlives crashes. Bounded by the size of a cell: about 400,000 results.
 #[derive(Debug)]
 pub struct JobStore {
     cell: Cell,
-    highest: u64,
-    effects: Vec<Effect>,
-    results: BTreeMap<u64, u64>,
+    content: Content,
     planted: Option<Planted>,
 }
 
 impl JobStore {
-    /// Opens the store of a medium; an empty medium is a store in which nothing is done.
+    /// Opens the store of a medium; an empty medium is a store in which nothing is done. It may have a planted fault.
     ///
     /// # Errors
     /// [`OpenStoreError`].
-    pub fn open(medium: Arc<dyn Medium>) -> Result<Self, OpenStoreError> {
+    pub fn open(medium: Arc<dyn Medium>, planted: Option<Planted>) -> Result<Self, OpenStoreError> {
         let cell = Cell::open(medium, "jobs", OWNER)?;
-        let content: Content = match cell.read()? {
-            Some(bytes) => serde_json::from_slice(&bytes)?,
-            None => Content::default(),
-        };
-        let Content { highest, effects } = content;
-        let results = effects.iter().map(|effect| (effect.job, effect.result)).collect();
-        Ok(Self { cell, highest, effects, results, planted: None })
-    }
-
-    /// With a fault that is planted on purpose.
-    #[must_use]
-    pub fn planted(mut self, fault: Option<Planted>) -> Self {
-        self.planted = fault;
-        self
-    }
-
-    /// The highest token that it has seen, 0 at first.
-    #[must_use]
-    pub fn highest(&self) -> u64 {
-        self.highest
-    }
-
-    /// All effects, in the order in which they came.
-    #[must_use]
-    pub fn effects(&self) -> &[Effect] {
-        &self.effects
+        let content = cell.read()?.map(|bytes| serde_json::from_slice(&bytes)).transpose()?;
+        Ok(Self { cell, content: content.unwrap_or_default(), planted })
     }
 
     /// The results, by job.
     #[must_use]
     pub fn results(&self) -> &BTreeMap<u64, u64> {
-        &self.results
+        &self.content.results
     }
 
     /// From here on all lower tokens are refused.
@@ -132,33 +106,29 @@ impl JobStore {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn put(&mut self, effect: Effect) -> Result<(), StoreError> {
-        self.check(effect.token)?;
-        if self.results.contains_key(&effect.job) && self.planted != Some(Planted::NoLook) {
-            return Err(StoreError::Done(effect.job));
+    pub fn put(&mut self, Effect { job, result, token }: Effect) -> Result<(), StoreError> {
+        self.check(token)?;
+        if self.content.results.contains_key(&job) && self.planted != Some(Planted::NoLook) {
+            return Err(StoreError::Done(job));
         }
-        self.write(effect.token, Some(effect))
+        self.write(token, Some((job, result)))
     }
 
     fn check(&self, token: u64) -> Result<(), StoreError> {
-        if token < self.highest && self.planted != Some(Planted::NoFence) {
-            return Err(StoreError::Fenced { token, highest: self.highest });
+        let highest = self.content.highest;
+        if token < highest && self.planted != Some(Planted::NoFence) {
+            return Err(StoreError::Fenced { token, highest });
         }
         Ok(())
     }
 
     /// Memory follows the disk: after an error it is as it was.
-    fn write(&mut self, token: u64, effect: Option<Effect>) -> Result<(), StoreError> {
-        if token == self.highest && effect.is_none() {
-            return Ok(());
-        }
-        let mut effects = self.effects.clone();
-        effects.extend(effect);
-        let content = Content { highest: self.highest.max(token), effects };
+    fn write(&mut self, token: u64, result: Option<(u64, u64)>) -> Result<(), StoreError> {
+        let mut content = self.content.clone();
+        content.highest = content.highest.max(token);
+        content.results.extend(result);
         self.cell.write(&serde_json::to_vec(&content)?)?;
-        self.highest = content.highest;
-        self.effects = content.effects;
-        self.results.extend(effect.map(|effect| (effect.job, effect.result)));
+        self.content = content;
         Ok(())
     }
 }
@@ -170,7 +140,7 @@ mod tests {
     use super::*;
 
     fn open(medium: &MemoryMedium) -> JobStore {
-        JobStore::open(Arc::new(medium.clone())).expect("it opens")
+        JobStore::open(Arc::new(medium.clone()), None).expect("it opens")
     }
 
     /// Checks that a token and an effect that were acknowledged outlive a loss of power, and still fence.
@@ -189,6 +159,6 @@ mod tests {
         let again = store.put(Effect { job: 1, result: 11, token: 8 });
         assert!(matches!(again, Err(StoreError::Done(1))), "{again:?}");
         store.put(Effect { job: 2, result: 20, token: 7 }).expect("the present view may write");
-        assert_eq!(store.effects().len(), 2);
+        assert_eq!(store.results(), &[(1, 10), (2, 20)].into());
     }
 }

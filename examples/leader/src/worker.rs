@@ -1,6 +1,6 @@
 //! A worker: an actor that follows the group, leads it if it is the oldest member, and does the jobs that it is given.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,8 +15,6 @@ use crate::event::Event;
 use crate::pool::{Job, Message, Pool};
 use crate::store::Effect;
 
-/// Jobs that one worker has at a time.
-const JOBS_AT_A_TIME: usize = 1;
 /// After so long a worker tries again what it has no answer to.
 const AGAIN: Duration = Duration::from_millis(50);
 
@@ -63,7 +61,7 @@ pub struct Worker {
     working: BTreeSet<u64>,
     /// As a leader: the view in which the store is fenced, and the jobs that are being handed out in it.
     fenced: u64,
-    handed: BTreeSet<(u64, u64)>,
+    handed: BTreeMap<SiteId, u64>,
     planted: Option<Planted>,
 }
 
@@ -84,7 +82,7 @@ impl Worker {
             view: None,
             working: BTreeSet::new(),
             fenced: 0,
-            handed: BTreeSet::new(),
+            handed: BTreeMap::new(),
             planted,
         }
     }
@@ -176,19 +174,16 @@ impl Worker {
             return;
         }
         let Some(present) = self.view.clone() else { return };
-        let free: Vec<Job> = self.pool.free().collect();
-        let mut free = free.into_iter().filter(|job| !self.handed.iter().any(|it| it.1 == job.id));
-        let mut casts = Vec::new();
-        for (rank, member) in present.members.iter().enumerate() {
-            let on_the_way = self.handed.iter().filter(|it| it.0 == rank as u64);
-            let has = self.pool.of(member.site).count() + on_the_way.count();
-            for job in free.by_ref().take(JOBS_AT_A_TIME.saturating_sub(has)) {
-                casts.push((rank as u64, job.id, member.site));
-            }
-        }
-        for (rank, job, to) in casts {
-            if self.cast(&Message::Assign { view, job, to }) {
-                self.handed.insert((rank, job));
+        let is_free = |job: &Job| !self.handed.values().any(|handed| *handed == job.id);
+        let mut free: VecDeque<u64> = self.pool.free().filter(is_free).map(|job| job.id).collect();
+        for to in present.members.iter().map(|member| member.site) {
+            // One at a time.
+            let is_busy = self.handed.contains_key(&to) || self.pool.of(to).next().is_some();
+            if !is_busy
+                && let Some(job) = free.pop_front()
+                && self.cast(&Message::Assign { view, job, to })
+            {
+                self.handed.insert(to, job);
             }
         }
     }
@@ -248,7 +243,7 @@ impl Handler<Events<GroupEvent>> for Worker {
                     let Ok(said) = serde_json::from_slice(&message.payload) else { continue };
                     self.pool.apply(message.id.sender, &said, self.planted);
                     if let Message::Assign { job, .. } = said {
-                        self.handed.retain(|it| it.1 != job);
+                        self.handed.retain(|_, handed| *handed != job);
                     }
                 }
                 GroupEvent::StateWanted(request) => {
