@@ -131,7 +131,8 @@ pub trait Example {
     /// Faults that can be planted.
     const BROKEN: &'static [Broken];
 
-    /// The faults of a seed, within the failure model; of a run of real processes, if `real`.
+    /// The faults of a seed, within the failure model; of a run of real processes, if `real`. What a script cannot say is left out
+    /// of them ([`script::render`]).
     fn faults(seed: u64, real: bool) -> Vec<FaultEvent>;
 
     /// One run on virtual time.
@@ -293,7 +294,9 @@ pub fn judge<E: Example>(options: &Options) -> Result<Outcome, HarnessError> {
     };
     let mut outcome = Outcome::default();
     for seed in options.seed..options.seed.saturating_add(options.campaign.unwrap_or(1)) {
-        let faults = script.clone().unwrap_or_else(|| E::faults(seed, options.real));
+        // As a script, so that the one in the log gives the same run.
+        let drawn = || script::parse(&script::render(&E::faults(seed, options.real)));
+        let faults = script.clone().map_or_else(drawn, Ok)?;
         let run = Run { seed, faults, kind, broken: broken.map(|it| it.name) };
         one::<E>(&run, options.real, outside, &mut outcome)?;
     }

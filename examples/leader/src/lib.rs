@@ -22,7 +22,7 @@ use mainstay::{ClusterId, GroupConfig, GroupHandle, Level, NodeBuilder};
 use mainstay_base::Rng;
 use mainstay_harness::process::Child;
 use mainstay_harness::{Broken, Criterion, Edge, Entry, Example, Failure, Outside, Run, script};
-use mainstay_sim::{Atlas, Disk, Fault, FaultEvent, Options, Wire, schedule};
+use mainstay_sim::{Atlas, FaultEvent, Options, Wire, schedule};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
@@ -191,13 +191,7 @@ fn options(seed: u64) -> Options {
 
 fn simulated_faults(seed: u64) -> Vec<FaultEvent> {
     let mut faults = schedule(seed, NODES, &options(seed));
-    for event in &mut faults {
-        event.at = event.at + CALM;
-        // An old disk is outside the model: what a node promised since then is lost.
-        if let Fault::Crash { disk: disk @ Disk::Old, .. } = &mut event.fault {
-            *disk = Disk::Empty;
-        }
-    }
+    faults.iter_mut().for_each(|event| event.at = event.at + CALM);
     faults
 }
 

@@ -49,6 +49,19 @@ fn a_script_is_played() {
     assert!(count(&outcome, "requests fenced off") > 0, "{}", outcome.log);
 }
 
+/// Checks that the script in a log gives the same run again.
+#[test]
+fn the_script_of_a_log_gives_the_same_log() {
+    let drawn = judged("--seed 3");
+    let comments = drawn.log.lines().skip(1).filter_map(|line| line.strip_prefix("# "));
+    let script = comments.fold(String::new(), |script, line| script + line + "\n");
+    assert!(script.lines().count() > 1, "{}", drawn.log);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), script).unwrap();
+    let again = judged(&format!("--seed 3 --faults {}", file.path().display()));
+    assert_eq!(again.log, drawn.log);
+}
+
 /// Checks that each criterion notices the fault that is planted for it.
 #[test]
 fn each_planted_fault_is_noticed() {
