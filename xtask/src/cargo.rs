@@ -29,6 +29,15 @@ pub(crate) fn output(arguments: &[&str]) -> Result<String, String> {
     String::from_utf8(output.stdout).map_err(|_| "cargo's output is not UTF-8".to_owned())
 }
 
+/// What cargo, or the program that it runs, writes to its standard output, and with which status it exits.
+pub(crate) fn outcome(arguments: &[&str]) -> Result<(Option<i32>, String), String> {
+    let output = command(arguments)
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|error| format!("cannot run cargo: {error}"))?;
+    Ok((output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned()))
+}
+
 /// Whether cargo knows the subcommand `name`.
 pub(crate) fn has(name: &str) -> bool {
     command(&[name, "--version"])

@@ -29,6 +29,8 @@ const PLACES: &[(&str, Place)] = &[
     ("mainstay", Floor(9)),
     ("mainstay-cli", Floor(10)),
     ("mainstay-directory", Floor(10)),
+    ("mainstay-harness", Floor(10)),
+    ("mainstay-leader", Floor(10)),
     ("mainstay-bench", Floor(11)),
     ("mainstay-tests", Floor(11)),
     ("xtask", Floor(11)),

@@ -1,4 +1,5 @@
-//! The gate of the workspace: `cargo xtask verify`, `cargo xtask fix`, `cargo xtask system`; and `cargo xtask compare`.
+//! The gate of the workspace: `cargo xtask verify`, `cargo xtask fix`, `cargo xtask system`; `cargo xtask examples`; and `cargo xtask
+//! compare`.
 //!
 //! It needs nothing but cargo, and it has no dependency: what judges the workspace must build when little else does.
 
@@ -6,6 +7,7 @@ mod cargo;
 mod code;
 mod compare;
 mod edges;
+mod examples;
 mod fix;
 mod floors;
 mod house;
@@ -24,6 +26,8 @@ usage: cargo xtask <command>
   verify   the gate; reads only, stops at the first step that fails
   fix      formats, and applies what clippy can mend by itself; writes
   system   what needs root or Debian packages
+  examples NAME [--broken]
+           runs an example system; with --broken once for each fault that can be planted in it
   compare  our benchmarks beside those of other systems; see compare --help";
 
 fn main() -> ExitCode {
@@ -33,6 +37,8 @@ fn main() -> ExitCode {
         ["verify"] => verify::run(),
         ["fix"] => fix::run(),
         ["system"] => system::run(),
+        ["examples", name] => examples::run(name),
+        ["examples", name, "--broken"] => examples::broken(name),
         ["compare", "-h" | "--help"] => {
             println!("{}", compare::USAGE);
             return ExitCode::SUCCESS;
