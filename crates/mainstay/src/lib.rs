@@ -128,6 +128,10 @@ pub use mainstay_paradigm::{
     Config as ReplicaConfig, ConfigError as ReplicaConfigError, Outcome as ReplicaOutcome,
     Stats as ReplicaStats, Status as ReplicaPhase,
 };
+pub use mainstay_paradigm::{
+    ENTRY_BYTES_MAX, EntryTooLarge, Map, MapKey, MapSnapshot, MapValue, Parts, SMALL_BYTES_MAX,
+    Small, State as StateParts,
+};
 pub use mainstay_paradigm::{Envelope, RestoreError, Session, Snapshot, StateMachine};
 pub use mainstay_runtime::{
     Beacon, ClientDialer, ClientListener, Closed, DialError, Disk, Entropy, EntropyError, Events,

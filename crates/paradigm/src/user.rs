@@ -58,3 +58,20 @@ pub trait Snapshot: Send + 'static {
     /// the checkpoint; a state that is not restored equal halts the node at its next start: test the round trip.
     fn next_chunk(&mut self, max: usize) -> Option<Bytes>;
 }
+
+/// A state that is encoded already, in chunks as large as may be.
+impl Snapshot for Bytes {
+    fn next_chunk(&mut self, max: usize) -> Option<Bytes> {
+        (!self.is_empty()).then(|| self.split_to(max.min(self.len())))
+    }
+}
+
+/// A small state that is encoded already. Each chunk moves what is left: one of many chunks is better as `Bytes`, which it
+/// becomes with `into` and without a copy.
+impl Snapshot for Vec<u8> {
+    fn next_chunk(&mut self, max: usize) -> Option<Bytes> {
+        let rest = self.split_off(max.min(self.len()));
+        let chunk = std::mem::replace(self, rest);
+        (!chunk.is_empty()).then(|| chunk.into())
+    }
+}
