@@ -19,7 +19,8 @@ pub(crate) enum Step {
     Deliver(Delivery),
     /// Messages, one after the other.
     Batch(std::vec::IntoIter<Delivery>),
-    View(Vec<SiteId>),
+    /// Number and members, by rank.
+    View(u64, Vec<SiteId>),
     Read(u64, Position),
     Snapshot(Position),
     /// The state is void: another one comes, from the own checkpoint or from a sponsor.

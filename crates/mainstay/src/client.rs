@@ -9,7 +9,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use mainstay_base::{ClusterId, ConnId, Duration, Instant, Machine, NodeId};
 use mainstay_paradigm::client::message::PAYLOAD_BYTES_MAX;
-use mainstay_paradigm::client::{self, Input, NotDone, Outcome, Output};
+use mainstay_paradigm::client::{self, Failed, Input, NotDone, Outcome, Output};
+use mainstay_paradigm::{Commands, decode_reply, encode_command};
 use mainstay_runtime::{
     ClientDialer, ClientStream, DialError, Entropy, EntropyError, HostHandle, HostOptions,
     LocalFuture, OsEntropy, Perform, Port, TcpDialer, TimeSource, TokioTime, WeakHandle, host,
@@ -146,7 +147,18 @@ impl Client {
     ) -> Result<Self, ConnectError> {
         let node =
             |(name, address): (&String, &SocketAddr)| (NodeId::new(config.cluster, name), *address);
-        let addresses: BTreeMap<_, _> = config.endpoints.iter().map(node).collect();
+        let addresses = config.endpoints.iter().map(node).collect();
+        Self::over(&config, addresses, dialer, time, entropy)
+    }
+
+    /// As `connect_over`, with the nodes and where they are in `addresses`.
+    pub(crate) fn over(
+        config: &ClientConfig,
+        addresses: BTreeMap<NodeId, SocketAddr>,
+        dialer: Box<dyn ClientDialer>,
+        time: Rc<dyn TimeSource>,
+        entropy: &mut dyn Entropy,
+    ) -> Result<Self, ConnectError> {
         for address in addresses.values() {
             dialer.check(*address)?;
         }
@@ -173,6 +185,18 @@ impl Client {
     pub async fn execute(&self, command: &[u8]) -> Outcome {
         let bytes = Bytes::copy_from_slice(command);
         self.call(command.len(), |within, tell| Posted::Execute { bytes, within, tell }).await
+    }
+
+    /// Has a command of `C`, the state machine on the nodes, executed once, and answers its reply.
+    ///
+    /// # Errors
+    /// [`Failed`].
+    pub async fn send<C: Commands>(
+        &self,
+        command: impl Into<C::Command>,
+    ) -> Result<C::Reply, Failed> {
+        let answer = self.execute(&encode_command::<C>(&command.into())).await.into_result()?;
+        decode_reply::<C>(&answer)
     }
 
     /// Has a query answered from a state that has all that anybody was told of before this call (linearisable). Never

@@ -1,5 +1,6 @@
 //! A replicated state machine on a group: the application of the group.
 
+mod announcing;
 mod outgoing;
 
 use std::collections::BTreeSet;
@@ -21,6 +22,7 @@ use crate::outcome::{AcceptLossError, Answer, Fate};
 use crate::queue::{Queue, Submitted};
 use crate::status::ReplicaStatus;
 use crate::waiting::Waiting;
+use announcing::Announcing;
 use outgoing::{Sponsor, Writing};
 
 /// What a read counts beside what the user's machine counts for it (1 us).
@@ -68,6 +70,7 @@ pub(crate) struct Executor<S: StateMachine + 'static> {
     checkpoint: Option<SnapshotStream<S::Snapshot>>,
     transferred: Option<Position>,
     writing: Writing,
+    announcing: Announcing,
     minority: bool,
     blocked: bool,
     status: ReplicaStatus,
@@ -95,6 +98,7 @@ impl<S: StateMachine + 'static> Executor<S> {
             checkpoint: None,
             transferred: None,
             writing: Writing::Nothing,
+            announcing: Announcing::default(),
             minority: false,
             blocked: false,
             status: ReplicaStatus::default(),
@@ -123,7 +127,7 @@ impl<S: StateMachine + 'static> Executor<S> {
             Event::View(view) => {
                 self.blocked = false;
                 self.begin_fresh(port);
-                self.backlog.push(Step::View(view.members));
+                self.backlog.push(Step::View(view.id.number, view.members));
             }
             Event::Restored { from_checkpoint, checkpoint, entries } => {
                 let chunks = port.take_checkpoint().unwrap_or_default();
@@ -177,8 +181,9 @@ impl<S: StateMachine + 'static> Executor<S> {
     fn run(&mut self, step: Step, port: &mut AppPort<'_>) {
         match step {
             Step::Deliver(delivery) => self.deliver(delivery),
-            Step::View(members) => {
+            Step::View(number, members) => {
                 let me = self.settings.me;
+                self.announcing.begins(me, number, &members);
                 let others: BTreeSet<_> = members.into_iter().filter(|it| it.node != me).collect();
                 self.replica.set_members(&others);
             }
@@ -558,6 +563,7 @@ impl<S: StateMachine + 'static> Application for Executor<S> {
         (self.site, self.transferred, self.begun) = (None, None, false);
         (self.minority, self.blocked) = (false, false);
         self.writing = Writing::Nothing;
+        self.announcing = Announcing::default();
     }
 
     fn end_turn(&mut self, port: &mut AppPort<'_>) {
@@ -581,6 +587,7 @@ impl<S: StateMachine + 'static> Application for Executor<S> {
         if !self.backlog.is_empty() || self.rebuild.is_some() || self.intake.more {
             port.again();
         }
+        self.announce(port);
         self.begin_checkpoint(port);
         self.history.release();
         self.cast_queued(now, port);

@@ -44,7 +44,11 @@
 //! configured [`Durability`]: at a majority of the nodes, or forced to the disks of a majority. Any minority may
 //! fail. [`Replicated::execute`] tells apart what was done, what was not done and will not be, and what nobody knows.
 //!
-//! A process outside has a [`Client`], and each node that [serves](Replicated::serve_clients) a port for it. The client
+//! State and commands can have types: [`Commands`] over a [`Map`] and others, [`Replicated::send`], and what failed as an error
+//! that tells *not done* from *unknown* ([`Failed`]). A [`NodeSession`] sends again what has no answer, and has it executed once. Views
+//! come to the state machine in the order of its commands: [`StateMachine::view`].
+//!
+//! A process outside has a [`Client`], and each node that [serves](Replicated::serve) a port for it. The client
 //! keeps a session, and sends a command whose answer is lost again, elsewhere, under the same number: it is executed once.
 //! A program that keeps sessions by itself puts each [`Envelope`] through [`Replicated::submit`].
 //!
@@ -73,7 +77,7 @@
 //! use std::net::TcpListener;
 //! use bytes::Bytes;
 //! use mainstay::{
-//!     Client, ClientConfig, ClusterId, Config, Durability, Outcome, Position, Replicated, RestoreError, Snapshot, StateMachine, TcpClients,
+//!     Client, ClientConfig, ClusterId, Config, Durability, Outcome, Position, Replicated, RestoreError, Snapshot, StateMachine,
 //! };
 //!
 //! /// Adds up the bytes that it is sent.
@@ -112,12 +116,9 @@
 //!     assert_eq!(node.read(|sum| sum.0).await, Ok(6));
 //!
 //!     // From outside: another process has the client alone.
-//!     let clients = TcpClients::new("127.0.0.1:0".parse()?)?;
-//!     let endpoints = [("a".to_owned(), clients.local_addr()?)].into();
-//!     let served = node.clone();
-//!     tokio::task::spawn_local(async move {
-//!         served.serve_clients(Box::new(clients), |sum: &Sum, _query| sum.0.to_le_bytes().to_vec()).await
-//!     });
+//!     let query = |sum: &Sum, _query: &[u8]| sum.0.to_le_bytes().to_vec();
+//!     let address = node.serve("127.0.0.1:0".parse()?, query).await?;
+//!     let endpoints = [("a".to_owned(), address)].into();
 //!     let client = Client::connect(ClientConfig::new(ClusterId::from_entropy(1), endpoints))?;
 //!     assert_eq!(client.execute(&[4]).await, Outcome::Done(Bytes::copy_from_slice(&10u64.to_le_bytes())));
 //!     assert_eq!(client.read(b"sum").await, Outcome::Done(Bytes::copy_from_slice(&10u64.to_le_bytes())));
@@ -134,6 +135,7 @@
 struct Readme;
 
 mod backlog;
+mod beside;
 mod client;
 mod command;
 mod config;
@@ -146,6 +148,7 @@ mod outcome;
 mod queue;
 mod replicated;
 mod serve;
+mod session;
 mod status;
 mod waiting;
 
@@ -161,11 +164,18 @@ pub use mainstay_membership::ConfigError as MembershipConfigError;
 pub use mainstay_membership::founding::WaitsFor;
 pub use mainstay_multicast::{ConfigError as GroupConfigError, Durability};
 pub use mainstay_paradigm::client::{
-    ConfigError as ClientConfigError, NotDone, Outcome, Stats as TryStats,
+    ConfigError as ClientConfigError, Failed, NotDone, Outcome, Stats as TryStats,
+};
+pub use mainstay_paradigm::{
+    Commands, MembersChanged, VIEW_MEMBERS_MAX, decode_reply, encode_command,
 };
 pub use mainstay_paradigm::{
     Config as ReplicaConfig, ConfigError as ReplicaConfigError, Outcome as ReplicaOutcome,
     Stats as ReplicaStats, Status as ReplicaPhase,
+};
+pub use mainstay_paradigm::{
+    ENTRY_BYTES_MAX, EntryTooLarge, Map, MapKey, MapSnapshot, MapValue, Parts, SMALL_BYTES_MAX,
+    Small, State as ReplicaState,
 };
 pub use mainstay_paradigm::{Envelope, RestoreError, Session, Snapshot, StateMachine};
 pub use mainstay_runtime::{
@@ -180,5 +190,6 @@ pub use mainstay_site::{
 pub use node::{Node, NodeBuilder, ReadyError, Views};
 pub use outcome::{AcceptLossError, Fate};
 pub use replicated::Replicated;
-pub use serve::ClientStats;
+pub use serve::{ClientStats, ServeError};
+pub use session::{NodeSession, SessionError};
 pub use status::{ReplicaStatus, Status};

@@ -22,6 +22,7 @@ use mainstay_site::{
 };
 use tokio::sync::{oneshot, watch};
 
+use crate::beside::{Outside, Runner, Shared, Tasks};
 use crate::command::{Ask, Submit};
 use crate::config::{Config, StartError, UNSTABLE_BYTES};
 use crate::executor::{Executor, Inboxes, Settings};
@@ -69,6 +70,7 @@ pub struct NodeBuilder {
     apps: Vec<(GroupId, Box<dyn Application>)>,
     mounts: Vec<MountServices>,
     reach: Reach,
+    tasks: (Tasks, Runner),
 }
 
 impl NodeBuilder {
@@ -93,6 +95,7 @@ impl NodeBuilder {
             apps: Vec::new(),
             mounts: Vec::new(),
             reach: Reach::new(cluster),
+            tasks: Tasks::new(),
         })
     }
 
@@ -145,6 +148,8 @@ impl NodeBuilder {
             submits,
             asks,
             site: self.site.clone(),
+            tasks: self.tasks.0.clone(),
+            deadline: self.config.deadline,
             node: None,
         })
     }
@@ -242,6 +247,9 @@ impl NodeBuilder {
         let Config { cluster, name, nodes, pulse, trace, .. } = self.config;
         let Ports { transport, disk, time, entropy } = ports;
         let own: Arc<str> = name.as_str().into();
+        let entropy = Shared::new(entropy);
+        let outside = Outside { time: time.clone(), entropy: entropy.clone() };
+        let entropy = Box::new(entropy);
         let mut parts = SiteParts::new(cluster, name, nodes, transport, time, entropy);
         parts.options.pulse = pulse.unwrap_or_default();
         parts.groups = self.groups;
@@ -263,6 +271,7 @@ impl NodeBuilder {
         }
         let site = site::start(parts, self.apps)?;
         let _ = self.site.0.set(site.downgrade());
+        tokio::task::spawn_local(self.tasks.1.run(outside, site.closed()));
         Ok(Node { site, name: own })
     }
 }

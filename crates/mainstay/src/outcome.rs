@@ -21,7 +21,7 @@ impl From<Fate> for Outcome {
         use paradigm::Outcome as Is;
         match fate {
             Fate::Ordered(Is::Done(reply)) => Self::Done(reply),
-            Fate::Ordered(Is::Opened(_) | Is::Closed | Is::SkipAccepted) => {
+            Fate::Ordered(Is::Opened(_) | Is::Closed | Is::SkipAccepted | Is::ViewNoted) => {
                 Self::Done(Bytes::new())
             }
             Fate::Ordered(Is::Skipped) => Self::NotDone(NotDone::Skipped),

@@ -4,12 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mainstay_base::{ClusterId, NodeId, Position};
-use mainstay_paradigm::client::{NotDone, Outcome};
-use mainstay_paradigm::{Envelope, StateMachine};
+use mainstay_base::{ClusterId, Duration, NodeId, Position};
+use mainstay_paradigm::client::{Failed, NotDone, Outcome};
+use mainstay_paradigm::{Commands, Envelope, StateMachine, decode_reply, encode_command};
 use mainstay_runtime::{Closed, Inbox, Ports, SendError};
 use tokio::sync::oneshot;
 
+use crate::beside::Tasks;
 use crate::command::{Ask, Submit};
 use crate::config::{Config, StartError};
 use crate::node::{Node, SiteRef};
@@ -31,6 +32,9 @@ pub struct Replicated<S: StateMachine + 'static> {
     pub(crate) submits: Inbox<Submit>,
     pub(crate) asks: Inbox<Ask<S>>,
     pub(crate) site: SiteRef,
+    pub(crate) tasks: Tasks,
+    /// How long the node takes to answer a command at most.
+    pub(crate) deadline: Duration,
     /// Keeps the node running.
     pub(crate) node: Option<Node>,
 }
@@ -85,6 +89,19 @@ impl<S: StateMachine + 'static> Replicated<S> {
         // Nobody waits any more: then nobody is told.
         self.submit_when_room(payload, move |fate| drop(tell.send(fate))).await;
         told.await.unwrap_or(Fate::Unknown).into()
+    }
+
+    /// Executes a command with types, as [`execute`](Self::execute) does; [`session`](Self::session) is for those that must
+    /// not be executed twice though an answer is lost.
+    ///
+    /// # Errors
+    /// [`Failed`].
+    pub async fn send(&self, command: impl Into<S::Command>) -> Result<S::Reply, Failed>
+    where
+        S: Commands,
+    {
+        let answer = self.execute(&encode_command::<S>(&command.into())).await.into_result()?;
+        decode_reply::<S>(&answer)
     }
 
     /// Puts an [`Envelope`] with its command into the order and returns at once; `tell` is called once with what became of
@@ -250,6 +267,8 @@ impl<S: StateMachine + 'static> Clone for Replicated<S> {
             submits: self.submits.clone(),
             asks: self.asks.clone(),
             site: self.site.clone(),
+            tasks: self.tasks.clone(),
+            deadline: self.deadline,
             node: self.node.clone(),
         }
     }

@@ -4,6 +4,7 @@
 //! may take to say hello, to send anything, and to read its answers. What is not the protocol ends its connection.
 
 use std::io;
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,9 +17,10 @@ use mainstay_paradigm::client::message::{
     MEMBERS_MAX, PAYLOAD_BYTES_MAX, Refusal, Reply, Request, Standing, VERSION,
 };
 use mainstay_paradigm::{self as paradigm, Envelope, StateMachine};
-use mainstay_runtime::{ClientListener, ClientStream, Closed};
+use mainstay_runtime::{ClientListener, ClientStream, Closed, TcpClients, TcpError};
+use thiserror::Error;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf, split};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -147,6 +149,65 @@ impl<S: StateMachine + 'static> Replicated<S> {
             () = accept => self.closed().await,
         }
     }
+}
+
+impl<S: StateMachine + 'static> Replicated<S> {
+    /// Serves [clients](crate::Client) over TCP, as [`serve_clients`](Self::serve_clients) does, in a task on the node's
+    /// thread that ends with the node. Answers where it listens; with port 0 the system chooses one. Only loopback is
+    /// allowed. Before the node is started it waits for that.
+    ///
+    /// # Errors
+    /// [`ServeError`]; nothing is served.
+    pub async fn serve(
+        &self,
+        address: SocketAddr,
+        query: impl Fn(&S, &[u8]) -> Vec<u8> + Send + Sync + 'static,
+    ) -> Result<SocketAddr, ServeError> {
+        let (tell, told) = oneshot::channel();
+        let node = Self { node: None, ..self.clone() };
+        let begun = self.tasks.begin(move |_| {
+            Box::pin(async move {
+                let listening = TcpClients::new(address).map_err(ServeError::from);
+                let bound = listening.and_then(|it| Ok((it.local_addr()?, it)));
+                match bound {
+                    Ok((address, listener)) => {
+                        // Who asked and waits no more is served all the same.
+                        drop(tell.send(Ok(address)));
+                        node.serve_clients(Box::new(listener), query).await;
+                    }
+                    Err(error) => drop(tell.send(Err(error))),
+                }
+            })
+        });
+        if begun.await {
+            told.await.unwrap_or(Err(ServeError::Closed))
+        } else {
+            Err(ServeError::Closed)
+        }
+    }
+}
+
+/// Why clients are not served.
+#[derive(Error, Debug)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// It cannot listen there.
+    #[error(transparent)]
+    Listen(#[from] TcpError),
+    /// The system does not say where it listens.
+    #[error("no address: {0}")]
+    Address(#[from] io::Error),
+    /// The node has closed, or was not started.
+    #[error("closed")]
+    Closed,
+}
+
+/// Answers the commands of one client until it goes; it may not read.
+pub(crate) async fn converse<S: StateMachine + 'static>(
+    node: Replicated<S>,
+    stream: Box<dyn ClientStream>,
+) {
+    Conversation::new(node, Arc::new(|_, _| Vec::new())).hold(stream).await;
 }
 
 type Query<S> = dyn Fn(&S, &[u8]) -> Vec<u8> + Send + Sync;

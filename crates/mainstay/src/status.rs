@@ -28,6 +28,8 @@ pub struct ReplicaStatus {
     pub replica: Option<paradigm::Status>,
     /// The hash of the state; `None` while it does not execute.
     pub hash: Option<u128>,
+    /// The number of the view that the state machine was told last; `None` while it does not execute.
+    pub view: Option<u64>,
     /// Open sessions.
     pub sessions: usize,
     /// The replica's counters.
@@ -67,6 +69,7 @@ impl ReplicaStatus {
             position: replica.position(),
             replica: Some(replica.status()),
             hash: replica.state_hash(),
+            view: replica.view_number(),
             sessions: replica.session_count(),
             stats: replica.stats(),
             commands: commands + queued,

@@ -36,7 +36,7 @@ use tries::{Link, Try};
 pub use config::{Config, ConfigError};
 #[cfg(feature = "test-util")]
 pub use fault::Fault;
-pub use outcome::{NotDone, Outcome};
+pub use outcome::{Failed, NotDone, Outcome};
 
 /// What happened.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -3,9 +3,12 @@
 //! On the wire: one byte, the length of the MessagePack of the [`Envelope`]; that; then the user's bytes as they are.
 
 use bytes::Bytes;
-use mainstay_base::{Position, codec};
+use mainstay_base::{Position, SiteId, codec};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+/// Most members of a view that is put into the order.
+pub const VIEW_MEMBERS_MAX: usize = 256;
 
 /// One opening of a session: what the client drew, and where in the order the opening was.
 ///
@@ -51,6 +54,14 @@ pub enum Envelope {
         /// Which one.
         position: Position,
     },
+    /// The group has another view; made by [`Envelope::view`], which puts the members behind it.
+    ///
+    /// Cast by the member of rank 0 for every view that it has been told and that is not in the order yet. Of several with
+    /// one number the first counts.
+    View {
+        /// Of the view.
+        number: u64,
+    },
 }
 
 /// Why bytes are not an envelope. They came from another site; the outcome is the same at all replicas.
@@ -69,12 +80,16 @@ pub enum EnvelopeError {
     /// A number of a command that is not above those acknowledged with it.
     #[error("a command acknowledges itself")]
     OwnAnswer,
+    /// A view of more than [`VIEW_MEMBERS_MAX`] members.
+    #[error("more members than a view may have")]
+    TooManyMembers,
 }
 
 impl Envelope {
     /// The payload of a message: this envelope with `command` in it.
     ///
-    /// `command` is the user's bytes of [`Envelope::Command`] and [`Envelope::Anonymous`] and empty for the others.
+    /// `command` is the user's bytes of [`Envelope::Command`] and [`Envelope::Anonymous`], the members of [`Envelope::View`],
+    /// and empty for the others.
     #[must_use]
     pub fn encode(&self, command: &[u8]) -> Bytes {
         let head = codec::encode(self);
@@ -84,6 +99,19 @@ impl Envelope {
         payload.extend_from_slice(&head);
         payload.extend_from_slice(command);
         payload.into()
+    }
+
+    /// The payload of a message that puts a view into the order, `members` by rank.
+    #[must_use]
+    pub fn view(number: u64, members: &[SiteId]) -> Bytes {
+        Self::View { number }.encode(&codec::encode(members))
+    }
+
+    /// The members behind an [`Envelope::View`].
+    pub(crate) fn decode_members(bytes: &[u8]) -> Result<Vec<SiteId>, EnvelopeError> {
+        let members: Vec<SiteId> = codec::decode(bytes)?;
+        let fits = members.len() <= VIEW_MEMBERS_MAX;
+        fits.then_some(members).ok_or(EnvelopeError::TooManyMembers)
     }
 
     /// The envelope of `payload` and the user's bytes in it.
@@ -111,6 +139,7 @@ impl Envelope {
 #[allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 mod tests {
     use super::*;
+    use mainstay_base::{ClusterId, Incarnation, NodeId};
     use proptest::prelude::*;
 
     fn envelopes() -> impl Strategy<Value = Envelope> {
@@ -129,6 +158,7 @@ mod tests {
             Just(Envelope::Anonymous),
             session.prop_map(|session| Envelope::Close { session }),
             any::<u64>().prop_map(|position| Envelope::Skip { position: Position(position) }),
+            any::<u64>().prop_map(|number| Envelope::View { number }),
         ]
     }
 
@@ -146,6 +176,9 @@ mod tests {
             hex(command.encode(b"x")),
             "2281a7436f6d6d616e649392c41000000000000000000000000000000001cd012c070678"
         );
+        let node = NodeId::new(ClusterId::from_entropy(1), "a");
+        let view = Envelope::view(3, &[SiteId { node, incarnation: Incarnation(2) }]);
+        assert_eq!(hex(view), "0881a45669657791039192c410db9f2dadabf15c3ead68e835ed8b204c02");
     }
 
     #[test]
@@ -160,6 +193,10 @@ mod tests {
             Envelope::decode(&Envelope::Open { id: 1 }.encode(b"more")),
             Err(EnvelopeError::Trailing)
         );
+        let node = NodeId::new(ClusterId::from_entropy(1), "a");
+        let members = vec![SiteId { node, incarnation: Incarnation(1) }; VIEW_MEMBERS_MAX + 1];
+        let many = Envelope::decode_members(&codec::encode(&members));
+        assert_eq!(many, Err(EnvelopeError::TooManyMembers));
         assert_eq!(Envelope::decode(&[]), Err(EnvelopeError::Truncated));
         assert_eq!(Envelope::decode(&[200, 1]), Err(EnvelopeError::Truncated));
     }
@@ -167,7 +204,10 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_encoded_is_decoded(envelope in envelopes(), command: Vec<u8>) {
-            let carries = matches!(envelope, Envelope::Command { .. } | Envelope::Anonymous);
+            let carries = matches!(
+                envelope,
+                Envelope::Command { .. } | Envelope::Anonymous | Envelope::View { .. }
+            );
             let command = if carries { command } else { Vec::new() };
             let payload = envelope.encode(&command);
             prop_assert_eq!(Envelope::decode(&payload).unwrap(), (envelope, &command[..]));
@@ -175,7 +215,7 @@ mod tests {
 
         #[test]
         fn no_bytes_make_it_panic(bytes: Vec<u8>) {
-            let _ = Envelope::decode(&bytes);
+            let _ = (Envelope::decode(&bytes), Envelope::decode_members(&bytes));
         }
     }
 }

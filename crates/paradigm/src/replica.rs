@@ -16,6 +16,7 @@ use crate::sessions::{Admission, Answer, Sessions};
 use crate::snapshot::{Restore, RestoreError, SnapshotStream};
 use crate::stats::Stats;
 use crate::user::StateMachine;
+use crate::views::Members;
 
 /// What became of a message; the same at all replicas (PD-31).
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -43,6 +44,8 @@ pub enum Outcome {
     SkipAccepted,
     /// The position that was to be skipped is not one that halts the group. Nothing changed.
     NotPoisoned,
+    /// The view is in the order, now or before.
+    ViewNoted,
     /// Not an envelope. Nothing was executed.
     Malformed,
 }
@@ -146,6 +149,7 @@ pub(crate) struct State {
     pub(crate) sessions: Sessions,
     /// The poison commands passed over.
     pub(crate) skipped: BTreeSet<Position>,
+    pub(crate) members: Members,
     /// Bytes of messages since a checkpoint was last wanted.
     pub(crate) bytes_since: u64,
 }
@@ -156,6 +160,7 @@ impl State {
             position: Position::ZERO,
             sessions: Sessions::new(),
             skipped: BTreeSet::new(),
+            members: Members::default(),
             bytes_since: 0,
         }
     }
@@ -413,6 +418,13 @@ impl<S: StateMachine> Replica<S> {
         self.state.sessions.len()
     }
 
+    /// The number of the view that is in the order up to [`position`](Self::position), 0 before the first; `None` while
+    /// the replica does not run.
+    #[must_use]
+    pub fn view_number(&self) -> Option<u64> {
+        (self.status == Status::Running).then_some(self.state.members.number)
+    }
+
     /// The counters.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -455,6 +467,7 @@ impl<S: StateMachine> Replica<S> {
                 Outcome::SkipAccepted
             }
             Ok((Envelope::Skip { .. }, _)) => Outcome::NotPoisoned,
+            Ok((Envelope::View { number }, members)) => self.on_view(at, number, members)?,
         };
         Ok(Some(outcome))
     }
@@ -492,16 +505,41 @@ impl<S: StateMachine> Replica<S> {
         })
     }
 
+    /// Tells the user's code the view, unless it is an old one.
+    fn on_view(&mut self, at: Position, number: u64, members: &[u8]) -> Result<Outcome, Panicked> {
+        let Ok(sites) = Envelope::decode_members(members) else {
+            self.stats.malformed += 1;
+            return Ok(Outcome::Malformed);
+        };
+        let next = Members { number, sites };
+        if let Some(change) = self.state.members.change_to(&next) {
+            let machine = &mut self.machine;
+            catch_unwind(AssertUnwindSafe(|| machine.view(at, &change))).map_err(|_| Panicked)?;
+            self.state.members = next;
+        }
+        Ok(Outcome::ViewNoted)
+    }
+
     /// Passes over the poison at `at`; a copy of it further on is passed over too.
     fn pass(&mut self, at: Position, payload: &[u8]) {
-        let State { skipped, sessions, .. } = &mut self.state;
+        let State { skipped, sessions, members, .. } = &mut self.state;
         skipped.insert(at);
-        if let Ok((Envelope::Command { session, number, acked_upto }, _)) =
-            Envelope::decode(payload)
-            && let Admission::Execute =
-                sessions.admit(&self.config, at, session, number, acked_upto)
-        {
-            sessions.put(session.id, number, Answer::Skipped);
+        match Envelope::decode(payload) {
+            Ok((Envelope::Command { session, number, acked_upto }, _)) => {
+                if let Admission::Execute =
+                    sessions.admit(&self.config, at, session, number, acked_upto)
+                {
+                    sessions.put(session.id, number, Answer::Skipped);
+                }
+            }
+            Ok((Envelope::View { number }, sites)) => {
+                let sites = Envelope::decode_members(sites);
+                let next = sites.map(|sites| Members { number, sites });
+                if let Some(next) = next.ok().filter(|next| members.change_to(next).is_some()) {
+                    *members = next;
+                }
+            }
+            _ => {}
         }
     }
 
@@ -577,6 +615,7 @@ impl<S: StateMachine> Replica<S> {
         for skipped in &self.state.skipped {
             hasher.write_u64(skipped.0);
         }
+        self.state.members.hash(&mut hasher);
         hasher.write_u128(self.state.sessions.sum());
         hasher.write_u128(self.machine.state_hash());
         hasher.finish128()

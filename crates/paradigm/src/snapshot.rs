@@ -1,7 +1,7 @@
 //! The stream of a snapshot: header, records, the user's chunks, end.
 //!
-//! Each chunk starts with a byte that says its kind. 0, the header: MessagePack of version, position, settings and
-//! counts. 1, records: a string of `length u32` little-endian and MessagePack, cut anywhere: the positions passed over,
+//! Each chunk starts with a byte that says its kind. 0, the header: MessagePack of version, position, settings, members
+//! and counts. 1, records: a string of `length u32` little-endian and MessagePack, cut anywhere: the positions passed over,
 //! then each session followed by its answers. 2: a chunk of the user's. 3, the end: MessagePack of the state's hash.
 //! Equal states give equal bytes, so a transfer may go on from another sponsor (MB-80).
 
@@ -11,15 +11,17 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::config::Config;
+use crate::envelope::VIEW_MEMBERS_MAX;
 use crate::replica::State;
 use crate::sessions::{Answer, Frozen, Head, Sessions, size};
 use crate::user::{Snapshot, StateMachine};
+use crate::views::Members;
 
 /// Largest chunk of a snapshot stream, in bytes (64 KiB): one is made or taken in within a turn, and of small entries it has
 /// thousands.
 pub const CHUNK_BYTES_MAX: usize = 64 << 10;
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 const HEADER: u8 = 0;
 const RECORDS: u8 = 1;
 const USER: u8 = 2;
@@ -73,6 +75,7 @@ struct Header {
     version: u8,
     position: Position,
     config: Config,
+    members: Members,
     bytes_since: u64,
     skips: u64,
     sessions: u64,
@@ -106,6 +109,7 @@ impl<U: Snapshot> SnapshotStream<U> {
             version: VERSION,
             position: state.position,
             config: config.clone(),
+            members: state.members.clone(),
             bytes_since: state.bytes_since,
             skips: state.skipped.len() as u64,
             sessions: state.sessions.len() as u64,
@@ -261,7 +265,11 @@ impl Restore {
         if header.sessions > config.sessions_max as u64 || header.skips > config.skips_max as u64 {
             return Err(RestoreError::Malformed("more sessions or skips than settings allow"));
         }
+        if header.members.sites.len() > VIEW_MEMBERS_MAX {
+            return Err(RestoreError::Malformed("more members than a view may have"));
+        }
         self.state.position = header.position;
+        self.state.members = header.members.clone();
         self.state.bytes_since = header.bytes_since;
         self.header = Some(header);
         Ok(())

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use mainstay_base::Position;
 
 use crate::RestoreError;
+use crate::views::MembersChanged;
 
 /// A deterministic state machine: the state and the replies follow from the commands alone (PD-30, PD-67).
 ///
@@ -21,6 +22,16 @@ pub trait StateMachine: Send + 'static {
     /// and halts the group at `at` (see [`Output::Poisoned`](crate::Output::Poisoned)); the state is rebuilt before it
     /// is looked at again.
     fn apply(&mut self, at: Position, command: &[u8], reply: &mut Vec<u8>);
+
+    /// The members of the group are others: told in the order of the commands, at the same place at all replicas, and again
+    /// when a log is replayed. Leases of those who left are given back here. As deterministic as [`apply`](Self::apply), and a
+    /// panic is contained as there. Default: nothing.
+    ///
+    /// Members change when a site fails, or is thought to have failed, or comes back: whoever left may still believe that it
+    /// has what it had. What it sends under its former number must be told from what others send (fencing).
+    fn view(&mut self, at: Position, view: &MembersChanged) {
+        let _ = (at, view);
+    }
 
     /// The state as it is now, to be written out while later commands are applied. In O(1): persistent structures or
     /// copy-on-write, where a later command copies a bounded part. Do not copy the whole state: it blocks the node, and
@@ -57,4 +68,21 @@ pub trait Snapshot: Send + 'static {
     /// what you have given out, so that later commands need not copy it. A panic here, or a chunk that is too large, costs
     /// the checkpoint; a state that is not restored equal halts the node at its next start: test the round trip.
     fn next_chunk(&mut self, max: usize) -> Option<Bytes>;
+}
+
+/// A state that is encoded already, in chunks as large as may be.
+impl Snapshot for Bytes {
+    fn next_chunk(&mut self, max: usize) -> Option<Bytes> {
+        (!self.is_empty()).then(|| self.split_to(max.min(self.len())))
+    }
+}
+
+/// A small state that is encoded already. Each chunk moves what is left: one of many chunks is better as `Bytes`, which it
+/// becomes with `into` and without a copy.
+impl Snapshot for Vec<u8> {
+    fn next_chunk(&mut self, max: usize) -> Option<Bytes> {
+        let rest = self.split_off(max.min(self.len()));
+        let chunk = std::mem::replace(self, rest);
+        (!chunk.is_empty()).then(|| chunk.into())
+    }
 }

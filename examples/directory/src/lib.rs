@@ -65,7 +65,7 @@ pub mod command;
 mod connection;
 #[cfg(feature = "host")]
 pub mod host;
-mod map;
+mod item;
 mod operation;
 pub mod resp;
 mod state;

@@ -5,12 +5,13 @@ use std::hash::Hasher as _;
 
 use bytes::Bytes;
 use mainstay_base::{Fingerprinter, Position};
+use mainstay_paradigm::trie::{Item as _, hash_of};
 use mainstay_paradigm::{RestoreError, Snapshot, StateMachine};
 use thiserror::Error;
 
 use crate::answer::{Answer, SHARED_BYTES_MIN};
 use crate::command::Read;
-use crate::map::{Item, Items, Map};
+use crate::item::{Item, Items, Map};
 use crate::operation::{Kind, Operation};
 use crate::resp::{BULK_BYTES_MAX, write};
 
@@ -92,7 +93,11 @@ impl Directory {
     /// The value at `key`.
     #[must_use]
     pub fn get(&self, key: &[u8]) -> Option<&[u8]> {
-        self.map.get(key).map(Item::value)
+        self.entry(key).map(Item::value)
+    }
+
+    fn entry(&self, key: &[u8]) -> Option<&Item> {
+        self.map.get(hash_of(key), key)
     }
 
     /// The answer to a read, as RESP, if it is at most `room` bytes. Large values are shared, not copied: what this costs
@@ -107,7 +112,7 @@ impl Directory {
             self.query(&operation, &mut reply);
             return Ok(Bytes::from(reply).into());
         }
-        let items: Vec<_> = operation.arguments().iter().map(|key| self.map.get(key)).collect();
+        let items: Vec<_> = operation.arguments().iter().map(|key| self.entry(key)).collect();
         self.count(LOOKUP * items.len() as u64);
         let mut small = Vec::new();
         if operation.kind() == Kind::MGet {
@@ -195,7 +200,7 @@ impl Directory {
         let more = cost(key, value);
         if self.bytes + more > self.bytes_max {
             // It may not fit; what it replaces makes room.
-            let freed = self.map.get(key).map_or(0, |old| cost(key, old.value()));
+            let freed = self.entry(key).map_or(0, |old| cost(key, old.value()));
             let bytes = self.bytes - freed + more;
             if bytes > self.bytes_max && bytes > self.bytes {
                 return Err("OOM command not allowed when used memory > 'maxmemory'.");
@@ -213,7 +218,7 @@ impl Directory {
 
     fn delete(&mut self, key: &[u8]) -> bool {
         self.count(LOOKUP);
-        let Some(old) = self.map.remove(key) else { return false };
+        let Some(old) = self.map.remove(hash_of(key), key) else { return false };
         self.count(REMOVAL + old.value().len() as u64 / 16);
         self.bytes -= cost(key, old.value());
         self.sum = self.sum.wrapping_sub(old.share());

@@ -145,8 +145,8 @@ pub fn run(test: impl Future<Output = ()>) {
 }
 
 /// Waits until the status of a node is as wanted.
-pub async fn until(
-    node: &Replicated<Journal>,
+pub async fn until<S: StateMachine>(
+    node: &Replicated<S>,
     what: &str,
     wanted: impl Fn(&Status) -> bool,
 ) -> Status {
@@ -162,8 +162,23 @@ pub async fn until(
     }
 }
 
+/// Waits until the state machines of all nodes have been told the view that the nodes are in, and have equal states; their hash.
+pub async fn agreed<S: StateMachine>(nodes: &[Replicated<S>]) -> u128 {
+    let mut hashes = Vec::new();
+    for node in nodes {
+        let told = |status: &Status| {
+            let view = status.site.stack.as_ref().map(|stack| stack.view.number);
+            view.is_some() && status.replica.view == view
+        };
+        let status = until(node, "told of its view", told).await;
+        hashes.push((status.replica.position, status.replica.hash.unwrap()));
+    }
+    assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
+    hashes[0].1
+}
+
 /// Waits until the node is in a view of so many members and has the state.
-pub async fn ready(node: &Replicated<Journal>, members: usize) -> Status {
+pub async fn ready<S: StateMachine>(node: &Replicated<S>, members: usize) -> Status {
     until(node, "a member with a state", |status| {
         let stack = status.site.stack.as_ref();
         status.replica.hash.is_some()

@@ -86,3 +86,40 @@ pub enum Outcome {
     /// It may have been executed, or may still be: the connection to its fate is lost.
     Unknown,
 }
+
+impl Outcome {
+    /// The answer, or why there is none: for `?`.
+    ///
+    /// # Errors
+    /// [`Failed::NotDone`], [`Failed::Unknown`].
+    pub fn into_result(self) -> Result<Bytes, Failed> {
+        match self {
+            Self::Done(answer) => Ok(answer),
+            Self::NotDone(reason) => Err(Failed::NotDone(reason)),
+            Self::Unknown => Err(Failed::Unknown),
+        }
+    }
+}
+
+impl From<Outcome> for Result<Bytes, Failed> {
+    fn from(outcome: Outcome) -> Self {
+        outcome.into_result()
+    }
+}
+
+/// Why a command has no answer.
+#[derive(Error, Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Failed {
+    /// It was not executed and will not be. To try again is safe; whether it is of use, the reason says
+    /// ([`NotDone::is_final`]).
+    #[error("not done: {0}")]
+    NotDone(NotDone),
+    /// It may have been executed, or may still be. To try again may execute it twice.
+    #[error("nobody knows whether it was done")]
+    Unknown,
+    /// It was executed, and its reply is not of the type that it should have: the nodes have another build of the state
+    /// machine. To try again executes it again.
+    #[error("done, but the reply is not of the expected type")]
+    Reply,
+}

@@ -1,4 +1,4 @@
-//! The map behind the directory: a hash trie whose nodes are shared with snapshots and copied one by one when written.
+//! The tree behind maps: a hash trie whose nodes are shared with snapshots and copied one by one when written.
 //!
 //! The first bits of a key's hash say the way from the root, four a level; a leaf holds a few dozen items. A write
 //! behind a snapshot copies the nodes on its way and nothing else, whatever the number of keys. Items go out by
@@ -6,10 +6,8 @@
 
 use std::cmp::Ordering;
 use std::hash::Hasher as _;
-use std::iter::repeat_n;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use mainstay_base::Fingerprinter;
 
 /// Bits of the hash that a branch looks at.
@@ -25,98 +23,92 @@ const NODE_WORK: u64 = 50;
 /// count of references is in no cache.
 const COPY_WORK: u64 = 80;
 
-/// A key with its value, and its share in the sum of hashes, kept so that an old value need not be read again.
-#[derive(Clone)]
-pub(crate) struct Item {
-    hash: u64,
-    key_len: u32,
-    share: u128,
-    /// The key and the value behind it.
-    pair: Arc<[u8]>,
+/// What a [`Trie`] holds: a key with whatever belongs to it. Its clone is cheap: a pointer or two.
+pub trait Item: Clone {
+    /// What it is found by.
+    type Key: Ord + ?Sized;
+
+    /// The hash of its key, as [`hash_of`] or another function of the key alone gives it. It must be the same on all sites.
+    fn hash(&self) -> u64;
+
+    /// Its key.
+    fn key(&self) -> &Self::Key;
 }
 
-impl Item {
-    /// # Panics
-    /// If the key is 4 GiB or longer; the directory takes none of more than 512 KiB.
-    pub(crate) fn new(key: &[u8], value: &[u8], share: u128) -> Self {
-        let mut pair: Arc<[u8]> = repeat_n(0, key.len() + value.len()).collect();
-        let bytes = Arc::get_mut(&mut pair).expect("nobody else has it yet");
-        bytes[..key.len()].copy_from_slice(key);
-        bytes[key.len()..].copy_from_slice(value);
-        let key_len = u32::try_from(key.len()).expect("a key is less than 4 GiB long");
-        Self { hash: key_hash(key), key_len, share, pair }
-    }
-
-    pub(crate) fn key(&self) -> &[u8] {
-        &self.pair[..self.key_len as usize]
-    }
-
-    pub(crate) fn value(&self) -> &[u8] {
-        &self.pair[self.key_len as usize..]
-    }
-
-    pub(crate) fn share(&self) -> u128 {
-        self.share
-    }
-
-    /// The key and the value behind it.
-    pub(crate) fn pair(&self) -> &[u8] {
-        &self.pair
-    }
-
-    /// The value without a copy: it keeps the item's bytes alive. None if these are many more than the value is.
-    pub(crate) fn shared_value(&self) -> Option<Bytes> {
-        let value = self.key_len as usize;
-        let is_most = self.pair.len() - value >= value;
-        is_most.then(|| Bytes::from_owner(Arc::clone(&self.pair)).slice(value..))
-    }
-
-    fn order(&self, hash: u64, key: &[u8]) -> Ordering {
-        self.hash.cmp(&hash).then_with(|| self.key().cmp(key))
-    }
+fn order<T: Item>(item: &T, hash: u64, key: &T::Key) -> Ordering {
+    item.hash().cmp(&hash).then_with(|| item.key().cmp(key))
 }
 
-type Leaf = Arc<Vec<Item>>;
+/// The hash of a key's bytes: the same on all sites.
+#[must_use]
+pub fn hash_of(key: &[u8]) -> u64 {
+    let mut hasher = Fingerprinter::new();
+    hasher.write(key);
+    hasher.finish()
+}
+
+type Leaf<T> = Arc<Vec<T>>;
 
 #[derive(Clone)]
-enum Node {
-    Leaf(Leaf),
-    Branch(Arc<Branch>),
+enum Node<T> {
+    Leaf(Leaf<T>),
+    Branch(Arc<Branch<T>>),
 }
 
 /// It has more items below than half a leaf: with fewer it becomes a leaf again.
-#[derive(Clone, Default)]
-struct Branch {
+#[derive(Clone)]
+struct Branch<T> {
     len: usize,
-    children: [Option<Node>; WIDTH],
+    children: [Option<Node<T>>; WIDTH],
 }
 
-/// The map. Its clone shares all nodes and is made in O(1).
+impl<T> Default for Branch<T> {
+    fn default() -> Self {
+        Self { len: 0, children: Default::default() }
+    }
+}
+
+/// Items by their keys. Its clone shares all nodes and is made in O(1).
 #[derive(Clone)]
-pub(crate) struct Map<const LEAF_MAX: usize = LEAF_ITEMS> {
-    root: Option<Node>,
+pub struct Trie<T, const LEAF_MAX: usize = LEAF_ITEMS> {
+    root: Option<Node<T>>,
     work: u64,
 }
 
-impl<const LEAF_MAX: usize> Map<LEAF_MAX> {
-    pub(crate) fn new() -> Self {
+impl<T: Item, const LEAF_MAX: usize> Default for Trie<T, LEAF_MAX> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T: Item, const LEAF_MAX: usize> Trie<T, LEAF_MAX> {
+    /// An empty one.
+    #[must_use]
+    pub const fn new() -> Self {
         Self { root: None, work: 0 }
     }
 
-    pub(crate) fn len(&self) -> usize {
+    /// How many items there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
         self.root.as_ref().map_or(0, Node::len)
     }
 
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.root.is_none()
+    }
+
     /// Nominal nanoseconds of copies and allocations since it was made; a clone starts from its original's.
-    pub(crate) fn work(&self) -> u64 {
+    #[must_use]
+    pub fn work(&self) -> u64 {
         self.work
     }
 
-    pub(crate) fn get(&self, key: &[u8]) -> Option<&Item> {
-        self.get_hashed(key_hash(key), key)
-    }
-
-    fn get_hashed(&self, hash: u64, key: &[u8]) -> Option<&Item> {
+    /// The item of `key`, whose hash is `hash`.
+    #[must_use]
+    pub fn get(&self, hash: u64, key: &T::Key) -> Option<&T> {
         let (mut node, mut depth) = (self.root.as_ref()?, 0);
         loop {
             match node {
@@ -130,28 +122,41 @@ impl<const LEAF_MAX: usize> Map<LEAF_MAX> {
     }
 
     /// Puts an item in the place of the one with its key, which comes back.
-    pub(crate) fn insert(&mut self, item: Item) -> Option<Item> {
+    pub fn insert(&mut self, item: T) -> Option<T> {
         self.work += NODE_WORK;
-        insert::<LEAF_MAX>(&mut self.root, item, 0, &mut self.work)
+        insert::<T, LEAF_MAX>(&mut self.root, item, 0, &mut self.work)
     }
 
-    pub(crate) fn remove(&mut self, key: &[u8]) -> Option<Item> {
-        self.remove_hashed(key_hash(key), key)
-    }
-
-    fn remove_hashed(&mut self, hash: u64, key: &[u8]) -> Option<Item> {
+    /// Takes the item of `key` out, whose hash is `hash`.
+    pub fn remove(&mut self, hash: u64, key: &T::Key) -> Option<T> {
         // Without such a key nothing is copied.
-        self.get_hashed(hash, key)?;
-        remove::<LEAF_MAX>(&mut self.root, hash, key, 0, &mut self.work)
+        self.get(hash, key)?;
+        remove::<T, LEAF_MAX>(&mut self.root, hash, key, 0, &mut self.work)
+    }
+
+    /// The items by ascending hash, then key, to be read.
+    #[must_use]
+    pub fn iter(&self) -> Iter<'_, T> {
+        Iter { nodes: self.root.iter().collect(), leaf: [].iter() }
     }
 
     /// The items by ascending hash, then key.
-    pub(crate) fn into_items(self) -> Items {
+    #[must_use]
+    pub fn into_items(self) -> Items<T> {
         Items { nodes: self.root.into_iter().collect(), leaf: None }
     }
 }
 
-impl Node {
+impl<'a, T: Item, const LEAF_MAX: usize> IntoIterator for &'a Trie<T, LEAF_MAX> {
+    type Item = &'a T;
+    type IntoIter = Iter<'a, T>;
+
+    fn into_iter(self) -> Iter<'a, T> {
+        self.iter()
+    }
+}
+
+impl<T> Node<T> {
     fn len(&self) -> usize {
         match self {
             Self::Leaf(items) => items.len(),
@@ -161,12 +166,12 @@ impl Node {
 }
 
 /// Puts the item below `place`; answers the one that was there with its key.
-fn insert<const LEAF_MAX: usize>(
-    place: &mut Option<Node>,
-    item: Item,
+fn insert<T: Item, const LEAF_MAX: usize>(
+    place: &mut Option<Node<T>>,
+    item: T,
     depth: u32,
     work: &mut u64,
-) -> Option<Item> {
+) -> Option<T> {
     let Some(node) = place else {
         *work += NODE_WORK;
         *place = Some(Node::Leaf(Arc::new(vec![item])));
@@ -175,8 +180,8 @@ fn insert<const LEAF_MAX: usize>(
     let items = match node {
         Node::Branch(branch) => {
             let branch = own(branch, WIDTH, work);
-            let place = &mut branch.children[child(item.hash, depth)];
-            let old = insert::<LEAF_MAX>(place, item, depth + 1, work);
+            let place = &mut branch.children[child(item.hash(), depth)];
+            let old = insert::<T, LEAF_MAX>(place, item, depth + 1, work);
             branch.len += usize::from(old.is_none());
             return old;
         }
@@ -184,13 +189,13 @@ fn insert<const LEAF_MAX: usize>(
     };
     let count = items.len();
     let items = own(items, count, work);
-    match find(items, item.hash, item.key()) {
+    match find(items, item.hash(), item.key()) {
         Ok(index) => Some(std::mem::replace(&mut items[index], item)),
         Err(index) => {
             items.insert(index, item);
             if items.len() > LEAF_MAX && depth * BITS < u64::BITS {
                 let items = std::mem::take(items);
-                *node = Node::Branch(Arc::new(split::<LEAF_MAX>(items, depth, work)));
+                *node = Node::Branch(Arc::new(split::<T, LEAF_MAX>(items, depth, work)));
             }
             None
         }
@@ -198,12 +203,12 @@ fn insert<const LEAF_MAX: usize>(
 }
 
 /// A branch of the items of a leaf that is too large.
-fn split<const LEAF_MAX: usize>(items: Vec<Item>, depth: u32, work: &mut u64) -> Branch {
+fn split<T: Item, const LEAF_MAX: usize>(items: Vec<T>, depth: u32, work: &mut u64) -> Branch<T> {
     *work += NODE_WORK + COPY_WORK * items.len() as u64;
     let mut branch = Branch { len: items.len(), ..Branch::default() };
-    let mut leaves: [Vec<Item>; WIDTH] = Default::default();
+    let mut leaves: [Vec<T>; WIDTH] = Default::default();
     for item in items {
-        leaves[child(item.hash, depth)].push(item);
+        leaves[child(item.hash(), depth)].push(item);
     }
     for (place, items) in branch.children.iter_mut().zip(leaves) {
         if items.is_empty() {
@@ -211,7 +216,7 @@ fn split<const LEAF_MAX: usize>(items: Vec<Item>, depth: u32, work: &mut u64) ->
         }
         *work += NODE_WORK;
         *place = Some(if items.len() > LEAF_MAX && (depth + 1) * BITS < u64::BITS {
-            Node::Branch(Arc::new(split::<LEAF_MAX>(items, depth + 1, work)))
+            Node::Branch(Arc::new(split::<T, LEAF_MAX>(items, depth + 1, work)))
         } else {
             Node::Leaf(Arc::new(items))
         });
@@ -220,13 +225,13 @@ fn split<const LEAF_MAX: usize>(items: Vec<Item>, depth: u32, work: &mut u64) ->
 }
 
 /// Takes the item of `key` out below `place`, and the nodes that are needed no more.
-fn remove<const LEAF_MAX: usize>(
-    place: &mut Option<Node>,
+fn remove<T: Item, const LEAF_MAX: usize>(
+    place: &mut Option<Node<T>>,
     hash: u64,
-    key: &[u8],
+    key: &T::Key,
     depth: u32,
     work: &mut u64,
-) -> Option<Item> {
+) -> Option<T> {
     match place.as_mut()? {
         Node::Leaf(items) => {
             let index = find(items, hash, key).ok()?;
@@ -240,7 +245,7 @@ fn remove<const LEAF_MAX: usize>(
         Node::Branch(branch) => {
             let branch = own(branch, WIDTH, work);
             let below = &mut branch.children[child(hash, depth)];
-            let item = remove::<LEAF_MAX>(below, hash, key, depth + 1, work)?;
+            let item = remove::<T, LEAF_MAX>(below, hash, key, depth + 1, work)?;
             branch.len -= 1;
             // Half a leaf: what is put and taken in turn does not split and join each time.
             if branch.len <= LEAF_MAX / 2 {
@@ -255,7 +260,7 @@ fn remove<const LEAF_MAX: usize>(
 }
 
 /// The node's contents, copied first if a snapshot has them, too; they are `count` items or pointers.
-fn own<'a, T: Clone>(node: &'a mut Arc<T>, count: usize, work: &mut u64) -> &'a mut T {
+fn own<'a, N: Clone>(node: &'a mut Arc<N>, count: usize, work: &mut u64) -> &'a mut N {
     if Arc::strong_count(node) > 1 {
         *work += NODE_WORK + COPY_WORK * count as u64;
     }
@@ -263,8 +268,8 @@ fn own<'a, T: Clone>(node: &'a mut Arc<T>, count: usize, work: &mut u64) -> &'a 
 }
 
 /// Where the item is in a leaf, or where it would have to be.
-fn find(items: &[Item], hash: u64, key: &[u8]) -> Result<usize, usize> {
-    items.binary_search_by(|item| item.order(hash, key))
+fn find<T: Item>(items: &[T], hash: u64, key: &T::Key) -> Result<usize, usize> {
+    items.binary_search_by(|item| order(item, hash, key))
 }
 
 /// Which child of a branch at `depth` has a hash; the highest bits come first.
@@ -272,30 +277,23 @@ fn child(hash: u64, depth: u32) -> usize {
     (hash >> (u64::BITS - BITS * (depth + 1))) as usize % WIDTH
 }
 
-/// Depends on the key alone, so that equal contents have equal orders.
-fn key_hash(key: &[u8]) -> u64 {
-    let mut hasher = Fingerprinter::new();
-    hasher.write(key);
-    hasher.finish()
-}
-
 /// The children of a branch, the first one last.
-fn below_in_order(branch: Branch) -> Vec<Node> {
+fn below_in_order<T>(branch: Branch<T>) -> Vec<Node<T>> {
     branch.children.into_iter().rev().flatten().collect()
 }
 
 /// The items of a map on their way out. It lets go of the nodes that it has passed: they are freed as soon as the map
 /// has others in their place.
-pub(crate) struct Items {
+pub struct Items<T> {
     /// What is still to come, the next one last: at most fifteen nodes a level.
-    nodes: Vec<Node>,
-    leaf: Option<(Leaf, usize)>,
+    nodes: Vec<Node<T>>,
+    leaf: Option<(Leaf<T>, usize)>,
 }
 
-impl Iterator for Items {
-    type Item = Item;
+impl<T: Clone> Iterator for Items<T> {
+    type Item = T;
 
-    fn next(&mut self) -> Option<Item> {
+    fn next(&mut self) -> Option<T> {
         loop {
             if let Some((items, at)) = &mut self.leaf {
                 if let Some(item) = items.get(*at) {
@@ -315,6 +313,29 @@ impl Iterator for Items {
     }
 }
 
+/// The items of a [`Trie`], to be read.
+pub struct Iter<'a, T> {
+    /// What is still to come, the next one last.
+    nodes: Vec<&'a Node<T>>,
+    leaf: std::slice::Iter<'a, T>,
+}
+
+impl<'a, T> Iterator for Iter<'a, T> {
+    type Item = &'a T;
+
+    fn next(&mut self) -> Option<&'a T> {
+        loop {
+            if let Some(item) = self.leaf.next() {
+                return Some(item);
+            }
+            match self.nodes.pop()? {
+                Node::Leaf(items) => self.leaf = items.iter(),
+                Node::Branch(branch) => self.nodes.extend(branch.children.iter().rev().flatten()),
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 mod tests {
@@ -325,6 +346,33 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// Two bytes or eight as key, and a value behind it.
+    #[derive(Clone)]
+    struct Pair {
+        hash: u64,
+        pair: Arc<(Vec<u8>, u64)>,
+    }
+
+    impl Pair {
+        fn new(key: &[u8], value: u64) -> Self {
+            Self { hash: hash_of(key), pair: Arc::new((key.to_vec(), value)) }
+        }
+    }
+
+    impl Item for Pair {
+        type Key = [u8];
+
+        fn hash(&self) -> u64 {
+            self.hash
+        }
+
+        fn key(&self) -> &[u8] {
+            &self.pair.0
+        }
+    }
+
+    type Map<const LEAF_MAX: usize> = Trie<Pair, LEAF_MAX>;
 
     /// More than one write may count as work, in nominal nanoseconds.
     const WRITE_WORK_MAX: u64 = 20_000;
@@ -342,9 +390,10 @@ mod tests {
             }
             let before = map.work();
             if number < keys || rng.chance(1, 2) {
-                map.insert(Item::new(&number.to_le_bytes(), b"value", 0));
+                map.insert(Pair::new(&number.to_le_bytes(), 0));
             } else {
-                map.remove(&rng.below(keys).to_le_bytes());
+                let key = rng.below(keys).to_le_bytes();
+                map.remove(hash_of(&key), &key);
             }
             worst = worst.max(map.work() - before);
         }
@@ -362,7 +411,7 @@ mod tests {
         assert!(worst_write::<{ usize::MAX }>(5_000, 0) > WRITE_WORK_MAX);
     }
 
-    fn nodes(place: Option<&Node>) -> usize {
+    fn nodes(place: Option<&Node<Pair>>) -> usize {
         match place {
             None => 0,
             Some(Node::Leaf(_)) => 1,
@@ -377,11 +426,12 @@ mod tests {
     fn nodes_go_with_their_items() {
         let mut map = Map::<LEAF_ITEMS>::new();
         for number in 0..20_000_u64 {
-            map.insert(Item::new(&number.to_le_bytes(), b"", 0));
+            map.insert(Pair::new(&number.to_le_bytes(), 0));
         }
         assert!(nodes(map.root.as_ref()) > 500);
         for number in 0..20_000_u64 {
-            map.remove(&number.to_le_bytes()).unwrap();
+            let key = number.to_le_bytes();
+            map.remove(hash_of(&key), &key).unwrap();
             let (len, nodes) = (map.len(), nodes(map.root.as_ref()));
             if number % 100 == 0 || len < 200 {
                 assert!(nodes <= 1 + len, "{nodes} nodes for {len} items");
@@ -396,11 +446,11 @@ mod tests {
     fn what_was_given_out_is_let_go() {
         let mut map = Map::<LEAF_ITEMS>::new();
         for number in 0..10_000_u64 {
-            map.insert(Item::new(&number.to_le_bytes(), b"", 0));
+            map.insert(Pair::new(&number.to_le_bytes(), 0));
         }
         let mut items = map.clone().into_items();
         drop(map);
-        let mut given: Vec<Weak<[u8]>> = Vec::new();
+        let mut given: Vec<Weak<(Vec<u8>, u64)>> = Vec::new();
         while let Some(item) = items.next() {
             given.push(Arc::downgrade(&item.pair));
             drop(item);
@@ -435,26 +485,24 @@ mod tests {
                     frozen.push((map.clone(), model.clone()));
                 }
                 if put {
-                    let item = Item::new(&key, &number.to_le_bytes(), 0);
-                    map.insert(Item { hash, ..item });
-                    model.insert((hash, key), number);
+                    map.insert(Pair { hash, ..Pair::new(&key, number as u64) });
+                    model.insert((hash, key), number as u64);
                 } else {
-                    let gone = map.remove_hashed(hash, &key).map(|item| item.value().to_vec());
-                    let wanted = model.remove(&(hash, key)).map(|number| number.to_le_bytes().to_vec());
-                    prop_assert_eq!(gone, wanted);
+                    let gone = map.remove(hash, &key).map(|item| item.pair.1);
+                    prop_assert_eq!(gone, model.remove(&(hash, key)));
                 }
                 prop_assert_eq!(map.len(), model.len());
             }
             frozen.push((map, model));
             for (map, model) in frozen {
                 for ((hash, key), number) in &model {
-                    let item = map.get_hashed(*hash, key).unwrap();
-                    prop_assert_eq!(item.value(), number.to_le_bytes());
+                    prop_assert_eq!(map.get(*hash, key).unwrap().pair.1, *number);
                 }
-                let items: Vec<_> = map.into_items().map(|item| {
-                    ((item.hash, <[u8; 2]>::try_from(item.key()).unwrap()), item.value().to_vec())
-                }).collect();
-                let wanted: Vec<_> = model.into_iter().map(|(key, number)| (key, number.to_le_bytes().to_vec())).collect();
+                let pair = |item: &Pair| ((item.hash, <[u8; 2]>::try_from(item.key()).unwrap()), item.pair.1);
+                let read: Vec<_> = map.iter().map(pair).collect();
+                let items: Vec<_> = map.into_items().map(|item| pair(&item)).collect();
+                let wanted: Vec<_> = model.into_iter().collect();
+                prop_assert_eq!(&read, &wanted);
                 prop_assert_eq!(items, wanted);
             }
         }
