@@ -77,6 +77,14 @@ pub enum StartError {
     /// The replica's settings do not fit together.
     #[error(transparent)]
     Replica(#[from] paradigm::ConfigError),
+    /// A node would be suspected between two signs of life. The settings are at fault.
+    #[error("the timeout of {timeout:?} is no longer than the heartbeat of {heartbeat:?}")]
+    Timeouts {
+        /// The silence after which a node is suspected.
+        timeout: Duration,
+        /// The longest time between two signs of life.
+        heartbeat: Duration,
+    },
     /// Two groups have the same name. The caller's fault.
     #[error("there is a group {0:?} already")]
     Taken(String),

@@ -12,8 +12,10 @@ use mainstay_multicast::{self as multicast, Durability, MESSAGE_OVERHEAD};
 use mainstay_runtime::{Events, Inbox, Recipient, SendError, Subscriber};
 use mainstay_site::Member;
 use thiserror::Error;
+use tokio::sync::oneshot;
 
 use crate::config::UNSTABLE_BYTES;
+use crate::outcome::AcceptLossError;
 pub(crate) use book::Book;
 pub use book::{NotReached, Receipt};
 pub(crate) use member::GroupMember;
@@ -23,7 +25,8 @@ pub(crate) const CASTS_BYTES: usize = 8 << 20;
 /// Most bytes that a message may have (512 KiB).
 pub const MESSAGE_BYTES_MAX: usize = 512 << 10;
 
-/// The settings of a process group. They must be the same at all nodes; so must its name.
+/// The settings of a process group. They must be the same at all nodes; so must its name. Where a cluster is made that is checked; a
+/// node that is started later with others is not noticed, and does not work.
 #[derive(Clone, Debug)]
 pub struct GroupConfig {
     pub(crate) durability: Durability,
@@ -48,7 +51,8 @@ impl GroupConfig {
     }
 
     /// Each node keeps the messages in its log, and checkpoints of the state. Messages are delivered when a majority of the nodes has
-    /// received them; [`Receipt::disk`] tells when it has forced them.
+    /// received them; [`Receipt::disk`] tells when it has forced them. The node needs a directory
+    /// ([`Config::data_dir`](crate::Config::data_dir)).
     #[must_use]
     pub fn disk() -> Self {
         Self { durability: Durability::Disk, ..Self::memory() }
@@ -70,7 +74,7 @@ impl GroupConfig {
     }
 
     /// An actor that is told more while so many bytes of messages are unread loses its subscription. A message counts 256 bytes
-    /// more than it has. Default 64 MiB.
+    /// more than it has, every other event 256; a state counts no more, however large it is. Default 64 MiB.
     #[must_use]
     pub fn unread_bytes(mut self, most: usize) -> Self {
         self.unread_bytes = most;
@@ -174,8 +178,10 @@ impl State {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum GroupEvent {
-    /// What was told before is void: the state of the group is this, and what follows comes on top. First of all, when the node
-    /// was declared dead and began anew, and when another member has given its state. Not in a stateless group.
+    /// The messages that were told before are void: the state of the group is this, and the messages that follow come on top. It
+    /// comes before the first message; again when the node was declared dead and begins anew. What the own log has is told
+    /// before the first view; a state that another member gave comes behind the view that the member joined in. Not in a
+    /// stateless group.
     State(State),
     /// A view begins; all messages of the former one were delivered.
     View(Arc<GroupView>),
@@ -186,7 +192,9 @@ pub enum GroupEvent {
     StateWanted(StateRequest),
     /// The group stands still: it waits for members that failed last and may have more of its past.
     Blocked,
-    /// Messages from this position on may be lost, acknowledged ones too: an operator accepted that.
+    /// Messages from this position on may be lost, acknowledged ones too: an operator accepted that, or all nodes are there and no
+    /// majority of them knows how far the group had got. So it is after a restart of all nodes of a group on disk that delivers below
+    /// `Disk`: what was on its way then may be gone. With [`deliver_at(Disk)`](GroupConfig::deliver_at) nothing that was delivered is.
     MaybeLost(Position),
 }
 
@@ -197,7 +205,6 @@ impl GroupEvent {
         EVENT
             + match self {
                 Self::Deliver(message) => message.payload.len(),
-                Self::State(state) => state.parts.iter().map(Bytes::len).sum(),
                 _ => 0,
             }
     }
@@ -257,6 +264,7 @@ pub(crate) struct Cast {
 pub(crate) enum Ask {
     Subscribe(Subscriber<GroupEvent>),
     State { number: u64, state: Option<Bytes> },
+    AcceptLoss(oneshot::Sender<Result<(), AcceptLossError>>),
 }
 
 /// Why a message was not cast. Nothing changed.
@@ -272,6 +280,9 @@ pub enum CastError {
     /// The level is not to be had: above `Delivered` for FIFO, or `Disk` in a group that is not on disk. The caller's fault.
     #[error("level {0:?} is not to be had for this message")]
     Level(Level),
+    /// Nobody keeps the state of the group at this node any more, until the node is started again.
+    #[error("nobody keeps the state of the group at this node any more")]
+    Left,
     /// The node has ended.
     #[error("the node has ended")]
     Closed,
@@ -355,6 +366,9 @@ impl GroupHandle {
     }
 
     fn check(&self, payload: Bytes, order: Order, level: Level) -> Result<Cast, CastError> {
+        if self.book.has_left() {
+            return Err(CastError::Left);
+        }
         if payload.len() > MESSAGE_BYTES_MAX {
             return Err(CastError::TooLarge(payload.len()));
         }
@@ -379,13 +393,16 @@ impl GroupHandle {
     /// From here on an actor is told what happens in the group. Whatever happened before the first subscription is kept for it, up
     /// to [`GroupConfig::unread_bytes`]; later ones hear what follows.
     ///
-    /// The first one keeps the state of the group at this node. If it goes, or does not read, the node has no state to give and
-    /// its log is not cut any more: it takes no part in the group until it is started again, and receipts say
-    /// [`NotReached::Left`].
+    /// The first one keeps the state of the group at this node. If it goes, or does not read, or nobody has subscribed when the bound is
+    /// reached, the node has no state to give and its log is not cut any more. It still receives what others cast, but it is not
+    /// [ready](crate::Node::ready) any more, and casts are refused ([`CastError::Left`]), until it is started again.
     ///
     /// # Errors
-    /// [`CastError::Closed`].
+    /// [`CastError::Left`], [`CastError::Closed`].
     pub fn subscribe(&self, to: Recipient<Events<GroupEvent>>) -> Result<(), CastError> {
+        if self.book.has_left() {
+            return Err(CastError::Left);
+        }
         let subscriber = Subscriber::new(to, self.config.unread_bytes, GroupEvent::weight);
         match self.asks.try_send(1, Ask::Subscribe(subscriber)) {
             Ok(_) => Ok(()),
@@ -397,6 +414,20 @@ impl GroupHandle {
 impl fmt::Debug for GroupHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GroupHandle").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl GroupHandle {
+    /// An operator's word: rather let the group go on than wait for nodes that may have more of its past. Acknowledged messages
+    /// may be lost. It counts at the next view and is used up by it.
+    ///
+    /// # Errors
+    /// [`AcceptLossError`]: where neither the group is blocked nor the node in a minority there is nothing to accept.
+    pub async fn accept_loss(&self) -> Result<(), AcceptLossError> {
+        let (tell, told) = oneshot::channel();
+        let sent = self.asks.send(1, Ask::AcceptLoss(tell)).await;
+        sent.map_err(|_| AcceptLossError::Closed)?;
+        told.await.unwrap_or(Err(AcceptLossError::Unknown))
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! A [`Node`] is put together from what is wanted, with a [`NodeBuilder`]: process [groups](NodeBuilder::group) for the user's
 //! actors, [replicated state machines](NodeBuilder::replicate), and [services](NodeBuilder::mount) of the contract
-//! (`mainstay_base::service`). Its handles can be used from the beginning; they are `Send`, `Sync` and cheap to clone, and push into
-//! queues that the node empties once a turn.
+//! (`mainstay_base::service`). Handles of groups and state machines can be used from the beginning, those of services from the start; all
+//! are `Send`, `Sync` and cheap to clone.
 //!
 //! ```
 //! use std::net::TcpListener;
@@ -66,7 +66,7 @@
 //! background threads the turns are shortest. Nodes that share one thread wait for each
 //! other's start, which reads the whole log.
 //!
-//! A program needs this crate, `bytes` and `tokio` alone, and `actix` for its actors: the types of its signatures that other crates of the workspace define
+//! A program needs this crate, `bytes` and `tokio` alone, and `actix` for its actors, `mainstay-base` and `serde` for services of its own: the types of its signatures that other crates of the workspace define
 //! have names here. Those that would clash say whose they are, as [`ReplicaConfig`] and [`SiteStatus`].
 //!
 //! What it does not do yet: groups with other members than all nodes, a roster that changes, TLS (loopback only).

@@ -58,8 +58,8 @@ impl SiteRef {
     }
 }
 
-/// What a node is built of: groups, replicated state machines, services. Their handles can be used from the beginning; what they
-/// are given waits for the start.
+/// What a node is built of: groups, replicated state machines, services. Handles of groups and state machines can be used from the
+/// beginning: what they are given waits for the start. Those of services are used after it.
 pub struct NodeBuilder {
     config: Config,
     transport: Option<(Tcp, Rc<TokioTime>)>,
@@ -253,7 +253,11 @@ impl NodeBuilder {
         let mut parts = SiteParts::new(cluster, name, nodes, transport, time, entropy);
         parts.options.pulse = pulse.unwrap_or_default();
         parts.groups = self.groups;
-        parts.membership = parts.membership.with_timeout(self.config.timeout)?;
+        let (timeout, heartbeat) = (self.config.timeout, self.config.heartbeat);
+        if timeout <= heartbeat {
+            return Err(StartError::Timeouts { timeout, heartbeat });
+        }
+        parts.membership = parts.membership.with_timeout(timeout)?;
         parts.heartbeat = self.config.heartbeat;
         parts.window_bytes = 4 * UNSTABLE_BYTES * budgets;
         parts.disk = disk;
@@ -272,7 +276,7 @@ impl NodeBuilder {
         let site = site::start(parts, self.apps)?;
         let _ = self.site.0.set(site.downgrade());
         tokio::task::spawn_local(self.tasks.1.run(outside, site.closed()));
-        Ok(Node { site, name: own })
+        Ok(Node { site, name: own, thread: None })
     }
 }
 
@@ -307,6 +311,8 @@ pub enum ReadyError {
 pub struct Node {
     site: SiteHandle,
     name: Arc<str>,
+    /// Ends with the thread of a node that was spawned.
+    thread: Option<watch::Receiver<()>>,
 }
 
 impl Node {
@@ -336,8 +342,8 @@ impl Node {
         NodeBuilder::new(config)
     }
 
-    /// Starts a node on a thread of its own, from any runtime or none. `build` puts on it what is wanted, on that thread, and
-    /// answers the handles.
+    /// Starts a node on a thread of its own, from any runtime. `build` puts on it what is wanted, on that thread, and
+    /// answers the handles. Actors that it starts live on that thread, and end with the node.
     ///
     /// # Errors
     /// [`StartError`].
@@ -346,7 +352,10 @@ impl Node {
         build: impl FnOnce(&mut NodeBuilder) -> Result<T, StartError> + Send + 'static,
     ) -> Result<(Self, T), StartError> {
         let (tell, told) = oneshot::channel();
+        let (running, thread) = watch::channel(());
         let run = move || {
+            // Dropped last: by then all that the node had is free.
+            let _running = running;
             let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => runtime,
                 Err(error) => return drop(tell.send(Err(StartError::Thread(error)))),
@@ -369,7 +378,9 @@ impl Node {
         };
         let spawned = std::thread::Builder::new().name("mainstay-node".to_owned()).spawn(run);
         spawned.map_err(StartError::Thread)?;
-        told.await.map_err(|_| StartError::Thread(std::io::Error::other("the thread has ended")))?
+        let ended = |_| StartError::Thread(std::io::Error::other("the thread has ended"));
+        let (node, handles): (Self, T) = told.await.map_err(ended)??;
+        Ok((Self { thread: Some(thread), ..node }, handles))
     }
 
     /// What the configuration calls it.
@@ -378,16 +389,19 @@ impl Node {
         &self.name
     }
 
-    /// Waits until the node is a member, has all the past of its groups, and the state machines on it execute.
+    /// Waits until the node is a member, has all the past of its groups, and the state machines on it execute. That may be for ever:
+    /// [`status`](Self::status) says what it waits for (`stack.founding` while no cluster is made, `stack.votes_missing`,
+    /// `stack.unheard`).
     ///
     /// # Errors
     /// [`ReadyError`].
     pub async fn ready(&self) -> Result<(), ReadyError> {
         let mut ready = self.site.ready();
-        match ready.wait_for(|ready| *ready).await {
-            Ok(_) => Ok(()),
-            Err(_) => Err(ReadyError::Ended(self.closed().await)),
+        let is_ready = ready.wait_for(|ready| *ready).await.is_ok();
+        if is_ready && !self.site.is_closed() {
+            return Ok(());
         }
+        Err(ReadyError::Ended(self.closed().await))
     }
 
     /// Whether it is [ready](Self::ready); not any more from when it is declared dead until it is ready again.
@@ -410,12 +424,20 @@ impl Node {
     /// Stops the node: what was admitted is still taken in. Answers how it ended.
     pub async fn close(self) -> Closed {
         self.site.stop();
-        self.site.closed().await
+        self.closed().await
     }
 
-    /// How the node ended, as soon as it has. The future holds no handle.
+    /// How the node ended, as soon as it has, and its thread if it was [spawned](Self::spawn). The future holds no handle.
     pub fn closed(&self) -> impl Future<Output = Closed> + Send + use<> {
-        self.site.closed()
+        let (closed, thread) = (self.site.closed(), self.thread.clone());
+        async move {
+            let closed = closed.await;
+            if let Some(mut thread) = thread {
+                // Nothing is ever sent: it ends when the thread does.
+                while thread.changed().await.is_ok() {}
+            }
+            closed
+        }
     }
 }
 

@@ -202,6 +202,8 @@ pub struct Core {
     outputs: VecDeque<Output>,
     /// Membership was given something in this turn that it has not dealt with.
     stirred: bool,
+    /// It voted when this boot began, or has taken part in making the cluster since.
+    voted: bool,
     dropped: u64,
 }
 
@@ -214,6 +216,7 @@ impl Core {
         let durable = past.durable.clone().unwrap_or_else(|| {
             if bootstrap { Durable::bootstrap(roster.clone()) } else { Durable::empty(roster) }
         });
+        let voted = durable.voter;
         let groups = past.start_groups(groups, &durable, me);
         Self {
             me,
@@ -224,6 +227,7 @@ impl Core {
             writes: VecDeque::new(),
             outputs: VecDeque::new(),
             stirred: true,
+            voted,
             dropped: 0,
         }
     }
@@ -342,6 +346,7 @@ impl Core {
         loop {
             if std::mem::take(&mut self.stirred) {
                 self.membership.end_turn(now);
+                self.begin_fresh();
                 while let Some(output) = self.membership.poll_output() {
                     self.on_membership(now, output);
                 }
@@ -353,6 +358,19 @@ impl Core {
             self.ask_for_a_vote(now);
             if !self.stirred {
                 return;
+            }
+        }
+    }
+
+    /// The node has just taken part in making the cluster: before the first view the empty state of each group is the right one.
+    fn begin_fresh(&mut self) {
+        let votes = self.membership.is_voter();
+        if std::mem::replace(&mut self.voted, votes) || !votes {
+            return;
+        }
+        if self.membership.view().id == ViewId::NONE {
+            for group in self.groups.values_mut() {
+                *group = Group::new(group.config().clone(), self.me, multicast::Start::Fresh);
             }
         }
     }

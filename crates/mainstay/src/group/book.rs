@@ -129,6 +129,11 @@ impl Book {
         self.tell();
     }
 
+    /// Nobody keeps the state here any more.
+    pub(super) fn has_left(&self) -> bool {
+        self.open().end == Some(NotReached::Left)
+    }
+
     /// Nothing more is cast.
     pub(super) fn end(&self, why: NotReached) {
         self.open().end.get_or_insert(why);

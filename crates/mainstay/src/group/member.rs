@@ -20,6 +20,7 @@ use mainstay_site::{AppPort, Application, CheckpointDone};
 use super::book::{Book, NotReached};
 use super::{Ask, Cast, GroupConfig, GroupEvent, GroupView, Message, Names, State, StateRequest};
 use crate::config::UNSTABLE_BYTES;
+use crate::outcome::AcceptLossError;
 
 /// So many casts are taken in at a time.
 const INTAKE_MAX: usize = 4096;
@@ -450,6 +451,15 @@ impl GroupMember {
                 Ask::Subscribe(_) if self.left && self.config.stateful => {}
                 Ask::Subscribe(subscriber) => self.listeners.subscribe(subscriber),
                 Ask::State { number, state } => self.on_state(number, state, port),
+                Ask::AcceptLoss(asked) => {
+                    let answer = match port.is_up() {
+                        false => Err(AcceptLossError::Restarting),
+                        true if port.accept_loss() => Ok(()),
+                        true => Err(AcceptLossError::NothingToAccept),
+                    };
+                    // Nobody waits any more: then nobody is answered.
+                    let _ = asked.send(answer);
+                }
             }
         }
         self.casts.take_in();
@@ -557,7 +567,7 @@ impl Application for GroupMember {
     }
 
     fn is_ready(&self) -> bool {
-        self.begun
+        self.begun && !self.left
     }
 
     fn waits(&self) -> bool {

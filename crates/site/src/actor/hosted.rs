@@ -473,6 +473,12 @@ impl SiteHandle {
         self.reach.service(name)
     }
 
+    /// Whether it takes nothing any more.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.host.is_closed()
+    }
+
     /// Asks the site to stop: what was admitted is still taken in.
     pub fn stop(&self) {
         self.host.stop();

@@ -157,15 +157,15 @@ impl Site {
         self.ready.subscribe()
     }
 
-    /// Looks whether the site has come to be ready; once it has it stays so until it dies.
+    /// Looks whether the site has come to be ready, or is it no more since an application is not.
     fn look_whether_ready(&mut self) {
-        if *self.ready.borrow() {
-            return;
-        }
+        let was = *self.ready.borrow();
         let Some(core) = self.stack.as_ref().map(Stack::core) else { return };
         let is_member = core.membership().role() == Role::Member;
-        if is_member && core.groups().all(|(_, it)| it.status().whole) && self.seats.are_ready() {
-            self.ready.send_replace(true);
+        let is = self.seats.are_ready()
+            && (was || is_member && core.groups().all(|(_, it)| it.status().whole));
+        if is != was {
+            self.ready.send_replace(is);
         }
     }
 
