@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, AsyncContext, Context, Handler, WrapFuture};
+use actix::{Actor, ActorContext, AsyncContext, Context, Handler, WrapFuture};
 use actix::{ActorFutureExt, fut};
 use mainstay::{Events, GroupEvent, GroupHandle, GroupView, Order, SiteId};
 use serde::{Deserialize, Serialize};
@@ -236,7 +236,15 @@ impl Handler<Events<GroupEvent>> for Worker {
                 // What is empty is the state that every group begins with. What was said to the group before may be lost.
                 GroupEvent::State(state) => {
                     self.working.clear();
-                    self.pool = serde_json::from_slice(&state.to_bytes()).unwrap_or_default();
+                    let pool = match state.is_empty() {
+                        true => Ok(Pool::default()),
+                        false => serde_json::from_slice(&state.to_bytes()),
+                    };
+                    match pool {
+                        Ok(pool) => self.pool = pool,
+                        // Without a state it is of no use: its node takes no part any more.
+                        Err(_) => ctx.stop(),
+                    }
                 }
                 GroupEvent::View(view) => self.on_view(view, ctx),
                 GroupEvent::Deliver(message) => {
@@ -247,7 +255,7 @@ impl Handler<Events<GroupEvent>> for Worker {
                     }
                 }
                 GroupEvent::StateWanted(request) => {
-                    // Without an answer the joiner asks somebody else.
+                    // Without an answer the joiner waits for the next view.
                     if let Ok(state) = serde_json::to_vec(&self.pool) {
                         request.give(state);
                     }
