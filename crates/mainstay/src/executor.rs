@@ -535,6 +535,13 @@ impl<S: StateMachine + 'static> Application for Executor<S> {
         self.take_in(port);
     }
 
+    fn compact(&mut self, _port: &mut AppPort<'_>) {
+        let is_new = self.newest != Some(self.replica.position());
+        if is_new && self.settings.level == Level::Disk && self.checkpoint.is_none() {
+            self.checkpoint = self.replica.snapshot().ok();
+        }
+    }
+
     fn on_minority(&mut self, on: bool) {
         self.minority = on;
     }
@@ -542,6 +549,7 @@ impl<S: StateMachine + 'static> Application for Executor<S> {
     fn on_checkpoint(&mut self, done: CheckpointDone, port: &mut AppPort<'_>) {
         self.status.checkpoints += u64::from(done.written);
         self.status.checkpoint_failed = !done.written;
+        self.newest = done.written.then_some(done.position).or(self.newest);
         let writing = std::mem::replace(&mut self.writing, Writing::Nothing);
         if writing == Writing::Transferred(done.position) {
             match done.written {

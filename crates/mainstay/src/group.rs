@@ -22,6 +22,8 @@ pub(crate) use member::GroupMember;
 
 /// Most bytes of casts that the group has not taken yet (8 MiB).
 pub(crate) const CASTS_BYTES: usize = 8 << 20;
+/// What a question or an answer counts for in its inbox.
+const ASK_BYTES: usize = 64;
 /// Most bytes that a message may have (512 KiB).
 pub const MESSAGE_BYTES_MAX: usize = 512 << 10;
 
@@ -51,7 +53,7 @@ impl GroupConfig {
     }
 
     /// Each node keeps the messages in its log, and checkpoints of the state. Messages are delivered when a majority of the nodes has
-    /// received them; [`Receipt::disk`] tells when it has forced them. The node needs a directory
+    /// received them; [`Receipt::disk`] tells when it has forced them. What is cast in FIFO order is not kept. The node needs a directory
     /// ([`Config::data_dir`](crate::Config::data_dir)).
     #[must_use]
     pub fn disk() -> Self {
@@ -236,7 +238,7 @@ impl StateRequest {
     fn answer(&mut self, state: Option<Bytes>) {
         if let Some(asks) = self.asks.take() {
             // A node that has ended needs no state.
-            let _ = asks.try_send(1, Ask::State { number: self.number, state });
+            let _ = asks.try_send(ASK_BYTES, Ask::State { number: self.number, state });
         }
     }
 }
@@ -280,6 +282,10 @@ pub enum CastError {
     /// The level is not to be had: above `Delivered` for FIFO, or `Disk` in a group that is not on disk. The caller's fault.
     #[error("level {0:?} is not to be had for this message")]
     Level(Level),
+    /// A group on disk that has a state keeps nothing of FIFO messages, so its members would not have the same state after a restart. The
+    /// caller's fault: cast it in total order.
+    #[error("a group on disk that has a state takes no messages in FIFO order")]
+    Fifo,
     /// Nobody keeps the state of the group at this node any more, until the node is started again.
     #[error("nobody keeps the state of the group at this node any more")]
     Left,
@@ -292,7 +298,7 @@ pub enum CastError {
 ///
 /// | order | levels that a [`Receipt`] can wait for |
 /// |---|---|
-/// | `Fifo` | `Delivered` |
+/// | `Fifo`; not in a group on disk that has a state | `Delivered` |
 /// | `Total` | `Delivered`, `Majority`, `Safe`; in a group on disk `Disk` |
 #[derive(Clone)]
 pub struct GroupHandle {
@@ -372,6 +378,10 @@ impl GroupHandle {
         if payload.len() > MESSAGE_BYTES_MAX {
             return Err(CastError::TooLarge(payload.len()));
         }
+        let config = &self.config;
+        if order == Order::Fifo && config.stateful && config.durability == Durability::Disk {
+            return Err(CastError::Fifo);
+        }
         if !book::is_to_be_had(order, level, self.config.durability) {
             return Err(CastError::Level(level));
         }
@@ -394,7 +404,7 @@ impl GroupHandle {
     /// to [`GroupConfig::unread_bytes`]; later ones hear what follows.
     ///
     /// The first one keeps the state of the group at this node. If it goes, or does not read, or nobody has subscribed when the bound is
-    /// reached, the node has no state to give and its log is not cut any more. It still receives what others cast, but it is not
+    /// reached, the node has no state to give and its log is not cut any more. It is still a member that receives what others cast, and a joiner may ask it in vain; but it is not
     /// [ready](crate::Node::ready) any more, and casts are refused ([`CastError::Left`]), until it is started again.
     ///
     /// # Errors
@@ -404,9 +414,10 @@ impl GroupHandle {
             return Err(CastError::Left);
         }
         let subscriber = Subscriber::new(to, self.config.unread_bytes, GroupEvent::weight);
-        match self.asks.try_send(1, Ask::Subscribe(subscriber)) {
+        match self.asks.try_send(ASK_BYTES, Ask::Subscribe(subscriber)) {
             Ok(_) => Ok(()),
-            Err(_) => Err(CastError::Closed),
+            Err(SendError::Full(_)) => Err(CastError::Full(Bytes::new())),
+            Err(SendError::Closed(_)) => Err(CastError::Closed),
         }
     }
 }
@@ -425,7 +436,7 @@ impl GroupHandle {
     /// [`AcceptLossError`]: where neither the group is blocked nor the node in a minority there is nothing to accept.
     pub async fn accept_loss(&self) -> Result<(), AcceptLossError> {
         let (tell, told) = oneshot::channel();
-        let sent = self.asks.send(1, Ask::AcceptLoss(tell)).await;
+        let sent = self.asks.send(ASK_BYTES, Ask::AcceptLoss(tell)).await;
         sent.map_err(|_| AcceptLossError::Closed)?;
         told.await.unwrap_or(Err(AcceptLossError::Unknown))
     }

@@ -45,6 +45,7 @@ fn three_nodes_make_a_cluster_by_themselves() {
                 ready(node).await;
                 assert!(waits_for(node).await.is_empty());
                 assert!(place(&node.execute(&1_u64.to_le_bytes()).await).is_some());
+                assert_eq!(node.status().await.unwrap().replica.maybe_lost, 0);
             }
         }
     });

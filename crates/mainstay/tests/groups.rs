@@ -26,6 +26,7 @@ struct Kept {
     states: usize,
     requests: Vec<StateRequest>,
     blocked: usize,
+    maybe_lost: usize,
     ended: bool,
 }
 
@@ -86,6 +87,7 @@ impl Handler<Events<GroupEvent>> for Keeper {
                 GroupEvent::StateWanted(request) if self.is_mute => kept.requests.push(request),
                 GroupEvent::StateWanted(request) => request.give(encode(&kept.state)),
                 GroupEvent::Blocked => kept.blocked += 1,
+                GroupEvent::MaybeLost(_) => kept.maybe_lost += 1,
                 _ => {}
             }
         }
@@ -174,6 +176,8 @@ fn one_order_at_all_members() {
             member.node.ready().await.unwrap();
             assert_eq!(member.has(300).await, first);
             member.until(|kept| kept.views.last().is_some_and(|it| it.len() == 3)).await;
+            // A group that has just been made has nothing to lose.
+            assert_eq!((member.kept.borrow().maybe_lost, member.kept.borrow().states), (0, 1));
         }
         let fifo = members[1].group.cast("fifo", Order::Fifo).await.unwrap();
         fifo.delivered().await.unwrap();
@@ -332,14 +336,42 @@ fn without_its_keeper_a_node_leaves_the_group() {
         }
         let Member { node, group, keeper, .. } = c;
         keeper.send(Stop).await.unwrap();
-        let mut receipt = group.cast("one", Order::Total).await.unwrap();
-        while receipt.majority().await.is_ok() {
-            receipt = group.cast("more", Order::Total).await.unwrap();
-        }
-        let refused = receipt.majority().await;
-        assert!(matches!(refused, Err(NotReached::Left | NotReached::Unknown)), "{refused:?}");
+        // What is cast before it is noticed goes on; then nothing does.
+        let refused = loop {
+            match group.cast("one", Order::Total).await {
+                Ok(receipt) => match receipt.majority().await {
+                    Ok(()) => {}
+                    Err(error) => break error,
+                },
+                Err(CastError::Left) => break NotReached::Left,
+                Err(error) => panic!("{error}"),
+            }
+        };
+        assert!(matches!(refused, NotReached::Left | NotReached::Unknown), "{refused:?}");
+        node.watch_ready().wait_for(|ready| !ready).await.unwrap();
+        assert_eq!(group.cast("x", Order::Total).await.unwrap_err(), CastError::Left);
         a.group.cast("on", Order::Total).await.unwrap().safe().await.unwrap();
         node.close().await;
+    });
+}
+
+/// A state that is larger than all that may be unread reaches its actor all the same.
+#[test]
+fn a_large_state_is_no_slow_reader() {
+    run(async {
+        let cluster = Cluster::new(Durability::Memory);
+        let config = GroupConfig::memory().unread_bytes(100_000);
+        let [a, b, c] = Member::all(&cluster, &config);
+        for _ in 0..20 {
+            let cast = a.group.cast(vec![7; 50_000], Order::Total).await.unwrap();
+            cast.safe().await.unwrap();
+        }
+        b.node.close().await;
+        let b = Member::start(&cluster, "b", config);
+        b.node.ready().await.unwrap();
+        c.group.cast("more", Order::Total).await.unwrap();
+        assert_eq!(b.has(21).await.len(), 21);
+        assert!(!b.kept.borrow().ended);
     });
 }
 
@@ -377,8 +409,14 @@ fn bad_input_is_refused_in_types() {
         let node = builder.start().unwrap();
         let waits = tokio::time::timeout(Duration::from_millis(1), receipt);
         drop(waits.await);
+        let other = node.clone();
         node.close().await;
         assert_eq!(group.cast("x", Order::Total).await.unwrap_err(), CastError::Closed);
+        assert!(other.ready().await.is_err());
+        let config =
+            cluster.config("a").timeouts(Duration::from_millis(10), Duration::from_millis(50));
+        let refused = Node::builder(config).unwrap().start().unwrap_err();
+        assert!(matches!(refused, StartError::Timeouts { .. }), "{refused}");
     });
 }
 

@@ -29,6 +29,13 @@ async fn from_a_runtime_with_several_threads() {
     for (node, _) in nodes {
         assert_eq!(node.close().await, Closed::Stopped);
     }
+    // What they had is free as soon as they have closed.
+    for name in common::NAMES {
+        for _ in 0..10 {
+            let (node, ()) = Node::spawn(cluster.config(name), |_| Ok(())).await.unwrap();
+            assert_eq!(node.close().await, Closed::Stopped);
+        }
+    }
 }
 
 /// Under actix there is a `LocalSet` already.

@@ -3,7 +3,7 @@
 //! A node that has no past can not tell a cluster that was never made from one whose disks were all lost but its own. So none
 //! founds by itself. A node says which disk it has: a name that is drawn when a directory is made, and lost with it. It founds
 //! when it hears all nodes of the roster, each without a past and with equal settings; it then writes down the names of all these disks,
-//! and votes from there on. Others follow if their list is the same.
+//! and votes from there on. Others follow as soon as they hear one whose list has their own disk, be all others here or not.
 //!
 //! # Why no vote is lost
 //! A vote that is forgotten could let two views with the number 1 be committed. Whoever votes has written down the list of disks
@@ -12,10 +12,12 @@
 //! rest has not seen a view, then nobody can know that there was a cluster; every other loss leaves somebody who does, and no
 //! second cluster is made.
 //!
-//! A disk that is lost between the first and the last node that found leaves the first ones waiting for a disk that is no
-//! more: [`WaitsFor::OtherFounders`] says so, and an operator clears the directories, which hold nothing yet.
+//! A disk that is lost between the first and the last node that found is in no new list while a disk of the old one is there: those
+//! whose disks are in that list make the cluster, and the lost one joins it. Only if they are no majority do they wait for a disk that is
+//! no more: [`WaitsFor::OtherFounders`] says so at the others, and an operator starts all anew with empty directories, which hold
+//! nothing yet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mainstay_base::{NodeId, fault};
 use serde::{Deserialize, Serialize};
@@ -109,7 +111,7 @@ impl Membership {
         }
         if waits.is_empty() && !fault!(self.config, FoundsAnew) {
             for node in disks.keys() {
-                let its = self.said(*node).and_then(|said| said.founding.as_ref());
+                let its = self.said(*node).and_then(|said| said.founding.as_deref());
                 if its.is_some_and(|its| !its.founders.is_empty() && its.founders != disks) {
                     waits.insert(*node, WaitsFor::OtherFounders);
                 }
@@ -124,16 +126,31 @@ impl Membership {
         if self.is_founding() { self.disks().1 } else { BTreeMap::new() }
     }
 
-    /// Takes part in making the cluster, if all are here.
+    /// The list of one who has founded with this very disk: it needs no others to follow. Lists differ only if a disk was lost, and
+    /// then none of them is followed.
+    fn list_to_follow(&self) -> Option<Founders> {
+        let (own, settings) = self.config.founding?;
+        let said = self.heard().filter_map(|boot| self.peers.get(&boot)?.announced.as_ref());
+        let lists = said.filter(|said| said.installed == 0).filter_map(|said| {
+            let its = said.founding.as_deref()?;
+            let names_me = its.founders.get(&self.me.node) == Some(&own);
+            (names_me && its.settings == settings).then_some(&its.founders)
+        });
+        let lists: BTreeSet<_> = lists.collect();
+        lists.first().filter(|_| lists.len() == 1).map(|list| (*list).clone())
+    }
+
+    /// Takes part in making the cluster, if all are here, or if one has founded with this node.
     pub(crate) fn found(&mut self) {
         if !self.is_founding() {
             return;
         }
-        let (disks, waits) = self.disks();
-        if !waits.is_empty() {
-            return;
-        }
-        self.durable.founders = disks;
+        let all_here = || {
+            let (disks, waits) = self.disks();
+            waits.is_empty().then_some(disks)
+        };
+        let Some(founders) = self.list_to_follow().or_else(all_here) else { return };
+        self.durable.founders = founders;
         self.durable.voter = true;
         let message = self.announcement();
         let after = self.connected().into_iter().map(|to| After::Say(to, message.clone()));

@@ -19,7 +19,7 @@ pub(crate) struct Announced {
     pub(crate) member: bool,
     pub(crate) voter: bool,
     pub(crate) hears: BTreeSet<BootId>,
-    pub(crate) founding: Option<Founding>,
+    pub(crate) founding: Option<Box<Founding>>,
 }
 
 #[derive(Clone, Default, Hash, Debug)]
@@ -252,7 +252,7 @@ impl Membership {
             member: self.role == Role::Member,
             voter: self.durable.voter,
             hears: self.heard().collect(),
-            founding: self.own_founding(),
+            founding: self.own_founding().map(Box::new),
         }
     }
 

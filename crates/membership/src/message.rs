@@ -74,7 +74,7 @@ pub enum Message {
         /// Whom it reaches: whoever does not reach all members is not admitted.
         hears: BTreeSet<BootId>,
         /// It takes part in making the cluster.
-        founding: Option<Founding>,
+        founding: Option<Box<Founding>>,
     },
     /// The members that the sender suspects (all of them; replaces what it said before).
     Suspects(BTreeSet<BootId>),

@@ -179,7 +179,7 @@ fn the_only_one_that_knew(fault: Option<Fault>) -> World {
     world.crash(0, ALL);
     world.channels.retain(|(from, _), _| *from != knew);
     world.wipe(0);
-    (world.start(0), world.start(2));
+    [0, 2].into_iter().for_each(|site| world.start(site));
     among(&mut world, &[0, 1, 2], |world| votes(world, 0));
     world.crash(1, ALL);
     [0, 2].into_iter().for_each(|by| world.apply(Step::Suspect { by, whom: 1 }));

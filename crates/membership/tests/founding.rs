@@ -103,3 +103,35 @@ fn a_founder_crashes_at_every_step() {
     println!("{report:?}");
     assert_eq!(report.violation.map(|it| it.to_string()), None);
 }
+
+/// One has founded when another one loses its disk: those that the list names make the cluster, and the lost one joins it.
+#[test]
+fn a_disk_that_is_lost_while_the_cluster_is_made_locks_nobody_out() {
+    for (lost, first) in [(0, 1), (2, 0), (1, 2)] {
+        let mut world = World::founding(3, config());
+        (0..3).for_each(|site| world.start(site));
+        let votes = |world: &World, site: usize| {
+            world.sites[site].machine.as_ref().is_some_and(|machine| machine.is_voter())
+        };
+        // All have met; then only the first one hears what the others say.
+        for from in 0..3 {
+            (0..3).filter(|to| *to != from).for_each(|to| world.deliver(from, to));
+        }
+        while !votes(&world, first) {
+            let steps = world.steps();
+            let to_first = |step: &&Step| matches!(step, Step::Deliver { to, .. } if *to == first);
+            world.apply(*steps.iter().find(to_first).unwrap());
+        }
+        world.settle_writes(first);
+        assert!((0..3).all(|site| votes(&world, site) == (site == first)));
+        world.crash(lost, 0);
+        (0..3)
+            .filter(|by| *by != lost)
+            .for_each(|by| world.apply(Step::Suspect { by, whom: lost }));
+        world.wipe(lost);
+        world.start(lost);
+        world.settle();
+        assert!((0..3).all(|site| world.members(site).len() == 3), "{}", world.summary());
+        assert_eq!(world.violation, None);
+    }
+}

@@ -127,5 +127,5 @@ async fn tell_role(node: Node) {
     let is_sequencer = |(group, _): (mainstay_multicast::Status, _)| {
         group.sequencer.is_some_and(|site| site.node == me)
     };
-    say(&ready(groups.map(is_sequencer).any(|it| it)));
+    say(&ready(groups.into_iter().any(is_sequencer)));
 }

@@ -12,6 +12,8 @@ use mainstay_multicast::Durability;
 use thiserror::Error;
 use tokio::sync::Notify;
 
+/// Where FIFO messages are counted, behind the levels of total order: they have but one, delivered.
+const FIFO: usize = 4;
 /// Levels, in the order of their numbers.
 const LEVELS: [Level; 4] = [Level::Delivered, Level::Majority, Level::Safe, Level::Disk];
 /// Deaths of boots that are told apart. Of earlier ones all casts are unknown.
@@ -62,23 +64,19 @@ pub(crate) struct Book {
 
 #[derive(Default, Debug)]
 struct Pages {
-    /// All up to here, but for the gaps, have reached the level.
-    reached: [u64; 4],
+    /// All up to here, but for the gaps, have reached the level; the last one is of FIFO.
+    reached: [u64; 5],
     /// All up to here are cast.
     cast: u64,
     /// Of each death: what had reached the levels, and what was cast.
-    gaps: Vec<([u64; 4], u64)>,
+    gaps: Vec<([u64; 5], u64)>,
     end: Option<NotReached>,
 }
 
 impl Pages {
     /// `None`: that is yet to come.
     fn look(&self, number: u64, order: Order, level: Level) -> Option<Result<(), NotReached>> {
-        let at = index(level);
-        if order == Order::Fifo && number <= self.cast {
-            // It was delivered here when it was cast.
-            return Some(Ok(()));
-        }
+        let at = if order == Order::Fifo { FIFO } else { index(level) };
         if self.gaps.iter().any(|(reached, cast)| (reached[at] + 1..=*cast).contains(&number)) {
             return Some(Err(NotReached::Unknown));
         }
@@ -109,6 +107,11 @@ impl Book {
         let mut pages = self.open();
         let reached = &mut pages.reached[index(level)];
         *reached = (*reached).max(number);
+    }
+
+    /// The FIFO cast with this number and all before it are delivered here.
+    pub(super) fn delivered_fifo(&self, number: u64) {
+        self.open().reached[FIFO] = number;
     }
 
     /// Wakes whoever waits; at the end of a turn in which something moved.
@@ -255,6 +258,18 @@ mod tests {
         book.cast(13);
         book.reached(Level::Delivered, 13);
         assert_eq!(look(&book, 13, Level::Delivered), Some(Ok(())));
+    }
+
+    /// A FIFO cast is delivered when it is, and not when it is cast: a boot that dies in between leaves its fate unknown.
+    #[test]
+    fn fifo_is_counted_by_deliveries() {
+        let book = Book::new(Durability::Memory);
+        let fifo = |number| book.open().look(number, Order::Fifo, Level::Delivered);
+        book.cast(3);
+        book.delivered_fifo(2);
+        assert_eq!((fifo(2), fifo(3)), (Some(Ok(())), None));
+        book.killed();
+        assert_eq!((fifo(2), fifo(3)), (Some(Ok(())), Some(Err(NotReached::Unknown))));
     }
 
     /// At the end, what was cast is unknown, and what was not is certainly not.

@@ -43,6 +43,8 @@ struct Casts {
     /// How many are cast; the number of the last one.
     count: u64,
     runs: VecDeque<Run>,
+    /// Numbers of casts in FIFO order that are not delivered here yet.
+    fifo: VecDeque<u64>,
     /// By level: the last sequence number.
     reached: [u64; 4],
     book: Arc<Book>,
@@ -85,7 +87,7 @@ impl Casts {
         self.count += 1;
         self.moved = true;
         if !is_total {
-            return;
+            return self.fifo.push_back(self.count);
         }
         match self.runs.back_mut() {
             Some(run)
@@ -94,6 +96,14 @@ impl Casts {
                 run.count += 1;
             }
             _ => self.runs.push_back(Run { number: self.count, sequence, count: 1 }),
+        }
+    }
+
+    /// The next own cast in FIFO order is delivered here.
+    fn on_fifo(&mut self) {
+        if let Some(number) = self.fifo.pop_front() {
+            self.book.delivered_fifo(number);
+            self.moved = true;
         }
     }
 
@@ -118,6 +128,7 @@ impl Casts {
     fn restarted(&mut self) {
         self.book.killed();
         self.runs.clear();
+        self.fifo.clear();
         self.reached = [0; 4];
     }
 }
@@ -130,11 +141,21 @@ struct Listeners {
     held_bytes: usize,
     /// Of this turn.
     events: Vec<GroupEvent>,
+    /// Nobody is told any more.
+    closed: bool,
 }
 
 impl Listeners {
     fn push(&mut self, event: GroupEvent) {
-        self.events.push(event);
+        if !self.closed {
+            self.events.push(event);
+        }
+    }
+
+    /// All hear that it is the end, and nothing is kept any more.
+    fn close(&mut self) {
+        self.closed = true;
+        (self.subscribers, self.events, self.held) = (Vec::new(), Vec::new(), None);
     }
 
     /// Hands out the events of the turn. False: whoever kept the state is gone.
@@ -233,6 +254,8 @@ struct States {
     writing: Option<Option<(Position, Vec<Bytes>)>>,
     /// Bytes of messages since the state was last asked for.
     delivered_bytes: usize,
+    /// Of the newest checkpoint on disk.
+    newest: Option<Position>,
 }
 
 /// The application of a process group.
@@ -271,6 +294,7 @@ impl GroupMember {
             more: false,
             count: 0,
             runs: VecDeque::new(),
+            fifo: VecDeque::new(),
             reached: [0; 4],
             book,
             moved: false,
@@ -280,6 +304,7 @@ impl GroupMember {
             held: Some(Vec::new()),
             held_bytes: 0,
             events: Vec::new(),
+            closed: false,
         };
         Self {
             config,
@@ -307,6 +332,9 @@ impl GroupMember {
             let Delivery { message: id, order, position, view, payload, .. } = delivery;
             self.position = position.unwrap_or(self.position);
             self.states.delivered_bytes += payload.len() + MESSAGE_OVERHEAD;
+            if order == Order::Fifo && self.site == Some(id.sender) {
+                self.casts.on_fifo();
+            }
             let message = Message { id, order, position, view, payload };
             self.listeners.push(GroupEvent::Deliver(message));
         }
@@ -343,6 +371,9 @@ impl GroupMember {
     }
 
     fn want(&mut self, position: Position, wanted: Wanted) {
+        if self.left {
+            return;
+        }
         self.states.asked += 1;
         let number = self.states.asked;
         self.states.wanted.push_back((number, position, wanted));
@@ -357,6 +388,7 @@ impl GroupMember {
             || states.writing.is_some()
             || states.wanted.iter().any(|(_, _, wanted)| *wanted == Wanted::Checkpoint);
         if !self.is_disk()
+            || self.left
             || !self.begun
             || is_on_its_way
             || states.delivered_bytes < self.config.checkpoint_bytes
@@ -477,7 +509,8 @@ impl GroupMember {
     fn leave(&mut self) {
         if !std::mem::replace(&mut self.left, true) {
             tracing::error!("nobody keeps the state of the group at this node any more");
-            self.listeners.held = None;
+            self.listeners.close();
+            self.states = States::default();
             self.casts.book.end(NotReached::Left);
         }
     }
@@ -492,6 +525,7 @@ impl Application for GroupMember {
             Event::Restored { from_checkpoint, checkpoint, entries } => {
                 let chunks = port.take_checkpoint().unwrap_or_default();
                 self.begin(checkpoint, if from_checkpoint { chunks } else { Vec::new() });
+                self.states.newest = from_checkpoint.then_some(checkpoint);
                 self.deliver(entries);
             }
             Event::RestoreChunk { position, offset, bytes, last } => {
@@ -528,11 +562,22 @@ impl Application for GroupMember {
         self.take_in(port);
     }
 
+    fn compact(&mut self, _port: &mut AppPort<'_>) {
+        if self.states.newest != Some(self.position) {
+            self.states.delivered_bytes = self.config.checkpoint_bytes;
+        }
+    }
+
     fn on_checkpoint(&mut self, done: CheckpointDone, port: &mut AppPort<'_>) {
+        if done.written {
+            self.states.newest = Some(done.position);
+        }
         match self.states.writing.take() {
             Some(Some((position, _))) if done.written => port.restored(position),
-            // There was no room.
-            Some(Some(transferred)) => self.states.transferred = Some(transferred),
+            // There was no room. A newer state may have come meanwhile.
+            Some(Some(transferred)) => {
+                self.states.transferred.get_or_insert(transferred);
+            }
             Some(None) | None => {}
         }
     }

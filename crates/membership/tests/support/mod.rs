@@ -173,6 +173,13 @@ impl World {
         world
     }
 
+    /// All that a node writes is forced.
+    pub fn settle_writes(&mut self, index: usize) {
+        while !self.sites[index].writes.is_empty() {
+            self.apply(Step::Write(index));
+        }
+    }
+
     /// A node that is down loses its disk.
     pub fn wipe(&mut self, index: usize) {
         self.sites[index].disk = Durable::empty(nodes(self.sites.len()));

@@ -30,6 +30,12 @@ pub trait Application: 'static {
         let _ = (done, port);
     }
 
+    /// The group's records hold the log back, although it has little in it: a [checkpoint](AppPort::checkpoint) is due if there is
+    /// anything that the last one lacks. Default: nothing.
+    fn compact(&mut self, port: &mut AppPort<'_>) {
+        let _ = port;
+    }
+
     /// Too few voters are heard, so the group pauses; or enough again. Default: nothing.
     fn on_minority(&mut self, on: bool) {
         let _ = on;

@@ -204,6 +204,9 @@ impl Wiring {
         }
         let Some((log, ledger)) = &mut self.log else { return };
         self.records.extend(ledger.cut().into_iter().flatten());
+        for group in ledger.pinning() {
+            port.feed(Input::Compact { life: self.life, group });
+        }
         let bytes = self.records.iter().map(Bytes::len).sum();
         match log.persist(IoId(self.io), std::mem::take(&mut self.records)) {
             Ok(()) => {

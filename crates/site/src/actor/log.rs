@@ -4,6 +4,7 @@
 //!
 //! - A group needs its last `Start` record, and every `Entries` and `Hold` record with a position above both its older
 //!   kept checkpoint and that `Start`. It writes a `Start` whenever a checkpoint of it is forced; the cut is found then.
+//! - A group that is quiet writes neither; when its `Start` is far behind it is asked to ([`Ledger::pinning`]).
 //! - The membership needs its last record alone, and is quiet while no view changes: so that record is written once more,
 //!   behind everything, before the front is cut off.
 //!
@@ -29,6 +30,9 @@ const KIND_BYTES: usize = 2;
 const CUT: u16 = u16::MAX;
 /// How many checkpoints of a group are kept.
 const KEPT: usize = mainstay_stable::KEPT_COUNT;
+
+/// A group whose last `Start` is so far behind is asked to let go of the log, and each so many bytes again (64 MiB).
+const PIN_BYTES: u64 = 64 << 20;
 
 /// A record as it stands in the log.
 pub(super) fn encode(record: &Record) -> Bytes {
@@ -103,6 +107,8 @@ struct Needs {
     checkpoints: VecDeque<Position>,
     /// A checkpoint is forced and the `Start` that follows it is not written yet.
     due: bool,
+    /// Bytes of the log up to its last `Start`, or to when it was last asked to let go.
+    behind: u64,
 }
 
 impl Needs {
@@ -122,6 +128,8 @@ pub(super) struct Ledger {
     last: Lsn,
     groups: BTreeMap<GroupId, Needs>,
     membership: Option<Bytes>,
+    /// Of all records that were noted.
+    bytes: u64,
     /// A cut is to be looked for at the end of the turn.
     due: bool,
 }
@@ -130,13 +138,14 @@ impl Ledger {
     /// The last record before those to be noted has this place.
     pub(super) fn new(last: Lsn, groups: impl Iterator<Item = GroupId>) -> Self {
         let groups = groups.map(|group| (group, Needs::default())).collect();
-        Self { last, groups, membership: None, due: false }
+        Self { last, groups, membership: None, bytes: 0, due: false }
     }
 
     /// The next record, and its bytes.
     pub(super) fn note(&mut self, record: &Record, bytes: &Bytes) {
         use multicast::Record as Of;
         self.last = self.last.next();
+        self.bytes += bytes.len() as u64;
         let lsn = self.last;
         let record = match record {
             Record::Membership(_) => {
@@ -152,6 +161,7 @@ impl Ledger {
         match record {
             Of::Start { position, .. } => {
                 needs.start = Some((lsn, Position(*position)));
+                needs.behind = self.bytes;
                 self.due |= std::mem::take(&mut needs.due);
             }
             Of::Entries { entries, .. } => {
@@ -175,6 +185,20 @@ impl Ledger {
             needs.checkpoints.pop_front();
         }
         needs.due = true;
+    }
+
+    /// Groups that hold the log back although they have little in it: each is to write a checkpoint, if it has anything new, and its
+    /// `Start` again.
+    pub(super) fn pinning(&mut self) -> Vec<GroupId> {
+        let mut pinning = Vec::new();
+        for (group, needs) in &mut self.groups {
+            if self.bytes >= needs.behind + PIN_BYTES {
+                needs.behind = self.bytes;
+                needs.due = true;
+                pinning.push(*group);
+            }
+        }
+        pinning
     }
 
     /// What is to be written to cut the log, if that is due: the membership once more, then the word.
@@ -224,6 +248,26 @@ mod tests {
         let (runs, payload) = (Vec::new(), Bytes::new());
         let entries = Entries { first, runs, lens: vec![0; count], payload };
         Record::Group(Of::Entries { group, view: ViewId { number: 1, nonce: 1 }, entries })
+    }
+
+    /// A quiet group is asked once for each so many bytes that the others write, and not while it writes itself.
+    #[test]
+    fn a_quiet_group_is_asked_to_let_go() {
+        let [busy, quiet] = groups();
+        let mut ledger = Ledger::new(Lsn(0), groups().into_iter());
+        note(&mut ledger, &[membership(), start(busy, 0), start(quiet, 0)]);
+        let large = Bytes::from(vec![0; PIN_BYTES as usize]);
+        assert_eq!(ledger.pinning(), []);
+        ledger.note(&entries(busy, 1, 1), &large);
+        note(&mut ledger, &[start(busy, 1)]);
+        assert_eq!(ledger.pinning(), [quiet]);
+        assert_eq!(ledger.pinning(), []);
+        // It has a checkpoint now and writes its `Start` again: the log can be cut.
+        ledger.checkpoint(busy, Position(1), false);
+        ledger.checkpoint(quiet, Position(0), false);
+        note(&mut ledger, &[start(busy, 1), start(quiet, 0)]);
+        let [_, cut] = ledger.cut().unwrap();
+        assert_eq!(cut[KIND_BYTES..], 6_u64.to_le_bytes());
     }
 
     fn note(ledger: &mut Ledger, records: &[Record]) {

@@ -48,6 +48,8 @@ pub(super) enum Input {
     LogFailed { life: u64, reason: String },
     /// An application asked for a turn.
     Again,
+    /// The group holds the log back.
+    Compact { life: u64, group: GroupId },
     /// A checkpoint that this life began has ended.
     Checkpoint { life: u64, group: GroupId, done: CheckpointDone, alone: bool },
     /// The log is read again for this life, after a death.
@@ -389,6 +391,12 @@ impl Machine for Site {
             Input::Checkpoint { life, group, done, alone } if life == self.life => {
                 self.on_checkpoint(now, group, done, alone);
             }
+            Input::Compact { life, group } if life == self.life => {
+                self.call(now, group, |app, port| app.compact(port));
+                // Its `Start` is written again, behind what holds the log back.
+                let position = Position::ZERO;
+                self.core(now, core::Input::Checkpointed { group, position });
+            }
             Input::LogFailed { life, reason } if life == self.life => halt(reason),
             Input::LogRead { life, read, begun } if life == self.life => {
                 self.outputs.push_back(Output::Resume(read, begun));
@@ -411,6 +419,7 @@ impl Machine for Site {
             | Input::LogRead { .. }
             | Input::Answered { .. }
             | Input::Checkpoint { .. }
+            | Input::Compact { .. }
             | Input::LogFailed { .. } => {}
         }
     }
