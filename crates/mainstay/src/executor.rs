@@ -70,6 +70,8 @@ pub(crate) struct Executor<S: StateMachine + 'static> {
     checkpoint: Option<SnapshotStream<S::Snapshot>>,
     transferred: Option<Position>,
     writing: Writing,
+    /// Of the newest checkpoint that this process has written.
+    newest: Option<Position>,
     announcing: Announcing,
     minority: bool,
     blocked: bool,
@@ -98,6 +100,7 @@ impl<S: StateMachine + 'static> Executor<S> {
             checkpoint: None,
             transferred: None,
             writing: Writing::Nothing,
+            newest: None,
             announcing: Announcing::default(),
             minority: false,
             blocked: false,
