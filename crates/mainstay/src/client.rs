@@ -1,4 +1,4 @@
-//! The client's handle, and the actor behind it.
+//! The client: its handle, and what its task hosts.
 
 use std::collections::BTreeMap;
 use std::fmt;
