@@ -3,7 +3,7 @@
 //! A [`Node`] runs a deterministic [`StateMachine`] that is replicated on all configured nodes: a site with one group and
 //! a replica on it. A command is executed in one order at all of them, and answered when it has reached the level of the
 //! configured [`Durability`]: at a majority of the nodes, or forced to the disks of a majority. Any minority may
-//! fail. [`Node::execute`] tells apart what was done, what was not done and will not be, and what nobody knows.
+//! fail. [`Replicated::execute`] tells apart what was done, what was not done and will not be, and what nobody knows.
 //!
 //! A node runs on the `LocalSet` that starts it; its handle is `Send`, `Sync` and cheap to clone. A node that the others
 //! declared dead starts anew in its process. One whose log fails halts, and [`Node::closed`] says why.
@@ -14,16 +14,16 @@
 //!
 //! A process outside the group has a [`Client`], and each node that [serves](Replicated::serve) a port for it. The client
 //! keeps a session, and sends a command whose answer is lost again, elsewhere, under the same number: it is executed once.
-//! A program that keeps sessions by itself puts each [`Envelope`] through [`Node::submit`].
+//! A program that keeps sessions by itself puts each [`Envelope`] through [`Replicated::submit`].
 //!
 //! A command whose execution panics stops the group: every node refuses with [`NotDone::Poisoned`] until an operator has it
-//! passed over by [`Node::skip`]. Then the nodes rebuild their states without it, in their processes, and go on.
+//! passed over by [`Replicated::skip`]. Then the nodes rebuild their states without it, in their processes, and go on.
 //!
 //! A state of millions of entries is made, and freed beside the node's thread, in many small pieces. The allocator of glibc makes
 //! turns of the node wait for that, up to a tenth of a second; with `mimalloc` as its global allocator, as in the program
 //! of this workspace, a program loads such a state 1.6 times as fast and has shorter turns; with `tikv-jemallocator` and its
 //! background threads the turns are shortest. Nodes that share one thread wait for each
-//! other's [`Node::start`], which reads the whole log.
+//! other's [`NodeBuilder::start`], which reads the whole log.
 //!
 //! Features: `node` (default) is all of it; `client` without default features is the client alone, of half as many crates.
 //!
