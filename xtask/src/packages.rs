@@ -57,6 +57,27 @@ pub(crate) fn stable_stands_alone() -> Result<(), String> {
     }
 }
 
+/// Most crates that a program which is only a client compiles, its own not counted.
+const CLIENT_CRATES_MAX: usize = 44;
+
+/// A client alone is built, and of few crates.
+pub(crate) fn client_is_small() -> Result<(), String> {
+    let client = ["--package=mainstay", "--no-default-features", "--features=client", "--locked"];
+    let tree = [&["tree"], &client[..], &["--edges=normal", "--prefix=none", "--format={p}"]];
+    let tree = cargo::output(&tree.concat())?;
+    let count = crates_in(&tree);
+    if count > CLIENT_CRATES_MAX {
+        return Err(format!("a client takes {count} crates, at most {CLIENT_CRATES_MAX} may be"));
+    }
+    cargo::run(&[&["check", "--quiet"], &client[..]].concat())
+}
+
+/// How many packages a tree names.
+fn crates_in(tree: &str) -> usize {
+    let names = tree.lines().map(|line| line.trim_end_matches(" (*)")).filter(|it| !it.is_empty());
+    names.collect::<std::collections::BTreeSet<_>>().len()
+}
+
 fn published(root: &Path) -> Result<Vec<PathBuf>, String> {
     let crates = root.join("crates");
     let entries =
@@ -157,6 +178,13 @@ fn text(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_crate_counts_once() {
+        let tree =
+            "mainstay v0.1.0 (/m)\nbytes v1.12.1\nsyn v2.0.1\nsyn v3.0.1\nbytes v1.12.1 (*)\n";
+        assert_eq!(crates_in(tree), 4);
+    }
 
     const MANIFEST: &str = "\
 [package]

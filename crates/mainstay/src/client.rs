@@ -1,4 +1,4 @@
-//! The client's handle, and the actor behind it.
+//! The client: its handle, and what its task hosts.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,28 +7,27 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mainstay_base::{ClusterId, ConnId, Duration, Instant, Machine, NodeId};
+use mainstay_base::{ClusterId, Duration, Instant, Machine, NodeId};
 use mainstay_paradigm::client::message::PAYLOAD_BYTES_MAX;
 use mainstay_paradigm::client::{self, Failed, Input, NotDone, Outcome, Output};
 use mainstay_paradigm::{Commands, decode_reply, encode_command};
 use mainstay_runtime::{
-    ClientDialer, ClientStream, DialError, Entropy, EntropyError, HostHandle, HostOptions,
-    LocalFuture, OsEntropy, Perform, Port, TcpDialer, TimeSource, TokioTime, WeakHandle, host,
+    ClientDialer, DialError, Entropy, EntropyError, OsEntropy, TcpDialer, TimeSource, TokioTime,
 };
 use thiserror::Error;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf, split};
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::task::{AbortHandle, JoinSet};
 
-use crate::framed::Frames;
+use driver::Driver;
+
+mod driver;
 
 /// Calls at a time, and units of their bytes; further calls wait.
 const CALLS_MAX: usize = 1_024;
 const UNITS_MAX: usize = 16 << 10;
 /// Bytes of a unit.
 const UNIT: usize = 1 << 10;
-/// Frames that may wait to be written: more than a client has under way.
-const QUEUE_MAX: usize = 128;
+/// Calls and questions that may wait for the client's task.
+const POSTED_MAX: usize = 128;
 
 /// The settings of a [`Client`].
 #[derive(Clone, Debug)]
@@ -112,7 +111,7 @@ pub struct ClientStatus {
 /// Calls of one client that are under way at the same time are executed in any order.
 #[derive(Clone)]
 pub struct Client {
-    host: HostHandle<Hosted>,
+    posts: mpsc::Sender<Posted>,
     places: Arc<Semaphore>,
     units: Arc<Semaphore>,
     deadline: Duration,
@@ -169,10 +168,11 @@ impl Client {
             .patience(connect, answer);
         let client = client::Client::new(machine, entropy.draw()?, entropy.draw()? as u64)?;
         let hosted = Hosted { client, callers: BTreeMap::new(), token: 0 };
-        let wiring =
-            Wiring { dialer, addresses, connections: BTreeMap::new(), tasks: JoinSet::new() };
+        let (posts, posted) = mpsc::channel(POSTED_MAX);
+        let driver = Driver::new(hosted, posted, dialer, addresses, time);
+        tokio::task::spawn_local(driver.run());
         Ok(Self {
-            host: host::start(hosted, wiring, time, HostOptions::default()),
+            posts,
             places: Arc::new(Semaphore::new(CALLS_MAX)),
             units: Arc::new(Semaphore::new(UNITS_MAX)),
             deadline: config.deadline,
@@ -236,7 +236,7 @@ impl Client {
             return Outcome::NotDone(NotDone::Closed);
         };
         let (tell, told) = oneshot::channel();
-        if self.host.send(post(self.deadline, tell)).await.is_err() {
+        if self.posts.send(post(self.deadline, tell)).await.is_err() {
             return Outcome::NotDone(NotDone::Closed);
         }
         told.await.unwrap_or(Outcome::Unknown)
@@ -245,30 +245,30 @@ impl Client {
     /// How the client is; `None`: it has closed.
     pub async fn status(&self) -> Option<ClientStatus> {
         let (tell, told) = oneshot::channel();
-        self.host.send(Posted::Status(tell)).await.ok()?;
+        self.posts.send(Posted::Status(tell)).await.ok()?;
         told.await.ok()
     }
 
     /// Closes: calls under way get their outcomes, then the session is closed and the client stops.
     pub async fn close(self) {
         // One that has closed before needs no word.
-        let _ = self.host.send(Posted::Net(Input::Close)).await;
-        self.host.closed().await;
+        let _ = self.posts.send(Posted::Close).await;
+        self.posts.closed().await;
     }
 }
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Client").field(&self.host).finish()
+        f.debug_struct("Client").finish_non_exhaustive()
     }
 }
 
-/// What comes to the actor.
+/// What comes from the handles.
 enum Posted {
     Execute { bytes: Bytes, within: Duration, tell: oneshot::Sender<Outcome> },
     Read { bytes: Bytes, local: bool, within: Duration, tell: oneshot::Sender<Outcome> },
     Status(oneshot::Sender<ClientStatus>),
-    Net(Input),
+    Close,
 }
 
 /// The machine, and who waits for it. A caller whose client halts is told `Unknown`.
@@ -293,13 +293,8 @@ impl Hosted {
             stats: self.client.stats(),
         }
     }
-}
 
-impl Machine for Hosted {
-    type Input = Posted;
-    type Output = Output;
-
-    fn handle(&mut self, now: Instant, posted: Posted) {
+    fn on_posted(&mut self, now: Instant, posted: Posted) {
         let input = match posted {
             Posted::Execute { bytes, within, tell } => {
                 let token = self.caller(tell);
@@ -314,19 +309,12 @@ impl Machine for Hosted {
                 let _ = tell.send(self.status());
                 return;
             }
-            Posted::Net(input) => input,
+            Posted::Close => Input::Close,
         };
         self.client.handle(now, input);
     }
 
-    fn handle_timeout(&mut self, now: Instant) {
-        self.client.handle_timeout(now);
-    }
-
-    fn end_turn(&mut self, now: Instant) {
-        self.client.end_turn(now);
-    }
-
+    /// The next output that is not for a caller.
     fn poll_output(&mut self) -> Option<Output> {
         loop {
             match self.client.poll_output()? {
@@ -338,119 +326,6 @@ impl Machine for Hosted {
                 }
                 output => return Some(output),
             }
-        }
-    }
-
-    fn poll_timeout(&self) -> Option<Instant> {
-        self.client.poll_timeout()
-    }
-}
-
-/// What the machine's outputs become.
-struct Wiring {
-    dialer: Box<dyn ClientDialer>,
-    addresses: BTreeMap<NodeId, SocketAddr>,
-    connections: BTreeMap<ConnId, (mpsc::Sender<Bytes>, AbortHandle)>,
-    tasks: JoinSet<()>,
-}
-
-impl Perform<Hosted> for Wiring {
-    fn perform(&mut self, output: Output, port: &mut Port<'_, Hosted>) {
-        match output {
-            Output::Dial { conn, node } => match self.addresses.get(&node) {
-                Some(address) => {
-                    while self.tasks.try_join_next().is_some() {}
-                    let (queue, queued) = mpsc::channel(QUEUE_MAX);
-                    let dialled = self.dialer.dial(*address);
-                    let task = self.tasks.spawn_local(carry(dialled, conn, queued, port.handle()));
-                    self.connections.insert(conn, (queue, task));
-                }
-                None => port.feed(Posted::Net(Input::Disconnected { conn })),
-            },
-            Output::Transmit { conn, frame } => {
-                let queue = self.connections.get(&conn).map(|(queue, _)| queue);
-                if queue.is_none_or(|queue| queue.try_send(frame.encode()).is_err()) {
-                    port.feed(Posted::Net(Input::Disconnected { conn }));
-                }
-            }
-            Output::Close { conn } => {
-                if let Some((_, task)) = self.connections.remove(&conn) {
-                    task.abort();
-                }
-            }
-            Output::Ended => {
-                if let Some(handle) = port.handle().upgrade() {
-                    handle.stop();
-                }
-            }
-            // The actor answers its callers itself.
-            Output::Answer { .. } => {}
-        }
-    }
-
-    fn weigh(posted: &Posted) -> usize {
-        size_of::<Posted>()
-            + match posted {
-                Posted::Execute { bytes, .. } | Posted::Read { bytes, .. } => bytes.len(),
-                Posted::Net(Input::Received { frame, .. }) => frame.wire_len(),
-                Posted::Net(_) | Posted::Status(_) => 0,
-            }
-    }
-}
-
-/// A connection from its dial to its end.
-async fn carry(
-    dialled: LocalFuture<std::io::Result<Box<dyn ClientStream>>>,
-    conn: ConnId,
-    queued: mpsc::Receiver<Bytes>,
-    client: WeakHandle<Hosted>,
-) {
-    if let Ok(stream) = dialled.await
-        && tell(&client, Input::Connected { conn }).await
-    {
-        let (reader, writer) = split(stream);
-        tokio::select! {
-            biased;
-            () = read(reader, conn, &client) => {}
-            () = write(writer, queued) => {}
-        }
-    }
-    tell(&client, Input::Disconnected { conn }).await;
-}
-
-/// False: the client has closed.
-async fn tell(client: &WeakHandle<Hosted>, input: Input) -> bool {
-    match client.upgrade() {
-        Some(handle) => handle.send(Posted::Net(input)).await.is_ok(),
-        None => false,
-    }
-}
-
-async fn read(
-    mut reader: ReadHalf<Box<dyn ClientStream>>,
-    conn: ConnId,
-    client: &WeakHandle<Hosted>,
-) {
-    let mut frames = Frames::new();
-    while matches!(reader.read_buf(frames.room()).await, Ok(size) if size > 0) {
-        // Bytes that are no frames end the connection as its end does.
-        loop {
-            let frame = match frames.next() {
-                Ok(Some(frame)) => frame,
-                Ok(None) => break,
-                Err(_) => return,
-            };
-            if !tell(client, Input::Received { conn, frame }).await {
-                return;
-            }
-        }
-    }
-}
-
-async fn write(mut writer: WriteHalf<Box<dyn ClientStream>>, mut queued: mpsc::Receiver<Bytes>) {
-    while let Some(bytes) = queued.recv().await {
-        if writer.write_all(&bytes).await.is_err() || writer.flush().await.is_err() {
-            return;
         }
     }
 }

@@ -20,6 +20,7 @@ impl Frames {
     }
 
     /// Whether the bytes end where a frame ends.
+    #[cfg(feature = "node")]
     pub(crate) fn is_empty(&self) -> bool {
         self.buffer.is_empty()
     }

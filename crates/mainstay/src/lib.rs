@@ -66,6 +66,8 @@
 //! background threads the turns are shortest. Nodes that share one thread wait for each
 //! other's start, which reads the whole log.
 //!
+//! Features: `node` (default) is all of it; `client` without default features is the client alone, of half as many crates.
+//!
 //! A program needs this crate, `bytes` and `tokio` alone, and `actix` for its actors, `mainstay-base` and `serde` for services of its own: the types of its signatures that other crates of the workspace define
 //! have names here. Those that would clash say whose they are, as [`ReplicaConfig`] and [`SiteStatus`].
 //!
@@ -129,39 +131,64 @@
 //! # }
 //! ```
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 /// The examples of the first page of the project.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "node"))]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
 
+#[cfg(feature = "node")]
 mod backlog;
+#[cfg(feature = "node")]
 mod beside;
+#[cfg(feature = "client")]
 mod client;
+#[cfg(feature = "node")]
 mod command;
+#[cfg(feature = "node")]
 mod config;
+#[cfg(feature = "node")]
 mod executor;
+#[cfg(feature = "client")]
 mod framed;
+#[cfg(feature = "node")]
 mod group;
+#[cfg(feature = "node")]
 mod history;
+#[cfg(feature = "node")]
 mod node;
+#[cfg(feature = "node")]
 mod outcome;
+#[cfg(feature = "node")]
 mod queue;
+#[cfg(feature = "node")]
 mod replicated;
+#[cfg(feature = "node")]
 mod serve;
+#[cfg(feature = "node")]
 mod session;
+#[cfg(feature = "node")]
 mod status;
+#[cfg(feature = "node")]
 mod waiting;
 
+#[cfg(feature = "client")]
 pub use client::{Client, ClientConfig, ClientStatus, ConnectError};
+#[cfg(feature = "node")]
 pub use config::{Config, StartError};
+#[cfg(feature = "node")]
 pub use group::{
     CastError, GroupConfig, GroupEvent, GroupHandle, GroupView, MESSAGE_BYTES_MAX, Message,
     NotReached, Receipt, State, StateRequest,
 };
 pub use mainstay_base::trace::Event as TraceEvent;
 pub use mainstay_base::{ClusterId, Level, MessageId, NodeId, Order, Position, SiteId, ViewId};
+#[cfg(feature = "node")]
 pub use mainstay_membership::ConfigError as MembershipConfigError;
+#[cfg(feature = "node")]
 pub use mainstay_membership::founding::WaitsFor;
+#[cfg(feature = "node")]
 pub use mainstay_multicast::{ConfigError as GroupConfigError, Durability};
 pub use mainstay_paradigm::client::{
     ConfigError as ClientConfigError, Failed, NotDone, Outcome, Stats as TryStats,
@@ -178,18 +205,28 @@ pub use mainstay_paradigm::{
     Small, State as ReplicaState,
 };
 pub use mainstay_paradigm::{Envelope, RestoreError, Session, Snapshot, StateMachine};
+#[cfg(feature = "node")]
 pub use mainstay_runtime::{
-    Beacon, ClientDialer, ClientListener, Closed, DialError, Disk, Entropy, EntropyError, Events,
-    Ports, Pulse, Recipient, TcpClients, TcpError, TimeSource, Transport,
+    Beacon, ClientListener, Closed, Disk, Events, Ports, Pulse, Recipient, TcpClients, Transport,
 };
+#[cfg(feature = "client")]
+pub use mainstay_runtime::{ClientDialer, DialError, Entropy, EntropyError, TcpError, TimeSource};
+#[cfg(feature = "node")]
 pub use mainstay_service::{Mounting, ReachError, ServiceHandle};
+#[cfg(feature = "node")]
 pub use mainstay_site::{
     Founding, Left, Member, StartError as SiteStartError, Status as SiteStatus, TraceSink,
     ViewChanged,
 };
+#[cfg(feature = "node")]
 pub use node::{Node, NodeBuilder, ReadyError, Views};
+#[cfg(feature = "node")]
 pub use outcome::{AcceptLossError, Fate};
+#[cfg(feature = "node")]
 pub use replicated::Replicated;
+#[cfg(feature = "node")]
 pub use serve::{ClientStats, ServeError};
+#[cfg(feature = "node")]
 pub use session::{NodeSession, SessionError};
+#[cfg(feature = "node")]
 pub use status::{ReplicaStatus, Status};

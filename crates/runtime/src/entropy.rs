@@ -2,7 +2,7 @@
 
 use mainstay_base::Rng;
 
-use crate::ports::{Entropy, EntropyError};
+use crate::outside::{Entropy, EntropyError};
 
 /// The operating system's generator.
 #[derive(Clone, Copy, Debug, Default)]

@@ -3,6 +3,7 @@
 //! This is the only crate of the workspace that names actix, and the only one that opens a socket. It drives any
 //! [`Machine`](mainstay_base::Machine) by the law of driving ([`host`]), holds what is outside a node behind small
 //! traits ([`ports`]), and implements them for production ([`tcp`], [`log_writer`], [`FileDisk`], [`TokioTime`], [`OsEntropy`]).
+//! Without the feature `host`, which is on by default, only what a client needs is left: the clock, entropy, dialling.
 //! It knows no protocol: what a frame means is the business of the services.
 //!
 //! ```
@@ -38,40 +39,71 @@
 //! });
 //! ```
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+#[cfg(feature = "host")]
 pub mod beacon;
+#[cfg(feature = "host")]
 pub mod bell;
+#[cfg(feature = "host")]
 mod beside;
 mod causes;
 mod entropy;
+#[cfg(feature = "host")]
 mod events;
+#[cfg(feature = "host")]
 mod file_disk;
+#[cfg(feature = "host")]
 pub mod host;
+#[cfg(feature = "host")]
 pub mod log_writer;
+mod loopback;
+mod outside;
+#[cfg(feature = "host")]
 pub mod ports;
+#[cfg(feature = "host")]
 mod shelf;
+#[cfg(feature = "host")]
 mod stable_log;
+#[cfg(feature = "host")]
 pub mod tcp;
 mod time;
 
+#[cfg(feature = "host")]
 pub use actix::Recipient;
+#[cfg(feature = "host")]
 pub use beacon::{Beacon, Beat, Pulse};
+#[cfg(feature = "host")]
 pub use bell::{Bell, Inbox, Intake, Place, inbox};
+#[cfg(feature = "host")]
 pub use beside::{caught, drop_beside};
 pub use causes::with_causes;
 pub use entropy::{OsEntropy, SeededEntropy};
+#[cfg(feature = "host")]
 pub use events::{Door, Events, Subscriber};
+#[cfg(feature = "host")]
 pub use file_disk::FileDisk;
+#[cfg(feature = "host")]
 pub use host::{
     Closed, HostHandle, HostOptions, HostSink, Hosted, Perform, Port, SendError, TurnBudget,
     TurnStats, WeakHandle, halt,
 };
+#[cfg(feature = "host")]
 pub use log_writer::{LogDevice, LogOptions, LogWriter};
-pub use ports::{
-    ClientDialer, ClientListener, ClientStream, CloseReason, Completed, DialError, Disk, Entropy,
-    EntropyError, EventSink, IoId, LocalFuture, LogError, Ports, Record, SinkClosed, Space, Store,
-    StoreError, TimeSource, Transport, TransportEvent,
+pub use loopback::{TcpClients, TcpDialer, TcpError, TcpReserved};
+pub use outside::{
+    ClientDialer, ClientListener, ClientStream, DialError, Entropy, EntropyError, LocalFuture,
+    TimeSource,
 };
+#[cfg(feature = "host")]
+pub use ports::{
+    CloseReason, Completed, Disk, EventSink, IoId, LogError, Ports, Record, SinkClosed, Space,
+    Store, StoreError, Transport, TransportEvent,
+};
+#[cfg(feature = "host")]
 pub use shelf::{CheckpointError, Shelf, Stop, blocking, is_short, is_short_still};
+#[cfg(feature = "host")]
 pub use stable_log::{LogCut, StableLog};
-pub use tcp::{Tcp, TcpClients, TcpDialer, TcpError, TcpOptions, TcpReserved, TcpStats};
+#[cfg(feature = "host")]
+pub use tcp::{Tcp, TcpOptions, TcpStats};
 pub use time::TokioTime;

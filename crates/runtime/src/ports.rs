@@ -4,25 +4,24 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use mainstay_base::frame::FrameError;
-use mainstay_base::{ConnId, Duration, Frame, Instant, NodeId};
+use mainstay_base::{ConnId, Frame, Instant, NodeId};
 use mainstay_stable::{FileMediumError, Medium};
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::log_writer::LogDevice;
 
-/// A future of the node's thread.
-pub type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
+pub use crate::outside::{
+    ClientDialer, ClientListener, ClientStream, DialError, Entropy, EntropyError, LocalFuture,
+    TimeSource,
+};
 
 /// What a node is started with: all that it does outside goes through here.
 pub struct Ports {
@@ -41,41 +40,6 @@ impl fmt::Debug for Ports {
         f.debug_struct("Ports").field("disk", &self.disk).finish_non_exhaustive()
     }
 }
-
-/// The clock of a node. All node timers go through it, so that a simulation can let it drift.
-pub trait TimeSource {
-    /// The present moment; never goes back.
-    fn now(&self) -> Instant;
-
-    /// Completes when [`now`](Self::now) has reached `deadline`.
-    fn sleep_until(&self, deadline: Instant) -> LocalFuture<()>;
-
-    /// A turn has ended that took so long by its machine's own account. A real clock has moved on meanwhile, so nothing
-    /// is done by default; a simulated one moves on now, and the node does nothing else until that time is over.
-    fn charge(&self, work: Duration) {
-        let _ = work;
-    }
-
-    /// How long the calling thread has had a processor; `None` where time is not real, or the system does not say. A turn
-    /// may take long because it does much or because others have the processors, and this tells the two apart.
-    fn processor_time(&self) -> Option<Duration> {
-        None
-    }
-}
-
-/// Where boot nonces and seeds come from. Drawn rarely; machines get a seed, not this.
-pub trait Entropy {
-    /// 128 bits that nobody can guess (a simulation's can be repeated).
-    ///
-    /// # Errors
-    /// [`EntropyError`]: nothing was drawn; a node that cannot draw must not start.
-    fn draw(&mut self) -> Result<u128, EntropyError>;
-}
-
-/// The operating system yields no entropy. Retry is safe and may help.
-#[derive(Error, Debug, Clone, PartialEq, Eq)]
-#[error("no entropy: {0}")]
-pub struct EntropyError(pub String);
 
 /// Frames to and from other nodes, over connections that keep their order until they break.
 ///
@@ -111,18 +75,6 @@ pub trait Transport {
     /// Stops accepting and dialling, flushes, and completes when nothing is queued any more: `true`, or at
     /// `deadline`: `false`.
     fn drain(&mut self, deadline: Instant) -> LocalFuture<bool>;
-}
-
-/// Why a dial was not even tried.
-#[derive(Error, Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum DialError {
-    /// Frames in the clear do not leave this machine.
-    #[error("{0} is not loopback: plain TCP goes no further until there is TLS")]
-    TlsRequired(SocketAddr),
-    /// The transport has not started, or is draining.
-    #[error("the transport is not running")]
-    NotRunning,
 }
 
 /// What happened on the transport.
@@ -335,33 +287,4 @@ impl Completed {
 pub struct LogError {
     /// What the device said.
     pub reason: Arc<str>,
-}
-
-/// A byte stream to a client.
-pub trait ClientStream: AsyncRead + AsyncWrite + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Unpin> ClientStream for T {}
-
-/// How a client reaches nodes.
-pub trait ClientDialer {
-    /// Whether `addr` may be dialled at all.
-    ///
-    /// # Errors
-    /// [`DialError`]: a dial there fails.
-    fn check(&self, addr: SocketAddr) -> Result<(), DialError>;
-
-    /// Connects to `addr`. The future borrows nothing; it is dropped to give up.
-    ///
-    /// # Errors
-    /// What the operating system says; [`DialError`] within, if the address may not be dialled.
-    fn dial(&mut self, addr: SocketAddr) -> LocalFuture<io::Result<Box<dyn ClientStream>>>;
-}
-
-/// Where clients connect.
-pub trait ClientListener {
-    /// The next client. The future borrows nothing; it is dropped to give up.
-    ///
-    /// # Errors
-    /// What the operating system says; the listener itself lives on.
-    fn accept(&mut self) -> LocalFuture<io::Result<Box<dyn ClientStream>>>;
 }

@@ -20,7 +20,6 @@ use std::time::Duration;
 
 use mainstay_base::frame::{BODY_SIZE_MAX, HEADER_SIZE};
 use mainstay_base::{ConnId, Frame, Instant, NodeId};
-use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
@@ -29,15 +28,13 @@ use crate::ports::{
     CloseReason, DialError, EventSink, LocalFuture, TimeSource, Transport, TransportEvent,
 };
 
-mod clients;
 mod connection;
 mod inbox;
 mod outbox;
-mod reserve;
 
-pub use clients::{TcpClients, TcpDialer};
+use crate::loopback::may_dial;
+pub use crate::loopback::{TcpClients, TcpDialer, TcpError, TcpReserved};
 use connection::Connection;
-pub use reserve::TcpReserved;
 
 /// Bytes queued on a connection from which on they leave without waiting for a flush.
 const FLUSH_BYTES: usize = 64 << 10;
@@ -82,26 +79,6 @@ impl TcpOptions {
     pub fn listening(address: SocketAddr) -> Self {
         Self { listen: Some(address), ..Self::default() }
     }
-}
-
-/// Why there is no listener. Nothing was opened.
-#[derive(Error, Debug)]
-#[non_exhaustive]
-pub enum TcpError {
-    /// Frames in the clear do not leave this machine. The configuration is at fault.
-    #[error("{0} is not loopback: plain TCP goes no further until there is TLS")]
-    TlsRequired(SocketAddr),
-    /// The queue would not hold one largest frame. The configuration is at fault.
-    #[error("a queue of {0} bytes holds no largest frame")]
-    QueueTooSmall(usize),
-    /// The operating system refuses the address.
-    #[error("cannot listen at {address}: {error}")]
-    Listen {
-        /// Where.
-        address: SocketAddr,
-        /// What the operating system says; not a `source`, since the text has it.
-        error: io::Error,
-    },
 }
 
 /// What the transport has counted.
@@ -185,11 +162,6 @@ impl Tcp {
     fn connection(&self, conn: ConnId) -> Option<Rc<Connection>> {
         self.inner.connections.borrow().get(&conn).cloned()
     }
-}
-
-/// Frames in the clear do not leave this machine.
-fn may_dial(addr: SocketAddr) -> Result<(), DialError> {
-    if addr.ip().is_loopback() { Ok(()) } else { Err(DialError::TlsRequired(addr)) }
 }
 
 impl Transport for Tcp {

@@ -3,7 +3,7 @@
 use mainstay_base::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::ports::{LocalFuture, TimeSource};
+use crate::outside::{LocalFuture, TimeSource};
 
 /// tokio's clock: real time in production, virtual time where tokio's is paused. Its origin is its construction.
 #[derive(Clone, Copy, Debug)]

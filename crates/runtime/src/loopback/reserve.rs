@@ -60,7 +60,7 @@ impl TcpReserved {
         Ok(TcpClients::of(listener))
     }
 
-    pub(super) fn listen(self) -> io::Result<TcpListener> {
+    pub(crate) fn listen(self) -> io::Result<TcpListener> {
         self.socket.listen(BACKLOG)
     }
 }

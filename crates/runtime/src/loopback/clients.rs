@@ -7,7 +7,7 @@ use std::rc::Rc;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{TcpError, TcpReserved, may_dial};
-use crate::ports::{ClientDialer, ClientListener, ClientStream, DialError, LocalFuture};
+use crate::outside::{ClientDialer, ClientListener, ClientStream, DialError, LocalFuture};
 
 /// A TCP listener for clients.
 #[derive(Clone, Debug)]
