@@ -7,207 +7,28 @@
 //! behind it. A state that another member gave is of a past that the own log does not have: it is forced as the only
 //! checkpoint before the member says that it is whole ([`AppPort::restored`]), and no user can say so for it.
 
+mod casts;
+mod listeners;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use mainstay_base::service::Chunks;
-use mainstay_base::{Instant, Level, Order, Position, SiteId};
-use mainstay_multicast::{self as multicast, CastError, Delivery, Durability, MESSAGE_OVERHEAD};
-use mainstay_runtime::{Inbox, Intake, Place, Subscriber};
+use mainstay_base::{Instant, Order, Position, SiteId};
+use mainstay_multicast::{self as multicast, Delivery, Durability, MESSAGE_OVERHEAD};
+use mainstay_runtime::{Inbox, Intake};
 use mainstay_site::{AppPort, Application, CheckpointDone};
+
+use casts::Casts;
+use listeners::Listeners;
 
 use super::book::{Book, NotReached};
 use super::{Ask, Cast, GroupConfig, GroupEvent, GroupView, Message, Names, State, StateRequest};
-use crate::config::UNSTABLE_BYTES;
 use crate::outcome::AcceptLossError;
 
-/// So many casts are taken in at a time.
-const INTAKE_MAX: usize = 4096;
 /// Bytes of a chunk of a state.
 const CHUNK_BYTES: usize = 256 << 10;
-
-/// Casts with consecutive numbers and consecutive sequence numbers in total order.
-struct Run {
-    number: u64,
-    sequence: u64,
-    count: u64,
-}
-
-/// Casts on their way: in front of the group until it has room, then until they have reached all levels.
-struct Casts {
-    intake: Intake<Cast>,
-    waiting: VecDeque<(Cast, Place)>,
-    /// There is more than was taken.
-    more: bool,
-    /// How many are cast; the number of the last one.
-    count: u64,
-    runs: VecDeque<Run>,
-    /// Numbers of casts in FIFO order that are not delivered here yet.
-    fifo: VecDeque<u64>,
-    /// By level: the last sequence number.
-    reached: [u64; 4],
-    book: Arc<Book>,
-    /// The book has something new for those who wait.
-    moved: bool,
-}
-
-impl Casts {
-    fn take_in(&mut self) {
-        let mut taken = Vec::new();
-        self.more = self.intake.take(INTAKE_MAX, &mut taken);
-        self.waiting.extend(taken);
-    }
-
-    /// Casts what waits, as far as the group has room.
-    fn cast(&mut self, port: &mut AppPort<'_>) {
-        let Some(status) = port.status().filter(|status| !status.members.is_empty()) else {
-            return;
-        };
-        let mut room = UNSTABLE_BYTES.saturating_sub(status.unstable_bytes);
-        while let Some((cast, _)) = self.waiting.front() {
-            let cost = cast.payload.len() + MESSAGE_OVERHEAD;
-            if cost > room {
-                break;
-            }
-            match port.cast(cast.order, cast.level, cast.payload.clone()) {
-                Ok(message) => {
-                    room -= cost;
-                    self.note(cast.order == Order::Total, message.sequence);
-                    self.waiting.pop_front();
-                }
-                Err(CastError::Full { .. } | CastError::NotMember) => break,
-                Err(error) => unreachable!("it was checked before it was sent: {error}"),
-            }
-        }
-        self.book.cast(self.count);
-    }
-
-    fn note(&mut self, is_total: bool, sequence: u64) {
-        self.count += 1;
-        self.moved = true;
-        if !is_total {
-            return self.fifo.push_back(self.count);
-        }
-        match self.runs.back_mut() {
-            Some(run)
-                if run.number + run.count == self.count && run.sequence + run.count == sequence =>
-            {
-                run.count += 1;
-            }
-            _ => self.runs.push_back(Run { number: self.count, sequence, count: 1 }),
-        }
-    }
-
-    /// The next own cast in FIFO order is delivered here.
-    fn on_fifo(&mut self) {
-        if let Some(number) = self.fifo.pop_front() {
-            self.book.delivered_fifo(number);
-            self.moved = true;
-        }
-    }
-
-    /// Own casts in total order up to this one have reached a level.
-    fn on_reached(&mut self, level: Level, upto: u64, is_disk: bool) {
-        let behind = self.runs.partition_point(|run| run.sequence <= upto);
-        let Some(run) = behind.checked_sub(1).and_then(|at| self.runs.get(at)) else { return };
-        let number = run.number + (upto - run.sequence).min(run.count - 1);
-        self.book.reached(level, number);
-        self.moved = true;
-        let levels = [Level::Delivered, Level::Majority, Level::Safe, Level::Disk];
-        for (reached, its) in self.reached.iter_mut().zip(levels) {
-            *reached = if its == level { upto } else { *reached };
-        }
-        let counted = if is_disk { 4 } else { 3 };
-        let all = self.reached[..counted].iter().copied().min().unwrap_or(0);
-        while self.runs.front().is_some_and(|run| run.sequence + run.count - 1 <= all) {
-            self.runs.pop_front();
-        }
-    }
-
-    fn restarted(&mut self) {
-        self.book.killed();
-        self.runs.clear();
-        self.fifo.clear();
-        self.reached = [0; 4];
-    }
-}
-
-/// The actors that listen, and what is kept for the first of them.
-struct Listeners {
-    subscribers: Vec<Subscriber<GroupEvent>>,
-    /// Until the first one subscribes.
-    held: Option<Vec<GroupEvent>>,
-    held_bytes: usize,
-    /// Of this turn.
-    events: Vec<GroupEvent>,
-    /// Nobody is told any more.
-    closed: bool,
-}
-
-impl Listeners {
-    fn push(&mut self, event: GroupEvent) {
-        if !self.closed {
-            self.events.push(event);
-        }
-    }
-
-    /// All hear that it is the end, and nothing is kept any more.
-    fn close(&mut self) {
-        self.closed = true;
-        (self.subscribers, self.events, self.held) = (Vec::new(), Vec::new(), None);
-    }
-
-    /// Hands out the events of the turn. False: whoever kept the state is gone.
-    fn hand_out(&mut self, unread_bytes: usize) -> bool {
-        let events = std::mem::take(&mut self.events);
-        if events.is_empty() {
-            return true;
-        }
-        if let Some(held) = &mut self.held {
-            self.held_bytes += events.iter().map(GroupEvent::weight).sum::<usize>();
-            held.extend(events);
-            return self.held_bytes <= unread_bytes;
-        }
-        // All but the first hear the same, without what only the keeper is asked.
-        let mut copies: Vec<Vec<GroupEvent>> = self
-            .subscribers
-            .iter()
-            .skip(1)
-            .map(|_| events.iter().filter_map(copy).collect())
-            .collect();
-        let mut events = Some(events);
-        let (mut at, mut kept) = (0, true);
-        self.subscribers.retain_mut(|subscriber| {
-            let own = if at == 0 { events.take() } else { copies.pop() };
-            let stays = subscriber.tell(own.unwrap_or_default());
-            kept &= at > 0 || stays;
-            at += 1;
-            stays
-        });
-        kept && !self.subscribers.is_empty()
-    }
-
-    fn subscribe(&mut self, mut subscriber: Subscriber<GroupEvent>) {
-        if let Some(held) = self.held.take() {
-            self.held_bytes = 0;
-            // Whether it is still there shows with the next event.
-            let _ = subscriber.tell(held);
-        }
-        self.subscribers.push(subscriber);
-    }
-}
-
-fn copy(event: &GroupEvent) -> Option<GroupEvent> {
-    Some(match event {
-        GroupEvent::State(state) => GroupEvent::State(state.clone()),
-        GroupEvent::View(view) => GroupEvent::View(Arc::clone(view)),
-        GroupEvent::Deliver(message) => GroupEvent::Deliver(message.clone()),
-        GroupEvent::StateWanted(_) => return None,
-        GroupEvent::Blocked => GroupEvent::Blocked,
-        GroupEvent::MaybeLost(from) => GroupEvent::MaybeLost(*from),
-    })
-}
 
 /// Who waits for a state that was asked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -288,24 +109,8 @@ impl GroupMember {
         (back, asks): (Inbox<Ask>, Intake<Ask>),
         book: Arc<Book>,
     ) -> Self {
-        let casts = Casts {
-            intake,
-            waiting: VecDeque::new(),
-            more: false,
-            count: 0,
-            runs: VecDeque::new(),
-            fifo: VecDeque::new(),
-            reached: [0; 4],
-            book,
-            moved: false,
-        };
-        let listeners = Listeners {
-            subscribers: Vec::new(),
-            held: Some(Vec::new()),
-            held_bytes: 0,
-            events: Vec::new(),
-            closed: false,
-        };
+        let casts = Casts::new(intake, book);
+        let listeners = Listeners::new();
         Self {
             config,
             names,
