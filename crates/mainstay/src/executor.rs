@@ -1,6 +1,7 @@
 //! A replicated state machine on a group: the application of the group.
 
 mod announcing;
+mod intake;
 mod outgoing;
 
 use std::collections::BTreeSet;
@@ -12,23 +13,21 @@ use mainstay_base::{
 use mainstay_multicast::{CastError, Delivery, Event};
 use mainstay_paradigm::client::NotDone;
 use mainstay_paradigm::{self as paradigm, Envelope, Replica, SnapshotStream, StateMachine};
-use mainstay_runtime::{Intake, Place, drop_beside};
+use mainstay_runtime::drop_beside;
 use mainstay_site::{AppPort, Application, CheckpointDone};
 
 use crate::backlog::{Backlog, From, Look, Step};
-use crate::command::{Ask, Submit};
 use crate::history::{History, Rebuild};
-use crate::outcome::{AcceptLossError, Answer, Fate};
+use crate::outcome::{Answer, Fate};
 use crate::queue::{Queue, Submitted};
 use crate::status::ReplicaStatus;
 use crate::waiting::Waiting;
 use announcing::Announcing;
+pub(crate) use intake::Inboxes;
 use outgoing::{Sponsor, Writing};
 
 /// What a read counts beside what the user's machine counts for it (1 us).
 const READ: Duration = Duration::from_micros(1);
-/// So many commands, and so many questions, are taken in at a time.
-const INTAKE_MAX: usize = 512;
 
 /// What is fixed for all boots.
 pub(crate) struct Settings {
@@ -38,14 +37,6 @@ pub(crate) struct Settings {
     pub(crate) replica: paradigm::Config,
     /// How much a turn may do, in nominal time.
     pub(crate) turn_work: Duration,
-}
-
-/// What handles have put in and nobody has taken out.
-pub(crate) struct Inboxes<S: 'static> {
-    pub(crate) submits: Intake<Submit>,
-    pub(crate) asks: Intake<Ask<S>>,
-    /// There is more than was taken.
-    pub(crate) more: bool,
 }
 
 /// The application: a replica on a group, and all who wait for it.
@@ -441,92 +432,6 @@ fn unknown<S: StateMachine>(settings: &Settings, make: &mut dyn FnMut() -> S) ->
     let mut replica = replica.turn_work(settings.turn_work);
     drop(replica.begin_restore(make()));
     replica
-}
-
-impl<S: StateMachine + 'static> Executor<S> {
-    /// Takes in what handles have sent.
-    fn take_in(&mut self, port: &mut AppPort<'_>) {
-        let now = port.now();
-        let (mut submits, mut asks) = (Vec::new(), Vec::new());
-        let more = self.intake.submits.take(INTAKE_MAX, &mut submits);
-        self.intake.more = self.intake.asks.take(INTAKE_MAX, &mut asks) | more;
-        for (Submit { payload, answer }, place) in submits {
-            self.on_submit(now, payload, answer, place, port);
-        }
-        self.cast_queued(now, port);
-        for (ask, _place) in asks {
-            self.on_ask(now, ask, port);
-        }
-    }
-
-    fn on_submit(
-        &mut self,
-        now: Instant,
-        payload: Bytes,
-        answer: Answer,
-        place: Place,
-        port: &AppPort<'_>,
-    ) {
-        match self.refusal(port) {
-            Some(reason) => answer.tell(Fate::NotDone(reason)),
-            // Refused at once below, if the disk is almost full.
-            None => self.queue.push(now, Submitted { payload, answer, _place: place }),
-        }
-    }
-
-    fn on_ask(&mut self, now: Instant, ask: Ask<S>, port: &mut AppPort<'_>) {
-        let refusal = self.refusal(port);
-        let until = now + self.settings.deadline;
-        match (ask, refusal) {
-            (Ask::Skip { position, answer }, reason) => {
-                self.skip(position, answer, reason, until, port);
-            }
-            (Ask::Read { read, local: true }, reason) => {
-                let reason = reason.unwrap_or(NotDone::NoState);
-                let spent = self.replica.is_spent() || !self.backlog.looks.is_empty();
-                if spent && self.replica.machine().is_some() {
-                    let token = self.waiting.read(read, until);
-                    return self.backlog.looks.push_back(Look(token, reason));
-                }
-                read(self.replica.machine().ok_or(reason));
-                self.replica.charge(READ, 0);
-            }
-            (Ask::Read { read, .. }, Some(reason)) => read(Err(reason)),
-            (Ask::Read { read, .. }, None) => {
-                let token = self.waiting.read(read, until);
-                port.read(token);
-            }
-            (Ask::Status(asked), _) => {
-                // Nobody waits any more: then nobody is answered.
-                let _ = asked.send(self.status.clone().of(
-                    &self.replica,
-                    &self.waiting,
-                    self.queue.len(),
-                ));
-            }
-            (Ask::AcceptLoss(asked), _) => {
-                let answer = match port.is_up() {
-                    false => Err(AcceptLossError::Restarting),
-                    true if port.accept_loss() => Ok(()),
-                    true => Err(AcceptLossError::NothingToAccept),
-                };
-                // Nobody waits any more: then nobody is answered.
-                let _ = asked.send(answer);
-            }
-        }
-    }
-}
-
-impl<S: StateMachine + 'static> Drop for Executor<S> {
-    fn drop(&mut self) {
-        let (mut submits, mut asks) = (Vec::new(), Vec::new());
-        self.intake.submits.take(usize::MAX, &mut submits);
-        self.intake.asks.take(usize::MAX, &mut asks);
-        for (Submit { answer, .. }, _) in submits {
-            answer.tell(Fate::NotDone(NotDone::Closed));
-        }
-        asks.into_iter().for_each(|(ask, _)| ask.refuse(NotDone::Closed));
-    }
 }
 
 impl<S: StateMachine + 'static> Application for Executor<S> {
