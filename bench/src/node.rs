@@ -216,6 +216,8 @@ impl Nodes {
 }
 
 pub(crate) fn run(options: Options) -> io::Result<()> {
+    // As the program does.
+    mainstay_runtime::huge_pages_from(256 << 20)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, serve(options))
 }

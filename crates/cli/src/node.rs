@@ -27,6 +27,8 @@ use crate::report::Own;
 use crate::trace::TraceFile;
 use crate::watch;
 
+/// A node has huge pages when it has so much in memory (256 MiB): before, they cost it more than they give.
+const HUGE_PAGES_FROM: u64 = 256 << 20;
 /// Beside the configuration: the node has part in making the cluster. Gone once it has begun to.
 pub(crate) const BOOTSTRAP: &str = "bootstrap";
 /// How long a stop may take.
@@ -58,6 +60,9 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
+    if let Err(error) = mainstay_runtime::huge_pages_from(HUGE_PAGES_FROM) {
+        tracing::debug!(%error, "huge pages are as the system has them");
+    }
     let flags = [
         ("--resp", options.resp.map(|address| address.to_string())),
         ("--admin", options.admin.map(|address| address.to_string())),

@@ -58,6 +58,8 @@ pub mod host;
 #[cfg(feature = "host")]
 pub mod log_writer;
 mod loopback;
+#[cfg(feature = "host")]
+mod memory;
 mod outside;
 #[cfg(feature = "host")]
 pub mod ports;
@@ -91,6 +93,8 @@ pub use host::{
 #[cfg(feature = "host")]
 pub use log_writer::{LogDevice, LogOptions, LogWriter};
 pub use loopback::{TcpClients, TcpDialer, TcpError, TcpReserved};
+#[cfg(feature = "host")]
+pub use memory::huge_pages_from;
 pub use outside::{
     ClientDialer, ClientListener, ClientStream, DialError, Entropy, EntropyError, LocalFuture,
     TimeSource,
