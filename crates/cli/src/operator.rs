@@ -211,7 +211,7 @@ mod tests {
             while alarms.is_empty() {
                 alarms = seen().await;
             }
-            assert!(alarms[0].contains("poison #2"), "{alarms:?}");
+            assert!(alarms[0].contains("poison #3"), "{alarms:?}");
             let skipped = async |position| {
                 let options =
                     SkipOptions { dir: home.path().to_owned(), group: GROUP.to_owned(), position };
@@ -220,7 +220,7 @@ mod tests {
             let refused = skipped(1).await.unwrap_err();
             assert!(refused.contains("no group is halted there"), "{refused}");
             assert_eq!(seen().await, alarms);
-            skipped(2).await.unwrap();
+            skipped(3).await.unwrap();
             assert_eq!(boom.await.unwrap(), Outcome::NotDone(NotDone::Skipped));
             assert_eq!(node.execute(b"x").await, done("2"));
             assert_eq!(seen().await, Vec::<String>::new());
