@@ -56,12 +56,15 @@ pub(crate) struct Report {
     pub(crate) manager: Option<String>,
     /// Who gives out the positions of each group.
     pub(crate) sequencers: BTreeMap<String, String>,
-    /// Commands executed here.
+    /// Commands and views executed here.
     pub(crate) delivered: u64,
     /// Commands forced to the own log, with all before them; 0 while it has not all of the past.
     pub(crate) durable: u64,
     /// The hash of the state; none while there is no state.
     pub(crate) state_hash: Option<String>,
+    /// The number of the view that the state was told last, in the order of the commands; none while there is no state.
+    #[serde(default)]
+    pub(crate) told_view: Option<u64>,
     /// What an operator should know.
     pub(crate) alarms: Vec<String>,
     /// What was refused of what came from outside since the process started, by reason.
@@ -130,6 +133,7 @@ impl Report {
             delivered: status.replica.position.0,
             durable: group.filter(|group| group.whole).map_or(0, |group| group.forced),
             state_hash: hash.map(|hash| format!("{hash:032x}")),
+            told_view: status.replica.view,
             alarms: alarms(status, stack, own, named),
             refused: refused.map(|(name, count)| (name.to_owned(), count)).collect(),
             log_dropped: own.log.as_ref().map_or(0, Lines::dropped),

@@ -63,7 +63,7 @@ fn unknown(name: &str, error: &io::Error) -> serde_json::Value {
     serde_json::json!({
         "node": name, "reachable": false, "incarnation": null, "view": null, "roster": [],
         "members": [], "manager": null, "sequencers": {}, "delivered": null, "durable": null,
-        "state_hash": null, "alarms": [], "refused": {}, "log_dropped": null, "suspected": [],
+        "state_hash": null, "told_view": null, "alarms": [], "refused": {}, "log_dropped": null, "suspected": [],
         "longest_turn_us": null, "longest_turn_at_work_us": null, "slow_turns": null,
         "error": silence(error),
     })

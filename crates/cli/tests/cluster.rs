@@ -254,6 +254,7 @@ fn the_status_has_its_keys() {
         "delivered",
         "durable",
         "state_hash",
+        "told_view",
         "alarms",
         "refused",
         "log_dropped",

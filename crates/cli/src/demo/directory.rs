@@ -235,6 +235,8 @@ impl Demo {
         self.until("all directories are equal", |demo| {
             let reports: Vec<_> = demo.reports().into_iter().flatten().collect();
             reports.len() == demo.cluster.nodes.len()
+                // Nothing is on its way any more, not even the word of the last view.
+                && reports.iter().all(|report| report.told_view == Some(report.view))
                 && reports.windows(2).all(|pair| {
                     pair[0].state_hash.is_some()
                         && (&pair[0].state_hash, pair[0].delivered)

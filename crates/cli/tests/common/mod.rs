@@ -327,6 +327,7 @@ impl Up {
                 && node["members"].as_array().is_some_and(|members| members.len() == 3)
                 && node["state_hash"] == nodes[0]["state_hash"]
                 && node["delivered"] == nodes[0]["delivered"]
+                && node["told_view"] == node["view"]
         })
     }
 }
