@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::cluster::{self, Member};
 use crate::output::{Measured, Report};
+use crate::usage::Usage;
 use member::{GroupLevel, Mark};
 
 const WARM_UP: Duration = Duration::from_millis(500);
@@ -26,6 +27,9 @@ struct Case {
     by_all: bool,
     /// One message a call, from a task beside the site; else as much as may be on the way at each turn.
     calls: bool,
+    /// Services beside the group, and bytes a second that one of them streams between two of the nodes.
+    services: usize,
+    bulk: u64,
 }
 
 impl Case {
@@ -33,15 +37,20 @@ impl Case {
         let fit = OUTSTANDING_BYTES_MAX / size;
         let outstanding = if fit < OUTSTANDING_MAX { fit } else { OUTSTANDING_MAX };
         let level = GroupLevel::Majority;
-        Self { name, size, outstanding, level, by_all: false, calls: true }
+        Self { name, size, outstanding, level, by_all: false, calls: true, services: 0, bulk: 0 }
     }
 
     const fn latency(name: &'static str, level: GroupLevel) -> Self {
-        Self { name, size: 64, outstanding: 1, level, by_all: false, calls: false }
+        let (services, bulk) = (0, 0);
+        Self { name, size: 64, outstanding: 1, level, by_all: false, calls: false, services, bulk }
     }
 
     const fn by_all(self) -> Self {
         Self { by_all: true, ..self }
+    }
+
+    const fn beside(self, services: usize, bulk: u64) -> Self {
+        Self { services, bulk, ..self }
     }
 
     const fn in_bursts(self) -> Self {
@@ -49,13 +58,14 @@ impl Case {
     }
 }
 
-const CASES: [Case; 8] = [
+const CASES: [Case; 9] = [
     Case::total("total/64B/1sender", 64),
     Case::total("total/1KiB/1sender", 1 << 10),
     Case::total("total/16KiB/1sender", 16 << 10),
     Case::total("total/64B/3senders", 64).by_all(),
     Case::total("burst/64B/1sender", 64).in_bursts(),
     Case::latency("latency/64B/delivered", GroupLevel::Delivered),
+    Case::latency("latency/64B/delivered/bulk100MBs", GroupLevel::Delivered).beside(1, 100_000_000),
     Case::latency("latency/64B/majority", GroupLevel::Majority),
     Case::latency("latency/64B/safe", GroupLevel::Safe),
 ];
@@ -65,6 +75,7 @@ pub(crate) fn run(report: &mut Report) -> io::Result<()> {
     for case in &CASES {
         report.case("multicast", case.name, || measure(case));
     }
+    report.case("multicast", "idle/10services", idle);
     report.case("multicast", "view/kill/sequencer", || view(true));
     report.case("multicast", "view/kill/member", || view(false));
     Ok(())
@@ -72,16 +83,35 @@ pub(crate) fn run(report: &mut Report) -> io::Result<()> {
 
 fn start(case: &Case) -> io::Result<Vec<Member>> {
     cluster::start(|_| {
-        let Case { size, outstanding, level, .. } = case;
+        let Case { size, outstanding, level, services, bulk, .. } = case;
         let mut arguments = vec![
             "member".to_owned(),
             format!("--size={size}"),
             format!("--outstanding={outstanding}"),
             format!("--level={}", level.name()),
+            format!("--services={services}"),
+            format!("--bulk={bulk}"),
         ];
         arguments.extend(case.calls.then(|| "--calls".to_owned()));
         arguments
     })
+}
+
+/// Three nodes with a group and ten services, none of which has anything to do: the largest of them.
+fn idle() -> io::Result<Vec<Measured>> {
+    const WATCH: Duration = Duration::from_secs(10);
+    let members = start(&Case::latency("idle", GroupLevel::Delivered).beside(10, 0))?;
+    thread::sleep(WARM_UP * 4);
+    let usages = || -> io::Result<Vec<Usage>> {
+        members.iter().map(|member| Usage::of(member.process.id())).collect()
+    };
+    let before = usages()?;
+    thread::sleep(WATCH);
+    let after = usages()?;
+    let used = before.iter().zip(&after).map(|(a, b)| b.processor - a.processor).max();
+    let core = used.unwrap_or_default().as_secs_f64() / WATCH.as_secs_f64();
+    let resident = after.iter().map(|usage| usage.resident_bytes).max().unwrap_or_default();
+    Ok(vec![Measured::mebibytes("rss_mib", resident), Measured::percent("core_percent", core)])
 }
 
 /// From the kill of a member until all others are in a view without it; nothing is cast.

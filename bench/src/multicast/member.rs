@@ -3,6 +3,7 @@
 //! It says `view MEMBERS` when a view begins, and `ready ROLE` behind it if all are in it. On `cast` it casts for ever, on `mark` it says what happened since the last
 //! one; it ends with its standard input.
 
+mod bulk;
 mod called;
 mod turned;
 
@@ -64,6 +65,12 @@ pub(crate) struct Options {
     /// each turn.
     #[arg(long)]
     calls: bool,
+    /// Services mounted beside the group.
+    #[arg(long, default_value = "0")]
+    services: usize,
+    /// Bytes a second that the first of them streams to one peer.
+    #[arg(long, default_value = "0")]
+    bulk: u64,
 }
 
 /// What a member saw between two marks.

@@ -11,6 +11,7 @@ use mainstay_multicast::{Config, Event};
 use mainstay_runtime::{Inbox, Intake, OsEntropy, Tcp, TcpOptions, TokioTime, inbox};
 use mainstay_site::{AppPort, Application, Founding, SiteHandle, SiteParts, start};
 
+use super::bulk::Bulk;
 use super::{Counts, Options, orders};
 use crate::cluster::ready;
 use crate::process::say;
@@ -48,7 +49,7 @@ pub(super) async fn serve(options: Options) -> io::Result<()> {
 }
 
 fn site(options: Options) -> io::Result<(SiteHandle, Inbox<Told>)> {
-    let Options { seat, size, outstanding, level, .. } = options;
+    let Options { seat, size, outstanding, level, services, bulk, .. } = options;
     let level = level.level();
     let names = seat.nodes();
     let nodes: BTreeSet<_> = names.keys().map(|name| NodeId::new(seat.cluster, name)).collect();
@@ -70,6 +71,12 @@ fn site(options: Options) -> io::Result<(SiteHandle, Inbox<Told>)> {
     parts.groups = vec![config];
     parts.window_bytes = 4 * UNSTABLE_BYTES;
     parts.founding = Founding::WithoutWaiting;
+    parts.services = Some(Box::new(move |node| {
+        (0..services).try_for_each(|number| {
+            let rate = if number == 0 { bulk } else { 0 };
+            node.mount::<Bulk>(&format!("bulk {number}"), rate).map(drop)
+        })
+    }));
     let (orders, intake) = inbox(&parts.bell, group, 1 << 10);
     let payload = vec![7; size].into();
     let caster = Caster {
