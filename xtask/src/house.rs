@@ -57,7 +57,9 @@ pub(crate) const EXAMPLES: &[(&str, &str)] = &[
     ("mainstay-stable", "ledger"),
     ("mainstay-service", "board"),
     ("mainstay", "chat"),
+    ("mainstay", "jobs"),
     ("mainstay", "six"),
+    ("mainstay", "spawned"),
 ];
 
 /// Packages that no pure crate may depend on; a name with a dash behind it (`tokio-util`) counts as well.
