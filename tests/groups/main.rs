@@ -14,13 +14,10 @@ use mainstay::{
     Level, Node, NotReached, Order,
 };
 use mainstay_base::{Duration, Instant, Rng};
-use mainstay_sim::live::{Outside, Room, Start};
-use mainstay_sim::{Atlas, Disk, Fault, FaultEvent, Options, Wire, schedule};
+use mainstay_sim::Atlas;
+use mainstay_sim::live::{Outside, Plan, Room, Run, Start, run, swarm};
 
 const NODES: usize = 3;
-const CALM: Duration = Duration::from_millis(300);
-const WORK: Duration = Duration::from_secs(3);
-const WHOLE_WITHIN: Duration = Duration::from_secs(60);
 /// How long a caster waits for a receipt.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -214,56 +211,21 @@ struct Report {
     kept: usize,
 }
 
-fn options(seed: u64, setup: &Setup) -> Options {
-    let down = if setup.durability == Durability::Disk { NODES } else { 1 };
-    let mut options = Options::from_seed(seed, Wire::Channel, Atlas { down, lost: 1 });
-    options.span = WORK - CALM;
-    options
-}
-
-fn faults(seed: u64, setup: &Setup) -> Vec<FaultEvent> {
-    let mut faults = schedule(seed, NODES, &options(seed, setup));
-    for event in &mut faults {
-        event.at = event.at + CALM;
-        if let Fault::Crash { disk, .. } = &mut event.fault
-            && (*disk == Disk::Old || setup.durability == Durability::Memory)
-        {
-            *disk = Disk::Empty;
-        }
-    }
-    faults
-}
-
-fn run(seed: u64, setup: &Setup) -> Result<Report, String> {
+/// One run: what was acknowledged is there in the end, once, at all of them.
+fn scenario(run: &Run<'_>, setup: &Setup) -> Result<Report, String> {
     let book = Rc::<RefCell<Book>>::default();
-    let begin = starter(setup, Rc::clone(&book));
-    let mut room = Room::new(seed, NODES, options(seed, setup), faults(seed, setup), begin);
-    let nodes = room.outside();
+    let mut room = run.room(starter(setup, Rc::clone(&book)));
     let level = match setup.durability {
         Durability::Disk => Level::Disk,
         Durability::Memory => Level::Majority,
     };
-    let (until, working) = (Instant::ZERO + WORK, Rc::new(()));
     for number in 0..4 {
-        let rng = Rng::new(seed).stream(&format!("caster {number}"));
-        let (nodes, book, working) = (nodes.clone(), Rc::clone(&book), Rc::clone(&working));
-        room.spawn(async move {
-            work(nodes, book, rng, level, until).await;
-            drop(working);
-        });
+        let book = Rc::clone(&book);
+        run.worker(&room, number, |nodes, rng, until| work(nodes, book, rng, level, until));
     }
-    room.run(WORK).map_err(|stuck| stuck.to_string())?;
-    room.heal();
-    let idle = {
-        let nodes = nodes.clone();
-        async move {
-            while Rc::strong_count(&working) > 1 {
-                nodes.sleep(Duration::from_millis(20)).await;
-            }
-        }
-    };
-    room.finish(idle, WHOLE_WITHIN).map_err(|stuck| format!("the casters: {stuck}"))?;
-    let same = room.finish(all_are_one(nodes.clone()), WHOLE_WITHIN);
+    run.play(&mut room)?;
+    let nodes = room.outside();
+    let same = run.finish(&mut room, all_are_one(nodes.clone()));
     let wrong: Vec<String> = (0..NODES)
         .filter_map(|index| nodes.node(index)?.kept.borrow().wrong.clone())
         .chain(book.borrow().halted.clone())
@@ -287,30 +249,16 @@ fn run(seed: u64, setup: &Setup) -> Result<Report, String> {
     })
 }
 
-fn variable(name: &str) -> Option<u64> {
-    std::env::var(name).ok().and_then(|text| text.parse().ok())
+fn plan(durability: Durability) -> Plan {
+    let disks = durability == Durability::Disk;
+    let mut plan = Plan::new(NODES, Atlas { down: if disks { NODES } else { 1 }, lost: 1 });
+    plan.disks = disks;
+    plan
 }
 
-fn swarm(setup: &Setup, count: u64) -> Vec<Report> {
-    let first = variable("MAINSTAY_SEED").unwrap_or(0);
-    let seeds = first..first + variable("MAINSTAY_SEEDS").unwrap_or(count);
-    let fail = |seed: u64, what: String| -> Report {
-        let faults: Vec<String> = faults(seed, setup).iter().map(ToString::to_string).collect();
-        panic!("seed {seed}, {setup:?}\n{}\n{what}", faults.join("\n"))
-    };
-    let reports: Vec<Report> = seeds
-        .map(|seed| {
-            let report = run(seed, setup).unwrap_or_else(|what| fail(seed, what));
-            if seed % 10 == 0 {
-                assert_eq!(
-                    Ok(&report),
-                    run(seed, setup).as_ref(),
-                    "seed {seed} runs the same twice"
-                );
-            }
-            report
-        })
-        .collect();
+fn reports(durability: Durability, count: u64) -> Vec<Report> {
+    let setup = Setup { durability, is_broken: false };
+    let reports = swarm(0..count, &plan(durability), |run| scenario(run, &setup));
     let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
     println!(
         "{} runs: {} casts, {} acknowledged, {} unknown, {} crashes, {} kept",
@@ -328,19 +276,19 @@ fn swarm(setup: &Setup, count: u64) -> Vec<Report> {
 /// failed, and the states that the library checkpointed and transferred are the right ones. All nodes may fail at once.
 #[test]
 fn groups_on_disk() {
-    let reports = swarm(&Setup { durability: Durability::Disk, is_broken: false }, 100);
-    assert!(reports.iter().any(|report| report.unknown > 0));
+    assert!(reports(Durability::Disk, 100).iter().any(|report| report.unknown > 0));
 }
 
 /// The same in memory, where one may fail at a time.
 #[test]
 fn groups_in_memory() {
-    swarm(&Setup { durability: Durability::Memory, is_broken: false }, 60);
+    reports(Durability::Memory, 60);
 }
 
 /// Checks that a state that lacks something is noticed.
 #[test]
 fn a_state_that_lacks_something_is_noticed() {
     let setup = Setup { durability: Durability::Memory, is_broken: true };
-    assert!((0..40).any(|seed| run(seed, &setup).is_err()));
+    let plan = plan(setup.durability);
+    assert!((0..40).any(|seed| run(seed, &plan, |run| scenario(run, &setup)).is_err()));
 }

@@ -18,6 +18,9 @@
 //! - **A crash** first cuts the ports of the node, then drops its `LocalSet`: what the actors still do when they are
 //!   dropped has no effect. A **pause** is not polling the `LocalSet`.
 //!
+//! A test of many seeds is a [`swarm`] of one scenario: it starts a room and workers, lets them [play](Run::play), and judges what is
+//! left. A seed that fails is told with the faults that matter.
+//!
 //! Equal seeds give equal runs, and so equal [hashes](Room::hash), as long as nodes and clients draw no entropy but the
 //! given one, look at no other clock, start no threads, and let no order depend on a hash. A test runs each seed twice and
 //! compares.
@@ -62,6 +65,8 @@ mod disk;
 mod kernel;
 mod net;
 mod room;
+mod swarm;
 mod transport;
 
 pub use room::{Outside, Restored, Room, Start, Stats, Stuck};
+pub use swarm::{Plan, Run, run, swarm};

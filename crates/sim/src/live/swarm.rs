@@ -1,0 +1,197 @@
+//! Many seeds of one scenario: the part of a test of whole nodes that is the same in all of them.
+
+use std::fmt;
+use std::ops::Range;
+use std::rc::Rc;
+use std::time::Duration;
+
+use mainstay_base::{Instant, Rng};
+
+use super::room::{Outside, Room, Start};
+use crate::{Atlas, Disk, Fault, FaultEvent, Options, Wire, schedule, shrink};
+
+/// How often at most a scenario is run to find the faults that matter.
+const SHRINKS_MAX: usize = 200;
+/// Every so many seeds one is run twice, and must go the same way.
+const TWICE_EVERY: u64 = 10;
+
+/// What all runs of a swarm have in common.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Plan {
+    /// How many nodes there are.
+    pub nodes: usize,
+    /// What may fail at a time.
+    pub atlas: Atlas,
+    /// The nodes have disks; without, each crash loses all that a node has.
+    pub disks: bool,
+    /// Nothing fails for so long. Default 300 ms.
+    pub calm: Duration,
+    /// When everything is healed. Default 3 s.
+    pub work: Duration,
+    /// How long, in virtual time, all may take to be well after that. Default 60 s.
+    pub within: Duration,
+}
+
+impl Plan {
+    /// So many nodes with disks.
+    #[must_use]
+    pub fn new(nodes: usize, atlas: Atlas) -> Self {
+        Self {
+            nodes,
+            atlas,
+            disks: true,
+            calm: Duration::from_millis(300),
+            work: Duration::from_secs(3),
+            within: Duration::from_secs(60),
+        }
+    }
+
+    fn options(&self, seed: u64) -> Options {
+        let mut options = Options::from_seed(seed, Wire::Channel, self.atlas);
+        options.span = self.work.saturating_sub(self.calm);
+        options
+    }
+
+    /// The faults of a seed. Old disks are beyond the model.
+    fn faults(&self, seed: u64) -> Vec<FaultEvent> {
+        let mut faults = schedule(seed, self.nodes, &self.options(seed));
+        for event in &mut faults {
+            event.at = event.at + self.calm;
+            if let Fault::Crash { disk, .. } = &mut event.fault
+                && (*disk == Disk::Old || !self.disks)
+            {
+                *disk = Disk::Empty;
+            }
+        }
+        faults
+    }
+}
+
+/// One run of a scenario.
+pub struct Run<'a> {
+    /// Its seed.
+    pub seed: u64,
+    plan: &'a Plan,
+    faults: Vec<FaultEvent>,
+    /// Shared by all workers that have not ended.
+    busy: Rc<()>,
+}
+
+impl Run<'_> {
+    /// The room, with the faults of this run; `begin` starts a node, now and after each crash.
+    pub fn room<H: Clone + 'static>(
+        &self,
+        begin: impl FnMut(Start) -> Result<H, String> + 'static,
+    ) -> Room<H> {
+        let options = self.plan.options(self.seed);
+        Room::new(self.seed, self.plan.nodes, options, self.faults.clone(), begin)
+    }
+
+    /// Runs a worker beside the nodes: it gets what it sees of them, randomness of its own, and when it is to end.
+    pub fn worker<H: Clone + 'static, F: Future<Output = ()> + 'static>(
+        &self,
+        room: &Room<H>,
+        number: usize,
+        work: impl FnOnce(Outside<H>, Rng, Instant) -> F,
+    ) {
+        let rng = Rng::new(self.seed).stream(&format!("worker {number}"));
+        let working = work(room.outside(), rng, Instant::ZERO + self.plan.work);
+        let busy = Rc::clone(&self.busy);
+        room.spawn(async move {
+            working.await;
+            drop(busy);
+        });
+    }
+
+    /// Lets nodes and workers run under the faults, heals everything, and waits for the workers.
+    ///
+    /// # Errors
+    /// What did not come to its end.
+    pub fn play<H: Clone + 'static>(&self, room: &mut Room<H>) -> Result<(), String> {
+        room.run(self.plan.work).map_err(|stuck| stuck.to_string())?;
+        room.heal();
+        let (nodes, busy) = (room.outside(), Rc::downgrade(&self.busy));
+        let idle = async move {
+            // This run holds one.
+            while busy.strong_count() > 1 {
+                nodes.sleep(Duration::from_millis(20)).await;
+            }
+        };
+        self.finish(room, idle).map_err(|stuck| format!("the workers: {stuck}"))
+    }
+
+    /// Waits until something is so, which it has to be in the end.
+    ///
+    /// # Errors
+    /// It did not come to that.
+    pub fn finish<H: Clone + 'static, T: 'static>(
+        &self,
+        room: &mut Room<H>,
+        until: impl Future<Output = T> + 'static,
+    ) -> Result<T, String> {
+        room.finish(until, self.plan.within).map_err(|stuck| stuck.to_string())
+    }
+}
+
+impl fmt::Debug for Run<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Run").field("seed", &self.seed).field("faults", &self.faults).finish()
+    }
+}
+
+/// Runs a scenario once, with all faults of the seed.
+///
+/// # Errors
+/// What the scenario found.
+pub fn run<T>(
+    seed: u64,
+    plan: &Plan,
+    scenario: impl Fn(&Run<'_>) -> Result<T, String>,
+) -> Result<T, String> {
+    scenario(&Run { seed, plan, faults: plan.faults(seed), busy: Rc::new(()) })
+}
+
+/// Runs a scenario on many seeds; `MAINSTAY_SEED` and `MAINSTAY_SEEDS` in the environment say which, `seeds` otherwise. What the
+/// scenario answers should hold the [hash](Room::hash) of the room: every tenth seed is run twice and has to come out equal.
+///
+/// # Panics
+/// If a run finds something: with its seed, and with the faults without which it would not.
+pub fn swarm<T: PartialEq + fmt::Debug>(
+    seeds: Range<u64>,
+    plan: &Plan,
+    scenario: impl Fn(&Run<'_>) -> Result<T, String>,
+) -> Vec<T> {
+    let variable = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let first: u64 = variable("MAINSTAY_SEED").unwrap_or(seeds.start);
+    let count: u64 = variable("MAINSTAY_SEEDS").unwrap_or(seeds.end - seeds.start);
+    let one = |seed: u64| {
+        let report = run(seed, plan, &scenario).unwrap_or_else(|what| {
+            let faults = smallest(seed, plan, &scenario);
+            let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+            panic!("seed {seed}, {plan:?}\n{what}\nit takes:\n{}", faults.join("\n"))
+        });
+        if seed.is_multiple_of(TWICE_EVERY) {
+            let again = run(seed, plan, &scenario);
+            assert_eq!(Ok(&report), again.as_ref(), "seed {seed} does not run the same twice");
+        }
+        report
+    };
+    (first..first + count).map(one).collect()
+}
+
+/// The faults of a seed that fails, without those that do not matter.
+fn smallest<T>(
+    seed: u64,
+    plan: &Plan,
+    scenario: &impl Fn(&Run<'_>) -> Result<T, String>,
+) -> Vec<FaultEvent> {
+    let mut left = SHRINKS_MAX;
+    shrink(plan.faults(seed), |part| {
+        if left == 0 {
+            return false;
+        }
+        left -= 1;
+        scenario(&Run { seed, plan, faults: part.to_vec(), busy: Rc::new(()) }).is_err()
+    })
+}
