@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mainstay_base::trace::{Event, What};
-use mainstay_base::{BootId, Instant, Order, SiteId, ViewId};
+use mainstay_base::{BootId, GroupId, Instant, Order, SiteId, ViewId};
 
 use crate::properties::{Atomicity, Integrity, PROPERTIES, Validity};
 use crate::property::{Checkers, Property, Violation, run, without_last_deliveries_of_failed};
@@ -88,8 +88,8 @@ impl Run {
         }
     }
 
-    /// Says that at the end nothing was under way: every message had arrived where it could, and what was stopped was
-    /// stopped together. Only then MC-3 and MC-6 can be judged.
+    /// Says that at the end nothing was under way: every message had arrived where it could when the first node was stopped.
+    /// Only then MC-3 and MC-6 can be judged, for what was said until then.
     #[must_use]
     pub fn settled(mut self, yes: bool) -> Self {
         self.settled = yes;
@@ -144,9 +144,19 @@ impl Run {
             )
         };
         let mut found = run(self.local().uniform(), all().filter(of(Order::Total)));
+        let late = if self.settled { self.late() } else { BTreeSet::new() };
+        let settled = |order| {
+            all().filter(of(order)).filter(|event| !late.contains(&(event.boot, event.number)))
+        };
+        if self.settled {
+            found.extend(run(Checkers::none().settled(), settled(Order::Total)));
+        }
         if self.events.iter().any(is_fifo) {
             let fifo: Vec<Event> = all().filter(of(Order::Fifo)).cloned().collect();
             found.extend(run(self.local(), &fifo));
+            if self.settled {
+                found.extend(run(Checkers::none().settled(), settled(Order::Fifo)));
+            }
             let seen = without_last_deliveries_of_failed(&fifo);
             found.extend(run(Checkers::none().uniform(), &seen));
         }
@@ -156,8 +166,44 @@ impl Run {
     fn local(&self) -> Checkers {
         let whole = self.boots.values().filter(|boot| boot.end == End::Whole);
         let integrity = Integrity::of_whole(whole.filter_map(|boot| boot.site).collect());
-        let checkers = Checkers::local_with(integrity);
-        if self.settled { checkers.settled() } else { checkers }
+        Checkers::local_with(integrity)
+    }
+
+    /// Casts and deliveries that came when the first node had been stopped for good: the others notice, and what they say in a view without
+    /// it may be under way when they are stopped themselves.
+    fn late(&self) -> BTreeSet<(BootId, u64)> {
+        let mut views = BTreeMap::<(BootId, GroupId), u64>::new();
+        let mut spoken = Vec::new();
+        for event in &self.events {
+            match &event.what {
+                What::InstalledGroup { group, view, .. } => {
+                    views.insert((event.boot, *group), view.number);
+                }
+                What::Cast { group, .. } | What::Delivered { group, .. } => {
+                    let view = views.get(&(event.boot, *group)).copied().unwrap_or_default();
+                    spoken.push((*group, view, (event.boot, event.number)));
+                }
+                _ => {}
+            }
+        }
+        // The last boot of each node, if it was stopped and did not fail.
+        let mut last = BTreeMap::new();
+        for (id, boot) in self.boots.iter().filter(|(_, boot)| boot.takes_part) {
+            let Some(site) = boot.site else { continue };
+            let newest = last.entry(id.node).or_insert((site.incarnation, *id, boot));
+            if site.incarnation > newest.0 {
+                *newest = (site.incarnation, *id, boot);
+            }
+        }
+        let stopped =
+            last.into_values().filter(|(_, _, boot)| boot.end == End::Whole && !boot.killed);
+        let stopped: Vec<BootId> = stopped.map(|(_, id, _)| id).collect();
+        let settled_in = |group: GroupId| {
+            stopped.iter().filter_map(|boot| views.get(&(*boot, group)).copied()).min()
+        };
+        let is_late =
+            |(group, view): (GroupId, u64)| settled_in(group).is_some_and(|settled| view > settled);
+        spoken.into_iter().filter(|it| is_late((it.0, it.1))).map(|it| it.2).collect()
     }
 
     /// The crash of every boot of which nothing is expected: those that are cut or were killed, those that the others went

@@ -58,6 +58,21 @@ fn what_was_under_way_is_judged_only_at_rest() {
     assert_eq!(broken(&run(&left, &[]).settled(true)), [""; 0]);
 }
 
+/// Checks MC-3 and MC-6: what the others say in a view without a node that was stopped for good is not judged, since they may be stopped
+/// before it arrives; what was said before is.
+#[test]
+fn what_follows_the_first_stop_is_not_judged() {
+    let late = "ab view 2 ab; ab group 2 ab; a cast a.1; a got 2 a.1 @1";
+    assert_eq!(broken(&run(late, &[]).settled(true)), [""; 0]);
+    // The same, if c was not stopped but failed.
+    let failed = format!("c kill; {late}");
+    assert_eq!(broken(&run(&failed, &[]).settled(true)), ["MC-3", "MC-6"]);
+    // And if it came back, and was stopped with the others.
+    let back =
+        format!("{late}; c2 start; abc2 view 3 abc2; ab group 3 abc2 @1; c2 group 3 abc2 @1");
+    assert!(!broken(&run(&back, &[]).settled(true)).is_empty());
+}
+
 /// Checks MC-10 and MC-21: what a cut trace does say counts, also for those that failed.
 #[test]
 fn a_cut_trace_is_judged_as_far_as_it_goes() {

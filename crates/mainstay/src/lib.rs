@@ -182,10 +182,14 @@ pub use group::{
     CastError, GroupConfig, GroupEvent, GroupHandle, GroupView, MESSAGE_BYTES_MAX, Message,
     NotReached, Receipt, State, StateRequest,
 };
+#[cfg(feature = "node")]
+pub use mainstay_base::service::{ReaderId, Service};
 pub use mainstay_base::trace::Event as TraceEvent;
 pub use mainstay_base::{ClusterId, Level, MessageId, NodeId, Order, Position, SiteId, ViewId};
 #[cfg(feature = "node")]
 pub use mainstay_membership::ConfigError as MembershipConfigError;
+#[cfg(feature = "node")]
+pub use mainstay_membership::Evidence;
 #[cfg(feature = "node")]
 pub use mainstay_membership::founding::WaitsFor;
 #[cfg(feature = "node")]
@@ -212,7 +216,9 @@ pub use mainstay_runtime::{
 #[cfg(feature = "client")]
 pub use mainstay_runtime::{ClientDialer, DialError, Entropy, EntropyError, TcpError, TimeSource};
 #[cfg(feature = "node")]
-pub use mainstay_service::{Mounting, ReachError, ServiceHandle};
+pub use mainstay_service::{
+    MountError, Mounting, ReachError, ServiceHandle, ServicesError, Standing,
+};
 #[cfg(feature = "node")]
 pub use mainstay_site::{
     Founding, Left, Member, StartError as SiteStartError, Status as SiteStatus, TraceSink,

@@ -7,6 +7,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use mainstay::{
+    CastError, Events, Evidence, GroupConfig, GroupEvent, GroupHandle, Left, Level, MountError,
+    Mounting, Node, NodeBuilder, NotReached, Order, ReachError, ReaderId, ReadyError, Receipt,
+    Recipient, Service, ServiceHandle, ServicesError, Standing, ViewChanged,
+};
+use mainstay::{
     Client, ClientConfig, ClientConfigError, ClientDialer, ClientStatus, ClusterId, Config,
     ConnectError, DialError, Entropy, EntropyError, Fate, GroupConfigError, MembershipConfigError,
     NodeId, Ports, Position, Pulse, ReplicaConfig, ReplicaConfigError, ReplicaOutcome,
@@ -42,6 +47,35 @@ fn all_types_of_signatures_have_names_here() {
     let _: fn(ReplicaStatus) -> Option<ReplicaPhase> = |status| status.replica;
     let _: fn(ReplicaStatus) -> ReplicaStats = |status| status.stats;
     let _: fn(ClientStatus) -> (Option<NodeId>, TryStats) = |status| (status.node, status.stats);
+}
+
+/// A node with a service and a group; and what its actors hear.
+#[allow(dead_code, reason = "it only has to compile")]
+async fn doors<S: Service>(
+    builder: &mut NodeBuilder,
+    config: fn(&Mounting<'_>) -> S::Config,
+    actor: Recipient<Events<S::Event>>,
+    hears: Recipient<Events<GroupEvent>>,
+    views: Recipient<Events<Arc<ViewChanged>>>,
+    node: Node,
+) -> Result<(ReaderId, Receipt), Box<dyn std::error::Error>> {
+    let service: ServiceHandle<S> = builder.mount("name", config);
+    let group: GroupHandle = builder.group("name", GroupConfig::disk())?;
+    let subscribed: Result<(), CastError> = group.subscribe(hears);
+    subscribed?;
+    let _: bool = node.views().subscribe(views).await;
+    let reader: Result<ReaderId, ReachError> = service.subscribe(actor, 10).await;
+    for (_, standing) in service.peers().await? {
+        let _: Standing = standing;
+    }
+    let why = |left: Left| if let Left::Suspected(evidence) = left { Some(evidence) } else { None };
+    let _: fn(Left) -> Option<Evidence> = why;
+    let _: fn(ServicesError) -> Option<MountError> =
+        |error| if let ServicesError::Mount(error) = error { Some(error) } else { None };
+    let receipt: Receipt = group.cast("x", Order::Total).await?;
+    let _: Result<(), NotReached> = receipt.reached(Level::Disk).await;
+    let _: Result<(), ReadyError> = node.ready().await;
+    Ok((reader?, receipt))
 }
 
 /// A node over ports of its own; and what becomes of it.

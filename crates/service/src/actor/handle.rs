@@ -100,20 +100,22 @@ impl<S: Service> ServiceHandle<S> {
         self.instance
     }
 
-    /// Gives the service a command; waits while the node has more to do than it takes in. A command for a service that is
-    /// not mounted is dropped, and counted.
+    /// Gives the service a command; waits while the node has more to do than it takes in, and until the service has it.
     ///
     /// # Errors
-    /// [`ReachError::Closed`], [`ReachError::NotStarted`].
+    /// [`ReachError`], never `Full`. Where it is `NotMounted` or `NotStarted` the service has not got it; where it is `Closed` the
+    /// node has ended, and with it the service.
     pub async fn send(&self, command: S::Command) -> Result<(), ReachError> {
         let ask = Ask::of::<S>(self.instance, vec![command]);
-        self.reach.courier()?.send(Request::Ask(ask)).await
+        let taken = self.between(move |services, now| services.ask(now, ask)).await?;
+        if taken { Ok(()) } else { Err(ReachError::NotMounted) }
     }
 
-    /// The same, if there is room now.
+    /// Gives the service a command, if there is room now, and does not wait: `Ok` says that the node will hand it on. If the service is not
+    /// mounted then, it is dropped and counted.
     ///
     /// # Errors
-    /// Those of [`send`](Self::send), and [`ReachError::Full`].
+    /// [`ReachError::Closed`], [`ReachError::NotStarted`], [`ReachError::Full`].
     pub fn try_send(&self, command: S::Command) -> Result<(), ReachError> {
         let ask = Ask::of::<S>(self.instance, vec![command]);
         self.reach.courier()?.try_send(Request::Ask(ask))
