@@ -26,7 +26,7 @@ const STEP: u64 = 100;
 /// In front of an entry in a snapshot: the length of its encoding, `u32` little-endian.
 const LENGTH_SIZE: usize = 4;
 
-/// An entry is too large for a [`Map`]. Nothing changed; to try again is of no use.
+/// An entry is larger than a [`Map`] allows. The map is unchanged; a retry fails in the same way.
 #[derive(Error, Debug, Clone, Copy, PartialEq, Eq)]
 #[error("the entry takes {size} bytes, at most {ENTRY_BYTES_MAX} fit")]
 pub struct EntryTooLarge {

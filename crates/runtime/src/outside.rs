@@ -1,4 +1,4 @@
-//! What is outside, as far as clients see it: the clock, entropy, and how they connect.
+//! What a client needs of the world: a clock, entropy, and a way to connect.
 
 use std::future::Future;
 use std::io;

@@ -99,7 +99,7 @@ pub struct AppPort<'a> {
     pub(super) outputs: &'a mut VecDeque<Output>,
     pub(super) checkpoints: &'a mut BTreeMap<GroupId, Vec<Bytes>>,
     /// The Stack was given something, or the application wants another turn.
-    pub(super) stirred: &'a mut bool,
+    pub(super) stack_given: &'a mut bool,
     pub(super) again: &'a mut bool,
 }
 
@@ -135,7 +135,7 @@ impl AppPort<'_> {
     ) -> Result<MessageId, CastError> {
         let Some(stack) = &mut self.stack else { return Err(CastError::NotMember) };
         let message = stack.cast(self.now, self.group, order, level, payload)?;
-        *self.stirred = true;
+        *self.stack_given = true;
         if let Some(recording) = &mut self.recording {
             recording.cast(self.now, self.group, message, order);
         }
@@ -146,7 +146,7 @@ impl AppPort<'_> {
         if let Some(stack) = &mut self.stack {
             use mainstay_base::Machine as _;
             stack.handle(self.now, stack::Input::Core(input));
-            *self.stirred = true;
+            *self.stack_given = true;
         }
     }
 

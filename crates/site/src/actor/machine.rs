@@ -113,7 +113,7 @@ pub(super) struct Site {
     views: Views,
     ready: watch::Sender<bool>,
     /// Applications gave the Stack something behind its turn.
-    stirred: bool,
+    stack_given: bool,
     /// The trace of the last boot, if one is wanted.
     recording: Option<Recording>,
     outputs: VecDeque<Output>,
@@ -143,7 +143,7 @@ impl Site {
             suspicions: VecDeque::new(),
             views,
             ready: watch::Sender::new(false),
-            stirred: false,
+            stack_given: false,
             recording: None,
             outputs: VecDeque::new(),
         };
@@ -238,7 +238,7 @@ impl Site {
             recording: self.recording.as_mut(),
             outputs: &mut self.outputs,
             checkpoints: &mut self.checkpoints,
-            stirred: &mut self.stirred,
+            stack_given: &mut self.stack_given,
         };
         (&mut self.seats, parts)
     }
@@ -433,7 +433,7 @@ impl Machine for Site {
     fn end_turn(&mut self, now: Instant) {
         self.take_rung(now);
         // What was given before the Stack's turn is taken in by it.
-        self.stirred = false;
+        self.stack_given = false;
         if let Some(stack) = &mut self.stack {
             stack.end_turn(now);
         }
@@ -453,7 +453,7 @@ impl Machine for Site {
             again |= seats.end_turn(now, group, parts);
         }
         self.look_whether_ready();
-        if std::mem::take(&mut self.stirred) || again {
+        if std::mem::take(&mut self.stack_given) || again {
             self.outputs.push_back(Output::Again);
         }
         if let Some(events) = self.recording.as_mut().map(Recording::take)

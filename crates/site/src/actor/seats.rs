@@ -25,7 +25,7 @@ pub(super) struct Parts<'a> {
     pub(super) outputs: &'a mut VecDeque<Output>,
     pub(super) checkpoints: &'a mut BTreeMap<GroupId, Vec<Bytes>>,
     /// As in [`AppPort`].
-    pub(super) stirred: &'a mut bool,
+    pub(super) stack_given: &'a mut bool,
 }
 
 /// One application for each group of the site. Only those that were touched, are due or wait are turned.
@@ -48,11 +48,11 @@ impl Seats {
         call: impl FnOnce(&mut dyn Application, &mut AppPort<'_>),
     ) {
         let Some(seat) = self.seats.get_mut(&group) else { return };
-        let Parts { stack, recording, outputs, checkpoints, stirred } = parts;
+        let Parts { stack, recording, outputs, checkpoints, stack_given } = parts;
         let mut again = false;
         let again = &mut again;
         let mut port =
-            AppPort { now, group, stack, recording, outputs, checkpoints, stirred, again };
+            AppPort { now, group, stack, recording, outputs, checkpoints, stack_given, again };
         call(&mut *seat.app, &mut port);
         seat.touched = true;
     }
@@ -77,11 +77,11 @@ impl Seats {
     /// Ends the turn of one. True: it wants another one.
     pub(super) fn end_turn(&mut self, now: Instant, group: GroupId, parts: Parts<'_>) -> bool {
         let Some(seat) = self.seats.get_mut(&group) else { return false };
-        let Parts { stack, recording, outputs, checkpoints, stirred } = parts;
+        let Parts { stack, recording, outputs, checkpoints, stack_given } = parts;
         let mut wants = false;
         let again = &mut wants;
         let mut port =
-            AppPort { now, group, stack, recording, outputs, checkpoints, stirred, again };
+            AppPort { now, group, stack, recording, outputs, checkpoints, stack_given, again };
         seat.app.end_turn(&mut port);
         seat.due = seat.app.poll_timeout();
         seat.touched = wants;

@@ -63,6 +63,10 @@ impl Casts {
 
     /// Casts what waits, as far as the group has room.
     pub(super) fn cast(&mut self, port: &mut AppPort<'_>) {
+        // Asked at the end of each turn, and mostly for nothing.
+        if self.waiting.is_empty() {
+            return;
+        }
         let Some(status) = port.status().filter(|status| !status.members.is_empty()) else {
             return;
         };
