@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use mainstay::{Status, TraceSink};
 use mainstay_base::BootId;
-use mainstay_base::trace::{Event, What};
+use mainstay_base::trace::{Event, MembershipWord, What};
 use mainstay_check::{End, Report, Run, Verdict};
 
 /// The traces of all boots of a run.
@@ -28,7 +28,9 @@ impl Traces {
         let live: Vec<BootId> = statuses.iter().map(boot).collect();
         let mut run = Run::new().settled(true);
         for (boot, events) in self.0.lock().unwrap().iter() {
-            let killed = events.last().is_some_and(|event| event.what == What::Killed);
+            let killed = events
+                .last()
+                .is_some_and(|event| event.what == What::Membership(MembershipWord::Killed));
             let end = if killed || live.contains(boot) { End::Whole } else { End::Cut };
             run.record(events.iter().cloned(), end);
         }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mainstay_base::trace::{Event, What};
+use mainstay_base::trace::{Event, GroupWord, MembershipWord, ProcessWord, What};
 use mainstay_base::{BootId, GroupId, MessageId, Position, SiteId, ViewId};
 
 use crate::property::Violation;
@@ -56,9 +56,13 @@ impl Sites {
     pub(crate) fn observe(&mut self, event: &Event) {
         let boot = self.boots.entry(event.boot).or_default();
         match &event.what {
-            What::Crashed | What::Killed => boot.failed = true,
-            What::Installed { members, .. } => boot.learn(event.boot, members),
-            What::InstalledGroup { group, view, members, .. } => {
+            What::Process(ProcessWord::Crashed) | What::Membership(MembershipWord::Killed) => {
+                boot.failed = true
+            }
+            What::Membership(MembershipWord::Installed { members, .. }) => {
+                boot.learn(event.boot, members)
+            }
+            What::Group(GroupWord::Installed { group, view, members, .. }) => {
                 boot.learn(event.boot, members);
                 let now = GroupView { view: *view, members: members.clone(), event: name(event) };
                 boot.groups.insert(*group, now);
@@ -108,15 +112,17 @@ pub(crate) struct Losses {
 impl Losses {
     pub(crate) fn observe(&mut self, event: &Event, sites: &Sites) {
         match &event.what {
-            What::MaybeLost { group, from } => match sites.group_view(event.boot, *group) {
-                Some(now) => {
-                    self.known.insert((*group, now.view.number, *from));
+            What::Group(GroupWord::MaybeLost { group, from }) => {
+                match sites.group_view(event.boot, *group) {
+                    Some(now) => {
+                        self.known.insert((*group, now.view.number, *from));
+                    }
+                    None => {
+                        self.waiting.insert((event.boot, *group), *from);
+                    }
                 }
-                None => {
-                    self.waiting.insert((event.boot, *group), *from);
-                }
-            },
-            What::InstalledGroup { group, view, .. } => {
+            }
+            What::Group(GroupWord::Installed { group, view, .. }) => {
                 if let Some(from) = self.waiting.remove(&(event.boot, *group)) {
                     self.known.insert((*group, view.number, from));
                 }

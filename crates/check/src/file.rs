@@ -7,14 +7,14 @@
 //! [`Writer`] encodes, [`read`] takes the files of all nodes of a run together. Neither reads a clock or starts a thread.
 //!
 //! ```
-//! use mainstay_base::trace::{Event, What};
+//! use mainstay_base::trace::{Event, ProcessWord, What};
 //! use mainstay_base::{BootId, BootNonce, ClusterId, Instant, NodeId};
 //! use mainstay_check::file::{self, Head, Writer};
 //!
 //! let (home, cluster) = (tempfile::tempdir()?, ClusterId::from_entropy(1));
 //! let head = Head::new(cluster, "a", ["a".to_owned()], ["g".to_owned()], 0);
 //! let boot = BootId { node: NodeId::new(cluster, "a"), nonce: BootNonce(7) };
-//! let started = Event { boot, number: 0, at: Instant::ZERO, what: What::Started };
+//! let started = Event { boot, number: 0, at: Instant::ZERO, what: What::Process(ProcessWord::Started) };
 //!
 //! let (_, file) = file::create(home.path(), "a")?;
 //! let mut writer = Writer::new(file, &head, file::BYTES_MAX)?;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mainstay_base::trace::{Event, What};
+use mainstay_base::trace::{Event, GroupWord, MembershipWord, ProcessWord, What};
 use mainstay_base::{BootId, GroupId, ViewId};
 
 use crate::properties::{
@@ -203,17 +203,17 @@ pub(crate) fn without_last_deliveries_of_failed(trace: &[Event]) -> Vec<Event> {
     let mut last: BTreeMap<(BootId, GroupId), ViewId> = BTreeMap::new();
     for event in trace {
         match &event.what {
-            What::Crashed | What::Killed => {
+            What::Process(ProcessWord::Crashed) | What::Membership(MembershipWord::Killed) => {
                 failed.insert(event.boot);
             }
-            What::InstalledGroup { group, view, .. } => {
+            What::Group(GroupWord::Installed { group, view, .. }) => {
                 last.insert((event.boot, *group), *view);
             }
             _ => {}
         }
     }
     let tentative = |event: &&Event| match &event.what {
-        What::Delivered { group, view, .. } => {
+        What::Group(GroupWord::Delivered { group, view, .. }) => {
             !(failed.contains(&event.boot) && last.get(&(event.boot, *group)) == Some(view))
         }
         _ => true,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use mainstay_base::trace::{Event, What};
+use mainstay_base::trace::{Event, GroupWord, MembershipWord, ProcessWord, What};
 use mainstay_base::{BootId, GroupId, NodeId, Position};
 
 use crate::context::show;
@@ -66,24 +66,30 @@ impl<'a> Report<'a> {
 
 fn describe(what: &What) -> String {
     match what {
-        What::Started => "started".to_owned(),
-        What::Crashed => "crashed".to_owned(),
-        What::Killed => "was killed".to_owned(),
-        What::Installed { view, members, .. } => format!("installed {view:?} of {members:?}"),
-        What::InstalledGroup { group, view, members, position } => {
+        What::Process(ProcessWord::Started) => "started".to_owned(),
+        What::Process(ProcessWord::Crashed) => "crashed".to_owned(),
+        What::Membership(MembershipWord::Killed) => "was killed".to_owned(),
+        What::Membership(MembershipWord::Installed { view, members, .. }) => {
+            format!("installed {view:?} of {members:?}")
+        }
+        What::Group(GroupWord::Installed { group, view, members, position }) => {
             format!("installed {view:?} of {group:?} with {members:?} as of {}", position.0)
         }
-        What::Cast { group, message, order } => {
+        What::Group(GroupWord::Cast { group, message, order }) => {
             format!("cast {} to {group:?} as {order:?}", show(*message))
         }
-        What::Delivered { group, view, message, position, .. } => {
+        What::Group(GroupWord::Delivered { group, view, message, position, .. }) => {
             let place = position.map_or_else(String::new, |Position(at)| format!(" at {at}"));
             format!("delivered {} of {group:?}{place} in {view:?}", show(*message))
         }
-        What::Restored { group, position } => format!("restored {group:?} as of {}", position.0),
-        What::Acknowledged { group, message, position, level } => {
+        What::Group(GroupWord::Restored { group, position }) => {
+            format!("restored {group:?} as of {}", position.0)
+        }
+        What::Group(GroupWord::Acknowledged { group, message, position, level }) => {
             format!("was told that {} of {group:?} at {} is {level:?}", show(*message), position.0)
         }
-        What::MaybeLost { group, from } => format!("may have lost {group:?} from {}", from.0),
+        What::Group(GroupWord::MaybeLost { group, from }) => {
+            format!("may have lost {group:?} from {}", from.0)
+        }
     }
 }

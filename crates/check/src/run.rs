@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mainstay_base::trace::{Event, What};
+use mainstay_base::trace::{Event, GroupWord, MembershipWord, ProcessWord, What};
 use mainstay_base::{BootId, GroupId, Instant, Order, SiteId, ViewId};
 
 use crate::properties::{Atomicity, Integrity, PROPERTIES, Validity};
@@ -76,9 +76,11 @@ impl Run {
             let known = self.boots.entry(event.boot).or_default();
             (known.end, known.last, known.at) = (end, event.number, event.at);
             match &event.what {
-                What::Killed => known.killed = true,
-                What::InstalledGroup { .. } => known.takes_part = true,
-                What::Installed { members, .. } if known.site.is_none() => {
+                What::Membership(MembershipWord::Killed) => known.killed = true,
+                What::Group(GroupWord::Installed { .. }) => known.takes_part = true,
+                What::Membership(MembershipWord::Installed { members, .. })
+                    if known.site.is_none() =>
+                {
                     let own = |site: &SiteId| site.node == event.boot.node;
                     known.site = members.iter().copied().find(own);
                 }
@@ -133,14 +135,16 @@ impl Run {
         let all = || self.events.iter().chain(&ends);
         let of = |wanted: Order| {
             move |event: &&Event| match &event.what {
-                What::Cast { order, .. } | What::Delivered { order, .. } => *order == wanted,
+                What::Group(GroupWord::Cast { order, .. })
+                | What::Group(GroupWord::Delivered { order, .. }) => *order == wanted,
                 _ => true,
             }
         };
         let is_fifo = |event: &Event| {
             matches!(
                 event.what,
-                What::Cast { order: Order::Fifo, .. } | What::Delivered { order: Order::Fifo, .. }
+                What::Group(GroupWord::Cast { order: Order::Fifo, .. })
+                    | What::Group(GroupWord::Delivered { order: Order::Fifo, .. })
             )
         };
         let mut found = run(self.local().uniform(), all().filter(of(Order::Total)));
@@ -176,10 +180,11 @@ impl Run {
         let mut spoken = Vec::new();
         for event in &self.events {
             match &event.what {
-                What::InstalledGroup { group, view, .. } => {
+                What::Group(GroupWord::Installed { group, view, .. }) => {
                     views.insert((event.boot, *group), view.number);
                 }
-                What::Cast { group, .. } | What::Delivered { group, .. } => {
+                What::Group(GroupWord::Cast { group, .. })
+                | What::Group(GroupWord::Delivered { group, .. }) => {
                     let view = views.get(&(event.boot, *group)).copied().unwrap_or_default();
                     spoken.push((*group, view, (event.boot, event.number)));
                 }
@@ -218,7 +223,7 @@ impl Run {
         };
         let crash = |(boot, known): (&BootId, &Boot)| {
             let number = known.last.saturating_add(1);
-            Event { boot: *boot, number, at: known.at, what: What::Crashed }
+            Event { boot: *boot, number, at: known.at, what: What::Process(ProcessWord::Crashed) }
         };
         self.boots.iter().filter(|(_, boot)| !lasts(boot)).map(crash).collect()
     }
@@ -228,7 +233,7 @@ impl Run {
         let none = Vec::new();
         let mut last = (ViewId::NONE.number, &none);
         for event in &self.events {
-            if let What::Installed { view, members, .. } = &event.what
+            if let What::Membership(MembershipWord::Installed { view, members, .. }) = &event.what
                 && view.number > last.0
             {
                 last = (view.number, members);

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use mainstay_base::trace::{Event, What};
+use mainstay_base::trace::{Event, GroupWord, MembershipWord, ProcessWord, What};
 use mainstay_base::{
     BootId, BootNonce, ClusterId, GroupId, Incarnation, Instant, Level, MessageId, NodeId, Order,
     Position, SiteId, ViewId,
@@ -34,17 +34,27 @@ fn events() -> Vec<Event> {
     let (members, position) = (vec![site], Position(9));
     let order = Order::Total;
     let all = [
-        What::Started,
-        What::Installed { view, members: members.clone(), roster: vec![node] },
-        What::InstalledGroup { group, view, members, position },
-        What::Restored { group, position },
-        What::Cast { group, message, order },
-        What::Delivered { group, view, message, order, position: Some(position) },
-        What::Delivered { group, view, message, order: Order::Fifo, position: None },
-        What::Acknowledged { group, message, position, level: Level::Disk },
-        What::MaybeLost { group, from: position },
-        What::Killed,
-        What::Crashed,
+        What::Process(ProcessWord::Started),
+        What::Membership(MembershipWord::Installed {
+            view,
+            members: members.clone(),
+            roster: vec![node],
+        }),
+        What::Group(GroupWord::Installed { group, view, members, position }),
+        What::Group(GroupWord::Restored { group, position }),
+        What::Group(GroupWord::Cast { group, message, order }),
+        What::Group(GroupWord::Delivered { group, view, message, order, position: Some(position) }),
+        What::Group(GroupWord::Delivered {
+            group,
+            view,
+            message,
+            order: Order::Fifo,
+            position: None,
+        }),
+        What::Group(GroupWord::Acknowledged { group, message, position, level: Level::Disk }),
+        What::Group(GroupWord::MaybeLost { group, from: position }),
+        What::Membership(MembershipWord::Killed),
+        What::Process(ProcessWord::Crashed),
     ];
     (0..).zip(all).map(|(number, what)| event(number, what)).collect()
 }
@@ -96,8 +106,8 @@ fn a_full_file_says_that_it_is() {
     let (path, file) = file::create(home.path(), "a").unwrap();
     let mut writer = Writer::new(file, &head(), 4 << 10).unwrap();
     let group = GroupId::new(cluster(), "g");
-    let lost = |number| What::MaybeLost { group, from: Position(number) };
-    writer.event(&event(0, What::Started)).unwrap();
+    let lost = |number| What::Group(GroupWord::MaybeLost { group, from: Position(number) });
+    writer.event(&event(0, What::Process(ProcessWord::Started))).unwrap();
     let full = (1..1_000).find_map(|number| writer.event(&event(number, lost(number))).err());
     let why = full.expect("the bound holds").to_string();
     writer.truncated(&why).and_then(|()| writer.flush()).unwrap();
@@ -113,7 +123,9 @@ fn a_full_file_says_that_it_is() {
 fn an_event_about_a_stranger_is_refused() {
     let mut writer = Writer::new(Vec::new(), &head(), BYTES_MAX).unwrap();
     let group = GroupId::new(cluster(), "another");
-    let error = writer.event(&event(0, What::MaybeLost { group, from: Position(1) })).unwrap_err();
+    let error = writer
+        .event(&event(0, What::Group(GroupWord::MaybeLost { group, from: Position(1) })))
+        .unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
 }
 

@@ -147,8 +147,8 @@ impl<N: Node> Effects<N> {
         self.list.push(Effect::Write { io, write });
     }
 
-    /// Puts an event into the trace; the world gives boot, number and time. [`What::Started`] and [`What::Crashed`] are
-    /// the world's own.
+    /// Puts an event into the trace; the world gives boot, number and time. [`What::Process`] is
+    /// the world's own word.
     pub fn trace(&mut self, what: What) {
         self.list.push(Effect::Trace(what));
     }

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
-use mainstay_base::trace::{Event, What};
+use mainstay_base::trace::{Event, ProcessWord, What};
 use mainstay_base::{BootId, BootNonce, ClusterId, ConnId, Duration, Instant, NodeId, Rng};
 
 use crate::disk::DiskState;
@@ -513,7 +513,7 @@ impl<N: Node> World<N> {
             now: self.now,
             seed: rng.next_u64(),
         }));
-        self.record(node, What::Started);
+        self.record(node, What::Process(ProcessWord::Started));
         self.end_turn(node);
         self.arm(node);
         self.reconnect_all(node);
@@ -521,7 +521,7 @@ impl<N: Node> World<N> {
 
     /// Stops a node without a word.
     pub(crate) fn stop(&mut self, node: usize, disk: schedule::Disk) {
-        self.record(node, What::Crashed);
+        self.record(node, What::Process(ProcessWord::Crashed));
         let host = &mut self.hosts[node];
         host.machine = None;
         host.pauses = 0;

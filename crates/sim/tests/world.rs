@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use mainstay_base::trace::What;
+use mainstay_base::trace::{ProcessWord, What};
 use mainstay_base::{ConnId, Duration, Instant, NodeId};
 use mainstay_sim::{
     Atlas, Disk, Effects, Fault, Moment, Node, Options, Peer, Refusal, Start, Stuck, Wire, World,
@@ -389,8 +389,11 @@ fn the_trace_tells_starts_and_crashes() {
         let events = world.trace().iter().filter(move |event| event.boot == boot);
         events.map(|event| (event.number, event.what.clone())).collect::<Vec<_>>()
     };
-    assert_eq!(of(old), [(0, What::Started), (1, What::Crashed)]);
-    assert_eq!(of(new), [(0, What::Started)]);
+    assert_eq!(
+        of(old),
+        [(0, What::Process(ProcessWord::Started)), (1, What::Process(ProcessWord::Crashed))]
+    );
+    assert_eq!(of(new), [(0, What::Process(ProcessWord::Started))]);
 }
 
 /// A node that exits is started again from its disk, and nothing behind the exit is done.

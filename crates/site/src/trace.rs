@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mainstay_base::trace::What;
+use mainstay_base::trace::{GroupWord, MembershipWord, What};
 use mainstay_base::{GroupId, Level, MessageId, Order, Position, SiteId};
 use mainstay_membership::View;
 use mainstay_multicast::{Delivery, Event, FIFO};
@@ -36,10 +36,14 @@ impl Recorder {
     /// Takes in the next output of `core`, just polled, and hands what it stands for to `tell`.
     pub fn observe(&mut self, core: &Core, output: &Output, tell: &mut impl FnMut(What)) {
         match output {
-            Output::Killed => tell(What::Killed),
+            Output::Killed => tell(What::Membership(MembershipWord::Killed)),
             Output::View { view, member: true } => tell(self.installed(core, view)),
             Output::Cast { group, result: Ok(message), .. } => {
-                tell(What::Cast { group: *group, message: *message, order: order(*message) });
+                tell(What::Group(GroupWord::Cast {
+                    group: *group,
+                    message: *message,
+                    order: order(*message),
+                }));
             }
             Output::Group { group, event } => self.on_group(core, *group, event, tell),
             _ => {}
@@ -50,7 +54,7 @@ impl Recorder {
         self.site = view.member(*core.me()).map(|member| member.site);
         let members = view.members.iter().map(|member| member.site).collect();
         let roster = view.roster.iter().copied().collect();
-        What::Installed { view: view.id, members, roster }
+        What::Membership(MembershipWord::Installed { view: view.id, members, roster })
     }
 
     fn on_group(
@@ -65,13 +69,17 @@ impl Recorder {
             Event::Deliver(batch) => standing.delivered(group, batch, tell),
             Event::View(view) => {
                 let (members, position) = (view.members.clone(), view.start);
-                let installed = What::InstalledGroup { group, view: view.id, members, position };
+                let installed =
+                    What::Group(GroupWord::Installed { group, view: view.id, members, position });
                 // A joiner takes part when it first delivers, be it some views later: until then the group may send it
                 // another state.
                 if core.group(group).is_some_and(|group| group.status().whole) {
                     if standing.joining.take().is_some() {
                         // Its state came within the view before, and nothing after it.
-                        tell(What::Restored { group, position: standing.position });
+                        tell(What::Group(GroupWord::Restored {
+                            group,
+                            position: standing.position,
+                        }));
                     }
                     tell(installed);
                 } else {
@@ -81,18 +89,18 @@ impl Recorder {
             Event::Restored { from_checkpoint, checkpoint, entries } => {
                 let start = if *from_checkpoint { *checkpoint } else { Position::ZERO };
                 standing.position = last(entries).unwrap_or(start);
-                tell(What::Restored { group, position: standing.position });
+                tell(What::Group(GroupWord::Restored { group, position: standing.position }));
             }
             Event::RestoreChunk { position, last: true, .. } => standing.position = *position,
             Event::Reached { level, upto, position } if *level > Level::Delivered => {
                 if let Some(sender) = self.site {
                     let message = MessageId { sender, sequence: *upto };
                     let (position, level) = (*position, *level);
-                    tell(What::Acknowledged { group, message, position, level });
+                    tell(What::Group(GroupWord::Acknowledged { group, message, position, level }));
                 }
             }
             Event::MaybeLost { from } if standing.joining.is_none() => {
-                tell(What::MaybeLost { group, from: *from });
+                tell(What::Group(GroupWord::MaybeLost { group, from: *from }));
             }
             _ => {}
         }
@@ -103,11 +111,11 @@ impl Standing {
     fn delivered(&mut self, group: GroupId, batch: &[Delivery], tell: &mut impl FnMut(What)) {
         if let Some(installed) = self.joining.take() {
             tell(installed);
-            tell(What::Restored { group, position: self.position });
+            tell(What::Group(GroupWord::Restored { group, position: self.position }));
         }
         self.position = last(batch).unwrap_or(self.position);
         for &Delivery { message, order, position, view, .. } in batch {
-            tell(What::Delivered { group, view, message, order, position });
+            tell(What::Group(GroupWord::Delivered { group, view, message, order, position }));
         }
     }
 }

@@ -5,7 +5,7 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use mainstay_base::trace::{Event, What};
+use mainstay_base::trace::{Event, GroupWord, MembershipWord, ProcessWord, What};
 use mainstay_base::{Duration, Level, Order, ViewId};
 use mainstay_check::{Violation, check_all, check_survivors};
 use mainstay_membership::Fault as Broken;
@@ -104,20 +104,21 @@ fn run(
 /// only the latter are delivered uniformly.
 fn judge(world: &World<Site>, setup: &Setup, users: &Users) -> Vec<Violation> {
     let delivered = |event: &Event| match &event.what {
-        What::Delivered { group, message, .. } => Some((*group, *message)),
+        What::Group(GroupWord::Delivered { group, message, .. }) => Some((*group, *message)),
         _ => None,
     };
     let delivered: BTreeSet<_> = world.trace().iter().filter_map(delivered).collect();
     let of = |wanted: Order| -> Vec<Event> {
         let is_part = |event: &&Event| match &event.what {
             // Whoever delivered it has failed; others have it in their state, from a log.
-            What::Cast { group, message, .. }
+            What::Group(GroupWord::Cast { group, message, .. })
                 if users.replayed.contains(&(*group, *message))
                     && !delivered.contains(&(*group, *message)) =>
             {
                 false
             }
-            What::Cast { order, .. } | What::Delivered { order, .. } => *order == wanted,
+            What::Group(GroupWord::Cast { order, .. })
+            | What::Group(GroupWord::Delivered { order, .. }) => *order == wanted,
             _ => true,
         };
         world.trace().iter().filter(is_part).cloned().collect()
@@ -138,12 +139,12 @@ fn around(world: &World<Site>, violations: &[Violation]) -> String {
         let mut named = events.filter(|(boot, _)| *boot == event.boot);
         let view = matches!(
             event.what,
-            What::InstalledGroup { .. }
-                | What::Installed { .. }
-                | What::Crashed
-                | What::Killed
-                | What::Restored { .. }
-                | What::MaybeLost { .. }
+            What::Group(GroupWord::Installed { .. })
+                | What::Membership(MembershipWord::Installed { .. })
+                | What::Process(ProcessWord::Crashed)
+                | What::Membership(MembershipWord::Killed)
+                | What::Group(GroupWord::Restored { .. })
+                | What::Group(GroupWord::MaybeLost { .. })
         );
         view || named.any(|(_, number)| number.abs_diff(event.number) < 6)
     };

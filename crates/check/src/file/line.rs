@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mainstay_base::trace::{Event, What};
+use mainstay_base::trace::{Event, GroupWord, MembershipWord, ProcessWord, What};
 use mainstay_base::{
     BootId, BootNonce, ClusterId, GroupId, Incarnation, Instant, Level, MessageId, NodeId, Order,
     Position, SiteId, ViewId,
@@ -181,40 +181,40 @@ impl Names {
     pub(super) fn line(&self, event: &Event) -> Option<Line> {
         let (n, at) = (event.number, event.at);
         Some(match &event.what {
-            What::Started => {
+            What::Process(ProcessWord::Started) => {
                 let boot = format!("{:032x}", event.boot.nonce.0);
                 Line::Started { n, at, boot }
             }
-            What::Crashed => Line::Crashed { n, at },
-            What::Killed => Line::Killed { n, at },
-            What::Installed { view, members, roster } => {
+            What::Process(ProcessWord::Crashed) => Line::Crashed { n, at },
+            What::Membership(MembershipWord::Killed) => Line::Killed { n, at },
+            What::Membership(MembershipWord::Installed { view, members, roster }) => {
                 let roster = roster.iter().map(|node| self.nodes.get(node).cloned());
                 let (view, members) = (show_view(*view), self.sites(members)?);
                 Line::View { n, at, view, members, roster: roster.collect::<Option<_>>()? }
             }
-            What::InstalledGroup { group, view, members, position } => {
+            What::Group(GroupWord::Installed { group, view, members, position }) => {
                 let (view, members) = (show_view(*view), self.sites(members)?);
                 let (group, position) = (self.group(*group)?, *position);
                 Line::GroupView { n, at, group, view, members, position }
             }
-            What::Cast { group, message, order } => {
+            What::Group(GroupWord::Cast { group, message, order }) => {
                 let (group, message) = (self.group(*group)?, self.message(*message)?);
                 Line::Cast { n, at, group, message, order: *order }
             }
-            What::Delivered { group, view, message, order, position } => {
+            What::Group(GroupWord::Delivered { group, view, message, order, position }) => {
                 let (group, message) = (self.group(*group)?, self.message(*message)?);
                 let (view, order, position) = (show_view(*view), *order, *position);
                 Line::Delivered { n, at, group, view, message, order, position }
             }
-            What::Restored { group, position } => {
+            What::Group(GroupWord::Restored { group, position }) => {
                 Line::Restored { n, at, group: self.group(*group)?, position: *position }
             }
-            What::Acknowledged { group, message, position, level } => {
+            What::Group(GroupWord::Acknowledged { group, message, position, level }) => {
                 let (group, message) = (self.group(*group)?, self.message(*message)?);
                 let (position, level) = (*position, *level);
                 Line::Acknowledged { n, at, group, message, position, level }
             }
-            What::MaybeLost { group, from } => {
+            What::Group(GroupWord::MaybeLost { group, from }) => {
                 Line::MaybeLost { n, at, group: self.group(*group)?, from: *from }
             }
         })
@@ -240,41 +240,43 @@ impl Names {
     pub(super) fn event(&self, line: &Line, boot: BootId) -> Result<Option<Event>, String> {
         let (n, at, what) = match line {
             Line::Trace(_) | Line::Stopped {} | Line::Truncated { .. } => return Ok(None),
-            Line::Started { n, at, .. } => (n, at, What::Started),
-            Line::Crashed { n, at } => (n, at, What::Crashed),
-            Line::Killed { n, at } => (n, at, What::Killed),
+            Line::Started { n, at, .. } => (n, at, What::Process(ProcessWord::Started)),
+            Line::Crashed { n, at } => (n, at, What::Process(ProcessWord::Crashed)),
+            Line::Killed { n, at } => (n, at, What::Membership(MembershipWord::Killed)),
             Line::View { n, at, view, members, roster } => {
                 let roster = roster.iter().map(|node| self.node_id(node));
                 let roster = roster.collect::<Result<_, _>>()?;
                 let (view, members) = (read_view(view)?, self.read_sites(members)?);
-                (n, at, What::Installed { view, members, roster })
+                (n, at, What::Membership(MembershipWord::Installed { view, members, roster }))
             }
             Line::GroupView { n, at, group, view, members, position } => {
                 let (view, members) = (read_view(view)?, self.read_sites(members)?);
                 let (group, position) = (self.read_group(group)?, *position);
-                (n, at, What::InstalledGroup { group, view, members, position })
+                (n, at, What::Group(GroupWord::Installed { group, view, members, position }))
             }
             Line::Cast { n, at, group, message, order } => {
                 let (group, message) = (self.read_group(group)?, self.read_message(message)?);
-                (n, at, What::Cast { group, message, order: *order })
+                (n, at, What::Group(GroupWord::Cast { group, message, order: *order }))
             }
             Line::Delivered { n, at, group, view, message, order, position } => {
                 let (group, message) = (self.read_group(group)?, self.read_message(message)?);
                 let (view, order, position) = (read_view(view)?, *order, *position);
-                (n, at, What::Delivered { group, view, message, order, position })
+                (n, at, What::Group(GroupWord::Delivered { group, view, message, order, position }))
             }
             Line::Restored { n, at, group, position } => {
                 let (group, position) = (self.read_group(group)?, *position);
-                (n, at, What::Restored { group, position })
+                (n, at, What::Group(GroupWord::Restored { group, position }))
             }
             Line::Acknowledged { n, at, group, message, position, level } => {
                 let (group, message) = (self.read_group(group)?, self.read_message(message)?);
                 let (position, level) = (*position, *level);
-                (n, at, What::Acknowledged { group, message, position, level })
+                (n, at, What::Group(GroupWord::Acknowledged { group, message, position, level }))
             }
-            Line::MaybeLost { n, at, group, from } => {
-                (n, at, What::MaybeLost { group: self.read_group(group)?, from: *from })
-            }
+            Line::MaybeLost { n, at, group, from } => (
+                n,
+                at,
+                What::Group(GroupWord::MaybeLost { group: self.read_group(group)?, from: *from }),
+            ),
         };
         Ok(Some(Event { boot, number: *n, at: *at, what }))
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mainstay_base::trace::{Event, What};
+use mainstay_base::trace::{Event, GroupWord, What};
 use mainstay_base::{BootId, GroupId, Level, MessageId, Position, ViewId};
 
 use crate::context::{EventRef, Losses, Sites, name, show, violation};
@@ -120,21 +120,29 @@ impl Property for AckedInEveryLaterCut {
         self.losses.observe(event, &self.sites);
         self.sites.observe(event);
         match &event.what {
-            What::Acknowledged { group, message, position, level } if *level >= Level::Majority => {
+            What::Group(GroupWord::Acknowledged { group, message, position, level })
+                if *level >= Level::Majority =>
+            {
                 self.on_acknowledged(event, *group, *message, *position);
             }
-            What::InstalledGroup { group, view, position, .. } => {
+            What::Group(GroupWord::Installed { group, view, position, .. }) => {
                 let member = self.members.entry((event.boot, *group)).or_default();
                 if member.installed.is_empty() {
                     member.covered = member.covered.max(*position);
                 }
                 member.installed.push((view.number, *position, name(event)));
             }
-            What::Restored { group, position } => {
+            What::Group(GroupWord::Restored { group, position }) => {
                 let member = self.members.entry((event.boot, *group)).or_default();
                 member.covered = member.covered.max(*position);
             }
-            What::Delivered { group, view, message, position: Some(position), .. } => {
+            What::Group(GroupWord::Delivered {
+                group,
+                view,
+                message,
+                position: Some(position),
+                ..
+            }) => {
                 let member = self.members.entry((event.boot, *group)).or_default();
                 member.at.entry(*position).or_default().push((*message, *view, name(event)));
                 member.of.entry(*message).or_default().push((*position, *view, name(event)));

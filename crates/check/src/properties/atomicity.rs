@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mainstay_base::trace::{Event, What};
+use mainstay_base::trace::{Event, GroupWord, What};
 use mainstay_base::{BootId, GroupId, Order, Position, SiteId, ViewId};
 
 use crate::context::{EventRef, Key, Sites, name, show, violation};
@@ -34,28 +34,28 @@ impl Ledger {
     fn observe(&mut self, event: &Event) {
         self.sites.observe(event);
         match &event.what {
-            What::Cast { group, message, order } => {
+            What::Group(GroupWord::Cast { group, message, order }) => {
                 self.casts.entry((*group, *message)).or_insert_with(|| (name(event), *order));
             }
-            What::Delivered { group, message, view, position, .. } => {
+            What::Group(GroupWord::Delivered { group, message, view, position, .. }) => {
                 let delivery = Delivery { view: *view, position: *position, event: name(event) };
                 let all = self.deliveries.entry((*group, *message)).or_default();
                 if !all.iter().any(|(boot, _)| *boot == event.boot) {
                     all.push((event.boot, delivery));
                 }
             }
-            What::InstalledGroup { group, view, members, .. } => {
+            What::Group(GroupWord::Installed { group, view, members, .. }) => {
                 self.first.entry((event.boot, *group)).or_insert(view.number);
                 let known = || (members.clone(), name(event));
                 self.views.entry((*group, *view)).or_insert_with(known);
             }
-            What::Restored { group, position } => {
+            What::Group(GroupWord::Restored { group, position }) => {
                 let view = self.sites.group_view(event.boot, *group);
                 let number = view.map_or(0, |now| now.view.number);
                 let best = self.restored.entry((event.boot, *group)).or_default();
                 *best = ((best.0).max(*position), best.1.max(number));
             }
-            What::MaybeLost { group, from } => {
+            What::Group(GroupWord::MaybeLost { group, from }) => {
                 let view = self.sites.group_view(event.boot, *group);
                 let number = view.map_or(0, |now| now.view.number);
                 self.lost.entry((event.boot, *group)).or_default().push((*from, number));

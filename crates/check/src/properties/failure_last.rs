@@ -1,6 +1,6 @@
 //! MC-16: the failure of a site is the last that is heard of it.
 
-use mainstay_base::trace::{Event, What};
+use mainstay_base::trace::{Event, GroupWord, What};
 
 use crate::context::{Sites, name, show, violation};
 use crate::property::{Property, Violation};
@@ -19,7 +19,7 @@ impl Property for FailureLast {
         "after a view of the group without a site nothing of that site is delivered in it";
 
     fn observe(&mut self, event: &Event) -> Result<(), Violation> {
-        if let What::Delivered { group, message, .. } = &event.what
+        if let What::Group(GroupWord::Delivered { group, message, .. }) = &event.what
             && let Some(now) = self.sites.group_view(event.boot, *group)
             && !now.members.contains(&message.sender)
         {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mainstay_base::trace::{Event, What};
+use mainstay_base::trace::{Event, GroupWord, What};
 use mainstay_base::{BootId, GroupId, Order, SiteId};
 
 use crate::context::{EventRef, Key, name, show, violation};
@@ -65,8 +65,10 @@ impl Property for FifoPerSender {
 
     fn observe(&mut self, event: &Event) -> Result<(), Violation> {
         match &event.what {
-            What::Cast { group, message, order } => self.on_cast(event, (*group, *message), *order),
-            What::Delivered { group, message, order, .. } => {
+            What::Group(GroupWord::Cast { group, message, order }) => {
+                self.on_cast(event, (*group, *message), *order)
+            }
+            What::Group(GroupWord::Delivered { group, message, order, .. }) => {
                 self.on_delivered(event, (*group, *message), *order)
             }
             _ => Ok(()),

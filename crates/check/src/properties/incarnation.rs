@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use mainstay_base::trace::{Event, What};
+use mainstay_base::trace::{Event, GroupWord, MembershipWord, What};
 use mainstay_base::{BootId, NodeId, SiteId};
 
 use crate::context::{EventRef, Sites, name, violation};
@@ -103,7 +103,8 @@ impl Property for Incarnations {
         "the incarnations of a node strictly increase along the views; no view has two of them";
 
     fn observe(&mut self, event: &Event) -> Result<(), Violation> {
-        let (What::Installed { members, .. } | What::InstalledGroup { members, .. }) = &event.what
+        let (What::Membership(MembershipWord::Installed { members, .. })
+        | What::Group(GroupWord::Installed { members, .. })) = &event.what
         else {
             return Ok(());
         };
@@ -116,7 +117,9 @@ impl Property for Incarnations {
                 return Err(violation(Self::ID, text, [name(event), at]));
             }
         }
-        let What::Installed { view, .. } = &event.what else { return Ok(()) };
+        let What::Membership(MembershipWord::Installed { view, .. }) = &event.what else {
+            return Ok(());
+        };
         match self.views.get(&view.number) {
             Some((known, _)) if known == members => Ok(()),
             Some(_) => self.check_line(view.number, members, event),

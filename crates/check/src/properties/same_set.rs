@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mainstay_base::trace::{Event, What};
+use mainstay_base::trace::{Event, GroupWord, What};
 use mainstay_base::{BootId, GroupId, MessageId, Position, ViewId};
 
 use crate::context::{EventRef, name, show, violation};
@@ -96,15 +96,15 @@ impl Property for SameSet {
 
     fn observe(&mut self, event: &Event) -> Result<(), Violation> {
         match &event.what {
-            What::InstalledGroup { group, view, position, .. } => {
+            What::Group(GroupWord::Installed { group, view, position, .. }) => {
                 self.on_installed(event, *group, *view, *position)?;
             }
-            What::Delivered { group, message, position, .. } => {
+            What::Group(GroupWord::Delivered { group, message, position, .. }) => {
                 if let Some(stay) = self.current.get_mut(&(event.boot, *group)) {
                     stay.delivered.entry(*message).or_insert_with(|| (*position, name(event)));
                 }
             }
-            What::Restored { group, position } => {
+            What::Group(GroupWord::Restored { group, position }) => {
                 if let Some(stay) = self.current.get_mut(&(event.boot, *group)) {
                     stay.restored = stay.restored.max(Some(*position));
                 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mainstay_base::trace::{Event, What};
+use mainstay_base::trace::{Event, GroupWord, What};
 use mainstay_base::{Position, ViewId};
 
 use crate::context::{EventRef, Key, Losses, Sites, name, show, violation};
@@ -24,7 +24,9 @@ impl Property for SameView {
 
     fn observe(&mut self, event: &Event) -> Result<(), Violation> {
         self.losses.observe(event, &self.sites);
-        if let What::Delivered { group, view, message, position, .. } = &event.what {
+        if let What::Group(GroupWord::Delivered { group, view, message, position, .. }) =
+            &event.what
+        {
             match self.sites.group_view(event.boot, *group) {
                 Some(now) if now.view == *view => {}
                 Some(now) => {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mainstay_base::trace::{Event, What};
+use mainstay_base::trace::{Event, GroupWord, MembershipWord, ProcessWord, What};
 use mainstay_base::{BootId, SiteId};
 
 use crate::context::{EventRef, Sites, name, violation};
@@ -38,20 +38,21 @@ impl Property for SelfInclusion {
 
     fn observe(&mut self, event: &Event) -> Result<(), Violation> {
         if let Some((crashed, end)) = self.ended.get(&event.boot)
-            && (*crashed || !matches!(event.what, What::Crashed))
+            && (*crashed || !matches!(event.what, What::Process(ProcessWord::Crashed)))
         {
             let how = if *crashed { "crashed" } else { "was killed" };
             let text = format!("acted after it {how}");
             return Err(violation(Self::ID, text, [name(event), *end]));
         }
         match &event.what {
-            What::Crashed => {
+            What::Process(ProcessWord::Crashed) => {
                 self.ended.insert(event.boot, (true, name(event)));
             }
-            What::Killed => {
+            What::Membership(MembershipWord::Killed) => {
                 self.ended.insert(event.boot, (false, name(event)));
             }
-            What::Installed { members, .. } | What::InstalledGroup { members, .. } => {
+            What::Membership(MembershipWord::Installed { members, .. })
+            | What::Group(GroupWord::Installed { members, .. }) => {
                 self.check_contains(event, members)?;
             }
             _ => {}

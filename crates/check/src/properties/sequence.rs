@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mainstay_base::trace::{Event, What};
+use mainstay_base::trace::{Event, GroupWord, MembershipWord, What};
 use mainstay_base::{BootId, GroupId, NodeId, SiteId, ViewId};
 
 use crate::context::{EventRef, Sites, name, violation};
@@ -94,8 +94,10 @@ impl Property for ViewSequence {
 
     fn observe(&mut self, event: &Event) -> Result<(), Violation> {
         match &event.what {
-            What::Installed { view, members, .. } => self.on_installed(event, *view, members)?,
-            What::InstalledGroup { group, view, members, .. } => {
+            What::Membership(MembershipWord::Installed { view, members, .. }) => {
+                self.on_installed(event, *view, members)?
+            }
+            What::Group(GroupWord::Installed { group, view, members, .. }) => {
                 self.on_installed_group(event, *group, *view, members)?;
             }
             _ => {}
@@ -152,7 +154,10 @@ impl Property for CommittedPrefix {
     const SAYS: &'static str = "the committed sequences of any two sites, members and roster included, are prefixes of one another";
 
     fn observe(&mut self, event: &Event) -> Result<(), Violation> {
-        let What::Installed { view, members, roster } = &event.what else { return Ok(()) };
+        let What::Membership(MembershipWord::Installed { view, members, roster }) = &event.what
+        else {
+            return Ok(());
+        };
         if let Some((end, before)) = self.ends.insert(event.boot, (view.number, name(event)))
             && view.number <= end
         {

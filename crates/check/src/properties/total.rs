@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mainstay_base::trace::{Event, What};
+use mainstay_base::trace::{Event, GroupWord, What};
 use mainstay_base::{BootId, GroupId, MessageId, Order, Position, ViewId};
 
 use crate::context::{EventRef, Key, Losses, Sites, name, show, violation};
@@ -148,15 +148,17 @@ impl Property for TotalOrder {
     fn observe(&mut self, event: &Event) -> Result<(), Violation> {
         self.losses.observe(event, &self.sites);
         match &event.what {
-            What::InstalledGroup { group, position, .. } => {
+            What::Group(GroupWord::Installed { group, position, .. }) => {
                 self.next.entry((event.boot, *group)).or_insert_with(|| Place {
                     last: *position,
                     event: name(event),
                     lost_from: None,
                 });
             }
-            What::Restored { group, position } => self.on_restored(event, *group, *position)?,
-            What::MaybeLost { group, from } => {
+            What::Group(GroupWord::Restored { group, position }) => {
+                self.on_restored(event, *group, *position)?
+            }
+            What::Group(GroupWord::MaybeLost { group, from }) => {
                 let place = self.next.entry((event.boot, *group)).or_insert_with(|| Place {
                     last: Position::ZERO,
                     event: name(event),
@@ -164,7 +166,7 @@ impl Property for TotalOrder {
                 });
                 place.lost_from = Some(*from);
             }
-            What::Delivered { group, view, message, order, position } => {
+            What::Group(GroupWord::Delivered { group, view, message, order, position }) => {
                 let placed = position.map(|position| Placed {
                     message: *message,
                     position,

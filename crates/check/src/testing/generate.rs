@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use mainstay_base::trace::{Event, What};
+use mainstay_base::trace::{Event, GroupWord, MembershipWord, ProcessWord, What};
 use mainstay_base::{
     BootId, GroupId, Incarnation, Instant, Level, MessageId, NodeId, Order, Position, Rng, SiteId,
     ViewId,
@@ -152,7 +152,7 @@ impl World {
         let message = MessageId { sender: site, sequence: *sequence };
         queue.messages.push((message, order));
         let group = queue.group;
-        self.emit(site, What::Cast { group, message, order });
+        self.emit(site, What::Group(GroupWord::Cast { group, message, order }));
     }
 
     fn deliver(&mut self) {
@@ -173,7 +173,10 @@ impl World {
         let count = *done;
         let position = (order == Order::Total).then(|| queue.position(count));
         let (group, view) = (queue.group, self.view);
-        Some(self.event(site, What::Delivered { group, view, message, order, position }))
+        Some(self.event(
+            site,
+            What::Group(GroupWord::Delivered { group, view, message, order, position }),
+        ))
     }
 
     /// Tells the caster of the next message of the queue how far it is, if enough members have it.
@@ -193,15 +196,25 @@ impl World {
         queue.acked += 1;
         let (group, position) = (queue.group, queue.position(index + 1));
         if order == Order::Total && up.contains(&message.sender) {
-            self.emit(message.sender, What::Acknowledged { group, message, position, level });
+            self.emit(
+                message.sender,
+                What::Group(GroupWord::Acknowledged { group, message, position, level }),
+            );
         }
     }
 
     fn stop(&mut self, site: SiteId) {
         let killed = self.rng.chance(1, 3);
-        self.emit(site, if killed { What::Killed } else { What::Crashed });
+        self.emit(
+            site,
+            if killed {
+                What::Membership(MembershipWord::Killed)
+            } else {
+                What::Process(ProcessWord::Crashed)
+            },
+        );
         if killed && self.rng.chance(1, 2) {
-            self.emit(site, What::Crashed);
+            self.emit(site, What::Process(ProcessWord::Crashed));
         }
         let letter = self.letter(site.node);
         for state in self.nodes.iter_mut().filter(|state| state.letter == letter) {
@@ -277,11 +290,14 @@ impl World {
     fn install(&mut self, site: SiteId, joins: bool, lost: Option<u64>) -> Vec<Event> {
         let mut script = Vec::new();
         if joins {
-            script.push(self.event(site, What::Started));
+            script.push(self.event(site, What::Process(ProcessWord::Started)));
         }
         let roster = self.nodes.iter().map(|state| node(state.letter)).collect();
         let (view, members) = (self.view, self.members.clone());
-        script.push(self.event(site, What::Installed { view, members: members.clone(), roster }));
+        script.push(self.event(
+            site,
+            What::Membership(MembershipWord::Installed { view, members: members.clone(), roster }),
+        ));
         for of in 0..self.groups.len() {
             let mut members = members.clone();
             members.retain(|member| self.groups[of].takes(self.letter(member.node)));
@@ -289,17 +305,17 @@ impl World {
                 continue;
             }
             let (group, position) = (self.groups[of].group, self.groups[of].base);
-            let installed = What::InstalledGroup { group, view, members, position };
+            let installed = What::Group(GroupWord::Installed { group, view, members, position });
             script.push(self.event(site, installed));
             let mut done = 0;
             if lost.is_some() {
                 let from = position.next();
-                script.push(self.event(site, What::MaybeLost { group, from }));
+                script.push(self.event(site, What::Group(GroupWord::MaybeLost { group, from })));
             } else if joins && self.rng.chance(1, 2) {
                 // State may be taken over later than at the boundary: the messages up to there are in it.
                 done = self.rng.below(self.groups[of].messages.len() as u64 + 1) as usize;
                 let position = self.groups[of].position(done);
-                script.push(self.event(site, What::Restored { group, position }));
+                script.push(self.event(site, What::Group(GroupWord::Restored { group, position })));
             }
             self.groups[of].done.insert(site, done);
         }

@@ -6,7 +6,7 @@ pub use generate::good_trace;
 
 use std::collections::BTreeMap;
 
-use mainstay_base::trace::{Event, What};
+use mainstay_base::trace::{Event, GroupWord, MembershipWord, ProcessWord, What};
 use mainstay_base::{
     BootId, BootNonce, ClusterId, Duration, GroupId, Incarnation, Instant, Level, MessageId,
     NodeId, Order, Position, SiteId, ViewId,
@@ -93,34 +93,38 @@ fn parse(words: &[&str]) -> Option<What> {
             .map(Position)
     };
     Some(match verb {
-        "start" => What::Started,
-        "crash" => What::Crashed,
-        "kill" => What::Killed,
+        "start" => What::Process(ProcessWord::Started),
+        "crash" => What::Process(ProcessWord::Crashed),
+        "kill" => What::Membership(MembershipWord::Killed),
         "view" => {
             let roster = if rest.get(2) == Some(&"of") { rest.get(3)? } else { "abcd" };
-            What::Installed {
+            What::Membership(MembershipWord::Installed {
                 view: view(first()?)?,
                 members: sites(rest.get(1)?),
                 roster: sites(roster).into_iter().map(|site| site.node).collect(),
-            }
+            })
         }
-        "group" => What::InstalledGroup {
+        "group" => What::Group(GroupWord::Installed {
             group,
             view: view(first()?)?,
             members: sites(rest.get(1)?),
             position: place().unwrap_or_default(),
-        },
-        "cast" => What::Cast { group, message: message(first()?)?, order: Order::Total },
-        "castf" => What::Cast { group, message: message(first()?)?, order: Order::Fifo },
-        "got" | "gotf" => What::Delivered {
+        }),
+        "cast" => {
+            What::Group(GroupWord::Cast { group, message: message(first()?)?, order: Order::Total })
+        }
+        "castf" => {
+            What::Group(GroupWord::Cast { group, message: message(first()?)?, order: Order::Fifo })
+        }
+        "got" | "gotf" => What::Group(GroupWord::Delivered {
             group,
             view: view(first()?)?,
             message: message(rest.get(1)?)?,
             order: if verb == "got" { Order::Total } else { Order::Fifo },
             position: place(),
-        },
-        "restored" => What::Restored { group, position: place()? },
-        "lost" => What::MaybeLost { group, from: place()? },
+        }),
+        "restored" => What::Group(GroupWord::Restored { group, position: place()? }),
+        "lost" => What::Group(GroupWord::MaybeLost { group, from: place()? }),
         "acked" => {
             let level = match *rest.last()? {
                 "delivered" => Level::Delivered,
@@ -129,7 +133,12 @@ fn parse(words: &[&str]) -> Option<What> {
                 "disk" => Level::Disk,
                 _ => return None,
             };
-            What::Acknowledged { group, message: message(first()?)?, position: place()?, level }
+            What::Group(GroupWord::Acknowledged {
+                group,
+                message: message(first()?)?,
+                position: place()?,
+                level,
+            })
         }
         _ => return None,
     })

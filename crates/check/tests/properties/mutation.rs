@@ -1,6 +1,6 @@
 //! Good traces, corrupted at random in a way that is known to break a property, are rejected by its checker.
 
-use mainstay_base::trace::{Event, What};
+use mainstay_base::trace::{Event, GroupWord, MembershipWord, ProcessWord, What};
 use mainstay_base::{Order, Position, Rng};
 use mainstay_check::properties::{
     AckedInEveryLaterCut, Atomicity, CommittedPrefix, FailureLast, FifoPerSender, Incarnations,
@@ -34,12 +34,17 @@ fn pick(trace: &Trace, rng: &mut Rng, fits: impl Fn(usize, &Event) -> bool) -> O
 }
 
 fn failed(trace: &Trace, of: &Event) -> bool {
-    let end = |event: &Event| matches!(event.what, What::Crashed | What::Killed);
+    let end = |event: &Event| {
+        matches!(
+            event.what,
+            What::Process(ProcessWord::Crashed) | What::Membership(MembershipWord::Killed)
+        )
+    };
     trace.iter().any(|event| event.boot == of.boot && end(event))
 }
 
 fn is_total(event: &Event) -> bool {
-    matches!(event.what, What::Delivered { order: Order::Total, .. })
+    matches!(event.what, What::Group(GroupWord::Delivered { order: Order::Total, .. }))
 }
 
 /// Whether another boot did exactly the same.
@@ -51,10 +56,11 @@ fn shared(trace: &Trace, of: &Event) -> bool {
 #[test]
 fn view_sequence() {
     reject_corrupted::<ViewSequence>(|trace, rng| {
-        let of =
-            |a: &Event, b: &Event| a.boot == b.boot && matches!(b.what, What::Installed { .. });
+        let of = |a: &Event, b: &Event| {
+            a.boot == b.boot && matches!(b.what, What::Membership(MembershipWord::Installed { .. }))
+        };
         let at = pick(trace, rng, |index, event| {
-            matches!(event.what, What::Installed { .. })
+            matches!(event.what, What::Membership(MembershipWord::Installed { .. }))
                 && trace[..index].iter().any(|other| of(event, other))
                 && trace[index + 1..].iter().any(|other| of(event, other))
         })?;
@@ -67,9 +73,11 @@ fn view_sequence() {
 #[test]
 fn self_inclusion() {
     reject_corrupted::<SelfInclusion>(|trace, rng| {
-        let at = pick(trace, rng, |_, event| matches!(event.what, What::Installed { .. }))?;
+        let at = pick(trace, rng, |_, event| {
+            matches!(event.what, What::Membership(MembershipWord::Installed { .. }))
+        })?;
         let node = trace[at].boot.node;
-        if let What::Installed { members, .. } = &mut trace[at].what {
+        if let What::Membership(MembershipWord::Installed { members, .. }) = &mut trace[at].what {
             members.retain(|site| site.node != node);
         }
         Some(())
@@ -80,8 +88,10 @@ fn self_inclusion() {
 #[test]
 fn incarnations() {
     reject_corrupted::<Incarnations>(|trace, rng| {
-        let at = pick(trace, rng, |_, event| matches!(event.what, What::Installed { .. }))?;
-        if let What::Installed { members, .. } = &mut trace[at].what {
+        let at = pick(trace, rng, |_, event| {
+            matches!(event.what, What::Membership(MembershipWord::Installed { .. }))
+        })?;
+        if let What::Membership(MembershipWord::Installed { members, .. }) = &mut trace[at].what {
             members.push(site('a', 90));
             members.push(site('a', 91));
         }
@@ -94,10 +104,10 @@ fn incarnations() {
 fn committed_prefix() {
     reject_corrupted::<CommittedPrefix>(|trace, rng| {
         let at = pick(trace, rng, |_, event| {
-            matches!(&event.what, What::Installed { members, .. } if members.len() > 1)
+            matches!(&event.what, What::Membership(MembershipWord::Installed { members, .. }) if members.len() > 1)
                 && shared(trace, event)
         })?;
-        if let What::Installed { members, .. } = &mut trace[at].what {
+        if let What::Membership(MembershipWord::Installed { members, .. }) = &mut trace[at].what {
             members.swap(0, 1);
         }
         Some(())
@@ -106,10 +116,10 @@ fn committed_prefix() {
 
 /// Whether two boots that did the same both install a later view of the group.
 fn leaves_view(trace: &Trace, of: &Event) -> bool {
-    let What::Delivered { group, view, .. } = &of.what else { return false };
+    let What::Group(GroupWord::Delivered { group, view, .. }) = &of.what else { return false };
     let later = |boot| {
         let next = trace.iter().filter_map(|event| match &event.what {
-            What::InstalledGroup { group: other, view: next, .. }
+            What::Group(GroupWord::Installed { group: other, view: next, .. })
                 if event.boot == boot && other == group && next.number > view.number =>
             {
                 Some(next.number)
@@ -119,7 +129,8 @@ fn leaves_view(trace: &Trace, of: &Event) -> bool {
         next.min()
     };
     let restored = |boot| {
-        let restored = |event: &Event| matches!(event.what, What::Restored { .. });
+        let restored =
+            |event: &Event| matches!(event.what, What::Group(GroupWord::Restored { .. }));
         trace.iter().any(|event| event.boot == boot && restored(event))
     };
     let mine = later(of.boot);
@@ -143,7 +154,9 @@ fn same_set() {
 #[test]
 fn integrity() {
     reject_corrupted::<Integrity>(|trace, rng| {
-        let at = pick(trace, rng, |_, event| matches!(event.what, What::Delivered { .. }))?;
+        let at = pick(trace, rng, |_, event| {
+            matches!(event.what, What::Group(GroupWord::Delivered { .. }))
+        })?;
         trace.insert(at + 1, trace[at].clone());
         Some(())
     });
@@ -152,9 +165,11 @@ fn integrity() {
 /// A delivery of a correct boot that took no state over and is not alone.
 fn drop_correct_delivery(trace: &mut Trace, rng: &mut Rng, own: bool) -> Option<()> {
     let at = pick(trace, rng, |_, event| {
-        let What::Delivered { message, .. } = &event.what else { return false };
-        let restored =
-            |other: &Event| other.boot == event.boot && matches!(other.what, What::Restored { .. });
+        let What::Group(GroupWord::Delivered { message, .. }) = &event.what else { return false };
+        let restored = |other: &Event| {
+            other.boot == event.boot
+                && matches!(other.what, What::Group(GroupWord::Restored { .. }))
+        };
         let correct = |other: &Event| {
             other.boot != event.boot && other.what == event.what && !failed(trace, other)
         };
@@ -184,7 +199,9 @@ fn validity() {
 fn fifo() {
     reject_corrupted::<FifoPerSender>(|trace, rng| {
         let key = |event: &Event| match &event.what {
-            What::Delivered { group, message, .. } => Some((event.boot, *group, message.sender)),
+            What::Group(GroupWord::Delivered { group, message, .. }) => {
+                Some((event.boot, *group, message.sender))
+            }
             _ => None,
         };
         let later = |index: usize| {
@@ -203,7 +220,7 @@ fn fifo() {
 fn total_order() {
     reject_corrupted::<TotalOrder>(|trace, rng| {
         let at = pick(trace, rng, |_, event| is_total(event) && shared(trace, event))?;
-        if let What::Delivered { position, .. } = &mut trace[at].what {
+        if let What::Group(GroupWord::Delivered { position, .. }) = &mut trace[at].what {
             *position = position.map(|Position(place)| Position(place + 1));
         }
         Some(())
@@ -214,14 +231,17 @@ fn total_order() {
 #[test]
 fn failure_last() {
     reject_corrupted::<FailureLast>(|trace, rng| {
-        let at = pick(trace, rng, |_, event| matches!(event.what, What::Delivered { .. }))?;
-        let What::Delivered { group, view, message, .. } = trace[at].what.clone() else {
+        let at = pick(trace, rng, |_, event| {
+            matches!(event.what, What::Group(GroupWord::Delivered { .. }))
+        })?;
+        let What::Group(GroupWord::Delivered { group, view, message, .. }) = trace[at].what.clone()
+        else {
             return None;
         };
         let boot = trace[at].boot;
         for event in trace.iter_mut().filter(|event| event.boot == boot) {
             match &mut event.what {
-                What::InstalledGroup { group: of, view: now, members, .. }
+                What::Group(GroupWord::Installed { group: of, view: now, members, .. })
                     if *of == group && *now == view =>
                 {
                     members.retain(|site| *site != message.sender);
@@ -237,8 +257,10 @@ fn failure_last() {
 #[test]
 fn same_view() {
     reject_corrupted::<SameView>(|trace, rng| {
-        let at = pick(trace, rng, |_, event| matches!(event.what, What::Delivered { .. }))?;
-        if let What::Delivered { view, .. } = &mut trace[at].what {
+        let at = pick(trace, rng, |_, event| {
+            matches!(event.what, What::Group(GroupWord::Delivered { .. }))
+        })?;
+        if let What::Group(GroupWord::Delivered { view, .. }) = &mut trace[at].what {
             view.number += 1;
         }
         Some(())
@@ -249,13 +271,17 @@ fn same_view() {
 #[test]
 fn acked_in_every_later_cut() {
     reject_corrupted::<AckedInEveryLaterCut>(|trace, rng| {
-        let lost = trace.iter().any(|event| matches!(event.what, What::MaybeLost { .. }));
+        let lost = trace
+            .iter()
+            .any(|event| matches!(event.what, What::Group(GroupWord::MaybeLost { .. })));
         let at = pick(trace, rng, |index, event| {
-            let What::Acknowledged { group: of, level, .. } = &event.what else { return false };
-            let later = |other: &Event| matches!(&other.what, What::InstalledGroup { group, .. } if group == of);
+            let What::Group(GroupWord::Acknowledged { group: of, level, .. }) = &event.what else {
+                return false;
+            };
+            let later = |other: &Event| matches!(&other.what, What::Group(GroupWord::Installed { group, .. }) if group == of);
             !lost && *level != mainstay_base::Level::Delivered && trace[index..].iter().any(later)
         })?;
-        if let What::Acknowledged { position, .. } = &mut trace[at].what {
+        if let What::Group(GroupWord::Acknowledged { position, .. }) = &mut trace[at].what {
             *position = Position(position.0 + 10_000);
         }
         Some(())

@@ -143,7 +143,7 @@ impl Writer {
 
 #[cfg(test)]
 mod tests {
-    use mainstay_base::trace::What;
+    use mainstay_base::trace::{GroupWord, ProcessWord, What};
     use mainstay_base::{BootId, BootNonce, ClusterId, GroupId, Instant, NodeId, Position};
     use mainstay_check::Verdict;
     use mainstay_check::file::read;
@@ -157,8 +157,8 @@ mod tests {
         let boot = BootId { node: NodeId::new(cluster, "a"), nonce: BootNonce(u128::MAX) };
         let event = |number| {
             let group = GroupId::new(cluster, "g");
-            let lost = What::MaybeLost { group, from: Position(number) };
-            let what = if number == 0 { What::Started } else { lost };
+            let lost = What::Group(GroupWord::MaybeLost { group, from: Position(number) });
+            let what = if number == 0 { What::Process(ProcessWord::Started) } else { lost };
             Event { boot, number, at: Instant::from_nanos(number), what }
         };
         (head, (0..count).map(event).collect())

@@ -192,7 +192,9 @@ impl World {
         if view.has(boot) {
             let members = view.members.iter().map(|member| member.site).collect();
             let roster = view.roster.iter().copied().collect();
-            let what = mainstay_base::trace::What::Installed { view: view.id, members, roster };
+            let what = mainstay_base::trace::What::Membership(
+                mainstay_base::trace::MembershipWord::Installed { view: view.id, members, roster },
+            );
             self.note(boot, what);
         }
     }

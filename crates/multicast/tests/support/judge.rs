@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mainstay_base::trace::{Event, What};
+use mainstay_base::trace::{Event, GroupWord, MembershipWord, ProcessWord, What};
 use mainstay_base::{BootId, ViewId};
 use mainstay_check::properties::Validity;
 use mainstay_check::{Property, Violation, check, check_survivors};
@@ -21,17 +21,17 @@ fn without_tentative(trace: &[Event]) -> Vec<Event> {
     let mut last: BTreeMap<BootId, ViewId> = BTreeMap::new();
     for event in trace {
         match &event.what {
-            What::Crashed | What::Killed => {
+            What::Process(ProcessWord::Crashed) | What::Membership(MembershipWord::Killed) => {
                 failed.insert(event.boot);
             }
-            What::InstalledGroup { view, .. } => {
+            What::Group(GroupWord::Installed { view, .. }) => {
                 last.insert(event.boot, *view);
             }
             _ => {}
         }
     }
     let stays = |event: &&Event| match &event.what {
-        What::Delivered { view, .. } => {
+        What::Group(GroupWord::Delivered { view, .. }) => {
             !failed.contains(&event.boot) || last.get(&event.boot) != Some(view)
         }
         _ => true,

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use judge::survivors;
-use mainstay_base::trace::What;
+use mainstay_base::trace::{GroupWord, MembershipWord, ProcessWord, What};
 use mainstay_base::{
     BootId, BootNonce, ClusterId, Duration, GroupId, Incarnation, Instant, Level, Member,
     MessageId, NodeId, Order, Rng, SiteId, View, trace,
@@ -148,7 +148,7 @@ impl World {
         let boot = BootId { node: node(index), nonce: BootNonce(self.boots) };
         let group = Group::new(self.config(), boot, start);
         self.slots[index].begin(boot, group);
-        self.note(boot, What::Started);
+        self.note(boot, What::Process(ProcessWord::Started));
     }
 
     /// Brings a node back that is down.
@@ -171,7 +171,14 @@ impl World {
         let Some(boot) = self.slots[index].boot() else { return };
         self.outcome.crashes += 1;
         self.count(index);
-        self.note(boot, if killed { What::Killed } else { What::Crashed });
+        self.note(
+            boot,
+            if killed {
+                What::Membership(MembershipWord::Killed)
+            } else {
+                What::Process(ProcessWord::Crashed)
+            },
+        );
         let rng = &mut self.rng;
         self.slots[index].end(|len| rng.below(len + 1));
         self.channels.retain(|(_, to), _| *to != boot);
@@ -221,7 +228,7 @@ impl World {
                 self.outcome.cast += 1;
                 let boot = self.slots[index].boot().unwrap();
                 let group = if order == Order::Total { group_id() } else { fifo_id() };
-                self.note(boot, What::Cast { group, message, order });
+                self.note(boot, What::Group(GroupWord::Cast { group, message, order }));
             }
             Err(CastError::Full { payload: back }) => {
                 assert_eq!(back, payload);
@@ -378,13 +385,15 @@ impl World {
     /// What only members took over that had restarted is delivered nowhere; the checkers would miss it.
     fn hide_restored(&mut self) {
         let delivered = self.trace.iter().filter_map(|event| match &event.what {
-            What::Delivered { group, message, .. } if *group == group_id() => Some(*message),
+            What::Group(GroupWord::Delivered { group, message, .. }) if *group == group_id() => {
+                Some(*message)
+            }
             _ => None,
         });
         let delivered: BTreeSet<MessageId> = delivered.collect();
         let restored = &self.restored;
         self.trace.retain(|event| match &event.what {
-            What::Cast { group, message, .. } => {
+            What::Group(GroupWord::Cast { group, message, .. }) => {
                 *group != group_id() || delivered.contains(message) || !restored.contains(message)
             }
             _ => true,
@@ -394,12 +403,12 @@ impl World {
     /// What concerns one group or none.
     fn of_group(&self, wanted: GroupId) -> Vec<trace::Event> {
         let is_part = |event: &&trace::Event| match &event.what {
-            What::InstalledGroup { group, .. }
-            | What::Cast { group, .. }
-            | What::Delivered { group, .. }
-            | What::Restored { group, .. }
-            | What::Acknowledged { group, .. }
-            | What::MaybeLost { group, .. } => *group == wanted,
+            What::Group(GroupWord::Installed { group, .. })
+            | What::Group(GroupWord::Cast { group, .. })
+            | What::Group(GroupWord::Delivered { group, .. })
+            | What::Group(GroupWord::Restored { group, .. })
+            | What::Group(GroupWord::Acknowledged { group, .. })
+            | What::Group(GroupWord::MaybeLost { group, .. }) => *group == wanted,
             _ => true,
         };
         self.trace.iter().filter(is_part).cloned().collect()

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use mainstay_base::trace::What;
+use mainstay_base::trace::{GroupWord, What};
 use mainstay_base::{
     BootId, Fingerprinter, Level, MessageId, NodeId, Order, Position, SiteId, ViewId,
 };
@@ -178,7 +178,7 @@ impl Slot {
                 world.outcome.lost += 1;
                 world.floor = world.floor.min(from.0 - 1);
                 for group in [group_id(), fifo_id()] {
-                    world.note(boot, What::MaybeLost { group, from });
+                    world.note(boot, What::Group(GroupWord::MaybeLost { group, from }));
                 }
             }
             Event::Reached { level, upto, position } => {
@@ -240,7 +240,7 @@ impl Slot {
         self.show_view(world, &view);
         for group in [group_id(), fifo_id()] {
             let position = view.start;
-            world.note(self.boot.unwrap(), What::Restored { group, position });
+            world.note(self.boot.unwrap(), What::Group(GroupWord::Restored { group, position }));
         }
     }
 
@@ -265,7 +265,8 @@ impl Slot {
     fn show_view(&self, world: &mut World, view: &GroupView) {
         for group in [group_id(), fifo_id()] {
             let (members, position) = (view.members.clone(), view.start);
-            let what = What::InstalledGroup { group, view: view.id, members, position };
+            let what =
+                What::Group(GroupWord::Installed { group, view: view.id, members, position });
             world.note(self.boot.unwrap(), what);
         }
     }
@@ -280,7 +281,7 @@ impl Slot {
         {
             self.own.insert(message.sequence, position);
         }
-        let what = What::Delivered { group, view, message, order, position };
+        let what = What::Group(GroupWord::Delivered { group, view, message, order, position });
         world.note(self.boot.unwrap(), what);
     }
 
@@ -297,7 +298,12 @@ impl Slot {
             if level >= Level::Majority {
                 world.floor = world.floor.max(position.0);
             }
-            let what = What::Acknowledged { group: group_id(), message, position, level };
+            let what = What::Group(GroupWord::Acknowledged {
+                group: group_id(),
+                message,
+                position,
+                level,
+            });
             world.note(self.boot.unwrap(), what);
         }
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use mainstay_base::rack::{Effect, Given, LogEntry, Rack};
 use mainstay_base::service::{Address, Ask, Dest, Io, PeerChange, Service};
-use mainstay_base::trace::What;
+use mainstay_base::trace::{MembershipWord, What};
 use mainstay_base::{
     BootId, Duration, Fingerprinter, Instance, Instant, NodeId, Rng, View, ViewId,
 };
@@ -300,7 +300,7 @@ impl<E: 'static> ServiceNode<E> {
         self.rack.view(now, &view);
         let members = view.members.iter().map(|member| member.site).collect();
         let roster = view.roster.iter().copied().collect();
-        let what = What::Installed { view: view.id, members, roster };
+        let what = What::Membership(MembershipWord::Installed { view: view.id, members, roster });
         self.told.borrow_mut().push(Told::Trace(what));
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use mainstay_base::trace::{Event, What};
+use mainstay_base::trace::{Event, GroupWord, ProcessWord, What};
 use mainstay_base::{BootId, GroupId, Instant, MessageId, Order};
 
 use crate::core::{Core, Output};
@@ -28,7 +28,7 @@ pub(super) struct Recording {
 impl Recording {
     /// Of a boot that starts now.
     pub(super) fn begin(boot: BootId, now: Instant) -> Self {
-        let what = What::Started;
+        let what = What::Process(ProcessWord::Started);
         let started = Event { boot, number: 0, at: now, what };
         Self { boot, number: 1, recorder: Recorder::new(), events: vec![started] }
     }
@@ -43,7 +43,7 @@ impl Recording {
 
     /// A cast that went past the outputs.
     pub(super) fn cast(&mut self, now: Instant, group: GroupId, message: MessageId, order: Order) {
-        let what = What::Cast { group, message, order };
+        let what = What::Group(GroupWord::Cast { group, message, order });
         self.events.push(Event { boot: self.boot, number: self.number, at: now, what });
         self.number += 1;
     }
