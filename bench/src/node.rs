@@ -12,10 +12,9 @@ use mainstay_paradigm as paradigm;
 use mainstay_runtime::TcpClients;
 use tempfile::TempDir;
 use tokio::sync::mpsc::Receiver;
-use tokio::task::LocalSet;
 
 use crate::cluster::{self, Member, Seat};
-use crate::process::{orders, say};
+use crate::process::{self, orders, say};
 
 /// How often the node is asked while it starts.
 const ASK: Duration = Duration::from_millis(20);
@@ -216,10 +215,7 @@ impl Nodes {
 }
 
 pub(crate) fn run(options: Options) -> io::Result<()> {
-    // As the program does.
-    mainstay_runtime::huge_pages_from(256 << 20)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    LocalSet::new().block_on(&runtime, serve(options))
+    process::run(serve(options))
 }
 
 async fn serve(options: Options) -> io::Result<()> {

@@ -7,11 +7,22 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
 use tokio::sync::mpsc as tasks;
+use tokio::task::LocalSet;
 
 /// How long a child may be silent when something is expected of it.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Lines that wait to be read; a process that says more waits.
 const LINES_MAX: usize = 64;
+
+/// As in the program: a process that is smaller has no huge pages.
+const HUGE_PAGES_FROM: u64 = 256 << 20;
+
+/// What a child is: one thread that runs this.
+pub(crate) fn run(serve: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+    mainstay_runtime::huge_pages_from(HUGE_PAGES_FROM)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    LocalSet::new().block_on(&runtime, serve)
+}
 
 /// A running child. Dropping it kills it.
 pub(crate) struct Process {

@@ -11,11 +11,10 @@ use std::io;
 use std::time::{Duration, Instant as Clock};
 
 use mainstay_base::Level;
-use tokio::task::LocalSet;
 
 use crate::cluster::Seat;
 use crate::output::percentile;
-use crate::process::{orders, say};
+use crate::process::{self, orders, say};
 
 /// Most times that are kept between two marks.
 const SAMPLES_MAX: usize = 1 << 20;
@@ -111,8 +110,7 @@ impl Mark {
 }
 
 pub(crate) fn run(options: Options) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    LocalSet::new().block_on(&runtime, serve(options))
+    process::run(serve(options))
 }
 
 async fn serve(options: Options) -> io::Result<()> {
