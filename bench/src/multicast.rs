@@ -27,9 +27,9 @@ struct Case {
     by_all: bool,
     /// One message a call, from a task beside the site; else as much as may be on the way at each turn.
     calls: bool,
-    /// Services beside the group, and bytes a second that one of them streams between two of the nodes.
+    /// Services beside the group; whether one of them streams, between two of the nodes, half of what the idle link does.
     services: usize,
-    bulk: u64,
+    streams: bool,
 }
 
 impl Case {
@@ -37,20 +37,38 @@ impl Case {
         let fit = OUTSTANDING_BYTES_MAX / size;
         let outstanding = if fit < OUTSTANDING_MAX { fit } else { OUTSTANDING_MAX };
         let level = GroupLevel::Majority;
-        Self { name, size, outstanding, level, by_all: false, calls: true, services: 0, bulk: 0 }
+        Self {
+            name,
+            size,
+            outstanding,
+            level,
+            by_all: false,
+            calls: true,
+            services: 0,
+            streams: false,
+        }
     }
 
     const fn latency(name: &'static str, level: GroupLevel) -> Self {
-        let (services, bulk) = (0, 0);
-        Self { name, size: 64, outstanding: 1, level, by_all: false, calls: false, services, bulk }
+        let (services, streams) = (0, false);
+        Self {
+            name,
+            size: 64,
+            outstanding: 1,
+            level,
+            by_all: false,
+            calls: false,
+            services,
+            streams,
+        }
     }
 
     const fn by_all(self) -> Self {
         Self { by_all: true, ..self }
     }
 
-    const fn beside(self, services: usize, bulk: u64) -> Self {
-        Self { services, bulk, ..self }
+    const fn beside(self, services: usize, streams: bool) -> Self {
+        Self { services, streams, ..self }
     }
 
     const fn in_bursts(self) -> Self {
@@ -65,7 +83,7 @@ const CASES: [Case; 9] = [
     Case::total("total/64B/3senders", 64).by_all(),
     Case::total("burst/64B/1sender", 64).in_bursts(),
     Case::latency("latency/64B/delivered", GroupLevel::Delivered),
-    Case::latency("latency/64B/delivered/bulk100MBs", GroupLevel::Delivered).beside(1, 100_000_000),
+    Case::latency("latency/64B/delivered/bulk-half", GroupLevel::Delivered).beside(1, true),
     Case::latency("latency/64B/majority", GroupLevel::Majority),
     Case::latency("latency/64B/safe", GroupLevel::Safe),
 ];
@@ -81,9 +99,10 @@ pub(crate) fn run(report: &mut Report) -> io::Result<()> {
     Ok(())
 }
 
-fn start(case: &Case) -> io::Result<Vec<Member>> {
+/// Members, of which one streams `bulk` bytes a second.
+fn start(case: &Case, bulk: u64) -> io::Result<Vec<Member>> {
     cluster::start(|_| {
-        let Case { size, outstanding, level, services, bulk, .. } = case;
+        let Case { size, outstanding, level, services, .. } = case;
         let mut arguments = vec![
             "member".to_owned(),
             format!("--size={size}"),
@@ -100,7 +119,7 @@ fn start(case: &Case) -> io::Result<Vec<Member>> {
 /// Three nodes with a group and ten services, none of which has anything to do: the largest of them.
 fn idle() -> io::Result<Vec<Measured>> {
     const WATCH: Duration = Duration::from_secs(10);
-    let members = start(&Case::latency("idle", GroupLevel::Delivered).beside(10, 0))?;
+    let members = start(&Case::latency("idle", GroupLevel::Delivered).beside(10, false), 0)?;
     thread::sleep(WARM_UP * 4);
     let usages = || -> io::Result<Vec<Usage>> {
         members.iter().map(|member| Usage::of(member.process.id())).collect()
@@ -116,7 +135,7 @@ fn idle() -> io::Result<Vec<Measured>> {
 
 /// From the kill of a member until all others are in a view without it; nothing is cast.
 fn view(sequencer: bool) -> io::Result<Vec<Measured>> {
-    let mut members = start(&CASES[0])?;
+    let mut members = start(&CASES[0], 0)?;
     let victim = members.iter().position(|member| member.is_sequencer == sequencer);
     let victim = victim.ok_or_else(|| io::Error::other("the members agree on no sequencer"))?;
     let mut victim = members.remove(victim).process;
@@ -133,7 +152,8 @@ fn view(sequencer: bool) -> io::Result<Vec<Measured>> {
 }
 
 fn measure(case: &Case) -> io::Result<Vec<Measured>> {
-    let mut members = start(case)?;
+    let half = if case.streams { streamed_alone(case)? / 2 } else { 0 };
+    let mut members = start(case, half)?;
     if members.iter().filter(|member| member.is_sequencer).count() != 1 {
         return Err(io::Error::other("the members do not agree on one sequencer"));
     }
@@ -145,8 +165,13 @@ fn measure(case: &Case) -> io::Result<Vec<Measured>> {
     }
     thread::sleep(WARM_UP);
     mark(&mut members)?;
+    let streamed = case.streams.then(|| streamed(&mut members)).transpose()?;
     thread::sleep(MEASURE);
     let marks = mark(&mut members)?;
+    let reached = match streamed {
+        Some(before) => Some(self::streamed(&mut members)? - before),
+        None => None,
+    };
     if marks.iter().any(|mark| mark.disturbed > 0) {
         return Err(io::Error::other("the view changed: the machine is too busy"));
     }
@@ -154,7 +179,10 @@ fn measure(case: &Case) -> io::Result<Vec<Measured>> {
         // Those that did not cast have no samples.
         let sampled = marks.iter().find(|mark| !mark.p50.is_zero());
         let mark = sampled.ok_or_else(|| io::Error::other("no cast was answered"))?;
-        vec![Measured::micros("p50_us", mark.p50), Measured::micros("p99_us", mark.p99)]
+        let mut all =
+            vec![Measured::micros("p50_us", mark.p50), Measured::micros("p99_us", mark.p99)];
+        all.extend(reached.map(|bytes| Measured::rate("bulk_bytes_per_s", bytes, mark.time)));
+        all
     } else {
         let slowest = marks.iter().min_by(|a, b| a.rate().total_cmp(&b.rate()));
         slowest
@@ -162,6 +190,28 @@ fn measure(case: &Case) -> io::Result<Vec<Measured>> {
             .into_iter()
             .collect()
     })
+}
+
+/// What a service streams in a second while nothing else goes on.
+fn streamed_alone(case: &Case) -> io::Result<u64> {
+    const WATCH: Duration = Duration::from_secs(1);
+    let mut members = start(case, u64::MAX)?;
+    thread::sleep(WARM_UP);
+    let (before, at) = (streamed(&mut members)?, Instant::now());
+    thread::sleep(WATCH);
+    let bytes = streamed(&mut members)? - before;
+    Ok((bytes as f64 / at.elapsed().as_secs_f64()) as u64)
+}
+
+/// Bytes that the members have got by streams so far.
+fn streamed(members: &mut [Member]) -> io::Result<u64> {
+    let mut sum = 0;
+    for member in members {
+        let words = member.process.ask("streamed")?;
+        let bytes = words.first().and_then(|word| word.parse::<u64>().ok());
+        sum += bytes.ok_or_else(|| io::Error::other(format!("not a number: {words:?}")))?;
+    }
+    Ok(sum)
 }
 
 /// What each member saw since the last mark.

@@ -5,17 +5,17 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use actix::{Actor, Context, Handler};
 use mainstay::{
-    Closed, ClusterId, Config, Durability, Events, Founding, GroupConfig, GroupEvent, GroupHandle,
-    Level, Node, NotReached, Order,
+    Durability, Events, GroupConfig, GroupEvent, GroupHandle, Level, Node, NotReached, Order,
 };
 use mainstay_base::{Duration, Instant, Rng};
+use mainstay_kit as kit;
 use mainstay_sim::Atlas;
-use mainstay_sim::live::{Outside, Plan, Room, Run, Start, run, swarm};
+use mainstay_sim::live::{Outside, Plan, Run, Start, run, swarm};
 
 const NODES: usize = 3;
 /// How long a caster waits for a receipt.
@@ -101,54 +101,28 @@ struct Book {
     casts: u64,
     acknowledged: BTreeSet<u64>,
     unknown: u64,
-    halted: Vec<String>,
 }
 
-fn name(index: usize) -> String {
-    format!("n{index}")
-}
-
-fn starter(
-    setup: &Setup,
-    book: Rc<RefCell<Book>>,
-) -> impl FnMut(Start) -> Result<Placed, String> + use<> {
-    let cluster = ClusterId::from_entropy(13);
-    let addresses = Room::<Placed>::addresses(NODES);
-    let nodes: BTreeMap<_, _> = (0..NODES).map(name).zip(addresses).collect();
+fn starter(setup: &Setup) -> impl FnMut(Start) -> Result<Placed, String> + use<> {
     let Setup { durability, is_broken } = setup.clone();
-    move |Start { index, first, mut ports, restored }| {
-        let founding = if first { Founding::Together } else { Founding::Join };
-        let config = Config::new(cluster, name(index), nodes.clone()).founding(founding);
+    move |start| {
         let settings = match durability {
             Durability::Disk => GroupConfig::disk().checkpoint_bytes(4 << 10),
             Durability::Memory => GroupConfig::memory(),
         };
-        if durability == Durability::Memory {
-            ports.disk = None;
-        }
-        let start = move || {
-            let mut builder = Node::builder_without_tcp(config)?;
-            let group = builder.group("g", settings)?;
-            let kept = Rc::<RefCell<Kept>>::default();
-            let keeper = Keeper { kept: Rc::clone(&kept), is_broken }.start();
-            let subscribed = group.subscribe(keeper.recipient());
-            subscribed.expect("the node has not ended");
-            Ok(Placed { node: builder.start_with(ports)?, group, kept })
-        };
-        let placed = start().map_err(|error: mainstay::StartError| format!("{error:?}"))?;
-        let (closed, halted) = (placed.node.closed(), Rc::clone(&book));
-        tokio::task::spawn_local(async move {
-            if let Closed::Halted { reason } = closed.await {
-                halted.borrow_mut().halted.push(format!("node {index} halted: {reason}"));
-            }
-        });
-        let node = placed.node.clone();
-        tokio::task::spawn_local(async move {
-            if node.ready().await.is_ok() {
-                restored.tell();
-            }
-        });
-        Ok(placed)
+        let placed = kit::start(
+            start,
+            |config| config,
+            |builder| {
+                let group = builder.group("g", settings)?;
+                let kept = Rc::<RefCell<Kept>>::default();
+                let keeper = Keeper { kept: Rc::clone(&kept), is_broken }.start();
+                let subscribed = group.subscribe(keeper.recipient());
+                subscribed.expect("the node has not ended");
+                Ok((group, kept))
+            },
+        );
+        placed.map(|(node, (group, kept))| Placed { node, group, kept })
     }
 }
 
@@ -214,7 +188,7 @@ struct Report {
 /// One run: what was acknowledged is there in the end, once, at all of them.
 fn scenario(run: &Run<'_>, setup: &Setup) -> Result<Report, String> {
     let book = Rc::<RefCell<Book>>::default();
-    let mut room = run.room(starter(setup, Rc::clone(&book)));
+    let mut room = run.room(starter(setup));
     let level = match setup.durability {
         Durability::Disk => Level::Disk,
         Durability::Memory => Level::Majority,
@@ -226,10 +200,8 @@ fn scenario(run: &Run<'_>, setup: &Setup) -> Result<Report, String> {
     run.play(&mut room)?;
     let nodes = room.outside();
     let same = run.finish(&mut room, all_are_one(nodes.clone()));
-    let wrong: Vec<String> = (0..NODES)
-        .filter_map(|index| nodes.node(index)?.kept.borrow().wrong.clone())
-        .chain(book.borrow().halted.clone())
-        .collect();
+    let wrong: Vec<String> =
+        (0..NODES).filter_map(|index| nodes.node(index)?.kept.borrow().wrong.clone()).collect();
     if !wrong.is_empty() {
         return Err(wrong.join("\n"));
     }

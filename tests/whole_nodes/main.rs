@@ -9,7 +9,6 @@ mod clients;
 mod large;
 mod model;
 mod run;
-mod traces;
 
 use large::Weight;
 use mainstay::Durability;

@@ -1,32 +1,27 @@
 //! One run: nodes, clients and faults out of a seed, and what is asked of it at the end.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::cell::{Cell, RefCell};
 use std::fmt::Write as _;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use mainstay::{Config, Durability, Replicated, Status};
-use mainstay_base::{ClusterId, Duration, Instant, Rng};
-use mainstay_check::linear::{Verdict, check_by};
+use mainstay_base::{Duration, Instant, Rng};
 use mainstay_directory::resp::Reply;
-use mainstay_membership::{Evidence, Role};
-use mainstay_runtime::Closed;
+use mainstay_kit::{self as kit, Traces, all_are_one, linearisable, same_state};
+use mainstay_membership::Evidence;
 use mainstay_sim::live::{Room, Start, Stats};
 use mainstay_sim::{Atlas, Disk, Fault, FaultEvent, Moment, Options, Wire, schedule};
 
 use super::clients::{Book, Nodes, User, read_all};
 use super::large::{Large, Weight};
 use super::model::{Asked, Op, Sequential};
-use super::traces::Traces;
 
 /// When faults may begin, and how long clients work.
 const CALM: Duration = Duration::from_millis(300);
 const WORK: Duration = Duration::from_secs(4);
 /// How long the nodes may take to be whole again after everything is healed.
 const WHOLE_WITHIN: Duration = Duration::from_secs(60);
-/// Pairs of placed operations and state that the search may visit for one part.
-const SEARCH: usize = 2_000_000;
 
 /// What all runs of a test have in common.
 #[derive(Clone, Debug)]
@@ -114,109 +109,40 @@ pub fn faults(seed: u64, setup: &Setup) -> Vec<FaultEvent> {
     faults
 }
 
-fn name(index: usize) -> String {
-    format!("n{index}")
-}
-
-/// Everything lacking nothing: a member with a vote and all of the past.
-fn is_whole(status: &Status) -> bool {
-    status.replica.hash.is_some()
-        && status.site.stack.as_ref().is_some_and(|stack| {
-            let groups = stack.groups.values();
-            stack.role == Role::Member
-                && stack.voter
-                && groups.clone().all(|(group, _)| group.whole && !group.blocked)
-        })
-}
-
-/// What all boots of a run made of themselves.
-#[derive(Default)]
-pub struct Seen {
-    halted: Vec<String>,
-    /// The longest turn.
-    longest: Duration,
-}
-
-fn raise(seen: &RefCell<Seen>, longest: Duration) {
-    let mut seen = seen.borrow_mut();
-    seen.longest = seen.longest.max(longest);
-}
-
-/// Starts the nodes of a run; what halts one is written down, and how long their turns are.
+/// Starts the nodes of a run; it is written down how long their turns are.
 fn starter(
     setup: &Setup,
-    seen: Rc<RefCell<Seen>>,
+    longest: Rc<Cell<Duration>>,
     traces: Arc<Traces>,
 ) -> impl FnMut(Start) -> Result<Replicated<Large>, String> + use<> {
-    let cluster = ClusterId::from_entropy(11);
-    let addresses = Room::<Replicated<Large>>::addresses(setup.nodes);
-    let nodes: BTreeMap<_, _> = (0..setup.nodes).map(name).zip(addresses).collect();
     let setup = setup.clone();
-    move |Start { index, first, mut ports, restored }| {
+    move |start| {
         // Heavy states are to be restored from checkpoints, and to be copied behind them.
         let bytes = if setup.weight.chunks > 0 { 1 << 10 } else { 4 << 10 };
         let replica = mainstay_paradigm::Config::builder().checkpoint_bytes(bytes);
-        let config = Config::new(cluster, name(index), nodes.clone())
-            .durability(setup.durability)
-            .replica(replica.hashes(16, 16).build().unwrap())
-            .trace(Arc::<Traces>::clone(&traces))
-            .bootstrap(first);
-        if setup.durability == Durability::Memory {
-            ports.disk = None;
-        }
-        let time = Rc::clone(&ports.time);
-        let config = match setup.turn_work {
-            Some(most) => config.turn_work(most),
-            None => config,
+        let (first, time) = (start.first, Rc::clone(&start.ports.time));
+        let settings = |config: Config| {
+            let config = config
+                .durability(setup.durability)
+                .replica(replica.hashes(16, 16).build().unwrap())
+                .trace(Arc::<Traces>::clone(&traces))
+                .bootstrap(first);
+            match setup.turn_work {
+                Some(most) => config.turn_work(most),
+                None => config,
+            }
         };
         // Processors differ: the first one is slow.
-        let weight = Weight { faster: setup.weight.faster * index as u32, ..setup.weight };
-        let node = Replicated::start_with(config, move || Large::new(weight), ports);
-        let node = node.map_err(|error| format!("{error}: {error:?}"))?;
-        let (closed, halted) = (node.closed(), Rc::clone(&seen));
-        tokio::task::spawn_local(async move {
-            if let Closed::Halted { reason } = closed.await {
-                halted.borrow_mut().halted.push(format!("node {index} halted: {reason}"));
-            }
-        });
-        let (asked, seen) = (node.clone(), Rc::clone(&seen));
+        let weight = Weight { faster: setup.weight.faster * start.index as u32, ..setup.weight };
+        let node = kit::replica(start, settings, move || Large::new(weight))?;
+        let (asked, longest) = (node.clone(), Rc::clone(&longest));
         tokio::task::spawn_local(async move {
             while let Ok(status) = asked.status().await {
-                if is_whole(&status) {
-                    restored.tell();
-                }
-                raise(&seen, status.site.turns.longest);
+                longest.set(longest.get().max(status.site.turns.longest));
                 time.sleep_until(time.now() + Duration::from_millis(25)).await;
             }
         });
         Ok(node)
-    }
-}
-
-/// Until all nodes are whole, in one view, with equal states; answers how each is.
-async fn all_are_one(nodes: Nodes, count: usize) -> Vec<Status> {
-    loop {
-        let mut all = Vec::new();
-        for index in 0..count {
-            if let Some(node) = nodes.node(index)
-                && let Ok(status) = node.status().await
-                && is_whole(&status)
-            {
-                all.push(status);
-            }
-        }
-        let view = |status: &Status| status.site.stack.as_ref().map(|stack| stack.view);
-        let position = |status: &Status| status.replica.position;
-        let one = all.windows(2).all(|pair| {
-            view(&pair[0]) == view(&pair[1]) && position(&pair[0]) == position(&pair[1])
-        });
-        let members = |status: &Status| {
-            status.site.stack.as_ref().is_some_and(|stack| stack.members.len() == count)
-        };
-        if all.len() == count && one && all.iter().all(members) {
-            return all;
-        }
-        nodes.sleep(Duration::from_millis(50)).await;
     }
 }
 
@@ -268,12 +194,15 @@ async fn standing(nodes: Nodes, count: usize) -> String {
 
 /// One run; an error is what went wrong in it.
 pub fn run(seed: u64, setup: &Setup, faults: Vec<FaultEvent>) -> Result<Report, String> {
-    let seen = Rc::default();
+    let longest = Rc::<Cell<Duration>>::default();
     // None, that of quartz, and that of a clock which is broken.
     let drift = [0, 200, 100_000][(seed % 3) as usize];
     let traces = Arc::<Traces>::default();
-    let begin = starter(setup, Rc::clone(&seen), Arc::clone(&traces));
+    let begin = starter(setup, Rc::clone(&longest), Arc::clone(&traces));
     let mut room = Room::new(seed, setup.nodes, options(seed, setup), faults, begin).drift(drift);
+    if setup.durability == Durability::Memory {
+        room = room.without_disks();
+    }
     let book = Rc::new(RefCell::new(Book::default()));
     let until = Instant::ZERO + WORK;
     let working = Rc::new(());
@@ -309,10 +238,6 @@ pub fn run(seed: u64, setup: &Setup, faults: Vec<FaultEvent>) -> Result<Report, 
     };
     room.finish(idle, WHOLE_WITHIN).map_err(|stuck| format!("clients: {stuck}"))?;
     let whole = room.finish(all_are_one(nodes.clone(), setup.nodes), WHOLE_WITHIN);
-    let Seen { halted, longest } = seen.take();
-    if !halted.is_empty() {
-        return Err(halted.join("\n"));
-    }
     let statuses = whole.map_err(|stuck| {
         let how = room.finish(standing(nodes.clone(), setup.nodes), WHOLE_WITHIN);
         format!("not whole: {stuck}\n{}", how.unwrap_or_else(|stuck| stuck.to_string()))
@@ -326,7 +251,7 @@ pub fn run(seed: u64, setup: &Setup, faults: Vec<FaultEvent>) -> Result<Report, 
     // On disk nothing may be lost whatever they say.
     if !maybe_lost || setup.durability == Durability::Disk {
         counted(&book)?;
-        linearisable(&book.history)?;
+        linearisable(&Sequential, &book.history, Op::part)?;
     }
     let answered = book.history.iter().filter(|asked| is_answered(asked)).count();
     Ok(Report {
@@ -339,7 +264,7 @@ pub fn run(seed: u64, setup: &Setup, faults: Vec<FaultEvent>) -> Result<Report, 
         maybe_lost,
         restarts: statuses.iter().map(|status| status.site.restarts).sum(),
         checkpoints: statuses.iter().map(|status| status.replica.checkpoints).sum(),
-        longest,
+        longest: longest.get(),
         silent: statuses.iter().map(silent).sum(),
     })
 }
@@ -351,16 +276,6 @@ fn silent(status: &Status) -> usize {
 
 fn is_answered(asked: &Asked) -> bool {
     asked.outcome != mainstay_check::linear::Outcome::Unknown
-}
-
-/// Checks PD-31: at one position the states are equal.
-fn same_state(statuses: &[Status]) -> Result<(), String> {
-    let hashes: Vec<Option<u128>> = statuses.iter().map(|status| status.replica.hash).collect();
-    let diverged: u64 = statuses.iter().map(|status| status.replica.diverged).sum();
-    if diverged > 0 || hashes.windows(2).any(|pair| pair[0] != pair[1]) {
-        return Err(format!("the states differ: {hashes:x?}, noticed {diverged} times"));
-    }
-    Ok(())
 }
 
 /// Every acknowledged increment of a counter is there, and none but those and the uncertain ones.
@@ -384,31 +299,6 @@ fn counted(book: &Book) -> Result<(), String> {
                 return Err(format!(
                     "counter {counter}: {done} increments acknowledged, {perhaps} uncertain, {count} there"
                 ));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Checks that one order explains all answers of each independent part.
-fn linearisable(history: &[Asked]) -> Result<(), String> {
-    for (part, verdict) in check_by(&Sequential, history, Op::part, SEARCH) {
-        match verdict {
-            Verdict::Linearisable => {}
-            Verdict::NotLinearisable { prefix, stuck } => {
-                let mut text = format!("part {part} is not linearisable after\n");
-                let last = prefix.iter().rev().take(12).rev();
-                for index in last {
-                    let _ = writeln!(text, "  {:?}", history[*index]);
-                }
-                text.push_str("none of these can come next:\n");
-                for index in stuck {
-                    let _ = writeln!(text, "  {:?}", history[index]);
-                }
-                return Err(text);
-            }
-            Verdict::Undecided { visited } => {
-                return Err(format!("part {part}: undecided after {visited} states"));
             }
         }
     }

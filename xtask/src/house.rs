@@ -15,7 +15,8 @@ pub(crate) enum Place {
 
 use Place::{Beside, Floor};
 
-/// Every member of the workspace. Floors 0 to 9 are libraries for users; from [`PROGRAMS`] on they are programs.
+/// Every member of the workspace. Floors 0 to 9 are libraries for users; from [`PROGRAMS`] on they are programs, and the test kit of
+/// users' programs.
 const PLACES: &[(&str, Place)] = &[
     ("mainstay-base", Floor(0)),
     ("mainstay-runtime", Floor(1)),
@@ -30,6 +31,7 @@ const PLACES: &[(&str, Place)] = &[
     ("mainstay-cli", Floor(10)),
     ("mainstay-directory", Floor(10)),
     ("mainstay-harness", Floor(10)),
+    ("mainstay-kit", Floor(10)),
     ("mainstay-leader", Floor(10)),
     ("mainstay-bench", Floor(11)),
     ("mainstay-tests", Floor(11)),
@@ -60,6 +62,7 @@ pub(crate) const EXAMPLES: &[(&str, &str)] = &[
     ("mainstay", "jobs"),
     ("mainstay", "six"),
     ("mainstay", "spawned"),
+    ("mainstay-kit", "queue"),
 ];
 
 /// Packages that no pure crate may depend on; a name with a dash behind it (`tokio-util`) counts as well.

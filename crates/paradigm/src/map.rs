@@ -87,6 +87,18 @@ pub struct Map<K, V> {
     partial: Vec<u8>,
 }
 
+/// Shares all entries; made in O(1).
+impl<K: MapKey, V: MapValue> Clone for Map<K, V> {
+    fn clone(&self) -> Self {
+        Self {
+            trie: self.trie.clone(),
+            sum: self.sum,
+            work: self.work.clone(),
+            partial: self.partial.clone(),
+        }
+    }
+}
+
 impl<K: MapKey, V: MapValue> Default for Map<K, V> {
     fn default() -> Self {
         Self::new()

@@ -62,7 +62,8 @@ impl<N: Node> World<N> {
             self.hosts[node].doomed_at.insert(point, index);
             return true;
         }
-        let took_place = fault.is_possible(self.roster.len()) && self.take_place(&fault);
+        let took_place =
+            fault.is_possible(self.roster.len(), self.roster.len()) && self.take_place(&fault);
         if took_place {
             self.stats.faults += 1;
         } else {

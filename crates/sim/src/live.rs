@@ -18,6 +18,11 @@
 //! - **A crash** first cuts the ports of the node, then drops its `LocalSet`: what the actors still do when they are
 //!   dropped has no effect. A **pause** is not polling the `LocalSet`.
 //!
+//! - **Clients** are in the room as processes of their own ([`Outside::client`]), and reach nodes by byte streams at the ports
+//!   that those [listen](Start::port) at, over the same network. Cuts and resets reach them under numbers behind those of the nodes.
+//! - **Faults beyond the atlas** are [told](Room::left_out), and end a [strict](Room::strict) room. A node crashes at a
+//!   [named point](crate::Moment::At) of its run, messages of nodes are [captured](Room::capture) and replayed, and links may have a [rate](Room::rate).
+//!
 //! A test of many seeds is a [`swarm`] of one scenario: it starts a room and workers, lets them [play](Run::play), and judges what is
 //! left. A seed that fails is told with the faults that matter.
 //!
@@ -62,11 +67,22 @@
 //! ```
 
 mod disk;
+mod inbox;
 mod kernel;
 mod net;
+mod outside;
+mod points;
 mod room;
+mod start;
+mod stream;
 mod swarm;
+mod told;
 mod transport;
 
-pub use room::{Outside, Restored, Room, Start, Stats, Stuck};
-pub use swarm::{Plan, Run, run, swarm};
+pub use net::Captured;
+pub use outside::Outside;
+pub use room::Room;
+pub use start::{Restored, Start};
+pub use stream::{ClientPort, ClientPorts};
+pub use swarm::{Found, Plan, Run, find, run, swarm};
+pub use told::{Beyond, LeftOut, Stats, Stuck};

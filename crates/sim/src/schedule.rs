@@ -103,8 +103,8 @@ impl Fault {
         }
     }
 
-    /// Whether it speaks of nodes that there are.
-    pub(crate) fn is_possible(&self, nodes: usize) -> bool {
+    /// Whether it speaks of processes that there are: `nodes`, and `all` with the clients that are numbered behind them.
+    pub(crate) fn is_possible(&self, nodes: usize, all: usize) -> bool {
         match self {
             Self::Crash { node, .. }
             | Self::Backup { node }
@@ -112,7 +112,9 @@ impl Fault {
             | Self::SlowDisk { node, .. } => *node < nodes,
             Self::OneWayCut { from: one, to: other, .. }
             | Self::Cut { one, other, .. }
-            | Self::Reset { one, other } => one != other && *one < nodes && *other < nodes,
+            | Self::Reset { one, other } => {
+                one != other && (*one).min(*other) < nodes && (*one).max(*other) < all
+            }
             Self::Partition { side, .. } => side.iter().all(|node| *node < nodes),
         }
     }

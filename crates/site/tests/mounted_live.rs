@@ -11,32 +11,26 @@ mod tally;
 mod toy;
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::future::ready;
 use std::rc::Rc;
 
 use actix::{Actor, Context, Handler};
 use mainstay_base::service::Service;
 use mainstay_base::{ClusterId, Duration, GroupId, Instant, NodeId, Rng};
 use mainstay_multicast as multicast;
-use mainstay_runtime::{Closed, Events};
+use mainstay_runtime::Events;
 use mainstay_service::{MountError, Mounting, ServiceHandle};
-use mainstay_sim::live::{Outside, Room, Start};
-use mainstay_sim::{Atlas, Options, Wire, schedule};
+use mainstay_sim::live::{Outside, Plan, Room, Run, Start, run, swarm};
+use mainstay_sim::{Atlas, Options, Wire};
 use mainstay_site::{Founding, SiteHandle, SiteParts, start};
 use tally::Tally;
 use tokio::sync::mpsc;
 use toy::{Config, Register};
 
 const NODES: usize = 3;
-const CALM: Duration = Duration::from_millis(300);
-const WORK: Duration = Duration::from_secs(4);
-const WHOLE_WITHIN: Duration = Duration::from_secs(60);
 /// Whoever has no answer by then asks no more.
 const PATIENCE: Duration = Duration::from_millis(500);
-
-fn name(index: usize) -> String {
-    format!("n{index}")
-}
 
 /// What clients were told, and what became of the nodes.
 #[derive(Default)]
@@ -60,18 +54,14 @@ fn mount(node: &mut Mounting<'_>) -> Result<(), MountError> {
 }
 
 fn starter(
-    book: Shared,
     mount: fn(&mut Mounting<'_>) -> Result<(), MountError>,
 ) -> impl FnMut(Start) -> Result<SiteHandle, String> {
     let cluster = ClusterId::from_entropy(11);
-    let addresses = Room::<SiteHandle>::addresses(NODES);
-    let roster: BTreeMap<_, _> = (0..NODES).map(name).zip(addresses).collect();
-    move |Start { index, first, ports, restored }| {
+    move |Start { name, nodes: roster, first, ports, restored, .. }| {
         let nodes = roster.keys().map(|name| NodeId::new(cluster, name)).collect();
         let group = multicast::Config::new(GroupId::new(cluster, "g"), nodes).stateful(false);
         let (transport, time, entropy) = (ports.transport, ports.time, ports.entropy);
-        let mut parts =
-            SiteParts::new(cluster, name(index), roster.clone(), transport, time, entropy);
+        let mut parts = SiteParts::new(cluster, name, roster, transport, time, entropy);
         parts.groups = vec![group.build().unwrap()];
         parts.disk = ports.disk;
         if first {
@@ -79,13 +69,7 @@ fn starter(
         }
         parts.services = Some(Box::new(mount));
         let site = start(parts, []).map_err(|error| format!("{error}: {error:?}"))?;
-        restored.tell();
-        let (closed, book) = (site.closed(), Rc::clone(&book));
-        tokio::task::spawn_local(async move {
-            if let Closed::Halted { reason } = closed.await {
-                book.borrow_mut().wrong.push(format!("node {index} halted: {reason}"));
-            }
-        });
+        restored.follow(ready(Ok::<(), ()>(())), site.closed());
         Ok(site)
     }
 }
@@ -216,36 +200,19 @@ struct Report {
     restarts: u64,
 }
 
-fn run(seed: u64, lies: bool) -> Result<Report, String> {
+fn scenario(run: &Run<'_>, lies: bool) -> Result<Report, String> {
     let book = Shared::default();
-    let mut options = Options::from_seed(seed, Wire::Channel, Atlas { down: NODES, lost: 0 });
-    options.span = WORK - CALM;
-    let mut faults = schedule(seed, NODES, &options);
-    faults.iter_mut().for_each(|event| event.at = event.at + CALM);
-    let mut room = Room::new(seed, NODES, options, faults, starter(Rc::clone(&book), mount));
+    let mut room = run.room(starter(mount));
     if lies {
         room.lie();
     }
-    let nodes = room.outside();
-    let (until, clients) = (Instant::ZERO + WORK, Rc::new(()));
     for number in 0..4 {
-        let rng = Rng::new(seed).stream(&format!("client {number}"));
-        let (nodes, book, busy) = (nodes.clone(), Rc::clone(&book), Rc::clone(&clients));
-        room.spawn(async move {
-            work(number, nodes, book, rng, until).await;
-            drop(busy);
-        });
+        let book = Rc::clone(&book);
+        run.worker(&room, number, move |nodes, rng, until| work(number, nodes, book, rng, until));
     }
-    room.run(WORK).map_err(|stuck| stuck.to_string())?;
-    room.heal();
-    let there = all_is_there(nodes.clone(), Rc::clone(&book));
-    let idle = async move {
-        while Rc::strong_count(&clients) > 1 {
-            nodes.sleep(Duration::from_millis(20)).await;
-        }
-    };
-    room.finish(idle, WHOLE_WITHIN).map_err(|stuck| format!("the clients: {stuck}"))?;
-    let restarts = room.finish(there, WHOLE_WITHIN);
+    run.play(&mut room)?;
+    let there = all_is_there(room.outside(), Rc::clone(&book));
+    let restarts = run.finish(&mut room, there);
     let (hash, crashes) = (room.hash(), room.stats().crashes);
     drop(room);
     let book = book.take();
@@ -258,27 +225,20 @@ fn run(seed: u64, lies: bool) -> Result<Report, String> {
     Ok(Report { hash, operations, acknowledged, reads, stable, crashes, restarts })
 }
 
-fn variable(name: &str) -> Option<u64> {
-    std::env::var(name).ok().and_then(|text| text.parse().ok())
+fn plan() -> Plan {
+    let mut plan = Plan::new(NODES, Atlas { down: NODES, lost: 0 });
+    (plan.work, plan.twice_every) = (Duration::from_secs(4), 5);
+    plan
 }
 
 /// Checks that what mounted services were told to be stable outlives crashes and deaths of their boots, that a register on a
 /// majority of disks never answers less than what was acknowledged, and that equal seeds give equal runs.
 #[test]
 fn mounted_services_keep_what_they_said() {
-    let first = variable("MAINSTAY_SEED").unwrap_or(0);
-    let seeds = first..first + variable("MAINSTAY_SEEDS").unwrap_or(30);
-    let (mut crashes, mut restarts, mut stable, mut reads) = (0, 0, 0, 0);
-    for seed in seeds {
-        let report = run(seed, false).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
-        if seed % 5 == 0 {
-            assert_eq!(run(seed, false).as_ref(), Ok(&report), "seed {seed} is not reproducible");
-        }
-        crashes += report.crashes;
-        restarts += report.restarts;
-        stable += report.stable;
-        reads += report.reads;
-    }
+    let reports = swarm(0..30, &plan(), |run| scenario(run, false));
+    let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
+    let (crashes, restarts) = (sum(|it| it.crashes), sum(|it| it.restarts));
+    let (stable, reads) = (sum(|it| it.stable as u64), sum(|it| it.reads));
     println!("{crashes} crashes, {restarts} deaths, {stable} numbers stable, {reads} reads");
     assert!(crashes > 0 && restarts > 0 && stable > 0 && reads > 0, "something happened");
 }
@@ -286,14 +246,15 @@ fn mounted_services_keep_what_they_said() {
 /// Checks that the check would notice: disks that do not force what they say they have lose something.
 #[test]
 fn disks_that_lie_are_noticed() {
-    let noticed = (0..20).filter(|seed| run(*seed, true).is_err()).count();
+    let noticed =
+        (0..20).filter(|seed| run(*seed, &plan(), |run| scenario(run, true)).is_err()).count();
     assert!(noticed > 0);
 }
 
 /// The turns of all nodes in ten seconds in which nothing happens, and the events in the room.
 fn idle(mount: fn(&mut Mounting<'_>) -> Result<(), MountError>) -> (u64, u64) {
     let options = Options::calm(Wire::Channel);
-    let mut room = Room::new(1, NODES, options, Vec::new(), starter(Shared::default(), mount));
+    let mut room = Room::new(1, NODES, options, Vec::new(), starter(mount));
     let nodes = room.outside();
     let turns = || (0..NODES).filter_map(|index| nodes.node(index)).map(|site| site.turns()).sum();
     room.run(Duration::from_secs(2)).unwrap();

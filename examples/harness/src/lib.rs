@@ -3,9 +3,10 @@
 //! An [`Example`] says how one run of it goes and by which criteria its log is judged; [`main`] does the rest:
 //!
 //! - **SYS-1** Without arguments an example runs to a verdict. `--seed` changes the schedule of faults, `--faults` replaces it
-//!   ([`script`] is the format). Each seed runs twice, and the logs must be equal.
+//!   ([`script`] is the format). Each seed runs twice, and the logs must be equal. A script that goes outside the failure model is
+//!   refused (OV-1): [`HarnessError::Beyond`].
 //! - **SYS-2** Without faults (`--no-faults`) the results are those of a sequential model.
-//! - **SYS-3** It prints which service stands on which, and why.
+//! - **SYS-3** It prints which service stands on which, and why; that must be what the [figure](structure) says of these services.
 //! - **SYS-4** `--campaign` runs many seeds, within the failure model.
 //! - **SYS-5** `--outside` runs a script outside the failure model, and shows the consequence that is documented.
 //!
@@ -14,7 +15,9 @@
 
 mod options;
 pub mod process;
+mod run;
 pub mod script;
+pub mod structure;
 mod table;
 
 use std::fmt::{Debug, Write as _};
@@ -24,10 +27,13 @@ use std::time::Duration;
 
 use clap::Parser as _;
 use mainstay_sim::FaultEvent;
+use mainstay_sim::live::{Beyond, Stuck};
 use thiserror::Error;
 
 pub use options::Options;
 use process::Child;
+pub use run::{Kind, Run};
+pub use structure::{Edge, Style};
 pub use table::Table;
 
 /// Why a run did not come to its end, or did not begin.
@@ -78,41 +84,6 @@ pub struct Broken {
     pub breaks: &'static str,
 }
 
-/// A service stands on another one.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Edge {
-    /// What stands.
-    pub from: &'static str,
-    /// What it stands on.
-    pub to: &'static str,
-    /// Which property rests on that.
-    pub why: &'static str,
-}
-
-/// What a run is made of.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Run {
-    /// All that is drawn comes from it.
-    pub seed: u64,
-    /// The faults, in order of time.
-    pub faults: Vec<FaultEvent>,
-    /// Which kind of run it is.
-    pub kind: Kind,
-    /// The planted fault, one of [`Example::BROKEN`].
-    pub broken: Option<&'static str>,
-}
-
-/// Within which bounds a run is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
-    /// Faults within the failure model; all that are left are healed at the end.
-    Faults,
-    /// Nothing fails.
-    Calm,
-    /// Faults outside the failure model; nothing is healed.
-    Outside,
-}
-
 /// An example system.
 pub trait Example {
     /// What its log is made of.
@@ -124,6 +95,8 @@ pub trait Example {
     const NAME: &'static str;
     /// Which service stands on which.
     const STRUCTURE: &'static [Edge];
+    /// By what its multicast and membership know time. Default: by no clock.
+    const STYLE: Style = Style::Clockless;
     /// By what each run is judged.
     const CRITERIA: &'static [Criterion<Self::Event>];
     /// Scripts outside the failure model.
@@ -135,7 +108,13 @@ pub trait Example {
     /// of them ([`script::render`]).
     fn faults(seed: u64, real: bool) -> Vec<FaultEvent>;
 
-    /// One run on virtual time.
+    /// What is printed of [`STRUCTURE`](Self::STRUCTURE): all of it, unless a planted fault keeps something back.
+    fn structure(broken: Option<&str>) -> Vec<Edge> {
+        let _ = broken;
+        Self::STRUCTURE.to_vec()
+    }
+
+    /// One run on virtual time, in the [room](Run::room) of the run.
     ///
     /// # Errors
     /// It did not come to its end, and why.
@@ -187,6 +166,16 @@ pub enum HarnessError {
         name: String,
         /// Those that there are.
         known: String,
+    },
+    /// The script goes outside the failure model.
+    #[error(
+        "{fault:?} is outside the failure model: {why}; what goes outside is run by --outside NAME"
+    )]
+    Beyond {
+        /// The fault.
+        fault: String,
+        /// What is against it.
+        why: Beyond,
     },
     /// A run did not come to its end.
     #[error("seed {seed}: {reason}")]
@@ -241,7 +230,7 @@ pub fn main<E: Example>() -> ExitCode {
 
 /// The criteria, and the planted faults: name, arguments, what it breaks, what is wrong.
 fn broken<E: Example>() -> String {
-    let mut ids = vec!["SYS-1", "SYS-2"];
+    let mut ids = vec!["SYS-1", "SYS-2", "SYS-3"];
     ids.extend((!E::OUTSIDE.is_empty()).then_some("SYS-5"));
     ids.extend(E::CRITERIA.iter().map(|criterion| criterion.id));
     let mut text = format!("criteria\t{}\n", ids.join(" "));
@@ -253,7 +242,7 @@ fn broken<E: Example>() -> String {
 
 fn report<E: Example>(options: &Options) -> Result<bool, HarnessError> {
     println!("{}: what stands on what", E::NAME);
-    for Edge { from, to, why } in E::STRUCTURE {
+    for Edge { from, to, why } in E::structure(options.broken.as_deref()) {
         println!("  {from} -> {to}: {why}");
     }
     let outcome = judge::<E>(options)?;
@@ -297,7 +286,7 @@ pub fn judge<E: Example>(options: &Options) -> Result<Outcome, HarnessError> {
         // As a script, so that the one in the log gives the same run.
         let drawn = || script::parse(&script::render(&E::faults(seed, options.real)));
         let faults = script.clone().map_or_else(drawn, Ok)?;
-        let run = Run { seed, faults, kind, broken: broken.map(|it| it.name) };
+        let run = Run::new(seed, faults, kind, broken.map(|it| it.name), script.is_some());
         one::<E>(&run, options.real, outside, &mut outcome)?;
     }
     Ok(outcome)
@@ -312,7 +301,12 @@ fn one<E: Example>(
 ) -> Result<(), HarnessError> {
     let seed = run.seed;
     let ended = |log: Result<_, Failure>| {
-        log.map_err(|reason| HarnessError::Run { seed, reason: reason.to_string() })
+        log.map_err(|reason| match reason.downcast_ref() {
+            Some(Stuck::Beyond { fault, why }) => {
+                HarnessError::Beyond { fault: fault.clone(), why: *why }
+            }
+            _ => HarnessError::Run { seed, reason: reason.to_string() },
+        })
     };
     let log = ended(if real { E::run_real(run) } else { E::run(run) })?;
     let so_far = outcome.table.passes();
@@ -321,6 +315,9 @@ fn one<E: Example>(
         let same = same(&log, &ended(E::run(run))?);
         table.add(seed, "SYS-1", "a seed that runs twice has equal logs", same);
     }
+    let text = "what stands on what is what the figure says of these services";
+    let printed = E::structure(run.broken);
+    table.add(seed, "SYS-3", text, structure::judge(&printed, E::STRUCTURE, E::STYLE));
     if run.kind == Kind::Calm {
         let text = "without faults the results are those of a sequential model";
         let (seen, model) = (E::results(&log), E::model(run));
@@ -359,8 +356,12 @@ fn same<E: PartialEq + Debug>(log: &[Entry<E>], again: &[Entry<E>]) -> Result<()
 /// The log as it is written down: the script in comments, then a line for each entry.
 fn written<E: Example>(run: &Run, log: &[Entry<E::Event>]) -> String {
     let mut text = format!("# {}, seed {}, {:?}\n", E::NAME, run.seed, run.kind);
-    for line in script::render(&run.faults).lines() {
+    let (faults, left_out) = run.took_place();
+    for line in script::render(&faults).lines() {
         let _ = writeln!(text, "# {line}");
+    }
+    for (fault, why) in left_out {
+        let _ = writeln!(text, "# # left out, {why}: {fault}");
     }
     for Entry { at, what } in log {
         let _ = writeln!(text, "{:>12.6}  {what:?}", at.as_secs_f64());

@@ -1,11 +1,13 @@
 //! The format of scripts of faults.
 //!
 //! A script is text, one fault a line; `#` begins a comment. Nodes are `n0`, `n1`, and so on. Times are whole numbers with a unit:
-//! `us`, `ms` or `s`; the first is when the fault begins, counted from the start of the run, the last how long it lasts.
+//! `us`, `ms` or `s`; the first is when the fault begins, counted from the start of the run, the last how long it lasts. What a node
+//! does is counted over all its boots, from the start of the run, by [`Room::points`](mainstay_sim::live::Room::points).
 //!
 //! ```text
 //! 800ms  crash n0 300ms           # it keeps its disk; as `crash n0 300ms empty` it loses it
 //! 900ms  crash-in-write n0 300ms  # as soon as a forced write is unfinished
+//! 0ms    crash n0 300ms at send 17  # when it is about to send its 17th message; also receive, timer, write
 //! 1s     pause n1 1500ms
 //! 2s     cut n0 n1 400ms          # nothing passes between the two
 //! 2s     mute n0 n1 400ms         # nothing passes from n0 to n1
@@ -17,7 +19,7 @@
 use std::time::Duration;
 
 use mainstay_base::Instant;
-use mainstay_sim::{Disk, Fault, FaultEvent, Moment};
+use mainstay_sim::{Action, Disk, Fault, FaultEvent, Moment, Point};
 use thiserror::Error;
 
 /// Most lines of a script.
@@ -68,11 +70,18 @@ fn fault(line: &str) -> Option<FaultEvent> {
         Some(Fault::Crash { node: node(name)?, length: time(length)?, disk, moment })
     };
     let fault = match *words {
-        ["crash", name, length] => crash(name, length, Disk::Kept, Moment::Now)?,
-        ["crash", name, length, "empty"] => crash(name, length, Disk::Empty, Moment::Now)?,
-        ["crash-in-write", name, length] => crash(name, length, Disk::Kept, Moment::MidWrite)?,
-        ["crash-in-write", name, length, "empty"] => {
-            crash(name, length, Disk::Empty, Moment::MidWrite)?
+        [what @ ("crash" | "crash-in-write"), name, length, ref rest @ ..] => {
+            let (disk, rest) = match *rest {
+                ["empty", ref rest @ ..] => (Disk::Empty, rest),
+                ref rest => (Disk::Kept, rest),
+            };
+            let moment = match (what, rest) {
+                ("crash", []) => Moment::Now,
+                ("crash", ["at", action, number]) => Moment::At(point(action, number)?),
+                ("crash-in-write", []) => Moment::MidWrite,
+                _ => return None,
+            };
+            crash(name, length, disk, moment)?
         }
         ["pause", name, length] => Fault::Pause { node: node(name)?, length: time(length)? },
         ["cut", one, other, length] => {
@@ -93,6 +102,17 @@ fn fault(line: &str) -> Option<FaultEvent> {
         _ => return None,
     };
     Some(FaultEvent { at, fault })
+}
+
+fn point(action: &str, number: &str) -> Option<Point> {
+    let action = match action {
+        "send" => Action::Send,
+        "receive" => Action::Receive,
+        "timer" => Action::Timer,
+        "write" => Action::Write,
+        _ => return None,
+    };
+    Some(Point { action, number: number.parse().ok().filter(|number| *number > 0)? })
 }
 
 fn node(name: &str) -> Option<usize> {
@@ -121,9 +141,15 @@ pub fn render(faults: &[FaultEvent]) -> String {
 fn line(FaultEvent { at, fault }: &FaultEvent) -> Option<String> {
     let said = match fault {
         Fault::Crash { node, length, disk, moment } => {
-            let what = if *moment == Moment::Now { "crash" } else { "crash-in-write" };
+            let what = if *moment == Moment::MidWrite { "crash-in-write" } else { "crash" };
             let disk = if *disk == Disk::Kept { "" } else { " empty" };
-            format!("{what} n{node} {}{disk}", micros(*length))
+            let point = match moment {
+                Moment::At(Point { action, number }) => {
+                    format!(" at {} {number}", format!("{action:?}").to_lowercase())
+                }
+                _ => String::new(),
+            };
+            format!("{what} n{node} {}{disk}{point}", micros(*length))
         }
         Fault::Backup { .. } => return None,
         Fault::Pause { node, length } => format!("pause n{node} {}", micros(*length)),
@@ -171,11 +197,15 @@ mod tests {
     #[test]
     fn forms_and_slips() {
         let forms = "1s crash n0 300ms # so\n\n2s crash-in-write n1 5us empty\n3s pause n1 1s\n4s cut n0 n1 1s\n\
-                     5s mute n0 n1 1s\n6s partition n0,n2 1s\n7s reset n0 n1\n8s slow n2 20 1s";
-        assert_eq!(parse(forms).map(|faults| faults.len()), Ok(8));
+                     5s mute n0 n1 1s\n6s partition n0,n2 1s\n7s reset n0 n1\n8s slow n2 20 1s\n\
+                     9s crash n1 1s empty at receive 3";
+        let faults = parse(forms).expect("it is a script");
+        assert_eq!((faults.len(), parse(&render(&faults))), (9, Ok(faults)));
         for slip in [
             "1s",
             "1s crash",
+            "1s crash n0 1s at send 0",
+            "1s crash-in-write n0 1s at send 1",
             "1s crash 0 1s",
             "1 crash n0 1s",
             "1s crash n0 1m",

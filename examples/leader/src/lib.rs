@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use actix::Actor;
-use mainstay::{ClusterId, GroupConfig, GroupHandle, Level, NodeBuilder};
+use mainstay::{ClusterId, GroupConfig, GroupHandle, Level, NodeBuilder, StartError};
 use mainstay_base::Rng;
 use mainstay_harness::process::Child;
 use mainstay_harness::{Broken, Criterion, Edge, Entry, Example, Failure, Outside, Run, script};
@@ -48,6 +48,8 @@ const LOST: Duration = Duration::from_millis(1_500);
 pub enum Planted {
     /// The client draws from something that is not the seed.
     Entropy,
+    /// The example keeps back what its workers stand on.
+    Unsaid,
     /// A worker computes something else.
     Miscounts,
     /// A worker does what nobody gave it.
@@ -98,6 +100,7 @@ impl Example for Leader {
     }];
     const BROKEN: &'static [Broken] = &[
         broken("entropy", "SYS-1", "", "clients draw from something that is not the seed"),
+        broken("unsaid", "SYS-3", "", "not all that the workers stand on is printed"),
         broken("miscounts", "SYS-2", "--no-faults", "workers compute something else"),
         broken(
             "alone",
@@ -113,6 +116,11 @@ impl Example for Leader {
 
     fn faults(seed: u64, real: bool) -> Vec<FaultEvent> {
         if real { real_faults(seed) } else { simulated_faults(seed) }
+    }
+
+    fn structure(broken: Option<&str>) -> Vec<Edge> {
+        let kept_back = usize::from(broken.and_then(Planted::named) == Some(Planted::Unsaid));
+        Self::STRUCTURE.iter().copied().skip(kept_back).collect()
     }
 
     fn run(run: &Run) -> Result<Vec<Entry<Event>>, Failure> {
@@ -230,8 +238,9 @@ fn join(
     index: usize,
     out: mpsc::Sender<(usize, Out)>,
     planted: Option<Planted>,
-) -> Result<GroupHandle, Failure> {
+) -> Result<GroupHandle, StartError> {
     let group = builder.group("pool", group_config())?;
-    group.subscribe(Worker::new(index, group.clone(), out, planted).start().recipient())?;
+    let worker = Worker::new(index, group.clone(), out, planted).start().recipient();
+    group.subscribe(worker).expect("a node that is not started has not ended");
     Ok(group)
 }

@@ -1,17 +1,16 @@
 //! A run on virtual time: three whole nodes, the store beside them, and clients.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use mainstay::{Closed, Config, GroupHandle, Level, Node, Order};
+use mainstay::{GroupHandle, Level, Node, NodeBuilder, Order};
 use mainstay_base::{Instant, Rng};
 use mainstay_harness::{Entry, Failure, Kind, Run};
-use mainstay_sim::live::{self, Room, Start, Stuck};
-use mainstay_sim::{Atlas, Options, Wire};
+use mainstay_kit as kit;
+use mainstay_sim::live::{self, Start, Stuck};
 use mainstay_stable::MemoryMedium;
 use tokio::sync::mpsc;
 
@@ -20,7 +19,7 @@ use crate::pool::{Job, Message};
 use crate::resource::serve;
 use crate::store::JobStore;
 use crate::worker::Out;
-use crate::{NODES, Planted, WORK, cluster, jobs, join, name, options};
+use crate::{NODES, Planted, WORK, jobs, join, options};
 
 /// How long the pool may take for what is left, after everything is healed.
 const REST: Duration = Duration::from_secs(30);
@@ -34,7 +33,7 @@ const WORDS_MAX: usize = 1_024;
 struct Handle {
     group: GroupHandle,
     /// Whoever has it keeps the node running.
-    node: Node,
+    _node: Node,
 }
 
 type Nodes = live::Outside<Handle>;
@@ -56,18 +55,8 @@ impl Book {
 /// One run.
 pub(crate) fn run(run: &Run) -> Result<Vec<Entry<Event>>, Failure> {
     let planted = run.broken.and_then(Planted::named);
-    let options = match run.kind {
-        Kind::Faults => options(run.seed),
-        Kind::Calm => Options::calm(Wire::Channel),
-        Kind::Outside => {
-            let atlas = Atlas { down: NODES, lost: NODES };
-            Options { atlas, ..Options::calm(Wire::Channel) }
-        }
-    };
     let (out, heard) = mpsc::channel(WORDS_MAX);
-    let halted = Rc::<RefCell<Option<String>>>::default();
-    let begin = starter(out, planted, Rc::clone(&halted));
-    let mut room = Room::new(run.seed, NODES, options, run.faults.clone(), begin);
+    let mut room = run.room(NODES, options(run.seed), starter(out, planted));
     let book = Book { entries: Rc::default(), nodes: room.outside() };
     let store = JobStore::open(Arc::new(MemoryMedium::new()), planted)?;
     let store = Rc::new(RefCell::new(store));
@@ -95,41 +84,19 @@ pub(crate) fn run(run: &Run) -> Result<Vec<Entry<Event>>, Failure> {
     }
     drop(room);
     ended?;
-    match halted.take() {
-        Some(reason) => Err(reason.into()),
-        None => Ok(book.entries.take()),
-    }
+    Ok(book.entries.take())
 }
 
 /// Starts a worker, now and after each crash.
 fn starter(
     out: mpsc::Sender<(usize, Out)>,
     planted: Option<Planted>,
-    halted: Rc<RefCell<Option<String>>>,
 ) -> impl FnMut(Start) -> Result<Handle, String> {
-    let addresses = Room::<Handle>::addresses(NODES);
-    let nodes: BTreeMap<_, _> = (0..NODES).map(name).zip(addresses).collect();
-    let begin = move |index, ports| -> Result<Handle, Failure> {
-        let config = Config::new(cluster(), name(index), nodes.clone());
-        let mut builder = Node::builder_without_tcp(config)?;
-        let group = join(&mut builder, index, out.clone(), planted)?;
-        Ok(Handle { group, node: builder.start_with(ports)? })
-    };
-    move |Start { index, ports, restored, .. }| {
-        let handle = begin(index, ports).map_err(|error| error.to_string())?;
-        let node = handle.node.clone();
-        let (ready, closed, halted) = (node.clone(), node.closed(), Rc::clone(&halted));
-        tokio::task::spawn_local(async move {
-            if ready.ready().await.is_ok() {
-                restored.tell();
-            }
-        });
-        tokio::task::spawn_local(async move {
-            if let Closed::Halted { reason } = closed.await {
-                halted.borrow_mut().get_or_insert(format!("n{index} halted: {reason}"));
-            }
-        });
-        Ok(handle)
+    move |start| {
+        let (index, out) = (start.index, out.clone());
+        let build = |builder: &mut NodeBuilder| join(builder, index, out, planted);
+        let (node, group) = kit::start(start, |config| config, build)?;
+        Ok(Handle { group, _node: node })
     }
 }
 

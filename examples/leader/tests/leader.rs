@@ -2,12 +2,17 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 use clap::Parser;
-use mainstay_harness::{Example, Options, Outcome, judge};
+use mainstay_harness::{Example, HarnessError, Options, Outcome, judge};
 use mainstay_leader::Leader;
+use mainstay_sim::live::Beyond;
 
 fn judged(arguments: &str) -> Outcome {
+    try_judged(arguments).unwrap()
+}
+
+fn try_judged(arguments: &str) -> Result<Outcome, HarnessError> {
     let arguments = ["leader"].into_iter().chain(arguments.split_whitespace());
-    judge::<Leader>(&Options::try_parse_from(arguments).unwrap()).unwrap()
+    judge::<Leader>(&Options::try_parse_from(arguments).unwrap())
 }
 
 fn count(outcome: &Outcome, name: &str) -> u64 {
@@ -47,6 +52,22 @@ fn a_script_is_played() {
     assert!(outcome.table.passes(), "{}", outcome.table);
     assert!(outcome.log.contains("# 900000us pause n0 2000000us\n"), "{}", outcome.log);
     assert!(count(&outcome, "requests fenced off") > 0, "{}", outcome.log);
+}
+
+/// Checks OV-1: a script outside the failure model is refused, with the fault and the reason.
+#[test]
+fn a_script_outside_the_model_is_refused() {
+    let refused = |script: &str| {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), script).unwrap();
+        match try_judged(&format!("--faults {}", file.path().display())) {
+            Err(HarnessError::Beyond { fault, why }) => (fault, why),
+            other => panic!("{other:?}"),
+        }
+    };
+    let (fault, why) = refused("1s crash n0 2s\n1200ms crash n1 2s\n");
+    assert!(fault.starts_with("1200.000ms crash of 1") && why == Beyond::TooManyDown(1), "{fault}");
+    assert_eq!(refused("1s pause n3 1s").1, Beyond::Nobody);
 }
 
 /// Checks that the script in a log gives the same run again.

@@ -1,4 +1,4 @@
-//! A service mounted beside the group: it streams to one peer at a fixed rate, or does nothing.
+//! A service mounted beside the group: it streams to one peer at a fixed rate, as fast as it can, or does nothing.
 
 use bytes::Bytes;
 use mainstay_base::service::{
@@ -26,34 +26,57 @@ impl Wire for Piece {
     }
 }
 
-/// Streams `rate` bytes a second to the first peer that is up; none if that is 0.
-pub(super) struct Bulk {
-    rate: u64,
+/// What is streamed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Load {
+    /// Bytes a second, on average; 0: nothing, `u64::MAX`: what the link takes.
+    pub rate: u64,
+    /// Messages at once.
+    pub burst: u32,
+}
+
+/// Streams to the first peer that is up. `BELOW` the groups, as bulk is; else in their class, for a test that shows what that costs.
+pub(super) struct Bulk<const BELOW: bool = true> {
+    load: Load,
     to: Option<BootId>,
     full: bool,
     due: Option<Instant>,
     body: Bytes,
+    received: u64,
     out: Outbox<Self>,
 }
 
-impl Bulk {
+impl<const BELOW: bool> Bulk<BELOW> {
     fn pause(&self) -> Duration {
-        Duration::from_nanos(BODY as u64 * 1_000_000_000 / self.rate.max(1))
+        if self.load.rate == u64::MAX {
+            return Duration::from_micros(1);
+        }
+        let bytes = BODY as u64 * u64::from(self.load.burst);
+        Duration::from_nanos(bytes * 1_000_000_000 / self.load.rate.max(1))
     }
 }
 
-impl Machine for Bulk {
+impl<const BELOW: bool> Machine for Bulk<BELOW> {
     type Input = In<Self>;
     type Output = Out<Self>;
 
     fn handle(&mut self, now: Instant, input: In<Self>) {
         match input {
-            In::Peer(PeerChange::Up { boot }) if self.rate > 0 && self.to.is_none() => {
+            In::Peer(PeerChange::Up { boot }) if self.load.rate > 0 && self.to.is_none() => {
                 self.to = Some(boot);
                 self.due = Some(now);
             }
-            In::Full { .. } => self.full = true,
-            In::Room { .. } => self.full = false,
+            In::Message { message, .. } => self.received += message.body.len() as u64,
+            In::Full { .. } => {
+                self.full = true;
+                if self.load.rate == u64::MAX {
+                    self.due = None;
+                }
+            }
+            In::Room { .. } => {
+                self.full = false;
+                self.due.get_or_insert(now);
+            }
             _ => {}
         }
     }
@@ -64,10 +87,11 @@ impl Machine for Bulk {
         let Some(to) = self.to else { return };
         while let Some(due) = self.due.filter(|due| *due <= now) {
             // What the link does not take at that rate is not sent later.
-            if !self.full {
+            for _ in 0..if self.full { 0 } else { self.load.burst } {
                 self.out.send(to, Piece { body: self.body.clone() });
             }
-            self.due = Some(due + self.pause());
+            let from = if self.load.rate == u64::MAX { now } else { due };
+            self.due = Some(from + self.pause());
         }
     }
 
@@ -80,10 +104,10 @@ impl Machine for Bulk {
     }
 }
 
-impl Service for Bulk {
-    const CHANNEL: Channel = Channel(0x4010);
+impl<const BELOW: bool> Service for Bulk<BELOW> {
+    const CHANNEL: Channel = Channel(0x4010 + BELOW as u16);
     const NAME: &'static str = "bulk";
-    const CLASS: Class = Class::Bulk;
+    const CLASS: Class = if BELOW { Class::Bulk } else { Class::Groups };
     type Message = Piece;
     type Record = Never;
     type Command = Never;
@@ -91,20 +115,22 @@ impl Service for Bulk {
     type Job = Never;
     type Done = Never;
     type Past = ();
-    /// Bytes a second.
-    type Config = u64;
-    type Status = ();
+    type Config = Load;
+    /// Bytes received.
+    type Status = u64;
 
     fn fold((): &mut (), _: Logged<Never>) {}
 
-    fn recover(rate: u64, _: Start<()>) -> Self {
+    fn recover(load: Load, _: Start<()>) -> Self {
         let body = Bytes::from(vec![7; BODY]);
-        Self { rate, to: None, full: false, due: None, body, out: Outbox::default() }
+        Self { load, to: None, full: false, due: None, body, received: 0, out: Outbox::default() }
     }
 
     fn work(job: Never) -> Never {
         match job {}
     }
 
-    fn status(&self) {}
+    fn status(&self) -> u64 {
+        self.received
+    }
 }

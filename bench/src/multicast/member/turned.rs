@@ -11,7 +11,7 @@ use mainstay_multicast::{Config, Event};
 use mainstay_runtime::{Inbox, Intake, OsEntropy, Tcp, TcpOptions, TokioTime, inbox};
 use mainstay_site::{AppPort, Application, Founding, SiteHandle, SiteParts, start};
 
-use super::bulk::Bulk;
+use super::bulk::{Bulk, Load};
 use super::{Counts, Options, orders};
 use crate::cluster::ready;
 use crate::process::say;
@@ -41,6 +41,11 @@ pub(super) async fn serve(options: Options) -> io::Result<()> {
         let order = match order.as_deref() {
             Some("cast") => Told::Cast,
             Some("mark") => Told::Mark,
+            Some("streamed") => {
+                let bytes = site.service::<Bulk>("bulk 0").status().await;
+                say(&format!("streamed {}", bytes.map_err(io::Error::other)?));
+                continue;
+            }
             Some(other) => return Err(io::Error::other(format!("not an order: {other:?}"))),
             None => return Ok(()),
         };
@@ -74,7 +79,7 @@ fn site(options: Options) -> io::Result<(SiteHandle, Inbox<Told>)> {
     parts.services = Some(Box::new(move |node| {
         (0..services).try_for_each(|number| {
             let rate = if number == 0 { bulk } else { 0 };
-            node.mount::<Bulk>(&format!("bulk {number}"), rate).map(drop)
+            node.mount::<Bulk>(&format!("bulk {number}"), Load { rate, burst: 1 }).map(drop)
         })
     }));
     let (orders, intake) = inbox(&parts.bell, group, 1 << 10);

@@ -22,7 +22,7 @@ use tokio::task::AbortHandle;
 
 use super::kernel::{Alarm, Kernel};
 use super::room::Kind;
-use crate::schedule::{self, nanos};
+use crate::schedule::{self, Action, nanos};
 
 /// A crash lets writes under way go on for so many calls of the medium at most.
 const CALLS_MAX: u64 = 8;
@@ -267,6 +267,14 @@ impl Store for LiveStore {
         let working = tokio::task::spawn_local(async move {
             loop {
                 requested(&work).await;
+                let (kernel, node) = {
+                    let platter = platter.borrow();
+                    (Rc::clone(&platter.kernel), platter.node)
+                };
+                if kernel.reach(node, Action::Write) {
+                    work.borrow_mut().forcing = 0;
+                    return;
+                }
                 let alarm = platter.borrow_mut().work_time();
                 alarm.await;
                 let platter = platter.borrow();

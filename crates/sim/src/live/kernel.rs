@@ -1,6 +1,6 @@
 //! Virtual time: one queue of what is to happen, by moment and number, and the clocks that nodes are given.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -9,6 +9,8 @@ use std::task::{Context, Poll, Waker};
 use mainstay_base::{Duration, Instant};
 use mainstay_runtime::{LocalFuture, TimeSource};
 
+use super::points::Points;
+use crate::schedule::Action;
 use crate::trace::Trace;
 
 /// Millionths: the unit in which clocks run fast or slow.
@@ -19,8 +21,8 @@ const CHARGED_MIN: Duration = Duration::from_micros(100);
 
 /// What happens at a moment.
 pub(super) enum Task {
-    /// Somebody's timer is due.
-    Wake(Waker),
+    /// Somebody's timer is due; that of a node's machines, if it is `of` one.
+    Wake { waker: Waker, of: Option<usize> },
     /// A node has done its turn.
     Free,
     /// A dial reaches its address.
@@ -48,6 +50,7 @@ pub(super) struct Kernel {
     trace: RefCell<Trace>,
     /// Events so far.
     steps: Cell<u64>,
+    points: RefCell<Points>,
 }
 
 impl Kernel {
@@ -91,7 +94,21 @@ impl Kernel {
 
     /// Completes at `moment`.
     pub(super) fn alarm(self: &Rc<Self>, moment: Instant) -> Alarm {
-        Alarm { kernel: Rc::clone(self), moment, key: None }
+        Alarm { kernel: Rc::clone(self), moment, key: None, of: None }
+    }
+
+    /// The points of the nodes.
+    pub(super) fn points(&self) -> RefMut<'_, Points> {
+        self.points.borrow_mut()
+    }
+
+    /// The node is about to do something; true if it has crashed instead.
+    pub(super) fn reach(&self, node: usize, action: Action) -> bool {
+        self.points().reach(node, action)
+    }
+
+    pub(super) fn is_dead(&self, node: usize) -> bool {
+        self.points.borrow().is_dead(node)
     }
 }
 
@@ -100,6 +117,8 @@ pub(super) struct Alarm {
     kernel: Rc<Kernel>,
     moment: Instant,
     key: Option<(Instant, u64)>,
+    /// The node whose timer it is.
+    of: Option<usize>,
 }
 
 impl Alarm {
@@ -120,7 +139,7 @@ impl Future for Alarm {
         if self.kernel.now() >= self.moment {
             return Poll::Ready(());
         }
-        let task = Task::Wake(context.waker().clone());
+        let task = Task::Wake { waker: context.waker().clone(), of: self.of };
         self.key = Some(self.kernel.at(self.moment, task));
         Poll::Pending
     }
@@ -140,6 +159,8 @@ pub(super) struct Clock {
     pub(super) drift: i64,
     /// Until when, in true time, the node is at work on a turn.
     pub(super) busy: Rc<Cell<Instant>>,
+    /// Whose it is; `None`: a client's.
+    pub(super) of: Option<usize>,
 }
 
 impl Clock {
@@ -160,7 +181,9 @@ impl TimeSource for Clock {
         // Rounded up: when it wakes, its own clock has reached the deadline.
         let true_nanos = (i128::from(deadline.as_nanos()) * MILLION + rate - 1) / rate;
         let length = from_nanos(true_nanos) - Instant::ZERO;
-        Box::pin(self.kernel.alarm(self.origin + length))
+        let mut alarm = self.kernel.alarm(self.origin + length);
+        alarm.of = self.of;
+        Box::pin(alarm)
     }
 
     fn charge(&self, work: Duration) {
@@ -193,7 +216,8 @@ mod tests {
             let kernel = Rc::new(Kernel::default());
             let origin = Instant::from_nanos(77);
             kernel.set_now(origin);
-            let clock = Clock { kernel: Rc::clone(&kernel), origin, drift, busy: Rc::default() };
+            let clock =
+                Clock { kernel: Rc::clone(&kernel), origin, drift, busy: Rc::default(), of: None };
             assert_eq!(clock.now(), Instant::ZERO);
             let deadline = Instant::from_nanos(1_000_000_007);
             let mut sleep = clock.sleep_until(deadline);

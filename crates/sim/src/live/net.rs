@@ -3,21 +3,19 @@
 //! A cut stalls what is on its way; it may break the connections that it lasts on. A killed process closes its
 //! connections, a machine without power says nothing: whoever sends there learns of it when the machine is back.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
-use std::future::poll_fn;
 use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
-use std::task::{Poll, Waker};
 
 use mainstay_base::{ConnId, Duration, Frame, Instant, NodeId, Rng};
 use mainstay_runtime::{CloseReason, TransportEvent};
 
+use super::inbox::{Inbox, Mailbox, Read};
 use super::kernel::{Kernel, Task};
 use super::room::Kind;
 use crate::Options;
-use crate::schedule::nanos;
+use crate::schedule::{Action, nanos};
 
 /// How long a dial that meets silence is tried, and how often.
 const DIAL_WITHIN: Duration = Duration::from_secs(3);
@@ -36,41 +34,6 @@ pub(super) enum Gone {
     Killed,
     /// Nobody closes them.
     Power,
-}
-
-/// What a process has not read yet.
-#[derive(Default)]
-pub(super) struct Inbox {
-    events: RefCell<VecDeque<(TransportEvent, Option<Read>)>>,
-    reader: RefCell<Option<Waker>>,
-}
-
-/// What reading an event gives free: bytes that an end has sent.
-pub(super) struct Read {
-    conn: u64,
-    end: usize,
-    bytes: usize,
-}
-
-impl Inbox {
-    fn push(&self, event: TransportEvent, read: Option<Read>) {
-        self.events.borrow_mut().push_back((event, read));
-        let reader = self.reader.borrow_mut().take();
-        if let Some(reader) = reader {
-            reader.wake();
-        }
-    }
-
-    pub(super) async fn next(&self) -> (TransportEvent, Option<Read>) {
-        poll_fn(|context| match self.events.borrow_mut().pop_front() {
-            Some(event) => Poll::Ready(event),
-            None => {
-                *self.reader.borrow_mut() = Some(context.waker().clone());
-                Poll::Pending
-            }
-        })
-        .await
-    }
 }
 
 /// What is on its way.
@@ -116,7 +79,18 @@ struct Point {
     boot: u64,
     listens: bool,
     off: bool,
-    inbox: Rc<Inbox>,
+    mailbox: Rc<dyn Mailbox>,
+}
+
+/// Frames that a node took in at once.
+#[derive(Clone, Debug)]
+pub struct Captured {
+    /// From this node.
+    pub from: usize,
+    /// By this one.
+    pub to: usize,
+    /// They.
+    pub frames: Vec<Frame>,
 }
 
 pub(super) struct Net {
@@ -124,11 +98,33 @@ pub(super) struct Net {
     rng: Rng,
     options: Options,
     calm: bool,
+    nodes: usize,
+    /// The nodes, then their ports for clients, then the clients.
     points: Vec<Point>,
     conns: BTreeMap<u64, Conn>,
     dials: BTreeMap<u64, Dial>,
     last: u64,
     cuts: BTreeMap<(usize, usize), u32>,
+    /// Bytes in a second from each point to each other one.
+    rate: Option<u64>,
+    /// When a way has carried all that was sent on it.
+    free: BTreeMap<(usize, usize), Instant>,
+    pub(super) captured: Option<Vec<Captured>>,
+}
+
+fn point(index: usize) -> Point {
+    Point {
+        address: address(index),
+        boot: 0,
+        listens: false,
+        off: false,
+        mailbox: Rc::<Inbox>::default(),
+    }
+}
+
+/// Where each process is in every room.
+pub(super) fn address(index: usize) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, u16::try_from(index + 1).unwrap_or(u16::MAX)).into()
 }
 
 /// The connection and which end of it `conn` names.
@@ -141,30 +137,55 @@ fn name(conn: u64, end: usize) -> ConnId {
 }
 
 impl Net {
-    pub(super) fn new(
-        kernel: Rc<Kernel>,
-        rng: Rng,
-        options: Options,
-        addresses: &[SocketAddr],
-    ) -> Self {
-        let point = |address: &SocketAddr| Point {
-            address: *address,
-            boot: 0,
-            listens: false,
-            off: false,
-            inbox: Rc::default(),
-        };
+    pub(super) fn new(kernel: Rc<Kernel>, rng: Rng, options: Options, nodes: usize) -> Self {
         Self {
             kernel,
             rng,
             options,
             calm: false,
-            points: addresses.iter().map(point).collect(),
+            nodes,
+            points: (0..2 * nodes).map(point).collect(),
             conns: BTreeMap::new(),
             dials: BTreeMap::new(),
             last: 0,
             cuts: BTreeMap::new(),
+            rate: None,
+            free: BTreeMap::new(),
+            captured: None,
         }
+    }
+
+    pub(super) fn limit(&mut self, rate: u64) {
+        self.rate = Some(rate.max(1));
+    }
+
+    /// A place for a process that is no node.
+    pub(super) fn add_client(&mut self) -> usize {
+        self.points.push(point(self.points.len()));
+        self.points.len() - 1
+    }
+
+    pub(super) fn clients(&self) -> usize {
+        self.points.len() - 2 * self.nodes
+    }
+
+    pub(super) fn address(&self, point: usize) -> SocketAddr {
+        self.points[point].address
+    }
+
+    /// The node that a point belongs to; `None`: it is a client.
+    fn owner(&self, point: usize) -> Option<usize> {
+        (point < 2 * self.nodes).then(|| point % self.nodes)
+    }
+
+    /// The points between which a fault between two processes strikes; clients are numbered behind the nodes.
+    pub(super) fn ends(&self, one: usize, other: usize) -> (usize, usize) {
+        let point = |it: usize, peer: usize| {
+            let (is_client, to_client) = (it >= self.nodes, peer >= self.nodes);
+            // A node has its clients at the port for them.
+            if is_client || to_client { it + self.nodes } else { it }
+        };
+        (point(one, other), point(other, one))
     }
 
     fn delay(&mut self) -> Duration {
@@ -175,19 +196,20 @@ impl Net {
     }
 
     /// A boot of `node` begins; what it does not read is lost with it.
-    pub(super) fn attach(&mut self, node: usize) -> (u64, Rc<Inbox>) {
+    pub(super) fn attach(&mut self, node: usize, mailbox: Rc<dyn Mailbox>) -> u64 {
         let point = &mut self.points[node];
         point.boot += 1;
-        point.inbox = Rc::default();
-        let attached = (point.boot, Rc::clone(&point.inbox));
+        point.mailbox = mailbox;
+        let boot = point.boot;
         if std::mem::take(&mut point.off) {
             (0..self.points.len()).for_each(|from| self.go_on(from, node));
         }
-        attached
+        boot
     }
 
-    pub(super) fn is_current(&self, node: usize, boot: u64) -> bool {
-        self.points[node].boot == boot
+    pub(super) fn is_current(&self, point: usize, boot: u64) -> bool {
+        let is_dead = self.owner(point).is_some_and(|node| self.kernel.is_dead(node));
+        self.points[point].boot == boot && !is_dead
     }
 
     pub(super) fn listen(&mut self, node: usize, on: bool) {
@@ -277,6 +299,19 @@ impl Net {
         self.send_item(self.last, 1, Item::Accepted);
     }
 
+    /// Puts captured frames on a connection from the same node to the same one, behind what is on its way; false if there is none.
+    pub(super) fn replay(&mut self, captured: Captured) -> bool {
+        let Captured { from, to, frames } = captured;
+        let stands = |conn: &Conn| {
+            let end = conn.ends.iter().position(|end| end.node == from)?;
+            (conn.ends[1 - end].node == to && conn.ends.iter().all(|end| end.open)).then_some(end)
+        };
+        let found = self.conns.iter().find_map(|(id, conn)| Some((*id, stands(conn)?)));
+        let Some((id, end)) = found else { return false };
+        self.send_item(id, end, Item::Frames(frames));
+        true
+    }
+
     pub(super) fn on_unanswered(&mut self, id: u64) {
         let Some(dial) = self.dials.remove(&id) else { return };
         if self.is_current(dial.from, dial.boot) {
@@ -304,7 +339,7 @@ impl Net {
             TransportEvent::Unreachable { .. } => 2,
         };
         self.kernel.note(Kind::Network as u8, node, number);
-        self.points[node].inbox.push(event, read);
+        self.points[node].mailbox.push(event, read);
     }
 
     pub(super) fn queue(&mut self, conn: ConnId, frame: Frame) {
@@ -333,7 +368,12 @@ impl Net {
 
     fn flush_end(&mut self, id: u64, end: usize) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
+        let from = conn.ends[end].node;
         let mut frames = std::mem::take(&mut conn.ends[end].queued);
+        if let Some(node) = self.owner(from) {
+            frames =
+                frames.into_iter().take_while(|_| !self.kernel.reach(node, Action::Send)).collect();
+        }
         // The reader may see what was written at once in two parts.
         if frames.len() > 1 && self.rng.chance(1, 8) {
             let rest = frames.split_off(self.rng.between(1, frames.len() as u64 - 1) as usize);
@@ -363,11 +403,27 @@ impl Net {
 
     fn send_item(&mut self, id: u64, end: usize, item: Item) {
         let delay = self.delay();
+        let carried = self.carry(id, end, &item);
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let sender = &mut conn.ends[end];
         sender.sent.push_back(item);
-        sender.last = (sender.last + Duration::from_nanos(1)).max(self.kernel.now() + delay);
+        sender.last = (sender.last + Duration::from_nanos(1)).max(carried + delay);
         self.kernel.at(sender.last, Task::Arrive { conn: id, end });
+    }
+
+    /// When the way has carried the item, and all that was sent on it before.
+    fn carry(&mut self, id: u64, end: usize, item: &Item) -> Instant {
+        let now = self.kernel.now();
+        let (Some(rate), Item::Frames(frames), Some(conn)) = (self.rate, item, self.conns.get(&id))
+        else {
+            return now;
+        };
+        let bytes: usize = frames.iter().map(Frame::wire_len).sum();
+        let nanos_long = (bytes as u64).saturating_mul(1_000_000_000) / rate;
+        let way = (conn.ends[end].node, conn.ends[1 - end].node);
+        let free = self.free.entry(way).or_default();
+        *free = (*free).max(now) + Duration::from_nanos(nanos_long);
+        *free
     }
 
     pub(super) fn on_arrive(&mut self, id: u64, end: usize) {
@@ -395,6 +451,18 @@ impl Net {
                 self.tell(to, TransportEvent::Opened { conn, dialled: Some(dialled) }, None);
             }
             Item::Frames(frames) => {
+                let arrives = |_: &Frame| {
+                    self.owner(to).is_some_and(|node| self.kernel.reach(node, Action::Receive))
+                };
+                if frames.iter().any(arrives) {
+                    return;
+                }
+                if let Some(captured) = &mut self.captured
+                    && from < self.nodes
+                    && to < self.nodes
+                {
+                    captured.push(Captured { from, to, frames: frames.clone() });
+                }
                 let bytes = frames.iter().map(Frame::wire_len).sum();
                 let read = Read { conn: id, end, bytes };
                 let conn = name(id, 1 - end);

@@ -4,8 +4,9 @@ mod strike;
 mod tasks;
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,17 +14,20 @@ use std::task::Poll;
 
 use mainstay_base::{Duration, Instant, Rng};
 use mainstay_runtime::{Ports, SeededEntropy};
-use thiserror::Error;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Notify;
 use tokio::task::LocalSet;
 
 use super::disk::{LiveDisk, Platter};
 use super::kernel::{Clock, Kernel, Task};
-use super::net::{Gone, Net};
+use super::net::{Captured, Gone, Net, address};
+use super::outside::Outside;
+use super::start::{Halted, Restored, Start, name};
+use super::stream::ClientPort;
+use super::told::{LeftOut, Stats, Stuck};
 use super::transport::LiveTransport;
 use crate::Options;
-use crate::schedule::{Disk, FaultEvent};
+use crate::schedule::{Action, Disk, FaultEvent};
 use tasks::Tasks;
 
 /// What an event of the trace is.
@@ -38,79 +42,6 @@ pub(super) enum Kind {
     Noted = 6,
 }
 
-/// What a node is started with.
-pub struct Start {
-    /// Which node, from 0.
-    pub index: usize,
-    /// It has never run before: its disk is empty as a new one is, not as a lost one.
-    pub first: bool,
-    /// Its outside.
-    pub ports: Ports,
-    /// To be told when the node has all of its state.
-    pub restored: Restored,
-}
-
-impl fmt::Debug for Start {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Start").field("index", &self.index).finish_non_exhaustive()
-    }
-}
-
-/// The word of a boot that its node lacks nothing: only then another one may lose its disk. Until then the node counts as
-/// one that has lost its own.
-#[derive(Clone, Debug)]
-pub struct Restored(Rc<Cell<bool>>);
-
-impl Restored {
-    /// It lacks nothing.
-    pub fn tell(&self) {
-        self.0.set(true);
-    }
-}
-
-/// What happened in a room.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Stats {
-    /// Faults that took place.
-    pub faults: u64,
-    /// Faults left out: nobody was there, or too much was broken.
-    pub skipped: u64,
-    /// Crashes.
-    pub crashes: u64,
-    /// Crashes of the machine, and not of the process alone.
-    pub power: u64,
-    /// Crashes with a forced write unfinished.
-    pub unfinished: u64,
-    /// Disks lost.
-    pub lost: u64,
-}
-
-/// A run does not get on as it should.
-#[derive(Error, Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum Stuck {
-    /// A node did not start: the reason that it gave.
-    #[error("node {node} does not start: {reason}")]
-    Start {
-        /// Which.
-        node: usize,
-        /// What it said.
-        reason: String,
-    },
-    /// A node always has something to do, so that time does not pass: a timer that is set for the past, or two tasks
-    /// that wake each other without end.
-    #[error("node {node} has been polled {polls} times and time has not passed")]
-    Spins {
-        /// Which.
-        node: usize,
-        /// How often.
-        polls: u32,
-    },
-    /// What was waited for did not come in time.
-    #[error("not within {0:?}")]
-    Late(Duration),
-}
-
 /// A node, and what outlives its boots.
 struct Place {
     /// The task set of the present boot.
@@ -123,15 +54,15 @@ struct Place {
     /// Its disk was lost, and it has not said that it has everything again.
     lost: bool,
     restored: Restored,
-    /// The fault that waits for a forced write, and how it strikes.
-    doomed: Option<usize>,
+    /// The faults that wait for a forced write.
+    doomed: Vec<usize>,
 }
 
 /// So often a node may be polled before time passes.
 const POLLS_MAX: u32 = 100_000;
 
 type Begin<H> = Box<dyn FnMut(Start) -> Result<H, String>>;
-type Handles<H> = Rc<RefCell<Vec<Option<H>>>>;
+pub(super) type Handles<H> = Rc<RefCell<Vec<Option<H>>>>;
 
 /// Whole nodes, each with a handle `H` by which clients reach it.
 pub struct Room<H> {
@@ -149,7 +80,11 @@ pub struct Room<H> {
     begin: Begin<H>,
     driver: Arc<Notify>,
     stats: Stats,
+    left_out: LeftOut,
+    is_strict: bool,
+    has_disks: bool,
     stuck: Option<Stuck>,
+    halted: Halted,
     origin: tokio::time::Instant,
     /// Dropped last: task sets are dropped in it.
     runtime: Rc<Runtime>,
@@ -165,15 +100,10 @@ impl<H> fmt::Debug for Room<H> {
     }
 }
 
-/// Where the node `index` listens in every room.
-#[must_use]
-pub(super) fn address(index: usize) -> SocketAddr {
-    (Ipv4Addr::LOCALHOST, u16::try_from(index + 1).unwrap_or(u16::MAX)).into()
-}
-
 impl<H: Clone + 'static> Room<H> {
     /// A room of `nodes` nodes, which `begin` starts now and after each crash, on the `LocalSet` of the boot. The faults come
-    /// in their time; those that the [`Atlas`](crate::Atlas) of `options` does not allow are left out. Of `options`, the
+    /// in their time; those that the [`Atlas`](crate::Atlas) of `options` does not allow are [left out](Self::left_out), or end a
+    /// [strict](Self::strict) room. Of `options`, the
     /// delays, the tail, `telling`, `disk` and the atlas matter here.
     ///
     /// # Panics
@@ -190,8 +120,7 @@ impl<H: Clone + 'static> Room<H> {
         let origin = runtime.block_on(async { tokio::time::Instant::now() });
         let rng = Rng::new(seed);
         let kernel = Rc::new(Kernel::default());
-        let addresses: Vec<SocketAddr> = (0..nodes).map(address).collect();
-        let net = Net::new(Rc::clone(&kernel), rng.stream("network"), options.clone(), &addresses);
+        let net = Net::new(Rc::clone(&kernel), rng.stream("network"), options.clone(), nodes);
         let place = |node: usize| {
             let rng = rng.stream(&format!("disk {node}"));
             let platter = Platter::new(Rc::clone(&kernel), node, rng, options.disk);
@@ -202,8 +131,8 @@ impl<H: Clone + 'static> Room<H> {
                 pauses: 0,
                 busy: Rc::default(),
                 lost: false,
-                restored: Restored(Rc::default()),
-                doomed: None,
+                restored: Restored::default(),
+                doomed: Vec::new(),
             }
         };
         let driver = Arc::new(Notify::new());
@@ -222,7 +151,11 @@ impl<H: Clone + 'static> Room<H> {
             begin: Box::new(begin),
             driver,
             stats: Stats::default(),
+            left_out: LeftOut::default(),
+            is_strict: false,
+            has_disks: true,
             stuck: None,
+            halted: Halted::default(),
             origin,
             runtime,
             kernel,
@@ -234,6 +167,29 @@ impl<H: Clone + 'static> Room<H> {
     #[must_use]
     pub fn addresses(nodes: usize) -> Vec<SocketAddr> {
         (0..nodes).map(address).collect()
+    }
+
+    /// A fault that cannot take place within the model ends the run with [`Stuck::Beyond`], instead of being left out: for scripts
+    /// that somebody wrote.
+    #[must_use]
+    pub fn strict(mut self) -> Self {
+        self.is_strict = true;
+        self
+    }
+
+    /// The nodes have no disks: a crash loses all that they have.
+    #[must_use]
+    pub fn without_disks(mut self) -> Self {
+        self.has_disks = false;
+        self
+    }
+
+    /// Each way between two processes carries so many bytes in a second, one thing after the other; the delay comes on top.
+    /// Default: no bound.
+    #[must_use]
+    pub fn rate(self, bytes: u64) -> Self {
+        self.net.borrow_mut().limit(bytes);
+        self
     }
 
     /// The clocks run up to so many millionths fast or slow, each boot's at a rate of its own. Default 0. To be set
@@ -253,7 +209,12 @@ impl<H: Clone + 'static> Room<H> {
     /// What clients see.
     #[must_use]
     pub fn outside(&self) -> Outside<H> {
-        Outside { kernel: Rc::clone(&self.kernel), handles: Rc::clone(&self.handles) }
+        Outside {
+            seed: self.seed,
+            kernel: Rc::clone(&self.kernel),
+            net: Rc::clone(&self.net),
+            handles: Rc::clone(&self.handles),
+        }
     }
 
     /// Runs a client beside the nodes. It suffers no faults, and ends with the room.
@@ -295,9 +256,10 @@ impl<H: Clone + 'static> Room<H> {
     pub fn heal(&mut self) {
         self.epoch += 1;
         self.net.borrow_mut().heal();
+        self.kernel.points().heal();
         for node in 0..self.places.len() {
             let place = &mut self.places[node];
-            (place.pauses, place.doomed) = (0, None);
+            (place.pauses, place.doomed) = (0, Vec::new());
             place.platter.borrow_mut().heal();
             if place.tasks.is_none() {
                 self.start(node);
@@ -324,11 +286,44 @@ impl<H: Clone + 'static> Room<H> {
         self.stats
     }
 
+    /// The faults that did not take place, in order; whoever shares it sees more of them as they come.
+    #[must_use]
+    pub fn left_out(&self) -> LeftOut {
+        Rc::clone(&self.left_out)
+    }
+
+    /// How often a node has done what so far, over all its boots: the numbers of the [points](crate::Point) at which a script
+    /// can have it crash. What comes or leaves in one batch counts frame by frame, also from and to clients; a timer is one of the
+    /// node's clock, and not of tokio; a write is a forced one of the log, and not of a checkpoint or a cell.
+    #[must_use]
+    pub fn points(&self, node: usize) -> BTreeMap<Action, u64> {
+        self.kernel.points().counts(node)
+    }
+
+    /// From here on what nodes send each other is kept as it comes in, for [`replay`](Self::replay).
+    pub fn capture(&self) {
+        self.net.borrow_mut().captured.get_or_insert_default();
+    }
+
+    /// What was captured so far, in order.
+    #[must_use]
+    pub fn captured(&self) -> Vec<Captured> {
+        self.net.borrow().captured.clone().unwrap_or_default()
+    }
+
+    /// Sends captured frames again, as they were, on a connection that stands between the two nodes now: perhaps to a later
+    /// boot, perhaps of a later one. False if none stands.
+    pub fn replay(&self, captured: Captured) -> bool {
+        self.net.borrow_mut().replay(captured)
+    }
+
     fn start(&mut self, node: usize) {
         let rng = Rng::new(self.seed);
+        let nodes = self.places.len();
         let place = &mut self.places[node];
         place.boots += 1;
-        place.restored = Restored(Rc::default());
+        place.restored = Restored::new(node, &self.halted);
+        self.kernel.points().is_down(node);
         place.busy = Rc::default();
         let mut of_boot = rng.stream(&format!("boot {} of {node}", place.boots));
         let drift = of_boot.below(2 * self.drift + 1) as i64 - self.drift as i64;
@@ -336,22 +331,32 @@ impl<H: Clone + 'static> Room<H> {
         kernel.note(Kind::Started as u8, node, place.boots);
         let ports = Ports {
             transport: Box::new(LiveTransport::new(Rc::clone(&self.net), node)),
-            disk: Some(Box::new(LiveDisk::new(Rc::clone(&place.platter)))),
+            disk: self.has_disks.then(|| Box::new(LiveDisk::new(Rc::clone(&place.platter))) as _),
             time: Rc::new(Clock {
                 origin: kernel.now(),
                 kernel,
                 drift,
                 busy: Rc::clone(&place.busy),
+                of: Some(node),
             }),
             entropy: Box::new(SeededEntropy::new(of_boot.stream("entropy"))),
         };
-        let (first, restored) = (place.boots == 1, place.restored.clone());
+        let start = Start {
+            index: node,
+            name: name(node),
+            nodes: (0..nodes).map(|node| (name(node), address(node))).collect(),
+            first: place.boots == 1,
+            ports,
+            port: ClientPort::attach(&self.net, nodes + node),
+            restored: place.restored.clone(),
+        };
         let tasks = Tasks::new(&self.driver);
         let started = {
             let _runtime = self.runtime.enter();
             let _set = tasks.set.enter();
-            (self.begin)(Start { index: node, first, ports, restored })
+            (self.begin)(start)
         };
+        let place = &mut self.places[node];
         place.tasks = Some(tasks);
         match started {
             Ok(handle) => self.handles.borrow_mut()[node] = Some(handle),
@@ -363,12 +368,14 @@ impl<H: Clone + 'static> Room<H> {
 
     /// The node is gone: first its ports are cut, then its tasks are dropped.
     fn crash(&mut self, node: usize, power: bool, found: Disk) {
+        let nodes = self.places.len();
         let place = &mut self.places[node];
         let gone = if power { Gone::Power } else { Gone::Killed };
         self.net.borrow_mut().detach(node, gone);
+        self.net.borrow_mut().detach(nodes + node, gone);
         let unfinished = place.platter.borrow_mut().crash(power, found);
         self.kernel.note(Kind::Crashed as u8, node, unfinished as u64);
-        (place.pauses, place.doomed) = (0, None);
+        (place.pauses, place.doomed) = (0, Vec::new());
         place.lost |= found != Disk::Kept;
         self.stats.crashes += 1;
         self.stats.power += u64::from(power);
@@ -409,7 +416,8 @@ impl<H: Clone + 'static> Room<H> {
     async fn settle(&mut self) {
         for polls in 0.. {
             let mut polled = false;
-            for (node, place) in self.places.iter_mut().enumerate() {
+            for node in 0..self.places.len() {
+                let place = &mut self.places[node];
                 let awake = place.pauses == 0 && place.busy.get() <= self.kernel.now();
                 let awake = place.tasks.as_mut().filter(|_| awake);
                 if let Some(tasks) = awake.filter(|tasks| tasks.is_woken()) {
@@ -418,11 +426,15 @@ impl<H: Clone + 'static> Room<H> {
                     }
                     tasks.poll();
                     polled = true;
+                    self.strike();
                 }
             }
             if self.clients.is_woken() {
                 self.clients.poll();
                 polled = true;
+            }
+            if let Some((node, reason)) = self.halted.borrow_mut().take() {
+                self.stuck.get_or_insert(Stuck::Halted { node, reason });
             }
             if !polled || self.stuck.is_some() {
                 return;
@@ -469,7 +481,8 @@ impl<H: Clone + 'static> Room<H> {
 
     fn perform(&mut self, task: Task) {
         match task {
-            Task::Wake(waker) => waker.wake(),
+            Task::Wake { of: Some(node), .. } if self.kernel.reach(node, Action::Timer) => {}
+            Task::Wake { waker, .. } => waker.wake(),
             Task::Free => {}
             Task::Syn { dial } => self.net.borrow_mut().on_syn(dial),
             Task::Unanswered { dial } => self.net.borrow_mut().on_unanswered(dial),
@@ -486,69 +499,29 @@ impl<H: Clone + 'static> Room<H> {
             Task::Begin { .. } | Task::End { .. } => {}
         }
         for node in 0..self.places.len() {
-            let place = &self.places[node];
-            if place.doomed.is_some()
-                && place.platter.borrow().is_writing()
-                && let Some(fault) = self.places[node].doomed.take()
-            {
-                self.on_crash(fault);
+            let place = &mut self.places[node];
+            if !place.doomed.is_empty() && place.platter.borrow().is_writing() {
+                std::mem::take(&mut place.doomed)
+                    .into_iter()
+                    .for_each(|fault| self.on_crash(fault));
             }
         }
+        self.strike();
     }
 }
 
 impl<H> Drop for Room<H> {
     fn drop(&mut self) {
         let _runtime = self.runtime.enter();
+        let nodes = self.places.len();
         for (node, place) in self.places.iter_mut().enumerate() {
             self.net.borrow_mut().detach(node, Gone::Power);
+            self.net.borrow_mut().detach(nodes + node, Gone::Power);
             place.platter.borrow_mut().crash(true, Disk::Kept);
             drop(place.tasks.take());
         }
         self.clients.set = LocalSet::new();
         let handles = std::mem::take(&mut *self.handles.borrow_mut());
         drop(handles);
-    }
-}
-
-/// What clients see of a room.
-pub struct Outside<H> {
-    kernel: Rc<Kernel>,
-    handles: Handles<H>,
-}
-
-impl<H: Clone> Outside<H> {
-    /// The handle of a node; `None`: it is down.
-    #[must_use]
-    pub fn node(&self, index: usize) -> Option<H> {
-        self.handles.borrow().get(index).cloned().flatten()
-    }
-
-    /// The true time.
-    #[must_use]
-    pub fn now(&self) -> Instant {
-        self.kernel.now()
-    }
-
-    /// Completes after so long.
-    pub fn sleep(&self, length: Duration) -> impl Future<Output = ()> + use<H> {
-        self.kernel.alarm(self.kernel.now() + length)
-    }
-
-    /// Puts what a client did or saw into the [hash](Room::hash).
-    pub fn note(&self, client: usize, number: u64) {
-        self.kernel.note(Kind::Noted as u8, client, number);
-    }
-}
-
-impl<H> Clone for Outside<H> {
-    fn clone(&self) -> Self {
-        Self { kernel: Rc::clone(&self.kernel), handles: Rc::clone(&self.handles) }
-    }
-}
-
-impl<H> fmt::Debug for Outside<H> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Outside").field("now", &self.kernel.now()).finish_non_exhaustive()
     }
 }

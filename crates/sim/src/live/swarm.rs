@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use mainstay_base::{Instant, Rng};
 
-use super::room::{Outside, Room, Start};
+use super::outside::Outside;
+use super::room::Room;
+use super::start::Start;
 use crate::{Atlas, Disk, Fault, FaultEvent, Options, Wire, schedule, shrink};
 
 /// How often at most a scenario is run to find the faults that matter.
 const SHRINKS_MAX: usize = 200;
-/// Every so many seeds one is run twice, and must go the same way.
-const TWICE_EVERY: u64 = 10;
+/// A client has so many cuts and so many resets at most.
+const CLIENT_FAULTS: u64 = 4;
 
 /// What all runs of a swarm have in common.
 #[derive(Clone, Debug)]
@@ -23,6 +25,12 @@ pub struct Plan {
     pub nodes: usize,
     /// What may fail at a time.
     pub atlas: Atlas,
+    /// How many clients there are whose connections may fail ([`Outside::client`]), beside others that are in the room. Default 0.
+    pub clients: usize,
+    /// Every so many seeds one is run twice, and must go the same way. Default 10.
+    pub twice_every: u64,
+    /// The faults of every run, instead of those that are drawn; the room is [strict](Room::strict) then. Default: none.
+    pub script: Option<Vec<FaultEvent>>,
     /// The nodes have disks; without, each crash loses all that a node has.
     pub disks: bool,
     /// Nothing fails for so long. Default 300 ms.
@@ -40,6 +48,9 @@ impl Plan {
         Self {
             nodes,
             atlas,
+            clients: 0,
+            twice_every: 10,
+            script: None,
             disks: true,
             calm: Duration::from_millis(300),
             work: Duration::from_secs(3),
@@ -55,6 +66,9 @@ impl Plan {
 
     /// The faults of a seed. Old disks are beyond the model.
     fn faults(&self, seed: u64) -> Vec<FaultEvent> {
+        if let Some(script) = &self.script {
+            return script.clone();
+        }
         let mut faults = schedule(seed, self.nodes, &self.options(seed));
         for event in &mut faults {
             event.at = event.at + self.calm;
@@ -62,6 +76,29 @@ impl Plan {
                 && (*disk == Disk::Old || !self.disks)
             {
                 *disk = Disk::Empty;
+            }
+        }
+        faults.extend(self.client_faults(seed));
+        faults.sort_by_key(|event| event.at);
+        faults
+    }
+
+    /// Cuts and resets between clients and nodes.
+    fn client_faults(&self, seed: u64) -> Vec<FaultEvent> {
+        let mut rng = Rng::new(seed).stream("faults of clients");
+        let mut faults = Vec::new();
+        for client in self.nodes..self.nodes + self.clients {
+            for _ in 0..rng.below(CLIENT_FAULTS + 1) {
+                let at = rng.between(self.calm.as_micros() as u64, self.work.as_micros() as u64);
+                let node = rng.below(self.nodes as u64) as usize;
+                let length = Duration::from_millis(rng.between(10, 1_500));
+                let fault = match rng.below(4) {
+                    0 => Fault::Cut { one: client, other: node, length },
+                    1 => Fault::OneWayCut { from: node, to: client, length },
+                    2 => Fault::OneWayCut { from: client, to: node, length },
+                    _ => Fault::Reset { one: client, other: node },
+                };
+                faults.push(FaultEvent { at: Instant::ZERO + Duration::from_micros(at), fault });
             }
         }
         faults
@@ -85,7 +122,9 @@ impl Run<'_> {
         begin: impl FnMut(Start) -> Result<H, String> + 'static,
     ) -> Room<H> {
         let options = self.plan.options(self.seed);
-        Room::new(self.seed, self.plan.nodes, options, self.faults.clone(), begin)
+        let room = Room::new(self.seed, self.plan.nodes, options, self.faults.clone(), begin);
+        let room = if self.plan.disks { room } else { room.without_disks() };
+        if self.plan.script.is_some() { room.strict() } else { room }
     }
 
     /// Runs a worker beside the nodes: it gets what it sees of them, randomness of its own, and when it is to end.
@@ -152,11 +191,30 @@ pub fn run<T>(
     scenario(&Run { seed, plan, faults: plan.faults(seed), busy: Rc::new(()) })
 }
 
+/// A run that found something.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Found {
+    /// Its seed.
+    pub seed: u64,
+    /// What.
+    pub what: String,
+    /// The faults without which it would not have found anything.
+    pub faults: Vec<FaultEvent>,
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let faults: Vec<String> = self.faults.iter().map(ToString::to_string).collect();
+        write!(f, "seed {}\n{}\nit takes:\n{}", self.seed, self.what, faults.join("\n"))
+    }
+}
+
 /// Runs a scenario on many seeds; `MAINSTAY_SEED` and `MAINSTAY_SEEDS` in the environment say which, `seeds` otherwise. What the
-/// scenario answers should hold the [hash](Room::hash) of the room: every tenth seed is run twice and has to come out equal.
+/// scenario answers should hold the [hash](Room::hash) of the room: every [so many](Plan::twice_every) seeds one is run twice and has
+/// to come out equal.
 ///
 /// # Panics
-/// If a run finds something: with its seed, and with the faults without which it would not.
+/// If a run [finds](find) something: with its seed, and with the faults without which it would not.
 pub fn swarm<T: PartialEq + fmt::Debug>(
     seeds: Range<u64>,
     plan: &Plan,
@@ -165,19 +223,31 @@ pub fn swarm<T: PartialEq + fmt::Debug>(
     let variable = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let first: u64 = variable("MAINSTAY_SEED").unwrap_or(seeds.start);
     let count: u64 = variable("MAINSTAY_SEEDS").unwrap_or(seeds.end - seeds.start);
+    find(first..first + count, plan, scenario).unwrap_or_else(|found| panic!("{plan:?}\n{found}"))
+}
+
+/// As [`swarm`], on these seeds, and without a panic: for tests that look for what was planted.
+///
+/// # Errors
+/// The first run that found something.
+pub fn find<T: PartialEq + fmt::Debug>(
+    seeds: Range<u64>,
+    plan: &Plan,
+    scenario: impl Fn(&Run<'_>) -> Result<T, String>,
+) -> Result<Vec<T>, Found> {
     let one = |seed: u64| {
-        let report = run(seed, plan, &scenario).unwrap_or_else(|what| {
-            let faults = smallest(seed, plan, &scenario);
-            let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
-            panic!("seed {seed}, {plan:?}\n{what}\nit takes:\n{}", faults.join("\n"))
-        });
-        if seed.is_multiple_of(TWICE_EVERY) {
+        let smallest = |what| Found { seed, what, faults: smallest(seed, plan, &scenario) };
+        let report = run(seed, plan, &scenario).map_err(smallest)?;
+        if plan.twice_every > 0 && seed.is_multiple_of(plan.twice_every) {
             let again = run(seed, plan, &scenario);
-            assert_eq!(Ok(&report), again.as_ref(), "seed {seed} does not run the same twice");
+            if again.as_ref() != Ok(&report) {
+                let what = format!("it does not run the same twice:\n{report:?}\n{again:?}");
+                return Err(Found { seed, what, faults: plan.faults(seed) });
+            }
         }
-        report
+        Ok(report)
     };
-    (first..first + count).map(one).collect()
+    seeds.map(one).collect()
 }
 
 /// The faults of a seed that fails, without those that do not matter.

@@ -11,7 +11,8 @@ use mainstay_base::{ConnId, Frame, Instant, NodeId};
 use mainstay_runtime::{DialError, EventSink, LocalFuture, Transport};
 use tokio::task::AbortHandle;
 
-use super::net::{Gone, Inbox, Net};
+use super::inbox::Inbox;
+use super::net::{Gone, Net};
 
 /// The transport of one boot. When the boot is over, all that it is asked for is of no effect.
 pub(super) struct LiveTransport {
@@ -25,7 +26,8 @@ pub(super) struct LiveTransport {
 
 impl LiveTransport {
     pub(super) fn new(net: Rc<RefCell<Net>>, node: usize) -> Self {
-        let (boot, inbox) = net.borrow_mut().attach(node);
+        let inbox = Rc::<Inbox>::default();
+        let boot = net.borrow_mut().attach(node, Rc::<Inbox>::clone(&inbox));
         Self { net, node, boot, inbox, reading: None, draining: false }
     }
 

@@ -3,21 +3,26 @@
 use mainstay_base::Rng;
 
 use super::super::kernel::Task;
+use super::super::told::{Beyond, Stuck};
 use super::{Kind, Place, Room};
 use crate::schedule::{Disk, Fault, Moment};
 
 impl<H: Clone + 'static> Room<H> {
     pub(super) fn on_begin(&mut self, index: usize) {
         let fault = self.faults[index].fault.clone();
-        if !fault.is_possible(self.places.len()) {
-            self.stats.skipped += 1;
-            return;
+        let nodes = self.places.len();
+        let all = nodes + self.net.borrow().clients();
+        if !fault.is_possible(nodes, all) {
+            return self.leave_out(index, Beyond::Nobody);
         }
         self.kernel.note(Kind::Begun as u8, index, 0);
         let length = match fault {
             Fault::Crash { node, moment: Moment::MidWrite, .. } => {
-                self.places[node].doomed = Some(index);
+                self.places[node].doomed.push(index);
                 return;
+            }
+            Fault::Crash { node, moment: Moment::At(point), .. } => {
+                return self.kernel.points().doom(node, point, index);
             }
             Fault::Crash { .. } => return self.on_crash(index),
             Fault::Backup { node } => {
@@ -26,7 +31,9 @@ impl<H: Clone + 'static> Room<H> {
             }
             Fault::Reset { one, other } => {
                 self.stats.faults += 1;
-                return self.net.borrow_mut().reset(one, other);
+                let mut net = self.net.borrow_mut();
+                let (one, other) = net.ends(one, other);
+                return net.reset(one, other);
             }
             Fault::Pause { node, length } => {
                 self.places[node].pauses += 1;
@@ -39,8 +46,10 @@ impl<H: Clone + 'static> Room<H> {
             Fault::OneWayCut { length, .. }
             | Fault::Cut { length, .. }
             | Fault::Partition { length, .. } => {
-                for (from, to) in fault.ways(self.places.len()) {
-                    self.net.borrow_mut().cut(from, to);
+                let mut net = self.net.borrow_mut();
+                for (from, to) in fault.ways(nodes) {
+                    let (from, to) = net.ends(from, to);
+                    net.cut(from, to);
                 }
                 length
             }
@@ -50,14 +59,27 @@ impl<H: Clone + 'static> Room<H> {
         self.kernel.at(self.kernel.now() + length, end);
     }
 
+    /// The faults that have reached their points strike.
+    pub(super) fn strike(&mut self) {
+        loop {
+            let struck = self.kernel.points().take_struck();
+            let Some(index) = struck else { return };
+            let left_out = self.left_out.borrow().len();
+            self.on_crash(index);
+            if self.left_out.borrow().len() > left_out {
+                // What the node was about to do is lost already: the run means nothing any more.
+                self.refuse();
+            }
+        }
+    }
+
     pub(super) fn on_crash(&mut self, index: usize) {
         let event = &self.faults[index];
         let Fault::Crash { node, length, disk, .. } = event.fault else { return };
         // Drawn from the fault alone: without another fault of the schedule this one stays the same.
         let power = Rng::new(self.seed).stream(&event.to_string()).chance(1, 2);
-        if !self.atlas_allows(node, disk) {
-            self.stats.skipped += 1;
-            return;
+        if let Err(why) = self.atlas_allows(node, disk) {
+            return self.leave_out(index, why);
         }
         self.stats.faults += 1;
         self.crash(node, power, disk);
@@ -65,19 +87,43 @@ impl<H: Clone + 'static> Room<H> {
         self.kernel.at(self.kernel.now() + length, Task::Restart { node, boot });
     }
 
-    /// Whether the node runs and may crash with this outcome.
-    fn atlas_allows(&mut self, node: usize, disk: Disk) -> bool {
-        for place in &mut self.places {
-            place.lost &= !place.restored.0.get() || place.tasks.is_none();
+    fn leave_out(&mut self, index: usize, why: Beyond) {
+        let event = self.faults[index].clone();
+        self.stats.skipped += 1;
+        self.left_out.borrow_mut().push((event, why));
+        if self.is_strict {
+            self.refuse();
         }
+    }
+
+    /// The fault that was left out last ends the run.
+    fn refuse(&mut self) {
+        if let Some((event, why)) = self.left_out.borrow().last() {
+            let (fault, why) = (event.to_string(), *why);
+            self.stuck.get_or_insert(Stuck::Beyond { fault, why });
+        }
+    }
+
+    /// Whether the node runs and may crash with this outcome.
+    fn atlas_allows(&mut self, node: usize, disk: Disk) -> Result<(), Beyond> {
+        for place in &mut self.places {
+            place.lost &= !place.restored.is_told() || place.tasks.is_none();
+        }
+        let atlas = self.options.atlas;
         let others = || self.places.iter().enumerate().filter(|(index, _)| *index != node);
         let down = others().filter(|(_, place)| place.tasks.is_none() || place.lost).count();
         // One that gets its state from another is no copy of it, whatever is on its disk.
-        let is_no_copy = |place: &&Place| place.lost || !place.restored.0.get();
+        let is_no_copy = |place: &&Place| place.lost || !place.restored.is_told();
         let lost = others().map(|(_, place)| place).filter(is_no_copy).count();
-        self.places[node].tasks.is_some()
-            && down < self.options.atlas.down
-            && (disk == Disk::Kept || lost < self.options.atlas.lost)
+        if self.places[node].tasks.is_none() {
+            Err(Beyond::Down)
+        } else if down >= atlas.down {
+            Err(Beyond::TooManyDown(atlas.down))
+        } else if disk != Disk::Kept && lost >= atlas.lost {
+            Err(Beyond::TooManyLost(atlas.lost))
+        } else {
+            Ok(())
+        }
     }
 
     pub(super) fn on_end(&mut self, index: usize) {
@@ -91,8 +137,10 @@ impl<H: Clone + 'static> Room<H> {
                 self.places[node].platter.borrow_mut().speed_up(factor);
             }
             _ => {
+                let mut net = self.net.borrow_mut();
                 for (from, to) in fault.ways(self.places.len()) {
-                    self.net.borrow_mut().uncut(from, to);
+                    let (from, to) = net.ends(from, to);
+                    net.uncut(from, to);
                 }
             }
         }

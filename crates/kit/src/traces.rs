@@ -1,20 +1,20 @@
 //! What the nodes of a run recorded of themselves, judged by the checkers.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use mainstay::{Status, TraceSink};
 use mainstay_base::BootId;
 use mainstay_base::trace::{Event, MembershipWord, What};
 use mainstay_check::{End, Report, Run, Verdict};
 
-/// The traces of all boots of a run.
+/// The traces of all boots of a run: the sink of all nodes ([`Config::trace`](mainstay::Config::trace)).
 #[derive(Default, Debug)]
 pub struct Traces(Mutex<BTreeMap<BootId, Vec<Event>>>);
 
 impl TraceSink for Traces {
     fn record(&self, events: Vec<Event>) {
-        let mut traces = self.0.lock().unwrap();
+        let mut traces = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for event in events {
             traces.entry(event.boot).or_default().push(event);
         }
@@ -23,11 +23,14 @@ impl TraceSink for Traces {
 
 impl Traces {
     /// Checks every property of the membership and the multicast, in a run that has come to rest with these nodes.
+    ///
+    /// # Errors
+    /// What is violated, with the events.
     pub fn judge(&self, statuses: &[Status]) -> Result<(), String> {
         let boot = |status: &Status| BootId { node: status.site.node, nonce: status.site.nonce };
         let live: Vec<BootId> = statuses.iter().map(boot).collect();
         let mut run = Run::new().settled(true);
-        for (boot, events) in self.0.lock().unwrap().iter() {
+        for (boot, events) in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             let killed = events
                 .last()
                 .is_some_and(|event| event.what == What::Membership(MembershipWord::Killed));
