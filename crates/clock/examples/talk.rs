@@ -1,1 +1,2 @@
+//! A talk.
 fn main() {}

@@ -28,19 +28,30 @@
 //! received nothing since. So a message is forgotten when it is stable, its sender has sent another one behind it, and it
 //! was taken by the user. Hence the memory is that of the unstable part, and one message for each participant.
 //!
-//! **Bounds.** A process sends no more while [`Config::window`] of its own messages are not forgotten. As others have each
-//! message that is forgotten at its sender, a message whose number is further ahead cannot be right and is refused. So no
-//! more than the window of each participant is attached, and no more than that is held.
+//! **Nulls.** Who has nothing to say keeps all others' messages from becoming stable. So there are messages that say nothing
+//! but "I have these" ([`Graph::acknowledge`]). A null is due when a message of another one that is no null does not have
+//! an own one behind it. Nulls are not acknowledged, so a conversation falls silent when everything is stable.
+//!
+//! **Bounds.** A process says no more while [`Config::window`] of its own messages that are no nulls are not forgotten (wrong:
+//! to count nulls, too: when all windows are full nobody could say any more that he has the others' messages). How long can a
+//! chain become? Let g be the oldest message of p that is not stable. Each null of p behind g has a message of another one
+//! first behind it, say of q. Before q attached g none of these could be stable at q, so they were at most a window; those that
+//! q sent after that become stable only by messages that follow g, too. So there are at most two windows of each participant.
+//! A chain that would be longer is not right, or this process does not take what is attached: what comes then is held.
+//! And as others have what is stable, a number that is further ahead cannot be right, and is refused. Hence no more is held
+//! than attached.
 //!
 //! **Leaving.** A participant that fails sends nothing, so nothing becomes stable until it is *masked out*. All survivors
-//! must do that with the same number of its last message: the greatest that any of them has. Up to this number its
+//! must do that with the same number of its last message: the greatest that any of them has. To find it each is *wedged*
+//! first: it attaches nothing more of the one who failed, and says what it has. Up to the agreed number its
 //! messages still count, are missing and wait to be attached; behind it they are refused (wrong: to ignore at once
 //! whatever comes of it, since what one survivor had seen others would never get). A wave waits for those as well.
 //!
 //! **Coming back.** A participant that restarts is another incarnation at the same rank and counts on behind its last
 //! number. First all others mask it in, then it takes over the graph of one of them, then it sends. Messages carry the
 //! incarnation, so none of its former life passes for a new one. Until its first message is there nothing more
-//! becomes stable; one that does not follow all that was stable when it was masked in is refused, as it would come into
+//! becomes stable and nothing is forgotten: what has followers here may be a leaf in the graph that it took over. A first
+//! message that does not follow all that was stable when it was masked in is refused, as it would come into
 //! waves that are gone.
 
 use std::collections::VecDeque;
@@ -69,8 +80,9 @@ use seat::Seat;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Config {
-    /// Most messages of one participant that are attached and not forgotten, and most that are held; at least 2. A full
-    /// window refuses the next message of the own process. Default 1,024.
+    /// Most messages of one participant, nulls aside, that are not forgotten; at least 2. A full window refuses the next
+    /// message of the own process. With nulls, two windows for each participant are attached at most of each, and as many
+    /// are held. Default 256.
     pub window: usize,
     /// Whether [`Graph::poll_wave`] is used: then a message is not forgotten before its wave was taken. Default false.
     pub waves: bool,
@@ -78,7 +90,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { window: 1024, waves: false }
+        Self { window: 256, waves: false }
     }
 }
 
@@ -100,7 +112,7 @@ impl Config {
 #[derive(Error, Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SendError {
-    /// The own messages of a whole window are not forgotten yet. A retry is safe, when the others have sent something or
+    /// The own messages of a whole window are not forgotten yet. A retry is safe, when the others have acknowledged them and
     /// what was attached has been taken.
     #[error("{0} own messages are not known to be everywhere")]
     Full(usize),
@@ -117,8 +129,8 @@ pub enum ReceiveError {
     /// sender is at fault.
     #[error("the links of a message are malformed")]
     Malformed,
-    /// Its number is further ahead than a window. The sender is at fault, or has masked this process out.
-    #[error("message {number} of {rank:?} is further ahead than a window behind {newest}")]
+    /// Its number is further ahead than a chain can be long. The sender is at fault, or has masked this process out.
+    #[error("message {number} of {rank:?} is too far ahead of {newest}")]
     Ahead {
         /// Of this participant.
         rank: Rank,
@@ -158,7 +170,7 @@ pub enum ReceiveError {
 pub enum Received {
     /// It is attached, and with it so many, itself included: those that were held for it.
     Attached(usize),
-    /// It waits: [`Graph::missing`] says for what; if for nothing, then for room in its sender's window.
+    /// It waits: [`Graph::missing`] says for what; if for nothing, then for room.
     Held,
     /// It is there already, or was.
     Duplicate,
@@ -268,19 +280,20 @@ impl<T> Graph<T> {
         if seat.is_masked() {
             return Err(SendError::MaskedOut);
         }
-        if seat.chain.len() >= self.config.window {
-            return Err(SendError::Full(seat.chain.len()));
+        if seat.said >= self.config.window || seat.chain.len() >= self.chain_max() {
+            return Err(SendError::Full(seat.said));
         }
-        let links = Links {
-            sender: self.own,
-            incarnation: seat.incarnation(),
-            number: seat.newest() + 1,
-            before: self.leaves().collect(),
-        };
-        let node = self.node(&links, body).expect("the own leaves make a right message");
-        let ready = self.attach(links.id(), node);
-        self.attach_held(ready);
-        Ok(links)
+        Ok(self.attach_own(false, body))
+    }
+
+    /// As [`send`](Self::send), but a null, if one is due: a message of another participant has no own one behind it. To be
+    /// called when there has been nothing else to send for a while.
+    pub fn acknowledge(&mut self, body: T) -> Option<Links> {
+        let seat = &self.seats[self.own.index()];
+        let mut others = self.seats.iter().zip(&seat.known);
+        let is_due = others.any(|(other, known)| other.newest_said > *known);
+        let may = !seat.is_masked() && seat.chain.len() < self.chain_max();
+        (is_due && may).then(|| self.attach_own(true, body))
     }
 
     /// Takes a message of another process, or of the own one in a former life, in any order and any number of times.
@@ -302,7 +315,7 @@ impl<T> Graph<T> {
         }
         let is_lacking = |before: &&Id| before.number > newest(before);
         let lacking: Vec<Id> = links.before.iter().filter(is_lacking).copied().collect();
-        if lacking.is_empty() && self.seats[id.rank.index()].chain.len() < self.config.window {
+        if lacking.is_empty() && self.has_room(id.rank) {
             let node = self.node(&links, body)?;
             let before = self.attached.len();
             let ready = self.attach(id, node);
@@ -336,6 +349,7 @@ impl<T> Graph<T> {
             sender: id.rank,
             incarnation: seat.incarnation_of(id.number),
             number: id.number,
+            null: node.null,
             before: node.before.to_vec(),
         };
         Some((links, &node.body))
@@ -379,12 +393,23 @@ impl<T> Graph<T> {
         }
     }
 
+    /// Whether the next message of a participant may be attached now.
+    fn has_room(&self, rank: Rank) -> bool {
+        let seat = &self.seats[rank.index()];
+        !seat.wedged && seat.chain.len() < self.chain_max()
+    }
+
+    /// How many messages of one participant may be attached and not forgotten.
+    fn chain_max(&self) -> usize {
+        2 * self.config.window * self.seats.len()
+    }
+
     /// Panics if relations between the fields do not hold.
     pub fn check_invariants(&self) {
         for seat in &self.seats {
-            seat.check_invariants(self.config);
+            seat.check_invariants(self.config.waves, self.chain_max());
         }
-        assert!(self.hold.len() <= self.seats.len() * self.config.window, "the hold is bounded");
+        assert!(self.hold.len() <= self.seats.len() * self.chain_max(), "the hold is bounded");
         for one in self.leaves() {
             for other in self.leaves() {
                 assert_ne!(self.precedes(one, other), Some(true), "leaves are concurrent");

@@ -21,8 +21,8 @@ impl<T> Graph<T> {
         if ours != theirs && !ignores {
             return Err(ReceiveError::Incarnation { rank: id.rank, ours, theirs });
         }
-        let window = self.config.window as u64;
-        let is_ahead = |id: &&Id| id.number > self.seats[id.rank.index()].newest() + window;
+        let most = self.chain_max() as u64;
+        let is_ahead = |id: &&Id| id.number > self.seats[id.rank.index()].newest() + most;
         match links.before.iter().chain([&id]).find(is_ahead) {
             Some(Id { rank, number }) => {
                 let newest = self.seats[rank.index()].newest();
@@ -66,14 +66,31 @@ impl<T> Graph<T> {
         if !seat.is_masked() && !early && !past.iter().enumerate().all(follows) {
             return Err(ReceiveError::Behind(links.sender));
         }
-        Ok(Node { before: links.before.as_slice().into(), past, depth: depth + 1, body })
+        let before = links.before.as_slice().into();
+        Ok(Node { before, past, depth: depth + 1, null: links.null, body })
+    }
+
+    /// Attaches a message of the own process to all leaves.
+    pub(super) fn attach_own(&mut self, null: bool, body: T) -> Links {
+        let seat = &self.seats[self.own.index()];
+        let links = Links {
+            sender: self.own,
+            incarnation: seat.incarnation(),
+            number: seat.newest() + 1,
+            null,
+            before: self.leaves().collect(),
+        };
+        let node = self.node(&links, body).expect("the own leaves make a right message");
+        let ready = self.attach(links.id(), node);
+        self.attach_held(ready);
+        links
     }
 
     /// Attaches what was held for others that are attached, and what was held for room that there is now.
     pub(super) fn attach_held(&mut self, mut ready: Vec<Id>) {
         while self.hold.len() > 0 {
             let Some(id) = ready.pop().or_else(|| self.next_with_room()) else { return };
-            if self.seats[id.rank.index()].chain.len() >= self.config.window {
+            if !self.has_room(id.rank) {
                 continue;
             }
             let Some((links, body)) = self.hold.take(id) else { continue };
@@ -86,10 +103,10 @@ impl<T> Graph<T> {
 
     /// A held message that waits for nothing any more.
     fn next_with_room(&self) -> Option<Id> {
-        let window = self.config.window;
-        let with_room = self.seats.iter().enumerate().filter(|(_, seat)| seat.chain.len() < window);
-        let mut next =
-            with_room.map(|(rank, seat)| Id { rank: Rank::of(rank), number: seat.newest() + 1 });
+        let ranks = (0..self.seats.len()).map(Rank::of);
+        let mut next = ranks
+            .filter(|rank| self.has_room(*rank))
+            .map(|rank| Id { rank, number: self.newest(rank) + 1 });
         next.find(|id| self.hold.is_ready(*id))
     }
 
@@ -109,8 +126,7 @@ impl<T> Graph<T> {
             }
         }
         let seat = &mut self.seats[sender];
-        (seat.leaf, seat.depth) = (true, node.depth);
-        seat.chain.push_back(node);
+        seat.push(node);
         self.attached.push_back(id);
         if seat.stable + 1 == id.number {
             // If nobody else takes part, it is stable at once.

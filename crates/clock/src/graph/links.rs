@@ -23,6 +23,8 @@ pub struct Links {
     pub incarnation: Incarnation,
     /// Which of its messages; counts on across incarnations.
     pub number: u64,
+    /// It only says what its sender has.
+    pub null: bool,
     /// The leaves that the sender had, at most one of each participant, by rank.
     pub before: Vec<Id>,
 }

@@ -60,6 +60,22 @@ pub enum MaskInError {
 }
 
 impl<T> Graph<T> {
+    /// Attaches nothing more of a participant, and answers the number of its newest message: with this goes the agreement on
+    /// its last one. [`mask_out`](Self::mask_out) ends it, or [`unwedge`](Self::unwedge). `None` if nobody has that rank.
+    pub fn wedge(&mut self, rank: Rank) -> Option<u64> {
+        let seat = self.seats.get_mut(rank.index())?;
+        seat.wedged = true;
+        Some(seat.newest())
+    }
+
+    /// A participant that was [wedged](Self::wedge) stays after all.
+    pub fn unwedge(&mut self, rank: Rank) {
+        if let Some(seat) = self.seats.get_mut(rank.index()) {
+            seat.wedged = false;
+            self.attach_held(Vec::new());
+        }
+    }
+
     /// A participant takes part no more: it counts for stability no longer, and its messages behind `last` are refused. All
     /// others have to say the same number: the greatest that any of them has.
     ///
@@ -78,6 +94,7 @@ impl<T> Graph<T> {
             return Err(MaskOutError::Number(last));
         }
         seat.mask = Some(last);
+        seat.wedged = false;
         self.refused += self.hold.drop_behind(rank, last);
         for rank in 0..self.seats.len() {
             self.count_stable(rank);

@@ -72,7 +72,10 @@ impl<T> Graph<T> {
         if upto <= seat.forgotten || mainstay_base::fault!(self, GraphNeverPrunes) {
             return;
         }
-        // Who is masked out may name what it did not know to be followed.
+        // Who is masked out may name what it did not know to be followed, and who comes back what was a leaf elsewhere.
+        if self.seats.iter().any(Seat::is_returning) {
+            return;
+        }
         let awaited = self.seats.iter().filter(|seat| seat.is_awaited());
         upto = awaited.map(|other| other.known[rank]).fold(upto, u64::min);
         let seat = &mut self.seats[rank];

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use mainstay_base::Incarnation;
 
-use super::{Config, Id};
+use super::Id;
 
 /// An attached message.
 #[derive(Clone, Debug)]
@@ -13,6 +13,7 @@ pub(super) struct Node<T> {
     /// By rank how many messages are in its past.
     pub(super) past: Box<[u64]>,
     pub(super) depth: u64,
+    pub(super) null: bool,
     pub(super) body: T,
 }
 
@@ -26,6 +27,10 @@ pub(super) struct Seat<T> {
     /// The messages behind `forgotten`.
     pub(super) chain: VecDeque<Node<T>>,
     pub(super) forgotten: u64,
+    /// How many in the chain are no nulls.
+    pub(super) said: usize,
+    /// The number of the newest one that is no null.
+    pub(super) newest_said: u64,
     /// Up to here all others have its messages.
     pub(super) stable: u64,
     /// Up to here the user has taken its messages.
@@ -38,6 +43,8 @@ pub(super) struct Seat<T> {
     pub(super) depth: u64,
     /// Nothing follows its newest message.
     pub(super) leaf: bool,
+    /// Nothing of it is attached for now.
+    pub(super) wedged: bool,
     /// It is masked out, and this is its last number.
     pub(super) mask: Option<u64>,
 }
@@ -48,12 +55,15 @@ impl<T> Seat<T> {
             eras: VecDeque::from([(1, incarnation)]),
             chain: VecDeque::new(),
             forgotten: 0,
+            said: 0,
+            newest_said: 0,
             stable: 0,
             taken: 0,
             waved: 0,
             known: vec![0; participants].into(),
             depth: 0,
             leaf: false,
+            wedged: false,
             mask: None,
         }
     }
@@ -82,6 +92,12 @@ impl<T> Seat<T> {
         self.is_masked() && !self.is_complete()
     }
 
+    /// It was masked in, and no message of its new life is here.
+    pub(super) fn is_returning(&self) -> bool {
+        let begun = self.eras.back().expect("there is always one").0;
+        !self.is_masked() && begun > 1 && begun > self.newest()
+    }
+
     /// Who sends now.
     pub(super) fn incarnation(&self) -> Incarnation {
         self.eras.back().expect("there is always one").1
@@ -99,22 +115,33 @@ impl<T> Seat<T> {
         self.eras.push_back((first, incarnation));
     }
 
+    /// The next message.
+    pub(super) fn push(&mut self, node: Node<T>) {
+        (self.leaf, self.depth) = (true, node.depth);
+        if !node.null {
+            self.said += 1;
+            self.newest_said = self.newest() + 1;
+        }
+        self.chain.push_back(node);
+    }
+
     /// Forgets the oldest message.
     pub(super) fn forget_one(&mut self) {
-        self.chain.pop_front();
+        let node = self.chain.pop_front().expect("what is forgotten was attached");
+        self.said -= usize::from(!node.null);
         self.forgotten += 1;
         while self.eras.get(1).is_some_and(|(first, _)| *first <= self.forgotten) {
             self.eras.pop_front();
         }
     }
 
-    pub(super) fn check_invariants(&self, config: Config) {
+    pub(super) fn check_invariants(&self, waves: bool, chain_max: usize) {
         assert!(self.forgotten <= self.taken, "what is forgotten was taken");
         assert!(self.forgotten <= self.stable, "what is forgotten is stable");
-        assert!(!config.waves || self.forgotten <= self.waved, "what is forgotten was in a wave");
+        assert!(!waves || self.forgotten <= self.waved, "what is forgotten was in a wave");
         assert!(self.taken <= self.newest() && self.waved <= self.newest(), "it was attached");
         assert!(self.stable <= self.newest(), "what is stable is here");
-        assert!(self.chain.len() <= config.window, "a chain is bounded");
+        assert!(self.chain.len() <= chain_max, "a chain is bounded");
         assert!(self.mask.is_none_or(|last| self.newest() <= last), "nothing is behind the mask");
         assert!(self.eras.iter().zip(self.eras.iter().skip(1)).all(|(one, next)| one < next));
     }
