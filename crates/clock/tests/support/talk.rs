@@ -34,6 +34,7 @@ struct Told {
     past: BTreeSet<Id>,
     depth: u64,
     stamp: vector::Stamp,
+    body: u64,
 }
 
 struct Process {
@@ -180,7 +181,7 @@ impl Run {
         let clock = process.clock.as_mut().map(vector::Clock::send);
         let any = self.told.values().next().map(|told| told.stamp.clone());
         let stamp = clock.or(any).expect("the first message has a clock");
-        self.told.insert(links.id(), Told { past, depth, stamp });
+        self.told.insert(links.id(), Told { past, depth, stamp, body: number });
         process.has.insert(links.id());
         self.outcome.sent += 1;
         self.spread(at, &links, number);
@@ -243,6 +244,9 @@ impl Run {
         while let Some(id) = process.graph.poll_attached() {
             let told = self.told.get(&id).ok_or("a message that nobody sent")?;
             process.has.insert(id);
+            if process.graph.message(id).is_none_or(|(_, body)| *body != told.body) {
+                return Err(format!("MC-42: {id:?} is taken at {at} and not there"));
+            }
             if id.rank.index() != at
                 && let Some(clock) = &mut process.clock
             {
@@ -257,6 +261,9 @@ impl Run {
             let of_it = self.told.iter().filter(|(_, told)| told.depth == wave.depth);
             if !of_it.map(|(id, _)| id).eq(&wave.messages) {
                 return Err(format!("MC-45: {wave:?} is not all of its depth, at {at}"));
+            }
+            if wave.messages.iter().any(|id| process.graph.message(*id).is_none()) {
+                return Err(format!("MC-45: {wave:?} is taken at {at} and not there"));
             }
             self.outcome.wide += usize::from(wave.messages.len() > 1);
             process.waves.push(wave);
