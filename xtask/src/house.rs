@@ -19,6 +19,7 @@ use Place::{Beside, Floor};
 /// users' programs.
 const PLACES: &[(&str, Place)] = &[
     ("mainstay-base", Floor(0)),
+    ("mainstay-clock", Floor(1)),
     ("mainstay-runtime", Floor(1)),
     ("mainstay-stable", Floor(1)),
     ("mainstay-link", Floor(2)),
@@ -48,14 +49,15 @@ const GROUND: u8 = 1;
 
 /// Directories under `crates/` whose machine must build without an actor runtime.
 const PURE: &[&str] =
-    &["base", "link", "service", "stable", "membership", "multicast", "paradigm", "site"];
+    &["base", "clock", "link", "service", "stable", "membership", "multicast", "paradigm", "site"];
 
 /// Directories under `crates/` with a feature `test-util` that breaks the machine, and a test `faults` that notices.
 pub(crate) const BROKEN_VARIANTS: &[&str] =
-    &["link", "service", "membership", "multicast", "paradigm"];
+    &["clock", "link", "service", "membership", "multicast", "paradigm"];
 
 /// Packages and their examples that show what a user does; each ends by itself, and fails if what it shows is not so.
 pub(crate) const EXAMPLES: &[(&str, &str)] = &[
+    ("mainstay-clock", "talk"),
     ("mainstay-stable", "ledger"),
     ("mainstay-service", "board"),
     ("mainstay", "chat"),
