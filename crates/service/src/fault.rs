@@ -15,4 +15,6 @@ pub enum Fault {
     IgnoresCredit,
     /// A message of a new run may overtake the list that names the run.
     OvertakesList,
+    /// Grants a service beside the node anew what it has not taken in.
+    GrantsEarly,
 }

@@ -100,9 +100,10 @@ mod station;
 
 #[cfg(feature = "actor")]
 pub use actor::{
-    DiskError, Mounting, Reach, ReachError, ServiceHandle, ServicesError, StartError,
+    AgainError, DiskError, Mounting, Reach, ReachError, ServiceHandle, ServicesError, StartError,
     StationHandle, StationParts, start,
 };
+pub use mainstay_base::rack::Placement;
 #[cfg(feature = "actor")]
 pub use mainstay_runtime::{Closed, Events, HostOptions, Recipient};
 pub use mux::{MESSAGE_BYTES_MAX, Mux, MuxStats, Standing};

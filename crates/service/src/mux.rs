@@ -10,7 +10,8 @@
 //! The receiver grants a window of bytes for each stream, as QUIC does, and says how much of the stream it has taken in. The
 //! sender hands the link no more than that. What waits for credit is bounded: beyond [`QUEUE_BYTES`] a message is given
 //! back ([`Given::Full`]), and [`Given::Room`] follows when half of that is free. So a service that is slow to take in stops
-//! its own stream and no other.
+//! its own stream and no other. A service mounted on the node takes in what comes in the turn in which it comes. One beside the node has
+//! taken a message in when its actor has: until then the message counts against the window ([`Mux::mount_beside`]).
 //!
 //! # Classes
 //! Streams with something to send and credit wait in a queue of their class; each sends one frame in turn, and a class sends
@@ -108,6 +109,16 @@ struct Own {
     agreed: u128,
     class: Class,
     run: u64,
+    /// For a service beside the node: what it was given and has not taken in, in order.
+    lent: Option<VecDeque<Lent>>,
+}
+
+/// A message that a service beside the node has not taken in.
+struct Lent {
+    from: BootId,
+    /// The stream that it came in, and how much of that had come with it.
+    stream: u64,
+    came: u64,
 }
 
 /// A frame for the link.
@@ -127,6 +138,8 @@ pub struct Mux {
     own: BTreeMap<Address, Own>,
     peers: BTreeMap<BootId, Peer>,
     run: u64,
+    /// Counts the streams that come.
+    streams: u64,
     /// Counts how often services have taken in what they were given.
     turn: u64,
     /// Boots that are not met yet, with instances whose messages for them were given back.
@@ -154,12 +167,29 @@ impl Mux {
 
     /// An instance is mounted. False, and nothing happens, if there are [`MOUNTED_MAX`].
     pub fn mount(&mut self, of: Address, class: Class, agreed: u128) -> bool {
+        self.place(of, class, agreed, None)
+    }
+
+    /// The same for a service beside the node. What comes for it is granted again when [`took`](Self::took) says that it has taken it in: so
+    /// one that takes nothing in stops its own streams, and what waits for it is bounded by what was granted.
+    pub fn mount_beside(&mut self, of: Address, class: Class, agreed: u128) -> bool {
+        let lent = (!fault!(self, GrantsEarly)).then(VecDeque::new);
+        self.place(of, class, agreed, lent)
+    }
+
+    fn place(
+        &mut self,
+        of: Address,
+        class: Class,
+        agreed: u128,
+        lent: Option<VecDeque<Lent>>,
+    ) -> bool {
         if self.own.len() >= MOUNTED_MAX && !self.own.contains_key(&of) {
             return false;
         }
         self.dismount(of);
         self.run += 1;
-        self.own.insert(of, Own { agreed, class, run: self.run });
+        self.own.insert(of, Own { agreed, class, run: self.run, lent });
         let boots: Vec<BootId> = self.peers.keys().copied().collect();
         for boot in boots {
             self.peers.entry(boot).or_default().stale = true;
