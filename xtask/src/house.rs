@@ -58,6 +58,7 @@ pub(crate) const EXAMPLES: &[(&str, &str)] = &[
     ("mainstay-service", "board"),
     ("mainstay", "chat"),
     ("mainstay", "jobs"),
+    ("mainstay", "mounted"),
     ("mainstay", "six"),
     ("mainstay", "spawned"),
 ];

@@ -17,4 +17,6 @@ pub enum Fault {
     OvertakesList,
     /// Grants a service beside the node anew what it has not taken in.
     GrantsEarly,
+    /// Takes of a service beside the node what it sent before it knew of the peer.
+    TakesUnheard,
 }

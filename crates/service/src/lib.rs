@@ -11,6 +11,9 @@
 //! - **Mounted**: a site of `mainstay-site` mounts services beside its groups, in the same turns. They see its views, and are
 //!   mounted again, from what is on disk, when the site was declared dead and begins anew.
 //!
+//! In both a service may live **beside** the node, in an actor of its own on the node's thread or another ([`Mounting::beside`]): a slow one
+//! stops its own channel, and a panic ends that service only.
+//!
 //! Both say what they mount in a function on [`Mounting`]. A [`ServiceHandle`] gives commands to a service of either, and any actix
 //! actor subscribes to events by its `Recipient`. [`Reach`] makes handles before the node has started.
 //!

@@ -199,6 +199,12 @@ impl Services {
         Ok(of)
     }
 
+    /// Whether it is mounted and lives beside the node.
+    #[must_use]
+    pub fn is_beside(&self, of: Address) -> bool {
+        self.known.contains_key(&of)
+    }
+
     fn begin(&mut self, now: Instant, of: Address) {
         self.writes.gone.remove(&of);
         if let Some(view) = &self.view {
@@ -246,7 +252,9 @@ impl Services {
             Effect::Persist { from, io, meta, payload } => {
                 records.push(LogEntry::Record { of: from, io, meta, payload });
             }
-            Effect::Aside { from, word: Aside::Taken(count) } => self.mux.took(now, from, count),
+            Effect::Aside { from, word: Aside::Taken { messages, heard } } => {
+                self.mux.took(now, from, messages, heard);
+            }
             Effect::Aside { from, word: Aside::Knows(view) } => {
                 self.known.insert(from, view);
             }

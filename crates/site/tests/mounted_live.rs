@@ -19,7 +19,7 @@ use mainstay_base::service::Service;
 use mainstay_base::{ClusterId, Duration, GroupId, Instant, NodeId, Rng};
 use mainstay_multicast as multicast;
 use mainstay_runtime::{Closed, Events};
-use mainstay_service::{MountError, Mounting, ServiceHandle};
+use mainstay_service::{MountError, Mounting, Placement, ServiceHandle};
 use mainstay_sim::live::{Outside, Room, Start};
 use mainstay_sim::{Atlas, Options, Wire, schedule};
 use mainstay_site::{Founding, SiteHandle, SiteParts, start};
@@ -59,10 +59,17 @@ fn mount(node: &mut Mounting<'_>) -> Result<(), MountError> {
     Ok(())
 }
 
-fn starter(
-    book: Shared,
-    mount: fn(&mut Mounting<'_>) -> Result<(), MountError>,
-) -> impl FnMut(Start) -> Result<SiteHandle, String> {
+/// The same in actors of their own, on the node's thread: a room has no other.
+fn mount_beside(node: &mut Mounting<'_>) -> Result<(), MountError> {
+    let config = Config { nodes: node.roster.clone(), fault: None, work: Duration::ZERO };
+    node.beside::<Register>("r", Placement::Local, config)?;
+    node.beside::<Tally>("t", Placement::Thread, ())?;
+    Ok(())
+}
+
+type Mount = fn(&mut Mounting<'_>) -> Result<(), MountError>;
+
+fn starter(book: Shared, mount: Mount) -> impl FnMut(Start) -> Result<SiteHandle, String> {
     let cluster = ClusterId::from_entropy(11);
     let addresses = Room::<SiteHandle>::addresses(NODES);
     let roster: BTreeMap<_, _> = (0..NODES).map(name).zip(addresses).collect();
@@ -216,7 +223,7 @@ struct Report {
     restarts: u64,
 }
 
-fn run(seed: u64, lies: bool) -> Result<Report, String> {
+fn run(seed: u64, lies: bool, mount: Mount) -> Result<Report, String> {
     let book = Shared::default();
     let mut options = Options::from_seed(seed, Wire::Channel, Atlas { down: NODES, lost: 0 });
     options.span = WORK - CALM;
@@ -266,13 +273,27 @@ fn variable(name: &str) -> Option<u64> {
 /// majority of disks never answers less than what was acknowledged, and that equal seeds give equal runs.
 #[test]
 fn mounted_services_keep_what_they_said() {
+    keep_what_they_said(mount);
+}
+
+/// The same of services beside their nodes: what an actor of the dead boot still does is not for the next one.
+#[test]
+fn services_beside_their_nodes_keep_what_they_said() {
+    keep_what_they_said(mount_beside);
+}
+
+fn keep_what_they_said(mount: Mount) {
     let first = variable("MAINSTAY_SEED").unwrap_or(0);
     let seeds = first..first + variable("MAINSTAY_SEEDS").unwrap_or(30);
     let (mut crashes, mut restarts, mut stable, mut reads) = (0, 0, 0, 0);
     for seed in seeds {
-        let report = run(seed, false).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+        let report = run(seed, false, mount).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
         if seed % 5 == 0 {
-            assert_eq!(run(seed, false).as_ref(), Ok(&report), "seed {seed} is not reproducible");
+            assert_eq!(
+                run(seed, false, mount).as_ref(),
+                Ok(&report),
+                "seed {seed} is not reproducible"
+            );
         }
         crashes += report.crashes;
         restarts += report.restarts;
@@ -286,12 +307,14 @@ fn mounted_services_keep_what_they_said() {
 /// Checks that the check would notice: disks that do not force what they say they have lose something.
 #[test]
 fn disks_that_lie_are_noticed() {
-    let noticed = (0..20).filter(|seed| run(*seed, true).is_err()).count();
-    assert!(noticed > 0);
+    for mount in [mount as Mount, mount_beside] {
+        let noticed = (0..20).filter(|seed| run(*seed, true, mount).is_err()).count();
+        assert!(noticed > 0);
+    }
 }
 
 /// The turns of all nodes in ten seconds in which nothing happens, and the events in the room.
-fn idle(mount: fn(&mut Mounting<'_>) -> Result<(), MountError>) -> (u64, u64) {
+fn idle(mount: Mount) -> (u64, u64) {
     let options = Options::calm(Wire::Channel);
     let mut room = Room::new(1, NODES, options, Vec::new(), starter(Shared::default(), mount));
     let nodes = room.outside();
@@ -311,4 +334,10 @@ fn idle_services_cost_nothing() {
     let none = idle(|_| Ok(()));
     assert!(none.0 > 0 && none.1 > 0);
     assert_eq!(idle(ten), none);
+    let beside = |node: &mut Mounting<'_>| {
+        let mut beside =
+            |number: u8| node.beside::<Tally>(&number.to_string(), Placement::Local, ()).map(drop);
+        (0..10).try_for_each(&mut beside)
+    };
+    assert_eq!(idle(beside), none);
 }

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 
 use super::ROUNDS_MAX;
 use super::mounted::{Effect, Given, Mounted, Tenant, Turned};
-use crate::service::{Address, Ask, Io, Service, Told};
+use crate::service::{Address, Ask, Io, PeerChange, Service, Told};
 use crate::{BootId, Instance, Instant, Work};
 
 /// Most inputs of a batch: so a turn beside is bounded as one of the node is.
@@ -53,8 +53,14 @@ pub enum Aside {
     Batch(Batch),
     /// The proxy has left the rack: the actor is to end.
     Gone(Ending),
-    /// The actor has taken in so many more messages, in the order in which they were given.
-    Taken(usize),
+    /// The actor has taken in so much more of what it was given, in order. What it sent before it did is in front of this, what it
+    /// sends in that turn is behind.
+    Taken {
+        /// Messages.
+        messages: usize,
+        /// Words that a peer is up, or that a message was not taken.
+        heard: u64,
+    },
     /// What it sends from here on it sends knowing the view with this number.
     Knows(u64),
 }
@@ -91,6 +97,7 @@ pub struct Report {
     answers: bool,
     /// Of the batch: messages, and inputs that were none of the service.
     messages: usize,
+    heard: u64,
     malformed: u64,
     view: Option<u64>,
     keeps: Option<Io>,
@@ -133,6 +140,9 @@ impl Desk {
                 Item::Given(given) => {
                     match &given {
                         Given::Message { .. } => self.report.messages += 1,
+                        Given::Full { .. } | Given::Peer(PeerChange::Up { .. }) => {
+                            self.report.heard += 1;
+                        }
                         Given::View(view) => self.report.view = Some(view.id.number),
                         Given::Close => self.closing = true,
                         _ => {}
@@ -273,10 +283,11 @@ impl Proxy {
         let from = self.of;
         let aside = |word| Effect::Aside { from, word };
         turned.effects.extend(report.view.map(|view| aside(Aside::Knows(view))));
-        turned.effects.extend(report.effects);
-        if report.messages > 0 {
-            turned.effects.push(aside(Aside::Taken(report.messages)));
+        let (messages, heard) = (report.messages, report.heard);
+        if messages > 0 || heard > 0 {
+            turned.effects.push(aside(Aside::Taken { messages, heard }));
         }
+        turned.effects.extend(report.effects);
         (turned.asks, turned.told) = (report.asks, report.told);
         turned.malformed += report.malformed;
         self.away &= !report.answers;

@@ -129,11 +129,21 @@ impl<S: Service> ServiceHandle<S> {
     /// the node or the service has ended.
     pub async fn send(&self, command: S::Command) -> Result<(), ReachError> {
         let ask = Ask::of::<S>(self.instance, vec![command]);
-        if let Some(line) = self.line() {
-            // The type is that of the service.
-            return line.ask(move |desk, now| desk.ask(now, ask)).await.map(drop);
-        }
-        let taken = self.between(move |services, now| services.ask(now, ask)).await?;
+        let (of, mut ask) = (self.address(), ask);
+        let taken = loop {
+            if let Some(line) = self.line() {
+                break line.ask(move |desk, now| desk.ask(now, ask)).await?;
+            }
+            let asked = move |services: &mut Services, now| match services.is_beside(of) {
+                true => Err(ask),
+                false => Ok(services.ask(now, ask)),
+            };
+            match self.between(asked).await? {
+                Ok(taken) => break taken,
+                // Its actor starts with the end of the turn.
+                Err(back) => ask = back,
+            }
+        };
         if taken { Ok(()) } else { Err(ReachError::NotMounted) }
     }
 
@@ -174,14 +184,22 @@ impl<S: Service> ServiceHandle<S> {
         &self,
         ask: impl FnOnce(&mut Mounted<S>) -> T + Send + 'static,
     ) -> Result<T, ReachError> {
-        if let Some(line) = self.line() {
-            let asked = line.ask(move |desk, _| desk.get_mut::<S>().map(ask)).await?;
-            return asked.ok_or(ReachError::NotMounted);
-        }
-        let instance = self.instance;
-        let mounted =
-            move |services: &mut Services, _| services.rack_mut().get_mut::<S>(instance).map(ask);
-        self.between(mounted).await?.ok_or(ReachError::NotMounted)
+        let (of, instance, mut ask) = (self.address(), self.instance, ask);
+        let told = loop {
+            if let Some(line) = self.line() {
+                break line.ask(move |desk, _| desk.get_mut::<S>().map(ask)).await?;
+            }
+            let asked = move |services: &mut Services, _| match services.is_beside(of) {
+                true => Err(ask),
+                false => Ok(services.rack_mut().get_mut::<S>(instance).map(ask)),
+            };
+            match self.between(asked).await? {
+                Ok(told) => break told,
+                // Its actor starts with the end of the turn.
+                Err(back) => ask = back,
+            }
+        };
+        told.ok_or(ReachError::NotMounted)
     }
 
     /// From here on an actor is told what the service tells, in order. With `unread_max` unread events it is full (1 at least): one that

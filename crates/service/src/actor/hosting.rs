@@ -221,7 +221,7 @@ impl<M: Hosted> Hosting<M> {
                     }
                 }
             }
-            Aside::Taken(_) | Aside::Knows(_) => {
+            Aside::Taken { .. } | Aside::Knows(_) => {
                 unreachable!("the services themselves carry those out")
             }
         }

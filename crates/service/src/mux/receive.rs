@@ -9,7 +9,9 @@ use mainstay_base::{BootId, Instant, fault};
 
 use super::stream::{Incoming, Outgoing, Whole};
 use super::wire::{self, Entry, Head, Taken};
-use super::{FRAME_COST, Lent, MESSAGE_BYTES_MAX, MOUNTED_MAX, Mux, Own, TELL_AFTER, window};
+use super::{
+    Aside, FRAME_COST, Lent, MESSAGE_BYTES_MAX, MOUNTED_MAX, Mux, Own, TELL_AFTER, window,
+};
 
 impl Mux {
     /// `None`: the frame makes no sense.
@@ -168,15 +170,17 @@ impl Mux {
 
     /// What has come of a stream is taken in, or waits until a service beside the node has taken the message in.
     fn take(&mut self, now: Instant, from: BootId, of: Address, is_whole: bool) {
+        let grants = fault!(self, GrantsEarly);
         let Some(own) = self.own.get_mut(&of) else { return };
         let Some(peer) = self.peers.get_mut(&from) else { return };
         let Some(stream) = peer.incoming.get_mut(&of) else { return };
-        let bytes = match &mut own.lent {
+        let bytes = match &mut own.beside {
             None => stream.take(),
+            Some(_) if grants => stream.take(),
             Some(_) if !is_whole => stream.take_part(),
-            Some(lent) => {
+            Some(beside) => {
                 let (stream, came) = (stream.number, stream.lend());
-                lent.push_back(Lent { from, stream, came });
+                beside.lent.push_back(Lent { from, stream, came });
                 return;
             }
         };
@@ -184,10 +188,17 @@ impl Mux {
         peer.tell_at = peer.tell_at.or(Some(now + TELL_AFTER));
     }
 
-    /// A service beside the node has taken in so many more of the messages that it was given, in their order.
-    pub fn took(&mut self, now: Instant, of: Address, count: usize) {
+    /// A service beside the node has taken in so many more of the messages that it was given, in their order; and has heard so many more
+    /// times that a peer is up or that a message was not taken. What it sent before that turn is to be handed to [`send`](Self::send) before
+    /// this call, what it sends in that turn after it.
+    pub fn took(&mut self, now: Instant, of: Address, count: usize, heard: u64) {
         let Some(own) = self.own.get_mut(&of) else { return };
-        let Some(lent) = &mut own.lent else { return };
+        let Some(Aside { lent, heard: so_far, .. }) = &mut own.beside else { return };
+        *so_far += heard;
+        // Whoever knows now that a peer is up sends to it at once.
+        for peer in self.peers.values_mut().filter(|_| heard > 0) {
+            peer.latched.retain(|it, latch| *it != of || latch.refused || latch.at > *so_far);
+        }
         let count = count.min(lent.len());
         for Lent { from, stream: number, came } in lent.drain(..count) {
             // Of a stream that is void, or is another one by now, nothing is granted.
