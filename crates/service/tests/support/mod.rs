@@ -115,6 +115,7 @@ impl Net {
             false => end.mux.mount(of, class(which), 7),
         });
         end.mounted.insert(of, BTreeMap::new());
+        end.early.retain(|(it, _)| *it != of);
         if is_beside(which) {
             end.waiting.insert(of, VecDeque::new());
         }
