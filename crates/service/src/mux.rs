@@ -285,11 +285,11 @@ impl Mux {
 
     /// Tells the services that both ends have that the peer is up.
     fn meet(&mut self, boot: BootId) {
+        let (turn, deaf) = (self.turn, fault!(self, TakesUnheard));
         let Some(peer) = self.peers.get_mut(&boot) else { return };
         if !peer.connected {
             return;
         }
-        let (turn, deaf) = (self.turn, fault!(self, TakesUnheard));
         for (of, own) in &mut self.own {
             let Some(entry) = peer.mounted.get(of).filter(|it| it.agreed == own.agreed) else {
                 continue;
@@ -317,9 +317,9 @@ impl Mux {
     pub fn send(&mut self, of: Address, view: u64, to: &Dest, meta: &Bytes, payload: &Bytes) {
         let size = meta.len() + payload.len();
         assert!(size <= MESSAGE_BYTES_MAX, "{of:?} sends a message of {size} bytes");
+        let forgets = fault!(self, NoLatch);
         let Some(own) = self.own.get_mut(&of) else { return };
         for boot in to.iter() {
-            let forgets = fault!(self, NoLatch);
             let refused = match self.peers.get_mut(&boot) {
                 Some(peer) => {
                     if forgets {
