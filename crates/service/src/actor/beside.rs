@@ -122,15 +122,19 @@ impl Line {
             let put = move |report, _: &mut Port<'_, Actor>| to.put(report);
             let handle = host::start(actor, put, time, HostOptions::default());
             let (closed, weak) = (handle.closed(), handle.downgrade());
-            let mut shared = lock(&line.shared);
-            if !shared.ended {
-                shared.handle = Some(handle);
-                line.state.send_replace(State::Running(weak));
-            }
-            drop(shared);
+            line.began(handle, weak);
             if let Closed::Halted { reason } = closed.await {
                 line.fell(&reason);
             }
+        }
+    }
+
+    /// Its actor runs; one that is not wanted any more stops, with the handle.
+    fn began(&self, handle: HostHandle<Actor>, weak: WeakHandle<Actor>) {
+        let mut shared = lock(&self.shared);
+        if !shared.ended {
+            shared.handle = Some(handle);
+            self.state.send_replace(State::Running(weak));
         }
     }
 
@@ -269,8 +273,10 @@ impl Line {
 /// What the actor is given, apart from its box.
 enum Input {
     Ask(Ask),
-    Change(Box<dyn FnOnce(&mut Desk, Instant) + Send>),
+    Change(Change),
 }
+
+type Change = Box<dyn FnOnce(&mut Desk, Instant) + Send>;
 
 /// The machine of the actor.
 struct Actor {

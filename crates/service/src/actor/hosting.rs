@@ -181,7 +181,7 @@ impl<M: Hosted> Hosting<M> {
     fn effect(&mut self, effect: Effect, port: &mut Port<'_, M>) {
         match effect {
             Effect::Work { from, work } => {
-                self.work(from, port, work, move |done| Given::Done(done));
+                self.work(from, port, work, Given::Done);
             }
             Effect::NextChunk { from } => {
                 let chunk = self.disk.as_mut().and_then(|disk| disk.next_chunk(from));
