@@ -203,7 +203,19 @@ impl Line {
         })
     }
 
-    pub(super) fn is_fallen(&self) -> bool {
+    /// The same for one whose thread has not come to say so yet.
+    pub(super) async fn has_fallen(&self) -> bool {
+        let state = self.state.borrow().clone();
+        if let State::Running(actor) = state
+            && actor.upgrade().is_none_or(|actor| actor.is_closed())
+            && let Closed::Halted { reason } = actor.closed().await
+        {
+            self.fell(&reason);
+        }
+        self.is_fallen()
+    }
+
+    fn is_fallen(&self) -> bool {
         matches!(*self.state.borrow(), State::Fallen)
     }
 
@@ -248,10 +260,11 @@ impl Line {
         if let Some(answer) = answer {
             return Ok(answer);
         }
-        match closed.await {
-            Closed::Halted { .. } => Err(ReachError::Fallen),
-            _ => Err(self.why()),
+        // Its own thread may not have come to say so yet.
+        if let Closed::Halted { reason } = closed.await {
+            self.fell(&reason);
         }
+        Err(self.why())
     }
 
     /// Gives the actor a command if there is room for it now.
@@ -265,6 +278,8 @@ impl Line {
         let actor = actor.ok_or_else(|| self.why())?;
         actor.try_send(Input::Ask(ask)).map_err(|error| match error {
             SendError::Full(_) => ReachError::Full,
+            // One that was ended says so before it closes.
+            SendError::Closed(_) if self.is_on() => ReachError::Fallen,
             SendError::Closed(_) => self.why(),
         })
     }

@@ -264,7 +264,10 @@ impl<S: Service> ServiceHandle<S> {
     /// [`AgainError`].
     pub async fn start_again(&self, config: S::Config) -> Result<(), AgainError> {
         let of = self.address();
-        let line = self.line().filter(|line| line.is_fallen()).ok_or(AgainError::NotFallen)?;
+        let line = self.line().ok_or(AgainError::NotFallen)?;
+        if !line.has_fallen().await {
+            return Err(AgainError::NotFallen);
+        }
         let (tell, told) = oneshot::channel();
         let planned = Planned::again::<S>(&line, config);
         let again = Again { of, plan: Box::new(Restart { planned, tell }) };
