@@ -137,7 +137,7 @@ impl Rack {
         self.seat::<S>(Box::new(service))
     }
 
-    /// The same for a service `S` that lives [beside](beside) the node.
+    /// The same for a service `S` that lives [beside] the node.
     ///
     /// # Errors
     /// [`MountError`].
