@@ -62,6 +62,7 @@ pub(crate) const EXAMPLES: &[(&str, &str)] = &[
     ("mainstay-service", "board"),
     ("mainstay", "chat"),
     ("mainstay", "jobs"),
+    ("mainstay", "mounted"),
     ("mainstay", "six"),
     ("mainstay", "spawned"),
     ("mainstay-kit", "queue"),

@@ -5,6 +5,7 @@
 //! nobody has anything to say, at most [`ROUNDS_MAX`] times; what is left comes in the next turn. A service that nobody
 //! touches costs nothing.
 
+pub mod beside;
 mod mounted;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +16,7 @@ use thiserror::Error;
 use crate::service::{Address, Ask, Io, Kind, PeerChange, Service, Told};
 use crate::{Instance, Instant, View, Work};
 
+pub use beside::{Placement, Proxy};
 pub use mounted::{
     BadRecord, Done, Effect, Given, LogEntry, Mounted, Offered, Reader, Tenant, Turned, fold,
 };
@@ -82,8 +84,10 @@ pub struct Rack {
     listeners: BTreeMap<Address, Vec<Address>>,
     /// Who has taken something in since its last turn.
     touched: BTreeSet<Address>,
-    /// Who is to be dismounted after its next turn.
+    /// Who was told to come to its end.
     closing: BTreeSet<Address>,
+    /// Who has left, and what it needed last of the log.
+    left: Vec<(Address, Io)>,
     deadlines: Deadlines,
     work: Work,
     stats: RackStats,
@@ -130,14 +134,32 @@ impl Rack {
     /// # Errors
     /// [`MountError`].
     pub fn mount<S: Service>(&mut self, service: Mounted<S>) -> Result<Address, MountError> {
-        let of = service.address();
+        self.seat::<S>(Box::new(service))
+    }
+
+    /// The same for a service `S` that lives [beside] the node.
+    ///
+    /// # Errors
+    /// [`MountError`].
+    pub fn mount_beside<S: Service>(&mut self, proxy: Proxy) -> Result<Address, MountError> {
+        self.seat::<S>(Box::new(proxy))
+    }
+
+    fn seat<S: Service>(&mut self, tenant: Box<dyn Tenant>) -> Result<Address, MountError> {
+        let of = tenant.address();
         check_place::<S, _>(of, || self.tenants.keys())?;
-        self.tenants.insert(of, Box::new(service));
+        self.tenants.insert(of, tenant);
         self.touched.insert(of);
         Ok(of)
     }
 
-    /// A service comes to its end: it is told so, turned once more, and gone. False if there is none.
+    /// Who has left the rack since the last call, with the oldest record that it still needed.
+    pub fn take_left(&mut self) -> Vec<(Address, Io)> {
+        std::mem::take(&mut self.left)
+    }
+
+    /// A service comes to its end: it is told so, turned once more, and gone; one beside the node when its actor has done that. False
+    /// if there is none.
     pub fn dismount(&mut self, now: Instant, of: Address) -> bool {
         let is_there = self.give(now, of, Given::Close);
         if is_there {
@@ -240,10 +262,15 @@ impl Rack {
             self.touched.insert(of);
         }
         let told = listeners.iter().copied().zip(turned.told).collect();
+        self.stats.malformed += turned.malformed;
+        let is_over = tenant.is_over(self.closing.contains(&of));
+        let left = is_over.then(|| (of, tenant.keeps()));
         for ask in turned.asks {
             self.ask(now, ask);
         }
-        if self.closing.remove(&of) {
+        if is_over {
+            self.left.extend(left);
+            self.closing.remove(&of);
             self.tenants.remove(&of);
             self.touched.remove(&of);
             again.remove(&of);

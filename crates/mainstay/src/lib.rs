@@ -217,7 +217,7 @@ pub use mainstay_runtime::{
 pub use mainstay_runtime::{ClientDialer, DialError, Entropy, EntropyError, TcpError, TimeSource};
 #[cfg(feature = "node")]
 pub use mainstay_service::{
-    MountError, Mounting, ReachError, ServiceHandle, ServicesError, Standing,
+    AgainError, MountError, Mounting, Placement, ReachError, ServiceHandle, ServicesError, Standing,
 };
 #[cfg(feature = "node")]
 pub use mainstay_site::{

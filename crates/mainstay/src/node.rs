@@ -16,7 +16,7 @@ use mainstay_runtime::{
     inbox,
 };
 use mainstay_service::Reach;
-use mainstay_service::{Mounting, ServiceHandle};
+use mainstay_service::{Mounting, Placement, ServiceHandle};
 use mainstay_site::{
     self as site, Application, Member, MountServices, SiteHandle, SiteParts, ViewChanged, WeakSite,
 };
@@ -194,6 +194,22 @@ impl NodeBuilder {
         self.mounts.push(Box::new(move |mounting| {
             let config = config(mounting);
             mounting.mount::<S>(&instance, config).map(drop)
+        }));
+        self.reach.service(name)
+    }
+
+    /// The same in an actor of its own beside the node, on the node's thread or another ([`Mounting::beside`] says what differs). A panic of it
+    /// ends that service and not the node; [`ServiceHandle::start_again`] starts it again.
+    pub fn mount_beside<S: Service>(
+        &mut self,
+        name: &str,
+        placement: Placement,
+        mut config: impl FnMut(&Mounting<'_>) -> S::Config + 'static,
+    ) -> ServiceHandle<S> {
+        let instance = name.to_owned();
+        self.mounts.push(Box::new(move |mounting| {
+            let config = config(mounting);
+            mounting.beside::<S>(&instance, placement, config).map(drop)
         }));
         self.reach.service(name)
     }

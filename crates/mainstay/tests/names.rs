@@ -7,9 +7,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use mainstay::{
-    CastError, Events, Evidence, GroupConfig, GroupEvent, GroupHandle, Left, Level, MountError,
-    Mounting, Node, NodeBuilder, NotReached, Order, ReachError, ReaderId, ReadyError, Receipt,
-    Recipient, Service, ServiceHandle, ServicesError, Standing, ViewChanged,
+    AgainError, CastError, Events, Evidence, GroupConfig, GroupEvent, GroupHandle, Left, Level,
+    MountError, Mounting, Node, NodeBuilder, NotReached, Order, Placement, ReachError, ReaderId,
+    ReadyError, Receipt, Recipient, Service, ServiceHandle, ServicesError, Standing, ViewChanged,
 };
 use mainstay::{
     Client, ClientConfig, ClientConfigError, ClientDialer, ClientStatus, ClusterId, Config,
@@ -60,6 +60,9 @@ async fn doors<S: Service>(
     node: Node,
 ) -> Result<(ReaderId, Receipt), Box<dyn std::error::Error>> {
     let service: ServiceHandle<S> = builder.mount("name", config);
+    let beside: ServiceHandle<S> = builder.mount_beside("other", Placement::Thread, config);
+    let _: Option<Placement> = beside.placement();
+    let _: fn(ReachError) -> AgainError = AgainError::Reach;
     let group: GroupHandle = builder.group("name", GroupConfig::disk())?;
     let subscribed: Result<(), CastError> = group.subscribe(hears);
     subscribed?;

@@ -96,8 +96,8 @@ pub use loopback::{TcpClients, TcpDialer, TcpError, TcpReserved};
 #[cfg(feature = "host")]
 pub use memory::huge_pages_from;
 pub use outside::{
-    ClientDialer, ClientListener, ClientStream, DialError, Entropy, EntropyError, LocalFuture,
-    TimeSource,
+    Across, ClientDialer, ClientListener, ClientStream, DialError, Entropy, EntropyError,
+    LocalFuture, TimeSource,
 };
 #[cfg(feature = "host")]
 pub use ports::{

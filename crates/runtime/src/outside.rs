@@ -4,6 +4,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::rc::Rc;
 
 use mainstay_base::{Duration, Instant};
 use thiserror::Error;
@@ -11,6 +12,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 /// A future of the node's thread.
 pub type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
+
+/// Makes a clock on the thread on which it is called.
+pub type Across = Box<dyn FnOnce() -> Rc<dyn TimeSource> + Send>;
 
 /// The clock of a node. All node timers go through it, so that a simulation can let it drift.
 pub trait TimeSource {
@@ -24,6 +28,12 @@ pub trait TimeSource {
     /// is done by default; a simulated one moves on now, and the node does nothing else until that time is over.
     fn charge(&self, work: Duration) {
         let _ = work;
+    }
+
+    /// What makes the same clock on another thread, with the same origin. `None` where a clock belongs to its thread, as a simulated one;
+    /// that is the default.
+    fn across(&self) -> Option<Across> {
+        None
     }
 
     /// How long the calling thread has had a processor; `None` where time is not real, or the system does not say. A turn

@@ -1,9 +1,11 @@
 //! Time from tokio.
 
+use std::rc::Rc;
+
 use mainstay_base::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::outside::{LocalFuture, TimeSource};
+use crate::outside::{Across, LocalFuture, TimeSource};
 
 /// tokio's clock: real time in production, virtual time where tokio's is paused. Its origin is its construction.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +34,11 @@ impl TimeSource for TokioTime {
 
     fn sleep_until(&self, deadline: Instant) -> LocalFuture<()> {
         Box::pin(tokio::time::sleep_until(self.origin + (deadline - Instant::ZERO)))
+    }
+
+    fn across(&self) -> Option<Across> {
+        let time = *self;
+        Some(Box::new(move || Rc::new(time)))
     }
 
     fn processor_time(&self) -> Option<Duration> {

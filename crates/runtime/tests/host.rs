@@ -431,3 +431,57 @@ fn the_beacon_tells_of_a_stuck_thread() {
     drop(beacon);
     assert_eq!(told.iter().filter(|beat| beat.turns > 0).count(), 0);
 }
+
+/// A machine whose timer is always due for some turns.
+#[derive(Default)]
+struct Restless {
+    turns: u64,
+    out: Option<u64>,
+}
+
+impl mainstay_base::Machine for Restless {
+    type Input = ();
+    type Output = u64;
+
+    fn handle(&mut self, _: Instant, (): ()) {}
+
+    fn handle_timeout(&mut self, _: Instant) {}
+
+    fn end_turn(&mut self, _: Instant) {
+        self.turns += 1;
+        self.out = Some(self.turns);
+    }
+
+    fn poll_output(&mut self) -> Option<u64> {
+        self.out.take()
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        (self.turns < 5).then_some(Instant::ZERO)
+    }
+}
+
+/// Checks that a wake-up that comes when the timer is due does not swallow those after it.
+#[tokio::test(start_paused = true)]
+async fn a_wake_up_is_not_lost_to_a_timer() {
+    local(async {
+        let turns = Rc::new(Cell::new(0));
+        let seen = Rc::clone(&turns);
+        let perform = move |turn: u64, port: &mut mainstay_runtime::Port<'_, Restless>| {
+            seen.set(turn);
+            if turn < 5 {
+                port.handle().upgrade().unwrap().wake();
+            }
+        };
+        let time = Rc::new(TokioTime::new());
+        let host = host::start(Restless::default(), perform, time, HostOptions::default());
+        tokio::time::sleep(MILLI).await;
+        for _ in 0..10 {
+            let before = turns.get();
+            host.wake();
+            tokio::time::sleep(MILLI).await;
+            assert_eq!(turns.get(), before + 1);
+        }
+    })
+    .await;
+}

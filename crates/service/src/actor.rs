@@ -1,5 +1,6 @@
 //! Services in an actor of their own, over a link of their own: with or without a disk, without membership.
 
+mod beside;
 mod disk;
 mod handle;
 mod hosting;
@@ -21,7 +22,7 @@ use mainstay_runtime::{
 use thiserror::Error;
 
 pub use disk::{DiskError, RECORD_BYTES_MAX, ServiceStorage};
-pub use handle::{ReachError, ServiceHandle, StationHandle};
+pub use handle::{AgainError, ReachError, ServiceHandle, StationHandle};
 pub use hosting::{Answer, Begun, Ended, Hosting};
 pub use mounting::{Mount, Mounting, Planned, ServicesError};
 pub use reach::Reach;
@@ -149,7 +150,7 @@ pub fn start(
     let storage = disk.map(|disk| open(disk.into(), disk_reserve, node)).transpose();
     let reach = Reach::new(cluster);
     let storage = storage.map_err(ServicesError::Disk)?;
-    let mut hosting = Hosting::new(wiring::input, storage, reach.bell());
+    let mut hosting = Hosting::new(wiring::input, storage, &reach, Rc::clone(&time));
     let read = hosting.reading(planned)?()?;
     let now = time.now();
     let mut station = Station::new(config, Rng::new(seed).next_u64(), now);

@@ -15,4 +15,8 @@ pub enum Fault {
     IgnoresCredit,
     /// A message of a new run may overtake the list that names the run.
     OvertakesList,
+    /// Grants a service beside the node anew what it has not taken in.
+    GrantsEarly,
+    /// Takes of a service beside the node what it sent before it knew of the peer.
+    TakesUnheard,
 }

@@ -11,6 +11,9 @@
 //! - **Mounted**: a site of `mainstay-site` mounts services beside its groups, in the same turns. They see its views, and are
 //!   mounted again, from what is on disk, when the site was declared dead and begins anew.
 //!
+//! In both a service may live **beside** the node, in an actor of its own on the node's thread or another ([`Mounting::beside`]): a slow one
+//! stops its own channel, and a panic ends that service only.
+//!
 //! Both say what they mount in a function on [`Mounting`]. A [`ServiceHandle`] gives commands to a service of either, and any actix
 //! actor subscribes to events by its `Recipient`. [`Reach`] makes handles before the node has started.
 //!
@@ -100,9 +103,10 @@ mod station;
 
 #[cfg(feature = "actor")]
 pub use actor::{
-    DiskError, Mounting, Reach, ReachError, ServiceHandle, ServicesError, StartError,
+    AgainError, DiskError, Mounting, Reach, ReachError, ServiceHandle, ServicesError, StartError,
     StationHandle, StationParts, start,
 };
+pub use mainstay_base::rack::Placement;
 #[cfg(feature = "actor")]
 pub use mainstay_runtime::{Closed, Events, HostOptions, Recipient};
 pub use mux::{MESSAGE_BYTES_MAX, Mux, MuxStats, Standing};

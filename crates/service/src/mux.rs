@@ -10,7 +10,8 @@
 //! The receiver grants a window of bytes for each stream, as QUIC does, and says how much of the stream it has taken in. The
 //! sender hands the link no more than that. What waits for credit is bounded: beyond [`QUEUE_BYTES`] a message is given
 //! back ([`Given::Full`]), and [`Given::Room`] follows when half of that is free. So a service that is slow to take in stops
-//! its own stream and no other.
+//! its own stream and no other. A service mounted on the node takes in what comes in the turn in which it comes. One beside the node has
+//! taken a message in when its actor has: until then the message counts against the window ([`Mux::mount_beside`]).
 //!
 //! # Classes
 //! Streams with something to send and credit wait in a queue of their class; each sends one frame in turn, and a class sends
@@ -35,7 +36,7 @@ use mainstay_base::service::{Address, Class, Dest, PeerChange};
 use mainstay_base::{BootId, Duration, Instant, NodeId, fault};
 use mainstay_link as link;
 
-use peer::Peer;
+use peer::{Latch, Peer};
 use stream::Outgoing;
 use wire::{Entry, Head, Taken};
 
@@ -108,6 +109,36 @@ struct Own {
     agreed: u128,
     class: Class,
     run: u64,
+    beside: Option<Aside>,
+}
+
+/// Of a service beside the node.
+#[derive(Default)]
+struct Aside {
+    /// What it was given and has not taken in, in order.
+    lent: VecDeque<Lent>,
+    /// How often it was told that a peer is up or that a message was not taken; and what of that it has heard.
+    told: u64,
+    heard: u64,
+}
+
+impl Own {
+    /// What holds a stream of it until it has heard of what it is told now.
+    fn latch(&mut self, turn: u64, refused: bool) -> Latch {
+        let at = self.beside.as_mut().map_or(turn, |beside| {
+            beside.told += 1;
+            beside.told
+        });
+        Latch { at, refused }
+    }
+}
+
+/// A message that a service beside the node has not taken in.
+struct Lent {
+    from: BootId,
+    /// The stream that it came in, and how much of that had come with it.
+    stream: u64,
+    came: u64,
 }
 
 /// A frame for the link.
@@ -127,6 +158,8 @@ pub struct Mux {
     own: BTreeMap<Address, Own>,
     peers: BTreeMap<BootId, Peer>,
     run: u64,
+    /// Counts the streams that come.
+    streams: u64,
     /// Counts how often services have taken in what they were given.
     turn: u64,
     /// Boots that are not met yet, with instances whose messages for them were given back.
@@ -154,12 +187,22 @@ impl Mux {
 
     /// An instance is mounted. False, and nothing happens, if there are [`MOUNTED_MAX`].
     pub fn mount(&mut self, of: Address, class: Class, agreed: u128) -> bool {
+        self.place(of, class, agreed, None)
+    }
+
+    /// The same for a service beside the node. What comes for it is granted again when [`took`](Self::took) says that it has taken it in: so
+    /// one that takes nothing in stops its own streams, and what waits for it is bounded by what was granted.
+    pub fn mount_beside(&mut self, of: Address, class: Class, agreed: u128) -> bool {
+        self.place(of, class, agreed, Some(Aside::default()))
+    }
+
+    fn place(&mut self, of: Address, class: Class, agreed: u128, beside: Option<Aside>) -> bool {
         if self.own.len() >= MOUNTED_MAX && !self.own.contains_key(&of) {
             return false;
         }
         self.dismount(of);
         self.run += 1;
-        self.own.insert(of, Own { agreed, class, run: self.run });
+        self.own.insert(of, Own { agreed, class, run: self.run, beside });
         let boots: Vec<BootId> = self.peers.keys().copied().collect();
         for boot in boots {
             self.peers.entry(boot).or_default().stale = true;
@@ -188,8 +231,11 @@ impl Mux {
                 let fresh = || Peer { stale, ..Peer::default() };
                 let peer = self.peers.entry(*boot).or_insert_with(fresh);
                 peer.connected = !peer.broken;
-                let early = self.early.iter().filter(|(it, _)| it == boot);
-                peer.latched.extend(early.map(|(_, of)| (*of, self.turn)));
+                for (_, of) in self.early.iter().filter(|(it, _)| it == boot) {
+                    let told = self.own.get(of).and_then(|own| own.beside.as_ref());
+                    let at = told.map_or(self.turn, |beside| beside.told);
+                    peer.latched.insert(*of, Latch { at, refused: true });
+                }
                 self.early.retain(|(it, _)| it != boot);
                 self.meet(*boot);
             }
@@ -239,11 +285,12 @@ impl Mux {
 
     /// Tells the services that both ends have that the peer is up.
     fn meet(&mut self, boot: BootId) {
+        let (turn, deaf) = (self.turn, fault!(self, TakesUnheard));
         let Some(peer) = self.peers.get_mut(&boot) else { return };
         if !peer.connected {
             return;
         }
-        for (of, own) in &self.own {
+        for (of, own) in &mut self.own {
             let Some(entry) = peer.mounted.get(of).filter(|it| it.agreed == own.agreed) else {
                 continue;
             };
@@ -252,6 +299,13 @@ impl Mux {
             }
             let stream = || Outgoing::new(own.class, entry.run, entry.window);
             peer.out.entry(*of).or_insert_with(stream);
+            if own.beside.is_some() {
+                // What it sends before it has heard of this peer is not for it.
+                let latch = own.latch(turn, false);
+                let latch = if deaf { Latch { at: 0, ..latch } } else { latch };
+                let now = peer.latched.entry(*of).or_insert(latch);
+                now.at = now.at.max(latch.at);
+            }
             self.given.push_back((*of, Given::Peer(PeerChange::Up { boot })));
         }
     }
@@ -263,16 +317,22 @@ impl Mux {
     pub fn send(&mut self, of: Address, view: u64, to: &Dest, meta: &Bytes, payload: &Bytes) {
         let size = meta.len() + payload.len();
         assert!(size <= MESSAGE_BYTES_MAX, "{of:?} sends a message of {size} bytes");
+        let forgets = fault!(self, NoLatch);
+        let Some(own) = self.own.get_mut(&of) else { return };
         for boot in to.iter() {
-            let forgets = fault!(self, NoLatch);
             let refused = match self.peers.get_mut(&boot) {
                 Some(peer) => {
                     if forgets {
                         peer.latched.clear();
                     }
-                    peer.push(self.turn, of, view, meta.clone(), payload.clone())
+                    // It is told only if the message is given back.
+                    let latch = own.latch(self.turn, true);
+                    let pushed = peer.push(latch, of, view, meta.clone(), payload.clone());
+                    own.beside.iter_mut().for_each(|it| it.told -= u64::from(pushed.is_ok()));
+                    pushed
                 }
                 None => {
+                    own.latch(self.turn, true);
                     if self.early.len() < EARLY_MAX {
                         self.early.insert((boot, of));
                     }
@@ -328,7 +388,12 @@ impl Mux {
     fn release(&mut self, boot: BootId) {
         let never_room = fault!(self, NoRoom);
         let Some(peer) = self.peers.get_mut(&boot) else { return };
-        let free = peer.release(self.turn).into_iter().filter(|_| !never_room);
+        let (own, turn) = (&self.own, self.turn);
+        let has_heard = |of: &Address, at| match own.get(of).and_then(|own| own.beside.as_ref()) {
+            Some(beside) => at <= beside.heard,
+            None => at < turn,
+        };
+        let free = peer.release(has_heard).into_iter().filter(|_| !never_room);
         self.given.extend(free.map(|of| (of, Given::Room { to: boot })));
     }
 

@@ -1,10 +1,12 @@
 //! The services of a node, and their channels to other nodes.
 
+use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
-use mainstay_base::rack::{self, Effect, Given, LogEntry, Mounted, Rack, Tenant as _};
+use mainstay_base::rack::beside::Aside;
+use mainstay_base::rack::{self, Effect, Given, LogEntry, Mounted, Proxy, Rack, Tenant as _};
 use mainstay_base::service::{Address, Ask, Io, Service};
 use mainstay_base::{BootId, Instant, View, ViewId, Work};
 use mainstay_link as link;
@@ -96,8 +98,18 @@ pub enum Output {
         /// As in [`Output::Write`].
         io: u64,
     },
-    /// A service wants something else: a checkpoint, a chunk of one, a job.
+    /// A service wants something else: a checkpoint, a chunk of one, a job, what one beside the node wants of its actor.
     Effect(Effect),
+    /// A service that has fallen is to be started again: all that it wrote is stable.
+    Again(Again),
+}
+
+/// How a service beside the node is to be started again; what is in it is the host's business.
+pub struct Again {
+    /// Which.
+    pub of: Address,
+    /// How.
+    pub plan: Box<dyn Any + Send>,
 }
 
 /// Changes what is mounted, or asks something of it, between two turns.
@@ -130,8 +142,10 @@ pub struct Services {
     rack: Rack,
     mux: Mux,
     view: Option<Arc<View>>,
-    /// Who is dismounted in this turn, and what it said last that it needs of the log.
-    closing: Vec<(Address, Io)>,
+    /// The views that services beside the node know: those are what they send in.
+    known: BTreeMap<Address, u64>,
+    /// Who waits to be started again until what it wrote is stable.
+    again: Vec<Again>,
     /// It was installed since the last write: the log is to say so.
     mark: Option<ViewId>,
     writes: Writes,
@@ -160,22 +174,98 @@ impl Services {
         }
         let agreed = service.agreed();
         let of = self.rack.mount(service)?;
+        self.mux.mount(of, S::CLASS, agreed);
+        self.begin(now, of);
+        Ok(of)
+    }
+
+    /// The same for a service `S` that lives [beside](rack::beside) the node.
+    ///
+    /// # Errors
+    /// [`MountError`].
+    pub fn mount_beside<S: Service>(
+        &mut self,
+        now: Instant,
+        proxy: Proxy,
+    ) -> Result<Address, MountError> {
+        if self.mux.mounted() >= MOUNTED_MAX {
+            return Err(MountError::TooMany);
+        }
+        let agreed = proxy.agreed();
+        let of = self.rack.mount_beside::<S>(proxy)?;
+        self.mux.mount_beside(of, S::CLASS, agreed);
+        self.known.insert(of, 0);
+        self.begin(now, of);
+        Ok(of)
+    }
+
+    /// Whether it is mounted and lives beside the node.
+    #[must_use]
+    pub fn is_beside(&self, of: Address) -> bool {
+        self.known.contains_key(&of)
+    }
+
+    fn begin(&mut self, now: Instant, of: Address) {
         self.writes.gone.remove(&of);
         if let Some(view) = &self.view {
             self.rack.give(now, of, Given::View(Arc::clone(view)));
         }
-        self.mux.mount(of, S::CLASS, agreed);
-        Ok(of)
     }
 
-    /// A service comes to its end: it is told so, turned once more, and gone. False if there is none.
+    /// A service comes to its end: it is told so, turned once more, and gone; one beside the node when its actor has done that. False if
+    /// there is none.
     pub fn dismount(&mut self, now: Instant, of: Address) -> bool {
-        let keeps = self.rack.keeps().find(|(it, _)| *it == of).map(|(_, keeps)| keeps);
-        if let Some(keeps) = keeps {
-            self.rack.dismount(now, of);
-            self.closing.push((of, keeps));
+        self.rack.dismount(now, of)
+    }
+
+    /// A service that has fallen is to be started again, from what the log has of it: when it is gone and that is stable the host is told.
+    pub fn begin_again(&mut self, again: Again) {
+        self.again.push(again);
+    }
+
+    /// What the log has of an instance does not count: without a disk nothing is kept for its next run.
+    pub fn begin_anew(&mut self, of: Address) {
+        self.writes.last.remove(&of);
+    }
+
+    /// Hands on who can be started again now.
+    fn release_again(&mut self) {
+        let (writes, rack) = (&self.writes, &self.rack);
+        let is_free = |again: &mut Again| {
+            let is_pending = writes.pending.iter().any(|(_, it, _)| it.contains_key(&again.of));
+            !is_pending && rack.mounted().all(|(of, _)| of != again.of)
+        };
+        self.outputs.extend(self.again.extract_if(.., is_free).map(Output::Again));
+    }
+
+    /// Carries out what a service wants; its records are gathered.
+    fn carry_out(&mut self, now: Instant, effect: Effect, records: &mut Vec<LogEntry>) {
+        match effect {
+            Effect::Send { from, to, meta, payload, .. } => {
+                let view = self.view.as_ref().map_or(0, |view| view.id.number);
+                let view = self.known.get(&from).copied().unwrap_or(view);
+                self.mux.send(from, view, &to, &meta, &payload);
+            }
+            Effect::Datagram { from, to, meta, payload } => {
+                self.mux.send_datagram(from, to, &meta, payload);
+            }
+            Effect::Persist { from, io, meta, payload } => {
+                records.push(LogEntry::Record { of: from, io, meta, payload });
+            }
+            Effect::Aside { from, word: Aside::Taken { messages, heard } } => {
+                self.mux.took(now, from, messages, heard);
+            }
+            Effect::Aside { from, word: Aside::Knows(view) } => {
+                self.known.insert(from, view);
+            }
+            other => {
+                if let Effect::Aside { from, word: Aside::Open(_) } = &other {
+                    // It is started: whoever wants that as well is told so.
+                    self.again.retain(|again| again.of != *from);
+                }
+                self.outputs.push_back(Output::Effect(other));
+            }
         }
-        keeps.is_some()
     }
 
     /// What the log has of an instance that is not mounted is needed no more.
@@ -253,27 +343,15 @@ impl Services {
         let mut records = Vec::new();
         for _ in 0..ROUNDS_MAX {
             self.hand_out(now);
-            let effects = self.rack.turn(now);
-            let view = self.view.as_ref().map_or(0, |view| view.id.number);
-            for effect in effects {
-                match effect {
-                    Effect::Send { from, to, meta, payload, .. } => {
-                        self.mux.send(from, view, &to, &meta, &payload);
-                    }
-                    Effect::Datagram { from, to, meta, payload } => {
-                        self.mux.send_datagram(from, to, &meta, payload);
-                    }
-                    Effect::Persist { from, io, meta, payload } => {
-                        records.push(LogEntry::Record { of: from, io, meta, payload });
-                    }
-                    other => self.outputs.push_back(Output::Effect(other)),
-                }
+            for effect in self.rack.turn(now) {
+                self.carry_out(now, effect, &mut records);
             }
             self.mux.end_turn(now);
-            // Its last messages are on their way, as far as they were granted.
-            for (of, keeps) in std::mem::take(&mut self.closing) {
+            // The last messages of who has left are on their way, as far as they were granted.
+            for (of, keeps) in self.rack.take_left() {
                 self.mux.dismount(of);
                 self.mux.end_turn(now);
+                self.known.remove(&of);
                 self.writes.gone.insert(of, keeps);
             }
             if !self.mux.has_given() {
@@ -286,6 +364,7 @@ impl Services {
             let entries = mark.into_iter().chain(records).collect();
             self.outputs.extend(self.writes.issue(entries, &self.rack));
         }
+        self.release_again();
     }
 
     /// The write with this number, and all before it, are stable.

@@ -5,121 +5,28 @@
 #[path = "../../sim/tests/support/toy.rs"]
 mod toy;
 
-use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
-use std::time::Duration;
+mod stations;
 
-use actix::{Actor, AsyncContext as _, Context, Handler};
-use mainstay_base::{ClusterId, Duration as Span};
-use mainstay_runtime::{Closed, Events};
+use mainstay_base::Duration as Span;
 use mainstay_service::{
-    MountError, ReachError, ServiceHandle, ServicesError, Standing, StartError, StationHandle,
-    StationParts, start,
+    MountError, Placement, ReachError, ServicesError, Standing, StartError, StationParts, start,
 };
-use tokio::sync::{mpsc, oneshot};
+use stations::{LIMIT, ask, cluster, listen, next, roster, station, stop};
+use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 use tokio::time::timeout;
 use toy::{Command, Config, Event, Register, Watcher};
 
-const LIMIT: Duration = Duration::from_secs(20);
-
-fn cluster() -> ClusterId {
-    ClusterId::from_entropy(3)
-}
-
-fn roster() -> BTreeMap<String, SocketAddr> {
-    let bound: Vec<_> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    let named = |(index, listener): (usize, &TcpListener)| {
-        (format!("n{index}"), listener.local_addr().unwrap())
-    };
-    bound.iter().enumerate().map(named).collect()
-}
-
-fn station(
-    roster: &BTreeMap<String, SocketAddr>,
-    index: usize,
-    directory: Option<&Path>,
-) -> StationHandle {
-    let name = format!("n{index}");
-    let directory = directory.map(|it| it.join(&name));
-    let parts = StationParts::tcp(cluster(), name, roster.clone(), directory).unwrap();
-    start(parts, |node| {
-        let config = Config { nodes: node.roster.clone(), fault: None, work: Span::ZERO };
-        let register = node.mount::<Register>("r", config)?;
-        let watcher = node.mount::<Watcher>("w", register)?;
-        node.listen::<Register, Watcher>(register, watcher);
-        Ok(())
-    })
-    .unwrap()
-}
-
-/// Passes on what it is told.
-struct Listener {
-    to: mpsc::UnboundedSender<(Vec<Event>, bool)>,
-    /// It reads nothing before.
-    gate: Option<oneshot::Receiver<()>>,
-}
-
-impl Actor for Listener {
-    type Context = Context<Self>;
-
-    fn started(&mut self, context: &mut Context<Self>) {
-        if let Some(gate) = self.gate.take() {
-            context.wait(actix::fut::wrap_future(async move { drop(gate.await) }));
-        }
-    }
-}
-
-impl Handler<Events<Event>> for Listener {
-    type Result = ();
-
-    fn handle(&mut self, mut events: Events<Event>, _: &mut Context<Self>) {
-        let _ = self.to.send((events.take(), events.is_end()));
-    }
-}
-
-type Heard = mpsc::UnboundedReceiver<(Vec<Event>, bool)>;
-
-async fn listen(
-    register: &ServiceHandle<Register>,
-    gate: Option<oneshot::Receiver<()>>,
-    unread_max: usize,
-) -> Heard {
-    let (to, heard) = mpsc::unbounded_channel();
-    let listener = Listener { to, gate }.start();
-    register.subscribe(listener.recipient(), unread_max).await.unwrap();
-    heard
-}
-
-async fn next(heard: &mut Heard) -> (Vec<Event>, bool) {
-    timeout(LIMIT, heard.recv()).await.expect("in time").expect("it listens")
-}
-
-async fn stop(stations: Vec<StationHandle>) {
-    for station in stations {
-        let closed = station.closed();
-        station.stop();
-        drop(station);
-        assert_eq!(timeout(LIMIT, closed).await.unwrap(), Closed::Stopped);
-    }
-}
-
-async fn ask(register: &ServiceHandle<Register>, heard: &mut Heard, command: Command) -> Event {
-    register.send(command).await.unwrap();
-    next(heard).await.0[0]
-}
-
 /// What a majority has forced is there after all have ended and come back, without membership and without a group.
-#[tokio::test]
-async fn a_service_alone_keeps_what_it_said() {
+async fn keeps_what_it_said(placement: Option<Placement>) {
     let directory = tempfile::tempdir().unwrap();
     let roster = roster();
     LocalSet::new()
         .run_until(async {
             for round in 1..4 {
-                let stations: Vec<_> =
-                    (0..3).map(|index| station(&roster, index, Some(directory.path()))).collect();
+                let stations: Vec<_> = (0..3)
+                    .map(|index| station(&roster, index, Some(directory.path()), placement))
+                    .collect();
                 let register = stations[round % 3].service::<Register>("r");
                 let mut heard = listen(&register, None, 16).await;
                 let value = round as u64;
@@ -129,8 +36,16 @@ async fn a_service_alone_keeps_what_it_said() {
                 }
                 let written = ask(&register, &mut heard, Command::Write { op: 2, value }).await;
                 assert_eq!(written, Event::Written { op: 2, value });
-                let watched = stations[round % 3].service::<Watcher>("w").status().await.unwrap();
-                assert!(watched.1 > 0, "the watcher of the node was told in the same turn");
+                let here = &stations[round % 3];
+                assert_eq!(here.service::<Register>("r").placement(), placement);
+                let watcher = here.service::<Watcher>("w");
+                if placement.is_none() {
+                    let told = watcher.status().await.unwrap().1;
+                    assert!(told > 0, "the watcher of the node was told in the same turn");
+                }
+                let told = async { while watcher.status().await.unwrap().1 == 0 {} };
+                timeout(LIMIT, told).await.expect("the watcher of the node is told");
+                drop(watcher);
                 drop(register);
                 stop(stations).await;
                 let (_, is_end) = next(&mut heard).await;
@@ -141,11 +56,27 @@ async fn a_service_alone_keeps_what_it_said() {
 }
 
 #[tokio::test]
+async fn a_service_alone_keeps_what_it_said() {
+    keeps_what_it_said(None).await;
+}
+
+#[tokio::test]
+async fn a_service_beside_its_node_keeps_what_it_said() {
+    keeps_what_it_said(Some(Placement::Local)).await;
+}
+
+#[tokio::test]
+async fn a_service_on_a_thread_of_its_own_keeps_what_it_said() {
+    keeps_what_it_said(Some(Placement::Thread)).await;
+}
+
+#[tokio::test]
 async fn a_service_alone_needs_no_disk() {
     let roster = roster();
     LocalSet::new()
         .run_until(async {
-            let stations: Vec<_> = (0..3).map(|index| station(&roster, index, None)).collect();
+            let stations: Vec<_> =
+                (0..3).map(|index| station(&roster, index, None, None)).collect();
             let register = stations[0].service::<Register>("r");
             let mut heard = listen(&register, None, 16).await;
             for op in 1..100 {
@@ -163,7 +94,8 @@ async fn a_subscriber_that_does_not_read_is_left_behind_and_told() {
     let roster = roster();
     LocalSet::new()
         .run_until(async {
-            let stations: Vec<_> = (0..3).map(|index| station(&roster, index, None)).collect();
+            let stations: Vec<_> =
+                (0..3).map(|index| station(&roster, index, None, None)).collect();
             let register = stations[0].service::<Register>("r");
             let (open, gate) = oneshot::channel();
             let mut slow = listen(&register, Some(gate), 4).await;

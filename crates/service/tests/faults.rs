@@ -11,17 +11,19 @@ use mainstay_service::fault::Fault;
 type Break = fn(&mut Mux);
 
 fn is_noticed(setup: Break) -> bool {
-    (0..60).any(|seed| catch_unwind(|| support::run(seed, 600, setup)).is_err())
+    (0..60).any(|seed| catch_unwind(|| support::run(seed, 1_500, setup)).is_err())
 }
 
 #[test]
 fn each_defect_is_noticed() {
-    let defects: [(&str, Break); 6] = [
+    let defects: [(&str, Break); 8] = [
         ("MixesRuns", |mux| mux.break_it(Fault::MixesRuns)),
         ("NoLatch", |mux| mux.break_it(Fault::NoLatch)),
         ("NoRoom", |mux| mux.break_it(Fault::NoRoom)),
         ("NoCredit", |mux| mux.break_it(Fault::NoCredit)),
         ("IgnoresCredit", |mux| mux.break_it(Fault::IgnoresCredit)),
+        ("GrantsEarly", |mux| mux.break_it(Fault::GrantsEarly)),
+        ("TakesUnheard", |mux| mux.break_it(Fault::TakesUnheard)),
         ("OvertakesList", |mux| mux.break_it(Fault::OvertakesList)),
     ];
     for (name, setup) in defects {

@@ -7,7 +7,7 @@ mod support;
 fn streams_hold_over_many_schedules() {
     let (mut delivered, mut refused) = (0, 0);
     for seed in 0..200 {
-        let (some, back) = support::run(seed, 600, |_| {});
+        let (some, back) = support::run(seed, 1_000, |_| {});
         delivered += some;
         refused += back;
     }

@@ -75,8 +75,11 @@ impl StationNode {
                 let written = Written::Checkpoint { of: from, position, chunks };
                 self.write(written, Due::Checkpoint(from, position), out);
             }
-            Effect::Send { .. } | Effect::Datagram { .. } | Effect::Persist { .. } => {
-                panic!("the station carries those out");
+            Effect::Send { .. }
+            | Effect::Datagram { .. }
+            | Effect::Persist { .. }
+            | Effect::Aside { .. } => {
+                panic!("the station carries those out, and nobody is beside it");
             }
         }
     }
@@ -174,7 +177,7 @@ impl Node for StationNode {
                     // Behind the records that it relies on.
                     out.write(0, Written::Cut(keeps));
                 }
-                Output::Service(services::Output::Written { .. }) => {}
+                Output::Service(services::Output::Written { .. } | services::Output::Again(_)) => {}
                 Output::Service(services::Output::Effect(effect)) => self.effect(effect, out),
             }
         }

@@ -20,7 +20,7 @@ use mainstay_base::service::Service;
 use mainstay_base::{ClusterId, Duration, GroupId, Instant, NodeId, Rng};
 use mainstay_multicast as multicast;
 use mainstay_runtime::Events;
-use mainstay_service::{MountError, Mounting, ServiceHandle};
+use mainstay_service::{MountError, Mounting, Placement, ServiceHandle};
 use mainstay_sim::live::{Outside, Plan, Room, Run, Start, run, swarm};
 use mainstay_sim::{Atlas, Options, Wire};
 use mainstay_site::{Founding, SiteHandle, SiteParts, start};
@@ -53,9 +53,17 @@ fn mount(node: &mut Mounting<'_>) -> Result<(), MountError> {
     Ok(())
 }
 
-fn starter(
-    mount: fn(&mut Mounting<'_>) -> Result<(), MountError>,
-) -> impl FnMut(Start) -> Result<SiteHandle, String> {
+/// The same in actors of their own, on the node's thread: a room has no other.
+fn mount_beside(node: &mut Mounting<'_>) -> Result<(), MountError> {
+    let config = Config { nodes: node.roster.clone(), fault: None, work: Duration::ZERO };
+    node.beside::<Register>("r", Placement::Local, config)?;
+    node.beside::<Tally>("t", Placement::Thread, ())?;
+    Ok(())
+}
+
+type Mount = fn(&mut Mounting<'_>) -> Result<(), MountError>;
+
+fn starter(mount: Mount) -> impl FnMut(Start) -> Result<SiteHandle, String> {
     let cluster = ClusterId::from_entropy(11);
     move |Start { name, nodes: roster, first, ports, restored, .. }| {
         let nodes = roster.keys().map(|name| NodeId::new(cluster, name)).collect();
@@ -200,7 +208,7 @@ struct Report {
     restarts: u64,
 }
 
-fn scenario(run: &Run<'_>, lies: bool) -> Result<Report, String> {
+fn scenario(run: &Run<'_>, lies: bool, mount: Mount) -> Result<Report, String> {
     let book = Shared::default();
     let mut room = run.room(starter(mount));
     if lies {
@@ -235,7 +243,17 @@ fn plan() -> Plan {
 /// majority of disks never answers less than what was acknowledged, and that equal seeds give equal runs.
 #[test]
 fn mounted_services_keep_what_they_said() {
-    let reports = swarm(0..30, &plan(), |run| scenario(run, false));
+    keep_what_they_said(mount);
+}
+
+/// The same of services beside their nodes: what an actor of the dead boot still does is not for the next one.
+#[test]
+fn services_beside_their_nodes_keep_what_they_said() {
+    keep_what_they_said(mount_beside);
+}
+
+fn keep_what_they_said(mount: Mount) {
+    let reports = swarm(0..30, &plan(), |run| scenario(run, false, mount));
     let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
     let (crashes, restarts) = (sum(|it| it.crashes), sum(|it| it.restarts));
     let (stable, reads) = (sum(|it| it.stable as u64), sum(|it| it.reads));
@@ -246,13 +264,14 @@ fn mounted_services_keep_what_they_said() {
 /// Checks that the check would notice: disks that do not force what they say they have lose something.
 #[test]
 fn disks_that_lie_are_noticed() {
-    let noticed =
-        (0..20).filter(|seed| run(*seed, &plan(), |run| scenario(run, true)).is_err()).count();
-    assert!(noticed > 0);
+    for mount in [mount as Mount, mount_beside] {
+        let fails = |seed| run(seed, &plan(), |run| scenario(run, true, mount)).is_err();
+        assert!((0..20).any(fails));
+    }
 }
 
 /// The turns of all nodes in ten seconds in which nothing happens, and the events in the room.
-fn idle(mount: fn(&mut Mounting<'_>) -> Result<(), MountError>) -> (u64, u64) {
+fn idle(mount: Mount) -> (u64, u64) {
     let options = Options::calm(Wire::Channel);
     let mut room = Room::new(1, NODES, options, Vec::new(), starter(mount));
     let nodes = room.outside();
@@ -272,4 +291,10 @@ fn idle_services_cost_nothing() {
     let none = idle(|_| Ok(()));
     assert!(none.0 > 0 && none.1 > 0);
     assert_eq!(idle(ten), none);
+    let beside = |node: &mut Mounting<'_>| {
+        let mut beside =
+            |number: u8| node.beside::<Tally>(&number.to_string(), Placement::Local, ()).map(drop);
+        (0..10).try_for_each(&mut beside)
+    };
+    assert_eq!(idle(beside), none);
 }

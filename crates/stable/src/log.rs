@@ -230,6 +230,16 @@ impl Log {
         recover::open(medium, options)
     }
 
+    /// Reads what is stable in a log that another value of this type is writing. Nothing is changed. Segments that are removed from
+    /// the front meanwhile are left out; of what is written meanwhile a part may be there. What was forced before the call and is
+    /// not removed is.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn peek(medium: &dyn Medium, options: Options) -> Result<Vec<Record>, OpenError> {
+        recover::peek(medium, &options)
+    }
+
     /// Appends a record in memory; it is stable once [`Log::force`] has answered its lsn or a higher one.
     ///
     /// # Errors

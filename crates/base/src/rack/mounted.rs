@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::beside::{Aside, Report};
 use crate::codec::DecodeError;
 use crate::service::{
     Address, Ask, Chunks, Class, Dest, In, Io, Logged, Out, PeerChange, ReaderChange, ReaderId,
@@ -72,6 +73,13 @@ pub enum Effect {
         from: Address,
         /// A pure function.
         work: Box<dyn FnOnce() -> Done + Send>,
+    },
+    /// What the proxy of a service [beside](super::beside) the node wants.
+    Aside {
+        /// Which instance.
+        from: Address,
+        /// What.
+        word: Aside,
     },
 }
 
@@ -147,6 +155,8 @@ pub enum Given {
     },
     /// [`In::Close`].
     Close,
+    /// For the proxy of a service [beside](super::beside) the node: what came of a turn there.
+    Report(Box<Report>),
 }
 
 /// Takes events of a service; it must not block.
@@ -314,6 +324,10 @@ pub trait Tenant: Any {
     fn take_work(&mut self) -> Work;
     /// The oldest record that it needs.
     fn keeps(&self) -> Io;
+    /// Whether it leaves the rack after this turn. `closing`: it was told to come to its end. Default: if it was.
+    fn is_over(&self, closing: bool) -> bool {
+        closing
+    }
     /// Panics if it is not as it should be.
     fn check_invariants(&self);
     /// Itself, for those who know its type.
@@ -333,6 +347,8 @@ pub struct Turned {
     pub(super) again: bool,
     /// It has taken something in since its turn ended.
     pub(super) touched: bool,
+    /// Inputs that were none of the service; told late by one that is beside the node.
+    pub(super) malformed: u64,
 }
 
 impl<S: Service> Mounted<S> {
@@ -356,6 +372,7 @@ impl<S: Service> Mounted<S> {
             Given::Done(Done(done)) => In::Done(*done.downcast().ok()?),
             Given::Reader { reader, change } => In::Reader { reader, change },
             Given::Close => In::Close,
+            Given::Report(_) => return None,
         })
     }
 

@@ -186,7 +186,9 @@ impl<M: Hosted, P: Perform<M>> Core<M, P> {
             return self.poll_closing(task);
         }
         self.poll_timer(task);
-        if self.timer.due || self.gate.take_wanted() {
+        // Taken also where the timer begins the turn: a word that is left would swallow the next one.
+        let is_wanted = self.gate.take_wanted();
+        if self.timer.due || is_wanted {
             self.begin();
         }
         if self.turn.is_some() {

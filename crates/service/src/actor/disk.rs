@@ -3,6 +3,7 @@
 //! All records of a turn are one write of the log, so all of them are there after a crash, or none. The front of the log is cut off
 //! when no instance needs it any more. An instance that is in the log and is not mounted needs all of it that is there.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use mainstay_base::{NodeId, ViewId};
 use mainstay_runtime::{CheckpointError, Disk, LogCut, Shelf, StableLog, Store};
 use mainstay_stable::{
     Checkpoints, FileMediumError, Log, Lsn, Medium, OpenCheckpointsError, OpenError, Options,
-    Owner, ReadCheckpointError,
+    Owner, ReadCheckpointError, Record,
 };
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -113,6 +114,22 @@ impl Joining {
             self.whole.append(&mut self.part);
         }
     }
+}
+
+/// All writes that are whole; `note` is told of each record.
+fn join(
+    records: Vec<Record>,
+    mut note: impl FnMut(Lsn, &[LogEntry], usize),
+) -> Result<Vec<LogEntry>, DiskError> {
+    let mut joining = Joining::default();
+    for Record { lsn, payload, .. } in records {
+        let bytes = payload.len();
+        let failed = |why| DiskError::Record { lsn: lsn.0, why };
+        let (flags, entries) = decode(payload).map_err(failed)?;
+        note(lsn, &entries, bytes);
+        joining.add(flags, entries);
+    }
+    Ok(joining.whole)
 }
 
 /// What a record of the log says: its flags, and its entries.
@@ -226,15 +243,11 @@ impl ServiceRead {
     ) -> Result<(Self, Vec<Mount>), ServicesError> {
         let (log, recovered) = Log::open(log, Options::new(owner)).map_err(DiskError::Log)?;
         let mut index = Index::new(log.first());
-        let mut joining = Joining::default();
-        for record in recovered.records {
-            let bytes = record.payload.len();
-            let failed = |why| DiskError::Record { lsn: record.lsn.0, why };
-            let (flags, entries) = decode(record.payload).map_err(failed)?;
-            index.next = record.lsn;
-            index.note(&entries, bytes);
-            joining.add(flags, entries);
-        }
+        let note = |lsn, entries: &[LogEntry], bytes| {
+            index.next = lsn;
+            index.note(entries, bytes);
+        };
+        let whole = join(recovered.records, note)?;
         let (mut opened, mut chunks) = (BTreeMap::new(), BTreeMap::new());
         let mut positions = BTreeMap::new();
         for (of, medium) in shelves {
@@ -245,7 +258,7 @@ impl ServiceRead {
             }
             opened.insert(of, checkpoints);
         }
-        let mounts = planned.fold(&joining.whole, &positions)?;
+        let mounts = planned.fold(&whole, &positions)?;
         let device = StableLog::new(log, KIND);
         Ok((Self { device, index, opened, chunks }, mounts))
     }
@@ -286,6 +299,29 @@ impl ServiceStorage {
         Ok(Box::new(move || ServiceRead::read(log, owner, shelves, planned)))
     }
 
+    /// What reads for one instance that is started again while the log is written: all that it wrote is stable. Run beside the turns.
+    pub(super) fn reading_again(
+        &self,
+        of: Address,
+        planned: Planned,
+    ) -> impl FnOnce() -> Result<(VecDeque<Bytes>, Vec<Mount>), ServicesError> + Send + use<> {
+        let (log, owner) = (Arc::clone(&self.log), self.owner);
+        let shelf = self.shelves.get(&of).cloned();
+        move || {
+            let records = Log::peek(&*log, Options::new(owner)).map_err(DiskError::Log)?;
+            let whole = join(records, |_, _, _| {})?;
+            let (mut chunks, mut positions) = (VecDeque::new(), BTreeMap::new());
+            if let Some(shelf) = shelf {
+                let opened = Checkpoints::open(shelf, owner).map_err(DiskError::from)?;
+                if let Some(newest) = opened.read_newest().map_err(DiskError::from)? {
+                    positions.insert(of, newest.position);
+                    chunks = newest.chunks.into();
+                }
+            }
+            Ok((chunks, planned.fold(&whole, &positions)?))
+        }
+    }
+
     /// Begins to write behind what was read.
     pub(super) fn begin(&self, read: ServiceRead) -> ServiceDisk {
         let ServiceRead { device, index, opened, chunks } = read;
@@ -305,7 +341,7 @@ impl ServiceStorage {
             cut,
             index,
             shelves: opened.into_iter().filter_map(shelf).collect(),
-            chunks,
+            chunks: Rc::new(RefCell::new(chunks)),
             cuts: VecDeque::new(),
         }
     }
@@ -315,6 +351,8 @@ fn shelf_name(of: Address) -> String {
     let hex: String = of.instance.as_bytes().iter().map(|it| format!("{it:02x}")).collect();
     format!("checkpoints-{:04x}-{hex}", of.channel.0)
 }
+
+pub(super) type ChunksLeft = Rc<RefCell<BTreeMap<Address, VecDeque<Bytes>>>>;
 
 /// The log of the services of one boot, and their checkpoints.
 pub(super) struct ServiceDisk {
@@ -326,7 +364,7 @@ pub(super) struct ServiceDisk {
     index: Index,
     shelves: BTreeMap<Address, Shelf>,
     /// Of each instance, what is left to be read of its newest checkpoint.
-    chunks: BTreeMap<Address, VecDeque<Bytes>>,
+    chunks: ChunksLeft,
     /// Cuts that wait for the write that they rely on.
     cuts: VecDeque<(u64, Lsn)>,
 }
@@ -350,7 +388,12 @@ impl ServiceDisk {
     }
 
     pub(super) fn next_chunk(&mut self, of: Address) -> Option<Bytes> {
-        self.chunks.get_mut(&of)?.pop_front()
+        self.chunks.borrow_mut().get_mut(&of)?.pop_front()
+    }
+
+    /// What is left to be read, for whoever reads it again.
+    pub(super) fn chunks(&self) -> ChunksLeft {
+        Rc::clone(&self.chunks)
     }
 
     /// What is to be run on the node's thread to write a checkpoint; `None` if the instance was not mounted when the boot began.

@@ -5,13 +5,17 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use mainstay_base::rack::{Given, Mounted};
+use mainstay_base::rack::{Given, Mounted, Placement};
 use mainstay_base::service::{Address, Ask, ReaderChange, ReaderId, Service};
 use mainstay_base::{BootId, Instance, Instant};
 use mainstay_runtime::{Closed, Door, Events, HostHandle, Recipient};
 use tokio::sync::oneshot;
 
+use super::beside::Line;
+use super::hosting::Restart;
+use super::mounting::{Planned, ServicesError};
 use super::reach::Reach;
+use crate::services::Again;
 use crate::{Request, Services, Standing, Station};
 
 /// A station: cheap to clone, `Send` and `Sync`. The station stops when the last handle is dropped, those of its services included:
@@ -73,12 +77,30 @@ pub enum ReachError {
     /// It is not mounted, or its node was declared dead and begins anew.
     #[error("no such service is mounted")]
     NotMounted,
-    /// The node has more to do than it takes in. Trying again later may help.
+    /// It panicked in an actor of its own, and was not started again. What it was given last it may have got.
+    #[error("the service has panicked, and was not started again")]
+    Fallen,
+    /// The node, or the service if it is beside it, has more to do than it takes in. Trying again later may help.
     #[error("the node has more to do than it takes in")]
     Full,
     /// The node has ended.
     #[error("the node has ended")]
     Closed,
+}
+
+/// Why a service does not begin again. What is on disk is as it was.
+#[derive(thiserror::Error, Debug)]
+#[non_exhaustive]
+pub enum AgainError {
+    /// It has not fallen: it runs, it was dismounted, or it is not beside the node.
+    #[error("the service has not fallen")]
+    NotFallen,
+    /// The node was not reached.
+    #[error(transparent)]
+    Reach(#[from] ReachError),
+    /// It cannot be recovered, or has no place any more.
+    #[error(transparent)]
+    Services(#[from] ServicesError),
 }
 
 impl<S: Service> ServiceHandle<S> {
@@ -103,11 +125,25 @@ impl<S: Service> ServiceHandle<S> {
     /// Gives the service a command; waits while the node has more to do than it takes in, and until the service has it.
     ///
     /// # Errors
-    /// [`ReachError`], never `Full`. Where it is `NotMounted` or `NotStarted` the service has not got it; where it is `Closed` the
-    /// node has ended, and with it the service.
+    /// [`ReachError`], never `Full`. Where it is `NotMounted` or `NotStarted` the service has not got it; where it is `Closed` or `Fallen`
+    /// the node or the service has ended.
     pub async fn send(&self, command: S::Command) -> Result<(), ReachError> {
         let ask = Ask::of::<S>(self.instance, vec![command]);
-        let taken = self.between(move |services, now| services.ask(now, ask)).await?;
+        let (of, mut ask) = (self.address(), ask);
+        let taken = loop {
+            if let Some(line) = self.line() {
+                break line.ask(move |desk, now| desk.ask(now, ask)).await?;
+            }
+            let asked = move |services: &mut Services, now| match services.is_beside(of) {
+                true => Err(ask),
+                false => Ok(services.ask(now, ask)),
+            };
+            match self.between(asked).await? {
+                Ok(taken) => break taken,
+                // Its actor starts with the end of the turn.
+                Err(back) => ask = back,
+            }
+        };
         if taken { Ok(()) } else { Err(ReachError::NotMounted) }
     }
 
@@ -115,9 +151,12 @@ impl<S: Service> ServiceHandle<S> {
     /// mounted then, it is dropped and counted.
     ///
     /// # Errors
-    /// [`ReachError::Closed`], [`ReachError::NotStarted`], [`ReachError::Full`].
+    /// [`ReachError::Closed`], [`ReachError::NotStarted`], [`ReachError::Full`]; of a service beside the node all.
     pub fn try_send(&self, command: S::Command) -> Result<(), ReachError> {
         let ask = Ask::of::<S>(self.instance, vec![command]);
+        if let Some(line) = self.line() {
+            return line.try_ask(ask);
+        }
         self.reach.courier()?.try_send(Request::Ask(ask))
     }
 
@@ -145,10 +184,22 @@ impl<S: Service> ServiceHandle<S> {
         &self,
         ask: impl FnOnce(&mut Mounted<S>) -> T + Send + 'static,
     ) -> Result<T, ReachError> {
-        let instance = self.instance;
-        let mounted =
-            move |services: &mut Services, _| services.rack_mut().get_mut::<S>(instance).map(ask);
-        self.between(mounted).await?.ok_or(ReachError::NotMounted)
+        let (of, instance, mut ask) = (self.address(), self.instance, ask);
+        let told = loop {
+            if let Some(line) = self.line() {
+                break line.ask(move |desk, _| desk.get_mut::<S>().map(ask)).await?;
+            }
+            let asked = move |services: &mut Services, _| match services.is_beside(of) {
+                true => Err(ask),
+                false => Ok(services.rack_mut().get_mut::<S>(instance).map(ask)),
+            };
+            match self.between(asked).await? {
+                Ok(told) => break told,
+                // Its actor starts with the end of the turn.
+                Err(back) => ask = back,
+            }
+        };
+        told.ok_or(ReachError::NotMounted)
     }
 
     /// From here on an actor is told what the service tells, in order. With `unread_max` unread events it is full (1 at least): one that
@@ -199,7 +250,42 @@ impl<S: Service> ServiceHandle<S> {
         self.between(move |services, _| services.mux().standing(of).collect()).await
     }
 
-    /// The service comes to its end: it is told so, turned once more, and gone. False if it is not mounted.
+    /// Where a service that is beside its node runs. `None`: it is mounted on the node, or not at all.
+    #[must_use]
+    pub fn placement(&self) -> Option<Placement> {
+        self.line().filter(|line| line.is_on()).map(|line| line.placement)
+    }
+
+    /// Starts a service again that has [fallen](ReachError::Fallen), at its place and under its address: from what the log and the newest
+    /// checkpoint have of it; without a disk anew. The log is read beside the node's turns. Whoever was subscribed subscribes again,
+    /// and has to ask for what it missed.
+    ///
+    /// # Errors
+    /// [`AgainError`].
+    pub async fn start_again(&self, config: S::Config) -> Result<(), AgainError> {
+        let of = self.address();
+        let line = self.line().ok_or(AgainError::NotFallen)?;
+        if !line.has_fallen().await {
+            return Err(AgainError::NotFallen);
+        }
+        let (tell, told) = oneshot::channel();
+        let planned = Planned::again::<S>(&line, config);
+        let again = Again { of, plan: Box::new(Restart { planned, tell }) };
+        self.between(move |services, _| services.begin_again(again)).await?;
+        match told.await {
+            Ok(begun) => Ok(begun?),
+            // Another caller was first, or the node has ended or begins anew.
+            Err(_) if self.placement().is_some() => Err(AgainError::NotFallen),
+            Err(_) => Err(ReachError::NotMounted.into()),
+        }
+    }
+
+    fn line(&self) -> Option<Arc<Line>> {
+        self.reach.line(self.address())
+    }
+
+    /// The service comes to its end: it is told so, turned once more, and gone; one beside the node when its actor has done that. False if
+    /// it is not mounted.
     ///
     /// # Errors
     /// [`ReachError`].

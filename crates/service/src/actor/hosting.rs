@@ -1,19 +1,27 @@
 //! What services put out, carried out for the node that hosts them: its log, checkpoints, jobs, readers.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use mainstay_base::rack::beside::{Aside, Ending};
 use mainstay_base::rack::{Effect, Given};
 use mainstay_base::service::{Address, Chunks, ReaderChange, ReaderId};
 use mainstay_runtime::host::completions;
 use mainstay_runtime::{
-    Bell, Completed, Hosted, IoId, LocalFuture, Port, Stop, StoreError, blocking, caught, halt,
+    Bell, Completed, Hosted, IoId, LocalFuture, Port, Stop, StoreError, TimeSource, blocking,
+    caught, halt,
 };
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
+use super::beside::Line;
 use super::disk::{Reading, ServiceDisk, ServiceRead, ServiceStorage};
 use super::mounting::{Mount, Planned, ServicesError};
-use crate::services::Output;
+use super::reach::Reach;
+use crate::Services;
+use crate::services::{Again, Change, Output};
 
 /// What a node's host has to say to the services of a boot. What is of a former boot is not for the next one.
 pub enum Answer {
@@ -24,20 +32,30 @@ pub enum Answer {
         /// As in [`Output::Write`].
         io: u64,
     },
+    /// A change of what is mounted.
+    Change(Change),
     /// What cannot go on: the node is to halt. Nothing that is not stable was told to be.
     Failed(String),
+}
+
+/// What is to come of a service that is started again.
+pub(super) struct Restart {
+    pub(super) planned: Planned,
+    pub(super) tell: oneshot::Sender<Result<(), ServicesError>>,
 }
 
 /// What of a boot has to end before the next one reads what it wrote.
 pub struct Ended {
     close: Option<Box<dyn FnOnce() + Send>>,
-    writing: JoinSet<()>,
+    writing: BTreeMap<Address, JoinSet<()>>,
 }
 
 impl Ended {
     /// When no checkpoint of it is written any more: what is to be run, beside the turns, to close its log.
-    pub async fn close(mut self) -> Option<Box<dyn FnOnce() + Send>> {
-        while self.writing.join_next().await.is_some() {}
+    pub async fn close(self) -> Option<Box<dyn FnOnce() + Send>> {
+        for mut writing in self.writing.into_values() {
+            while writing.join_next().await.is_some() {}
+        }
         self.close
     }
 }
@@ -54,21 +72,28 @@ pub struct Hosting<M: Hosted> {
     records: Vec<Bytes>,
     io: u64,
     /// Checkpoints being written, and the word that they shall end.
-    writing: JoinSet<()>,
+    writing: BTreeMap<Address, JoinSet<()>>,
     stop: Stop,
     jobs: JoinSet<()>,
+    reach: Reach,
     bell: Bell<(Address, ReaderId)>,
+    beside: Bell<Address>,
+    /// Of services beside the node.
+    lines: BTreeMap<Address, Arc<Line>>,
+    time: Rc<dyn TimeSource>,
 }
 
 impl<M: Hosted> Hosting<M> {
-    /// `input` makes an answer for the boot with this number, from 0, an input of the machine. The bell is rung for readers
-    /// that have room again.
+    /// `input` makes an answer for the boot with this number, from 0, an input of the machine. `reach` leads to the services;
+    /// `time` is the node's clock.
     #[must_use]
     pub fn new(
         input: fn(u64, Answer) -> M::Input,
         storage: Option<ServiceStorage>,
-        bell: Bell<(Address, ReaderId)>,
+        reach: &Reach,
+        time: Rc<dyn TimeSource>,
     ) -> Self {
+        let (reach, bell, beside) = (reach.clone(), reach.bell(), reach.beside());
         Self {
             input,
             life: 0,
@@ -76,10 +101,14 @@ impl<M: Hosted> Hosting<M> {
             disk: None,
             records: Vec::new(),
             io: 0,
-            writing: JoinSet::new(),
+            writing: BTreeMap::new(),
             stop: Stop::default(),
             jobs: JoinSet::new(),
+            reach,
             bell,
+            beside,
+            lines: BTreeMap::new(),
+            time,
         }
     }
 
@@ -96,7 +125,7 @@ impl<M: Hosted> Hosting<M> {
                 let reading = storage.reading(planned)?;
                 Box::new(move || reading().map(|(read, mounts)| (Some(read), mounts)))
             }
-            None => Box::new(move || Ok((None, planned.fold(&[], &BTreeMap::new())?))),
+            None => Box::new(move || Ok((None, planned_without(planned)?))),
         };
         Ok(move || reading().map(|(read, mounts)| Begun { read, mounts }))
     }
@@ -125,6 +154,7 @@ impl<M: Hosted> Hosting<M> {
     pub fn perform(&mut self, output: Output, port: &mut Port<'_, M>) {
         match output {
             Output::Effect(effect) => self.effect(effect, port),
+            Output::Again(again) => self.again(again, port),
             Output::Written { io } => {
                 if let Some(disk) = &mut self.disk {
                     disk.written(io);
@@ -151,7 +181,7 @@ impl<M: Hosted> Hosting<M> {
     fn effect(&mut self, effect: Effect, port: &mut Port<'_, M>) {
         match effect {
             Effect::Work { from, work } => {
-                self.beside(port, work, move |done| Answer::Given(from, Given::Done(done)));
+                self.work(from, port, work, Given::Done);
             }
             Effect::NextChunk { from } => {
                 let chunk = self.disk.as_mut().and_then(|disk| disk.next_chunk(from));
@@ -160,20 +190,100 @@ impl<M: Hosted> Hosting<M> {
             Effect::Checkpoint { from, position, alone, source } => {
                 self.checkpoint(from, position, alone, source, port);
             }
+            Effect::Aside { from, word } => self.aside(from, word),
             Effect::Send { .. } | Effect::Datagram { .. } | Effect::Persist { .. } => {
                 unreachable!("the services themselves carry those out")
             }
         }
     }
 
-    /// Does something on another thread, and hands in what comes of it. A panic there is one of a service: a crash of the node.
-    fn beside<T: Send + 'static>(
+    /// What the proxy of a service beside the node wants.
+    fn aside(&mut self, of: Address, word: Aside) {
+        match word {
+            Aside::Open(opening) => {
+                let line = Line::open(of, opening, self.beside.clone(), &self.time);
+                self.reach.enter(Arc::clone(&line));
+                self.lines.insert(of, line);
+            }
+            Aside::Batch(batch) => {
+                if let Some(line) = self.lines.get(&of) {
+                    line.bring(batch);
+                }
+            }
+            Aside::Gone(ending) => {
+                let Some(line) = self.lines.remove(&of) else { return };
+                match ending {
+                    // Whoever asks is told that it has fallen, until it is started again.
+                    Ending::Fallen => line.give_up(),
+                    Ending::Closed => {
+                        self.reach.leave(of);
+                        line.end();
+                    }
+                }
+            }
+            Aside::Taken { .. } | Aside::Knows(_) => {
+                unreachable!("the services themselves carry those out")
+            }
+        }
+    }
+
+    /// Reads what the log has of a service that has fallen, beside the turns, and mounts it again.
+    fn again(&mut self, Again { of, plan }: Again, port: &Port<'_, M>) {
+        let Ok(restart) = plan.downcast::<Restart>() else { return };
+        let Restart { planned, tell } = *restart;
+        let read = match (&self.storage, &self.disk) {
+            (Some(storage), Some(disk)) => {
+                Ok((storage.reading_again(of, planned), disk.disk(), disk.chunks()))
+            }
+            _ => Err(planned),
+        };
+        let mut writing = self.writing.remove(&of).unwrap_or_default();
+        let (handle, life, input) = (port.handle(), self.life, self.input);
+        while self.jobs.try_join_next().is_some() {}
+        self.jobs.spawn_local(async move {
+            let is_kept = read.is_ok();
+            let mounts = match read {
+                Err(planned) => planned_without(planned),
+                Ok((reading, disk, chunks)) => {
+                    // Its last run wrote a checkpoint perhaps.
+                    while writing.join_next().await.is_some() {}
+                    // The node ends.
+                    let Ok(read) = blocking(&*disk, reading).await else { return };
+                    read.map(|(read, mounts)| {
+                        chunks.borrow_mut().insert(of, read);
+                        mounts
+                    })
+                }
+            };
+            let mounts = match mounts {
+                Ok(mounts) => mounts,
+                Err(error) => return drop(tell.send(Err(error))),
+            };
+            let change = Box::new(move |services: &mut Services, now| {
+                if !is_kept {
+                    services.begin_anew(of);
+                }
+                let mounted = mounts.into_iter().try_for_each(|mount| mount(services, now));
+                // Nobody waits any more: it runs all the same.
+                drop(tell.send(mounted.map_err(ServicesError::Mount)));
+            });
+            if let Some(handle) = handle.upgrade() {
+                // A host that has closed needs nothing any more.
+                let _ = handle.send(input(life, Answer::Change(change))).await;
+            }
+        });
+    }
+
+    /// Does something of a service on another thread, and hands in what comes of it. A panic there is one of the service: a crash of the
+    /// node, or of that service if it is beside the node.
+    fn work<T: Send + 'static>(
         &mut self,
+        of: Address,
         port: &Port<'_, M>,
         work: impl FnOnce() -> T + Send + 'static,
-        answer: impl FnOnce(T) -> Answer + 'static,
+        answer: impl FnOnce(T) -> Given + 'static,
     ) {
-        let handle = port.handle();
+        let (handle, line) = (port.handle(), self.lines.get(&of).cloned());
         let (life, input) = (self.life, self.input);
         let disk = self.disk.as_ref().map(ServiceDisk::disk);
         while self.jobs.try_join_next().is_some() {}
@@ -184,9 +294,14 @@ impl<M: Hosted> Hosting<M> {
                 Some(disk) => blocking(&*disk, work).await.map_err(|error| error.to_string()),
                 None => tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string()),
             };
-            let answer = match done.flatten() {
-                Ok(done) => answer(done),
-                Err(error) => {
+            // It is not for the next run of the service.
+            if line.as_ref().is_some_and(|line| !line.is_on()) {
+                return;
+            }
+            let answer = match (done.flatten(), line) {
+                (Ok(done), _) => Answer::Given(of, answer(done)),
+                (Err(error), Some(line)) => return line.fell(&error),
+                (Err(error), None) => {
                     Answer::Failed(format!("what a service does beside its turns ended: {error}"))
                 }
             };
@@ -205,27 +320,30 @@ impl<M: Hosted> Hosting<M> {
         source: Box<dyn Chunks>,
         port: &mut Port<'_, M>,
     ) {
-        let done = move |written| Answer::Given(of, Given::Checkpointed { position, written });
+        let done = move |written| Given::Checkpointed { position, written };
         let Some(disk) = &self.disk else {
             // It is made all the same: a state that cannot be written out shows without a disk as well.
             let make = move || read(source);
-            return self.beside(port, make, move |made| done(made.is_ok()));
+            return self.work(of, port, make, move |made| done(made.is_ok()));
         };
         let source = self.stop.over(source);
         let Some(writing) = disk.checkpoint(of, position, alone, source) else {
-            return self.feed(done(false), port);
+            return self.feed(Answer::Given(of, done(false)), port);
         };
-        let handle = port.handle();
+        let (handle, line) = (port.handle(), self.lines.get(&of).cloned());
         let (life, input) = (self.life, self.input);
-        while self.writing.try_join_next().is_some() {}
-        self.writing.spawn_local(async move {
+        let all = self.writing.entry(of).or_default();
+        while all.try_join_next().is_some() {}
+        all.spawn_local(async move {
             let written = writing.await;
             if let Err(error) = &written {
                 tracing::warn!(?of, position, %error, "no checkpoint");
             }
-            if let Some(handle) = handle.upgrade() {
+            // It is not for the next run of the service.
+            let is_wanted = line.is_none_or(|line| line.is_on());
+            if let Some(handle) = handle.upgrade().filter(|_| is_wanted) {
                 // A host that has closed needs no checkpoint.
-                let _ = handle.send(input(life, done(written.is_ok()))).await;
+                let _ = handle.send(input(life, Answer::Given(of, done(written.is_ok())))).await;
             }
         });
     }
@@ -236,6 +354,12 @@ impl<M: Hosted> Hosting<M> {
         for (of, reader) in self.bell.take() {
             let change = ReaderChange::Room;
             self.feed(Answer::Given(of, Given::Reader { reader, change }), port);
+        }
+        for of in self.beside.take() {
+            let reports = self.lines.get(&of).map(|line| line.take_reports());
+            for report in reports.into_iter().flatten() {
+                self.feed(Answer::Given(of, Given::Report(Box::new(report))), port);
+            }
         }
         self.write()
     }
@@ -258,6 +382,10 @@ impl<M: Hosted> Hosting<M> {
     /// The boot is over. Nothing that comes of what it began is for the next one.
     pub fn end(&mut self) -> Ended {
         self.life += 1;
+        for (of, line) in std::mem::take(&mut self.lines) {
+            self.reach.leave(of);
+            line.end();
+        }
         (self.records, self.io) = (Vec::new(), 0);
         self.stop.stop();
         self.stop = Stop::default();
@@ -287,6 +415,10 @@ pub struct Begun {
     /// `None`: there is no disk.
     read: Option<ServiceRead>,
     mounts: Vec<Mount>,
+}
+
+fn planned_without(planned: Planned) -> Result<Vec<Mount>, ServicesError> {
+    Ok(planned.fold(&[], &BTreeMap::new())?)
 }
 
 /// Reads a state to its end.

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use mainstay_base::rack::{BadRecord, LogEntry, Mounted, check_place, fold};
+use mainstay_base::rack::beside::{Desk, Opening};
+use mainstay_base::rack::{BadRecord, LogEntry, Mounted, Placement, Proxy, check_place, fold};
 use mainstay_base::service::{Address, Service, Start};
 use mainstay_base::{BootId, ClusterId, Instance, Instant, NodeId, Rng};
 use thiserror::Error;
 
+use super::beside::Line;
 use super::disk::DiskError;
 use crate::mux::MOUNTED_MAX;
 use crate::{MountError, Services};
@@ -61,6 +63,13 @@ impl Planned {
         Ok(planned)
     }
 
+    /// The next run of a service that has fallen.
+    pub(super) fn again<S: Service>(line: &Line, config: S::Config) -> Self {
+        let seed = Rng::new(line.seed).stream("again").next_u64();
+        let step = beside::<S>(line.me, line.of.instance, seed, line.placement, config);
+        Self { steps: vec![step] }
+    }
+
     pub(super) fn addresses(&self) -> Vec<Address> {
         self.steps.iter().filter_map(Step::address).copied().collect()
     }
@@ -80,6 +89,39 @@ impl Planned {
         };
         self.steps.into_iter().map(fold).collect()
     }
+}
+
+/// A service is to be mounted, of what the log has of it.
+fn folding<S: Service>(
+    instance: Instance,
+    mount: impl FnOnce(S::Past, Option<u64>, &mut Services, Instant) -> Result<(), MountError>
+    + Send
+    + 'static,
+) -> Fold {
+    Box::new(move |log: &[LogEntry], checkpoint| {
+        let past = fold::<S>(instance, log)?;
+        Ok(Box::new(move |services: &mut Services, now| mount(past, checkpoint, services, now)))
+    })
+}
+
+/// A service is to be mounted in an actor of its own.
+fn beside<S: Service>(
+    me: BootId,
+    instance: Instance,
+    seed: u64,
+    placement: Placement,
+    config: S::Config,
+) -> Step {
+    let fold = folding::<S>(instance, move |past, checkpoint, services, now| {
+        let agreed = S::agreed(&config);
+        let open = Box::new(move |now| {
+            let start = Start { me, instance, past, checkpoint, now, seed };
+            Desk::new(Mounted::<S>::recover(config, start))
+        });
+        let opening = Opening { placement, me, seed, open };
+        services.mount_beside::<S>(now, Proxy::new::<S>(instance, agreed, opening)).map(drop)
+    });
+    Step::Service(Address { channel: S::CHANNEL, instance }, fold)
 }
 
 impl Step {
@@ -103,6 +145,19 @@ pub struct Mounting<'a> {
 }
 
 impl Mounting<'_> {
+    /// The address that a service gets, and its seed.
+    fn place<S: Service>(&mut self, name: &str) -> Result<(Address, u64), MountError> {
+        let instance = Instance::new(self.cluster, name);
+        let of = Address { channel: S::CHANNEL, instance };
+        let mounted = || self.steps.iter().filter_map(Step::address);
+        if mounted().count() >= MOUNTED_MAX {
+            return Err(MountError::TooMany);
+        }
+        check_place::<S, _>(of, mounted)?;
+        let seed = self.seeds.stream(&format!("{of:?}")).next_u64();
+        Ok((of, seed))
+    }
+
     /// Mounts the instance `name` of a service, recovered from what the disk has of it. The same name at all nodes makes
     /// them hear each other. What it stands on ([`Service::NEEDS`]) is mounted before it.
     ///
@@ -113,24 +168,33 @@ impl Mounting<'_> {
         name: &str,
         config: S::Config,
     ) -> Result<Instance, MountError> {
-        let (me, instance) = (self.me, Instance::new(self.cluster, name));
-        let of = Address { channel: S::CHANNEL, instance };
-        let mounted = || self.steps.iter().filter_map(Step::address);
-        if mounted().count() >= MOUNTED_MAX {
-            return Err(MountError::TooMany);
-        }
-        check_place::<S, _>(of, mounted)?;
-        let seed = self.seeds.stream(&format!("{of:?}")).next_u64();
-        let fold = move |log: &[LogEntry], checkpoint| {
-            let past = fold::<S>(instance, log)?;
-            let mount = move |services: &mut Services, now| {
-                let start = Start { me, instance, past, checkpoint, now, seed };
-                services.mount(now, Mounted::<S>::recover(config, start)).map(drop)
-            };
-            Ok(Box::new(mount) as Mount)
-        };
-        self.steps.push(Step::Service(of, Box::new(fold)));
+        let (of, seed) = self.place::<S>(name)?;
+        let (me, instance) = (self.me, of.instance);
+        let fold = folding::<S>(instance, move |past, checkpoint, services, now| {
+            let start = Start { me, instance, past, checkpoint, now, seed };
+            services.mount(now, Mounted::<S>::recover(config, start)).map(drop)
+        });
+        self.steps.push(Step::Service(of, fold));
         Ok(instance)
+    }
+
+    /// The same in an actor of its own beside the node ([`rack::beside`](mainstay_base::rack::beside)). The service does not notice: it is told the
+    /// same, in the same order, in batches. What is one turn of a mounted service may be several turns here: what it sends and
+    /// writes is carried out in the node's next turn, and what it asks another service, or is told by one, comes a turn later. What
+    /// comes for it is granted again when it has taken it in, so one that is slow stops its own channel and nothing else. A panic of it ends
+    /// this service and nothing else, until it is [started again](crate::ServiceHandle::start_again).
+    ///
+    /// # Errors
+    /// [`MountError`]; the boot does not begin then.
+    pub fn beside<S: Service>(
+        &mut self,
+        name: &str,
+        placement: Placement,
+        config: S::Config,
+    ) -> Result<Instance, MountError> {
+        let (of, seed) = self.place::<S>(name)?;
+        self.steps.push(beside::<S>(self.me, of.instance, seed, placement, config));
+        Ok(of.instance)
     }
 
     /// What the disk has of the instance `name` of a kind of service, which is not mounted any more, is not needed. Otherwise it is

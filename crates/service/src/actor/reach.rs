@@ -1,15 +1,17 @@
 //! How the services of a node are reached from outside, whatever hosts them.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use mainstay_base::service::{Address, ReaderId, Service};
 use mainstay_base::{ClusterId, Instance};
 use mainstay_runtime::{Bell, Hosted, SendError, WeakHandle};
 
+use super::beside::Line;
 use super::handle::{ReachError, ServiceHandle};
 use crate::Request;
 
@@ -25,6 +27,12 @@ struct Shared {
     courier: OnceLock<Box<dyn Courier>>,
     readers: AtomicU64,
     bell: Bell<(Address, ReaderId)>,
+    /// Rung for services beside the node that have something for it.
+    beside: Bell<Address>,
+    /// Those that are there, or have fallen.
+    lines: Mutex<BTreeMap<Address, Arc<Line>>>,
+    /// There has been one: else nobody looks for it.
+    any: AtomicBool,
 }
 
 impl Reach {
@@ -32,18 +40,20 @@ impl Reach {
     #[must_use]
     pub fn new(cluster: ClusterId) -> Self {
         let (courier, readers, bell) = (OnceLock::new(), AtomicU64::new(0), Bell::new());
-        Self { shared: Arc::new(Shared { cluster, courier, readers, bell }) }
+        let (beside, lines, any) = (Bell::new(), Mutex::default(), AtomicBool::new(false));
+        let shared = Shared { cluster, courier, readers, bell, beside, lines, any };
+        Self { shared: Arc::new(shared) }
     }
 
     /// From here on it leads to this host; `input` makes a request an input of its machine. Only the first call counts.
     pub fn lead<M: Hosted>(&self, host: WeakHandle<M>, input: fn(Request) -> M::Input) {
         self.shared.bell.hang(host.clone());
+        self.shared.beside.hang(host.clone());
         let _ = self.shared.courier.set(Box::new(Post { host, input }));
     }
 
     /// Rung for readers that have room again.
-    #[must_use]
-    pub fn bell(&self) -> Bell<(Address, ReaderId)> {
+    pub(super) fn bell(&self) -> Bell<(Address, ReaderId)> {
         self.shared.bell.clone()
     }
 
@@ -51,6 +61,31 @@ impl Reach {
     #[must_use]
     pub fn service<S: Service>(&self, name: &str) -> ServiceHandle<S> {
         ServiceHandle::new(self.clone(), Instance::new(self.shared.cluster, name), None)
+    }
+
+    pub(super) fn beside(&self) -> Bell<Address> {
+        self.shared.beside.clone()
+    }
+
+    fn lines(&self) -> MutexGuard<'_, BTreeMap<Address, Arc<Line>>> {
+        self.shared.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The way to a service beside the node, if it is one.
+    pub(super) fn line(&self, of: Address) -> Option<Arc<Line>> {
+        if !self.shared.any.load(Ordering::Acquire) {
+            return None;
+        }
+        self.lines().get(&of).cloned()
+    }
+
+    pub(super) fn enter(&self, line: Arc<Line>) {
+        self.lines().insert(line.of, line);
+        self.shared.any.store(true, Ordering::Release);
+    }
+
+    pub(super) fn leave(&self, of: Address) {
+        self.lines().remove(&of);
     }
 
     pub(super) fn next_reader(&self) -> ReaderId {

@@ -22,6 +22,7 @@ pub(super) fn input(_life: u64, answer: Answer) -> Input {
     match answer {
         Answer::Given(to, given) => Input::Service(Request::Give(to, given)),
         Answer::Written { io } => Input::Written { io },
+        Answer::Change(change) => Input::Service(Request::Change(change)),
         Answer::Failed(reason) => {
             Input::Service(Request::Change(Box::new(move |_: &mut Services, _| halt(reason))))
         }

@@ -33,8 +33,8 @@ pub(super) struct Peer {
     pub(super) unseen: bool,
     /// Its list is to be answered.
     pub(super) owes_seen: bool,
-    /// Instances whose message was given back, and in which turn the first one was: nothing is taken of them before there is room.
-    pub(super) latched: BTreeMap<Address, u64>,
+    /// Instances of which nothing is taken before they have heard of something, and there is room.
+    pub(super) latched: BTreeMap<Address, Latch>,
     /// Of each class, the stream to the peer that is within a message of several frames: one at a time.
     pub(super) large: [Option<Address>; 4],
     /// The same of the streams from the peer.
@@ -42,6 +42,15 @@ pub(super) struct Peer {
     pub(super) datagrams: Datagrams,
     /// The link could not take what was meant for it: no stream is whole any more, and nothing is sent.
     pub(super) broken: bool,
+}
+
+/// Nothing is taken of an instance: a message was given back, or one beside the node does not know yet that the peer is up.
+#[derive(Clone, Copy)]
+pub(super) struct Latch {
+    /// What it has to hear of: the end of the turn with this number, or so many words if it is beside the node.
+    pub(super) at: u64,
+    /// A message was given back: then it is told that there is room.
+    pub(super) refused: bool,
 }
 
 /// Bytes of datagrams, each way.
@@ -58,10 +67,10 @@ pub(super) struct Datagrams {
 }
 
 impl Peer {
-    /// Takes a message, or gives it back.
+    /// Takes a message, or gives it back. `latch`: if it is given back.
     pub(super) fn push(
         &mut self,
-        turn: u64,
+        latch: Latch,
         of: Address,
         view: u64,
         meta: Bytes,
@@ -71,7 +80,9 @@ impl Peer {
         let out =
             self.out.get_mut(&of).filter(|out| is_open && out.fits(meta.len() + payload.len()));
         let Some(out) = out else {
-            self.latched.entry(of).or_insert(turn);
+            let now = self.latched.entry(of).or_insert(latch);
+            // What one beside the node has still to hear of grows with each; a mounted one hears of all at once.
+            *now = Latch { at: now.at.max(latch.at), refused: true };
             return Err((meta, payload));
         };
         out.push(view, meta, payload);
@@ -82,17 +93,20 @@ impl Peer {
         Ok(())
     }
 
-    /// Instances that have room again. One of which a message was given back in this turn has not heard of it yet, and what it
-    /// sends before it does is given back as well.
-    pub(super) fn release(&mut self, turn: u64) -> Vec<Address> {
+    /// Instances that have room again and were refused before. One that has not heard that a message was given back is not among them: what
+    /// it sends before it does is given back as well.
+    pub(super) fn release(&mut self, has_heard: impl Fn(&Address, u64) -> bool) -> Vec<Address> {
         let (up, out) = (&self.up, &self.out);
         let has_room = |of: &Address, at: u64| {
-            at < turn && up.contains(of) && out.get(of).is_some_and(Outgoing::is_roomy)
+            has_heard(of, at) && up.contains(of) && out.get(of).is_some_and(Outgoing::is_roomy)
         };
-        let free: Vec<Address> =
-            self.latched.iter().filter(|(of, at)| has_room(of, **at)).map(|(of, _)| *of).collect();
-        self.latched.retain(|of, _| !free.contains(of));
-        free
+        let latched = self.latched.iter();
+        let free: Vec<(Address, Latch)> = latched
+            .filter(|(of, latch)| has_room(of, latch.at))
+            .map(|(of, latch)| (*of, *latch))
+            .collect();
+        self.latched.retain(|of, _| free.iter().all(|(it, _)| it != of));
+        free.into_iter().filter(|(_, latch)| latch.refused).map(|(of, _)| of).collect()
     }
 
     /// The streams of an instance are void.

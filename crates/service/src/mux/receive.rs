@@ -9,7 +9,9 @@ use mainstay_base::{BootId, Instant, fault};
 
 use super::stream::{Incoming, Outgoing, Whole};
 use super::wire::{self, Entry, Head, Taken};
-use super::{FRAME_COST, MESSAGE_BYTES_MAX, MOUNTED_MAX, Mux, Own, TELL_AFTER, window};
+use super::{
+    Aside, FRAME_COST, Lent, MESSAGE_BYTES_MAX, MOUNTED_MAX, Mux, Own, TELL_AFTER, window,
+};
 
 impl Mux {
     /// `None`: the frame makes no sense.
@@ -126,7 +128,11 @@ impl Mux {
             self.stats.stray += 1;
             return None;
         };
-        let stream = peer.incoming.entry(of).or_default();
+        let streams = &mut self.streams;
+        let stream = peer.incoming.entry(of).or_insert_with(|| {
+            *streams += 1;
+            Incoming::new(*streams)
+        });
         if !stream.count(body, window(own.class)) {
             self.stats.overrun += 1;
             return None;
@@ -142,7 +148,7 @@ impl Mux {
         of: Address,
         whole: Result<Option<Whole>, ()>,
     ) -> Option<()> {
-        self.take(now, from, of);
+        self.take(now, from, of, matches!(whole, Ok(Some(_))));
         let class = self.own.get(&of)?.class as usize;
         let peer = self.peers.get_mut(&from)?;
         let is_within = peer.incoming.get(&of).is_some_and(Incoming::is_within);
@@ -162,13 +168,47 @@ impl Mux {
         Some(())
     }
 
-    /// What has come of a stream is taken in.
-    fn take(&mut self, now: Instant, from: BootId, of: Address) {
-        let Some(own) = self.own.get(&of) else { return };
+    /// What has come of a stream is taken in, or waits until a service beside the node has taken the message in.
+    fn take(&mut self, now: Instant, from: BootId, of: Address, is_whole: bool) {
+        let grants = fault!(self, GrantsEarly);
+        let Some(own) = self.own.get_mut(&of) else { return };
         let Some(peer) = self.peers.get_mut(&from) else { return };
         let Some(stream) = peer.incoming.get_mut(&of) else { return };
-        peer.untold[own.class as usize] += stream.take();
+        let bytes = match &mut own.beside {
+            None => stream.take(),
+            Some(_) if grants => stream.take(),
+            Some(_) if !is_whole => stream.take_part(),
+            Some(beside) => {
+                let (stream, came) = (stream.number, stream.lend());
+                beside.lent.push_back(Lent { from, stream, came });
+                return;
+            }
+        };
+        peer.untold[own.class as usize] += bytes;
         peer.tell_at = peer.tell_at.or(Some(now + TELL_AFTER));
+    }
+
+    /// A service beside the node has taken in so many more of the messages that it was given, in their order; and has heard so many more
+    /// times that a peer is up or that a message was not taken. What it sent before that turn is to be handed to [`send`](Self::send) before
+    /// this call, what it sends in that turn after it.
+    pub fn took(&mut self, now: Instant, of: Address, count: usize, heard: u64) {
+        let Some(own) = self.own.get_mut(&of) else { return };
+        let Some(Aside { lent, heard: so_far, .. }) = &mut own.beside else { return };
+        *so_far += heard;
+        // Whoever knows now that a peer is up sends to it at once.
+        for peer in self.peers.values_mut().filter(|_| heard > 0) {
+            peer.latched.retain(|it, latch| *it != of || latch.refused || latch.at > *so_far);
+        }
+        let count = count.min(lent.len());
+        for Lent { from, stream: number, came } in lent.drain(..count) {
+            // Of a stream that is void, or is another one by now, nothing is granted.
+            let Some(peer) = self.peers.get_mut(&from) else { continue };
+            let Some(stream) = peer.incoming.get_mut(&of) else { continue };
+            if stream.number == number {
+                peer.untold[own.class as usize] += stream.give_back(came);
+                peer.tell_at = peer.tell_at.or(Some(now + TELL_AFTER));
+            }
+        }
     }
 
     fn on_taken(&mut self, from: BootId, taken: Taken) -> Option<()> {

@@ -161,6 +161,10 @@ struct Assembly {
 /// What comes from a peer.
 #[derive(Default)]
 pub(super) struct Incoming {
+    /// Which one it is, of all that ever came.
+    pub(super) number: u64,
+    /// Messages that a service beside the node has not taken in.
+    waiting: usize,
     assembly: Option<Assembly>,
     /// Bytes that came.
     came: u64,
@@ -171,6 +175,10 @@ pub(super) struct Incoming {
 }
 
 impl Incoming {
+    pub(super) fn new(number: u64) -> Self {
+        Self { number, ..Self::default() }
+    }
+
     /// What has come of it in part is void.
     pub(super) fn drop_part(&mut self) {
         self.assembly = None;
@@ -203,9 +211,30 @@ impl Incoming {
 
     /// All that came is taken in: by how much.
     pub(super) fn take(&mut self) -> u64 {
-        let bytes = self.came - self.taken;
-        self.taken = self.came;
+        self.take_to(self.came)
+    }
+
+    fn take_to(&mut self, upto: u64) -> u64 {
+        let bytes = upto.saturating_sub(self.taken);
+        self.taken += bytes;
         bytes
+    }
+
+    /// A whole message waits: how much had come with it.
+    pub(super) fn lend(&mut self) -> u64 {
+        self.waiting += 1;
+        self.came
+    }
+
+    /// What has come of a message in part is taken in at once, or it could not become whole; not while others wait.
+    pub(super) fn take_part(&mut self) -> u64 {
+        if self.waiting == 0 { self.take() } else { 0 }
+    }
+
+    /// The first message that waits was taken in, with which that much had come: by how much.
+    pub(super) fn give_back(&mut self, came: u64) -> u64 {
+        self.waiting -= 1;
+        self.take_to(came) + self.take_part()
     }
 
     /// A message begins. `Err`: the last one has not ended.

@@ -1,6 +1,7 @@
 //! Three nodes' channels, joined by what a link promises, and the services of a test on top.
 #![allow(unreachable_pub, reason = "shared by tests")]
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -34,7 +35,14 @@ struct End {
     epochs: u64,
     mounted: BTreeMap<Address, BTreeMap<BootId, Known>>,
     connected: BTreeSet<usize>,
+    /// Whose message was given back before they knew the boot.
+    early: BTreeSet<(Address, BootId)>,
+    /// Of services beside the node, what their actors have not taken in.
+    waiting: BTreeMap<Address, VecDeque<Given>>,
 }
+
+/// What a frame counts for beyond its bytes.
+const FRAME_COST: usize = 256;
 
 pub struct Net {
     ends: Vec<End>,
@@ -60,6 +68,15 @@ fn class(index: usize) -> Class {
     CLASSES[index % CLASSES.len()]
 }
 
+/// Half of the services take in what they are given some time later.
+fn is_beside(index: usize) -> bool {
+    index % 2 == 1
+}
+
+fn number(meta: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(meta[at..at + 8].try_into().expect("eight"))
+}
+
 impl Net {
     pub fn new(seed: u64, setup: fn(&mut Mux)) -> Self {
         let mut net = Self {
@@ -82,7 +99,8 @@ impl Net {
         let boot = BootId { node: node(index), nonce: BootNonce(self.rng.next_u128()) };
         let mut mux = Mux::new();
         (self.setup)(&mut mux);
-        End { boot, mux, epochs: 0, mounted: BTreeMap::new(), connected: BTreeSet::new() }
+        let (mounted, connected, early, waiting) = Default::default();
+        End { boot, mux, epochs: 0, mounted, connected, early, waiting }
     }
 
     fn index_of(&self, boot: BootId) -> Option<usize> {
@@ -92,14 +110,22 @@ impl Net {
     pub fn mount(&mut self, at: usize, which: usize) {
         let end = &mut self.ends[at];
         let of = address(which);
-        assert!(end.mux.mount(of, class(which), 7));
+        assert!(match is_beside(which) {
+            true => end.mux.mount_beside(of, class(which), 7),
+            false => end.mux.mount(of, class(which), 7),
+        });
         end.mounted.insert(of, BTreeMap::new());
+        end.early.retain(|(it, _)| *it != of);
+        if is_beside(which) {
+            end.waiting.insert(of, VecDeque::new());
+        }
         self.settle(at);
     }
 
     pub fn dismount(&mut self, at: usize, which: usize) {
         self.ends[at].mux.dismount(address(which));
         self.ends[at].mounted.remove(&address(which));
+        self.ends[at].waiting.remove(&address(which));
     }
 
     pub fn connect(&mut self, one: usize, other: usize) {
@@ -137,52 +163,72 @@ impl Net {
         }
     }
 
-    /// Takes what services are told, and checks it.
+    /// Takes what services are told, or lets it wait for the actors of those beside the node.
     fn settle(&mut self, at: usize) {
-        let end = &mut self.ends[at];
-        while let Some((of, given)) = end.mux.poll_given() {
-            let Some(peers) = end.mounted.get_mut(&of) else { continue };
-            match given {
-                Given::Peer(PeerChange::Up { boot }) => {
-                    let known = peers.entry(boot).or_insert_with(|| {
-                        end.epochs += 1;
-                        Known { epoch: end.epochs, ..Known::default() }
-                    });
-                    assert!(!known.up, "up twice");
-                    known.up = true;
-                }
-                Given::Peer(PeerChange::Down { boot }) => {
-                    let known = peers.get_mut(&boot).expect("who goes down was up");
-                    assert!(known.up, "down twice");
-                    known.up = false;
-                }
-                Given::Peer(PeerChange::Replaced { old, .. }) => {
-                    peers.remove(&old);
-                }
-                Given::Room { to } => {
-                    let known = peers.get_mut(&to).expect("who has room is known");
-                    assert!(known.blocked && known.up, "room after a refusal only");
-                    known.blocked = false;
-                }
-                Given::Full { .. } => panic!("refused later than sent"),
-                Given::Message { from, meta, payload, .. } => {
-                    let known = peers.entry(from).or_insert_with(|| {
-                        end.epochs += 1;
-                        Known { epoch: end.epochs, ..Known::default() }
-                    });
-                    let number =
-                        |at: usize| u64::from_le_bytes(meta[at..at + 8].try_into().expect("eight"));
-                    let (epoch, seq, size) = (number(0), number(8), number(16));
-                    assert_eq!((meta.len() + payload.len()) as u64, size, "a message comes whole");
-                    assert!(payload.iter().all(|byte| *byte == seq as u8), "its bytes are its own");
-                    let expected = if epoch == known.got.0 { known.got.1 + 1 } else { 1 };
-                    assert!(epoch >= known.got.0, "nothing of an older stream");
-                    assert_eq!(seq, expected, "once, in order, without a hole");
-                    known.got = (epoch, seq);
-                    self.delivered += 1;
-                }
-                _ => {}
+        while let Some((of, given)) = self.ends[at].mux.poll_given() {
+            match self.ends[at].waiting.get_mut(&of) {
+                Some(waiting) => waiting.push_back(given),
+                None => self.told(at, of, given),
             }
+        }
+    }
+
+    /// A service hears something, and it is checked.
+    fn told(&mut self, at: usize, of: Address, given: Given) {
+        let end = &mut self.ends[at];
+        let Some(peers) = end.mounted.get_mut(&of) else { return };
+        match given {
+            Given::Peer(PeerChange::Up { boot }) => {
+                let known = peers.entry(boot).or_insert_with(|| {
+                    end.epochs += 1;
+                    Known { epoch: end.epochs, ..Known::default() }
+                });
+                assert!(!known.up, "up twice");
+                known.up = true;
+                known.blocked |= end.early.remove(&(of, boot));
+            }
+            Given::Peer(PeerChange::Down { boot }) => {
+                let known = peers.get_mut(&boot).expect("who goes down was up");
+                assert!(known.up, "down twice");
+                known.up = false;
+            }
+            Given::Peer(PeerChange::Replaced { old, .. }) => {
+                end.early.remove(&(of, old));
+                peers.remove(&old);
+            }
+            Given::Room { to } => {
+                let known = peers.get_mut(&to).expect("who has room is known");
+                assert!(known.blocked && known.up, "room after a refusal only");
+                known.blocked = false;
+            }
+            Given::Full { to, meta, .. } => {
+                // One beside the node hears it later.
+                let Some(known) = peers.get_mut(&to) else {
+                    // It hears of room when it knows the boot again.
+                    end.early.insert((of, to));
+                    return;
+                };
+                let (epoch, seq) = (number(&meta, 0), number(&meta, 8));
+                known.blocked = true;
+                if epoch == known.epoch {
+                    known.sent = known.sent.min(seq - 1);
+                }
+            }
+            Given::Message { from, meta, payload, .. } => {
+                let known = peers.entry(from).or_insert_with(|| {
+                    end.epochs += 1;
+                    Known { epoch: end.epochs, ..Known::default() }
+                });
+                let (epoch, seq, size) = (number(&meta, 0), number(&meta, 8), number(&meta, 16));
+                assert_eq!((meta.len() + payload.len()) as u64, size, "a message comes whole");
+                assert!(payload.iter().all(|byte| *byte == seq as u8), "its bytes are its own");
+                let expected = if epoch == known.got.0 { known.got.1 + 1 } else { 1 };
+                assert!(epoch >= known.got.0, "nothing of an older stream");
+                assert_eq!(seq, expected, "once, in order, without a hole");
+                known.got = (epoch, seq);
+                self.delivered += 1;
+            }
+            _ => {}
         }
     }
 
@@ -206,7 +252,15 @@ impl Net {
             let given = end.mux.poll_given();
             let refused = matches!(given, Some((_, Given::Full { .. })));
             assert!(refused == given.is_some(), "nothing else was waiting");
-            assert!(refused || (known.up && !known.blocked), "no message after a refusal");
+            if let (Some(waiting), Some((_, given))) = (end.waiting.get_mut(&of), given) {
+                // It does not know yet, and goes on.
+                waiting.push_back(given);
+                known.sent = seq;
+                self.refused += 1;
+                continue;
+            }
+            let is_beside = is_beside(which);
+            assert!(refused || is_beside || (known.up && !known.blocked), "after a refusal");
             if refused {
                 self.refused += 1;
                 known.blocked = true;
@@ -216,10 +270,44 @@ impl Net {
         }
     }
 
+    /// An actor takes in so much of what it was given.
+    fn take(&mut self, at: usize, which: usize, most: usize) {
+        let of = address(which);
+        let (mut messages, mut heard) = (0, 0);
+        for _ in 0..most {
+            let waiting = self.ends[at].waiting.get_mut(&of);
+            let Some(given) = waiting.and_then(VecDeque::pop_front) else { break };
+            messages += usize::from(matches!(given, Given::Message { .. }));
+            let is_word = matches!(given, Given::Full { .. } | Given::Peer(PeerChange::Up { .. }));
+            heard += u64::from(is_word);
+            self.told(at, of, given);
+        }
+        self.ends[at].mux.took(self.now, of, messages, heard);
+    }
+
+    /// What waits is bounded by what was granted: of each stream all but the first message, which may have come in parts.
+    fn check_waiting(&self, at: usize) {
+        for which in (0..5).filter(|which| is_beside(*which)) {
+            let Some(waiting) = self.ends[at].waiting.get(&address(which)) else { continue };
+            let mut streams: BTreeMap<(BootId, u64), usize> = BTreeMap::new();
+            for given in waiting {
+                let Given::Message { from, meta, payload, .. } = given else { continue };
+                let bytes = meta.len() + payload.len() + FRAME_COST;
+                match streams.entry((*from, number(meta, 0))) {
+                    Entry::Vacant(first) => drop(first.insert(0)),
+                    Entry::Occupied(mut more) => *more.get_mut() += bytes,
+                }
+            }
+            let window = mainstay_service::mux::window(class(which)) as usize;
+            assert!(streams.values().all(|bytes| *bytes <= window), "no more than was granted");
+        }
+    }
+
     pub fn end_turn(&mut self, at: usize) {
         self.ends[at].mux.end_turn(self.now);
         self.settle(at);
         self.ends[at].mux.check_invariants();
+        self.check_waiting(at);
         while let Some(frame) = self.ends[at].mux.poll_frame() {
             if let Some(to) = self.index_of(frame.to) {
                 self.pipes.entry((at, to)).or_default().push_back(frame);
@@ -266,7 +354,11 @@ impl Net {
                 let count = self.rng.below(20) as usize;
                 self.deliver(at, other, count);
             }
-            65..85 => self.end_turn(at),
+            65..78 => self.end_turn(at),
+            78..85 => {
+                let most = self.rng.below(8) as usize;
+                self.take(at, which, most);
+            }
             85..90 => self.now = self.now + Duration::from_millis(self.rng.below(10)),
             90..93 => self.disconnect(at, other),
             93..96 => self.connect(at, other),
@@ -294,10 +386,12 @@ impl Net {
             assert!(rounds < 20_000, "it comes to rest");
             let mut any = false;
             for at in 0..NODES {
+                (0..5).for_each(|which| self.take(at, which, usize::MAX));
                 self.end_turn(at);
                 for from in (0..NODES).filter(|from| *from != at) {
                     any |= self.deliver(from, at, 64);
                 }
+                any |= self.ends[at].waiting.values().any(|it| !it.is_empty());
             }
             self.now = self.now + Duration::from_millis(1);
             // What was taken in is told a little later.

@@ -392,6 +392,9 @@ impl<E: 'static> ServiceNode<E> {
             Effect::Work { from, work } => {
                 self.later(now, from, Box::new(move || Given::Done(work())));
             }
+            Effect::Aside { from, .. } => {
+                out.fail(format!("{from:?} is beside its node, and this world has no actors"));
+            }
         }
     }
 

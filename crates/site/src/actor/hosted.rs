@@ -72,7 +72,8 @@ pub fn start(
     };
     let kept = storage.as_ref().filter(|_| mounts.mount.is_some());
     let kept = kept.map(|storage| storage.services(me.node)).transpose();
-    let mut hosting = Hosting::new(answered, kept.map_err(ServicesError::Disk)?, reach.bell());
+    let kept = kept.map_err(ServicesError::Disk)?;
+    let mut hosting = Hosting::new(answered, kept, &reach, Rc::clone(&time));
     let begun = hosting.reading(planned)?()?;
     let (mut boot, log) = boot(recovered, draw, Past::new(), bootstrap);
     boot.mounts = hosting.begin(begun);

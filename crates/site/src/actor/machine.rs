@@ -280,6 +280,7 @@ impl Site {
         match answer {
             Answer::Given(to, given) => drop(stack.services_mut().give(now, to, given)),
             Answer::Written { io } => stack.services_mut().written(now, io),
+            Answer::Change(change) => change(stack.services_mut(), now),
             Answer::Failed(reason) => halt(reason),
         }
     }

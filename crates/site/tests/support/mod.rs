@@ -332,7 +332,9 @@ impl Site {
                     self.write(Write::Services(entries), Then::Services(io), out);
                 }
                 services::Output::Written { .. } => {}
-                services::Output::Effect(_) => out.fail("nobody wants that here"),
+                services::Output::Effect(_) | services::Output::Again(_) => {
+                    out.fail("nobody wants that here");
+                }
             }
         }
         self.stack.services().check_invariants();

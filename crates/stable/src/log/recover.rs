@@ -1,6 +1,7 @@
 //! Opening a log: what is read, what is cut, what is refused.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -37,6 +38,40 @@ pub(super) fn open(
         poisoned: false,
     };
     Ok((log, Recovered { records: found.records, discarded_bytes: found.discarded_bytes }))
+}
+
+/// Reads a log that is being written: its end is where the checksums end.
+pub(super) fn peek(medium: &dyn Medium, options: &Options) -> Result<Vec<Record>, OpenError> {
+    let names = medium.list()?;
+    let mut segments: Vec<Lsn> =
+        names.iter().filter_map(|name| segment::parse_name(name)).collect();
+    segments.sort_unstable();
+    let last = segments.last().copied();
+    let mut found = Found { records: Vec::new(), next: Lsn::ZERO, discarded_bytes: 0 };
+    for first in segments {
+        let name = segment::name(first);
+        let bytes = match read_all(medium, &name) {
+            Ok(bytes) => Bytes::from(bytes),
+            // They are removed from the front: what was read is not needed either.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                found.records.clear();
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if !found.records.is_empty() {
+            found.check_order(first)?;
+        }
+        match read_header(&bytes, options, first, &name) {
+            Ok(header) => {
+                (_, found.next) = segment::scan(&bytes, header.seed(), first, &mut found.records);
+            }
+            // It is being made.
+            Err(OpenError::Damaged { .. }) if Some(first) == last => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found.records)
 }
 
 /// The segments, ascending; the file of the first one is made if there is none.

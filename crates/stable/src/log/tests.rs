@@ -28,6 +28,33 @@ fn forced(payloads: &[&'static str]) -> MemoryMedium {
     medium
 }
 
+/// Checks that a log can be read while it is written: all that was forced and is not cut off, through all segments, and nothing is changed.
+#[test]
+fn a_log_that_is_written_can_be_read() {
+    let medium = MemoryMedium::new();
+    let (mut log, _) = open(&medium).unwrap();
+    for number in 0..40_u8 {
+        log.append(1, Bytes::from(vec![number; 10])).unwrap();
+        log.force().unwrap();
+        let image = medium.image();
+        let records = Log::peek(&medium, options()).unwrap();
+        let lsns: Vec<u64> = records.iter().map(|record| record.lsn.0).collect();
+        let expected: Vec<u64> = (log.first().0..=u64::from(number) + 1).collect();
+        assert_eq!(lsns, expected);
+        assert!(records.iter().all(|it| u64::from(it.payload[0]) + 1 == it.lsn.0));
+        assert_eq!(medium.image(), image, "nothing is changed");
+        if number == 20 {
+            log.truncate_before(Lsn(15)).unwrap();
+            assert!(log.first() > Lsn(1));
+        }
+    }
+    // A write that is under way is not there, and does no harm.
+    let name = segment::name(log.segments[log.segments.len() - 1]);
+    let end = medium.len(&name).unwrap();
+    medium.write_at(&name, end, b"torn").unwrap();
+    assert_eq!(Log::peek(&medium, options()).unwrap().last().unwrap().lsn, Lsn(40));
+}
+
 /// Golden bytes: header and one record, computed by an independent implementation of crc32c.
 #[test]
 fn the_layout_is_as_it_was() {
