@@ -44,6 +44,8 @@
 //! ```
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "actor")]
+pub mod actor;
 mod config;
 #[cfg(feature = "test-util")]
 #[doc(hidden)]
@@ -53,5 +55,5 @@ pub mod message;
 mod stats;
 
 pub use config::{Builder, Config, ConfigError};
-pub use machine::{Event, Input, Link, Mismatch, NotSent, Output};
+pub use machine::{Event, Input, Link, Mismatch, NotSent, Output, Unsettled};
 pub use stats::Stats;

@@ -354,7 +354,7 @@ impl World {
                     self.fail(format!("{me:?}: {boot:?} is down without being up"));
                 }
             }
-            Event::Replaced { old, new } => {
+            Event::Replaced { old, new, .. } => {
                 self.sites[index].up.remove(&old.node);
                 if self.lives(old) || old == new {
                     self.fail(format!("{me:?}: {old:?} lives and was replaced"));
