@@ -55,6 +55,7 @@ pub(crate) const BROKEN_VARIANTS: &[&str] =
 /// Packages and their examples that show what a user does; each ends by itself, and fails if what it shows is not so.
 pub(crate) const EXAMPLES: &[(&str, &str)] = &[
     ("mainstay-stable", "ledger"),
+    ("mainstay-link", "talk"),
     ("mainstay-service", "board"),
     ("mainstay", "chat"),
     ("mainstay", "jobs"),

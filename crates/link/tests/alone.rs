@@ -200,15 +200,16 @@ async fn what_is_refused_comes_back() {
     local(async {
         let roster = roster();
         let (a, mut told) = opened("a", &roster);
-        assert_eq!(a.send("b", "early").await, Err(SendError::NeverMet("early".into())));
+        assert_eq!(a.send_now("b", "early").await, Err(SendError::NeverMet("early".into())));
         assert_eq!(a.send("c", "x").await, Err(SendError::UnknownPeer("x".into())));
         assert_eq!(a.send("a", "x").await, Err(SendError::UnknownPeer("x".into())));
         let large = Bytes::from(vec![0; MESSAGE_BYTES_MAX + 1]);
         assert_eq!(a.send("b", large.clone()).await, Err(SendError::TooLarge(large.clone())));
         let (_b, mut told_b) = opened("b", &roster);
-        up(&mut told).await;
         let fits = large.slice(1..);
+        // It waits for the first meeting.
         assert_eq!(a.send("b", fits.clone()).await.unwrap().number, 1);
+        up(&mut told).await;
         let got = until(&mut told_b, |event| match event {
             LinkEvent::Message { payload, .. } => Some(payload),
             _ => None,

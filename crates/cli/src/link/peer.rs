@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use crate::out::{say, tell};
 
 /// Messages sent and not yet acknowledged.
-const OUTSTANDING_MAX: u64 = 8192;
+const OUTSTANDING_MAX: u64 = 1024;
 const REPORT_EVERY: Duration = Duration::from_millis(20);
 
 #[derive(clap::Args)]

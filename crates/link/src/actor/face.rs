@@ -21,7 +21,7 @@ pub(super) struct Post {
     /// Only to this boot of it.
     pub(super) boot: Option<BootNonce>,
     pub(super) payload: Bytes,
-    /// For room, if there is none.
+    /// For room, if there is none, and for a peer that was never met.
     pub(super) waits: bool,
     pub(super) answer: oneshot::Sender<Result<Sent, NotSent>>,
 }
@@ -43,7 +43,7 @@ pub(super) enum Output {
 pub(super) struct Face {
     link: Link,
     names: Arc<Names>,
-    /// What a full window keeps out, in order; the places bound it.
+    /// What a full window keeps out, or is for a node never met, in order; the places bound it.
     waiting: BTreeMap<NodeId, VecDeque<(Post, Place)>>,
     /// Boots that take this one for dead, and have been told of.
     buried_by: BTreeSet<BootId>,
@@ -63,13 +63,13 @@ impl Face {
         }
     }
 
-    /// False: the window is full, and it waits.
+    /// False: it waits.
     fn offer(&mut self, now: Instant, post: Post, place: Place) -> bool {
         if post.answer.is_closed() {
             return true;
         }
         let sent = match self.link.send(now, post.to, post.boot, CHANNEL, post.payload.clone()) {
-            Err(NotSent::Full) if post.waits => {
+            Err(NotSent::Full | NotSent::NoSession) if post.waits => {
                 self.waiting.entry(post.to).or_default().push_front((post, place));
                 return false;
             }
@@ -81,7 +81,7 @@ impl Face {
         true
     }
 
-    /// The window has room again.
+    /// The window has room again, or the node has been met.
     fn go_on(&mut self, now: Instant, node: NodeId) {
         while let Some((post, place)) = self.waiting.get_mut(&node).and_then(VecDeque::pop_front) {
             if !self.offer(now, post, place) {
@@ -91,13 +91,16 @@ impl Face {
         self.waiting.remove(&node);
     }
 
-    /// Takes what the link puts out; the nodes whose windows have room again.
+    /// Takes what the link puts out; the nodes whose windows have room.
     fn drain(&mut self) -> Vec<NodeId> {
         let mut roomy = Vec::new();
         while let Some(output) = self.link.poll_output() {
             match output {
                 link::Output::Event(Event::Ready { to }) => roomy.push(to.node),
                 link::Output::Event(event) => {
+                    if let Event::Up { boot, .. } = event {
+                        roomy.push(boot.node);
+                    }
                     let told = self.told(event);
                     self.out.extend(told.map(Output::Event));
                 }

@@ -54,8 +54,8 @@ pub enum SendError {
     /// The window to the peer is full. [`send`](LinkHandle::send) waits instead.
     #[error("the window is full")]
     Full(Bytes),
-    /// No boot of the node is known yet: wait for [`LinkEvent::Up`](super::LinkEvent::Up).
-    #[error("no boot of the node is known yet")]
+    /// No boot of the node was ever met. [`send`](LinkHandle::send) waits instead.
+    #[error("no boot of the node was ever met")]
     NeverMet(Bytes),
     /// The node was started anew: while the message waited for room, or before, if it was for one boot.
     #[error("the node was started anew")]
@@ -166,13 +166,14 @@ impl LinkHandle {
         self.inside.names.iter().filter(move |(node, _)| *node != me).map(|(_, name)| &**name)
     }
 
-    /// Sends a message to a peer, by name or as an event named it, be it connected or not. Waits while its window is full.
+    /// Sends a message to a peer, by name or as an event named it, be it connected or not. Waits while its window is full, and until a boot of
+    /// the node has been met.
     ///
     /// Messages of one caller who waits for each answer come in that order; so do those of futures that are first polled in an
     /// order. If the future is dropped the message may have been sent, or not.
     ///
     /// # Errors
-    /// [`SendError`], never `Full`.
+    /// [`SendError`], neither `Full` nor `NeverMet`.
     pub async fn send(
         &self,
         to: impl Into<To<'_>>,
@@ -181,7 +182,7 @@ impl LinkHandle {
         self.post(to.into(), payload.into(), true).await
     }
 
-    /// As [`send`](Self::send), but a full window is an error, and waited for is only the link's next turn.
+    /// As [`send`](Self::send), but waits for the link's next turn at most.
     ///
     /// # Errors
     /// [`SendError`].
