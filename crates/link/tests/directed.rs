@@ -503,3 +503,9 @@ fn silent_strangers_are_bounded() {
     assert_eq!(closed.count(), 3);
     assert_eq!((link.stats().conns_refused, link.stats().silent_closed), (2, 3));
 }
+
+/// A user that takes slowly closes the window of its peer.
+#[test]
+fn what_is_not_taken_is_not_acknowledged() {
+    assert_eq!(support::slow_user(|config| config), Ok(()));
+}
