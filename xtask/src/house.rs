@@ -61,6 +61,7 @@ pub(crate) const EXAMPLES: &[(&str, &str)] = &[
     ("mainstay", "jobs"),
     ("mainstay", "six"),
     ("mainstay", "spawned"),
+    ("mainstay", "views"),
 ];
 
 /// Packages that no pure crate may depend on; a name with a dash behind it (`tokio-util`) counts as well.

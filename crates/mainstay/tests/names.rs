@@ -7,8 +7,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use mainstay::{
-    CastError, Events, Evidence, GroupConfig, GroupEvent, GroupHandle, Left, Level, MountError,
-    Mounting, Node, NodeBuilder, NotReached, Order, ReachError, ReaderId, ReadyError, Receipt,
+    CastError, Events, Evidence, GroupConfig, GroupEvent, GroupHandle, Level, MountError, Mounting,
+    Node, NodeBuilder, NotReached, Order, ReachError, ReaderId, ReadyError, Reason, Receipt,
     Recipient, Service, ServiceHandle, ServicesError, Standing, ViewChanged,
 };
 use mainstay::{
@@ -68,8 +68,7 @@ async fn doors<S: Service>(
     for (_, standing) in service.peers().await? {
         let _: Standing = standing;
     }
-    let why = |left: Left| if let Left::Suspected(evidence) = left { Some(evidence) } else { None };
-    let _: fn(Left) -> Option<Evidence> = why;
+    let _: fn(Evidence) -> Reason = Reason::from;
     let _: fn(ServicesError) -> Option<MountError> =
         |error| if let ServicesError::Mount(error) = error { Some(error) } else { None };
     let receipt: Receipt = group.cast("x", Order::Total).await?;

@@ -35,7 +35,7 @@
 //!
 //! // Its first view, as agreed elsewhere.
 //! let now = Instant::ZERO;
-//! let view = View { id: ViewId { number: 1, nonce: 9 }, members: vec![me], roster: nodes.clone() };
+//! let view = View { id: ViewId { number: 1, nonce: 9 }, members: vec![me], ..View::empty(nodes.clone()) };
 //! let agreed = Agreed::first(&nodes);
 //! let cut = Cut::compute(&[(me.boot(), group.flush())], &agreed, &view);
 //! group.hold(now, &cut, &[view.clone()]);

@@ -20,4 +20,4 @@ pub use parts::{Founding, MountServices, SiteParts, StartError};
 pub use status::{StackStatus, Status, Suspicion};
 pub use storage::StorageError;
 pub use trace::TraceSink;
-pub use views::{Left, Member, ViewChanged};
+pub use views::{Member, ViewChanged};

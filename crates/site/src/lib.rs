@@ -14,9 +14,9 @@ pub mod trace;
 
 #[cfg(feature = "actor")]
 pub use actor::{
-    AppPort, Application, CheckpointDone, Founding, Left, Member, MountServices, SiteHandle,
-    SiteParts, StackStatus, StartError, Status, StorageError, Suspicion, TraceSink, ViewChanged,
-    WeakSite, identity, start,
+    AppPort, Application, CheckpointDone, Founding, Member, MountServices, SiteHandle, SiteParts,
+    StackStatus, StartError, Status, StorageError, Suspicion, TraceSink, ViewChanged, WeakSite,
+    identity, start,
 };
 pub use core::{Core, CoreConfig, Past, Record};
 pub use stack::{Input, Output, Stack};

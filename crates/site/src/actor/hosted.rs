@@ -483,8 +483,11 @@ impl SiteHandle {
         self.host.is_closed()
     }
 
-    /// Asks the site to stop: what was admitted is still taken in.
+    /// Asks the site to stop: what was admitted is still taken in. The other members are told, so that they need not miss it first; a
+    /// site whose last handle is dropped tells them nothing.
     pub fn stop(&self) {
+        // A full mailbox keeps it out: then they miss it.
+        let _ = self.host.try_send(Input::Leave);
         self.host.stop();
     }
 
