@@ -58,13 +58,13 @@ pub struct Membership {
     pub(crate) durable: Durable,
     pub(crate) peers: BTreeMap<BootId, Peer>,
     /// Boots that are not heard; withdrawn when they are. A view without them makes it final: they are isolated (MB-24).
-    silent: BTreeSet<BootId>,
+    pub(crate) silent: BTreeSet<BootId>,
     /// Suspicions for good: gone and dropped boots, and those that the layer above wants out. While heard they still vote.
     pub(crate) condemned: BTreeSet<BootId>,
     /// What was first held against each suspected boot.
-    evidence: BTreeMap<BootId, Evidence>,
+    pub(crate) evidence: BTreeMap<BootId, Evidence>,
     /// What was last said in `Suspects`.
-    accused: BTreeMap<BootId, Reason>,
+    pub(crate) accused: BTreeMap<BootId, Reason>,
     /// Whom all were last told that this boot hears.
     hears: BTreeSet<BootId>,
     detector: Detector,
@@ -329,47 +329,6 @@ impl Membership {
         !self.peers.contains_key(&boot) && (another(&self.me) || self.peers.iter().any(heard))
     }
 
-    /// For good.
-    fn condemn(&mut self, boot: BootId, evidence: Evidence) {
-        if boot != self.me {
-            self.tell_suspicion(boot, evidence);
-            self.evidence.entry(boot).or_insert(evidence);
-            self.condemned.insert(boot);
-        }
-    }
-
-    /// Until it is heard again.
-    fn suspect(&mut self, boots: Vec<BootId>, evidence: Evidence) {
-        for boot in boots {
-            self.tell_suspicion(boot, evidence);
-            self.evidence.entry(boot).or_insert(evidence);
-            self.silent.insert(boot);
-        }
-    }
-
-    fn tell_suspicion(&mut self, boot: BootId, evidence: Evidence) {
-        let of_member = self.role == Role::Member && self.view().member(boot).is_some();
-        if of_member && !self.is_suspected(boot) {
-            self.put(Output::Suspected { boot, evidence });
-        }
-    }
-
-    /// Why a boot that is suspected has to go, as far as this one knows.
-    pub(crate) fn reason(&self, boot: BootId) -> Reason {
-        // Of those that were not watched only the node is known.
-        self.evidence.get(&boot).map_or(Reason::Restarted, |evidence| Reason::from(*evidence))
-    }
-
-    /// Tells the members that this boot ends.
-    fn leave(&self) -> Vec<(BootId, Message)> {
-        if self.role != Role::Member {
-            return Vec::new();
-        }
-        let members =
-            self.connected().into_iter().filter(|boot| self.view().member(*boot).is_some());
-        members.map(|boot| (boot, Message::Suspects([(self.me, Reason::Closed)].into()))).collect()
-    }
-
     /// This boot has promised a ballot on the installed view.
     pub(crate) fn is_wedged(&self) -> bool {
         self.durable.promised.base == self.view().id.number && self.durable.promised.round > 0
@@ -483,22 +442,6 @@ impl Membership {
     fn note_silence(&mut self, now: Instant) {
         let silent = self.detector.silent(now);
         self.suspect(silent, Evidence::Silence);
-    }
-
-    /// Tells the other members whom this one suspects, when that changed.
-    fn accuse(&mut self) {
-        let members = &self.durable.installed;
-        let accused = self.suspected().filter(|boot| members.member(*boot).is_some());
-        let accused: BTreeMap<_, _> = accused.map(|boot| (boot, self.reason(boot))).collect();
-        if self.role != Role::Member || accused == self.accused {
-            return;
-        }
-        self.accused.clone_from(&accused);
-        for boot in self.connected() {
-            if self.view().member(boot).is_some() {
-                self.say(boot, Message::Suspects(accused.clone()));
-            }
-        }
     }
 
     /// Tells all whom this boot hears, when that changed and it waits to be admitted.

@@ -15,6 +15,10 @@
 //! boots they must be lossless and FIFO), write, send, or read a clock. Memory is bounded by the budget of each sender
 //! ([`Builder::unstable_bytes`]).
 //!
+//! It is for whoever writes a host, and has no actor of its own: what is between a wedge and an install is safe only as calls within one
+//! site. A program that wants a group starts a node with one: `mainstay::Node` and `NodeBuilder::group`, for actors and tasks; one that
+//! wants the views alone starts a node without groups.
+//!
 //! Drive it in turns: any calls, then [`Group::end_turn`], then [`Group::poll_output`] until it answers `None`.
 //!
 //! ```
