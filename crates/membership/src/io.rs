@@ -40,7 +40,7 @@ pub enum Input {
     },
     /// A peer has told this boot that it is dead (MB-7).
     Dead,
-    /// This boot is about to end: it tells the members, who need not wait until they miss it. Nothing else changes here.
+    /// This boot is about to end: it tells its peers, who need not wait until they miss it. Nothing else changes here.
     Leave,
     /// The layer above needs a new view although nobody came or went, to decide anew what a view decides.
     Renew,

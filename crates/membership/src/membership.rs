@@ -61,7 +61,7 @@ pub struct Membership {
     pub(crate) silent: BTreeSet<BootId>,
     /// Suspicions for good: gone and dropped boots, and those that the layer above wants out. While heard they still vote.
     pub(crate) condemned: BTreeSet<BootId>,
-    /// What was first held against each suspected boot.
+    /// What is held against each suspected boot.
     pub(crate) evidence: BTreeMap<BootId, Evidence>,
     /// What was last said in `Suspects`.
     pub(crate) accused: BTreeMap<BootId, Reason>,
@@ -530,9 +530,7 @@ impl Machine for Membership {
             Input::Heard { boot } => self.on_heard(now, boot),
             Input::Suspect { boot } => self.condemn(boot, Evidence::Slow),
             Input::Dead => self.kill(),
-            Input::Leave => {
-                self.leave().into_iter().for_each(|(to, message)| self.say(to, message))
-            }
+            Input::Leave => self.leave(),
             Input::Renew => self.renew(),
             Input::Message { from, message } => self.on_message(now, from, message),
             Input::Persisted { io } => self.on_persisted(now, io),

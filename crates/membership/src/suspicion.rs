@@ -13,8 +13,10 @@ impl Membership {
     pub(crate) fn condemn(&mut self, boot: BootId, evidence: Evidence) {
         if boot != self.me {
             self.tell_suspicion(boot, evidence);
-            self.evidence.entry(boot).or_insert(evidence);
-            self.condemned.insert(boot);
+            // It weighs more than that nothing was heard.
+            if self.condemned.insert(boot) {
+                self.evidence.insert(boot, evidence);
+            }
         }
     }
 
@@ -40,14 +42,11 @@ impl Membership {
         self.evidence.get(&boot).map_or(Reason::Restarted, |evidence| Reason::from(*evidence))
     }
 
-    /// Tells the members that this boot ends.
-    pub(crate) fn leave(&self) -> Vec<(BootId, Message)> {
-        if self.role != Role::Member {
-            return Vec::new();
+    /// Tells all that this boot ends, be it a member or not: a view that has admitted it may be on its way.
+    pub(crate) fn leave(&mut self) {
+        for peer in self.connected() {
+            self.say(peer, Message::Suspects([(self.me, Reason::Closed)].into()));
         }
-        let members =
-            self.connected().into_iter().filter(|boot| self.view().member(*boot).is_some());
-        members.map(|boot| (boot, Message::Suspects([(self.me, Reason::Closed)].into()))).collect()
     }
 
     /// Tells the other members whom this one suspects, when that changed.
