@@ -59,6 +59,7 @@ pub(crate) const BROKEN_VARIANTS: &[&str] =
 pub(crate) const EXAMPLES: &[(&str, &str)] = &[
     ("mainstay-clock", "talk"),
     ("mainstay-stable", "ledger"),
+    ("mainstay-link", "talk"),
     ("mainstay-service", "board"),
     ("mainstay", "chat"),
     ("mainstay", "jobs"),
@@ -66,6 +67,7 @@ pub(crate) const EXAMPLES: &[(&str, &str)] = &[
     ("mainstay", "six"),
     ("mainstay", "spawned"),
     ("mainstay-kit", "queue"),
+    ("mainstay", "views"),
 ];
 
 /// Packages that no pure crate may depend on; a name with a dash behind it (`tokio-util`) counts as well.

@@ -195,7 +195,12 @@ fn members_are_listed_once() {
     assert!(two.rank(again[2]).is_err() && two.rank(sites(2)[1]) == Ok(Rank(1)));
     let members = sites(3).into_iter().rev();
     let members = members.map(|site| Member { site, nonce: BootNonce(1) }).collect();
-    let agreed = View { id: view, members, roster: sites(3).iter().map(|it| it.node).collect() };
+    let agreed = View {
+        id: view,
+        members,
+        roster: sites(3).iter().map(|it| it.node).collect(),
+        departures: Default::default(),
+    };
     assert_eq!(Members::of(&agreed).unwrap().rank(sites(3)[2]), Ok(Rank(0)));
 }
 

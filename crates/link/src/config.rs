@@ -30,6 +30,7 @@ pub struct Config {
     pub(crate) features: u64,
     pub(crate) conns_max: usize,
     pub(crate) dead_max: usize,
+    pub(crate) taken_by_user: bool,
     #[cfg(feature = "test-util")]
     pub(crate) fault: Option<Fault>,
 }
@@ -94,6 +95,7 @@ impl Config {
             features: 0,
             conns_max,
             dead_max: 1024,
+            taken_by_user: false,
             #[cfg(feature = "test-util")]
             fault: None,
         })
@@ -220,6 +222,14 @@ impl Builder {
     /// Optional features that this build speaks; what both ends speak is in [`Event::Up`](crate::Event::Up). Default 0.
     pub fn features(mut self, bits: u64) -> Self {
         self.0.features = bits;
+        self
+    }
+
+    /// A message is acknowledged when the user has said that it [took](crate::Input::Taken) it, and not when it came: who takes
+    /// slowly closes the windows of its peers, and what it has not taken is bounded by a window of this node's size for each
+    /// peer. Default: when it came.
+    pub fn taken_by_user(mut self) -> Self {
+        self.0.taken_by_user = true;
         self
     }
 

@@ -13,6 +13,8 @@ pub enum Fault {
     AcceptsOtherSessions,
     /// When a peer comes back with another nonce, sends it what was meant for its former boot.
     KeepsWindowOfReplaced,
+    /// Acknowledges what its user has not taken.
+    AcksUntaken,
     /// Goes on talking with an isolated boot.
     IgnoresIsolation,
     /// Lets a second boot of a node replace one that lives.

@@ -1,4 +1,33 @@
-//! Inter-site layer: lossless FIFO channels between boots of nodes, hello, and the word that a boot is dead.
+//! Lossless FIFO channels between boots of nodes, hello, and the word that a boot is dead.
+//!
+//! Alone, over TCP, in an actor of its own ([`actor`]; feature `actor`, on by default):
+//!
+#![cfg_attr(feature = "actor", doc = "```")]
+#![cfg_attr(not(feature = "actor"), doc = "```ignore")]
+//! use mainstay_base::ClusterId;
+//! use mainstay_link::actor::{LinkEvent, LinkParts, open};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> { tokio::task::LocalSet::new().run_until(async {
+//! # let free = || std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr());
+//! # let addresses = [free()?, free()?];
+//! let roster = ["ann", "bob"].map(str::to_owned).into_iter().zip(addresses).collect();
+//! let parts = |name, roster| LinkParts::tcp(ClusterId::from_entropy(7), name, roster);
+//! let (ann, mut told_ann) = open(parts("ann", std::collections::BTreeMap::clone(&roster))?)?;
+//! let (_bob, mut told_bob) = open(parts("bob", roster)?)?; // Or start(parts, recipient): to an actix actor.
+//! let sent = ann.send("bob", "hello").await?; // Waits for the first meeting, and for a slow reader.
+//! assert_eq!(sent.number, 1);
+//! loop {
+//!     match told_bob.next().await.expect("it runs") {
+//!         LinkEvent::Message { from, payload } => break assert_eq!((&*from.name, &payload[..]), ("ann", &b"hello"[..])),
+//!         event => println!("{event:?}"), // Up, Down; Replaced, with the numbers of messages that are open.
+//!     }
+//! }
+//! while !matches!(told_ann.next().await, Some(LinkEvent::Acknowledged { upto: 1, .. })) {}
+//! # Ok(()) }).await }
+//! ```
+//!
+//! # The machine
 //!
 //! One [`Link`] per node speaks with all configured peers over connections that its host opens and that may break at any
 //! time. Above it, loss, duplication and reordering are invisible (MB-27), nothing meant for one boot of a node reaches
@@ -44,6 +73,8 @@
 //! ```
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "actor")]
+pub mod actor;
 mod config;
 #[cfg(feature = "test-util")]
 #[doc(hidden)]
@@ -53,5 +84,5 @@ pub mod message;
 mod stats;
 
 pub use config::{Builder, Config, ConfigError};
-pub use machine::{Event, Input, Link, Mismatch, NotSent, Output};
+pub use machine::{Event, Input, Link, Mismatch, NotSent, Output, Unsettled};
 pub use stats::Stats;

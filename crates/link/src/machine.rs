@@ -10,6 +10,7 @@ mod turn;
 mod window;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 
 use bytes::Bytes;
 use mainstay_base::{BootId, BootNonce, ConnId, Frame, Instant, Machine, NodeId, Rng};
@@ -62,6 +63,12 @@ pub enum Input {
         meta: Bytes,
         /// The raw part, shared and not copied.
         payload: Bytes,
+    },
+    /// The user has taken the oldest message of this boot that it had not taken yet; to be said once for each
+    /// [`Event::Deliver`] if the settings [wait for it](crate::Builder::taken_by_user), and ignored if they do not.
+    Taken {
+        /// Whose.
+        from: BootId,
     },
     /// From now on this boot is dead to this site: its frames are dropped, it is answered *you are dead*, nothing of it
     /// is delivered any more, and what was meant for it counts as sent (MB-8, MB-26).
@@ -119,6 +126,8 @@ pub enum Event {
         old: BootId,
         /// The boot known from now on.
         new: BootId,
+        /// What of the messages accepted for the old one it did not acknowledge. Empty if it was isolated before.
+        unsettled: Unsettled,
     },
     /// A message came, in the order of sending, once.
     Deliver {
@@ -179,6 +188,23 @@ pub enum Event {
         /// What does not match.
         why: Mismatch,
     },
+}
+
+/// Messages to a boot that it has not acknowledged, by their numbers: from 1, in the order in which they were accepted.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Unsettled {
+    /// Handed to the transport: it may have received these, or some of the first of them, or none.
+    pub unknown: Range<u64>,
+    /// The rest: these never left this node.
+    pub void: Range<u64>,
+}
+
+impl Unsettled {
+    /// Nothing is: all has been acknowledged.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.unknown.is_empty() && self.void.is_empty()
+    }
 }
 
 /// Why a message was not accepted. Nothing changed.
@@ -286,6 +312,7 @@ impl Machine for Link {
             Input::Closed { conn } => self.on_closed(conn),
             Input::Refused { node } => self.on_dial_failed(node, true),
             Input::Unreachable { node } => self.on_dial_failed(node, false),
+            Input::Taken { from } => self.on_taken(from),
             Input::Isolate { boot } => self.on_isolate(boot),
         }
         if cfg!(debug_assertions) {

@@ -34,6 +34,8 @@ pub struct Stats {
     pub dropped_duplicate: u64,
     /// Dropped: a user frame ahead of its turn.
     pub dropped_gap: u64,
+    /// Dropped: more than this node's window waits for the user to take it.
+    pub dropped_untaken: u64,
     /// Dropped: of another session.
     pub dropped_session: u64,
     /// Dropped: before the hello of its connection.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use mainstay_base::frame::BODY_SIZE_MAX;
 use mainstay_base::{BootId, BootNonce, ClusterId, ConnId, Frame, Instant, Machine, NodeId};
 use mainstay_link::message::{self, Expectation, Hello, Message};
-use mainstay_link::{Config, Event, Input, Link, Mismatch, NotSent, Output};
+use mainstay_link::{Config, Event, Input, Link, Mismatch, NotSent, Output, Unsettled};
 use support::{Nasty, World, cluster, config, ms, nodes, turn};
 
 const CONN: ConnId = ConnId(1);
@@ -179,7 +179,9 @@ fn a_new_boot_replaces_the_old_one() {
     let outputs = turn(&mut link, later, Some(hello));
     assert!(frames(outputs.clone()).iter().all(|frame| frame.channel == 0));
     let sent = Event::Sent { to: a, upto: 1 };
-    assert_eq!(events(outputs)[..2], [sent, Event::Replaced { old: a, new: again }]);
+    let unsettled = Unsettled { unknown: 1..2, void: 2..2 };
+    let replaced = Event::Replaced { old: a, new: again, unsettled };
+    assert_eq!(events(outputs)[..2], [sent, replaced]);
     let dead = Message::Dead { you: a.nonce, by: b };
     let speaks = || Some(Input::Received { conn: CONN, frame: user(a, b, 1) });
     assert_eq!(messages(turn(&mut link, later, speaks())), [dead]);
@@ -500,4 +502,10 @@ fn silent_strangers_are_bounded() {
     let closed = closed.iter().filter(|output| matches!(output, Output::Close { .. }));
     assert_eq!(closed.count(), 3);
     assert_eq!((link.stats().conns_refused, link.stats().silent_closed), (2, 3));
+}
+
+/// A user that takes slowly closes the window of its peer.
+#[test]
+fn what_is_not_taken_is_not_acknowledged() {
+    assert_eq!(support::slow_user(|config| config), Ok(()));
 }

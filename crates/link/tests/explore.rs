@@ -271,7 +271,7 @@ impl World {
                     assert_eq!(payload[2], self.delivered[site], "MB-27");
                 }
             }
-            Event::Replaced { old, new } => {
+            Event::Replaced { old, new, .. } => {
                 assert!(old != other && new == other, "the living are not replaced");
                 self.sent[site] = 0;
             }

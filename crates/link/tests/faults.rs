@@ -69,3 +69,10 @@ fn a_refusal_that_is_never_lifted_is_noticed() {
     let violation = caught(never);
     assert!(violation.contains("do not know each other"), "{violation}");
 }
+
+/// Checks that the check of a slow user has teeth.
+#[test]
+fn acknowledging_what_is_not_taken_is_noticed() {
+    let violation = support::slow_user(|it| it.fault(Fault::AcksUntaken)).unwrap_err();
+    assert!(violation.contains("delivered 40"), "{violation}");
+}

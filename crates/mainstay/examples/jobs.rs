@@ -57,7 +57,7 @@ impl Commands for Jobs {
 
     fn view(&mut self, _at: Position, view: &MembersChanged) {
         let is_gone = |lease: &Lease| {
-            lease.is_some_and(|(node, _)| view.left.iter().any(|site| site.node == node))
+            lease.is_some_and(|(node, _)| view.left.iter().any(|(site, _)| site.node == node))
         };
         let lost: Vec<u64> =
             self.0.iter().filter(|(_, lease)| is_gone(lease)).map(|(job, _)| *job).collect();

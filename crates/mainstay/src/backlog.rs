@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use mainstay_base::{Position, SiteId};
+use mainstay_base::{Departures, Position, SiteId};
 use mainstay_multicast::Delivery;
 use mainstay_paradigm::client::NotDone;
 
@@ -20,7 +20,7 @@ pub(crate) enum Step {
     /// Messages, one after the other.
     Batch(std::vec::IntoIter<Delivery>),
     /// Number and members, by rank.
-    View(u64, Vec<SiteId>),
+    View(u64, Vec<SiteId>, Departures),
     Read(u64, Position),
     Snapshot(Position),
     /// The state is void: another one comes, from the own checkpoint or from a sponsor.

@@ -121,7 +121,7 @@ impl<S: StateMachine + 'static> Executor<S> {
             Event::View(view) => {
                 self.blocked = false;
                 self.begin_fresh(port);
-                self.backlog.push(Step::View(view.id.number, view.members));
+                self.backlog.push(Step::View(view.id.number, view.members, view.departures));
             }
             Event::Restored { from_checkpoint, checkpoint, entries } => {
                 let chunks = port.take_checkpoint().unwrap_or_default();
@@ -175,9 +175,9 @@ impl<S: StateMachine + 'static> Executor<S> {
     fn run(&mut self, step: Step, port: &mut AppPort<'_>) {
         match step {
             Step::Deliver(delivery) => self.deliver(delivery),
-            Step::View(number, members) => {
+            Step::View(number, members, departures) => {
                 let me = self.settings.me;
-                self.announcing.begins(me, number, &members);
+                self.announcing.begins(me, number, &members, &departures);
                 let others: BTreeSet<_> = members.into_iter().filter(|it| it.node != me).collect();
                 self.replica.set_members(&others);
             }

@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use mainstay_base::{GroupId, Level, MessageId, Order, Position, SiteId, ViewId};
+use mainstay_base::{GroupId, Level, MessageId, Order, Position, Reason, SiteId, ViewId};
 use mainstay_multicast::{self as multicast, Durability, MESSAGE_OVERHEAD};
 use mainstay_runtime::{Events, Inbox, Recipient, SendError, Subscriber};
 use mainstay_site::Member;
@@ -131,8 +131,8 @@ pub struct GroupView {
     pub members: Vec<Member>,
     /// Of these, who was not in the last view that this member was told.
     pub joined: Vec<Member>,
-    /// Who was in that and is no more.
-    pub left: Vec<Member>,
+    /// Who was in that and is no more, and why: the same at all members.
+    pub left: Vec<(Member, Reason)>,
     /// The first position of the view is the one after this.
     pub start: Position,
     /// The rank of this node. `None` never happens to a member.
@@ -185,7 +185,8 @@ pub enum GroupEvent {
     /// before the first view; a state that another member gave comes behind the view that the member joined in. Not in a
     /// stateless group.
     State(State),
-    /// A view begins; all messages of the former one were delivered.
+    /// A view begins; all messages of the former one were delivered. Views of before a restart are not told again: after one the first
+    /// is the one that takes this node in anew, and `left` is empty in it.
     View(Arc<GroupView>),
     /// A message.
     Deliver(Message),

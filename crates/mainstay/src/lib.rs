@@ -185,7 +185,9 @@ pub use group::{
 #[cfg(feature = "node")]
 pub use mainstay_base::service::{ReaderId, Service};
 pub use mainstay_base::trace::Event as TraceEvent;
-pub use mainstay_base::{ClusterId, Level, MessageId, NodeId, Order, Position, SiteId, ViewId};
+pub use mainstay_base::{
+    ClusterId, Level, MessageId, NodeId, Order, Position, Reason, SiteId, ViewId,
+};
 #[cfg(feature = "node")]
 pub use mainstay_membership::ConfigError as MembershipConfigError;
 #[cfg(feature = "node")]
@@ -221,8 +223,7 @@ pub use mainstay_service::{
 };
 #[cfg(feature = "node")]
 pub use mainstay_site::{
-    Founding, Left, Member, StartError as SiteStartError, Status as SiteStatus, TraceSink,
-    ViewChanged,
+    Founding, Member, StartError as SiteStartError, Status as SiteStatus, TraceSink, ViewChanged,
 };
 #[cfg(feature = "node")]
 pub use node::{Node, NodeBuilder, ReadyError, Views};

@@ -11,8 +11,8 @@ use actix::{Actor, Addr, Context, Handler};
 use bytes::Bytes;
 use common::{Cluster, Journal, NAMES, run};
 use mainstay::{
-    CastError, Durability, Events, GroupConfig, GroupEvent, GroupHandle, Left, Level,
-    MESSAGE_BYTES_MAX, Node, NotReached, Order, StartError, StateRequest, ViewChanged,
+    CastError, Durability, Events, GroupConfig, GroupEvent, GroupHandle, Level, MESSAGE_BYTES_MAX,
+    Node, NotReached, Order, Reason, StartError, StateRequest, ViewChanged,
 };
 use std::sync::Arc;
 use tokio::sync::Notify;
@@ -278,7 +278,7 @@ fn views_say_who_left_and_why() {
         assert_eq!(view.left.len(), 1);
         let (who, why) = &view.left[0];
         assert_eq!(&*who.name, "c");
-        assert!(matches!(why, Left::Suspected(_) | Left::ByOthers), "{why:?}");
+        assert_eq!(*why, Reason::Closed);
         while seen.borrow().last().is_none_or(|last| last.id != view.id) {
             changed.notified().await;
         }

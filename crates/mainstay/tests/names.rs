@@ -7,9 +7,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use mainstay::{
-    AgainError, CastError, Events, Evidence, GroupConfig, GroupEvent, GroupHandle, Left, Level,
+    AgainError, CastError, Events, Evidence, GroupConfig, GroupEvent, GroupHandle, Level,
     MountError, Mounting, Node, NodeBuilder, NotReached, Order, Placement, ReachError, ReaderId,
-    ReadyError, Receipt, Recipient, Service, ServiceHandle, ServicesError, Standing, ViewChanged,
+    ReadyError, Reason, Receipt, Recipient, Service, ServiceHandle, ServicesError, Standing,
+    ViewChanged,
 };
 use mainstay::{
     Client, ClientConfig, ClientConfigError, ClientDialer, ClientStatus, ClusterId, Config,
@@ -71,8 +72,7 @@ async fn doors<S: Service>(
     for (_, standing) in service.peers().await? {
         let _: Standing = standing;
     }
-    let why = |left: Left| if let Left::Suspected(evidence) = left { Some(evidence) } else { None };
-    let _: fn(Left) -> Option<Evidence> = why;
+    let _: fn(Evidence) -> Reason = Reason::from;
     let _: fn(ServicesError) -> Option<MountError> =
         |error| if let ServicesError::Mount(error) = error { Some(error) } else { None };
     let receipt: Receipt = group.cast("x", Order::Total).await?;

@@ -72,7 +72,7 @@ impl Commands for Jobs {
     }
 
     fn view(&mut self, _at: Position, view: &MembersChanged) {
-        let left = |holder: &NodeId| view.left.iter().any(|site| site.node == *holder);
+        let left = |holder: &NodeId| view.left.iter().any(|(site, _)| site.node == *holder);
         let jobs = &mut self.state.0;
         let is_lost = |holder: &Option<NodeId>| holder.as_ref().is_some_and(left);
         let lost: Vec<u64> =

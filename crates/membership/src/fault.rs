@@ -25,4 +25,6 @@ pub enum Fault {
     FoundsWithMajority,
     /// Who reaches the manager is admitted.
     AdmitsUnheard,
+    /// A member takes its own reasons for those of the view.
+    OwnReasons,
 }

@@ -1,7 +1,7 @@
 //! What the machine is told, and what it asks for.
 
 use bytes::Bytes;
-use mainstay_base::{BootId, NodeId, ViewId};
+use mainstay_base::{BootId, NodeId, Reason, ViewId};
 
 use crate::{Durable, Extension, Message, View};
 
@@ -40,6 +40,8 @@ pub enum Input {
     },
     /// A peer has told this boot that it is dead (MB-7).
     Dead,
+    /// This boot is about to end: it tells its peers, who need not wait until they miss it. Nothing else changes here.
+    Leave,
     /// The layer above needs a new view although nobody came or went, to decide anew what a view decides.
     Renew,
     /// A message of the peer's machine.
@@ -153,6 +155,20 @@ pub enum Evidence {
     Restarted,
     /// The layer above wants it out: it does not get on.
     Slow,
+    /// It said that it ends.
+    Closed,
+}
+
+impl From<Evidence> for Reason {
+    fn from(evidence: Evidence) -> Self {
+        match evidence {
+            Evidence::Silence => Self::Silent,
+            Evidence::Refused => Self::Refused,
+            Evidence::Restarted => Self::Restarted,
+            Evidence::Slow => Self::Slow,
+            Evidence::Closed => Self::Closed,
+        }
+    }
 }
 
 impl Evidence {
@@ -164,6 +180,7 @@ impl Evidence {
             Self::Refused => "refused",
             Self::Restarted => "restarted",
             Self::Slow => "slow",
+            Self::Closed => "closed",
         }
     }
 }

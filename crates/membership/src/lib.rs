@@ -6,6 +6,10 @@
 //! Any minority of the configured nodes may crash at any moment; no two nodes ever install different views under one
 //! number. What it does not know: groups, messages, sockets, clocks. The flush state and the cut are opaque bytes to it.
 //!
+//! It is a machine for whoever writes a host, and has no actor of its own: what it asks for between two views (wedge, flush, hold, install) is safe only as
+//! one call within one site. A program that wants views and nothing else starts a node without groups: `mainstay::Node`
+//! with `Node::views`, for actors and tasks; the example `views` of the crate `mainstay` is one.
+//!
 //! `docs/protocols/view-change.md` of the repository is the protocol with its argument; the crate's tests explore it
 //! exhaustively.
 //!
@@ -53,6 +57,7 @@ mod io;
 mod manager;
 mod membership;
 mod message;
+mod suspicion;
 mod view;
 mod voter;
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use mainstay_base::{BootId, Instant, NodeId, fault};
+use mainstay_base::{BootId, Instant, NodeId, Reason, fault};
 
 use crate::io::{Output, Role};
 use crate::membership::Membership;
@@ -22,6 +22,8 @@ pub(crate) struct Ack {
 pub(crate) struct Change {
     keep: BTreeSet<BootId>,
     join: BTreeSet<BootId>,
+    /// Why the others leave.
+    left: BTreeMap<BootId, Reason>,
 }
 
 #[derive(Clone, Hash, Debug)]
@@ -189,10 +191,10 @@ impl Membership {
         }
         let removed = self.removed();
         let keep: BTreeSet<_> =
-            self.view().boots().filter(|boot| !removed.contains(boot)).collect();
+            self.view().boots().filter(|boot| !removed.contains_key(boot)).collect();
         let join = self.joiners(&keep);
         let needed = !removed.is_empty() || !join.is_empty() || self.is_wedged() || self.summoned;
-        needed.then_some(Change { keep, join })
+        needed.then_some(Change { keep, join, left: removed })
     }
 
     /// A peer has connected and not yet said what it is, which it does first: what it says may belong to the same view
@@ -205,23 +207,31 @@ impl Membership {
 
     /// Members that have to go. Without objection the word of one member is enough; of two that accuse each other the
     /// older stays, and whoever accuses the manager goes (MB-34). With objection all must agree (MB-22).
-    fn removed(&self) -> BTreeSet<BootId> {
+    fn removed(&self) -> BTreeMap<BootId, Reason> {
         let own = |boot: &BootId| self.is_suspected(*boot);
         let members: Vec<_> = self.view().boots().filter(|boot| *boot != self.me).collect();
         let accused_by = |judge: &BootId, boot: &BootId| {
-            self.peers.get(judge).is_some_and(|peer| peer.suspects.contains(boot))
+            self.peers.get(judge).and_then(|peer| peer.suspects.get(boot)).copied()
         };
         if self.config.objection {
             let judges: Vec<_> = members.iter().filter(|boot| !own(boot)).collect();
-            let agreed = |boot: &&BootId| judges.iter().all(|judge| accused_by(judge, boot));
-            return members.iter().filter(|boot| own(boot) && agreed(boot)).copied().collect();
+            let agreed =
+                |boot: &&BootId| judges.iter().all(|judge| accused_by(judge, boot).is_some());
+            let removed = members.iter().filter(|boot| own(boot) && agreed(boot));
+            return removed.map(|boot| (*boot, self.reason(*boot))).collect();
         }
-        let mut removed: BTreeSet<_> = members.iter().filter(|boot| own(boot)).copied().collect();
+        let suspected = members.iter().filter(|boot| own(boot));
+        let mut removed: BTreeMap<_, _> =
+            suspected.map(|boot| (*boot, self.reason(*boot))).collect();
         for judge in &members {
-            if accused_by(judge, &self.me) {
-                removed.insert(*judge);
-            } else if !removed.contains(judge) {
-                removed.extend(members.iter().filter(|boot| accused_by(judge, boot)));
+            if accused_by(judge, &self.me).is_some() {
+                removed.entry(*judge).or_insert(Reason::Accuser);
+            } else if !removed.contains_key(judge) {
+                for boot in &members {
+                    if let Some(why) = accused_by(judge, boot) {
+                        removed.entry(*boot).or_insert(why);
+                    }
+                }
             }
         }
         removed
@@ -314,7 +324,7 @@ impl Membership {
         // All configured nodes are there, or those that are not were waited for.
         let ripe =
             join.len() >= self.view().roster.len() || now >= since + self.config.formation_wait;
-        ripe.then_some(Change { keep: BTreeSet::new(), join })
+        ripe.then_some(Change { keep: BTreeSet::new(), join, left: BTreeMap::new() })
     }
 
     /// Phase one, with a ballot above all that are known here.
@@ -328,7 +338,12 @@ impl Membership {
         let mut before = base.clone();
         for change in &changes {
             // Each attempt names its views anew: two cuts never belong to one view id.
-            before = before.successor(ballot.nonce(self.me.nonce), &change.keep, &change.join);
+            before = before.successor(
+                ballot.nonce(self.me.nonce),
+                &change.keep,
+                &change.join,
+                &change.left,
+            );
             views.push(before.clone());
         }
         let phase = Phase::Collecting { acks: BTreeMap::new(), stalled: false };
@@ -397,7 +412,7 @@ impl Membership {
         let alive: BTreeSet<_> =
             members.iter().filter(|boot| !self.is_suspected(**boot)).copied().collect();
         if alive != members {
-            let changes = amended(changes.clone(), alive);
+            let changes = amended(changes.clone(), alive, |boot| self.reason(boot));
             self.propose(changes);
             return;
         }
@@ -477,7 +492,7 @@ impl Membership {
         let failed = |boot: &BootId| self.has_failed(*boot);
         if !accepted && members.iter().any(failed) {
             let alive = members.iter().filter(|boot| !failed(boot)).copied().collect();
-            let changes = amended(changes.clone(), alive);
+            let changes = amended(changes.clone(), alive, |boot| self.reason(boot));
             if self.voters_heard() >= self.quorum() {
                 self.propose(changes);
             }
@@ -533,7 +548,11 @@ impl Membership {
 
 /// The changes without those who failed meanwhile. A member that failed leaves with one view more (MB-33); a joiner that
 /// did is not admitted in the first place, so that no boot is ever in a view and out of it unawares.
-fn amended(mut changes: Vec<Change>, alive: BTreeSet<BootId>) -> Vec<Change> {
+fn amended(
+    mut changes: Vec<Change>,
+    alive: BTreeSet<BootId>,
+    why: impl Fn(BootId) -> Reason,
+) -> Vec<Change> {
     let has_joined =
         |changes: &[Change], boot: &BootId| changes.iter().any(|it| it.join.contains(boot));
     let last = changes.last().into_iter().flat_map(|it| it.keep.union(&it.join)).copied();
@@ -545,7 +564,8 @@ fn amended(mut changes: Vec<Change>, alive: BTreeSet<BootId>) -> Vec<Change> {
         change.keep.retain(|boot| !joiners.contains(boot));
     }
     if !members.is_empty() {
-        changes.push(Change { keep: alive, join: BTreeSet::new() });
+        let left = members.into_iter().map(|boot| (boot, why(boot))).collect();
+        changes.push(Change { keep: alive, join: BTreeSet::new(), left });
     }
     changes
 }

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::Hash as _;
 
-use mainstay_base::{BootId, Fingerprint, Fingerprinter, Instant, Machine, NodeId, ViewId, fault};
+use mainstay_base::{
+    BootId, Fingerprint, Fingerprinter, Instant, Machine, NodeId, Reason, ViewId, fault,
+};
 
 use crate::detector::Detector;
 use crate::fault::Fault;
@@ -26,7 +28,7 @@ pub(crate) struct Announced {
 pub(crate) struct Peer {
     pub(crate) connected: bool,
     pub(crate) announced: Option<Announced>,
-    pub(crate) suspects: BTreeSet<BootId>,
+    pub(crate) suspects: BTreeMap<BootId, Reason>,
 }
 
 /// What waits for a forced write.
@@ -56,11 +58,13 @@ pub struct Membership {
     pub(crate) durable: Durable,
     pub(crate) peers: BTreeMap<BootId, Peer>,
     /// Boots that are not heard; withdrawn when they are. A view without them makes it final: they are isolated (MB-24).
-    silent: BTreeSet<BootId>,
+    pub(crate) silent: BTreeSet<BootId>,
     /// Suspicions for good: gone and dropped boots, and those that the layer above wants out. While heard they still vote.
     pub(crate) condemned: BTreeSet<BootId>,
+    /// What is held against each suspected boot.
+    pub(crate) evidence: BTreeMap<BootId, Evidence>,
     /// What was last said in `Suspects`.
-    accused: BTreeSet<BootId>,
+    pub(crate) accused: BTreeMap<BootId, Reason>,
     /// Whom all were last told that this boot hears.
     hears: BTreeSet<BootId>,
     detector: Detector,
@@ -101,7 +105,8 @@ impl Membership {
             peers: BTreeMap::new(),
             silent: BTreeSet::new(),
             condemned: BTreeSet::new(),
-            accused: BTreeSet::new(),
+            evidence: BTreeMap::new(),
+            accused: BTreeMap::new(),
             hears: BTreeSet::new(),
             detector,
             minority: false,
@@ -300,6 +305,8 @@ impl Membership {
         let matters = |boot: &BootId| view.member(*boot).is_some() || peers.contains_key(boot);
         self.silent.retain(matters);
         self.condemned.retain(matters);
+        let (silent, condemned) = (&self.silent, &self.condemned);
+        self.evidence.retain(|boot, _| silent.contains(boot) || condemned.contains(boot));
         self.note_superseded();
     }
 
@@ -322,29 +329,6 @@ impl Membership {
         !self.peers.contains_key(&boot) && (another(&self.me) || self.peers.iter().any(heard))
     }
 
-    /// For good.
-    fn condemn(&mut self, boot: BootId, evidence: Evidence) {
-        if boot != self.me {
-            self.tell_suspicion(boot, evidence);
-            self.condemned.insert(boot);
-        }
-    }
-
-    /// Until it is heard again.
-    fn suspect(&mut self, boots: Vec<BootId>, evidence: Evidence) {
-        for boot in boots {
-            self.tell_suspicion(boot, evidence);
-            self.silent.insert(boot);
-        }
-    }
-
-    fn tell_suspicion(&mut self, boot: BootId, evidence: Evidence) {
-        let of_member = self.role == Role::Member && self.view().member(boot).is_some();
-        if of_member && !self.is_suspected(boot) {
-            self.put(Output::Suspected { boot, evidence });
-        }
-    }
-
     /// This boot has promised a ballot on the installed view.
     pub(crate) fn is_wedged(&self) -> bool {
         self.durable.promised.base == self.view().id.number && self.durable.promised.round > 0
@@ -353,6 +337,9 @@ impl Membership {
     fn on_heard(&mut self, now: Instant, boot: BootId) {
         self.detector.on_heard(now, boot);
         self.silent.remove(&boot);
+        if !self.condemned.contains(&boot) {
+            self.evidence.remove(&boot);
+        }
     }
 
     fn on_up(&mut self, now: Instant, boot: BootId) {
@@ -416,6 +403,9 @@ impl Membership {
                     Announced { installed: installed_number, member, voter, hears, founding };
                 self.on_announce(now, from, &installed, said);
             }
+            Message::Suspects(suspects) if suspects.contains_key(&from) => {
+                self.condemn(from, Evidence::Closed);
+            }
             Message::Suspects(suspects) => {
                 if let Some(peer) = self.peers.get_mut(&from) {
                     peer.suspects = suspects;
@@ -452,22 +442,6 @@ impl Membership {
     fn note_silence(&mut self, now: Instant) {
         let silent = self.detector.silent(now);
         self.suspect(silent, Evidence::Silence);
-    }
-
-    /// Tells the other members whom this one suspects, when that changed.
-    fn accuse(&mut self) {
-        let members = &self.durable.installed;
-        let accused: BTreeSet<_> =
-            self.suspected().filter(|boot| members.member(*boot).is_some()).collect();
-        if self.role != Role::Member || accused == self.accused {
-            return;
-        }
-        self.accused.clone_from(&accused);
-        for boot in self.connected() {
-            if self.view().member(boot).is_some() {
-                self.say(boot, Message::Suspects(accused.clone()));
-            }
-        }
     }
 
     /// Tells all whom this boot hears, when that changed and it waits to be admitted.
@@ -556,6 +530,7 @@ impl Machine for Membership {
             Input::Heard { boot } => self.on_heard(now, boot),
             Input::Suspect { boot } => self.condemn(boot, Evidence::Slow),
             Input::Dead => self.kill(),
+            Input::Leave => self.leave(),
             Input::Renew => self.renew(),
             Input::Message { from, message } => self.on_message(now, from, message),
             Input::Persisted { io } => self.on_persisted(now, io),
@@ -595,7 +570,8 @@ impl Fingerprint for Membership {
         self.role.hash(into);
         self.durable.hash(into);
         self.peers.hash(into);
-        (&self.silent, &self.condemned, &self.accused, &self.hears, self.minority).hash(into);
+        (&self.silent, &self.condemned, &self.evidence, &self.accused, &self.hears, self.minority)
+            .hash(into);
         self.attempt.hash(into);
         (&self.flushing, &self.holding, self.formation_since.is_some()).hash(into);
         (self.round_floor, self.summoned).hash(into);

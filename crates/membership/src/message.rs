@@ -1,10 +1,10 @@
 //! What the machines of different nodes say to each other.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher as _};
 
 use bytes::Bytes;
-use mainstay_base::{BootId, BootNonce, Fingerprinter, NodeId};
+use mainstay_base::{BootId, BootNonce, Fingerprinter, NodeId, Reason};
 use serde::{Deserialize, Serialize};
 
 use crate::View;
@@ -76,8 +76,8 @@ pub enum Message {
         /// It takes part in making the cluster.
         founding: Option<Box<Founding>>,
     },
-    /// The members that the sender suspects (all of them; replaces what it said before).
-    Suspects(BTreeSet<BootId>),
+    /// The members that the sender suspects, and why (all of them; replaces what it said before). With itself among them: it ends.
+    Suspects(BTreeMap<BootId, Reason>),
     /// Phase one: stop the old view, promise the ballot, tell what you know.
     Propose {
         /// The attempt.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 pub use mainstay_base::Member;
-use mainstay_base::{BootId, Incarnation, NodeId, SiteId, ViewId};
+use mainstay_base::{BootId, Departures, Incarnation, NodeId, Reason, SiteId, ViewId};
 use serde::{Deserialize, Serialize};
 
 /// A numbered list of the working sites.
@@ -18,6 +18,8 @@ pub struct View {
     pub roster: BTreeSet<NodeId>,
     /// The highest incarnation ever given to each node (MB-14).
     pub incarnations: BTreeMap<NodeId, Incarnation>,
+    /// Who left last, of each node, and why.
+    pub departures: Departures,
     /// What the layer above wants agreed together with the view; opaque here.
     pub annex: Bytes,
 }
@@ -31,6 +33,7 @@ impl View {
             members: Vec::new(),
             roster: roster.into_iter().collect(),
             incarnations: BTreeMap::new(),
+            departures: Departures::default(),
             annex: Bytes::new(),
         }
     }
@@ -39,7 +42,8 @@ impl View {
     #[must_use]
     pub fn to_base(&self) -> mainstay_base::View {
         let (members, roster) = (self.members.clone(), self.roster.clone());
-        mainstay_base::View { id: self.id, members, roster }
+        let departures = self.departures.clone();
+        mainstay_base::View { id: self.id, members, roster, departures }
     }
 
     /// How many of the roster make a majority.
@@ -66,17 +70,25 @@ impl View {
     }
 
     /// The next view: only `members` of this one and `joiners` are in it. A joiner gets the next incarnation of its
-    /// node, is the youngest, and its node's former incarnation is out.
+    /// node, is the youngest, and its node's former incarnation is out. `left` says why the others leave.
     pub(crate) fn successor(
         &self,
         nonce: u64,
         keep: &BTreeSet<BootId>,
         join: &BTreeSet<BootId>,
+        left: &BTreeMap<BootId, Reason>,
     ) -> Self {
         let mut next = self.clone();
         next.id = ViewId { number: self.id.number + 1, nonce };
         next.members.retain(|member| {
-            keep.contains(&member.boot()) && !join.iter().any(|boot| boot.node == member.site.node)
+            let is_replaced = join.iter().any(|boot| boot.node == member.site.node);
+            let stays = keep.contains(&member.boot()) && !is_replaced;
+            if !stays {
+                let why = left.get(&member.boot()).copied().unwrap_or(Reason::Absent);
+                let why = if is_replaced { Reason::Restarted } else { why };
+                next.departures.note(member.site, why);
+            }
+            stays
         });
         for boot in join {
             let incarnation = next.incarnations.get(&boot.node).copied().unwrap_or_default().next();

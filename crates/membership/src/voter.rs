@@ -182,9 +182,12 @@ impl Membership {
         &mut self,
         now: Instant,
         base: Box<View>,
-        extension: Box<Extension>,
+        mut extension: Box<Extension>,
         commit: Option<Ballot>,
     ) {
+        if fault!(self.config, OwnReasons) {
+            self.put_own_reasons(&base, &mut extension);
+        }
         self.installing = false;
         let last = extension.last().clone();
         let member = last.member(self.me).is_some();
@@ -205,6 +208,17 @@ impl Membership {
         }
         self.role = if member { Role::Member } else { Role::Outside };
         self.forget_change(now);
+    }
+
+    /// What `OwnReasons` stands for.
+    fn put_own_reasons(&mut self, base: &View, extension: &mut Extension) {
+        let Some(last) = extension.views.last_mut() else { return };
+        let members = std::mem::take(&mut last.members);
+        for member in base.members.iter().filter(|it| !members.contains(it)) {
+            last.departures.note(member.site, self.reason(member.boot()));
+        }
+        last.members = members;
+        self.durable.installed = last.clone();
     }
 
     /// A new base: nothing of the former change counts any more.

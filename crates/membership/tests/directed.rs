@@ -3,7 +3,7 @@
 
 mod support;
 
-use mainstay_base::{Duration, Machine as _, Rng};
+use mainstay_base::{Duration, Machine as _, Reason, Rng};
 use mainstay_membership::{Config, Evidence, Input, Role};
 use support::{NEVER, Step, World};
 
@@ -404,4 +404,63 @@ fn no_deadline_comes_again_at_once() {
         world.apply(step);
     }
     assert!(writes > 3 && world.members(0).len() == 3);
+}
+
+/// Checks that all who go on have one reason for who left, whatever it is that each of them has seen.
+#[test]
+fn a_view_says_why_a_member_left() {
+    let why_of = |rank: usize, leave: &dyn Fn(&mut World, usize)| {
+        let mut world = World::formed(3, frozen());
+        let members = world.members(0);
+        let (gone, site) = (members[rank], world.view(0).members[rank].site);
+        leave(&mut world, gone);
+        world.settle();
+        assert_eq!(world.violation, None);
+        let stay = [members[0], members[3 - rank]];
+        let reasons = stay.map(|index| world.view(index).departures.why(site));
+        assert_eq!(reasons[0], reasons[1]);
+        reasons[0]
+    };
+    let why = |leave: &dyn Fn(&mut World, usize)| why_of(1, leave);
+    let crash = |world: &mut World, whom: usize| {
+        let manager = world.members(whom)[0];
+        world.crash(whom, 0);
+        world.apply(Step::Suspect { by: manager, whom });
+    };
+    assert_eq!(why(&crash), Some(Reason::Refused));
+    let restart = |world: &mut World, whom: usize| {
+        world.crash(whom, 0);
+        world.start(whom);
+    };
+    assert_eq!(why(&restart), Some(Reason::Restarted));
+    let slow = |world: &mut World, whom: usize| {
+        let (manager, boot) = (world.members(whom)[0], world.sites[whom].boot);
+        world.input(manager, Input::Suspect { boot });
+    };
+    assert_eq!(why(&slow), Some(Reason::Slow));
+    let slow_for_another = |world: &mut World, whom: usize| {
+        let (other, boot) = (world.members(whom)[2], world.sites[whom].boot);
+        world.input(other, Input::Suspect { boot });
+    };
+    assert_eq!(why(&slow_for_another), Some(Reason::Slow));
+    let accuser = |world: &mut World, whom: usize| {
+        let manager = world.members(whom)[0];
+        world.input(whom, Input::Suspect { boot: world.sites[manager].boot });
+    };
+    assert_eq!(why_of(2, &accuser), Some(Reason::Accuser));
+    let closed = |world: &mut World, whom: usize| world.input(whom, Input::Leave);
+    assert_eq!(why(&closed), Some(Reason::Closed));
+}
+
+/// Checks that the manager goes as any other does: the next one need not miss it.
+#[test]
+fn a_manager_that_leaves_is_followed_at_once() {
+    let mut world = World::formed(3, frozen());
+    let members = world.members(0);
+    let site = world.view(0).members[0].site;
+    world.input(members[0], Input::Leave);
+    world.settle();
+    assert_eq!(world.members(members[1])[..2], members[1..]);
+    assert_eq!(world.view(members[2]).departures.why(site), Some(Reason::Closed));
+    assert_eq!(world.violation, None);
 }

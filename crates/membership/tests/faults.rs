@@ -81,6 +81,12 @@ fn each_broken_variant_is_found() {
     }
 }
 
+/// Checks that a member that takes its own reasons for those of the view is found (MB-1).
+#[test]
+fn reasons_of_its_own_are_found() {
+    assert!(is_found(Some(Fault::OwnReasons), 1_000));
+}
+
 /// Checks that promises and acceptances that are said before they are forced break MB-1.
 #[test]
 fn what_is_said_before_it_is_forced_is_found() {

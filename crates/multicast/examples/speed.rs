@@ -32,7 +32,7 @@ fn main() {
     let view = View {
         id: ViewId { number: 1, nonce: 1 },
         members: members.clone(),
-        roster: configured.clone(),
+        ..View::empty(configured.iter().copied())
     };
     let states: Vec<_> =
         members.iter().zip(&groups).map(|(member, group)| (member.boot(), group.flush())).collect();

@@ -15,6 +15,10 @@
 //! boots they must be lossless and FIFO), write, send, or read a clock. Memory is bounded by the budget of each sender
 //! ([`Builder::unstable_bytes`]).
 //!
+//! It is for whoever writes a host, and has no actor of its own: what is between a wedge and an install is safe only as calls within one
+//! site. A program that wants a group starts a node with one: `mainstay::Node` and `NodeBuilder::group`, for actors and tasks; one that
+//! wants the views alone starts a node without groups.
+//!
 //! Drive it in turns: any calls, then [`Group::end_turn`], then [`Group::poll_output`] until it answers `None`.
 //!
 //! ```
@@ -35,7 +39,7 @@
 //!
 //! // Its first view, as agreed elsewhere.
 //! let now = Instant::ZERO;
-//! let view = View { id: ViewId { number: 1, nonce: 9 }, members: vec![me], roster: nodes.clone() };
+//! let view = View { id: ViewId { number: 1, nonce: 9 }, members: vec![me], ..View::empty(nodes.clone()) };
 //! let agreed = Agreed::first(&nodes);
 //! let cut = Cut::compute(&[(me.boot(), group.flush())], &agreed, &view);
 //! group.hold(now, &cut, &[view.clone()]);

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::hash::Hasher as _;
 
-use mainstay_base::{Fingerprinter, GroupId, Member, NodeId, Position, SiteId, View, ViewId};
+use mainstay_base::{
+    Departures, Fingerprinter, GroupId, Member, NodeId, Position, Reason, SiteId, View, ViewId,
+};
 
 /// The members of `view` that are configured for a group: those of the view of the group, in rank order.
 #[must_use]
@@ -20,8 +22,10 @@ pub struct GroupView {
     pub members: Vec<SiteId>,
     /// Of these, who was not in the last view of the group that this member was told.
     pub joined: Vec<SiteId>,
-    /// Who was in it and is no more.
-    pub left: Vec<SiteId>,
+    /// Who was in it and is no more, and why: the same at all members.
+    pub left: Vec<(SiteId, Reason)>,
+    /// Of each node the last site that left, and why.
+    pub departures: Departures,
     /// The first position of the view is the one after this.
     pub start: Position,
 }

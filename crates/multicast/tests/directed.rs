@@ -133,7 +133,7 @@ fn a_cut_ends_at_a_hole_and_numbers_the_rest() {
     let last = View {
         id: view(5),
         members: vec![member(0), member(1), member(2)],
-        roster: (0..5).map(node).collect(),
+        ..View::empty((0..5).map(node))
     };
     let agreed = Agreed { as_of: view(4), members: (0..5).map(node).collect() };
     let cut = Cut::compute(&states, &agreed, &last);

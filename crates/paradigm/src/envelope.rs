@@ -3,7 +3,7 @@
 //! On the wire: one byte, the length of the MessagePack of the [`Envelope`]; that; then the user's bytes as they are.
 
 use bytes::Bytes;
-use mainstay_base::{Position, SiteId, codec};
+use mainstay_base::{Departures, Position, SiteId, codec};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -101,17 +101,17 @@ impl Envelope {
         payload.into()
     }
 
-    /// The payload of a message that puts a view into the order, `members` by rank.
+    /// The payload of a message that puts a view into the order, `members` by rank, with who left last and why.
     #[must_use]
-    pub fn view(number: u64, members: &[SiteId]) -> Bytes {
-        Self::View { number }.encode(&codec::encode(members))
+    pub fn view(number: u64, members: &[SiteId], departures: &Departures) -> Bytes {
+        Self::View { number }.encode(&codec::encode(&(members, departures)))
     }
 
-    /// The members behind an [`Envelope::View`].
-    pub(crate) fn decode_members(bytes: &[u8]) -> Result<Vec<SiteId>, EnvelopeError> {
-        let members: Vec<SiteId> = codec::decode(bytes)?;
-        let fits = members.len() <= VIEW_MEMBERS_MAX;
-        fits.then_some(members).ok_or(EnvelopeError::TooManyMembers)
+    /// What is behind an [`Envelope::View`].
+    pub(crate) fn decode_members(bytes: &[u8]) -> Result<(Vec<SiteId>, Departures), EnvelopeError> {
+        let (members, departures): (Vec<SiteId>, Departures) = codec::decode(bytes)?;
+        let fits = members.len() <= VIEW_MEMBERS_MAX && departures.len() <= VIEW_MEMBERS_MAX;
+        fits.then_some((members, departures)).ok_or(EnvelopeError::TooManyMembers)
     }
 
     /// The envelope of `payload` and the user's bytes in it.
@@ -177,8 +177,15 @@ mod tests {
             "2281a7436f6d6d616e649392c41000000000000000000000000000000001cd012c070678"
         );
         let node = NodeId::new(ClusterId::from_entropy(1), "a");
-        let view = Envelope::view(3, &[SiteId { node, incarnation: Incarnation(2) }]);
-        assert_eq!(hex(view), "0881a45669657791039192c410db9f2dadabf15c3ead68e835ed8b204c02");
+        let view = {
+            let mut departures = Departures::default();
+            let left = SiteId { node, incarnation: Incarnation(1) };
+            departures.note(left, mainstay_base::Reason::Silent);
+            Envelope::view(3, &[SiteId { node, incarnation: Incarnation(2) }], &departures)
+        };
+        let golden = "0881a4566965779103929192c410db9f2dadabf15c3ead68e835ed8b204c0281c410db9f2dadabf15c3ead68e835ed8b204c\
+            9201a653696c656e74";
+        assert_eq!(hex(view), golden);
     }
 
     #[test]
@@ -195,7 +202,7 @@ mod tests {
         );
         let node = NodeId::new(ClusterId::from_entropy(1), "a");
         let members = vec![SiteId { node, incarnation: Incarnation(1) }; VIEW_MEMBERS_MAX + 1];
-        let many = Envelope::decode_members(&codec::encode(&members));
+        let many = Envelope::decode_members(&codec::encode(&(members, Departures::default())));
         assert_eq!(many, Err(EnvelopeError::TooManyMembers));
         assert_eq!(Envelope::decode(&[]), Err(EnvelopeError::Truncated));
         assert_eq!(Envelope::decode(&[200, 1]), Err(EnvelopeError::Truncated));

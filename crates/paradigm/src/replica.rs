@@ -507,12 +507,12 @@ impl<S: StateMachine> Replica<S> {
 
     /// Tells the user's code the view, unless it is an old one.
     fn on_view(&mut self, at: Position, number: u64, members: &[u8]) -> Result<Outcome, Panicked> {
-        let Ok(sites) = Envelope::decode_members(members) else {
+        let Ok((sites, departures)) = Envelope::decode_members(members) else {
             self.stats.malformed += 1;
             return Ok(Outcome::Malformed);
         };
         let next = Members { number, sites };
-        if let Some(change) = self.state.members.change_to(&next) {
+        if let Some(change) = self.state.members.change_to(&next, &departures) {
             let machine = &mut self.machine;
             catch_unwind(AssertUnwindSafe(|| machine.view(at, &change))).map_err(|_| Panicked)?;
             self.state.members = next;
@@ -533,10 +533,10 @@ impl<S: StateMachine> Replica<S> {
                 }
             }
             Ok((Envelope::View { number }, sites)) => {
-                let sites = Envelope::decode_members(sites);
-                let next = sites.map(|sites| Members { number, sites });
-                if let Some(next) = next.ok().filter(|next| members.change_to(next).is_some()) {
-                    *members = next;
+                if let Ok((sites, _)) = Envelope::decode_members(sites)
+                    && number > members.number
+                {
+                    *members = Members { number, sites };
                 }
             }
             _ => {}

@@ -2,7 +2,7 @@
 
 use std::hash::Hasher;
 
-use mainstay_base::SiteId;
+use mainstay_base::{Departures, Reason, SiteId};
 use serde::{Deserialize, Serialize};
 
 /// The members of the group have changed, at this place in the order of the commands.
@@ -20,8 +20,8 @@ pub struct MembersChanged {
     pub members: Vec<SiteId>,
     /// Of these, who was not among those told before. A node that started anew is another site, which joined.
     pub joined: Vec<SiteId>,
-    /// Who was among those told before and is no more, in their order.
-    pub left: Vec<SiteId>,
+    /// Who was among those told before and is no more, in their order, and why: the same at all replicas.
+    pub left: Vec<(SiteId, Reason)>,
 }
 
 /// The view that was told last; number 0 and nobody before the first.
@@ -32,16 +32,16 @@ pub(crate) struct Members {
 }
 
 impl Members {
-    /// What changes if `next` follows; `None` if it does not.
-    pub(crate) fn change_to(&self, next: &Self) -> Option<MembersChanged> {
-        let without = |all: &[SiteId], but: &[SiteId]| {
-            all.iter().filter(|site| !but.contains(site)).copied().collect()
-        };
+    /// What changes if `next` follows, which says with `departures` who left and why; `None` if it does not follow.
+    pub(crate) fn change_to(&self, next: &Self, departures: &Departures) -> Option<MembersChanged> {
+        let joined = next.sites.iter().filter(|site| !self.sites.contains(site)).copied();
+        let gone = self.sites.iter().filter(|site| !next.sites.contains(site)).copied();
+        let why = |site| departures.why(site).unwrap_or(Reason::Absent);
         (next.number > self.number).then(|| MembersChanged {
             number: next.number,
             members: next.sites.clone(),
-            joined: without(&next.sites, &self.sites),
-            left: without(&self.sites, &next.sites),
+            joined: joined.collect(),
+            left: gone.map(|site| (site, why(site))).collect(),
         })
     }
 

@@ -4,7 +4,7 @@
 mod support;
 
 use bytes::Bytes;
-use mainstay_base::{MessageId, Position, Rng, SiteId};
+use mainstay_base::{Departures, MessageId, Position, Reason, Rng, SiteId};
 use mainstay_paradigm::client::{Failed, NotDone};
 use mainstay_paradigm::{
     Commands, Config, Envelope, Map, MembersChanged, Outcome, Output, Replica, Small, Status,
@@ -67,13 +67,23 @@ impl Commands for Jobs {
 
     fn view(&mut self, _at: Position, view: &MembersChanged) {
         assert_ne!(view.number, 666, "as told");
-        self.state.1.push((view.number, view.joined.len(), view.left.len()));
-        for worker in &view.left {
+        let silent = view.left.iter().filter(|(_, why)| *why == Reason::Silent).count();
+        self.state.1.push((view.number, view.joined.len(), silent));
+        for (worker, _) in &view.left {
             for job in self.of(*worker) {
                 self.state.0.insert(job, None);
             }
         }
     }
+}
+
+/// Whoever is not in it has been silent.
+fn view(number: u64, members: &[SiteId]) -> Bytes {
+    let mut departures = Departures::default();
+    for name in ["a", "b"].into_iter().filter(|it| !members.contains(&site(it))) {
+        departures.note(site(name), Reason::Silent);
+    }
+    Envelope::view(number, members, &departures)
 }
 
 fn config() -> Config {
@@ -112,15 +122,15 @@ fn send(replica: &mut Replica<Jobs>, command: &Command) -> Option<u64> {
 fn leases_come_back_when_their_holder_leaves() {
     let mut replica = jobs();
     let (a, b) = (site("a"), site("b"));
-    assert_eq!(ask(&mut replica, Envelope::view(4, &[a, b])), Outcome::ViewNoted);
+    assert_eq!(ask(&mut replica, view(4, &[a, b])), Outcome::ViewNoted);
     send(&mut replica, &Command::Put(1));
     assert_eq!(send(&mut replica, &Command::Take(b)), Some(1));
     assert_eq!(send(&mut replica, &Command::Take(a)), None);
     for number in [3, 4] {
-        assert_eq!(ask(&mut replica, Envelope::view(number, &[a])), Outcome::ViewNoted);
+        assert_eq!(ask(&mut replica, view(number, &[a])), Outcome::ViewNoted);
     }
     assert_eq!(send(&mut replica, &Command::Take(a)), None);
-    assert_eq!(ask(&mut replica, Envelope::view(5, &[a])), Outcome::ViewNoted);
+    assert_eq!(ask(&mut replica, view(5, &[a])), Outcome::ViewNoted);
     assert_eq!(send(&mut replica, &Command::Take(a)), Some(1));
     assert_eq!(**replica.machine().unwrap().state().1, [(4, 2, 0), (5, 0, 1)]);
     assert_eq!(replica.view_number(), Some(5));
@@ -149,17 +159,17 @@ fn what_makes_no_sense_is_answered() {
 #[test]
 fn a_view_that_panics_is_contained_and_passed_over() {
     let (mut replica, a) = (jobs(), site("a"));
-    deliver(&mut replica, 1, Envelope::view(1, &[a]));
-    let outputs = deliver(&mut replica, 2, Envelope::view(666, &[a, site("b")]));
+    deliver(&mut replica, 1, view(1, &[a]));
+    let outputs = deliver(&mut replica, 2, view(666, &[a, site("b")]));
     assert_eq!(outputs, [Output::Poisoned { position: Position(2) }]);
     deliver(&mut replica, 3, Envelope::Skip { position: Position(2) }.encode(b""));
     drop(replica.begin_restore(Jobs::default()));
     replica.restored(Position::ZERO).unwrap();
-    deliver(&mut replica, 1, Envelope::view(1, &[a]));
-    deliver(&mut replica, 2, Envelope::view(666, &[a, site("b")]));
+    deliver(&mut replica, 1, view(1, &[a]));
+    deliver(&mut replica, 2, view(666, &[a, site("b")]));
     deliver(&mut replica, 3, Envelope::Skip { position: Position(2) }.encode(b""));
     assert_eq!((replica.status(), replica.view_number()), (Status::Running, Some(666)));
-    deliver(&mut replica, 4, Envelope::view(666, &[a, site("b")]));
+    deliver(&mut replica, 4, view(666, &[a, site("b")]));
     assert_eq!(**replica.machine().unwrap().state().1, [(1, 1, 0)]);
 }
 
@@ -173,7 +183,12 @@ fn payload(rng: &mut Rng, last_view: &mut u64) -> Bytes {
             *last_view += rng.below(3);
             let members: Vec<_> =
                 names.iter().filter(|_| rng.chance(2, 3)).map(|it| site(it)).collect();
-            Envelope::view(last_view.saturating_sub(rng.below(2)), &members)
+            let mut departures = Departures::default();
+            for name in names.iter().filter(|it| !members.contains(&site(it))) {
+                let why = if rng.chance(1, 2) { Reason::Silent } else { Reason::Closed };
+                departures.note(site(name), why);
+            }
+            Envelope::view(last_view.saturating_sub(rng.below(2)), &members, &departures)
         }
     }
 }

@@ -17,7 +17,7 @@ use mainstay_base::{BootId, BootNonce, ClusterId, Duration, NodeId, Rng};
 use mainstay_link as link;
 use mainstay_runtime::{
     Disk, Entropy, EntropyError, FileDisk, HostOptions, OsEntropy, Tcp, TcpError, TcpOptions,
-    TimeSource, TokioTime, Transport, TransportEvent, host,
+    TimeSource, TokioTime, Transport, host,
 };
 use thiserror::Error;
 
@@ -167,44 +167,4 @@ pub fn start(
 fn open(disk: Rc<dyn Disk>, reserve: u64, node: NodeId) -> Result<ServiceStorage, DiskError> {
     let home = disk.open(None)?;
     ServiceStorage::open(disk, home, reserve, node)
-}
-
-/// Dials a node. The link counts on one answer to each dial: this is the one for a dial that could not be begun.
-pub fn dial(
-    transport: &mut dyn Transport,
-    addresses: &BTreeMap<NodeId, SocketAddr>,
-    node: NodeId,
-) -> Option<link::Input> {
-    let begun = match addresses.get(&node) {
-        Some(address) => transport.dial(node, *address).map_err(|error| error.to_string()),
-        None => Err("no address is configured".to_owned()),
-    };
-    let reason = begun.err()?;
-    tracing::warn!(%node, reason, "cannot dial");
-    Some(link::Input::Unreachable { node })
-}
-
-/// What an event of the transport is for a link.
-#[must_use]
-pub fn link_inputs(event: TransportEvent) -> Vec<link::Input> {
-    use link::Input;
-    match event {
-        TransportEvent::Opened { conn, dialled } => vec![Input::Opened { conn, dialled }],
-        TransportEvent::Received { conn, frames } => {
-            frames.into_iter().map(|frame| Input::Received { conn, frame }).collect()
-        }
-        TransportEvent::Closed { conn, .. } => vec![Input::Closed { conn }],
-        TransportEvent::Refused { node } => vec![Input::Refused { node }],
-        TransportEvent::Unreachable { node } => vec![Input::Unreachable { node }],
-    }
-}
-
-/// Bytes that an input of the link points to.
-#[must_use]
-pub fn link_weight(input: &link::Input) -> usize {
-    match input {
-        link::Input::Received { frame, .. } => frame.wire_len(),
-        link::Input::Send { meta, payload, .. } => meta.len() + payload.len(),
-        _ => 0,
-    }
 }

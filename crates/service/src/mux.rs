@@ -240,7 +240,7 @@ impl Mux {
                 self.meet(*boot);
             }
             link::Event::Down { boot } => self.on_down(*boot),
-            link::Event::Replaced { old, new } => self.forget(*old, Some(*new)),
+            link::Event::Replaced { old, new, .. } => self.forget(*old, Some(*new)),
             link::Event::Deliver { from, channel: CHANNEL, meta, payload } => {
                 let is_sound = self.on_frame(now, *from, meta, payload).is_some();
                 self.stats.malformed += u64::from(!is_sound);

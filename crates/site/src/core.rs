@@ -60,6 +60,8 @@ pub enum Input {
     },
     /// A peer has told this boot that it is dead.
     Dead,
+    /// This boot is about to end: the other members are told.
+    Leave,
     /// The user casts; answered by [`Output::Cast`].
     Cast {
         /// To which group.
@@ -429,6 +431,7 @@ impl Machine for Core {
             Input::Packet { from, packet } => self.on_packet(now, from, packet),
             Input::Persisted { io } => self.on_persisted(now, io),
             Input::Dead => self.tell(now, membership::Input::Dead),
+            Input::Leave => self.tell(now, membership::Input::Leave),
             Input::Cast { group, token, order, level, payload } => {
                 let result = self.cast(now, group, order, level, payload);
                 self.outputs.push_back(Output::Cast { group, token, result });

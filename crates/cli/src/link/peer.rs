@@ -4,7 +4,6 @@
 //! `violation TEXT`, and `stopped` behind the last `sent`. On standard input, `stop` ends the sending; the end of the
 //! input ends the process.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::{self, BufRead as _};
 use std::net::SocketAddr;
@@ -12,16 +11,15 @@ use std::process::ExitCode;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use mainstay_base::{BootId, BootNonce, ClusterId, Duration, NodeId};
-use mainstay_link::{Config, Event, Input};
-use mainstay_runtime::{Entropy as _, HostOptions, OsEntropy, Tcp, TcpOptions, TokioTime};
+use mainstay_base::{BootNonce, ClusterId, Duration};
+use mainstay_link::actor::{LinkEvent, LinkHandle, LinkParts, Peer, SendError, open};
+use mainstay_runtime::{OsEntropy, Tcp, TcpOptions, TokioTime};
 use tokio::sync::mpsc;
 
 use crate::out::{say, tell};
 
 /// Messages sent and not yet acknowledged.
-const OUTSTANDING_MAX: u64 = 8192;
-const CHANNEL: u16 = 1;
+const OUTSTANDING_MAX: u64 = 1024;
 const REPORT_EVERY: Duration = Duration::from_millis(20);
 
 #[derive(clap::Args)]
@@ -49,27 +47,27 @@ struct Tally {
 }
 
 impl Tally {
-    fn on_event(&mut self, event: Event) -> Vec<Input> {
+    /// Whom messages may follow to, and how many of them have arrived there.
+    fn on_event(&mut self, event: LinkEvent) -> Option<(Peer, u64)> {
         match event {
-            Event::Up { boot, .. } if !self.sent.contains_key(&boot.nonce) => self.fill(boot, 0),
-            Event::Sent { to, upto } => self.fill(to, upto),
-            Event::Deliver { from, payload, .. } => {
-                if let Err(violation) = self.check(from.nonce, &payload) {
+            LinkEvent::Up { peer } => {
+                let is_new = !self.sent.contains_key(&peer.boot.nonce);
+                return is_new.then_some((peer, 0));
+            }
+            LinkEvent::Acknowledged { to, upto } => return Some((to, upto)),
+            LinkEvent::Message { from, payload } => {
+                if let Err(violation) = self.check(from.boot.nonce, &payload) {
                     say!("violation {violation}");
                 }
-                Vec::new()
             }
-            Event::Replaced { old, .. } => {
+            LinkEvent::Replaced { old, .. } => {
                 // Voided with its boot: whatever was under way to it has no outcome to wait for.
-                self.sent.remove(&old.nonce);
-                Vec::new()
+                self.sent.remove(&old.boot.nonce);
             }
-            Event::Dead { by } => {
-                say!("violation told dead by {by:?}");
-                Vec::new()
-            }
-            _ => Vec::new(),
+            LinkEvent::Dead { by, .. } => say!("violation told dead by {by:?}"),
+            _ => {}
         }
+        None
     }
 
     /// What a boot sends is numbered from 1 without a gap: anything else was lost, doubled or out of order.
@@ -83,18 +81,6 @@ impl Tally {
         Ok(())
     }
 
-    /// The messages that may follow when `acked` have arrived.
-    fn fill(&mut self, to: BootId, acked: u64) -> Vec<Input> {
-        let sent = self.sent.entry(to.nonce).or_default();
-        if self.stopped {
-            return Vec::new();
-        }
-        let numbers = *sent + 1..=acked.saturating_add(OUTSTANDING_MAX);
-        let inputs: Vec<_> = numbers.map(|number| message(to, number)).collect();
-        *sent += inputs.len() as u64;
-        inputs
-    }
-
     fn report(&self) {
         for (word, counts) in [("sent", &self.sent), ("got", &self.got)] {
             for (nonce, count) in counts {
@@ -104,16 +90,10 @@ impl Tally {
     }
 }
 
-fn message(to: BootId, number: u64) -> Input {
+fn message(number: u64) -> Bytes {
     let mut payload = [0; 64];
     payload[..8].copy_from_slice(&number.to_le_bytes());
-    Input::Send {
-        to: to.node,
-        boot: Some(to.nonce),
-        channel: CHANNEL,
-        meta: Bytes::new(),
-        payload: Bytes::copy_from_slice(&payload),
-    }
+    Bytes::copy_from_slice(&payload)
 }
 
 pub(crate) fn run(options: &Options) -> ExitCode {
@@ -132,48 +112,56 @@ pub(crate) fn run(options: &Options) -> ExitCode {
 
 async fn exchange(options: &Options) -> Result<(), String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
-    let nonce = BootNonce(OsEntropy.draw().map_err(|error| text(&error))?);
-    let me = BootId { node: NodeId::new(options.cluster, &options.name), nonce };
-    let peer = NodeId::new(options.cluster, &options.peer);
-    let config = Config::lan(options.cluster, me, [peer].into());
-    let config = config.build().map_err(|error| text(&error))?;
     let time = Rc::new(TokioTime::new());
     let tcp = Tcp::new(TcpOptions::listening(SocketAddr::from(([127, 0, 0, 1], 0))), time.clone());
     let tcp = tcp.map_err(|error| text(&error))?;
     let listening = tcp.local_addr().ok_or("the transport does not listen")?;
+    let names = [(&options.name, listening), (&options.peer, options.peer_address)];
+    let roster = names.map(|(name, address)| (name.clone(), address)).into();
+    let (cluster, name) = (options.cluster, options.name.as_str());
+    let parts = LinkParts::new(cluster, name, roster, Box::new(tcp), time, Box::new(OsEntropy));
+    let (link, mut events) = open(parts).map_err(|error| text(&error))?;
     say!("listening {listening}");
-    say!("boot {}", nonce.0);
+    say!("boot {}", link.me().boot.nonce.0);
 
-    let tally = Rc::new(RefCell::new(Tally::default()));
-    let events = tally.clone();
-    let link = mainstay_site::start_link(
-        config,
-        nonce.0 as u64,
-        Box::new(tcp),
-        BTreeMap::from([(peer, options.peer_address)]),
-        time,
-        HostOptions::default(),
-        move |event| events.borrow_mut().on_event(event),
-    );
+    let mut tally = Tally::default();
     let mut commands = commands();
     let mut report = tokio::time::interval(REPORT_EVERY);
     loop {
         tokio::select! { biased;
             command = commands.recv() => match command {
                 Some(line) if line == "stop" => {
-                    tally.borrow_mut().stopped = true;
-                    tally.borrow().report();
+                    tally.stopped = true;
+                    tally.report();
                     say!("stopped");
                 }
                 Some(_) => {}
                 None => break,
             },
-            closed = link.closed() => return Err(format!("the link ended: {closed:?}")),
-            _ = report.tick() => tally.borrow().report(),
+            _ = report.tick() => tally.report(),
+            event = events.next() => match event {
+                Some(event) => if let Some((to, acked)) = tally.on_event(event) {
+                    fill(&mut tally, &link, &to, acked).await?;
+                },
+                None => return Err(format!("the link ended: {:?}", link.closed().await)),
+            },
         }
     }
     link.stop();
     link.closed().await;
+    Ok(())
+}
+
+/// Sends the messages that may follow when `acked` have arrived.
+async fn fill(tally: &mut Tally, link: &LinkHandle, to: &Peer, acked: u64) -> Result<(), String> {
+    let sent = tally.sent.entry(to.boot.nonce).or_default();
+    while !tally.stopped && *sent < acked.saturating_add(OUTSTANDING_MAX) {
+        match link.send(to, message(*sent + 1)).await {
+            Ok(_) => *sent += 1,
+            Err(SendError::Replaced(_)) => break,
+            Err(refused) => return Err(refused.to_string()),
+        }
+    }
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! Frames of a session: sending, receiving, acknowledging.
 
 use bytes::Bytes;
-use mainstay_base::{BootId, BootNonce, ConnId, Frame, NodeId, codec, fault, frame};
+use mainstay_base::{BootId, BootNonce, ConnId, Frame, Instant, NodeId, codec, fault, frame};
 
 use super::conn::Stage;
 use super::timers::Timer;
@@ -23,15 +23,65 @@ impl Link {
         meta: Bytes,
         payload: Bytes,
     ) {
+        if let Err(why) = self.accept(to, boot, channel, meta.clone(), payload.clone()) {
+            self.event(Event::NotSent { why, to, channel, meta, payload });
+        }
+    }
+
+    fn accept(
+        &mut self,
+        to: NodeId,
+        boot: Option<BootNonce>,
+        channel: u16,
+        meta: Bytes,
+        payload: Bytes,
+    ) -> Result<(BootId, u64), NotSent> {
         if let Err(why) = self.check_send(to, boot, channel, meta.len() + payload.len()) {
             self.stats.not_sent += 1;
-            self.event(Event::NotSent { why, to, channel, meta, payload });
+            return Err(why);
+        }
+        let session = self.peers.get_mut(&to).and_then(|peer| peer.session.as_mut());
+        let session = session.ok_or(NotSent::NoSession)?;
+        let session_id = session.id;
+        session.outgoing.admit(Frame { channel, session: session_id, seq: 0, meta, payload });
+        let accepted = (session.boot, session.outgoing.top());
+        self.pump(to);
+        Ok(accepted)
+    }
+
+    /// As [`Input::Send`](super::Input::Send), with the answer at once: the boot that the message is for, and its number among those
+    /// accepted for that boot, from 1. It belongs to the turn, as an input does.
+    ///
+    /// # Errors
+    /// [`NotSent`]; there is no event for it.
+    pub fn send(
+        &mut self,
+        now: Instant,
+        to: NodeId,
+        boot: Option<BootNonce>,
+        channel: u16,
+        payload: Bytes,
+    ) -> Result<(BootId, u64), NotSent> {
+        self.advance(now);
+        self.accept(to, boot, channel, Bytes::new(), payload)
+    }
+
+    pub(super) fn on_taken(&mut self, from: BootId) {
+        let ack_at = self.now + self.config.ack_delay;
+        let Some(peer) = self.peers.get_mut(&from.node) else { return };
+        let Some(session) = peer.session.as_mut().filter(|session| session.boot == from) else {
+            return;
+        };
+        if !session.incoming.take() {
             return;
         }
-        if let Some(session) = self.peers.get_mut(&to).and_then(|peer| peer.session.as_mut()) {
-            let session_id = session.id;
-            session.outgoing.admit(Frame { channel, session: session_id, seq: 0, meta, payload });
-            self.pump(to);
+        // Without a connection the next hello says it.
+        if session.conn.is_some() {
+            let frames = (self.config.window_frames / 4).max(1);
+            session.ack_now |= session.incoming.owes_ack(self.config.ack_bytes, frames);
+            if peer.timers.at(Timer::Ack).is_none() {
+                peer.timers.set(Timer::Ack, ack_at);
+            }
         }
     }
 
@@ -213,6 +263,8 @@ impl Link {
         let repeats = fault!(self.config, NoDuplicateSuppression);
         let mixes = fault!(self.config, AcceptsOtherSessions);
         let any_order = repeats || (mixes && frame.session != session.id);
+        let (bytes_max, frames_max) = (self.config.window_bytes, self.config.window_frames);
+        let kept = self.config.taken_by_user && !fault!(self.config, AcksUntaken);
         if peer.timers.at(Timer::Ack).is_none() {
             peer.timers.set(Timer::Ack, ack_at);
         }
@@ -225,6 +277,12 @@ impl Link {
                 self.stats.dropped_gap += 1;
                 return;
             }
+            // The peer has another window than this one; it sends it again.
+            Arrival::Next if !session.incoming.fits(frame.body_len(), bytes_max, frames_max) => {
+                self.stats.dropped_untaken += 1;
+                return;
+            }
+            Arrival::Next if kept => session.incoming.keep(frame.body_len()),
             Arrival::Next => session.incoming.accept(frame.body_len()),
             Arrival::Duplicate | Arrival::Gap => {}
         }

@@ -24,7 +24,7 @@ impl Link {
         let session = self.peers.get(&to).and_then(|peer| peer.session.as_ref());
         let expectation = session.map(|session| Expectation {
             of: session.boot.nonce,
-            received: session.incoming.received(),
+            received: session.incoming.acknowledged(),
         });
         let hello = Hello {
             version_min: self.config.version_min,

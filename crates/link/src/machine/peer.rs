@@ -195,12 +195,14 @@ impl Link {
         let Some(peer) = self.peers.get_mut(&boot.node) else { return };
         let old = peer.known.replace(boot);
         peer.introduced = serial;
+        let unsettled = peer.session.as_ref().map(|session| session.outgoing.unsettled());
         #[cfg(feature = "test-util")]
         let former = peer.session.as_ref().map(|session| session.outgoing.clone());
         if let Some(old) = old {
             peer.bury(old.nonce, dead_max);
             self.end_session(boot.node);
-            self.event(Event::Replaced { old, new: boot });
+            let unsettled = unsettled.unwrap_or_default();
+            self.event(Event::Replaced { old, new: boot, unsettled });
         }
         let Some(peer) = self.peers.get_mut(&boot.node) else { return };
         let session = peer.session.insert(Session::new(me, boot, wait));

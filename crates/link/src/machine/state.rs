@@ -5,9 +5,9 @@ use std::hash::Hash;
 
 use mainstay_base::{BootId, ConnId, Fingerprint, Fingerprinter, Instant, NodeId};
 
-use super::Link;
 use super::conn::Stage;
 use super::timers::Timer;
+use super::{Link, Unsettled};
 use crate::{Config, Stats};
 
 impl Link {
@@ -49,6 +49,12 @@ impl Link {
         Some((outgoing.top(), outgoing.acked()))
     }
 
+    /// What the known boot of `node` has not acknowledged yet.
+    #[must_use]
+    pub fn unsettled(&self, node: NodeId) -> Option<Unsettled> {
+        Some(self.peers.get(&node)?.session.as_ref()?.outgoing.unsettled())
+    }
+
     /// Checks the relations between the parts of the state; called after each input in debug builds.
     ///
     /// # Panics
@@ -81,6 +87,7 @@ impl Link {
             let is_dead = peer.dead.contains(&session.boot.nonce);
             assert!(!is_dead, "there is no session with a dead boot");
             session.outgoing.check_invariants(self.config.window_bytes, self.config.window_frames);
+            session.incoming.check_invariants(self.config.window_bytes, self.config.window_frames);
             if let Some(conn) = session.conn {
                 let stage = self.conns.get(&conn).map(|conn| conn.stage);
                 assert_eq!(

@@ -102,7 +102,7 @@ impl Link {
                 stats.heartbeats_sent += u64::from(only_heartbeat);
                 stats.acks_sent += 1;
                 stats.frames_sent += 1;
-                let message = Message::Ack { received: session.incoming.received() };
+                let message = Message::Ack { received: session.incoming.acknowledged() };
                 out.push_back(Output::Transmit { conn, frame: message.frame(session.id) });
                 session.incoming.on_acked();
                 session.ack_now = false;

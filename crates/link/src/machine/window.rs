@@ -10,6 +10,8 @@ use std::hash::Hash;
 
 use mainstay_base::{Fingerprint, Fingerprinter, Frame};
 
+use super::Unsettled;
+
 /// Frames sent and not acknowledged yet. Go-back-N: the receiver takes only the next one in order.
 #[derive(Clone, Debug)]
 pub(crate) struct Outgoing {
@@ -54,6 +56,12 @@ impl Outgoing {
 
     pub(crate) fn acked(&self) -> u64 {
         self.acked
+    }
+
+    /// What is not acknowledged, by number.
+    pub(crate) fn unsettled(&self) -> Unsettled {
+        let reached = self.reached.max(self.acked);
+        Unsettled { unknown: self.acked + 1..reached + 1, void: reached + 1..self.top() + 1 }
     }
 
     pub(crate) fn top(&self) -> u64 {
@@ -176,17 +184,33 @@ pub(crate) enum Arrival {
 pub(crate) struct Incoming {
     origin: u32,
     received: u64,
+    /// Sizes of what is here and not acknowledged until the user takes it, in order. Empty if nothing waits for that.
+    untaken: VecDeque<usize>,
+    untaken_bytes: usize,
     unacked_bytes: usize,
     unacked_frames: usize,
 }
 
 impl Incoming {
     pub(crate) fn new(origin: u32) -> Self {
-        Self { origin, received: 0, unacked_bytes: 0, unacked_frames: 0 }
+        Self {
+            origin,
+            received: 0,
+            untaken: VecDeque::new(),
+            untaken_bytes: 0,
+            unacked_bytes: 0,
+            unacked_frames: 0,
+        }
     }
 
-    pub(crate) fn received(&self) -> u64 {
-        self.received
+    /// How many the peer may forget.
+    pub(crate) fn acknowledged(&self) -> u64 {
+        self.received - self.untaken.len() as u64
+    }
+
+    /// Whether so much more may wait to be taken.
+    pub(crate) fn fits(&self, body: usize, bytes_max: usize, frames_max: usize) -> bool {
+        self.untaken.len() < frames_max && self.untaken_bytes + body <= bytes_max
     }
 
     pub(crate) fn classify(&self, seq: u32) -> Arrival {
@@ -200,6 +224,25 @@ impl Incoming {
 
     pub(crate) fn accept(&mut self, body: usize) {
         self.received += 1;
+        self.owe(body);
+    }
+
+    /// As [`accept`](Self::accept), but the acknowledgement waits for [`take`](Self::take).
+    pub(crate) fn keep(&mut self, body: usize) {
+        self.received += 1;
+        self.untaken.push_back(body);
+        self.untaken_bytes += body;
+    }
+
+    /// The user has taken the oldest that waits. False: none does.
+    pub(crate) fn take(&mut self) -> bool {
+        let Some(body) = self.untaken.pop_front() else { return false };
+        self.untaken_bytes -= body;
+        self.owe(body);
+        true
+    }
+
+    fn owe(&mut self, body: usize) {
         self.unacked_bytes += body;
         self.unacked_frames += 1;
     }
@@ -212,11 +255,23 @@ impl Incoming {
         self.unacked_bytes = 0;
         self.unacked_frames = 0;
     }
+
+    /// What waits was received, is within the window, and its sum is right.
+    pub(crate) fn check_invariants(&self, bytes_max: usize, frames_max: usize) {
+        assert!(self.untaken.len() as u64 <= self.received, "only what was received is taken");
+        assert!(self.untaken.len() <= frames_max, "the window bounds what waits to be taken");
+        assert!(self.untaken_bytes <= bytes_max, "the window bounds what waits to be taken");
+        if self.untaken.len() <= 64 {
+            let bytes: usize = self.untaken.iter().sum();
+            assert_eq!(bytes, self.untaken_bytes, "the bytes that wait are counted");
+        }
+    }
 }
 
 impl Fingerprint for Incoming {
     fn fingerprint(&self, into: &mut Fingerprinter) {
         (self.origin, self.received, self.unacked_bytes, self.unacked_frames).hash(into);
+        self.untaken.hash(into);
     }
 }
 
@@ -243,7 +298,7 @@ mod tests {
             assert_eq!(incoming.classify(frame.seq.wrapping_add(1)), Arrival::Gap);
             incoming.accept(1);
             assert_eq!(incoming.classify(frame.seq), Arrival::Duplicate);
-            assert_eq!(incoming.received(), position);
+            assert_eq!(incoming.acknowledged(), position);
         }
         assert_eq!(outgoing.ack(7), Acked::Beyond);
         assert_eq!(outgoing.ack(4), Acked::Progress);

@@ -11,8 +11,9 @@ use bytes::Bytes;
 use mainstay_base::frame::{BODY_SIZE_MAX, HEADER_SIZE};
 use mainstay_base::{
     BootId, BootNonce, ClusterId, ConnId, Duration, Fingerprinter, Frame, Header, Instant, Machine,
-    NodeId, Rng,
+    NodeId, Rng, codec,
 };
+use mainstay_link::message::{self, Expectation, Hello, Message};
 use mainstay_link::{Builder, Config, Event, Input, Link, Output};
 
 pub(crate) fn cluster() -> ClusterId {
@@ -45,6 +46,57 @@ pub(crate) fn turn(link: &mut Link, now: Instant, input: Option<Input>) -> Vec<O
     link.end_turn(now);
     link.check_invariants();
     std::iter::from_fn(|| link.poll_output()).collect()
+}
+
+/// What has not been taken is not acknowledged, and fills no more than a window; what has been taken is acknowledged.
+pub(crate) fn slow_user(configure: fn(Builder) -> Builder) -> Result<(), String> {
+    let nodes = nodes(2);
+    let [a, b] = [(nodes[0], 1), (nodes[1], 2)]
+        .map(|(node, nonce)| BootId { node, nonce: BootNonce(nonce) });
+    let settings = configure(config(b, &nodes).taken_by_user()).build().unwrap();
+    let mut link = Link::new(settings, 1, Instant::ZERO);
+    let conn = ConnId(1);
+    let hello = Hello {
+        version_min: 1,
+        version_max: 1,
+        features: 0,
+        cluster: cluster(),
+        from: a,
+        to: b.node,
+        roster_version: 0,
+        expectation: Some(Expectation { of: b.nonce, received: 0 }),
+    };
+    turn(&mut link, Instant::ZERO, Some(Input::Opened { conn, dialled: None }));
+    let frame = Message::Hello(hello).frame(0);
+    turn(&mut link, Instant::ZERO, Some(Input::Received { conn, frame }));
+    let mut delivered = 0;
+    for position in 1..=40 {
+        let seq = message::seq_origin(a, b).wrapping_add(position);
+        let frame = Frame { channel: 1, session: message::session(a, b), seq, ..Frame::default() };
+        let outputs = turn(&mut link, Instant::ZERO, Some(Input::Received { conn, frame }));
+        let comes = |it: &&Output| matches!(it, Output::Event(Event::Deliver { .. }));
+        delivered += outputs.iter().filter(comes).count();
+    }
+    let acknowledged = |link: &mut Link, at| {
+        let outputs = turn(link, Instant::ZERO + ms(at), None);
+        let ack = outputs.iter().find_map(|output| match output {
+            Output::Transmit { frame, .. } => match codec::decode(&frame.meta) {
+                Ok(Message::Ack { received }) => Some(received),
+                _ => None,
+            },
+            _ => None,
+        });
+        ack.ok_or("no acknowledgement")
+    };
+    let before = acknowledged(&mut link, 60)?;
+    for _ in 0..3 {
+        link.handle(Instant::ZERO + ms(60), Input::Taken { from: a });
+    }
+    let after = acknowledged(&mut link, 120)?;
+    if (delivered, before, after) != (32, 0, 3) || link.stats().dropped_untaken != 1 {
+        return Err(format!("delivered {delivered}, acknowledged {before}, then {after}"));
+    }
+    Ok(())
 }
 
 /// What the network does, in chances of 1,000.
@@ -354,7 +406,7 @@ impl World {
                     self.fail(format!("{me:?}: {boot:?} is down without being up"));
                 }
             }
-            Event::Replaced { old, new } => {
+            Event::Replaced { old, new, .. } => {
                 self.sites[index].up.remove(&old.node);
                 if self.lives(old) || old == new {
                     self.fail(format!("{me:?}: {old:?} lives and was replaced"));

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use mainstay_base::{NodeId, Order, SiteId};
+use mainstay_base::{Departures, NodeId, Order, SiteId};
 use mainstay_paradigm::{Envelope, StateMachine, VIEW_MEMBERS_MAX};
 use mainstay_site::AppPort;
 
@@ -25,12 +25,18 @@ pub(super) struct Announcing {
 
 impl Announcing {
     /// A view begins.
-    pub(super) fn begins(&mut self, me: NodeId, number: u64, members: &[SiteId]) {
+    pub(super) fn begins(
+        &mut self,
+        me: NodeId,
+        number: u64,
+        members: &[SiteId],
+        departures: &Departures,
+    ) {
         self.is_first = members.first().is_some_and(|first| first.node == me);
         if members.len() > VIEW_MEMBERS_MAX {
             return tracing::error!(number, "a view is too large for the state machine");
         }
-        self.views.push_back((number, Envelope::view(number, members)));
+        self.views.push_back((number, Envelope::view(number, members, departures)));
         if self.views.len() > VIEWS_MAX {
             self.views.pop_front();
         }
@@ -78,13 +84,14 @@ mod tests {
     fn the_first_member_casts_what_is_not_in_the_order() {
         let node = |name| NodeId::new(ClusterId::from_entropy(1), name);
         let site = |name| SiteId { node: node(name), incarnation: Incarnation(1) };
+        let none = Departures::default();
         let mut views = Announcing::default();
         let due = |views: &Announcing| views.next().map(|(number, _)| *number);
-        views.begins(node("b"), 1, &[site("a"), site("b")]);
-        views.begins(node("b"), 2, &[site("a"), site("b"), site("c")]);
+        views.begins(node("b"), 1, &[site("a"), site("b")], &none);
+        views.begins(node("b"), 2, &[site("a"), site("b"), site("c")], &none);
         assert_eq!(due(&views), None);
         views.ordered(1);
-        views.begins(node("b"), 3, &[site("b")]);
+        views.begins(node("b"), 3, &[site("b")], &none);
         for number in [2, 3] {
             assert_eq!(due(&views), Some(number));
             views.cast = number;
@@ -92,7 +99,7 @@ mod tests {
         assert_eq!(due(&views), None);
         views.ordered(3);
         assert!(views.views.is_empty());
-        (4..200).for_each(|number| views.begins(node("b"), number, &[site("b")]));
+        (4..200).for_each(|number| views.begins(node("b"), number, &[site("b")], &none));
         assert_eq!((views.views.len(), due(&views)), (VIEWS_MAX, Some(200 - VIEWS_MAX as u64)));
     }
 }

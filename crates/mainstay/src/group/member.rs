@@ -168,7 +168,7 @@ impl GroupMember {
             id: view.id,
             members: named(&view.members),
             joined: named(&view.joined),
-            left: named(&view.left),
+            left: view.left.iter().map(|(site, why)| ((self.names)(*site), *why)).collect(),
             start: view.start,
             me: view.members.iter().position(|site| site.node == me),
         };

@@ -318,7 +318,7 @@ impl World {
         }
     }
 
-    /// Checks MB-1, MB-2, MB-14, MB-30 and that a view has one cut.
+    /// Checks MB-1 (which members and why others left), MB-2, MB-14, MB-30 and that a view has one cut.
     fn check_install(
         &mut self,
         index: usize,
@@ -342,6 +342,17 @@ impl World {
                 complain(format!(
                     "installs {view:?} by {cut:?}, another has {agreed:?} by {agreed_cut:?}"
                 ));
+            }
+            let gone = before.members.iter().filter(|it| view.member(it.boot()).is_none());
+            for Member { site, .. } in gone {
+                if view.departures.why(*site).is_none() {
+                    complain(format!("{site:?} left, and nobody knows why"));
+                }
+            }
+            if let Some(member) =
+                view.members.iter().find(|it| view.departures.why(it.site).is_some())
+            {
+                complain(format!("{member:?} is a member and has left"));
             }
             let of_node: BTreeSet<_> = view.members.iter().map(|member| member.site.node).collect();
             if of_node.len() != view.members.len() {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use mainstay_base::{Instant, Member, Order, Position, SiteId, View, ViewId};
+use mainstay_base::{Instant, Member, Order, Position, Reason, SiteId, View, ViewId};
 
 use super::cast::lane;
 use super::{Behind, Current, Group, Known};
@@ -173,13 +173,16 @@ impl Group {
         for view in views.iter().filter(|view| view.has(own)) {
             let members = of_group(view, &self.config.nodes).into_iter();
             let members: Vec<SiteId> = members.map(|member| member.site).collect();
-            let without = |some: &[SiteId], others: &[SiteId]| {
-                some.iter().filter(|it| !others.contains(it)).copied().collect()
-            };
-            let (joined, left) = (without(&members, &before), without(&before, &members));
+            let joined = members.iter().filter(|it| !before.contains(it)).copied().collect();
+            let gone = before.iter().filter(|it| !members.contains(it)).copied();
+            // Each view that a site is left out of says why.
+            let why = |site| view.departures.why(site).unwrap_or(Reason::Absent);
+            let left = gone.map(|site| (site, why(site))).collect();
             before.clone_from(&members);
             self.stats.views += 1;
-            self.event(Event::View(GroupView { id: view.id, members, joined, left, start }));
+            let (id, departures) = (view.id, view.departures.clone());
+            let told = GroupView { id, members, joined, left, departures, start };
+            self.event(Event::View(told));
         }
         if cut.loss && views.last().is_some_and(|last| last.has(own)) {
             self.event(Event::MaybeLost { from: start.next() });

@@ -99,7 +99,7 @@ impl World {
         }
         if views.is_empty() || members != base.members {
             let id = ViewId { number: base.id.number + 1, nonce: self.rng.next_u64() };
-            views.push(View { id, members, roster: base.roster });
+            views.push(View { id, members, ..base });
         }
         true
     }

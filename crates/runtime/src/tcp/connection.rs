@@ -113,6 +113,7 @@ impl Connection {
         events: &dyn EventSink,
     ) -> CloseReason {
         let mut inbox = Inbox::default();
+        let mut is_deaf = false;
         let mut patience =
             inner.time.sleep_until(inner.time.now() + inner.options.first_frame_within);
         loop {
@@ -135,9 +136,9 @@ impl Connection {
             if !frames.is_empty() {
                 inner.count_read(frames.len() as u64);
                 let received = TransportEvent::Received { conn: self.conn, frames };
-                if events.deliver(received).await.is_err() {
-                    return CloseReason::Local;
-                }
+                // The host takes in nothing any more. What it has said is still being written: to close now, or to leave unread
+                // what has come, would lose that at the peer.
+                is_deaf = is_deaf || events.deliver(received).await.is_err();
             }
             if let Some(error) = garbage {
                 return CloseReason::Garbage(error);

@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use mainstay_base::{Instant, NodeId};
+use mainstay_link::actor::{dial, inputs, weight};
 use mainstay_runtime::{HostSink, LocalFuture, Perform, Port, Transport, halt};
 
 use super::hosting::{Answer, Hosting};
-use super::{dial, link_inputs, link_weight};
 use crate::{Input, Output, Request, Services, Station};
 
 pub(super) struct Wiring {
@@ -31,7 +31,7 @@ pub(super) fn input(_life: u64, answer: Answer) -> Input {
 
 impl Perform<Station> for Wiring {
     fn started(&mut self, port: &mut Port<'_, Station>) {
-        let convert = |event| link_inputs(event).into_iter().map(Input::Link).collect();
+        let convert = |event| inputs(event).into_iter().map(Input::Link).collect();
         self.transport.start(Rc::new(HostSink::new(port.handle(), convert)));
         self.hosting.start(port);
     }
@@ -65,7 +65,7 @@ impl Perform<Station> for Wiring {
     }
 
     fn weigh(input: &Input) -> usize {
-        let more = if let Input::Link(input) = input { link_weight(input) } else { 0 };
+        let more = if let Input::Link(input) = input { weight(input) } else { 0 };
         size_of::<Input>() + more
     }
 }

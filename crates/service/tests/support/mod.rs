@@ -158,7 +158,9 @@ impl Net {
         self.pipes.retain(|(from, to), _| *from != at && *to != at);
         for other in (0..NODES).filter(|other| *other != at) {
             self.ends[other].connected.remove(&at);
-            self.ends[other].mux.on_link(self.now, &Event::Replaced { old, new });
+            self.ends[other]
+                .mux
+                .on_link(self.now, &Event::Replaced { old, new, unsettled: Default::default() });
             self.settle(other);
         }
     }

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use mainstay_base::service::{Chunks, Service};
 use mainstay_base::{BootId, BootNonce, GroupId, Instant, NodeId};
+use mainstay_link::actor as link;
 use mainstay_runtime::host::completions;
 use mainstay_runtime::{
     CheckpointError, Closed, Completed, Entropy, EntropyError, Events, HostHandle, HostSink, IoId,
     LocalFuture, Perform, Port, Recipient, Stop, Store, StoreError, Subscriber, TimeSource,
     Transport, WeakHandle, blocking, halt, host, with_causes,
 };
-use mainstay_service::actor::{Begun, Hosting, dial, link_inputs, link_weight};
+use mainstay_service::actor::{Begun, Hosting};
 use mainstay_service::{Reach, ServiceHandle, ServicesError};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
@@ -349,7 +350,7 @@ fn no_way_back(error: &dyn std::error::Error) -> String {
 
 impl Perform<Site> for Wiring {
     fn started(&mut self, port: &mut Port<'_, Site>) {
-        let convert = |event| link_inputs(event).into_iter().map(Input::Link).collect();
+        let convert = |event| link::inputs(event).into_iter().map(Input::Link).collect();
         self.transport.start(Rc::new(HostSink::new(port.handle(), convert)));
         self.start_logs(port);
         if let Some(storage) = &self.storage {
@@ -361,7 +362,7 @@ impl Perform<Site> for Wiring {
     fn perform(&mut self, output: Output, port: &mut Port<'_, Site>) {
         match output {
             Output::Link(stack::Output::Dial { node }) => {
-                let failed = dial(&mut *self.transport, &self.addresses, node);
+                let failed = link::dial(&mut *self.transport, &self.addresses, node);
                 failed.into_iter().for_each(|input| port.feed(Input::Link(input)));
             }
             Output::Link(stack::Output::Transmit { conn, frame }) => {
@@ -424,7 +425,7 @@ impl Perform<Site> for Wiring {
     }
 
     fn weigh(input: &Input) -> usize {
-        size_of::<Input>() + if let Input::Link(input) = input { link_weight(input) } else { 0 }
+        size_of::<Input>() + if let Input::Link(input) = input { link::weight(input) } else { 0 }
     }
 }
 
@@ -483,8 +484,11 @@ impl SiteHandle {
         self.host.is_closed()
     }
 
-    /// Asks the site to stop: what was admitted is still taken in.
+    /// Asks the site to stop: what was admitted is still taken in. The other members are told, so that they need not miss it first; a
+    /// site whose last handle is dropped tells them nothing.
     pub fn stop(&self) {
+        // A full mailbox keeps it out: then they miss it.
+        let _ = self.host.try_send(Input::Leave);
         self.host.stop();
     }
 

@@ -62,6 +62,8 @@ pub(super) enum Input {
     Recovered(Box<Boot>),
     /// Less than the reserve is free on the disk, or enough again.
     DiskShort(bool),
+    /// The site is about to stop.
+    Leave,
     /// Somebody wants to be told of the views.
     Views(Subscriber<Arc<ViewChanged>>),
     /// Somebody wants to know.
@@ -341,7 +343,6 @@ impl Site {
             self.suspicions.pop_front();
         }
         self.suspicions.push_back((now, node, evidence));
-        self.views.suspected(node, evidence);
     }
 
     fn tell_view(&self, view: &View, member: bool) {
@@ -410,6 +411,7 @@ impl Machine for Site {
                 }
             }
             Input::DiskShort(short) => self.seats.each(|app| app.disk_short(short)),
+            Input::Leave => self.core(now, core::Input::Leave),
             Input::Views(subscriber) => self.views.subscribe(subscriber),
             Input::Status(asked) => {
                 let status = Box::new(self.status(now));

@@ -23,6 +23,9 @@ use super::storage::StorageError;
 use super::trace::TraceSink;
 use crate::core::CoreConfig;
 
+/// The version of the messages between sites. 2: views say who left and why.
+const WIRE: u8 = 2;
+
 /// How a node that has no past comes into its cluster.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 #[non_exhaustive]
@@ -236,6 +239,7 @@ impl Plan {
             .heartbeat(self.heartbeat)
             .window(self.window_bytes + LINK_BYTES, 256 << 10)
             .hold(self.membership.timeout())
+            .versions(WIRE, WIRE)
             // A lost peer is dialled by both sides soon: that a dial is refused is how a killed process is noticed before
             // the failure timeout.
             .redial(Duration::from_millis(10), Duration::from_millis(50))

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use mainstay_base::{NodeId, SiteId, ViewId};
-use mainstay_membership::{Evidence, View};
+use mainstay_base::{NodeId, Reason, SiteId, ViewId};
+use mainstay_membership::View;
 use mainstay_runtime::Subscriber;
 use tokio::sync::watch;
 
@@ -33,18 +33,6 @@ impl fmt::Display for Member {
     }
 }
 
-/// Why a site is no member any more, as far as this node knows.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum Left {
-    /// Its node is in the view under a new incarnation: it was restarted, or declared dead and came back.
-    Replaced,
-    /// This node had come to think that it had failed.
-    Suspected(Evidence),
-    /// Others had. Also whoever accused a manager that was well.
-    ByOthers,
-}
-
 /// A view of the sites is installed at this node.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -55,8 +43,8 @@ pub struct ViewChanged {
     pub members: Vec<Member>,
     /// Of these, who was not in the view before that this node has seen.
     pub joined: Vec<Member>,
-    /// Who was in that and is no more.
-    pub left: Vec<(Member, Left)>,
+    /// Who was in that and is no more, and why: the same at all who install this view.
+    pub left: Vec<(Member, Reason)>,
     /// This node is a member. Otherwise it takes no part, and its process is to begin anew if it did.
     pub is_member: bool,
 }
@@ -74,8 +62,6 @@ pub(super) struct Views {
     names: BTreeMap<NodeId, Arc<str>>,
     last: watch::Sender<Arc<ViewChanged>>,
     subscribers: Vec<Subscriber<Arc<ViewChanged>>>,
-    /// What this node thinks of members of the last view.
-    suspected: BTreeMap<NodeId, Evidence>,
 }
 
 impl Views {
@@ -91,17 +77,12 @@ impl Views {
             names: names.iter().map(|(name, node)| (*node, name.as_str().into())).collect(),
             last: watch::Sender::new(Arc::new(none)),
             subscribers: Vec::new(),
-            suspected: BTreeMap::new(),
         }
     }
 
     /// Always the last view; before the first one the empty one with number 0.
     pub(super) fn watch(&self) -> watch::Receiver<Arc<ViewChanged>> {
         self.last.subscribe()
-    }
-
-    pub(super) fn suspected(&mut self, node: NodeId, evidence: Evidence) {
-        self.suspected.insert(node, evidence);
     }
 
     fn named(&self, site: SiteId) -> Member {
@@ -113,16 +94,11 @@ impl Views {
         let last = Arc::clone(&self.last.borrow());
         let members: Vec<_> = view.members.iter().map(|member| self.named(member.site)).collect();
         let joined = members.iter().filter(|it| !last.members.contains(it)).cloned().collect();
-        let why = |member: &Member| {
-            let is_back = members.iter().any(|it| it.site.node == member.site.node);
-            let evidence = self.suspected.get(&member.site.node).copied();
-            let thought = evidence.map_or(Left::ByOthers, Left::Suspected);
-            if is_back { Left::Replaced } else { thought }
-        };
+        // Each view that a site is left out of says why.
+        let why = |member: &Member| view.departures.why(member.site).unwrap_or(Reason::Absent);
         let gone = last.members.iter().filter(|it| !members.contains(it));
         let left = gone.map(|member| (member.clone(), why(member))).collect();
         let changed = Arc::new(ViewChanged { id: view.id, members, joined, left, is_member });
-        self.suspected.clear();
         self.subscribers.retain_mut(|it| it.tell(vec![Arc::clone(&changed)]));
         self.last.send_replace(changed);
     }

@@ -119,6 +119,8 @@ pub enum Told {
     ReadBegan(GroupId, u64),
     ReadReady(GroupId, u64, u64),
     MaybeLost(GroupId),
+    /// The view of the sites, with who left and why.
+    View(Box<membership::View>),
     /// The user's state was made from a log that has this message.
     Replayed(GroupId, MessageId),
 }
@@ -362,9 +364,8 @@ impl Site {
                 }
             }
             core::Output::Group { group, event } => self.on_event(group, event, out),
-            core::Output::View { .. }
-            | core::Output::Cast { .. }
-            | core::Output::Suspected { .. } => {}
+            core::Output::View { view, .. } => out.event(Told::View(view)),
+            core::Output::Cast { .. } | core::Output::Suspected { .. } => {}
             core::Output::Send { .. } | core::Output::Isolate { .. } => {
                 unreachable!("the Stack keeps these")
             }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mainstay_base::{BootId, GroupId, MessageId};
-use mainstay_membership::Role;
+use mainstay_membership::{Role, View};
 use mainstay_sim::World;
 
 use super::{Site, State, Told};
@@ -15,12 +15,14 @@ pub struct Users {
     pub acked: BTreeMap<GroupId, u64>,
     pub reads: BTreeMap<(BootId, u64), u64>,
     pub replayed: BTreeSet<(GroupId, MessageId)>,
+    /// The views of the sites, by number.
+    pub views: BTreeMap<u64, View>,
     pub answered: u64,
     pub lost: bool,
 }
 
 impl Users {
-    /// Equal positions mean equal states; no read is older than what was acknowledged before it began.
+    /// Equal numbers mean equal views, reasons included; equal positions mean equal states; no read is older than what was acknowledged before it began.
     pub fn watch(&mut self, world: &mut World<Site>) {
         for (boot, _, told) in world.take_events() {
             match told {
@@ -46,6 +48,13 @@ impl Users {
                     }
                 }
                 Told::MaybeLost(_) => self.lost = true,
+                Told::View(view) => {
+                    let number = view.id.number;
+                    let known = self.views.entry(number).or_insert_with(|| (*view).clone());
+                    if *known != *view {
+                        world.fail(format!("MB-1: two views {number}: {known:?}, {view:?}"));
+                    }
+                }
                 Told::Replayed(group, message) => {
                     self.replayed.insert((group, message));
                 }

@@ -6,16 +6,15 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use bytes::Bytes;
 use mainstay_base::frame::{BODY_SIZE_MAX, HEADER_SIZE};
-use mainstay_base::{BootId, BootNonce, ClusterId, Duration, Frame, Header, NodeId, codec};
+use mainstay_base::{BootId, BootNonce, ClusterId, Duration, Frame, Header, NodeId, Rng, codec};
+use mainstay_link::Builder;
+use mainstay_link::actor::{LinkEvent, LinkEvents, LinkHandle, LinkParts, SendError, open};
 use mainstay_link::message::{Expectation, Hello, Message, seq_origin, session};
-use mainstay_link::{Builder, Config, Event, Input, Link, NotSent};
 use mainstay_runtime::{
-    ClientDialer as _, ClientStream, HostHandle, HostOptions, Tcp, TcpDialer, TcpOptions, TokioTime,
+    ClientDialer as _, ClientStream, SeededEntropy, Tcp, TcpDialer, TcpOptions, TokioTime,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::LocalSet;
 use tokio::time::Instant;
 
@@ -23,13 +22,15 @@ fn cluster() -> ClusterId {
     ClusterId::from_entropy(1)
 }
 
-/// The peer has the smaller id: it is the one that dials.
-fn boots() -> (BootId, BootId) {
-    let mut boots =
-        ["a", "b"].map(|name| BootId { node: NodeId::new(cluster(), name), nonce: BootNonce(7) });
-    boots.sort();
-    let [peer, me] = boots;
-    (peer, me)
+/// The one that has the smaller id is the peer: it is the one that dials.
+fn names() -> [&'static str; 2] {
+    let mut names = ["a", "b"];
+    names.sort_by_key(|name| NodeId::new(cluster(), name));
+    names
+}
+
+fn peer() -> BootId {
+    BootId { node: NodeId::new(cluster(), names()[0]), nonce: BootNonce(7) }
 }
 
 type Stream = Box<dyn ClientStream>;
@@ -37,29 +38,27 @@ type Stream = Box<dyn ClientStream>;
 /// A link that listens, and what it tells.
 struct Listening {
     address: SocketAddr,
-    link: HostHandle<Link>,
-    events: UnboundedReceiver<Event>,
+    link: LinkHandle,
+    events: LinkEvents,
 }
 
 impl Listening {
     /// `queue` bounds the bytes queued on one connection.
-    fn start(queue: usize, configure: impl FnOnce(Builder) -> Builder) -> Self {
-        let (peer, me) = boots();
+    fn start(queue: usize, configure: fn(Builder) -> Builder) -> Self {
         let time = Rc::new(TokioTime::new());
         let mut options = TcpOptions::listening(SocketAddr::from(([127, 0, 0, 1], 0)));
         options.queue_bytes_max = queue;
         let tcp = Tcp::new(options, time.clone()).unwrap();
         let address = tcp.local_addr().unwrap();
-        let config = configure(Config::lan(cluster(), me, [peer.node].into())).build().unwrap();
-        let (tell, events) = unbounded_channel();
-        let on_event = move |event| {
-            tell.send(event).unwrap();
-            Vec::new()
-        };
-        let (nobody, host) = (BTreeMap::new(), HostOptions::default());
-        let link =
-            mainstay_site::start_link(config, 1, Box::new(tcp), nobody, time, host, on_event);
+        let roster = BTreeMap::from(names().map(|name| (name.to_owned(), address)));
+        let (name, entropy) = (names()[1], Box::new(SeededEntropy::new(Rng::new(1))));
+        let parts = LinkParts::new(cluster(), name, roster, Box::new(tcp), time, entropy);
+        let (link, events) = open(parts.configure(configure)).unwrap();
         Self { address, link, events }
+    }
+
+    fn me(&self) -> BootId {
+        self.link.me().boot
     }
 
     /// The link listens from its first turn on.
@@ -72,9 +71,9 @@ impl Listening {
     }
 
     /// The next event that this picks.
-    async fn until<T>(&mut self, pick: impl Fn(Event) -> Option<T>) -> T {
+    async fn until<T>(&mut self, pick: impl Fn(LinkEvent) -> Option<T>) -> T {
         loop {
-            if let Some(picked) = pick(self.events.recv().await.unwrap()) {
+            if let Some(picked) = pick(self.events.next().await.unwrap()) {
                 return picked;
             }
         }
@@ -82,8 +81,8 @@ impl Listening {
 }
 
 /// The hello of the peer.
-fn hello() -> Frame {
-    let (peer, me) = boots();
+fn hello(me: BootId) -> Frame {
+    let peer = peer();
     let expectation = Some(Expectation { of: me.nonce, received: 0 });
     let hello = Hello {
         version_min: 1,
@@ -109,8 +108,8 @@ async fn read_frame(stream: &mut Stream) -> Option<Frame> {
 }
 
 /// Says hello and reads the answer.
-async fn greet(stream: &mut Stream) {
-    stream.write_all(&hello().encode()).await.unwrap();
+async fn greet(stream: &mut Stream, me: BootId) {
+    stream.write_all(&hello(me).encode()).await.unwrap();
     let answer = read_frame(stream).await.unwrap();
     assert!(matches!(codec::decode(&answer.meta), Ok(Message::Hello(_))));
 }
@@ -127,7 +126,7 @@ async fn local<T>(test: impl Future<Output = T>) -> T {
 async fn without_a_hello_a_connection_is_closed() {
     local(async {
         let listening = Listening::start(2 << 20, |config| config);
-        let (peer, me) = boots();
+        let (peer, me) = (peer(), listening.me());
         for speaks in [false, true] {
             let mut stream = listening.connect().await;
             let came = Instant::now();
@@ -152,10 +151,10 @@ async fn without_a_hello_a_connection_is_closed() {
 async fn an_idle_peer_is_closed() {
     local(async {
         let mut listening = Listening::start(2 << 20, |config| config);
-        let (peer, me) = boots();
+        let (peer, me) = (peer(), listening.me());
         let mut stream = listening.connect().await;
-        greet(&mut stream).await;
-        listening.until(|event| matches!(event, Event::Up { .. }).then_some(())).await;
+        greet(&mut stream, me).await;
+        listening.until(|event| matches!(event, LinkEvent::Up { .. }).then_some(())).await;
         tokio::time::sleep_until(Instant::now() + Duration::from_secs(2)).await;
         let ack = Message::Ack { received: 0 }.frame(session(peer, me));
         stream.write_all(&ack.encode()).await.unwrap();
@@ -167,45 +166,42 @@ async fn an_idle_peer_is_closed() {
         let waited = spoke.elapsed();
         assert!((2_900..3_500).contains(&waited.as_millis()), "{waited:?}");
         assert!(heartbeats > 50, "{heartbeats}");
-        listening.until(|event| matches!(event, Event::Down { .. }).then_some(())).await;
+        listening.until(|event| matches!(event, LinkEvent::Down { .. }).then_some(())).await;
     })
     .await;
 }
 
-/// Checks MB-27 and the bound of what is kept for a peer that does not read: messages beyond the window come back, and what
-/// was accepted comes whole and in order as soon as the peer reads; then there is room again.
+/// Checks MB-27 and the bound of what is kept for a peer that does not read: messages beyond the window are refused, or wait, and what
+/// was accepted comes whole and in order as soon as the peer reads; then what waited is accepted.
 #[tokio::test]
 async fn a_peer_that_does_not_read_fills_its_window_and_no_more() {
     const SIZE: usize = 60_000;
+    let fits = (8 << 20) / (SIZE as u32 + 4);
     local(async {
         // Neither silence nor a repetition comes between.
-        let (silence, resend) = (Duration::from_secs(300), Duration::from_secs(100));
-        let patient =
-            |config: Builder| config.window(8 << 20, 1_000).silence(silence).resend_after(resend);
-        let mut listening = Listening::start(9 << 20, patient);
-        let (peer, me) = boots();
-        let mut stream = listening.connect().await;
-        greet(&mut stream).await;
-        listening.until(|event| matches!(event, Event::Up { .. }).then_some(())).await;
-        for number in 0..200_u32 {
-            let payload = [&number.to_le_bytes()[..], &[0; SIZE]].concat().into();
-            let (to, meta) = (peer.node, Bytes::new());
-            let input = Input::Send { to, boot: None, channel: 1, meta, payload };
-            listening.link.send(input).await.unwrap();
-        }
-        let refused = |event| match event {
-            Event::NotSent { why: NotSent::Full, payload, .. } => Some(payload),
-            Event::Down { .. } => panic!("what is in the window fits the queue"),
-            _ => None,
+        let patient = |config: Builder| {
+            let (silence, resend) = (Duration::from_secs(300), Duration::from_secs(100));
+            config.window(8 << 20, 1_000).silence(silence).resend_after(resend)
         };
-        let first = listening.until(refused).await;
-        let accepted = u32::from_le_bytes(first[..4].try_into().unwrap());
-        assert_eq!(accepted as usize, (8 << 20) / (SIZE + 4));
-        for number in accepted + 1..200 {
-            assert_eq!(listening.until(refused).await[..4], number.to_le_bytes());
+        let mut listening = Listening::start(9 << 20, patient);
+        let (peer, me) = (peer(), listening.me());
+        let mut stream = listening.connect().await;
+        greet(&mut stream, me).await;
+        listening.until(|event| matches!(event, LinkEvent::Up { .. }).then_some(())).await;
+        let message = |number: u32| [&number.to_le_bytes()[..], &[0; SIZE]].concat();
+        for number in 0..fits {
+            let sent = listening.link.send_now(names()[0], message(number)).await.unwrap();
+            assert_eq!(sent.number, u64::from(number) + 1);
         }
+        for number in fits..fits + 3 {
+            let refused = listening.link.send_now(names()[0], message(number)).await.unwrap_err();
+            assert!(matches!(refused, SendError::Full(_)), "{refused}");
+            assert_eq!(refused.into_payload(), message(number));
+        }
+        let link = listening.link.clone();
+        let waits = tokio::task::spawn_local(async move { link.send(names()[0], "more").await });
         let mut expected = 0;
-        while expected < accepted {
+        while expected < fits {
             let frame = read_frame(&mut stream).await.unwrap();
             if frame.channel == 0 {
                 continue;
@@ -216,9 +212,13 @@ async fn a_peer_that_does_not_read_fills_its_window_and_no_more() {
             let ack = Message::Ack { received: expected.into() }.frame(session(peer, me));
             stream.write_all(&ack.encode()).await.unwrap();
         }
-        listening.until(|event| matches!(event, Event::Ready { .. }).then_some(())).await;
-        let all = Event::Sent { to: peer, upto: accepted.into() };
-        listening.until(|event| (event == all).then_some(())).await;
+        assert_eq!(waits.await.unwrap().unwrap().number, u64::from(fits) + 1);
+        let all = |event| match event {
+            LinkEvent::Acknowledged { upto, .. } => (upto == u64::from(fits)).then_some(()),
+            LinkEvent::Down { .. } => panic!("what is in the window fits the queue"),
+            _ => None,
+        };
+        listening.until(all).await;
     })
     .await;
 }
