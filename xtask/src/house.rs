@@ -18,6 +18,7 @@ use Place::{Beside, Floor};
 /// Every member of the workspace. Floors 0 to 9 are libraries for users; from [`PROGRAMS`] on they are programs.
 const PLACES: &[(&str, Place)] = &[
     ("mainstay-base", Floor(0)),
+    ("mainstay-clock", Floor(1)),
     ("mainstay-runtime", Floor(1)),
     ("mainstay-stable", Floor(1)),
     ("mainstay-link", Floor(2)),
@@ -46,14 +47,15 @@ const GROUND: u8 = 1;
 
 /// Directories under `crates/` whose machine must build without an actor runtime.
 const PURE: &[&str] =
-    &["base", "link", "service", "stable", "membership", "multicast", "paradigm", "site"];
+    &["base", "clock", "link", "service", "stable", "membership", "multicast", "paradigm", "site"];
 
 /// Directories under `crates/` with a feature `test-util` that breaks the machine, and a test `faults` that notices.
 pub(crate) const BROKEN_VARIANTS: &[&str] =
-    &["link", "service", "membership", "multicast", "paradigm"];
+    &["clock", "link", "service", "membership", "multicast", "paradigm"];
 
 /// Packages and their examples that show what a user does; each ends by itself, and fails if what it shows is not so.
 pub(crate) const EXAMPLES: &[(&str, &str)] = &[
+    ("mainstay-clock", "talk"),
     ("mainstay-stable", "ledger"),
     ("mainstay-service", "board"),
     ("mainstay", "chat"),

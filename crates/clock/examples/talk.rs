@@ -1,0 +1,2 @@
+//! A talk.
+fn main() {}
