@@ -1,0 +1,4 @@
+//! Synchronised clocks in the simulator.
+
+mod averaging;
+mod support;

@@ -1,0 +1,348 @@
+//! Synchronised clocks in the simulated world of services, and what is checked at every step.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use mainstay_base::{BootId, ClusterId, Duration, Instance, Instant, NodeId, Rng};
+use mainstay_clock::sync::{
+    Bounds, Config, Correction, Event, Loss, Message, Mount, Origin, Plan, Status, Synced,
+};
+use mainstay_sim::service::{ServiceNode, Setup};
+use mainstay_sim::{Clock, FaultEvent, Options, Stuck, Wire, World};
+
+/// Local clocks do not begin at zero: they may be stepped back.
+pub const EPOCH: Duration = Duration::from_secs(1_000);
+
+/// What a traitor makes of what it would say.
+pub type Twist = Rc<RefCell<dyn FnMut(&Liar, usize, Message) -> Vec<Message>>>;
+
+/// Who lies.
+pub struct Liar {
+    pub me: usize,
+    pub nodes: usize,
+    pub keys: Option<mainstay_agreement::sign::Keyring>,
+}
+
+/// A world to be made.
+#[derive(Clone)]
+pub struct Scene {
+    pub seed: u64,
+    pub plan: Arc<Plan>,
+    /// In parts of a billion, for each node.
+    pub drifts: Vec<i64>,
+    /// What each clock is ahead at the start.
+    pub skews: Vec<i64>,
+    /// Nodes that begin without knowing the time.
+    pub apart: Vec<usize>,
+    pub liars: Vec<usize>,
+    pub twist: Option<Twist>,
+    pub faults: Vec<FaultEvent>,
+    /// Datagrams lost, in 1,000.
+    pub loss: u64,
+    pub turn_delay: Duration,
+    pub duplication: u64,
+}
+
+impl Scene {
+    /// Clocks of a plan, with drifts, skews and delays drawn within its bounds: half of them at the edges.
+    pub fn new(seed: u64, config: Config) -> Self {
+        let plan = Arc::new(Plan::new(config).expect("theory allows it"));
+        let mut rng = Rng::new(seed).stream("scene");
+        let (nodes, drift) = (plan.config().nodes, i64::from(plan.config().drift.parts()));
+        let initial = plan.config().initial.as_nanos() as i64;
+        // 1/(1 + ρ) and 1 + ρ are the bounds.
+        let slowest = -(drift - drift * drift / 1_000_000_000 - 1).max(0);
+        let draw = |low: i64, high: i64, rng: &mut Rng| match rng.below(4) {
+            0 => low,
+            1 => high,
+            _ => low + rng.below((high - low) as u64 + 1) as i64,
+        };
+        let drifts = (0..nodes).map(|_| draw(slowest, drift, &mut rng)).collect();
+        let skews = (0..nodes).map(|_| draw(0, initial, &mut rng)).collect();
+        Self {
+            seed,
+            plan,
+            drifts,
+            skews,
+            apart: Vec::new(),
+            liars: Vec::new(),
+            twist: None,
+            faults: Vec::new(),
+            loss: 0,
+            turn_delay: Duration::ZERO,
+            duplication: 0,
+        }
+    }
+
+    /// The last `count` nodes lie.
+    pub fn lie(
+        mut self,
+        count: usize,
+        twist: impl FnMut(&Liar, usize, Message) -> Vec<Message> + 'static,
+    ) -> Self {
+        let nodes = self.plan.config().nodes;
+        self.liars = (nodes - count..nodes).collect();
+        self.twist = Some(Rc::new(RefCell::new(twist)));
+        self
+    }
+
+    pub fn period(&self) -> Duration {
+        self.plan.config().period
+    }
+
+    pub fn run(self) -> Run {
+        Run::new(self)
+    }
+}
+
+pub fn instance() -> Instance {
+    Instance::new(ClusterId::from_entropy(1), "clock")
+}
+
+/// One of the events of a node.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Told {
+    pub node: usize,
+    pub at: Instant,
+    pub event: Event,
+}
+
+/// A world that runs, and its checks.
+pub struct Run {
+    pub world: World<ServiceNode<Event>>,
+    pub scene: Scene,
+    pub roster: Vec<NodeId>,
+    pub told: Vec<Told>,
+    /// Clocks that are wrong for the moment, and do not know yet.
+    pub exempt: Vec<usize>,
+    pub worst: i64,
+    /// Whether the skew is checked.
+    pub judge: bool,
+    versions: BTreeMap<usize, (u64, i64)>,
+}
+
+impl Run {
+    fn new(scene: Scene) -> Self {
+        let config = scene.plan.config();
+        let nodes = config.nodes;
+        let inner = scene.clone();
+        let setup = Setup::new(move |node| {
+            let config = inner.plan.config();
+            let skew = inner.skews[node.index];
+            let origin = if inner.apart.contains(&node.index) {
+                // Half a day off.
+                Origin::Apart(skew + 43_200_000_000_000)
+            } else {
+                Origin::Together(skew)
+            };
+            let keys =
+                mainstay_agreement::sign::Keyring::ideal(node.index, config.nodes, 11);
+            let mount = Mount {
+                plan: Arc::clone(&inner.plan),
+                nodes: node.roster.into(),
+                origin,
+                keys: Some(keys.clone()),
+            };
+            node.mount::<Synced>(instance(), mount);
+            node.read::<Synced>(instance(), |event| event);
+            if inner.liars.contains(&node.index)
+                && let Some(twist) = inner.twist.clone()
+            {
+                let roster: Vec<NodeId> = node.roster.to_vec();
+                let liar = Liar { me: node.index, nodes: config.nodes, keys: Some(keys) };
+                node.twist::<Synced>(instance(), move |to, message| {
+                    let to = roster.iter().position(|it| *it == to).expect("a node");
+                    (twist.borrow_mut())(&liar, to, message)
+                });
+            }
+        });
+        let setup = setup.datagrams_lost(scene.loss).turn_delay(scene.turn_delay);
+        let mut options = Options::calm(Wire::Channel);
+        options.delay = config.delay.min.max(Duration::from_nanos(1));
+        options.spread = config.delay.max - scene.turn_delay - options.delay;
+        options.duplication = scene.duplication;
+        options.reconnect = Duration::from_millis(1);
+        options.telling = Duration::from_millis(1);
+        let (seed, faults) = (scene.seed, scene.faults.clone());
+        let mut world = World::with_schedule(seed, nodes, setup, options, faults);
+        for (node, drift) in scene.drifts.iter().enumerate() {
+            world.set_clock(node, Clock::new(EPOCH, *drift));
+        }
+        let roster = world.roster().to_vec();
+        let mut run = Self {
+            world,
+            roster,
+            told: Vec::new(),
+            exempt: Vec::new(),
+            worst: 0,
+            judge: true,
+            versions: BTreeMap::new(),
+            scene,
+        };
+        run.draw_ways();
+        run
+    }
+
+    /// Ways of constant delay at an edge, and ways that vary.
+    fn draw_ways(&mut self) {
+        let mut rng = Rng::new(self.scene.seed).stream("ways");
+        let options = self.world.options().clone();
+        let nodes = self.roster.len();
+        for (from, to) in (0..nodes).flat_map(|from| (0..nodes).map(move |to| (from, to))) {
+            match rng.below(4) {
+                0 => self.world.set_way(from, to, options.delay, Duration::ZERO),
+                1 => {
+                    let slow = options.delay + options.spread;
+                    self.world.set_way(from, to, slow, Duration::ZERO);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    pub fn bounds(&self) -> Bounds {
+        *self.scene.plan.bounds()
+    }
+
+    pub fn nodes(&self) -> usize {
+        self.roster.len()
+    }
+
+    pub fn correct(&self) -> impl Iterator<Item = usize> + use<'_> {
+        (0..self.nodes()).filter(|it| !self.scene.liars.contains(it) && !self.exempt.contains(it))
+    }
+
+    pub fn service(&self, node: usize) -> &Synced {
+        service(&self.world, node).expect("it runs")
+    }
+
+    pub fn status(&self, node: usize) -> Status {
+        use mainstay_base::service::Service as _;
+        self.service(node).status()
+    }
+
+    /// The logical clock of a node, in nanoseconds.
+    pub fn clock(&self, node: usize) -> i64 {
+        self.service(node).algorithm().clock().nanos(self.world.local(node))
+    }
+
+    pub fn is_synchronised(&self, node: usize) -> bool {
+        self.service(node).algorithm().is_synchronised()
+    }
+
+    /// The skew of the correct clocks that are synchronised.
+    pub fn skew(&self) -> i64 {
+        skew(&self.world, &self.judged())
+    }
+
+    fn judged(&self) -> Vec<usize> {
+        self.correct().collect()
+    }
+
+    /// Runs for some periods; CLK-2 is checked at every step.
+    pub fn periods(&mut self, periods: f64) -> Result<(), String> {
+        let time = self.scene.period().mul_f64(periods);
+        self.run(time)
+    }
+
+    /// Runs for a time; CLK-2 is checked at every step, CLK-6 and who was corrected how far at every correction.
+    pub fn run(&mut self, time: Duration) -> Result<(), String> {
+        let judged = self.judged();
+        let bound = i64::try_from(self.bounds().precision.as_nanos()).unwrap_or(i64::MAX);
+        let bound = if self.judge { bound } else { i64::MAX };
+        let mut worst = self.worst;
+        let mut found = None;
+        let reached = |world: &World<ServiceNode<Event>>| {
+            let skew = skew(world, &judged);
+            worst = worst.max(skew);
+            if skew > bound {
+                found = Some((world.now(), skew));
+            }
+            skew > bound
+        };
+        match self.world.run_until(reached, time) {
+            Ok(()) | Err(Stuck::TimedOut { .. }) => {}
+            Err(stuck) => return Err(stuck.to_string()),
+        }
+        self.worst = worst;
+        self.take()?;
+        match found {
+            Some((at, skew)) => Err(format!("CLK-2: at {at:?} a skew of {skew} ns, at most {bound}")),
+            None => Ok(()),
+        }
+    }
+
+    fn take(&mut self) -> Result<(), String> {
+        for (boot, at, event) in self.world.take_events() {
+            let BootId { node, .. } = boot;
+            let node = self.roster.iter().position(|it| *it == node).expect("a node");
+            self.told.push(Told { node, at, event });
+            if let Event::Resynced(Correction { version, to, .. }) = event {
+                let last = self.versions.insert(node, (version, to));
+                if last.is_some_and(|(last, _)| last >= version) {
+                    return Err(format!("CLK-6: {node} goes from {last:?} to version {version}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub fn corrections(&self, node: usize) -> impl Iterator<Item = (Instant, Correction)> + '_ {
+        self.told.iter().filter(move |it| it.node == node).filter_map(|it| match it.event {
+            Event::Resynced(correction) => Some((it.at, correction)),
+            _ => None,
+        })
+    }
+
+    pub fn losses(&self, node: usize) -> Vec<Loss> {
+        let told = self.told.iter().filter(|it| it.node == node);
+        let lost = told.filter_map(|it| match it.event {
+            Event::Unsynchronised(why) => Some(why),
+            _ => None,
+        });
+        lost.collect()
+    }
+}
+
+fn service(world: &World<ServiceNode<Event>>, node: usize) -> Option<&Synced> {
+    world.node(node)?.service::<Synced>(instance())
+}
+
+fn skew(world: &World<ServiceNode<Event>>, nodes: &[usize]) -> i64 {
+    let (mut low, mut high) = (i64::MAX, i64::MIN);
+    for node in nodes {
+        let Some(service) = service(world, *node) else { continue };
+        if service.algorithm().is_synchronised() {
+            let clock = service.algorithm().clock().nanos(world.local(*node));
+            (low, high) = (low.min(clock), high.max(clock));
+        }
+    }
+    if low > high { 0 } else { high - low }
+}
+
+/// Runs scenes of many seeds on both cores; the first that fails is named with its seed.
+pub fn each(seeds: std::ops::Range<u64>, check: impl Fn(u64) -> Result<(), String> + Sync) {
+    let next = std::sync::atomic::AtomicU64::new(seeds.start);
+    let failures = std::sync::Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    if seed >= seeds.end || failures.lock().is_ok_and(|it| !it.is_empty()) {
+                        break;
+                    }
+                    if let Err(what) = check(seed)
+                        && let Ok(mut failures) = failures.lock()
+                    {
+                        failures.push(format!("seed {seed}: {what}"));
+                    }
+                }
+            });
+        }
+    });
+    let failures = failures.into_inner().expect("no run panicked");
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
