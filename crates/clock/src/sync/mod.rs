@@ -38,12 +38,16 @@ mod config;
 mod core;
 #[cfg(feature = "averaging")]
 mod functions;
+#[cfg(feature = "synchroniser")]
+mod halpern;
 #[cfg(any(feature = "synchroniser", feature = "agreement"))]
 mod keys;
 mod logical;
 mod message;
 mod reading;
 mod service;
+#[cfg(feature = "synchroniser")]
+mod srikanth;
 
 pub use self::core::{Correction, Loss, Output, Rejected};
 pub use algorithm::{Algorithm, Begin, Origin};
