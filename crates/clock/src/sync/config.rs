@@ -337,6 +337,14 @@ impl Plan {
         Ok(Self { config, bounds })
     }
 
+    /// A plan that theory forbids, with bounds from elsewhere: to see it fail.
+    #[cfg(feature = "test-util")]
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn against_theory(config: Config, bounds: Bounds) -> Self {
+        Self { config, bounds }
+    }
+
     /// What it is made of.
     #[must_use]
     pub const fn config(&self) -> &Config {

@@ -1,4 +1,6 @@
 //! Synchronised clocks in the simulator.
 
+mod agreement;
 mod averaging;
 mod support;
+mod synchroniser;
