@@ -291,11 +291,12 @@ impl Averaging {
         self.until = now + wait;
     }
 
-    fn on_reply(&mut self, core: &mut Core, at: Instant, from: usize, nonce: u64, value: i64) {
+    fn on_reply(&mut self, core: &mut Core, at: Instant, from: usize, reply: (u64, i64, u64)) {
+        let (nonce, value, held) = reply;
         if !self.question.take(core, from, nonce) {
             return;
         }
-        match by_round_trip(core, self.question.asked(), at, value, false) {
+        match by_round_trip(core, self.question.asked(), at, (value, held), false) {
             Some(sample) => self.estimates[0][from] = Some(sample.difference),
             None => core.rejected.untimely += 1,
         }
@@ -448,11 +449,12 @@ impl Part for Averaging {
             Message::Request { nonce } if self.reading.way == Way::RoundTrip => {
                 if core.is_synchronised() || self.unsure {
                     let value = core.nanos(now);
-                    core.send(from, Message::Reply { nonce, value, error: 0, term: 0 });
+                    let held = now.saturating_since(at).as_nanos() as u64;
+                    core.send(from, Message::Reply { nonce, value, error: 0, term: 0, held });
                 }
             }
-            Message::Reply { nonce, value, .. } if self.reading.way == Way::RoundTrip => {
-                self.on_reply(core, at, from, nonce, value);
+            Message::Reply { nonce, value, held, .. } if self.reading.way == Way::RoundTrip => {
+                self.on_reply(core, at, from, (nonce, value, held));
             }
             _ => core.rejected.foreign += 1,
         }

@@ -168,7 +168,7 @@ impl Part for Interval {
                 let error = self.grown(core, now);
                 if error < NOTHING {
                     let (value, error) = (core.nanos(now), error.unsigned_abs());
-                    core.send(from, Message::Reply { nonce, value, error, term: 0 });
+                    core.send(from, Message::Reply { nonce, value, error, term: 0, held: 0 });
                 }
             }
             Message::Reply { nonce, value, error, .. } => {
@@ -188,8 +188,7 @@ impl Part for Interval {
             self.newest = None;
             let nonce = self.rng.next_u64();
             self.question.ask(core, now, nonce);
-            let config = core.plan.config();
-            self.next = now + span(Reading::ROUND_TRIP.span(config.delay, config.drift));
+            self.next = now + span(Reading::ROUND_TRIP.span(core.plan.config()));
         }
         self.collecting = !self.collecting;
     }

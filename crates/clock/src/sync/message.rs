@@ -34,6 +34,8 @@ pub enum Message {
         error: u64,
         /// The term of the master that answers; 0 where there is none.
         term: u64,
+        /// How long the question waited at who answers, as far as that was stamped.
+        held: u64,
     },
     /// Readings of others, passed on in an agreement.
     #[cfg(feature = "agreement")]
@@ -96,6 +98,12 @@ pub enum Message {
         term: u64,
         /// Comes back in the answer.
         beat: u64,
+    },
+    /// "I have voted in a higher term."
+    #[cfg(feature = "probabilistic")]
+    Ahead {
+        /// The term.
+        term: u64,
     },
     /// "I follow you."
     #[cfg(feature = "probabilistic")]

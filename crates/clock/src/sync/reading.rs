@@ -14,7 +14,7 @@
 
 use mainstay_base::Instant;
 
-use super::config::{Delay, Drift};
+use super::config::{Config, Delay, Drift, long};
 use super::core::Core;
 use super::logical::nanos;
 use super::message::Message;
@@ -62,10 +62,12 @@ impl Reading {
         spread / 2 + trips * drift.of(delay.max_nanos()) + 4
     }
 
-    /// How long after it was asked for, or was due, an answer may come, by the own clock.
-    pub(super) fn span(self, delay: Delay, drift: Drift) -> i64 {
+    /// How long after it was asked for, or was due, an answer may be taken in, by the own clock.
+    pub(super) fn span(self, config: &Config) -> i64 {
         let trips = if self.way == Way::Arrival { 1 } else { 2 };
-        drift.stretch(trips * delay.max_nanos()) + 2
+        // What is stamped may wait.
+        let queue = if self.stamp == Stamp::Kernel { long(config.queue) } else { 0 };
+        config.drift.stretch(trips * (config.delay.max_nanos() + queue)) + 2
     }
 }
 
@@ -95,14 +97,15 @@ pub(super) fn by_round_trip(
     core: &Core,
     asked: Instant,
     at: Instant,
-    value: i64,
+    (value, held): (i64, u64),
     may_be_impossible: bool,
 ) -> Option<Sample> {
     let config = core.plan.config();
     let (min, drift) = (config.delay.min_nanos(), config.drift);
-    let trip = nanos(at) - nanos(asked);
+    let held = i64::try_from(held).unwrap_or(i64::MAX);
+    let trip = (nanos(at) - nanos(asked)).saturating_sub(drift.shrink(held));
     // A fast local clock makes a round trip longer, a slow one shorter.
-    if trip < drift.shrink(2 * min) && !may_be_impossible {
+    if trip < drift.shrink(2 * min) && !(may_be_impossible && trip >= 0) {
         return None;
     }
     let (low, high) = (min - drift.of(min), trip + 2 * drift.of(trip) - min + drift.of(min) + 1);

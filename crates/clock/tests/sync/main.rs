@@ -2,5 +2,9 @@
 
 mod agreement;
 mod averaging;
+mod edges;
+mod external;
+mod interval;
+mod probabilistic;
 mod support;
 mod synchroniser;

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use mainstay_base::{BootId, ClusterId, Duration, Instance, Instant, NodeId, Rng};
 use mainstay_clock::sync::{
-    Bounds, Command, Config, ConfigError, Correction, Event, Loss, Message, Mount, Origin, Plan,
-    Status, Synced,
+    Bounds, Command, Config, ConfigError, Correction, Event, Kind, Loss, Message, Mount, Origin,
+    Plan, Status, Synced,
 };
 use mainstay_sim::service::{ServiceNode, Setup};
-use mainstay_sim::{Clock, FaultEvent, Options, Stuck, Wire, World};
+use mainstay_sim::{Atlas, Clock, FaultEvent, Options, Stuck, Wire, World};
 
 /// Local clocks do not begin at zero: they may be stepped back.
 pub(crate) const EPOCH: Duration = Duration::from_secs(1_000);
@@ -44,6 +44,8 @@ pub(crate) struct Scene {
     pub(crate) loss: u64,
     pub(crate) turn_delay: Duration,
     pub(crate) duplication: u64,
+    /// Frames that take 2 to 64 times as long, in 1,000.
+    pub(crate) tail: u64,
 }
 
 impl Scene {
@@ -74,6 +76,7 @@ impl Scene {
             loss: 0,
             turn_delay: Duration::ZERO,
             duplication: 0,
+            tail: 0,
         }
     }
 
@@ -182,8 +185,12 @@ impl Run {
         let setup = setup.datagrams_lost(scene.loss).turn_delay(scene.turn_delay);
         let mut options = Options::calm(Wire::Channel);
         options.delay = config.delay.min.max(Duration::from_nanos(1));
-        options.spread = config.delay.max - scene.turn_delay - options.delay;
+        // Where what comes is stamped, the queue is no part of the delay.
+        let queue = scene.turn_delay.saturating_sub(config.queue);
+        options.spread = config.delay.max - queue - options.delay;
         options.duplication = scene.duplication;
+        options.tail = scene.tail;
+        options.atlas = Atlas { down: nodes, lost: nodes };
         options.reconnect = Duration::from_millis(1);
         options.telling = Duration::from_millis(1);
         let (seed, faults) = (scene.seed, scene.faults.clone());
@@ -205,6 +212,10 @@ impl Run {
 
     /// Ways of constant delay at an edge, and ways that vary.
     fn draw_ways(&mut self) {
+        if matches!(self.scene.plan.config().kind, Kind::Probabilistic { .. }) {
+            // A way that is always slow is never good enough.
+            return;
+        }
         let mut rng = Rng::new(self.scene.seed).stream("ways");
         let options = self.world.options().clone();
         let nodes = self.roster.len();
