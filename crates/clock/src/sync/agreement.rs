@@ -260,6 +260,7 @@ impl Agreement {
             self.misses += 1;
             if self.misses >= core.plan.config().misses_max {
                 core.lose(Loss::Silence);
+                return self.begin_anew(core, now);
             }
             return self.plan_next(core, now);
         };

@@ -10,9 +10,10 @@
 //! (k+1)P. Who was not heard counts as a clock like the own one: it is among the f that are cut off.
 //!
 //! *What the papers leave out.* A clock that is not within β of the others gets it wrong, so each clock watches itself: a correction that
-//! is larger than that of any correct clock, others that are rounds ahead, time that goes back, a long sleep: then it is silent, learns
-//! the time from what n - 1 - f others say of one round, and speaks again after the next round. Too few voices for some rounds (a
-//! partition) make it unsure: it goes on, and says that it is unsure, so that sure clocks do not count it.
+//! is larger than that of any correct clock, fewer than n - f clocks near to it, too few voices for some rounds, others that are rounds
+//! ahead, time that goes back, a long sleep: then it is silent, learns the time from what n - 1 - f others say of one round, and speaks
+//! again after the next round. Where nobody is to learn from, after a partition without a majority, it speaks all the same, and says
+//! that it is unsure: sure clocks do not count it, unsure ones do.
 
 use mainstay_base::{Instant, Rng, fault};
 
@@ -25,7 +26,7 @@ use super::message::Message;
 use super::reading::{Question, Reading, Stamp, Way, by_arrival, by_round_trip};
 
 /// Periods without a word of the others after which one that would learn the time speaks by its own.
-const LEARN_MAX: u32 = 6;
+const LEARN_MAX: u32 = 3;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
@@ -193,6 +194,14 @@ impl Averaging {
         if !sure && core.is_synchronised() {
             return;
         }
+        if sure && self.unsure {
+            // Somebody is there to learn from after all.
+            self.learn_from(core, at, from, round, value);
+            if self.together(core, round, nanos(at)).len() >= core.nodes() - 1 - core.faulty() {
+                self.begin_anew(core, at);
+            }
+            return;
+        }
         let ahead = match round.checked_sub(self.round) {
             None => {
                 core.rejected.replayed += 1;
@@ -306,7 +315,8 @@ impl Averaging {
     fn on_decide(&mut self, core: &mut Core, now: Instant) {
         let due = core.clock.when(self.begins(core) + Self::window(core));
         let late = now.saturating_since(due) > core.plan.config().delay.max;
-        let mut estimates = std::mem::take(&mut self.estimates[0]);
+        let none = vec![None; core.nodes()];
+        let mut estimates = std::mem::replace(&mut self.estimates[0], none);
         self.question.close();
         estimates[core.me] = Some(0);
         let heard = estimates.iter().flatten().count();
@@ -322,8 +332,7 @@ impl Averaging {
         }
         self.round = round + 1;
         self.phase = Phase::Waiting;
-        let next = std::mem::replace(&mut self.estimates[1], vec![None; core.nodes()]);
-        self.estimates[0] = next;
+        self.estimates.swap(0, 1);
         if self.begins(core) <= core.nanos(now) {
             self.next_round(core, now);
         }
@@ -331,13 +340,9 @@ impl Averaging {
 
     fn on_missed(&mut self, core: &mut Core, now: Instant) {
         self.misses += 1;
-        let is_lost = self.misses >= core.plan.config().misses_max;
-        if is_lost && self.silent {
-            return self.begin_anew(core, now);
-        }
-        if is_lost {
+        if self.misses >= core.plan.config().misses_max && !self.unsure {
             core.lose(Loss::Silence);
-            self.unsure = true;
+            return self.begin_anew(core, now);
         }
         if let Some(pull) = &mut self.pull {
             pull.said = None;
@@ -346,11 +351,18 @@ impl Averaging {
 
     fn apply(&mut self, core: &mut Core, now: Instant, estimates: &[Option<i64>]) {
         let limit = core.plan.bounds().precision_nanos();
+        let read = 2 * long(core.plan.bounds().reading);
         let all: Vec<i64> = estimates.iter().map(|it| it.unwrap_or(0)).collect();
         let by = self.average(core, &all);
         self.misses = 0;
+        // A correct clock has all correct ones near it, and goes no further than the bound.
+        let is_near = |it: &&Option<i64>| it.is_some_and(|it| it.abs() <= limit + read);
+        let near = estimates.iter().filter(is_near).count();
+        if !self.unsure && (by.abs() > limit || near < core.nodes() - core.faulty()) {
+            core.lose(Loss::Outside);
+            return self.begin_anew(core, now);
+        }
         let spread = all.iter().max().zip(all.iter().min()).map_or(0, |(max, min)| max - min);
-        let is_outside = by.abs() > limit;
         let (pulled, followed) = self.pulled(core, now);
         let rate = if self.rated { self.rate(core, by) } else { 0 };
         let error = self.error_of(core, now, followed);
@@ -359,10 +371,7 @@ impl Averaging {
         for estimate in self.estimates[1].iter_mut().flatten() {
             *estimate -= by + pulled;
         }
-        if is_outside {
-            core.lose(Loss::Outside);
-            self.silent = self.reading.way == Way::Arrival;
-        } else if !self.unsure || spread <= 2 * limit {
+        if !self.unsure || spread <= 2 * limit {
             (self.silent, self.unsure) = (false, false);
             core.found();
         }
