@@ -11,7 +11,7 @@
 //! A clock that is not synchronised stands only when nobody else has for a while, since all will follow it. Nothing is stored: who starts
 //! anew promises `patience` to a master whom it may have forgotten.
 
-use mainstay_base::{Duration, Instant, Rng};
+use mainstay_base::{Duration, Instant, Rng, fault};
 
 use super::config::{long, span};
 use super::core::Core;
@@ -129,12 +129,14 @@ impl Election {
 
     pub(super) fn on_deadline(&mut self, core: &mut Core, now: Instant) {
         match self.role {
-            Role::Master
-                if now >= self.lease && now.saturating_since(self.heard) >= self.patience =>
-            {
-                self.step_down(now);
+            Role::Master => {
+                let is_over = now >= self.lease && now.saturating_since(self.heard) >= self.patience;
+                if is_over && !fault!(core.plan.config(), NoMasterRecheck) {
+                    self.step_down(now);
+                } else {
+                    self.say(core, now);
+                }
             }
-            Role::Master => self.say(core, now),
             Role::Follower | Role::Candidate => self.stand(core, now),
         }
     }

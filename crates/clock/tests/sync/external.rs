@@ -1,7 +1,9 @@
 //! Clocks that follow a reference: CLK-4. And hardware that stamps, with an external master.
 
 use mainstay_base::{Duration, Rng};
-use mainstay_clock::sync::{Config, Delay, Drift, Function, Kind, Loss, Plan, Reading, Stamp};
+use mainstay_clock::sync::{
+    Config, Delay, Drift, Function, Kind, Loss, Message, Plan, Reading, Stamp,
+};
 
 use crate::averaging::two_faced;
 use crate::support::{Run, Scene, each};
@@ -92,6 +94,37 @@ pub(crate) fn pulled(seed: u64, config: Config) -> Result<Run, String> {
         }
     }
     Ok(run)
+}
+
+/// A master that lies of its reference, to each another way: it pulls no further than it may.
+pub(crate) fn pulled_by_a_liar(seed: u64, mut config: Config) -> Result<(), String> {
+    if let Kind::Hardware { master, .. } = &mut config.kind {
+        *master = Some(config.nodes - 1);
+    }
+    let master = config.nodes - 1;
+    let mut scene = Scene::new(seed, config).lie(1, |_, to, message| match message {
+        Message::Tick { round, value, sure, .. } => {
+            let pull = Some(if to % 2 == 0 { i64::MAX / 2 } else { -1_000_000_000 });
+            vec![Message::Tick { round, value, sure, pull }]
+        }
+        other => vec![other],
+    });
+    scene.turn_delay = scene.plan.config().queue;
+    let mut run = scene.run();
+    for _ in 0..8 {
+        run.refer(master, run.truth());
+        run.periods(1.0)?;
+    }
+    Ok(())
+}
+
+/// Checks CLK-2 with an external master that has two faces.
+#[test]
+fn a_master_that_lies_pulls_no_further_than_it_may() {
+    each(0..100, |seed| {
+        let mut rng = Rng::new(seed).stream("lying master");
+        pulled_by_a_liar(seed, hardware(&mut rng))
+    });
 }
 
 fn check_followed(run: &Run) -> Result<(), String> {

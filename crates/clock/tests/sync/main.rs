@@ -4,6 +4,7 @@ mod agreement;
 mod averaging;
 mod edges;
 mod external;
+mod faults;
 mod interval;
 mod probabilistic;
 mod support;

@@ -134,26 +134,32 @@ fn reading_fails_as_rarely_as_computed() {
 fn a_clock_that_cannot_read_says_so() {
     each(0..100, |seed| {
         let mut rng = Rng::new(seed).stream("cut");
-        let mut run = Scene::new(seed, config(&mut rng)).run();
-        run.periods(4.0)?;
-        let victim = rng.below(run.nodes() as u64) as usize;
-        let length = Duration::from_secs(3);
-        run.world.inject(Fault::Partition { side: vec![victim], length });
-        let limit = run.scene.period() + run.bounds().round + Duration::from_millis(900);
-        run.run(limit)?;
-        let is_alone = run.nodes() > 2;
-        if is_alone && run.is_synchronised(victim) && error(&run, victim) != Some(0) {
-            return Err(format!("CLK-24: {victim} goes on, {:?}", run.losses(victim)));
-        }
-        run.run(length)?;
-        for _ in 0..6 {
-            run.periods(1.0)?;
-            if run.is_synchronised(victim) {
-                return Ok(());
-            }
-        }
-        Err("it does not find back".to_owned())
+        cut_off(seed, config(&mut rng))
     });
+}
+
+/// One node is cut off for a while.
+pub(crate) fn cut_off(seed: u64, config: Config) -> Result<(), String> {
+    let mut rng = Rng::new(seed).stream("victim");
+    let mut run = Scene::new(seed, config).run();
+    run.periods(4.0)?;
+    let victim = rng.below(run.nodes() as u64) as usize;
+    let length = Duration::from_secs(3);
+    run.world.inject(Fault::Partition { side: vec![victim], length });
+    let limit = run.scene.period() + run.bounds().round + Duration::from_millis(900);
+    run.run(limit)?;
+    let is_alone = run.nodes() > 2;
+    if is_alone && run.is_synchronised(victim) && error(&run, victim) != Some(0) {
+        return Err(format!("CLK-24: {victim} goes on, {:?}", run.losses(victim)));
+    }
+    run.run(length)?;
+    for _ in 0..6 {
+        run.periods(1.0)?;
+        if run.is_synchronised(victim) {
+            return Ok(());
+        }
+    }
+    Err("it does not find back".to_owned())
 }
 
 /// The master, if all that run agree.
