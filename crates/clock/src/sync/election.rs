@@ -130,7 +130,8 @@ impl Election {
     pub(super) fn on_deadline(&mut self, core: &mut Core, now: Instant) {
         match self.role {
             Role::Master => {
-                let is_over = now >= self.lease && now.saturating_since(self.heard) >= self.patience;
+                let is_over =
+                    now >= self.lease && now.saturating_since(self.heard) >= self.patience;
                 if is_over && !fault!(core.plan.config(), NoMasterRecheck) {
                     self.step_down(now);
                 } else {
