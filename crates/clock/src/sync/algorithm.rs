@@ -194,6 +194,10 @@ impl Algorithm {
             self.core.rejected.unknown += 1;
             return;
         }
+        if !message.is_sane() {
+            self.core.rejected.future += 1;
+            return;
+        }
         // What is due comes before what is said later.
         self.run_due(now);
         let at = at.min(now);

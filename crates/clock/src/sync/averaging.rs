@@ -23,7 +23,7 @@ use super::core::{Core, Loss};
 use super::functions;
 use super::logical::{BILLION, nanos};
 use super::message::Message;
-use super::reading::{Question, Reading, Stamp, Way, by_arrival, by_round_trip};
+use super::reading::{Question, Reading, Stamp, Way, by_arrival, by_round_trip, far};
 
 /// Periods without a word of the others after which one that would learn the time speaks by its own.
 const LEARN_MAX: u32 = 3;
@@ -170,7 +170,7 @@ impl Averaging {
         let pull = self.pull.as_mut().filter(|pull| pull.master == core.me)?;
         let (at, value) = pull.own?;
         let is_fresh = core.last() - nanos(at) <= long(period);
-        pull.said = is_fresh.then(|| value - core.nanos(at));
+        pull.said = is_fresh.then(|| far(value.saturating_sub(core.nanos(at))));
         pull.said
     }
 
@@ -262,11 +262,11 @@ impl Averaging {
                 let delay = core.plan.config().delay;
                 let middle = delay.min_nanos() + (delay.max_nanos() - delay.min_nanos()) / 2;
                 let words = whole.max().map(|it| self.together(core, it.0, it.1));
-                words.into_iter().flatten().map(|word| word.offset + middle).collect()
+                words.into_iter().flatten().map(|word| word.offset.saturating_add(middle)).collect()
             }
             Way::RoundTrip => {
                 let own = core.nanos(now) - nanos(now);
-                self.estimates[0].iter().flatten().map(|difference| own + difference).collect()
+                self.estimates[0].iter().flatten().map(|it| own.saturating_add(*it)).collect()
             }
         };
         if enough == 0 || offsets.len() < enough {
@@ -275,9 +275,10 @@ impl Averaging {
         // Who is missing is one of the f: any value will do.
         offsets.resize(core.nodes() - 1, offsets[0]);
         let offset = functions::midpoint(offsets, core.faulty());
-        let by = offset - (core.nanos(now) - nanos(now));
+        let by = far(offset.saturating_sub(core.nanos(now) - nanos(now)));
         let period = long(core.plan.config().period);
-        let version = u64::try_from((core.nanos(now) + by).div_euclid(period)).unwrap_or(0);
+        let version =
+            u64::try_from(core.nanos(now).saturating_add(by).div_euclid(period)).unwrap_or(0);
         core.correct(now, by, 0, version, None);
         self.next_round(core, now);
         (self.silent, self.unsure) = (true, false);
@@ -369,7 +370,7 @@ impl Averaging {
         core.correct(now, by + pulled, rate, self.round, error);
         // The estimates of those that are ahead were made before the correction.
         for estimate in self.estimates[1].iter_mut().flatten() {
-            *estimate -= by + pulled;
+            *estimate = far(*estimate - by - pulled);
         }
         if !self.unsure || spread <= 2 * limit {
             (self.silent, self.unsure) = (false, false);
@@ -402,7 +403,7 @@ impl Averaging {
         let Some(pull) = &mut self.pull else { return (0, false) };
         let Some(said) = pull.said.take() else { return (0, false) };
         pull.followed = Some(nanos(now));
-        let max = if unlimited { i64::MAX } else { pull.max };
+        let max = if unlimited { 1 << 60 } else { pull.max };
         (said.clamp(-max, max), true)
     }
 

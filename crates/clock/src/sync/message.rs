@@ -116,3 +116,41 @@ pub enum Message {
 }
 
 impl mainstay_base::service::Wire for Message {}
+
+/// Rounds and terms above are of no correct clock: they are 2^60 periods away.
+const ROUND_MAX: u64 = 1 << 60;
+/// A clock that says more is none: that is 146 years after its origin.
+const VALUE_MAX: u64 = 1 << 62;
+
+impl Message {
+    /// Whether its numbers are such as a correct clock may say: what is computed with them does not overflow.
+    pub(super) fn is_sane(&self) -> bool {
+        let is_clock = |value: &i64| value.unsigned_abs() <= VALUE_MAX;
+        match self {
+            Self::Tick { round, value, pull, .. } => {
+                *round <= ROUND_MAX && is_clock(value) && pull.as_ref().is_none_or(is_clock)
+            }
+            Self::Request { .. } => true,
+            Self::Reply { value, error, term, held, .. } => {
+                let is_span = |it: u64| it <= VALUE_MAX;
+                is_clock(value) && is_span(*error) && is_span(*held) && *term <= ROUND_MAX
+            }
+            #[cfg(feature = "agreement")]
+            Self::Relay { round, values, .. } => {
+                *round <= ROUND_MAX && values.iter().flatten().all(is_clock)
+            }
+            #[cfg(feature = "agreement")]
+            Self::Vouched { round, value, .. } => *round <= ROUND_MAX && is_clock(value),
+            #[cfg(feature = "synchroniser")]
+            Self::Init { round } | Self::Echo { round } | Self::Signed { round, .. } => {
+                *round <= ROUND_MAX
+            }
+            #[cfg(feature = "probabilistic")]
+            Self::Candidate { term }
+            | Self::Vote { term }
+            | Self::Ahead { term }
+            | Self::Master { term, .. }
+            | Self::Follow { term, .. } => *term <= ROUND_MAX,
+        }
+    }
+}

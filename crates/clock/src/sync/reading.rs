@@ -80,12 +80,17 @@ pub(super) struct Sample {
     pub(super) error: i64,
 }
 
+/// A difference; one of more than 36 years is that.
+pub(super) fn far(difference: i64) -> i64 {
+    difference.clamp(-(1 << 60), 1 << 60)
+}
+
 /// What is known of a reading by its arrival: the sender's clock was `value` when it was sent.
 pub(super) fn by_arrival(core: &Core, at: Instant, value: i64) -> Sample {
     let config = core.plan.config();
     let (min, max) = (config.delay.min_nanos(), config.delay.max_nanos());
     let middle = min + (max - min) / 2;
-    let difference = value.saturating_add(middle).saturating_sub(core.nanos(at));
+    let difference = far(value.saturating_add(middle).saturating_sub(core.nanos(at)));
     Sample { difference, error: Reading::ARRIVAL.error(config.delay, config.drift) }
 }
 
@@ -110,7 +115,7 @@ pub(super) fn by_round_trip(
     }
     let (low, high) = (min - drift.of(min), trip + 2 * drift.of(trip) - min + drift.of(min) + 1);
     let middle = low + (high - low) / 2;
-    let difference = value.saturating_add(middle).saturating_sub(core.nanos(at));
+    let difference = far(value.saturating_add(middle).saturating_sub(core.nanos(at)));
     Some(Sample { difference, error: (high - low) / 2 + 1 })
 }
 

@@ -216,7 +216,7 @@ impl Srikanth {
         let by = begins.saturating_add(self.alpha).saturating_sub(core.nanos(now));
         self.accepted = round;
         self.misses = 0;
-        let is_outside = by.abs() > core.plan.bounds().precision_nanos();
+        let is_outside = by.unsigned_abs() > core.plan.bounds().precision_nanos().unsigned_abs();
         core.correct(now, by, 0, round, None);
         self.next_round(core, now);
         self.learning = false;

@@ -7,5 +7,7 @@ mod external;
 mod faults;
 mod interval;
 mod probabilistic;
+mod search;
 mod support;
 mod synchroniser;
+mod wire;
