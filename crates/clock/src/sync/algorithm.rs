@@ -6,7 +6,7 @@ use mainstay_base::{Instant, Rng, fault};
 
 use super::config::{ConfigError, Kind, Plan};
 use super::core::{Core, Loss, Output, Rejected};
-use super::logical::Logical;
+use super::corrected::Corrected;
 use super::message::Message;
 
 /// What a clock knows when it begins.
@@ -244,9 +244,9 @@ impl Algorithm {
         self.core.poll()
     }
 
-    /// The logical clock.
+    /// The corrected clock.
     #[must_use]
-    pub fn clock(&self) -> &Logical {
+    pub fn clock(&self) -> &Corrected {
         &self.core.clock
     }
 

@@ -20,8 +20,8 @@ use mainstay_base::{Instant, Rng, fault};
 use super::algorithm::Part;
 use super::config::{Function, Kind, long};
 use super::core::{Core, Loss};
+use super::corrected::{BILLION, nanos};
 use super::functions;
-use super::logical::{BILLION, nanos};
 use super::message::Message;
 use super::reading::{Question, Reading, Stamp, Way, by_arrival, by_round_trip, far};
 

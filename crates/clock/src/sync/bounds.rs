@@ -7,7 +7,7 @@
 use mainstay_base::Duration;
 
 use super::config::{Config, ConfigError, Drift, Function, Kind, long, span};
-use super::logical::BILLION;
+use super::corrected::BILLION;
 use super::reading::Reading;
 
 /// Rounds of the computation of β, which depends on W, which depends on β.

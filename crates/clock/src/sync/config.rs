@@ -4,7 +4,7 @@ use mainstay_base::Duration;
 use thiserror::Error;
 
 use super::bounds::Bounds;
-use super::logical::BILLION;
+use super::corrected::BILLION;
 use super::reading::Reading;
 
 /// Most nodes whose clocks are kept together.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use mainstay_base::{Duration, Instant};
 
 use super::config::Plan;
-use super::logical::{Logical, nanos};
+use super::corrected::{Corrected, nanos};
 use super::message::Message;
 
 /// What an algorithm says, in order.
@@ -29,7 +29,7 @@ pub enum Output {
     Master(Option<usize>),
 }
 
-/// A correction of the logical clock.
+/// A correction of the corrected clock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Correction {
     /// Higher than that of any earlier one of this process.
@@ -98,7 +98,7 @@ pub struct Rejected {
 pub(super) struct Core {
     pub(super) plan: Arc<Plan>,
     pub(super) me: usize,
-    pub(super) clock: Logical,
+    pub(super) clock: Corrected,
     version: u64,
     synchronised: bool,
     pub(super) rejected: Rejected,
@@ -111,7 +111,7 @@ impl Core {
         Self {
             plan,
             me,
-            clock: Logical::new(offset),
+            clock: Corrected::new(offset),
             version: 0,
             synchronised: false,
             rejected: Rejected::default(),

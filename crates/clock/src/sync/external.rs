@@ -8,7 +8,7 @@ use mainstay_base::{Duration, Instant};
 use super::algorithm::Part;
 use super::config::{Kind, long, span};
 use super::core::{Core, Loss};
-use super::logical::nanos;
+use super::corrected::nanos;
 use super::message::Message;
 use super::reading::far;
 

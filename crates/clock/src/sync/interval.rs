@@ -13,7 +13,7 @@ use mainstay_base::{Duration, Instant, Rng, fault};
 use super::algorithm::Part;
 use super::config::{Kind, long, span};
 use super::core::{Core, Loss};
-use super::logical::nanos;
+use super::corrected::nanos;
 use super::message::Message;
 use super::reading::{Question, Reading, far};
 

@@ -1,14 +1,14 @@
 //! Synchronised clocks: processes whose hardware clocks drift agree on what the time is, though some of them lie.
 //!
 //! # Problem
-//! Each process has a hardware clock H whose rate is within `drift` of real time. It wants a *logical clock* C that is
-//! within a known distance of the logical clocks of all correct processes, whatever up to `faulty` others say. Messages take
+//! Each process has a hardware clock H whose rate is within `drift` of real time. It wants a *corrected clock* C that is
+//! within a known distance of the corrected clocks of all correct processes, whatever up to `faulty` others say. Messages take
 //! between [`Delay::min`] and [`Delay::max`]; what a message cannot tell is when within that span it was sent. No algorithm gets below
 //! (1 - 1/n) of that span.
 //!
 //! # Shape
 //! An [`Algorithm`] is a part of a machine. It is given local time, datagrams and deadlines, and says with
-//! [`Output`] what to send and by how much the clock is to be corrected. The logical clock is the hardware clock plus a
+//! [`Output`] what to send and by how much the clock is to be corrected. The corrected clock is the hardware clock plus a
 //! correction; each correction has a version. The clock of an algorithm jumps: it is for the owner to apply a correction to the clock
 //! that users read by slewing, or by stepping forward only.
 //!
@@ -50,6 +50,7 @@ mod averaging;
 mod bounds;
 mod config;
 mod core;
+mod corrected;
 #[cfg(feature = "probabilistic")]
 mod election;
 #[cfg(feature = "external")]
@@ -62,7 +63,6 @@ mod halpern;
 mod interval;
 #[cfg(any(feature = "synchroniser", feature = "agreement"))]
 mod keys;
-mod logical;
 mod message;
 #[cfg(feature = "probabilistic")]
 mod probabilistic;
@@ -75,7 +75,7 @@ pub use self::core::{Correction, Loss, Output, Rejected};
 pub use algorithm::{Algorithm, Begin, Origin};
 pub use bounds::Bounds;
 pub use config::{Config, ConfigError, Delay, Drift, Function, Kind, NODES_MAX, Plan};
-pub use logical::Logical;
+pub use corrected::Corrected;
 pub use message::Message;
 pub use reading::{Reading, Stamp, Way};
 pub use service::{Command, Event, Mount, Status, Synced};

@@ -16,8 +16,8 @@ use super::algorithm::Part;
 use super::bounds::stale;
 use super::config::{Kind, long, span};
 use super::core::{Core, Loss, Output};
+use super::corrected::nanos;
 use super::election::Election;
-use super::logical::nanos;
 use super::message::Message;
 use super::reading::{Question, by_round_trip};
 

@@ -16,7 +16,7 @@ use mainstay_base::Instant;
 
 use super::config::{Config, Delay, Drift, long};
 use super::core::Core;
-use super::logical::nanos;
+use super::corrected::nanos;
 use super::message::Message;
 
 /// Who asks.

@@ -79,7 +79,7 @@ impl Synced {
         &self.algorithm
     }
 
-    /// The logical clock at `local`, with its version.
+    /// The corrected clock at `local`, with its version.
     #[must_use]
     pub fn now(&self, local: Instant) -> (Time, u64) {
         (self.algorithm.clock().read(local), self.algorithm.version())

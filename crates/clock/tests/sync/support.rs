@@ -252,7 +252,7 @@ impl Run {
         self.service(node).status()
     }
 
-    /// The logical clock of a node, in nanoseconds.
+    /// The corrected clock of a node, in nanoseconds.
     pub(crate) fn clock(&self, node: usize) -> i64 {
         self.service(node).algorithm().clock().nanos(self.world.local(node))
     }
@@ -330,7 +330,7 @@ impl Run {
         })
     }
 
-    /// What the logical clock of a node said just before `at`, where its hardware had no fault.
+    /// What the corrected clock of a node said just before `at`, where its hardware had no fault.
     pub(crate) fn before(&self, node: usize, at: Instant) -> i64 {
         let local = Clock::new(EPOCH, self.scene.drifts[node]).local(at).as_nanos() as i64;
         let last = self.corrections(node).take_while(|(when, _)| *when < at).last();

@@ -1,4 +1,4 @@
-//! The logical clock: a hardware clock, a correction and a rate.
+//! The corrected clock: a hardware clock, a correction and a rate.
 
 use mainstay_base::Instant;
 
@@ -9,7 +9,7 @@ pub(super) const BILLION: i64 = 1_000_000_000;
 
 /// A clock that is read from local time: C = H + offset, at a rate that may differ from that of H.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Logical {
+pub struct Corrected {
     /// The local time of the last correction.
     at: i64,
     /// What the clock said then.
@@ -18,7 +18,7 @@ pub struct Logical {
     rate: i64,
 }
 
-impl Logical {
+impl Corrected {
     /// Local time and this many nanoseconds.
     #[must_use]
     pub const fn new(offset: i64) -> Self {
@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn the_first_moment_of_a_reading_is_found_at_any_rate() {
         for rate in [-500_000_000, -100_000, -1, 0, 1, 100_000, BILLION] {
-            let mut clock = Logical::new(-5);
+            let mut clock = Corrected::new(-5);
             clock.correct(Instant::from_nanos(1_000), 77, rate);
             for reading in [1_072, 1_073, 5_000, 123_456_789] {
                 let at = clock.when(reading);
