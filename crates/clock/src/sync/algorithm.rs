@@ -280,6 +280,18 @@ impl Algorithm {
         &self.core.plan
     }
 
+    /// Panics if it is not as it should be.
+    pub fn check_invariants(&self) {
+        let most = i64::from(self.core.plan.config().drift.parts());
+        let rate = self.core.clock.rate();
+        assert!(
+            rate.abs() <= most,
+            "a clock is not corrected by more than hardware drifts: {rate}"
+        );
+        let listens = !self.core.is_synchronised();
+        assert!(self.deadline().is_some() || listens, "a synchronised clock waits for something");
+    }
+
     /// Looks whether time went back, or whether this is long after a deadline.
     fn wake(&mut self, now: Instant) {
         let went_back = self.core.pass(now);

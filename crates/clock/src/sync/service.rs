@@ -178,6 +178,10 @@ impl Service for Synced {
         match job {}
     }
 
+    fn check_invariants(&self) {
+        self.algorithm.check_invariants();
+    }
+
     fn status(&self) -> Status {
         Status {
             version: self.algorithm.version(),

@@ -485,3 +485,32 @@ fn a_node_that_is_paused_for_ten_periods() {
         run.periods(3.0)
     });
 }
+
+/// With real signatures: two of three who sign a round make the third accept it; one who signs for another does not.
+#[cfg(feature = "signed")]
+#[test]
+fn rounds_are_signed_by_ed25519() {
+    let secrets = [[1; 32], [2; 32], [3; 32]];
+    let publics = secrets.map(Keyring::public);
+    let keys = |me: usize| Keyring::ed25519(me, secrets[me], &publics).expect("they are theirs");
+    let kind = Kind::Srikanth { signed: true };
+    let begin = Begin {
+        plan: Arc::new(Plan::new(Config::lan(kind, 3, 1)).expect("allowed")),
+        me: 0,
+        origin: Origin::Together(0),
+        now: Instant::ZERO,
+        seed: 1,
+        keys: Some(keys(0)),
+    };
+    let mut algorithm = Algorithm::new(begin).expect("it is built");
+    let text = [&b"mainstay clock st round "[..], &1u64.to_be_bytes()].concat();
+    let now = Instant::ZERO + Duration::from_millis(995);
+    let mut say = |chain| {
+        algorithm.on_datagram(now, now, 1, Message::Signed { round: 1, chain });
+        (algorithm.version(), algorithm.rejected().unsigned)
+    };
+    let signature = keys(1).sign(&text);
+    assert_eq!(say(vec![(1, signature), (2, signature)]), (0, 1));
+    assert_eq!(say(vec![(1, signature)]), (0, 1));
+    assert_eq!(say(vec![(1, signature), (2, keys(2).sign(&text))]), (1, 1));
+}
