@@ -19,6 +19,7 @@ use Place::{Beside, Floor};
 /// users' programs.
 const PLACES: &[(&str, Place)] = &[
     ("mainstay-base", Floor(0)),
+    ("mainstay-agreement", Floor(1)),
     ("mainstay-clock", Floor(1)),
     ("mainstay-runtime", Floor(1)),
     ("mainstay-stable", Floor(1)),
@@ -48,8 +49,18 @@ const PROGRAMS: u8 = 10;
 const GROUND: u8 = 1;
 
 /// Directories under `crates/` whose machine must build without an actor runtime.
-const PURE: &[&str] =
-    &["base", "clock", "link", "service", "stable", "membership", "multicast", "paradigm", "site"];
+const PURE: &[&str] = &[
+    "agreement",
+    "base",
+    "clock",
+    "link",
+    "service",
+    "stable",
+    "membership",
+    "multicast",
+    "paradigm",
+    "site",
+];
 
 /// Directories under `crates/` with a feature `test-util` that breaks the machine, and a test `faults` that notices.
 pub(crate) const BROKEN_VARIANTS: &[&str] =

@@ -12,6 +12,8 @@
 //! | [`hybrid`] | a reading of the common time, and a small number | as `scalar`, and roughly when it was | two numbers |
 //! | [`graph`] | the messages just before | exactly *happened before*, what is missing, what all have | one id for each leaf |
 //!
+//! [`sync`] keeps physical clocks together, with the features of its families.
+//!
 //! [`reserve`] keeps numbers from being used twice when a process restarts, [`timers`] fire on a reading of a clock that is
 //! corrected meanwhile.
 //!
@@ -55,6 +57,15 @@ pub mod multipart;
 pub mod reserve;
 #[cfg(feature = "logical")]
 pub mod scalar;
+#[cfg(any(
+    feature = "averaging",
+    feature = "agreement",
+    feature = "synchroniser",
+    feature = "probabilistic",
+    feature = "interval",
+    feature = "external"
+))]
+pub mod sync;
 mod time;
 pub mod timers;
 #[cfg(feature = "logical")]

@@ -2,9 +2,9 @@
 
 use mainstay_base::{Instant, Rng};
 
-use crate::Node;
 use crate::schedule::{Action, Disk, Fault, Moment, Point};
 use crate::world::{Task, World};
+use crate::{Clock, ClockFault, Node};
 
 /// The faults of a world.
 pub(crate) struct Faults {
@@ -117,6 +117,15 @@ impl<N: Node> World<N> {
                 self.hosts[node].pauses += 1;
                 length
             }
+            Fault::Clock { node, clock, length } => {
+                self.change_clock(node, |it, now| it.begin(now, clock));
+                length
+            }
+            Fault::Suspend { node, length } => {
+                self.hosts[node].pauses += 1;
+                self.change_clock(node, |it, now| it.begin(now, ClockFault::Freeze));
+                length
+            }
             Fault::SlowDisk { node, factor, length } => {
                 self.hosts[node].disk.slow_down(factor);
                 length
@@ -154,7 +163,13 @@ impl<N: Node> World<N> {
         }
         let fault = self.faults.list[index as usize].clone();
         match fault {
-            Fault::Pause { node, .. } => {
+            Fault::Clock { node, clock, .. } => {
+                self.change_clock(node, |it, now| it.end(now, clock))
+            }
+            Fault::Pause { node, .. } | Fault::Suspend { node, .. } => {
+                if matches!(fault, Fault::Suspend { .. }) {
+                    self.change_clock(node, |it, now| it.end(now, ClockFault::Freeze));
+                }
                 // None is left if the node has crashed meanwhile.
                 if self.hosts[node].pauses > 0 {
                     self.hosts[node].pauses -= 1;
@@ -177,6 +192,20 @@ impl<N: Node> World<N> {
                 self.at(self.now, task);
             }
         }
+    }
+
+    /// The clock of a node changes, and with it the moment of its next deadline.
+    fn change_clock(&mut self, node: usize, change: impl FnOnce(&mut Clock, Instant)) {
+        change(&mut self.hosts[node].clock.borrow_mut(), self.now);
+        self.arm(node);
+    }
+
+    /// Sets the clock of a node.
+    ///
+    /// # Panics
+    /// If there is no such node.
+    pub fn set_clock(&mut self, node: usize, clock: Clock) {
+        self.change_clock(node, |it, _| *it = clock);
     }
 
     /// A seeded choice of `size` nodes, sorted: a core to heal.

@@ -62,6 +62,7 @@
 //! 3 to 9 nodes, with and without faults.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod clock;
 mod disk;
 mod explore;
 mod faults;
@@ -78,6 +79,7 @@ mod trace;
 mod turn;
 mod world;
 
+pub use clock::{Clock, ClockFault};
 pub use explore::{Model, Report, Search, Violation, explore};
 pub use node::{Effects, Node, Peer, Refusal, Start};
 pub use options::{Atlas, Options, Wire};

@@ -1,6 +1,6 @@
 //! Connections between nodes: messages on their way, cuts, breaks and new connections.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use mainstay_base::{BootId, ConnId, Duration, Instant, NodeId, Rng};
 
@@ -19,6 +19,8 @@ pub(crate) struct Network<M> {
     live: Vec<Vec<u32>>,
     /// Cuts under way from one node to another.
     cuts: Vec<u32>,
+    /// How long frames take from one node to another, where that is not what the options say.
+    ways: BTreeMap<(usize, usize), (Duration, Duration)>,
     /// Datagrams on their way.
     slots: Vec<Option<M>>,
     free: Vec<u32>,
@@ -130,6 +132,7 @@ impl<M> Network<M> {
             conns: Vec::new(),
             live: vec![Vec::new(); nodes * nodes],
             cuts: vec![0; nodes * nodes],
+            ways: BTreeMap::new(),
             slots: Vec::new(),
             free: Vec::new(),
             rngs: (0..nodes).map(|node| seeds.stream(&format!("network {node}"))).collect(),
@@ -214,6 +217,11 @@ impl<N: Node> World<N> {
         usize::from(self.network.conns[conn as usize].nodes[1] == node)
     }
 
+    /// From here on frames take `delay` and up to `spread` more from one node to another.
+    pub fn set_way(&mut self, from: usize, to: usize, delay: Duration, spread: Duration) {
+        self.network.ways.insert((from, to), (delay, spread));
+    }
+
     /// A time up to `longest`, drawn by `node`.
     fn within(&mut self, node: usize, longest: Duration) -> Instant {
         let wait = self.network.rng(node).between(1, nanos(longest).max(1));
@@ -224,10 +232,12 @@ impl<N: Node> World<N> {
     fn arrival(&mut self, from: usize, to: usize) -> Instant {
         let calm = self.is_calm(from, to);
         let Self { options, network, .. } = self;
+        let way = network.ways.get(&(from, to)).copied();
+        let (delay, spread) = way.unwrap_or((options.delay, options.spread));
         let rng = network.rng(from);
-        let spread = nanos(options.spread);
+        let spread = nanos(spread);
         let added = if spread > 0 { rng.below(spread + 1) } else { 0 };
-        let mut wait = nanos(options.delay).max(1) + added;
+        let mut wait = nanos(delay).max(1) + added;
         if !calm && options.tail > 0 && rng.chance(options.tail, 1000) {
             wait <<= rng.between(1, 6);
         }
@@ -268,6 +278,9 @@ impl<N: Node> World<N> {
         self.hash_message(&message);
         let end = 1 - self.end_of(conn, node);
         match self.options.wire {
+            Wire::Channel if N::is_datagram(&message) => {
+                self.transmit_datagram(node, conn, end, message);
+            }
             Wire::Channel => self.transmit_in_order(node, conn, end, message),
             Wire::Datagram => self.transmit_datagram(node, conn, end, message),
         }

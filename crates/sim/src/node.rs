@@ -1,7 +1,12 @@
 //! What a test writes around its machine: the node, and the effects of its turns.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use mainstay_base::trace::What;
 use mainstay_base::{BootId, ConnId, Duration, Fingerprinter, Instant, NodeId};
+
+use crate::Clock;
 
 /// The adapter around one machine, or around several that live in one process.
 ///
@@ -58,6 +63,12 @@ pub trait Node: Sized {
         true
     }
 
+    /// Whether a message is a datagram whatever the [wire](crate::Wire) is: it may be lost, repeated and reordered as the options say, and a
+    /// cut loses it. Default: no.
+    fn is_datagram(_message: &Self::Message) -> bool {
+        false
+    }
+
     /// Writes the contents of a message into the trace hash. Default: nothing, so that only its path and time count.
     fn hash_message(_message: &Self::Message, _into: &mut Fingerprinter) {}
 }
@@ -74,6 +85,8 @@ pub struct Start<'a, N: Node> {
     pub setup: &'a N::Setup,
     /// The disk as the last boot left it, or what a fault has made of it.
     pub durable: N::Durable,
+    /// Its clock; the world changes it.
+    pub clock: Rc<RefCell<Clock>>,
     /// The time.
     pub now: Instant,
     /// For the randomness of this boot.

@@ -5,7 +5,7 @@ use std::fmt;
 use mainstay_base::{Duration, Instant, Rng};
 use serde::{Deserialize, Serialize};
 
-use crate::Options;
+use crate::{ClockFault, Options};
 
 /// One fault of a schedule. Nodes are named by their index in the world.
 ///
@@ -77,6 +77,22 @@ pub enum Fault {
         /// The other.
         other: usize,
     },
+    /// The clock of the node is wrong. [Services](crate::service) see that; for other nodes, and for whole ones, it is void.
+    Clock {
+        /// Which.
+        node: usize,
+        /// In what way.
+        clock: ClockFault,
+        /// How long.
+        length: Duration,
+    },
+    /// The node is suspended, as a virtual machine: it is paused, and its clock stands still meanwhile. Void for whole nodes.
+    Suspend {
+        /// Which.
+        node: usize,
+        /// How long.
+        length: Duration,
+    },
     /// Forced writes take longer.
     SlowDisk {
         /// Which.
@@ -109,6 +125,8 @@ impl Fault {
             Self::Crash { node, .. }
             | Self::Backup { node }
             | Self::Pause { node, .. }
+            | Self::Clock { node, .. }
+            | Self::Suspend { node, .. }
             | Self::SlowDisk { node, .. } => *node < nodes,
             Self::OneWayCut { from: one, to: other, .. }
             | Self::Cut { one, other, .. }
@@ -282,6 +300,12 @@ impl fmt::Display for Fault {
                 write!(f, "partition of {side:?} from the rest for {length:?}")
             }
             Self::Reset { one, other } => write!(f, "reset between {one} and {other}"),
+            Self::Clock { node, clock, length } => {
+                write!(f, "clock of {node} {clock:?} for {length:?}")
+            }
+            Self::Suspend { node, length } => {
+                write!(f, "suspension of {node} for {length:?}")
+            }
             Self::SlowDisk { node, factor, length } => {
                 write!(f, "disk of {node} {factor} times slower for {length:?}")
             }

@@ -84,10 +84,11 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use bytes::Bytes;
 use mainstay_base::rack::{Mounted, Offered, Rack, fold};
-use mainstay_base::service::{Address, ReaderId, Service, Start};
+use mainstay_base::service::{Address, ReaderId, Service, Start, Wire};
 use mainstay_base::trace::What;
-use mainstay_base::{BootId, Instance, Instant, NodeId, Rng};
+use mainstay_base::{BootId, Duration, Instance, Instant, NodeId, Rng};
 
 pub use costs::Costs;
 pub use image::{Image, Written};
@@ -96,8 +97,10 @@ pub use node::ServiceNode;
 pub use oracle::Views;
 pub use scope::{Judge, Scope, Step};
 
+use crate::Clock;
 use oracle::Oracle;
 
+type Clocks = Rc<dyn Fn(usize) -> Clock>;
 type Mount<E> = Rc<dyn Fn(&mut Mounting<'_, E>)>;
 
 /// What a node of a world of services is made of. `E` is what the services tell the test.
@@ -106,6 +109,8 @@ pub struct Setup<E> {
     views: Option<Views>,
     window: usize,
     datagrams_lost: u64,
+    turn_delay: Duration,
+    clocks: Option<Clocks>,
     compact_after: u64,
     oracle: Rc<RefCell<Option<Oracle>>>,
     costs: Rc<RefCell<BTreeMap<Address, Costs>>>,
@@ -119,6 +124,8 @@ impl<E: 'static> Setup<E> {
             views: None,
             window: 64,
             datagrams_lost: 0,
+            turn_delay: Duration::ZERO,
+            clocks: None,
             compact_after: 1_000,
             oracle: Rc::default(),
             costs: Rc::default(),
@@ -143,6 +150,20 @@ impl<E: 'static> Setup<E> {
     #[must_use]
     pub fn datagrams_lost(mut self, rate: u64) -> Self {
         self.datagrams_lost = rate;
+        self
+    }
+
+    /// The clock of each node, by its index, when the world begins. Default: the time of the world.
+    #[must_use]
+    pub fn clocks(mut self, clock: impl Fn(usize) -> Clock + 'static) -> Self {
+        self.clocks = Some(Rc::new(clock));
+        self
+    }
+
+    /// The longest time that what came waits until the node takes it in. Default 0.
+    #[must_use]
+    pub fn turn_delay(mut self, longest: Duration) -> Self {
+        self.turn_delay = longest;
         self
     }
 
@@ -172,9 +193,18 @@ pub struct Mounting<'a, E> {
     pub index: usize,
     /// All nodes, sorted.
     pub roster: &'a [NodeId],
-    /// The time.
+    /// What the clock of the node says.
     pub now: Instant,
+    pub(crate) twists: &'a mut Vec<Twist>,
 }
+
+/// What is done to the datagrams of a service on their way out.
+pub(crate) struct Twist {
+    pub(crate) of: Address,
+    pub(crate) twist: Twister,
+}
+
+type Twister = Box<dyn FnMut(NodeId, Bytes, Bytes) -> Vec<(Bytes, Bytes)>>;
 
 /// What a service tells the test, and the trace.
 pub(crate) enum Told<E> {
@@ -200,6 +230,21 @@ impl<E: 'static> Mounting<'_, E> {
             seed: seeds.next_u64(),
         };
         self.rack.mount(Mounted::<S>::recover(config, start)).expect("there is a place for it");
+    }
+
+    /// Makes a traitor of a service: what it says to a node by a datagram is what `twist` makes of it, for each node anew, so that it can have
+    /// two faces; nothing, or more than was said.
+    pub fn twist<S: Service>(
+        &mut self,
+        instance: Instance,
+        mut twist: impl FnMut(NodeId, S::Message) -> Vec<S::Message> + 'static,
+    ) {
+        let of = Address { channel: S::CHANNEL, instance };
+        let twist = move |to, meta: Bytes, payload| {
+            let said = S::Message::decode(&meta, payload).expect("the service has encoded it");
+            twist(to, said).iter().map(Wire::encode).collect()
+        };
+        self.twists.push(Twist { of, twist: Box::new(twist) });
     }
 
     /// What `S` tells is told to `T` in the same turn.

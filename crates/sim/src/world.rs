@@ -1,7 +1,9 @@
 //! The world: nodes on virtual time under one scheduler.
 
+use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::rc::Rc;
 
 use mainstay_base::trace::{Event, ProcessWord, What};
 use mainstay_base::{BootId, BootNonce, ClusterId, ConnId, Duration, Instant, NodeId, Rng};
@@ -11,7 +13,7 @@ use crate::faults::Faults;
 use crate::network::Network;
 use crate::node::{Effects, Peer, Refusal, Start};
 use crate::trace::Trace;
-use crate::{Action, Fault, FaultEvent, Node, Options, Point, Seen, schedule};
+use crate::{Action, Clock, Fault, FaultEvent, Node, Options, Point, Seen, schedule};
 
 /// The steps at one instant after which time is said to stand still.
 const STILL_MAX: u32 = 1_000_000;
@@ -60,6 +62,7 @@ pub(crate) struct Host<N: Node> {
     pub(crate) generation: u64,
     pub(crate) machine: Option<N>,
     pub(crate) disk: DiskState<N>,
+    pub(crate) clock: Rc<RefCell<Clock>>,
     /// Its disk was lost, and it was not whole since.
     pub(crate) lost: bool,
     /// The fault that it crashes by in its next write.
@@ -237,6 +240,15 @@ impl<N: Node> World<N> {
     #[must_use]
     pub fn boot(&self, node: usize) -> BootId {
         self.hosts[node].boot
+    }
+
+    /// What the clock of a node says now.
+    ///
+    /// # Panics
+    /// If there is no such node.
+    #[must_use]
+    pub fn local(&self, node: usize) -> Instant {
+        self.hosts[node].clock.borrow().local(self.now)
     }
 
     /// What is on the disk of a node.
@@ -510,6 +522,7 @@ impl<N: Node> World<N> {
             roster: &self.roster,
             setup: &self.setup,
             durable: host.disk.durable.clone(),
+            clock: Rc::clone(&host.clock),
             now: self.now,
             seed: rng.next_u64(),
         }));
@@ -575,6 +588,7 @@ impl<N: Node> Host<N> {
             generation: 0,
             machine: None,
             disk: DiskState::new(seeds.stream(&format!("disk {index}"))),
+            clock: Rc::default(),
             lost: false,
             doomed: None,
             doomed_at: BTreeMap::new(),

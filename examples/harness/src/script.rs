@@ -14,12 +14,16 @@
 //! 3s     partition n0,n2 600ms    # nothing passes between these and the rest
 //! 4s     reset n0 n1              # their connections break
 //! 4s     slow n2 20 500ms         # forced writes take 20 times as long
+//! 4s     suspend n2 500ms         # as a virtual machine: paused, and its clock stands still
+//! 4s     step n2 -5000            # its clock steps by nanoseconds; step-wall: the wall clock alone
+//! 4s     freeze n2 500ms          # its clock stands still
+//! 4s     race n2 1000000000 500ms # its clock gains parts of a billion: twice as fast
 //! ```
 
 use std::time::Duration;
 
 use mainstay_base::Instant;
-use mainstay_sim::{Action, Disk, Fault, FaultEvent, Moment, Point};
+use mainstay_sim::{Action, ClockFault, Disk, Fault, FaultEvent, Moment, Point};
 use thiserror::Error;
 
 /// Most lines of a script.
@@ -69,6 +73,9 @@ fn fault(line: &str) -> Option<FaultEvent> {
     let crash = |name: &str, length: &str, disk, moment| {
         Some(Fault::Crash { node: node(name)?, length: time(length)?, disk, moment })
     };
+    let clock = |name: &str, clock, length: &str| {
+        Some(Fault::Clock { node: node(name)?, clock, length: time(length)? })
+    };
     let fault = match *words {
         [what @ ("crash" | "crash-in-write"), name, length, ref rest @ ..] => {
             let (disk, rest) = match *rest {
@@ -98,6 +105,15 @@ fn fault(line: &str) -> Option<FaultEvent> {
         ["slow", name, factor, length] => {
             let factor = factor.parse().ok()?;
             Fault::SlowDisk { node: node(name)?, factor, length: time(length)? }
+        }
+        ["suspend", name, length] => Fault::Suspend { node: node(name)?, length: time(length)? },
+        ["step", name, nanos] => clock(name, ClockFault::Step(nanos.parse().ok()?), "0us")?,
+        ["step-wall", name, nanos] => {
+            clock(name, ClockFault::StepWall(nanos.parse().ok()?), "0us")?
+        }
+        ["freeze", name, length] => clock(name, ClockFault::Freeze, length)?,
+        ["race", name, parts, length] => {
+            clock(name, ClockFault::Race(parts.parse().ok()?), length)?
         }
         _ => return None,
     };
@@ -165,6 +181,13 @@ fn line(FaultEvent { at, fault }: &FaultEvent) -> Option<String> {
         Fault::SlowDisk { node, factor, length } => {
             format!("slow n{node} {factor} {}", micros(*length))
         }
+        Fault::Suspend { node, length } => format!("suspend n{node} {}", micros(*length)),
+        Fault::Clock { node, clock, length } => match clock {
+            ClockFault::Step(nanos) => format!("step n{node} {nanos}"),
+            ClockFault::StepWall(nanos) => format!("step-wall n{node} {nanos}"),
+            ClockFault::Freeze => format!("freeze n{node} {}", micros(*length)),
+            ClockFault::Race(parts) => format!("race n{node} {parts} {}", micros(*length)),
+        },
     };
     Some(format!("{} {said}\n", micros(*at - Instant::ZERO)))
 }
@@ -198,9 +221,10 @@ mod tests {
     fn forms_and_slips() {
         let forms = "1s crash n0 300ms # so\n\n2s crash-in-write n1 5us empty\n3s pause n1 1s\n4s cut n0 n1 1s\n\
                      5s mute n0 n1 1s\n6s partition n0,n2 1s\n7s reset n0 n1\n8s slow n2 20 1s\n\
-                     9s crash n1 1s empty at receive 3";
+                     9s crash n1 1s empty at receive 3\n9s suspend n1 1s\n9s step n0 -5000\n\
+                     9s step-wall n0 1\n9s freeze n2 1s\n9s race n2 1000000000 1s";
         let faults = parse(forms).expect("it is a script");
-        assert_eq!((faults.len(), parse(&render(&faults))), (9, Ok(faults)));
+        assert_eq!((faults.len(), parse(&render(&faults))), (14, Ok(faults)));
         for slip in [
             "1s",
             "1s crash",

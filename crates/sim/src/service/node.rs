@@ -15,8 +15,8 @@ use mainstay_base::{
 
 use super::line::{Data, Kind, Line, Packet};
 use super::oracle::Oracle;
-use super::{Costs, Image, Mounting, Setup, Told, Written};
-use crate::{Effects, Node, Peer, Start};
+use super::{Costs, Image, Mounting, Setup, Told, Twist, Written};
+use crate::{Clock, Effects, Node, Peer, Start};
 
 /// How often a node looks for a view.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -39,6 +39,9 @@ pub struct ServiceNode<E> {
     told: Rc<RefCell<Vec<Told<E>>>>,
     costs: Rc<RefCell<BTreeMap<Address, Costs>>>,
     rng: Rng,
+    clock: Rc<RefCell<Clock>>,
+    twists: Vec<Twist>,
+    turn_delay: Duration,
 }
 
 /// The boots that it knows.
@@ -92,7 +95,8 @@ struct Busy {
 }
 
 enum Input {
-    Packet(Peer, Packet),
+    /// A packet, and when it came, by local time.
+    Packet(Peer, Packet, Instant),
     Opened(Peer),
     Closed(Peer),
     Written(u64),
@@ -123,6 +127,11 @@ impl<E: 'static> ServiceNode<E> {
         self.views.view.as_deref()
     }
 
+    /// What the clock of this node says.
+    fn local(&self, now: Instant) -> Instant {
+        self.clock.borrow().local(now)
+    }
+
     fn input(&mut self, now: Instant, input: Input) {
         // What came earlier is taken in earlier.
         if now < self.busy.until || !self.busy.inbox.is_empty() {
@@ -133,11 +142,11 @@ impl<E: 'static> ServiceNode<E> {
 
     fn take(&mut self, now: Instant, input: Input) {
         match input {
-            Input::Packet(peer, packet) => self.on_packet(now, peer, packet),
+            Input::Packet(peer, packet, at) => self.on_packet(now, peer, packet, at),
             Input::Opened(peer) => self.on_opened(now, peer),
             Input::Closed(peer) => self.on_closed(now, peer),
             Input::Written(io) => self.on_written(now, io),
-            Input::Ask(ask) => drop(self.rack.ask(now, ask)),
+            Input::Ask(ask) => drop(self.rack.ask(self.clock.borrow().local(now), ask)),
         }
     }
 
@@ -174,7 +183,7 @@ impl<E: 'static> ServiceNode<E> {
         }
         let all: Vec<_> = self.rack.mounted().map(|(of, _)| of).collect();
         for of in all {
-            self.rack.peer(now, of, PeerChange::Replaced { old, new });
+            self.rack.peer(self.clock.borrow().local(now), of, PeerChange::Replaced { old, new });
         }
     }
 
@@ -185,15 +194,23 @@ impl<E: 'static> ServiceNode<E> {
         }
         line.conn = None;
         for of in std::mem::take(&mut line.up) {
-            self.rack.peer(now, of, PeerChange::Down { boot: peer.boot });
+            self.rack.peer(
+                self.clock.borrow().local(now),
+                of,
+                PeerChange::Down { boot: peer.boot },
+            );
         }
         self.reached(now, peer.boot, false);
     }
 
-    fn on_packet(&mut self, now: Instant, peer: Peer, Packet(kind): Packet) {
+    fn on_packet(&mut self, now: Instant, peer: Peer, Packet(kind): Packet, at: Instant) {
         if let Kind::Datagram { of, meta, payload } = kind {
             let from = peer.boot.node;
-            self.rack.give(now, of, Given::Datagram { at: now, from, meta, payload });
+            self.rack.give(
+                self.clock.borrow().local(now),
+                of,
+                Given::Datagram { at, from, meta, payload },
+            );
             return;
         }
         let Some(line) = self.net.lines.get_mut(&peer.boot) else { return };
@@ -205,7 +222,11 @@ impl<E: 'static> ServiceNode<E> {
                 }
                 self.net.depth = self.net.depth.max(data.depth);
                 let Data { of, view, meta, payload, .. } = data;
-                self.rack.give(now, of, Given::Message { from: peer.boot, view, meta, payload });
+                self.rack.give(
+                    self.clock.borrow().local(now),
+                    of,
+                    Given::Message { from: peer.boot, view, meta, payload },
+                );
             }
             Kind::Ack { received } => {
                 let room = line.acked(received, self.net.window);
@@ -231,14 +252,14 @@ impl<E: 'static> ServiceNode<E> {
         let (again, room) = line.greeted(up.clone(), received, self.net.window);
         self.net.out.extend(again.into_iter().map(|packet| (peer.boot, packet)));
         for of in up {
-            self.rack.peer(now, of, PeerChange::Up { boot: peer.boot });
+            self.rack.peer(self.clock.borrow().local(now), of, PeerChange::Up { boot: peer.boot });
         }
         self.give_room(now, peer.boot, room);
     }
 
     fn give_room(&mut self, now: Instant, to: BootId, room: Vec<Address>) {
         for of in room {
-            self.rack.give(now, of, Given::Room { to });
+            self.rack.give(self.clock.borrow().local(now), of, Given::Room { to });
         }
     }
 
@@ -246,7 +267,7 @@ impl<E: 'static> ServiceNode<E> {
         while self.disk.pending.front().is_some_and(|(at, _)| *at <= io) {
             let Some((_, whom)) = self.disk.pending.pop_front() else { break };
             for (of, given) in whom {
-                self.rack.give(now, of, given);
+                self.rack.give(self.clock.borrow().local(now), of, given);
             }
         }
     }
@@ -297,7 +318,7 @@ impl<E: 'static> ServiceNode<E> {
         for boot in gone.filter(|boot| view.member(*boot).is_none()) {
             self.forget(now, boot, None);
         }
-        self.rack.view(now, &view);
+        self.rack.view(self.clock.borrow().local(now), &view);
         let members = view.members.iter().map(|member| member.site).collect();
         let roster = view.roster.iter().copied().collect();
         let what = What::Membership(MembershipWord::Installed { view: view.id, members, roster });
@@ -330,8 +351,30 @@ impl<E: 'static> ServiceNode<E> {
                     });
                 }
                 Err(Data { meta, payload, .. }) => {
-                    self.rack.give(now, of, Given::Full { to, meta, payload });
+                    self.rack.give(
+                        self.clock.borrow().local(now),
+                        of,
+                        Given::Full { to, meta, payload },
+                    );
                 }
+            }
+        }
+    }
+
+    fn send_datagram(&mut self, of: Address, to: NodeId, meta: Bytes, payload: Bytes) {
+        let twist = self.twists.iter_mut().find(|it| it.of == of);
+        let all = match twist {
+            Some(twist) => (twist.twist)(to, meta, payload),
+            None => vec![(meta, payload)],
+        };
+        let line = self.net.lines.iter().find(|(boot, it)| boot.node == to && it.conn.is_some());
+        let boot = line.map(|(boot, _)| *boot);
+        for (meta, payload) in all {
+            self.spend(of, |costs| costs.datagrams += 1);
+            if let Some(boot) = boot
+                && !self.rng.chance(self.net.datagrams_lost, 1_000)
+            {
+                self.net.out.push((boot, Packet(Kind::Datagram { of, meta, payload })));
             }
         }
     }
@@ -348,14 +391,7 @@ impl<E: 'static> ServiceNode<E> {
                 self.send(now, from, &to, &meta, &payload)
             }
             Effect::Datagram { from, to, meta, payload } => {
-                self.spend(from, |costs| costs.datagrams += 1);
-                let boot =
-                    self.net.lines.iter().find(|(boot, it)| boot.node == to && it.conn.is_some());
-                if let Some((boot, _)) = boot
-                    && !self.rng.chance(self.net.datagrams_lost, 1_000)
-                {
-                    self.net.out.push((*boot, Packet(Kind::Datagram { of: from, meta, payload })));
-                }
+                self.send_datagram(from, to, meta, payload);
             }
             Effect::Persist { from, io, meta, payload } => {
                 let last = self.disk.last.entry(from).or_default();
@@ -382,7 +418,7 @@ impl<E: 'static> ServiceNode<E> {
                         out,
                     );
                 } else {
-                    self.rack.give(now, from, done);
+                    self.rack.give(self.clock.borrow().local(now), from, done);
                 }
             }
             Effect::NextChunk { from } => {
@@ -445,7 +481,7 @@ impl<E: 'static> ServiceNode<E> {
             let told = self.disk.compacted.entry(of).or_default();
             if last.0.saturating_sub(keeps.0) >= self.disk.compact_after && keeps > *told {
                 *told = last;
-                self.rack.give(now, of, Given::Compact { upto: last });
+                self.rack.give(self.clock.borrow().local(now), of, Given::Compact { upto: last });
             }
         }
     }
@@ -468,7 +504,13 @@ impl<E: 'static> Node for ServiceNode<E> {
     type Event = E;
 
     fn start(start: Start<'_, Self>) -> Self {
-        let Start { boot, index, roster, setup, durable, now, seed } = start;
+        let Start { boot, index, roster, setup, durable, clock, now, seed } = start;
+        let mut twists = Vec::new();
+        if let Some(clocks) = &setup.clocks
+            && *clock.borrow() == Clock::default()
+        {
+            *clock.borrow_mut() = clocks(index);
+        }
         let mut rng = Rng::new(seed);
         let told = Rc::new(RefCell::new(Vec::new()));
         let mut rack = Rack::new();
@@ -480,7 +522,8 @@ impl<E: 'static> Node for ServiceNode<E> {
             me: boot,
             index,
             roster,
-            now,
+            now: clock.borrow().local(now),
+            twists: &mut twists,
         });
         let views = setup.views.as_ref().map(|views| {
             let fresh = || Oracle::new(views.clone(), roster, rng.next_u64());
@@ -519,11 +562,19 @@ impl<E: 'static> Node for ServiceNode<E> {
             told,
             costs: Rc::clone(&setup.costs),
             rng,
+            clock,
+            twists,
+            turn_delay: setup.turn_delay,
         }
     }
 
     fn receive(&mut self, now: Instant, from: Peer, message: Packet) {
-        self.input(now, Input::Packet(from, message));
+        let at = self.local(now);
+        if now >= self.busy.until && !self.turn_delay.is_zero() {
+            let delay = self.turn_delay.as_nanos() as u64;
+            self.busy.until = now + Duration::from_nanos(self.rng.below(delay + 1));
+        }
+        self.input(now, Input::Packet(from, message, at));
     }
 
     fn opened(&mut self, now: Instant, peer: Peer, _dialled: bool) {
@@ -554,9 +605,9 @@ impl<E: 'static> Node for ServiceNode<E> {
             && first.key().0 <= now
         {
             let (of, work) = first.remove();
-            self.rack.give(now, of, work());
+            self.rack.give(self.clock.borrow().local(now), of, work());
         }
-        let effects = self.rack.turn(now);
+        let effects = self.rack.turn(self.clock.borrow().local(now));
         let mut records = Vec::new();
         for effect in effects {
             self.on_effect(now, effect, &mut records, out);
@@ -585,12 +636,18 @@ impl<E: 'static> Node for ServiceNode<E> {
         let rest = (!self.busy.inbox.is_empty()).then_some(self.busy.until);
         let look = self.views.oracle.as_ref().map(|_| self.views.next_look);
         let job = self.jobs.due.first_key_value().map(|((at, _), _)| *at);
-        let due = [rest, look, job, self.rack.poll_timeout()].into_iter().flatten().min();
+        let rack = self.rack.poll_timeout();
+        let rack = rack.and_then(|due| self.clock.borrow().real(self.busy.until, due));
+        let due = [rest, look, job, rack].into_iter().flatten().min();
         due.map(|due| due.max(self.busy.until))
     }
 
     fn apply(durable: &mut Image, write: Written) {
         durable.apply(write);
+    }
+
+    fn is_datagram(Packet(kind): &Packet) -> bool {
+        matches!(kind, Kind::Datagram { .. })
     }
 
     fn hash_message(message: &Packet, into: &mut Fingerprinter) {

@@ -381,7 +381,7 @@ impl Node for Site {
     type Event = Told;
 
     fn start(start: Start<'_, Self>) -> Self {
-        let Start { boot, roster, setup, durable, now, seed, index } = start;
+        let Start { boot, roster, setup, durable, now, seed, index, .. } = start;
         let peers = roster.iter().copied().filter(|node| *node != boot.node).collect();
         let link = link::Config::for_test(cluster(), boot, peers).window(8 << 20, 4_096);
         let mut groups = Vec::new();

@@ -1,0 +1,357 @@
+//! What follows from a configuration: how near clocks are, how far a correction goes, how long a round takes.
+//!
+//! Throughout: ε is the error of a reading, ρ the drift, β the skew of correct clocks when a round begins, W how long a round takes
+//! by the own clock. Two clocks drift apart by at most 2ρ times the time that passes. The readings of a round are made at
+//! different moments of it, so ε' = ε + 2ρ(W + β) is what two correct readers can be wrong about a third correct clock.
+
+use mainstay_base::Duration;
+
+use super::config::{Config, ConfigError, Drift, Function, Kind, long, span};
+use super::corrected::BILLION;
+use super::reading::Reading;
+
+/// Rounds of the computation of β, which depends on W, which depends on β.
+const STEPS_MAX: usize = 1_000;
+/// Clocks that far apart are not together.
+const SKEW_MAX: i64 = 1 << 55;
+
+/// What a [`Plan`](super::Plan) promises, as long as no more is faulty than it says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Bounds {
+    /// Two synchronised correct clocks differ by no more, at any instant; [`Duration::MAX`] where each clock says by itself how far it may be
+    /// wrong.
+    pub precision: Duration,
+    /// The same, of clocks whose corrections have the same version (or the same master).
+    pub agreed: Duration,
+    /// The error of a reading of a correct clock.
+    pub reading: Duration,
+    /// How long a round takes, from its first word to the correction.
+    pub round: Duration,
+    /// A correction of a clock that is synchronised goes no further, forward or back.
+    pub correction: Duration,
+    /// How far synchronised clocks may be from the reference that they follow, where they follow one.
+    pub accuracy: Option<Duration>,
+    /// How fast the distance from the true time may grow where no reference is followed, in parts of a billion of the time that passes;
+    /// `None` where no such bound is known.
+    pub rate: Option<u64>,
+    /// Periods after which a clock that begins anew is synchronised, if the others are and are heard.
+    pub joining: u32,
+    /// The shortest period.
+    pub period_min: Duration,
+}
+
+impl Bounds {
+    pub(super) fn of(config: &Config) -> Result<Self, ConfigError> {
+        match &config.kind {
+            Kind::Averaging { function, reading } => {
+                averaging(config, *function, *reading, config.drift, 0).map(|it| it.bounds)
+            }
+            Kind::Hardware { master, pull_max, error } => {
+                hardware(config, master.is_some(), *pull_max, *error)
+            }
+            Kind::Agreement { signed } => agreement(config, *signed),
+            Kind::Srikanth { signed } => srikanth(config, *signed),
+            Kind::Halpern => halpern(config),
+            Kind::Probabilistic { error_max, attempts, wait, .. } => {
+                probabilistic(config, *error_max, *attempts, *wait)
+            }
+            Kind::Interval { .. } => Ok(interval(config)),
+            Kind::External { error } => Ok(external(config, *error)),
+        }
+    }
+
+    /// [`precision`](Self::precision) in nanoseconds.
+    pub(super) fn precision_nanos(&self) -> i64 {
+        long(self.precision)
+    }
+}
+
+struct Averaging {
+    bounds: Bounds,
+    error: i64,
+}
+
+/// How a convergence function brings clocks together: a skew β becomes at most β·num/den + add.
+fn contraction(function: Function, nodes: i64, faulty: i64, error: i64) -> (i64, i64, i64) {
+    let (n, f) = (nodes, faulty);
+    match function {
+        // Correct readers differ by 2ε' on each of n - f, and by 3β + 2ε' on each of f, in a mean of n.
+        Function::Egocentric => (3 * f, n, 2 * error),
+        // A faulty value that both take is near to a correct one that both have; a refused one is replaced by a mean.
+        Function::Fast => {
+            let (num, den) = (f * (2 * n - f), n * (n - f));
+            (num, den, 2 * error + (2 * error * num + den - 1) / den)
+        }
+        // With nothing to drop, all take the middle of the same.
+        Function::Midpoint if f == 0 => (0, 1, 2 * error),
+        Function::Midpoint => (1, 2, 2 * error),
+        Function::Average => {
+            let den = n - 2 * f;
+            (f, den, 2 * error + (2 * error * f + den - 1) / den)
+        }
+    }
+}
+
+/// How far beyond the range of correct clocks a correction can take one.
+fn overshoot(function: Function, nodes: i64, faulty: i64, error: i64, skew: i64) -> i64 {
+    let part = |of: i64| (of * faulty + nodes - 1) / nodes;
+    match function {
+        Function::Egocentric => error + part(skew + error),
+        Function::Fast => error + part(skew + 2 * error),
+        Function::Midpoint | Function::Average => error,
+    }
+}
+
+fn averaging(
+    config: &Config,
+    function: Function,
+    reading: Reading,
+    drift: Drift,
+    pull: i64,
+) -> Result<Averaging, ConfigError> {
+    let (nodes, faulty) = (config.nodes as i64, config.faulty as i64);
+    let (period, initial) = (long(config.period), long(config.initial));
+    let read = reading.error(config.delay, drift);
+    let mut skew = initial;
+    for _ in 0..STEPS_MAX {
+        let window = drift.stretch(skew + reading.span(config));
+        let error = read + drift.apart(drift.stretch(window + skew));
+        let grown = drift.apart(drift.stretch(period + 2 * (window + skew)));
+        let (num, den, add) = contraction(function, nodes, faulty, error);
+        if num >= den {
+            return Err(ConfigError::Diverges);
+        }
+        let fixed = ((add + grown + 2 * pull) * den + den - num - 1) / (den - num) + 1;
+        if fixed > SKEW_MAX {
+            return Err(ConfigError::Diverges);
+        }
+        if fixed > skew {
+            skew = fixed;
+            continue;
+        }
+        let beyond = overshoot(function, nodes, faulty, error, skew) + pull;
+        let precision = skew + beyond;
+        let bounds = Bounds {
+            precision: span(precision),
+            agreed: span(skew),
+            reading: span(read),
+            round: span(window),
+            correction: span(precision),
+            accuracy: None,
+            // A round may take all clocks along by as much as a reading is wrong.
+            rate: Some(parts(beyond, period) + u64::from(drift.parts())),
+            joining: 4,
+            period_min: span(drift.stretch(window + 3 * precision)),
+        };
+        return Ok(Averaging { bounds, error });
+    }
+    Err(ConfigError::Diverges)
+}
+
+/// `nanos` in each `period`, in parts of a billion.
+fn parts(nanos: i64, period: i64) -> u64 {
+    let parts = i128::from(nanos) * i128::from(BILLION) / i128::from(period.max(1)) + 1;
+    u64::try_from(parts).unwrap_or(u64::MAX)
+}
+
+fn hardware(
+    config: &Config,
+    has_master: bool,
+    pull_max: Duration,
+    error: Duration,
+) -> Result<Bounds, ConfigError> {
+    // The rate of a corrected clock is that of its hardware, and as much again at most.
+    let drift = Drift::per_billion(2 * config.drift.parts());
+    let pull = if has_master { long(pull_max) } else { 0 };
+    let found = averaging(config, Function::Average, Reading::STAMPED, drift, pull)?;
+    let mut bounds = found.bounds;
+    if has_master {
+        // What all clocks together may gain or lose in a period has to be less than what the master pulls.
+        let least = drift.stretch(drift.of(long(config.period))) + 2 * found.error;
+        if pull < least {
+            return Err(ConfigError::Pull { pull: pull_max, least: span(least) });
+        }
+        let lag = 2 * bounds.precision_nanos() + drift.apart(long(config.period));
+        bounds.accuracy = Some(error + span(lag));
+    }
+    Ok(bounds)
+}
+
+fn agreement(config: &Config, signed: bool) -> Result<Bounds, ConfigError> {
+    let (drift, delay) = (config.drift, config.delay.max_nanos());
+    let (phases, period) = (config.faulty as i64 + 1, long(config.period));
+    let read = Reading::ARRIVAL.error(config.delay, drift);
+    let mut skew = long(config.initial);
+    for _ in 0..STEPS_MAX {
+        // All begin within their skew, or within a delay where one makes the others begin; what they say takes another delay.
+        let spread = drift.stretch(skew.max(delay) + 2 * delay);
+        let phase = drift.stretch(spread) + drift.apart(phases * spread) + 4;
+        let round = phases * phase;
+        let error = read + drift.apart(drift.stretch(round + 2 * delay));
+        // COM: a difference that is passed on is wrong by another reading at each hop, and two readers are wrong in two directions.
+        // CSM: of a clock that lies, two correct ones may take signed copies that came a delay apart, over another number of hops.
+        let apart = if signed {
+            2 * error + phases * drift.stretch(delay)
+        } else {
+            2 * (phases + 1) * error
+        };
+        let fixed = apart + drift.apart(drift.stretch(period + 2 * round));
+        if fixed > SKEW_MAX {
+            return Err(ConfigError::Diverges);
+        }
+        if fixed > skew {
+            skew = fixed;
+            continue;
+        }
+        let beyond = (phases + 1) * error;
+        return Ok(Bounds {
+            precision: span(skew + beyond),
+            agreed: span(skew),
+            reading: span(read),
+            round: span(round),
+            correction: span(skew + beyond),
+            accuracy: None,
+            rate: Some(parts(beyond, period) + u64::from(drift.parts())),
+            joining: 4,
+            period_min: span(drift.stretch(2 * round + 2 * (skew + beyond))),
+        });
+    }
+    Err(ConfigError::Diverges)
+}
+
+/// What the algorithm of Srikanth and Toueg adds to the time of a round, so that no clock goes back: α.
+pub(super) fn alpha(config: &Config, signed: bool) -> (i64, i64, i64) {
+    let drift = config.drift;
+    let hops = if signed { 1 } else { 2 };
+    let delay = drift.stretch(hops * config.delay.max_nanos());
+    let (period, initial) = (long(config.period), long(config.initial));
+    // All accept a round within `delay`, and drift apart until the next one.
+    let skew = delay.max(initial) + drift.apart(drift.stretch(2 * period));
+    // When the slowest has reached the round, and its word has come, the fastest is that far beyond it.
+    let alpha = drift.stretch(drift.stretch(skew) + delay) + 2;
+    (alpha, skew, delay)
+}
+
+fn srikanth(config: &Config, signed: bool) -> Result<Bounds, ConfigError> {
+    let (alpha, skew, delay) = alpha(config, signed);
+    let drift = config.drift;
+    let precision = alpha + skew + drift.stretch(delay) + 2;
+    let period = long(config.period);
+    let period_min = drift.stretch(2 * precision);
+    if period <= alpha || period < period_min {
+        return Err(ConfigError::Period { period: config.period, least: span(period_min) });
+    }
+    Ok(Bounds {
+        precision: span(precision),
+        agreed: span(skew),
+        reading: span(delay),
+        round: span(skew + delay),
+        correction: span(precision),
+        accuracy: None,
+        // A clock gains a period in what is at least P - α by the fastest clock.
+        rate: Some(parts(drift.stretch(alpha), period - alpha) + 2 * u64::from(drift.parts())),
+        joining: 3,
+        period_min: span(period_min),
+    })
+}
+
+/// How early a synchroniser may be for each signature that it brings: D. And the skew of correct clocks.
+pub(super) fn early(config: &Config) -> (i64, i64) {
+    let drift = config.drift;
+    let delay = drift.stretch(config.delay.max_nanos());
+    let skew =
+        delay.max(long(config.initial)) + drift.apart(drift.stretch(2 * long(config.period)));
+    (skew + 2, skew)
+}
+
+fn halpern(config: &Config) -> Result<Bounds, ConfigError> {
+    let (early, skew) = early(config);
+    let drift = config.drift;
+    let delay = drift.stretch(config.delay.max_nanos());
+    let jump = config.faulty as i64 * early + skew;
+    let precision = jump + drift.stretch(delay) + 2;
+    let period = long(config.period);
+    let period_min = drift.stretch(2 * precision);
+    if period <= jump || period < period_min {
+        return Err(ConfigError::Period { period: config.period, least: span(period_min) });
+    }
+    Ok(Bounds {
+        precision: span(precision),
+        agreed: span(skew),
+        reading: span(delay),
+        round: span(delay),
+        correction: span(precision),
+        accuracy: None,
+        // Faulty synchronisers may take f·D from each period.
+        rate: Some(parts(drift.stretch(jump), period - jump) + 2 * u64::from(drift.parts())),
+        joining: 3,
+        period_min: span(period_min),
+    })
+}
+
+/// The longest time from one good read to the next, or to the word that the clock is lost. While there is no master there is nobody to ask:
+/// the time of an election counts as well.
+pub(super) fn stale(config: &Config) -> i64 {
+    let Kind::Probabilistic { error_max, attempts, wait, patience } = config.kind else { return 0 };
+    let trip = config.drift.stretch(2 * (long(error_max) + config.delay.min_nanos())) + 2;
+    long(config.period) + i64::from(attempts) * long(wait) + trip + 4 * long(patience)
+}
+
+fn probabilistic(
+    config: &Config,
+    error_max: Duration,
+    attempts: u32,
+    wait: Duration,
+) -> Result<Bounds, ConfigError> {
+    let drift = config.drift;
+    let trial = i64::from(attempts) * long(wait);
+    let trip = drift.stretch(2 * (long(error_max) + config.delay.min_nanos())) + 2;
+    if long(wait) < trip {
+        return Err(ConfigError::Period { period: wait, least: span(trip) });
+    }
+    let deviation = long(error_max) + drift.apart(drift.stretch(stale(config)));
+    Ok(Bounds {
+        precision: span(4 * deviation),
+        agreed: span(2 * deviation),
+        reading: error_max,
+        round: span(trial),
+        correction: span(4 * deviation),
+        accuracy: Some(span(deviation)),
+        rate: Some(u64::from(drift.parts())),
+        joining: 2,
+        period_min: span(drift.stretch(trial + trip)),
+    })
+}
+
+fn interval(config: &Config) -> Bounds {
+    let drift = config.drift;
+    let trip = Reading::ROUND_TRIP.span(config);
+    Bounds {
+        precision: Duration::MAX,
+        agreed: Duration::MAX,
+        reading: span(drift.stretch(2 * config.delay.max_nanos())),
+        round: span(trip),
+        correction: Duration::MAX,
+        accuracy: None,
+        rate: Some(u64::from(drift.parts())),
+        joining: 2,
+        period_min: span(drift.stretch(2 * trip)),
+    }
+}
+
+fn external(config: &Config, error: Duration) -> Bounds {
+    let drift = config.drift;
+    let stale = drift.stretch(long(config.period) * i64::from(config.misses_max.max(1)));
+    let accuracy = error + span(drift.of(stale) + 2);
+    Bounds {
+        precision: accuracy * 2,
+        agreed: accuracy * 2,
+        reading: error,
+        round: Duration::ZERO,
+        correction: accuracy * 2,
+        accuracy: Some(accuracy),
+        rate: Some(u64::from(drift.parts())),
+        joining: 1,
+        period_min: Duration::from_nanos(1),
+    }
+}

@@ -1,0 +1,174 @@
+//! How a remote clock is read. Every algorithm that reads clocks takes one of these ways.
+//!
+//! | way | messages | what is known of an answer | error, at worst | gains |
+//! |---|---|---|---|---|
+//! | [`Way::Arrival`] | 1 | when it came | half of max - min | half the messages, no question |
+//! | [`Way::RoundTrip`] | 2 | when it was asked for, and when it came | half of max - min, and mostly less | each reading knows its own error, and one that is too slow is seen |
+//!
+//! | stamp | what counts as delay | gains |
+//! |---|---|---|
+//! | [`Stamp::Turn`] | network, queues and the turns of the process | nothing to ask for |
+//! | [`Stamp::Kernel`] | network only: the socket says when a datagram came | max - min without the queue of the receiver |
+//!
+//! A unit that stamps at the port, as that of MARS, is [`Stamp::Kernel`] with a max - min of microseconds.
+
+use mainstay_base::Instant;
+
+use super::config::{Config, Delay, Drift, long};
+use super::core::Core;
+use super::corrected::nanos;
+use super::message::Message;
+
+/// Who asks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Way {
+    /// Each node says its clock unasked; the time of arrival is what it is compared with.
+    Arrival,
+    /// A node asks, and compares the answer with the middle of the round trip (Cristian).
+    RoundTrip,
+}
+
+/// Which moment counts as the arrival of a datagram.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stamp {
+    /// When the machine takes it in.
+    Turn,
+    /// When the socket got it.
+    Kernel,
+}
+
+/// How clocks are read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Reading {
+    /// Who asks.
+    pub way: Way,
+    /// What counts as arrival.
+    pub stamp: Stamp,
+}
+
+impl Reading {
+    /// By arrival, as the machine sees it.
+    pub const ARRIVAL: Self = Self { way: Way::Arrival, stamp: Stamp::Turn };
+    /// By round trip, as the machine sees it.
+    pub const ROUND_TRIP: Self = Self { way: Way::RoundTrip, stamp: Stamp::Turn };
+    /// By arrival, stamped where it comes in.
+    pub const STAMPED: Self = Self { way: Way::Arrival, stamp: Stamp::Kernel };
+
+    /// The largest error of a reading of a correct clock.
+    pub(super) fn error(self, delay: Delay, drift: Drift) -> i64 {
+        let spread = delay.max_nanos() - delay.min_nanos();
+        let trips = if self.way == Way::Arrival { 1 } else { 3 };
+        // Half of an odd number, and the roundings of both clocks.
+        spread / 2 + trips * drift.of(delay.max_nanos()) + 4
+    }
+
+    /// How long after it was asked for, or was due, an answer may be taken in, by the own clock.
+    pub(super) fn span(self, config: &Config) -> i64 {
+        let trips = if self.way == Way::Arrival { 1 } else { 2 };
+        // What is stamped may wait.
+        let queue = if self.stamp == Stamp::Kernel { long(config.queue) } else { 0 };
+        config.drift.stretch(trips * (config.delay.max_nanos() + queue)) + 2
+    }
+}
+
+/// A clock that was read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Sample {
+    /// How much it is ahead of the own one.
+    pub(super) difference: i64,
+    /// How far that may be wrong.
+    pub(super) error: i64,
+}
+
+/// A difference; one of more than 36 years is that.
+pub(super) fn far(difference: i64) -> i64 {
+    difference.clamp(-(1 << 60), 1 << 60)
+}
+
+/// What is known of a reading by its arrival: the sender's clock was `value` when it was sent.
+pub(super) fn by_arrival(core: &Core, at: Instant, value: i64) -> Sample {
+    let config = core.plan.config();
+    let (min, max) = (config.delay.min_nanos(), config.delay.max_nanos());
+    let middle = min + (max - min) / 2;
+    let difference = far(value.saturating_add(middle).saturating_sub(core.nanos(at)));
+    Sample { difference, error: Reading::ARRIVAL.error(config.delay, config.drift) }
+}
+
+/// What is known of a reading by its round trip. `None`: it came sooner than two messages can (CLK-26).
+///
+/// With 2D for the round trip, the clock that said `value` says between `value` + min(1-ρ) and `value` + 2D(1+2ρ) - min(1+ρ) when
+/// the answer arrives.
+pub(super) fn by_round_trip(
+    core: &Core,
+    asked: Instant,
+    at: Instant,
+    (value, held): (i64, u64),
+    may_be_impossible: bool,
+) -> Option<Sample> {
+    let config = core.plan.config();
+    let (min, drift) = (config.delay.min_nanos(), config.drift);
+    let held = i64::try_from(held).unwrap_or(i64::MAX);
+    let trip = (nanos(at) - nanos(asked)).saturating_sub(drift.shrink(held));
+    // A fast local clock makes a round trip longer, a slow one shorter.
+    if trip < drift.shrink(2 * min) && !(may_be_impossible && trip >= 0) {
+        return None;
+    }
+    let (low, high) = (min - drift.of(min), trip + 2 * drift.of(trip) - min + drift.of(min) + 1);
+    let middle = low + (high - low) / 2;
+    let difference = far(value.saturating_add(middle).saturating_sub(core.nanos(at)));
+    Some(Sample { difference, error: (high - low) / 2 + 1 })
+}
+
+/// The question that is open, and who has answered it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Question {
+    nonce: u64,
+    asked: Instant,
+    answered: Vec<bool>,
+}
+
+impl Question {
+    /// Asks all others.
+    pub(super) fn ask(&mut self, core: &mut Core, now: Instant, nonce: u64) {
+        self.open(core, now, nonce);
+        core.send_all(&Message::Request { nonce });
+    }
+
+    /// Asks one.
+    pub(super) fn ask_one(&mut self, core: &mut Core, now: Instant, nonce: u64, to: usize) {
+        self.open(core, now, nonce);
+        core.send(to, Message::Request { nonce });
+    }
+
+    fn open(&mut self, core: &Core, now: Instant, nonce: u64) {
+        *self = Self { nonce, asked: now, answered: vec![false; core.nodes()] };
+    }
+
+    /// No answer counts any more.
+    pub(super) fn close(&mut self) {
+        self.answered.clear();
+    }
+
+    /// When the open question was asked.
+    pub(super) fn asked(&self) -> Instant {
+        self.asked
+    }
+
+    /// Whether this is the first answer of `from` to the open question; else it is counted.
+    pub(super) fn take(&mut self, core: &mut Core, from: usize, nonce: u64) -> bool {
+        match self.answered.get_mut(from) {
+            Some(answered) if self.nonce == nonce && !*answered => {
+                *answered = true;
+                true
+            }
+            Some(_) if self.nonce == nonce => {
+                core.rejected.replayed += 1;
+                false
+            }
+            _ => {
+                core.rejected.untimely += 1;
+                false
+            }
+        }
+    }
+}
