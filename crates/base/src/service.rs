@@ -23,7 +23,8 @@
 //! - It numbers its records from 1 without a gap ([`Io`]), on from the last one that its folded past has, and answers
 //!   [`In::Compact`] in time. The position of a checkpoint is the number of the last record that it covers, so that a
 //!   service that begins from a checkpoint goes on behind it.
-//! - A message has at most 16 MiB, a record at most 8 MiB. One that is larger ends the node with a panic.
+//! - A message has at most [`MESSAGE_BYTES_MAX`], a record at most [`RECORD_BYTES_MAX`]. One that is larger is a panic of the service: it
+//!   ends the node, or the service alone if that lives beside its node.
 //! - Bytes of a peer that are no message never reach it. A message that makes no sense is dropped and counted.
 
 use std::any::Any;
@@ -37,6 +38,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, DecodeError};
 use crate::{BootId, Channel, Instance, Instant, Machine, NodeId, View, ViewId};
+
+/// Most bytes of a message, both parts together (16 MiB).
+pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
+/// Most bytes of a record, both parts together (8 MiB).
+pub const RECORD_BYTES_MAX: usize = 8 << 20;
 
 /// How urgent the messages of a service are where connections and disks are shared: a lower class waits for a higher one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -54,6 +54,7 @@ mod traces;
 pub use client::Client;
 pub use cluster::{Cluster, Report};
 pub use linear::{Asked, answered, linearisable};
+pub use mainstay_base::{Duration, Instant};
 pub use mainstay_check::linear::{Model, Operation, Outcome};
 pub use mainstay_sim::live::Found;
 pub use mainstay_sim::{Action, Disk, Fault, FaultEvent, Moment, Point};

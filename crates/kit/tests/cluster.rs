@@ -3,8 +3,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mainstay::{Commands, Position, Small};
-use mainstay_base::{Duration, Instant};
-use mainstay_kit::{Action, Client, Cluster, Disk, Fault, FaultEvent, Moment, Outcome, Point};
+use mainstay_kit::{
+    Action, Client, Cluster, Disk, Duration, Fault, FaultEvent, Instant, Moment, Outcome, Point,
+};
 
 /// Hands out numbers; with a bug, if there is one.
 #[derive(Clone, Default)]

@@ -5,9 +5,7 @@
 use std::{collections::BTreeMap, error::Error, io, net::TcpListener};
 
 use actix::{Actor, Context, Handler};
-use mainstay_base::ClusterId;
-use mainstay_link::actor::{LinkEvent, LinkParts, open, start};
-use mainstay_runtime::Events;
+use mainstay_link::actor::{ClusterId, Events, LinkEvent, LinkParts, open, start};
 
 struct Counter(u64);
 

@@ -19,16 +19,17 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use mainstay_base::BootNonce;
 use mainstay_base::frame::BODY_SIZE_MAX;
-use mainstay_base::{BootId, BootNonce, ClusterId, NodeId};
-use mainstay_runtime::{
-    Bell, Door, Entropy, EntropyError, Events, HostOptions, OsEntropy, Recipient, Tcp, TcpError,
-    TcpOptions, TimeSource, TokioTime, Transport, host, inbox,
-};
+use mainstay_runtime::{Bell, Door, OsEntropy, Tcp, TcpOptions, TokioTime, host, inbox};
 use thiserror::Error;
 
 pub use event::{LinkEvent, Peer};
 pub use handle::{Ended, LinkHandle, LinkStatus, PeerStatus, SendError, Sent, To, WeakLink};
+pub use mainstay_base::{BootId, ClusterId, NodeId};
+pub use mainstay_runtime::{
+    Closed, Entropy, EntropyError, Events, HostOptions, Recipient, TcpError, TimeSource, Transport,
+};
 pub use tray::LinkEvents;
 pub use wiring::{dial, inputs, weight};
 

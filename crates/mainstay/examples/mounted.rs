@@ -6,9 +6,10 @@ use std::error::Error;
 use std::net::TcpListener;
 
 use actix::{Actor, Context, Handler};
-use mainstay::{ClusterId, Config, Events, GroupConfig, Node, Order, Placement, Service};
-use mainstay_base::service::{Class, In, Logged, Never, Out, Outbox, Start};
-use mainstay_base::{Channel, Instant, Machine};
+use mainstay::service::{Class, In, Logged, Never, Out, Outbox, Service, Start};
+use mainstay::{
+    Channel, ClusterId, Config, Events, GroupConfig, Instant, Machine, Node, Order, Placement,
+};
 
 struct Counter {
     out: Outbox<Self>,

@@ -14,8 +14,7 @@ use actix::{Actor, Context, Handler, Recipient};
 use bytes::Bytes;
 use mainstay::{
     Client, ClientConfig, ClusterId, Config, Events, GroupConfig, GroupEvent, GroupHandle, Node,
-    Order, Outcome, Position, Replicated, RestoreError, Snapshot, StateMachine, TcpClients,
-    ViewChanged,
+    Order, Outcome, Position, Replicated, RestoreError, Snapshot, StateMachine, ViewChanged,
 };
 
 /// A replicated state machine: counts the members that were ever lost.
@@ -152,14 +151,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         node.ready().await?;
     }
     // A client outside, on a session: what it sends is executed once, whatever fails.
-    let clients = TcpClients::new("127.0.0.1:0".parse()?)?;
-    let endpoints = [("a".to_owned(), clients.local_addr()?)].into();
-    let served = lost.clone();
-    actix::spawn(async move {
-        served
-            .serve_clients(Box::new(clients), |lost: &Lost, _| lost.0.to_le_bytes().to_vec())
-            .await
-    });
+    let served = lost.serve("127.0.0.1:0".parse()?, |lost, _| lost.0.to_le_bytes().to_vec());
+    let endpoints = [("a".to_owned(), served.await?)].into();
     let client = Client::connect(ClientConfig::new(ClusterId::from_entropy(6), endpoints))?;
     c.close().await;
     let mut tick = tokio::time::interval(std::time::Duration::from_millis(5));

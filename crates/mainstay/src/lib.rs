@@ -2,7 +2,7 @@
 //!
 //! A [`Node`] is put together from what is wanted, with a [`NodeBuilder`]: process [groups](NodeBuilder::group) for the user's
 //! actors, [replicated state machines](NodeBuilder::replicate), and [services](NodeBuilder::mount) of the contract
-//! (`mainstay_base::service`). Handles of groups and state machines can be used from the beginning, those of services from the start; all
+//! ([`service`]), which may have [actors of their own](NodeBuilder::mount_beside). Handles of groups and state machines can be used from the beginning, those of services from the start; all
 //! are `Send`, `Sync` and cheap to clone.
 //!
 //! ```
@@ -183,8 +183,10 @@ pub use group::{
     NotReached, Receipt, State, StateRequest,
 };
 #[cfg(feature = "node")]
-pub use mainstay_base::service::{ReaderId, Service};
+pub use mainstay_base::service::{self, ReaderId, Service};
 pub use mainstay_base::trace::Event as TraceEvent;
+#[cfg(feature = "node")]
+pub use mainstay_base::{BootId, Channel, Instance, Instant, Machine, View, Work};
 pub use mainstay_base::{
     ClusterId, Level, MessageId, NodeId, Order, Position, Reason, SiteId, ViewId,
 };

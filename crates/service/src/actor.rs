@@ -21,9 +21,10 @@ use mainstay_runtime::{
 };
 use thiserror::Error;
 
-pub use disk::{DiskError, RECORD_BYTES_MAX, ServiceStorage};
+pub use disk::{DiskError, ServiceStorage};
 pub use handle::{AgainError, ReachError, ServiceHandle, StationHandle};
 pub use hosting::{Answer, Begun, Ended, Hosting};
+pub use mainstay_base::service::RECORD_BYTES_MAX;
 pub use mounting::{Mount, Mounting, Planned, ServicesError};
 pub use reach::Reach;
 

@@ -32,6 +32,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use mainstay_base::rack::Given;
+pub use mainstay_base::service::MESSAGE_BYTES_MAX;
 use mainstay_base::service::{Address, Class, Dest, PeerChange};
 use mainstay_base::{BootId, Duration, Instant, NodeId, fault};
 use mainstay_link as link;
@@ -42,8 +43,6 @@ use wire::{Entry, Head, Taken};
 
 /// The link's channel of all services.
 pub const CHANNEL: u16 = 16;
-/// Most bytes of a message, both parts together (16 MiB).
-pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
 /// Most bytes of a message in one frame (64 KiB).
 pub const PART_BYTES: usize = 64 << 10;
 /// What waits for credit in one stream, beyond one message (1 MiB).

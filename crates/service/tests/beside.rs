@@ -14,7 +14,8 @@ use mainstay_base::service::{
 };
 use mainstay_base::{BootId, Channel, Instant, Machine};
 use mainstay_service::{
-    AgainError, Placement, ReachError, ServiceHandle, StationHandle, StationParts, start,
+    AgainError, MESSAGE_BYTES_MAX, Placement, ReachError, ServiceHandle, StationHandle,
+    StationParts, start,
 };
 use serde::{Deserialize, Serialize};
 use stations::{LIMIT, ask, cluster, config, listen, next, roster, stop};
@@ -24,6 +25,7 @@ use toy::{Command, Event, Register};
 
 /// Sends numbered messages to whoever is up, and keeps what comes; it can be made to wait, and to panic.
 struct Pipe {
+    me: BootId,
     out: Outbox<Self>,
     up: Vec<BootId>,
     /// To be sent, and sent so far; nothing is sent while the last one was refused.
@@ -63,6 +65,8 @@ enum Do {
     Wait(block::Receiver<()>),
     Panic,
     PanicInJob,
+    /// A message that nobody may send.
+    SendTooMuch,
 }
 
 /// How a pipe is: sent, refused, got, the sum of the notes of former runs.
@@ -110,6 +114,10 @@ impl Machine for Pipe {
             In::Written(io) => self.out.tell(io),
             In::Command(Do::Wait(until)) => drop(until.recv()),
             In::Command(Do::Panic) => panic!("it was told to"),
+            In::Command(Do::SendTooMuch) => {
+                let body = Bytes::from(vec![0; MESSAGE_BYTES_MAX]);
+                self.out.send(self.me, Piece { number: 1, body });
+            }
             In::Command(Do::PanicInJob) => self.out.put(Out::Work(())),
             _ => {}
         }
@@ -153,8 +161,8 @@ impl Service for Pipe {
 
     fn recover((): (), start: Start<(u64, Io)>) -> Self {
         let (past, last) = start.past;
-        let (out, up) = (Outbox::new(last), Vec::new());
-        Self { out, up, wanted: 0, sent: 0, refused: false, got: 0, past }
+        let (me, out, up) = (start.me, Outbox::new(last), Vec::new());
+        Self { me, out, up, wanted: 0, sent: 0, refused: false, got: 0, past }
     }
 
     fn work((): ()) {
@@ -340,6 +348,11 @@ async fn a_panic_on_another_thread_ends_that_service_only() {
 #[tokio::test]
 async fn a_panic_in_a_job_of_it_ends_that_service_only() {
     falls_and_is_started_again(Placement::Local, true, || Do::PanicInJob).await;
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_large_ends_that_service_only() {
+    falls_and_is_started_again(Placement::Local, true, || Do::SendTooMuch).await;
 }
 
 #[tokio::test]

@@ -1,10 +1,29 @@
 //! Faults and their end: within the atlas, and healed in phases.
 
 use mainstay_base::{Instant, Rng};
+use thiserror::Error;
 
 use crate::schedule::{Action, Disk, Fault, Moment, Point};
 use crate::world::{Task, World};
 use crate::{Clock, ClockFault, Node};
+
+/// Why a fault cannot take place within the model.
+#[derive(Error, Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Beyond {
+    /// It speaks of a process that is not there, or of one where it takes two.
+    #[error("there is no such process, or there have to be two")]
+    Nobody,
+    /// The node is down already.
+    #[error("the node is down")]
+    Down,
+    /// As many nodes are down, or without their disk's state, as the atlas allows.
+    #[error("no more than {0} may be down, or without their state, at a time")]
+    TooManyDown(usize),
+    /// As many disks are lost, or not made good yet, as the atlas allows.
+    #[error("no more than {0} may have lost their disk at a time")]
+    TooManyLost(usize),
+}
 
 /// The faults of a world.
 pub(crate) struct Faults {
@@ -15,11 +34,15 @@ pub(crate) struct Faults {
     /// The nodes that were healed.
     core: Vec<bool>,
     rng: Rng,
+    is_strict: bool,
+    /// In a strict world: the first one that could not take place, and why.
+    refused: Option<(Fault, Beyond)>,
 }
 
 impl Faults {
     pub(crate) fn new(rng: Rng, nodes: usize) -> Self {
-        Self { list: Vec::new(), epoch: 0, core: vec![false; nodes], rng }
+        let (list, core) = (Vec::new(), vec![false; nodes]);
+        Self { list, epoch: 0, core, rng, is_strict: false, refused: None }
     }
 
     fn add(&mut self, fault: Fault) -> u32 {
@@ -62,14 +85,34 @@ impl<N: Node> World<N> {
             self.hosts[node].doomed_at.insert(point, index);
             return true;
         }
-        let took_place =
-            fault.is_possible(self.roster.len(), self.roster.len()) && self.take_place(&fault);
-        if took_place {
-            self.stats.faults += 1;
-        } else {
+        let nodes = self.roster.len();
+        let allowed = match fault {
+            _ if !fault.is_possible(nodes, nodes) => Err(Beyond::Nobody),
+            Fault::Crash { node, disk, .. } => self.atlas_allows(node, disk),
+            _ => Ok(()),
+        };
+        if let Err(why) = allowed {
             self.stats.skipped += 1;
+            if self.faults.is_strict {
+                self.faults.refused.get_or_insert((fault, why));
+            }
+            return false;
         }
-        took_place
+        self.take_place(&fault);
+        self.stats.faults += 1;
+        true
+    }
+
+    /// A fault that cannot take place within the atlas ends the run with [`Stuck::Beyond`](crate::Stuck::Beyond), instead of being left
+    /// out: for scripts that somebody wrote. What a [schedule](crate::schedule()) draws may be beyond it by design.
+    #[must_use]
+    pub fn strict(mut self) -> Self {
+        self.faults.is_strict = true;
+        self
+    }
+
+    pub(crate) fn refused(&self) -> Option<&(Fault, Beyond)> {
+        self.faults.refused.as_ref()
     }
 
     /// The node is about to do something: true if it has crashed instead.
@@ -94,24 +137,21 @@ impl<N: Node> World<N> {
         }
     }
 
-    fn take_place(&mut self, fault: &Fault) -> bool {
+    fn take_place(&mut self, fault: &Fault) {
         let length = match *fault {
             Fault::Crash { node, length, disk, .. } => {
-                if !self.atlas_allows(node, disk) {
-                    return false;
-                }
                 self.stop(node, disk);
                 let generation = self.hosts[node].generation;
                 self.at(self.now + length, Task::Restart { node: node as u16, generation });
-                return true;
+                return;
             }
             Fault::Backup { node } => {
                 self.hosts[node].disk.back_up();
-                return true;
+                return;
             }
             Fault::Reset { one, other } => {
                 self.reset(one, other);
-                return true;
+                return;
             }
             Fault::Pause { node, length } => {
                 self.hosts[node].pauses += 1;
@@ -141,20 +181,26 @@ impl<N: Node> World<N> {
         };
         let index = self.faults.add(fault.clone());
         self.at(self.now + length, Task::End { index, epoch: self.faults.epoch });
-        true
     }
 
     /// Whether the node runs and may crash with this outcome.
-    fn atlas_allows(&mut self, node: usize, disk: Disk) -> bool {
+    fn atlas_allows(&mut self, node: usize, disk: Disk) -> Result<(), Beyond> {
         for host in &mut self.hosts {
             host.lost &= !host.machine.as_ref().is_some_and(Node::is_whole);
         }
+        let atlas = self.options.atlas;
         let hosts = || self.hosts.iter().enumerate().filter(|(index, _)| *index != node);
         let down = hosts().filter(|(_, host)| host.machine.is_none() || host.lost).count();
         let lost = hosts().filter(|(_, host)| host.lost).count();
-        self.node(node).is_some()
-            && down < self.options.atlas.down
-            && (disk == Disk::Kept || lost < self.options.atlas.lost)
+        if self.node(node).is_none() {
+            Err(Beyond::Down)
+        } else if down >= atlas.down {
+            Err(Beyond::TooManyDown(atlas.down))
+        } else if disk != Disk::Kept && lost >= atlas.lost {
+            Err(Beyond::TooManyLost(atlas.lost))
+        } else {
+            Ok(())
+        }
     }
 
     pub(crate) fn on_end(&mut self, index: u32, epoch: u32) {

@@ -81,6 +81,7 @@ mod world;
 
 pub use clock::{Clock, ClockFault};
 pub use explore::{Model, Report, Search, Violation, explore};
+pub use faults::Beyond;
 pub use node::{Effects, Node, Peer, Refusal, Start};
 pub use options::{Atlas, Options, Wire};
 pub use schedule::{Action, Disk, Fault, FaultEvent, Moment, Point, schedule};

@@ -85,4 +85,6 @@ pub use room::Room;
 pub use start::{Restored, Start};
 pub use stream::{ClientPort, ClientPorts};
 pub use swarm::{Found, Plan, Run, find, run, swarm};
-pub use told::{Beyond, LeftOut, Stats, Stuck};
+pub use told::{LeftOut, Stats, Stuck};
+
+pub use crate::Beyond;

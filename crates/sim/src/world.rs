@@ -13,7 +13,7 @@ use crate::faults::Faults;
 use crate::network::Network;
 use crate::node::{Effects, Peer, Refusal, Start};
 use crate::trace::Trace;
-use crate::{Action, Clock, Fault, FaultEvent, Node, Options, Point, Seen, schedule};
+use crate::{Action, Beyond, Clock, Fault, FaultEvent, Node, Options, Point, Seen, schedule};
 
 /// The steps at one instant after which time is said to stand still.
 const STILL_MAX: u32 = 1_000_000;
@@ -121,6 +121,14 @@ pub enum Stuck {
         what: String,
         /// The state of every node and connection.
         report: String,
+    },
+    /// A fault is beyond the model, in a [strict](World::strict) world. Running on answers the same.
+    #[error("the fault {fault} is beyond the model: {why}")]
+    Beyond {
+        /// Which.
+        fault: Fault,
+        /// What is against it.
+        why: Beyond,
     },
 }
 
@@ -358,7 +366,7 @@ impl<N: Node> World<N> {
     /// Runs for a time.
     ///
     /// # Errors
-    /// [`Stuck::Violation`] as soon as there is one.
+    /// [`Stuck::Violation`] and [`Stuck::Beyond`] as soon as there is one.
     pub fn run(&mut self, time: Duration) -> Result<(), Stuck> {
         let end = self.now + time;
         self.advance(|_| false, end).map(|_| ())
@@ -367,7 +375,7 @@ impl<N: Node> World<N> {
     /// Runs until `reached`, which is asked after each step, for `limit` at most.
     ///
     /// # Errors
-    /// [`Stuck::TimedOut`] at the limit, [`Stuck::Violation`] as soon as there is one.
+    /// [`Stuck::TimedOut`] at the limit, [`Stuck::Violation`] and [`Stuck::Beyond`] as soon as there is one.
     pub fn run_until(
         &mut self,
         reached: impl FnMut(&Self) -> bool,
@@ -389,6 +397,9 @@ impl<N: Node> World<N> {
         loop {
             if let Some(what) = self.violation.clone() {
                 return Err(Stuck::Violation { what, report: self.report() });
+            }
+            if let Some((fault, why)) = self.refused().cloned() {
+                return Err(Stuck::Beyond { fault, why });
             }
             if reached(self) {
                 return Ok(true);

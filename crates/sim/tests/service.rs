@@ -16,8 +16,8 @@ use mainstay_base::service::{Address, Service as _};
 use mainstay_base::{ClusterId, Duration, Fingerprinter, Instance, Instant, NodeId, Rng};
 use mainstay_sim::service::{Costs, Judge, Scope, ServiceNode, Setup, Views};
 use mainstay_sim::{
-    Action, Atlas, Disk, Fault as Crash, FaultEvent, Moment, Options, Point, Report, Search, Seen,
-    Wire, World, explore, schedule, shrink,
+    Action, Atlas, Beyond, Disk, Fault as Crash, FaultEvent, Moment, Options, Point, Report,
+    Search, Seen, Stuck, Wire, World, explore, schedule, shrink,
 };
 use toy::{Command, Config, Event, Fault, Register, Watcher};
 
@@ -225,6 +225,53 @@ fn crash(node: usize, at: Duration, moment: Moment) -> FaultEvent {
     let length = Duration::from_millis(50);
     let fault = Crash::Crash { node, length, disk: Disk::Kept, moment };
     FaultEvent { at: Instant::ZERO + at, fault }
+}
+
+/// Checks OV-1: what is beyond the model ends a strict world, with the fault and what is against it; another one leaves it out.
+#[test]
+fn what_is_beyond_the_model_is_refused() {
+    let lost = Crash::Crash {
+        node: 0,
+        length: Duration::from_millis(50),
+        disk: Disk::Empty,
+        moment: Moment::At(Point { action: Action::Receive, number: 3 }),
+    };
+    let now = Duration::from_millis(10);
+    let cases = [
+        (vec![crash(0, now, Moment::Now)], None),
+        (vec![crash(NODES, now, Moment::MidWrite)], Some(Beyond::Nobody)),
+        (vec![crash(0, now, Moment::Now), crash(0, now, Moment::Now)], Some(Beyond::Down)),
+        (
+            vec![crash(0, now, Moment::Now), crash(1, now, Moment::Now)],
+            Some(Beyond::TooManyDown(1)),
+        ),
+        (vec![FaultEvent { at: Instant::ZERO, fault: lost }], Some(Beyond::TooManyLost(0))),
+    ];
+    for (script, beyond) in cases {
+        let mut options = Options::calm(Wire::Channel);
+        options.atlas = Atlas { down: 1, lost: 0 };
+        let world = || -> Small {
+            let setup = setup(None, None, Duration::ZERO);
+            World::with_schedule(1, NODES, setup, options.clone(), script.clone())
+        };
+        let write = Command::Write { op: 1, value: 1 };
+        let run = |world: &mut Small| {
+            world.run(now / 2).unwrap();
+            world.call(1, |node, now| node.command::<Register>(now, instance(), write));
+            world.run(Duration::from_millis(200))
+        };
+        let told = match run(&mut world().strict()) {
+            Err(Stuck::Beyond { fault, why }) => Some((fault, why)),
+            other => {
+                assert_eq!(other, Ok(()));
+                None
+            }
+        };
+        assert_eq!(told.as_ref().map(|told| told.1), beyond, "{script:?}");
+        let mut lenient = world();
+        run(&mut lenient).unwrap();
+        assert_eq!(lenient.stats().skipped, u64::from(beyond.is_some()), "{script:?}");
+    }
 }
 
 /// Checks OV-10: each point of the run at which a node can crash has a name. None of them costs an acknowledged value, and one of

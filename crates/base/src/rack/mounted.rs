@@ -9,8 +9,8 @@ use bytes::Bytes;
 use super::beside::{Aside, Report};
 use crate::codec::DecodeError;
 use crate::service::{
-    Address, Ask, Chunks, Class, Dest, In, Io, Logged, Out, PeerChange, ReaderChange, ReaderId,
-    Readers, Service, Start, Told, Wire as _,
+    Address, Ask, Chunks, Class, Dest, In, Io, Logged, MESSAGE_BYTES_MAX, Out, PeerChange,
+    RECORD_BYTES_MAX, ReaderChange, ReaderId, Readers, Service, Start, Told, Wire as _,
 };
 use crate::{BootId, Instance, Instant, NodeId, View, ViewId, Work};
 
@@ -376,11 +376,19 @@ impl<S: Service> Mounted<S> {
         })
     }
 
+    /// # Panics
+    /// If both parts have more bytes than that: where the service runs, so that one beside its node falls alone.
+    fn sized(&self, parts: (Bytes, Bytes), most: usize) -> (Bytes, Bytes) {
+        let size = parts.0.len() + parts.1.len();
+        assert!(size <= most, "{} has {size} bytes to send or to write, {most} may be", S::NAME);
+        parts
+    }
+
     fn effect(&self, output: Out<S>, turned: &mut Turned) -> Option<(Readers, S::Event)> {
         let from = self.address();
         let effect = match output {
             Out::Send { to, message } => {
-                let (meta, payload) = message.encode();
+                let (meta, payload) = self.sized(message.encode(), MESSAGE_BYTES_MAX);
                 Effect::Send { from, class: S::CLASS, to, meta, payload }
             }
             Out::Datagram { to, message } => {
@@ -388,7 +396,7 @@ impl<S: Service> Mounted<S> {
                 Effect::Datagram { from, to, meta, payload }
             }
             Out::Persist { io, record } => {
-                let (meta, payload) = record.encode();
+                let (meta, payload) = self.sized(record.encode(), RECORD_BYTES_MAX);
                 Effect::Persist { from, io, meta, payload }
             }
             Out::Checkpoint { position, alone, source } => {

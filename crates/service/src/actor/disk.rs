@@ -30,8 +30,6 @@ const KIND: u8 = 1;
 const FIRST: u8 = 1;
 const LAST: u8 = 2;
 const BATCH_BYTES: usize = 8 << 20;
-/// Largest record of a service, both parts together (8 MiB).
-pub const RECORD_BYTES_MAX: usize = 8 << 20;
 /// Whoever pins so much of the log is asked to let go of it (64 MiB).
 const COMPACT_BYTES: usize = 64 << 20;
 
@@ -75,8 +73,6 @@ fn encode(entries: &[LogEntry]) -> Vec<Bytes> {
         let (head, meta, payload) = match entry {
             LogEntry::Installed(view) => (Head::Installed(*view), &[][..], &[][..]),
             LogEntry::Record { of, io, meta, payload } => {
-                let size = meta.len() + payload.len();
-                assert!(size <= RECORD_BYTES_MAX, "{of:?} writes a record of {size} bytes");
                 let (meta_len, payload_len) = (meta.len() as u32, payload.len() as u32);
                 let head = Head::Record { of: *of, io: *io, meta: meta_len, payload: payload_len };
                 (head, &meta[..], &payload[..])

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use mainstay_base::Duration;
 use thiserror::Error;
 
-use crate::FaultEvent;
+use crate::{Beyond, FaultEvent};
 
 /// What happened in a room.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -65,24 +65,6 @@ pub enum Stuck {
     /// What was waited for did not come in time.
     #[error("not within {0:?}")]
     Late(Duration),
-}
-
-/// Why a fault cannot take place within the model.
-#[derive(Error, Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum Beyond {
-    /// It speaks of a process that is not there, or of one where it takes two.
-    #[error("there is no such process, or there have to be two")]
-    Nobody,
-    /// The node is down already.
-    #[error("the node is down")]
-    Down,
-    /// As many nodes are down, or without their disk's state, as the atlas allows.
-    #[error("no more than {0} may be down, or without their state, at a time")]
-    TooManyDown(usize),
-    /// As many disks are lost, or not made good yet, as the atlas allows.
-    #[error("no more than {0} may have lost their disk at a time")]
-    TooManyLost(usize),
 }
 
 /// The faults that were left out of a run, and why.

@@ -3,8 +3,9 @@
 use mainstay_base::Rng;
 
 use super::super::kernel::Task;
-use super::super::told::{Beyond, Stuck};
+use super::super::told::Stuck;
 use super::{Kind, Place, Room};
+use crate::Beyond;
 use crate::schedule::{Disk, Fault, Moment};
 
 impl<H: Clone + 'static> Room<H> {
