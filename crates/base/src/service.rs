@@ -312,7 +312,9 @@ pub enum PeerChange {
         /// Who.
         boot: BootId,
     },
-    /// It is gone for good: what was not delivered to it or from it is void. Given in place of `Down`.
+    /// What was not delivered to it or from it is void. Given in place of `Down`. With `new` it is gone for good. Without, either a view
+    /// left it out, or the boot lives and the instance ended there (it fell beside its node, or was dismounted): when it is mounted
+    /// again the same boot comes [`Up`](Self::Up), and knows nothing of what was said before.
     Replaced {
         /// Who it was.
         old: BootId,

@@ -96,8 +96,8 @@ where
         self
     }
 
-    /// These faults in every run, as a failed run printed them or as a test wants them, instead of those that are drawn. One that is
-    /// beyond the atlas fails the run.
+    /// These faults in every run, as a failed run has them ([`Found::faults`]) or as a test wants them, instead of those that are
+    /// drawn. One that is beyond the atlas fails the run.
     #[must_use]
     pub fn faults(mut self, script: Vec<FaultEvent>) -> Self {
         self.plan.script = Some(script);

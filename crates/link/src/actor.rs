@@ -4,7 +4,15 @@
 //! reads: what is not read is not acknowledged, so a slow reader closes the windows of its peers, and their sends wait. Nothing
 //! is dropped for it and nothing grows without bound.
 //!
+//! A link suspects nobody. A peer that dies is [`Down`](LinkEvent::Down), and what is sent meanwhile waits for it; when it is started
+//! anew it is [`Replaced`](LinkEvent::Replaced), and all that was sent to the dead boot and not acknowledged is named, that which was
+//! sent after its death too. As long as it stays away nothing more is told: sends are accepted until the window is full, and then
+//! wait. A program that does not want to wait for ever uses [`send_now`](LinkHandle::send_now), or gives up by itself.
+//!
 //! It needs a `LocalSet` of a current-thread tokio runtime; an actix `System` is one. Handles are `Send` and go anywhere.
+//!
+//! A program needs `mainstay-base` ([`ClusterId`]) beside this crate; with an actix actor as reader also `actix`, and
+//! `mainstay-runtime` for [`Events`].
 
 mod event;
 mod face;

@@ -55,6 +55,12 @@
 //! A command whose execution panics stops the group: every node refuses with [`NotDone::Poisoned`] until an operator has it
 //! passed over by [`Replicated::skip`]. Then the nodes rebuild their states without it, in their processes, and go on.
 //!
+//! # Services
+//! A [`Service`] of one's own is a machine on the contract of `mainstay_base::service`: messages between its instances, records in the
+//! log of the node, events for its readers. It is [mounted](NodeBuilder::mount) on the node, in the same turns, or
+//! [beside](NodeBuilder::mount_beside) it, in an actor there or on a thread of its own ([`Placement`]); there a panic ends it alone, and
+//! [`ServiceHandle::start_again`] starts it again. The example `mounted` has one.
+//!
 //! # Life of a node
 //! A cluster is made when all its nodes are there, none has a past and their settings are equal ([`Founding`]); [`Node::ready`] waits until
 //! a node takes part. A node runs on the `LocalSet` that starts it, or on a thread of its own ([`Node::spawn`]). One that the others

@@ -184,7 +184,8 @@ impl NodeBuilder {
     /// it stands on ([`Service::NEEDS`]) is mounted before it. `config` is asked for each boot of the process: at the start, and when
     /// the node was declared dead and begins anew.
     ///
-    /// What cannot be mounted is told by the start ([`SiteStartError`](crate::SiteStartError)).
+    /// What cannot be mounted is told by the start ([`SiteStartError`](crate::SiteStartError)). A panic of it halts the node
+    /// ([`Node::closed`] says so); one that may panic is mounted [beside](Self::mount_beside).
     pub fn mount<S: Service>(
         &mut self,
         name: &str,
@@ -420,7 +421,9 @@ impl Node {
         Err(ReadyError::Ended(self.closed().await))
     }
 
-    /// Whether it is [ready](Self::ready); not any more from when it is declared dead until it is ready again.
+    /// Whether it is [ready](Self::ready); not any more from when it is declared dead until it is ready again. A node that hears no majority any more
+    /// does not know what the others do: it stays ready, in its last view, and what is cast or executed waits. Its [`status`](Self::status)
+    /// says so (`stack.minority`, `stack.minority_for`).
     #[must_use]
     pub fn watch_ready(&self) -> watch::Receiver<bool> {
         self.site.ready()

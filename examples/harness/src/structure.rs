@@ -1,6 +1,20 @@
 //! Which service stands on which: figure 3 of Mishra and Schlichting, *Abstractions for Constructing Dependable Distributed Systems* (1992).
 //!
-//! An example says what its services stand on. That is right if it is exactly what the figure says of the services that it names.
+//! An example says what its services stand on. That is right if it is exactly what the figure says of the services that it names:
+//!
+//! | service | stands on |
+//! |---|---|
+//! | object/action | atomic actions, rpc |
+//! | conversations | resilient processes |
+//! | state machine | multicast, membership, resilient processes, rpc |
+//! | primary/backup | multicast, membership, shadow updating |
+//! | atomic actions | resilient processes |
+//! | rpc | shadow updating |
+//! | replicated rpc | multicast |
+//! | resilient processes | shadow updating, stable storage, membership |
+//! | shadow updating | stable storage |
+//! | multicast | time, membership (clockless) |
+//! | membership | multicast, time (clock-driven) |
 
 use std::collections::BTreeSet;
 

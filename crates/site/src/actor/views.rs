@@ -45,7 +45,8 @@ pub struct ViewChanged {
     pub joined: Vec<Member>,
     /// Who was in that and is no more, and why: the same at all who install this view.
     pub left: Vec<(Member, Reason)>,
-    /// This node is a member. Otherwise it takes no part, and its process is to begin anew if it did.
+    /// This node is a member. Otherwise it takes no part; if it did, it was declared dead, and a node of `mainstay` starts anew by itself
+    /// in its process.
     pub is_member: bool,
 }
 
