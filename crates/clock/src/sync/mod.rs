@@ -38,6 +38,7 @@ mod config;
 mod core;
 #[cfg(feature = "averaging")]
 mod functions;
+pub mod global;
 #[cfg(any(feature = "synchroniser", feature = "agreement"))]
 mod keys;
 mod logical;
