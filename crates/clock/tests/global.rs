@@ -140,17 +140,16 @@ impl Run {
             node.mount::<Global>(instance(), config);
             node.read::<Global>(instance(), |event| event);
         });
+        let drift = u64::from(config.drift.parts()) * 9 / 10;
+        let drifts: Vec<i64> =
+            (0..NODES).map(|_| rng.below(2 * drift + 1) as i64 - drift as i64).collect();
+        let setup = setup.clocks(move |node| Clock::new(EPOCH, drifts[node]));
         let mut options = Options::calm(Wire::Channel);
         options.delay = config.delay.min.max(Duration::from_nanos(1));
         options.spread = config.delay.max - options.delay;
         options.reconnect = Duration::from_millis(1);
         options.telling = Duration::from_millis(1);
-        let mut world = World::with_schedule(seed, NODES, setup, options, faults.clone());
-        let drift = i64::from(config.drift.parts());
-        for node in 0..NODES {
-            let drawn = rng.below(2 * drift as u64 * 9 / 10 + 1) as i64 - drift * 9 / 10;
-            world.set_clock(node, Clock::new(EPOCH, drawn));
-        }
+        let world = World::with_schedule(seed, NODES, setup, options, faults.clone());
         Self {
             world,
             seats,

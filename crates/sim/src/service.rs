@@ -97,8 +97,10 @@ pub use node::ServiceNode;
 pub use oracle::Views;
 pub use scope::{Judge, Scope, Step};
 
+use crate::Clock;
 use oracle::Oracle;
 
+type Clocks = Rc<dyn Fn(usize) -> Clock>;
 type Mount<E> = Rc<dyn Fn(&mut Mounting<'_, E>)>;
 
 /// What a node of a world of services is made of. `E` is what the services tell the test.
@@ -108,6 +110,7 @@ pub struct Setup<E> {
     window: usize,
     datagrams_lost: u64,
     turn_delay: Duration,
+    clocks: Option<Clocks>,
     compact_after: u64,
     oracle: Rc<RefCell<Option<Oracle>>>,
     costs: Rc<RefCell<BTreeMap<Address, Costs>>>,
@@ -122,6 +125,7 @@ impl<E: 'static> Setup<E> {
             window: 64,
             datagrams_lost: 0,
             turn_delay: Duration::ZERO,
+            clocks: None,
             compact_after: 1_000,
             oracle: Rc::default(),
             costs: Rc::default(),
@@ -146,6 +150,13 @@ impl<E: 'static> Setup<E> {
     #[must_use]
     pub fn datagrams_lost(mut self, rate: u64) -> Self {
         self.datagrams_lost = rate;
+        self
+    }
+
+    /// The clock of each node, by its index, when the world begins. Default: the time of the world.
+    #[must_use]
+    pub fn clocks(mut self, clock: impl Fn(usize) -> Clock + 'static) -> Self {
+        self.clocks = Some(Rc::new(clock));
         self
     }
 

@@ -177,40 +177,46 @@ fn hardware(
     Ok(bounds)
 }
 
-/// How long a phase of an agreement takes: all begin within one delay, and what they say takes another one.
-pub(super) fn phase(config: &Config) -> i64 {
-    let (delay, drift) = (config.delay.max_nanos(), config.drift);
-    let phases = config.faulty as i64 + 2;
-    drift.stretch(drift.stretch(2 * delay)) + drift.apart(phases * 2 * delay) + 4
-}
-
 fn agreement(config: &Config, signed: bool) -> Result<Bounds, ConfigError> {
-    let (faulty, drift) = (config.faulty as i64, config.drift);
-    let phases = faulty + 1;
-    let round = phases * phase(config);
+    let (drift, delay) = (config.drift, config.delay.max_nanos());
+    let (phases, period) = (config.faulty as i64 + 1, long(config.period));
     let read = Reading::ARRIVAL.error(config.delay, drift);
-    let error = read + drift.apart(drift.stretch(round + 2 * config.delay.max_nanos()));
-    // COM: a difference that is passed on is wrong by another reading at each hop, and two readers are wrong in two directions.
-    // CSM: of a clock that lies, two correct ones may take signed copies that came a delay apart, over another number of hops.
-    let apart = if signed {
-        2 * error + phases * drift.stretch(config.delay.max_nanos())
-    } else {
-        2 * (phases + 1) * error
-    };
-    let grown = drift.apart(drift.stretch(long(config.period) + 2 * round));
-    let skew = apart + grown;
-    let beyond = (phases + 1) * error;
-    Ok(Bounds {
-        precision: span(skew + beyond),
-        agreed: span(skew),
-        reading: span(read),
-        round: span(round),
-        correction: span(skew + beyond),
-        accuracy: None,
-        rate: Some(parts(beyond, long(config.period)) + u64::from(drift.parts())),
-        joining: 3,
-        period_min: span(drift.stretch(2 * round + 2 * (skew + beyond))),
-    })
+    let mut skew = long(config.initial);
+    for _ in 0..STEPS_MAX {
+        // All begin within their skew, or within a delay where one makes the others begin; what they say takes another delay.
+        let spread = drift.stretch(skew.max(delay) + 2 * delay);
+        let phase = drift.stretch(spread) + drift.apart(phases * spread) + 4;
+        let round = phases * phase;
+        let error = read + drift.apart(drift.stretch(round + 2 * delay));
+        // COM: a difference that is passed on is wrong by another reading at each hop, and two readers are wrong in two directions.
+        // CSM: of a clock that lies, two correct ones may take signed copies that came a delay apart, over another number of hops.
+        let apart = if signed {
+            2 * error + phases * drift.stretch(delay)
+        } else {
+            2 * (phases + 1) * error
+        };
+        let fixed = apart + drift.apart(drift.stretch(period + 2 * round));
+        if fixed > SKEW_MAX {
+            return Err(ConfigError::Diverges);
+        }
+        if fixed > skew {
+            skew = fixed;
+            continue;
+        }
+        let beyond = (phases + 1) * error;
+        return Ok(Bounds {
+            precision: span(skew + beyond),
+            agreed: span(skew),
+            reading: span(read),
+            round: span(round),
+            correction: span(skew + beyond),
+            accuracy: None,
+            rate: Some(parts(beyond, period) + u64::from(drift.parts())),
+            joining: 4,
+            period_min: span(drift.stretch(2 * round + 2 * (skew + beyond))),
+        });
+    }
+    Err(ConfigError::Diverges)
 }
 
 /// What the algorithm of Srikanth and Toueg adds to the time of a round, so that no clock goes back: α.

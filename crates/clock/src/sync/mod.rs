@@ -30,21 +30,35 @@
 //! - A message between correct processes takes `min` to `max`, or counts as a fault of the round.
 //! - Who a message is from is known.
 
+#[cfg(feature = "agreement")]
+mod agreement;
 mod algorithm;
 #[cfg(feature = "averaging")]
 mod averaging;
 mod bounds;
 mod config;
 mod core;
+#[cfg(feature = "probabilistic")]
+mod election;
+#[cfg(feature = "external")]
+mod external;
 #[cfg(feature = "averaging")]
 mod functions;
 pub mod global;
+#[cfg(feature = "synchroniser")]
+mod halpern;
+#[cfg(feature = "interval")]
+mod interval;
 #[cfg(any(feature = "synchroniser", feature = "agreement"))]
 mod keys;
 mod logical;
 mod message;
+#[cfg(feature = "probabilistic")]
+mod probabilistic;
 mod reading;
 mod service;
+#[cfg(feature = "synchroniser")]
+mod srikanth;
 
 pub use self::core::{Correction, Loss, Output, Rejected};
 pub use algorithm::{Algorithm, Begin, Origin};

@@ -7,48 +7,49 @@ use std::sync::Arc;
 
 use mainstay_base::{BootId, ClusterId, Duration, Instance, Instant, NodeId, Rng};
 use mainstay_clock::sync::{
-    Bounds, Config, Correction, Event, Loss, Message, Mount, Origin, Plan, Status, Synced,
+    Bounds, Config, ConfigError, Correction, Event, Loss, Message, Mount, Origin, Plan, Status,
+    Synced,
 };
 use mainstay_sim::service::{ServiceNode, Setup};
 use mainstay_sim::{Clock, FaultEvent, Options, Stuck, Wire, World};
 
 /// Local clocks do not begin at zero: they may be stepped back.
-pub const EPOCH: Duration = Duration::from_secs(1_000);
+pub(crate) const EPOCH: Duration = Duration::from_secs(1_000);
 
 /// What a traitor makes of what it would say.
-pub type Twist = Rc<RefCell<dyn FnMut(&Liar, usize, Message) -> Vec<Message>>>;
+pub(crate) type Twist = Rc<RefCell<dyn FnMut(&Liar, usize, Message) -> Vec<Message>>>;
 
 /// Who lies.
-pub struct Liar {
-    pub me: usize,
-    pub nodes: usize,
-    pub keys: Option<mainstay_agreement::sign::Keyring>,
+pub(crate) struct Liar {
+    pub(crate) me: usize,
+    pub(crate) nodes: usize,
+    pub(crate) keys: Option<mainstay_agreement::sign::Keyring>,
 }
 
 /// A world to be made.
 #[derive(Clone)]
-pub struct Scene {
-    pub seed: u64,
-    pub plan: Arc<Plan>,
+pub(crate) struct Scene {
+    pub(crate) seed: u64,
+    pub(crate) plan: Arc<Plan>,
     /// In parts of a billion, for each node.
-    pub drifts: Vec<i64>,
+    pub(crate) drifts: Vec<i64>,
     /// What each clock is ahead at the start.
-    pub skews: Vec<i64>,
+    pub(crate) skews: Vec<i64>,
     /// Nodes that begin without knowing the time.
-    pub apart: Vec<usize>,
-    pub liars: Vec<usize>,
-    pub twist: Option<Twist>,
-    pub faults: Vec<FaultEvent>,
+    pub(crate) apart: Vec<usize>,
+    pub(crate) liars: Vec<usize>,
+    pub(crate) twist: Option<Twist>,
+    pub(crate) faults: Vec<FaultEvent>,
     /// Datagrams lost, in 1,000.
-    pub loss: u64,
-    pub turn_delay: Duration,
-    pub duplication: u64,
+    pub(crate) loss: u64,
+    pub(crate) turn_delay: Duration,
+    pub(crate) duplication: u64,
 }
 
 impl Scene {
     /// Clocks of a plan, with drifts, skews and delays drawn within its bounds: half of them at the edges.
-    pub fn new(seed: u64, config: Config) -> Self {
-        let plan = Arc::new(Plan::new(config).expect("theory allows it"));
+    pub(crate) fn new(seed: u64, config: Config) -> Self {
+        let plan = Arc::new(feasible(config));
         let mut rng = Rng::new(seed).stream("scene");
         let (nodes, drift) = (plan.config().nodes, i64::from(plan.config().drift.parts()));
         let initial = plan.config().initial.as_nanos() as i64;
@@ -77,7 +78,7 @@ impl Scene {
     }
 
     /// The last `count` nodes lie.
-    pub fn lie(
+    pub(crate) fn lie(
         mut self,
         count: usize,
         twist: impl FnMut(&Liar, usize, Message) -> Vec<Message> + 'static,
@@ -88,38 +89,48 @@ impl Scene {
         self
     }
 
-    pub fn period(&self) -> Duration {
+    pub(crate) fn period(&self) -> Duration {
         self.plan.config().period
     }
 
-    pub fn run(self) -> Run {
+    pub(crate) fn run(self) -> Run {
         Run::new(self)
     }
 }
 
-pub fn instance() -> Instance {
+/// The plan, with a longer period if it needs one.
+pub(crate) fn feasible(mut config: Config) -> Plan {
+    loop {
+        match Plan::new(config.clone()) {
+            Err(ConfigError::Period { least, .. }) => config.period = least.mul_f64(1.1),
+            plan => return plan.expect("theory allows it"),
+        }
+    }
+}
+
+pub(crate) fn instance() -> Instance {
     Instance::new(ClusterId::from_entropy(1), "clock")
 }
 
 /// One of the events of a node.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Told {
-    pub node: usize,
-    pub at: Instant,
-    pub event: Event,
+pub(crate) struct Told {
+    pub(crate) node: usize,
+    pub(crate) at: Instant,
+    pub(crate) event: Event,
 }
 
 /// A world that runs, and its checks.
-pub struct Run {
-    pub world: World<ServiceNode<Event>>,
-    pub scene: Scene,
-    pub roster: Vec<NodeId>,
-    pub told: Vec<Told>,
+pub(crate) struct Run {
+    pub(crate) world: World<ServiceNode<Event>>,
+    pub(crate) scene: Scene,
+    pub(crate) roster: Vec<NodeId>,
+    pub(crate) told: Vec<Told>,
     /// Clocks that are wrong for the moment, and do not know yet.
-    pub exempt: Vec<usize>,
-    pub worst: i64,
+    pub(crate) exempt: Vec<usize>,
+    pub(crate) worst: i64,
     /// Whether the skew is checked.
-    pub judge: bool,
+    pub(crate) judge: bool,
     versions: BTreeMap<usize, (u64, i64)>,
 }
 
@@ -137,8 +148,7 @@ impl Run {
             } else {
                 Origin::Together(skew)
             };
-            let keys =
-                mainstay_agreement::sign::Keyring::ideal(node.index, config.nodes, 11);
+            let keys = mainstay_agreement::sign::Keyring::ideal(node.index, config.nodes, 11);
             let mount = Mount {
                 plan: Arc::clone(&inner.plan),
                 nodes: node.roster.into(),
@@ -158,6 +168,8 @@ impl Run {
                 });
             }
         });
+        let drifts = scene.drifts.clone();
+        let setup = setup.clocks(move |node| Clock::new(EPOCH, drifts[node]));
         let setup = setup.datagrams_lost(scene.loss).turn_delay(scene.turn_delay);
         let mut options = Options::calm(Wire::Channel);
         options.delay = config.delay.min.max(Duration::from_nanos(1));
@@ -166,10 +178,7 @@ impl Run {
         options.reconnect = Duration::from_millis(1);
         options.telling = Duration::from_millis(1);
         let (seed, faults) = (scene.seed, scene.faults.clone());
-        let mut world = World::with_schedule(seed, nodes, setup, options, faults);
-        for (node, drift) in scene.drifts.iter().enumerate() {
-            world.set_clock(node, Clock::new(EPOCH, *drift));
-        }
+        let world = World::with_schedule(seed, nodes, setup, options, faults);
         let roster = world.roster().to_vec();
         let mut run = Self {
             world,
@@ -202,38 +211,38 @@ impl Run {
         }
     }
 
-    pub fn bounds(&self) -> Bounds {
+    pub(crate) fn bounds(&self) -> Bounds {
         *self.scene.plan.bounds()
     }
 
-    pub fn nodes(&self) -> usize {
+    pub(crate) fn nodes(&self) -> usize {
         self.roster.len()
     }
 
-    pub fn correct(&self) -> impl Iterator<Item = usize> + use<'_> {
+    pub(crate) fn correct(&self) -> impl Iterator<Item = usize> + use<'_> {
         (0..self.nodes()).filter(|it| !self.scene.liars.contains(it) && !self.exempt.contains(it))
     }
 
-    pub fn service(&self, node: usize) -> &Synced {
+    pub(crate) fn service(&self, node: usize) -> &Synced {
         service(&self.world, node).expect("it runs")
     }
 
-    pub fn status(&self, node: usize) -> Status {
+    pub(crate) fn status(&self, node: usize) -> Status {
         use mainstay_base::service::Service as _;
         self.service(node).status()
     }
 
     /// The logical clock of a node, in nanoseconds.
-    pub fn clock(&self, node: usize) -> i64 {
+    pub(crate) fn clock(&self, node: usize) -> i64 {
         self.service(node).algorithm().clock().nanos(self.world.local(node))
     }
 
-    pub fn is_synchronised(&self, node: usize) -> bool {
+    pub(crate) fn is_synchronised(&self, node: usize) -> bool {
         self.service(node).algorithm().is_synchronised()
     }
 
     /// The skew of the correct clocks that are synchronised.
-    pub fn skew(&self) -> i64 {
+    pub(crate) fn skew(&self) -> i64 {
         skew(&self.world, &self.judged())
     }
 
@@ -242,13 +251,13 @@ impl Run {
     }
 
     /// Runs for some periods; CLK-2 is checked at every step.
-    pub fn periods(&mut self, periods: f64) -> Result<(), String> {
+    pub(crate) fn periods(&mut self, periods: f64) -> Result<(), String> {
         let time = self.scene.period().mul_f64(periods);
         self.run(time)
     }
 
     /// Runs for a time; CLK-2 is checked at every step, CLK-6 and who was corrected how far at every correction.
-    pub fn run(&mut self, time: Duration) -> Result<(), String> {
+    pub(crate) fn run(&mut self, time: Duration) -> Result<(), String> {
         let judged = self.judged();
         let bound = i64::try_from(self.bounds().precision.as_nanos()).unwrap_or(i64::MAX);
         let bound = if self.judge { bound } else { i64::MAX };
@@ -269,7 +278,9 @@ impl Run {
         self.worst = worst;
         self.take()?;
         match found {
-            Some((at, skew)) => Err(format!("CLK-2: at {at:?} a skew of {skew} ns, at most {bound}")),
+            Some((at, skew)) => {
+                Err(format!("CLK-2: at {at:?} a skew of {skew} ns, at most {bound}"))
+            }
             None => Ok(()),
         }
     }
@@ -289,14 +300,17 @@ impl Run {
         Ok(())
     }
 
-    pub fn corrections(&self, node: usize) -> impl Iterator<Item = (Instant, Correction)> + '_ {
+    pub(crate) fn corrections(
+        &self,
+        node: usize,
+    ) -> impl Iterator<Item = (Instant, Correction)> + '_ {
         self.told.iter().filter(move |it| it.node == node).filter_map(|it| match it.event {
             Event::Resynced(correction) => Some((it.at, correction)),
             _ => None,
         })
     }
 
-    pub fn losses(&self, node: usize) -> Vec<Loss> {
+    pub(crate) fn losses(&self, node: usize) -> Vec<Loss> {
         let told = self.told.iter().filter(|it| it.node == node);
         let lost = told.filter_map(|it| match it.event {
             Event::Unsynchronised(why) => Some(why),
@@ -323,7 +337,7 @@ fn skew(world: &World<ServiceNode<Event>>, nodes: &[usize]) -> i64 {
 }
 
 /// Runs scenes of many seeds on both cores; the first that fails is named with its seed.
-pub fn each(seeds: std::ops::Range<u64>, check: impl Fn(u64) -> Result<(), String> + Sync) {
+pub(crate) fn each(seeds: std::ops::Range<u64>, check: impl Fn(u64) -> Result<(), String> + Sync) {
     let next = std::sync::atomic::AtomicU64::new(seeds.start);
     let failures = std::sync::Mutex::new(Vec::new());
     std::thread::scope(|scope| {

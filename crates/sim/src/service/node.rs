@@ -503,6 +503,11 @@ impl<E: 'static> Node for ServiceNode<E> {
     fn start(start: Start<'_, Self>) -> Self {
         let Start { boot, index, roster, setup, durable, clock, now, seed } = start;
         let mut twists = Vec::new();
+        if let Some(clocks) = &setup.clocks
+            && *clock.borrow() == Clock::default()
+        {
+            *clock.borrow_mut() = clocks(index);
+        }
         let mut rng = Rng::new(seed);
         let told = Rc::new(RefCell::new(Vec::new()));
         let mut rack = Rack::new();

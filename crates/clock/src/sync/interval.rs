@@ -1,0 +1,244 @@
+//! Intersection of intervals (Marzullo 1984): each clock says how wrong it may be, and wrong intervals are voted out.
+//!
+//! *Idea.* A clock is a pair ⟨C, E⟩: the true time is within E of C. E grows by the drift. Each period all others are asked; an answer ⟨c, e⟩
+//! that took a round trip r is the interval from c - e + min to c + e + r - min. If at most f of m intervals are wrong, the true time is in
+//! m - f of them. The smallest interval that holds all such points is found by one sweep over the sorted ends. Its middle is the new C and half
+//! its width the new E, if that is less than E has grown to.
+//!
+//! An answer that does not come in time is left out; with fewer than 2f + 1 intervals nothing is concluded. No point in m - f intervals:
+//! more are wrong than may be, and the clock says so.
+
+use mainstay_base::{Duration, Instant, Rng, fault};
+
+use super::algorithm::Part;
+use super::config::{Kind, long, span};
+use super::core::{Core, Loss};
+use super::logical::nanos;
+use super::message::Message;
+use super::reading::{Question, Reading};
+
+/// The error of a clock that knows nothing.
+const NOTHING: i64 = i64::MAX / 8;
+
+/// An interval, relative to the own clock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Span {
+    pub(super) low: i64,
+    pub(super) high: i64,
+}
+
+/// The smallest interval that holds all points which lie in at least `enough` of the intervals.
+pub(super) fn intersection(spans: &[Span], enough: usize) -> Option<Span> {
+    // At one point, what begins there counts before what ends there.
+    let begins = spans.iter().map(|it| (it.low, 0));
+    let mut ends: Vec<(i64, u8)> = begins.chain(spans.iter().map(|it| (it.high, 1))).collect();
+    ends.sort_unstable();
+    let (mut inside, mut found): (usize, Option<Span>) = (0, None);
+    for (at, ends) in ends {
+        if ends == 1 {
+            if inside >= enough
+                && let Some(found) = &mut found
+            {
+                found.high = at;
+            }
+            inside -= 1;
+        } else {
+            inside += 1;
+            if inside >= enough && found.is_none() {
+                found = Some(Span { low: at, high: at });
+            }
+        }
+    }
+    found
+}
+
+/// An interval clock at one node.
+#[derive(Clone, Debug)]
+pub(super) struct Interval {
+    /// E when it was last set.
+    error: i64,
+    /// When that was, by local time.
+    since: Instant,
+    /// What the others said, and when, by local time.
+    answers: Vec<Option<(Span, Instant)>>,
+    newest: Option<usize>,
+    question: Question,
+    /// The end of this collection; else when the next one begins.
+    collecting: bool,
+    next: Instant,
+    rng: Rng,
+}
+
+impl Interval {
+    pub(super) fn new(core: &Core, now: Instant, error: Duration, rng: Rng) -> Self {
+        Self {
+            error: long(error),
+            since: now,
+            answers: vec![None; core.nodes()],
+            newest: None,
+            question: Question::default(),
+            collecting: false,
+            next: now + core.plan.config().period,
+            rng,
+        }
+    }
+
+    /// E now.
+    fn grown(&self, core: &Core, now: Instant) -> i64 {
+        if fault!(core.plan.config(), ErrorStandsStill) {
+            return self.error;
+        }
+        let age = nanos(now) - nanos(self.since);
+        self.error.saturating_add(core.plan.config().drift.of(age) + 1)
+    }
+
+    fn on_reply(&mut self, core: &mut Core, at: Instant, from: usize, reply: (u64, i64, u64)) {
+        let (nonce, value, error) = reply;
+        if !self.question.take(core, from, nonce) {
+            return;
+        }
+        let (delay, drift) = (core.plan.config().delay, core.plan.config().drift);
+        let trip = nanos(at) - nanos(self.question.asked());
+        let Ok(error) = i64::try_from(error) else {
+            core.rejected.malformed += 1;
+            return;
+        };
+        if trip < drift.shrink(2 * delay.min_nanos()) || error >= NOTHING {
+            core.rejected.untimely += 1;
+            return;
+        }
+        let ahead = value.saturating_sub(core.nanos(at));
+        let low = ahead.saturating_sub(error).saturating_add(delay.min_nanos());
+        let high =
+            ahead.saturating_add(error).saturating_add(drift.stretch(trip) + 1 - delay.min_nanos());
+        self.answers[from] = Some((Span { low, high }, at));
+        self.newest = Some(from);
+    }
+
+    fn on_collected(&mut self, core: &mut Core, now: Instant) {
+        let drift = core.plan.config().drift;
+        let own = self.grown(core, now);
+        let widen = |(span, at): &(Span, Instant)| {
+            let age = drift.of(nanos(now) - nanos(*at)) + 1;
+            Span { low: span.low - age, high: span.high + age }
+        };
+        let mut spans: Vec<Span> = self.answers.iter().flatten().map(widen).collect();
+        if fault!(core.plan.config(), NewestInterval) {
+            let newest = self.newest.and_then(|it| self.answers[it].as_ref()).map(widen);
+            if let Some(Span { low, high }) = newest {
+                self.set(core, now, low + (high - low) / 2, (high - low) / 2 + 1);
+            }
+            return;
+        }
+        if own < NOTHING {
+            spans.push(Span { low: -own, high: own });
+        }
+        if spans.len() < 2 * core.faulty() + 1 {
+            return;
+        }
+        match intersection(&spans, spans.len() - core.faulty()) {
+            None => core.lose(Loss::Inconsistent),
+            Some(Span { low, high }) => {
+                let half = (high - low) / 2 + 1;
+                if half < own {
+                    self.set(core, now, low + (high - low) / 2, half);
+                }
+            }
+        }
+    }
+
+    fn set(&mut self, core: &mut Core, now: Instant, by: i64, error: i64) {
+        (self.error, self.since) = (error, now);
+        core.correct(now, by, 0, 0, Some(span(error)));
+        core.found();
+    }
+}
+
+impl Part for Interval {
+    fn on_message(
+        &mut self,
+        core: &mut Core,
+        now: Instant,
+        _at: Instant,
+        from: usize,
+        message: Message,
+    ) {
+        match message {
+            Message::Request { nonce } => {
+                let error = self.grown(core, now);
+                if error < NOTHING {
+                    let (value, error) = (core.nanos(now), error.unsigned_abs());
+                    core.send(from, Message::Reply { nonce, value, error, term: 0 });
+                }
+            }
+            Message::Reply { nonce, value, error, .. } => {
+                self.on_reply(core, now, from, (nonce, value, error));
+            }
+            _ => core.rejected.foreign += 1,
+        }
+    }
+
+    fn on_deadline(&mut self, core: &mut Core, now: Instant) {
+        if self.collecting {
+            self.on_collected(core, now);
+            self.question.close();
+            self.next = now + core.plan.config().period;
+        } else {
+            self.answers.fill(None);
+            self.newest = None;
+            let nonce = self.rng.next_u64();
+            self.question.ask(core, now, nonce);
+            let config = core.plan.config();
+            self.next = now + span(Reading::ROUND_TRIP.span(config.delay, config.drift));
+        }
+        self.collecting = !self.collecting;
+    }
+
+    fn deadline(&self, _core: &Core) -> Option<Instant> {
+        Some(self.next)
+    }
+
+    fn begin_anew(&mut self, _core: &mut Core, now: Instant) {
+        (self.error, self.since) = (NOTHING, now);
+        (self.collecting, self.next) = (false, now);
+        self.question.close();
+    }
+
+    fn on_reference(&mut self, core: &mut Core, now: Instant, at: Instant, value: i64) {
+        let Kind::Interval { error } = core.plan.config().kind else { return };
+        let error = long(error) + core.plan.config().drift.of(nanos(now) - nanos(at)) + 1;
+        if error < self.grown(core, now) {
+            self.set(core, now, value.saturating_sub(core.nanos(at)), error);
+        }
+    }
+
+    fn error(&self, core: &Core, now: Instant) -> Option<i64> {
+        Some(self.grown(core, now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sweep_finds_what_a_search_finds() {
+        let mut rng = Rng::new(3);
+        for _ in 0..3_000 {
+            let count = rng.between(1, 7) as usize;
+            let mut draw = || {
+                let low = rng.below(40) as i64;
+                Span { low, high: low + rng.below(20) as i64 }
+            };
+            let spans: Vec<Span> = (0..count).map(|_| draw()).collect();
+            let enough = rng.between(1, count as u64) as usize;
+            let holds = |at: &i64| {
+                spans.iter().filter(|it| it.low <= *at && *at <= it.high).count() >= enough
+            };
+            let points: Vec<i64> = (0..60).filter(holds).collect();
+            let found = intersection(&spans, enough);
+            let expected = points.first().zip(points.last());
+            assert_eq!(found.map(|it| (it.low, it.high)), expected.map(|it| (*it.0, *it.1)));
+        }
+    }
+}
