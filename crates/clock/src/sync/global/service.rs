@@ -320,9 +320,6 @@ impl Global {
     }
 
     fn fire(&mut self, now: Instant) {
-        if !self.adjusted.has_begun() {
-            return;
-        }
         let reading = Time::from_nanos(u64::try_from(self.nanos(now)).unwrap_or(0));
         while let Some((at, whose)) = self.timers.fire(reading) {
             self.set.remove(&whose);
@@ -397,7 +394,7 @@ impl Global {
 
     fn deadlines(&self) -> impl Iterator<Item = Instant> {
         let course = &self.adjusted.course;
-        let timer = self.timers.earliest().filter(|_| self.adjusted.has_begun());
+        let timer = self.timers.earliest();
         let timer = timer.and_then(|at| course.when(i64::try_from(at.as_nanos()).ok()?));
         let half = self.reserved.step.filter(|_| self.adjusted.has_begun());
         let half = half.filter(|_| self.reserved.asked <= course.cap);
