@@ -18,11 +18,11 @@ use Place::{Beside, Floor};
 /// Every member of the workspace. Floors 0 to 9 are libraries for users; from [`PROGRAMS`] on they are programs.
 const PLACES: &[(&str, Place)] = &[
     ("mainstay-base", Floor(0)),
-    ("mainstay-clock", Floor(1)),
     ("mainstay-runtime", Floor(1)),
     ("mainstay-stable", Floor(1)),
     ("mainstay-link", Floor(2)),
     ("mainstay-service", Floor(3)),
+    ("mainstay-clock", Floor(3)),
     ("mainstay-membership", Floor(3)),
     ("mainstay-multicast", Floor(4)),
     ("mainstay-site", Floor(5)),

@@ -113,7 +113,7 @@ impl Run {
         let plan = Arc::new(plan(&mut rng));
         let config = plan.config().clone();
         let faults = faults(&mut rng, config.period);
-        let seats: Rc<RefCell<Vec<Seat>>> = 
+        let seats: Rc<RefCell<Vec<Seat>>> =
             Rc::new(RefCell::new((0..NODES).map(|_| Seat::default()).collect()));
         let initial = config.initial.as_nanos() as u64 + 1;
         let skews: Vec<i64> = (0..NODES).map(|_| rng.below(initial) as i64).collect();
@@ -276,7 +276,12 @@ impl Run {
             let late = set.at.saturating_add(self.period() / 10);
             let is_due = boots == set.boots && clock.now().0 > late && self.world.is_up(set.node);
             if is_due && set.fired == 0 {
-                return Err(format!("CLK-40: timer {token} for {:?} does not fire at {} {:?}", set.at, set.node, self.status(set.node)));
+                return Err(format!(
+                    "CLK-40: timer {token} for {:?} does not fire at {} {:?}",
+                    set.at,
+                    set.node,
+                    self.status(set.node)
+                ));
             }
         }
         Ok(())
@@ -290,7 +295,10 @@ impl Run {
             let since = self.world.now().saturating_since(event.at);
             let is_cut = since > period * lost && since < period * 10;
             let node = victim(&event.fault);
-            if is_cut && !matches!(event.fault, Fault::Crash { .. }) && self.clock(node).0.is_synchronised() {
+            if is_cut
+                && !matches!(event.fault, Fault::Crash { .. })
+                && self.clock(node).0.is_synchronised()
+            {
                 return Err(format!("CLK-41: {node} does not know that it is alone"));
             }
         }
@@ -311,7 +319,8 @@ impl Run {
             }
         }
         if (0..NODES).any(|node| !self.clock(node).0.is_synchronised()) {
-            let all: Vec<_> = (0..NODES).map(|node| self.status(node).map(|it| it.unsynchronised)).collect();
+            let all: Vec<_> =
+                (0..NODES).map(|node| self.status(node).map(|it| it.unsynchronised)).collect();
             return Err(format!("not all came back: {all:?}"));
         }
         Ok(self)
@@ -424,7 +433,8 @@ fn what_is_ahead_waits() {
     let status = run.status(2).unwrap();
     assert_eq!((status.unsynchronised, clock.is_synchronised()), (None, true));
     // Its process ends just after a reading was stored far ahead.
-    let crash = Fault::Crash { node: 2, length: run.period(), disk: Disk::Kept, moment: Moment::Now };
+    let crash =
+        Fault::Crash { node: 2, length: run.period(), disk: Disk::Kept, moment: Moment::Now };
     run.faults.push(FaultEvent { at: run.world.now(), fault: crash.clone() });
     assert!(run.world.inject(crash));
     let mut waited = false;

@@ -72,7 +72,7 @@ pub mod tcp;
 mod time;
 
 #[cfg(feature = "host")]
-pub use actix::Recipient;
+pub use actix::{Message as ActorMessage, Recipient};
 #[cfg(feature = "host")]
 pub use beacon::{Beacon, Beat, Pulse};
 #[cfg(feature = "host")]
@@ -97,7 +97,7 @@ pub use loopback::{TcpClients, TcpDialer, TcpError, TcpReserved};
 pub use memory::huge_pages_from;
 pub use outside::{
     ClientDialer, ClientListener, ClientStream, DialError, Entropy, EntropyError, LocalFuture,
-    TimeSource,
+    LocalReader, TimeSource,
 };
 #[cfg(feature = "host")]
 pub use ports::{
@@ -110,4 +110,4 @@ pub use shelf::{CheckpointError, Shelf, Stop, blocking, is_short, is_short_still
 pub use stable_log::{LogCut, StableLog};
 #[cfg(feature = "host")]
 pub use tcp::{Tcp, TcpOptions, TcpStats};
-pub use time::TokioTime;
+pub use time::{TokioTime, wall_clock};

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use mainstay_base::{Duration, Instant};
 use thiserror::Error;
@@ -11,6 +12,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 /// A future of the node's thread.
 pub type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
+
+/// Reads the clock of a node from any thread.
+pub type LocalReader = Arc<dyn Fn() -> Instant + Send + Sync>;
 
 /// The clock of a node. All node timers go through it, so that a simulation can let it drift.
 pub trait TimeSource {
@@ -24,6 +28,11 @@ pub trait TimeSource {
     /// is done by default; a simulated one moves on now, and the node does nothing else until that time is over.
     fn charge(&self, work: Duration) {
         let _ = work;
+    }
+
+    /// What reads the same clock from any thread. `None`, which is the default, where it belongs to its thread, as a simulated one.
+    fn reader(&self) -> Option<LocalReader> {
+        None
     }
 
     /// How long the calling thread has had a processor; `None` where time is not real, or the system does not say. A turn

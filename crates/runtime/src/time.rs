@@ -1,9 +1,11 @@
 //! Time from tokio.
 
+use std::sync::Arc;
+
 use mainstay_base::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::outside::{LocalFuture, TimeSource};
+use crate::outside::{LocalFuture, LocalReader, TimeSource};
 
 /// tokio's clock: real time in production, virtual time where tokio's is paused. Its origin is its construction.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +21,12 @@ impl TokioTime {
     }
 }
 
+/// What the wall clock of the host says: since 1970, as far as it is right. It may step in both directions.
+#[must_use]
+pub fn wall_clock() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::Realtime)).unwrap_or_default()
+}
+
 impl Default for TokioTime {
     fn default() -> Self {
         Self::new()
@@ -32,6 +40,11 @@ impl TimeSource for TokioTime {
 
     fn sleep_until(&self, deadline: Instant) -> LocalFuture<()> {
         Box::pin(tokio::time::sleep_until(self.origin + (deadline - Instant::ZERO)))
+    }
+
+    fn reader(&self) -> Option<LocalReader> {
+        let time = *self;
+        Some(Arc::new(move || time.now()))
     }
 
     fn processor_time(&self) -> Option<Duration> {

@@ -145,7 +145,8 @@ pub fn start(
     let config = link::Config::lan(cluster, me, peers)
         .redial(Duration::from_millis(10), Duration::from_millis(50))
         .build()?;
-    let planned = Planned::gather(cluster, me, nodes, seed, mount).map_err(ServicesError::Mount)?;
+    let planned = Planned::gather(cluster, me, nodes, seed, time.reader(), mount)
+        .map_err(ServicesError::Mount)?;
     let storage = disk.map(|disk| open(disk.into(), disk_reserve, node)).transpose();
     let reach = Reach::new(cluster);
     let storage = storage.map_err(ServicesError::Disk)?;

@@ -54,8 +54,12 @@ pub fn start(
     let SiteParts { transport, time, mut entropy, options, trace, bell, services, reach, .. } =
         parts;
     let draw = Drawn::of(&mut *entropy)?;
-    let mut mounts =
-        Mounts { cluster, roster: plan.nodes().into_iter().collect(), mount: services };
+    let mut mounts = Mounts {
+        cluster,
+        roster: plan.nodes().into_iter().collect(),
+        local: time.reader(),
+        mount: services,
+    };
     let me = BootId { node: plan.me(), nonce: draw.nonce };
     let planned = mounts.plan(me, draw.seed).map_err(ServicesError::Mount)?;
     let groups = Plan::disk_groups(&groups).map(|group| group.group());

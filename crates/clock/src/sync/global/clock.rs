@@ -232,3 +232,49 @@ impl fmt::Debug for GlobalClock {
         f.debug_struct("GlobalClock").field("time", &time).field("version", &version).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+    use super::super::super::logical::Logical;
+    use super::*;
+
+    /// Checks CLK-1 on several threads, while the clock is made slower and faster by a service whose turns take long.
+    #[test]
+    fn readers_on_all_threads_see_it_go_on() {
+        let (clock, ticks) = (GlobalClock::new(), Arc::new(AtomicU64::new(1_000)));
+        let local = Arc::clone(&ticks);
+        // A local clock that goes on by one with each look at it.
+        let read = move || Instant::from_nanos(local.fetch_add(1, Ordering::SeqCst));
+        clock.attach(Arc::new(read));
+        let (last, worst, done) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        let before = last.load(Ordering::SeqCst);
+                        let now = clock.now().0.as_nanos();
+                        worst.fetch_max(before.saturating_sub(now), Ordering::SeqCst);
+                        last.fetch_max(now, Ordering::SeqCst);
+                    }
+                });
+            }
+            let mut course = Course::still(1_000, 5_000);
+            for version in 0..20_000 {
+                // The turn begins, and takes long.
+                let at = ticks.load(Ordering::SeqCst) as i64;
+                while ticks.fetch_add(1, Ordering::SeqCst) < at as u64 + 40 {
+                    std::hint::spin_loop();
+                }
+                let target = Logical::new(course.nanos(at) - at);
+                let slew = if version % 2 == 0 { 900_000_000 } else { -900_000_000 };
+                course = Course::towards(at, course.nanos(at), slew, at + 1_000, &target);
+                clock.write(at, Sheet { course, version, ..Sheet::EMPTY });
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        assert!(last.into_inner() > 5_000, "it goes on");
+        assert_eq!(worst.into_inner(), 0, "it went back by so much");
+    }
+}

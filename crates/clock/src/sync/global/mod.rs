@@ -17,9 +17,13 @@ mod adjusted;
 mod alarms;
 mod clock;
 mod course;
+#[cfg(feature = "service")]
+mod face;
 mod page;
 mod service;
 
 pub use adjusted::Promise;
 pub use clock::{Bounded, Forgotten, GlobalClock, LocalTime, Now, Unsynchronised};
+#[cfg(feature = "service")]
+pub use face::{AlarmId, ClockHandle, Setup, Ticks, WaitError};
 pub use service::{Command, Config, Event, Global, Limit, Past, Status, Why};

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mainstay_base::service::{
-    Class, In, Io, Logged, Never, Out, Outbox, Service, Start, Wire,
-};
+use mainstay_base::service::{Class, In, Io, Logged, Never, Out, Outbox, Service, Start, Wire};
 use mainstay_base::{Channel, Duration, Instant, Machine, NodeId};
 use serde::{Deserialize, Serialize};
 
@@ -384,8 +382,7 @@ impl Global {
         let valid = if is_valid { valid } else { i64::MIN };
         let version = self.synced.algorithm().version();
         let floor = i64::MIN;
-        let sheet =
-            Sheet { course: self.adjusted.course, floor, version, error, growth, valid };
+        let sheet = Sheet { course: self.adjusted.course, floor, version, error, growth, valid };
         if sheet != self.written {
             self.written = sheet;
             self.clock.write(nanos(now), sheet);
