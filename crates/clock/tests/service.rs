@@ -7,10 +7,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use actix::{Actor, Context, Handler, Message, Recipient};
-use mainstay_base::ClusterId;
+use mainstay_base::{ClusterId, NodeId};
 use mainstay_clock::Time;
 use mainstay_clock::sync::global::{ClockHandle, Event, Global, Setup, WaitError};
 use mainstay_clock::sync::{Config, Delay, Function, Kind, Plan, Reading};
+use mainstay_runtime::{DatagramKey, Udp};
 use mainstay_service::{Events, StationHandle, StationParts, start};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
@@ -38,11 +39,18 @@ fn station(
     roster: &BTreeMap<String, SocketAddr>,
     index: usize,
     directory: Option<&Path>,
+    key: Option<&DatagramKey>,
 ) -> (StationHandle, ClockHandle) {
     let name = format!("n{index}");
     let directory = directory.map(|it| it.join(&name));
     let cluster = ClusterId::from_entropy(3);
-    let parts = StationParts::tcp(cluster, name, roster.clone(), directory).unwrap();
+    let mut parts = StationParts::tcp(cluster, &name, roster.clone(), directory).unwrap();
+    if let Some(key) = key {
+        let node = |name: &String| NodeId::new(cluster, name);
+        let addresses = roster.iter().map(|(name, at)| (node(name), *at)).collect();
+        let udp = Udp::new(node(&name), roster[&name], addresses, key, parts.time.clone());
+        parts.datagrams = Some(Box::new(udp.unwrap()));
+    }
     let mut setup = Setup::new(plan()).unwrap();
     setup.together = true;
     let mount = |node: &mut mainstay_service::Mounting<'_>| {
@@ -105,7 +113,7 @@ fn later(clock: &ClockHandle, millis: u64) -> Time {
 async fn clocks_alone_agree_and_wake_who_waits() {
     let roster = roster();
     let run = async {
-        let all: Vec<_> = (0..3).map(|index| station(&roster, index, None)).collect();
+        let all: Vec<_> = (0..3).map(|index| station(&roster, index, None, None)).collect();
         let clocks: Vec<&ClockHandle> = all.iter().map(|(_, clock)| clock).collect();
         synchronised(&clocks).await;
         let promise = clocks[0].service().status().await.unwrap().promise;
@@ -152,11 +160,33 @@ async fn clocks_alone_agree_and_wake_who_waits() {
     LocalSet::new().run_until(run).await;
 }
 
+/// Over UDP, where a stranger sends what it has recorded, and what it has made up.
+#[tokio::test]
+async fn clocks_agree_by_datagrams_that_nobody_can_forge() {
+    let (roster, key) = (roster(), DatagramKey([3; 32]));
+    let run = async {
+        let all: Vec<_> = (0..3).map(|index| station(&roster, index, None, Some(&key))).collect();
+        let clocks: Vec<&ClockHandle> = all.iter().map(|(_, clock)| clock).collect();
+        let stranger = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let corrected = async {
+            while clocks[0].service().status().await.unwrap().corrections < 2 {
+                stranger.send_to(&[1; 80], roster["n0"]).unwrap();
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(LIMIT, corrected).await.expect("they are corrected");
+        synchronised(&clocks).await;
+        let status = clocks[0].service().status().await.unwrap();
+        assert_eq!(status.rejected, Default::default(), "nothing of it reached the clock");
+    };
+    LocalSet::new().run_until(run).await;
+}
+
 #[tokio::test]
 async fn an_actor_is_sent_what_was_set_once_and_hears_events() {
     let roster = roster();
     let run = async {
-        let all: Vec<_> = (0..3).map(|index| station(&roster, index, None)).collect();
+        let all: Vec<_> = (0..3).map(|index| station(&roster, index, None, None)).collect();
         let clock = &all[0].1;
         let (to, mut heard) = mpsc::unbounded_channel();
         let bell = Bell { to }.start();
@@ -198,7 +228,7 @@ async fn a_clock_that_is_started_again_does_not_go_back() {
     let run = async {
         let mut last = Time::ZERO;
         for _ in 0..3 {
-            let (station, clock) = station(&roster, 0, Some(directory.path()));
+            let (station, clock) = station(&roster, 0, Some(directory.path()), None);
             let begins = async {
                 while clock.now().0 == Time::ZERO {
                     tokio::task::yield_now().await;

@@ -48,6 +48,8 @@ pub mod bell;
 #[cfg(feature = "host")]
 mod beside;
 mod causes;
+#[cfg(feature = "host")]
+pub mod datagram;
 mod entropy;
 #[cfg(feature = "host")]
 mod events;
@@ -80,6 +82,8 @@ pub use bell::{Bell, Inbox, Intake, Place, inbox};
 #[cfg(feature = "host")]
 pub use beside::{caught, drop_beside};
 pub use causes::with_causes;
+#[cfg(feature = "host")]
+pub use datagram::{Arrived, DatagramKey, Datagrams, Udp};
 pub use entropy::{OsEntropy, SeededEntropy};
 #[cfg(feature = "host")]
 pub use events::{Door, Events, Subscriber};

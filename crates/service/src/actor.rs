@@ -1,5 +1,6 @@
 //! Services in an actor of their own, over a link of their own: with or without a disk, without membership.
 
+mod datagrams;
 mod disk;
 mod handle;
 mod hosting;
@@ -15,8 +16,8 @@ use std::rc::Rc;
 use mainstay_base::{BootId, BootNonce, ClusterId, Duration, NodeId, Rng};
 use mainstay_link as link;
 use mainstay_runtime::{
-    Disk, Entropy, EntropyError, FileDisk, HostOptions, OsEntropy, Tcp, TcpError, TcpOptions,
-    TimeSource, TokioTime, Transport, TransportEvent, host,
+    Datagrams, Disk, Entropy, EntropyError, FileDisk, HostOptions, OsEntropy, Tcp, TcpError,
+    TcpOptions, TimeSource, TokioTime, Transport, TransportEvent, host,
 };
 use thiserror::Error;
 
@@ -39,6 +40,8 @@ pub struct StationParts {
     pub roster: BTreeMap<String, SocketAddr>,
     /// Frames to and from the others.
     pub transport: Box<dyn Transport>,
+    /// Datagrams of services. `None`, the default: they go over the connections.
+    pub datagrams: Option<Box<dyn Datagrams>>,
     /// Where services keep what they write. `None`: what they write is stable at once, and gone with the process.
     pub disk: Option<Box<dyn Disk>>,
     /// No checkpoint is written into so many bytes at the end of the disk, or into an eighth of the disk if that is less. Default
@@ -88,6 +91,7 @@ impl StationParts {
             name: name.into(),
             roster,
             transport,
+            datagrams: None,
             disk: None,
             disk_reserve: 64 << 20,
             time,
@@ -133,7 +137,7 @@ pub fn start(
     mount: impl FnOnce(&mut Mounting<'_>) -> Result<(), MountError>,
 ) -> Result<StationHandle, StartError> {
     let StationParts { cluster, name, roster, transport, disk, disk_reserve, .. } = parts;
-    let StationParts { time, mut entropy, options, .. } = parts;
+    let StationParts { time, mut entropy, options, datagrams, .. } = parts;
     if !roster.contains_key(&name) {
         return Err(StartError::NotInRoster(name));
     }
@@ -150,7 +154,7 @@ pub fn start(
     let storage = disk.map(|disk| open(disk.into(), disk_reserve, node)).transpose();
     let reach = Reach::new(cluster);
     let storage = storage.map_err(ServicesError::Disk)?;
-    let mut hosting = Hosting::new(wiring::input, storage, reach.bell());
+    let mut hosting = Hosting::new(wiring::input, storage, datagrams, reach.bell());
     let read = hosting.reading(planned)?()?;
     let now = time.now();
     let mut station = Station::new(config, Rng::new(seed).next_u64(), now);

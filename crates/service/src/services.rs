@@ -96,7 +96,7 @@ pub enum Output {
         /// As in [`Output::Write`].
         io: u64,
     },
-    /// A service wants something else: a checkpoint, a chunk of one, a job.
+    /// A service wants something else: a checkpoint, a chunk of one, a job, a datagram outside the connections.
     Effect(Effect),
 }
 
@@ -135,6 +135,8 @@ pub struct Services {
     /// It was installed since the last write: the log is to say so.
     mark: Option<ViewId>,
     writes: Writes,
+    /// The host carries datagrams, in place of the connections.
+    outside: bool,
     outputs: VecDeque<Output>,
 }
 
@@ -181,6 +183,11 @@ impl Services {
     /// What the log has of an instance that is not mounted is needed no more.
     pub fn forget(&mut self, of: Address) {
         self.writes.gone.insert(of, Io::MAX);
+    }
+
+    /// From here on datagrams are effects for the host: they do not go over the connections.
+    pub fn send_datagrams_outside(&mut self) {
+        self.outside = true;
     }
 
     /// So much is being written that no more is to be taken in.
@@ -260,7 +267,7 @@ impl Services {
                     Effect::Send { from, to, meta, payload, .. } => {
                         self.mux.send(from, view, &to, &meta, &payload);
                     }
-                    Effect::Datagram { from, to, meta, payload } => {
+                    Effect::Datagram { from, to, meta, payload } if !self.outside => {
                         self.mux.send_datagram(from, to, &meta, payload);
                     }
                     Effect::Persist { from, io, meta, payload } => {

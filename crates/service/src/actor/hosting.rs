@@ -1,19 +1,23 @@
 //! What services put out, carried out for the node that hosts them: its log, checkpoints, jobs, readers.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use bytes::Bytes;
 use mainstay_base::rack::{Effect, Given};
 use mainstay_base::service::{Address, Chunks, ReaderChange, ReaderId};
 use mainstay_runtime::host::completions;
 use mainstay_runtime::{
-    Bell, Completed, Hosted, IoId, LocalFuture, Port, Stop, StoreError, blocking, caught, halt,
+    Arrived, Bell, Completed, Datagrams, Hosted, IoId, LocalFuture, Port, Stop, StoreError,
+    blocking, caught, halt,
 };
 use tokio::task::JoinSet;
 
+use super::datagrams;
 use super::disk::{Reading, ServiceDisk, ServiceRead, ServiceStorage};
 use super::mounting::{Mount, Planned, ServicesError};
-use crate::services::Output;
+use crate::services::{Output, Services};
 
 /// What a node's host has to say to the services of a boot. What is of a former boot is not for the next one.
 pub enum Answer {
@@ -48,6 +52,10 @@ pub struct Hosting<M: Hosted> {
     /// The boots of the process are counted.
     life: u64,
     storage: Option<ServiceStorage>,
+    /// `None`: they go over the connections.
+    datagrams: Option<Box<dyn Datagrams>>,
+    /// The present boot, for what comes from outside.
+    present: Rc<Cell<Option<u64>>>,
     /// `None`: what services write is stable at once, and gone with the boot.
     disk: Option<ServiceDisk>,
     /// Of this turn, or held back because the log has enough to do; the last is of write `io`.
@@ -67,12 +75,15 @@ impl<M: Hosted> Hosting<M> {
     pub fn new(
         input: fn(u64, Answer) -> M::Input,
         storage: Option<ServiceStorage>,
+        datagrams: Option<Box<dyn Datagrams>>,
         bell: Bell<(Address, ReaderId)>,
     ) -> Self {
         Self {
             input,
             life: 0,
             storage,
+            datagrams,
+            present: Rc::default(),
             disk: None,
             records: Vec::new(),
             io: 0,
@@ -106,7 +117,14 @@ impl<M: Hosted> Hosting<M> {
         let Begun { read, mounts } = begun;
         let storage = self.storage.as_ref();
         self.disk = read.and_then(|read| storage.map(|storage| storage.begin(read)));
-        mounts
+        if self.datagrams.is_none() {
+            return mounts;
+        }
+        let outside: Mount = Box::new(|services: &mut Services, _| {
+            services.send_datagrams_outside();
+            Ok(())
+        });
+        std::iter::once(outside).chain(mounts).collect()
     }
 
     /// The host runs, or runs for the boot that has begun: its log may be written.
@@ -118,6 +136,19 @@ impl<M: Hosted> Hosting<M> {
                 Err(error) => Answer::Failed(error.to_string()),
             };
             disk.log().start(completions(port.handle(), move |done| input(life, answer(done))));
+        }
+        let is_first = self.present.replace(Some(life)).is_none();
+        if let Some(datagrams) = self.datagrams.as_mut().filter(|_| is_first) {
+            let (handle, present) = (port.handle(), Rc::clone(&self.present));
+            datagrams.start(Box::new(move |arrived| {
+                let Arrived { at, from, body } = arrived;
+                let Some((of, meta, payload)) = datagrams::decode(body) else { return };
+                let given = Given::Datagram { at, from, meta, payload };
+                if let Some((handle, life)) = handle.upgrade().zip(present.get()) {
+                    // One that finds no room is lost, as datagrams may be.
+                    drop(handle.try_send(input(life, Answer::Given(of, given))));
+                }
+            }));
         }
     }
 
@@ -160,7 +191,12 @@ impl<M: Hosted> Hosting<M> {
             Effect::Checkpoint { from, position, alone, source } => {
                 self.checkpoint(from, position, alone, source, port);
             }
-            Effect::Send { .. } | Effect::Datagram { .. } | Effect::Persist { .. } => {
+            Effect::Datagram { from, to, meta, payload } => {
+                if let Some(datagrams) = &mut self.datagrams {
+                    datagrams.send(to, &datagrams::encode(from, &meta, &payload));
+                }
+            }
+            Effect::Send { .. } | Effect::Persist { .. } => {
                 unreachable!("the services themselves carry those out")
             }
         }

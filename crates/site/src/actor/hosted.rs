@@ -53,6 +53,7 @@ pub fn start(
     let SiteParts { cluster, name, roster, groups, disk, disk_reserve, founding, .. } = parts;
     let SiteParts { transport, time, mut entropy, options, trace, bell, services, reach, .. } =
         parts;
+    let datagrams = parts.datagrams;
     let draw = Drawn::of(&mut *entropy)?;
     let mut mounts = Mounts {
         cluster,
@@ -76,7 +77,8 @@ pub fn start(
     };
     let kept = storage.as_ref().filter(|_| mounts.mount.is_some());
     let kept = kept.map(|storage| storage.services(me.node)).transpose();
-    let mut hosting = Hosting::new(answered, kept.map_err(ServicesError::Disk)?, reach.bell());
+    let kept = kept.map_err(ServicesError::Disk)?;
+    let mut hosting = Hosting::new(answered, kept, datagrams, reach.bell());
     let begun = hosting.reading(planned)?()?;
     let (mut boot, log) = boot(recovered, draw, Past::new(), bootstrap);
     boot.mounts = hosting.begin(begun);
