@@ -1,10 +1,11 @@
 //! The benchmarks of the workspace, on three processes of this machine.
 //!
-//! `cargo run --release -p mainstay-bench -- multicast | directory | failover | bigstate | stable | idle | soak [CASE..]
+//! `cargo run --release -p mainstay-bench -- multicast | directory | failover | bigstate | stable | clock | idle | soak [CASE..]
 //! [--exact] [--runs N] [--output json]`; `list` prints the cases.
 
 mod bigstate;
 mod client;
+mod clock;
 mod cluster;
 mod directory;
 mod failover;
@@ -59,6 +60,8 @@ enum Command {
     Bigstate(Bigstate),
     /// Forced writes to the log a second, and the time that one takes.
     Stable(Placed),
+    /// Stamps of logical time, and messages attached to a context graph.
+    Clock(Cases),
     /// Calls and streams of a service alone, beside bare TCP.
     Services(Cases),
     /// What nodes cost that have nothing to do.
@@ -101,7 +104,9 @@ struct Bigstate {
 fn main() -> ExitCode {
     let Arguments { output, runs, exact, command } = Arguments::parse();
     let names = match &command {
-        Command::Multicast(wanted) | Command::Services(wanted) => wanted.cases.clone(),
+        Command::Multicast(wanted) | Command::Services(wanted) | Command::Clock(wanted) => {
+            wanted.cases.clone()
+        }
         Command::Bigstate(it) => it.placed.wanted.cases.clone(),
         Command::Directory(it)
         | Command::Failover(it)
@@ -122,6 +127,10 @@ fn main() -> ExitCode {
             services::run(&mut report);
             Ok(())
         }
+        Command::Clock(_) => {
+            clock::run(&mut report);
+            Ok(())
+        }
         Command::Soak(options) => idle::soak(&options, &mut report),
         Command::List => list(&mut report),
         Command::Node(options) => return ended(node::run(options)),
@@ -139,6 +148,7 @@ fn list(report: &mut Report) -> std::io::Result<()> {
     bigstate::run(&place, &bigstate::Size::default(), report)?;
     stable::run(&place, report)?;
     services::run(report);
+    clock::run(report);
     idle::run(&place, report)
 }
 

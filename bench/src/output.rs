@@ -175,6 +175,11 @@ impl Measured {
         Self { metric, value: time.as_secs_f64() * 1e3, unit: "ms" }
     }
 
+    /// What one step takes, in nanoseconds, given in seconds.
+    pub(crate) fn nanos(metric: &'static str, seconds: f64) -> Self {
+        Self { metric, value: seconds * 1e9, unit: "ns" }
+    }
+
     /// A time in microseconds.
     pub(crate) fn micros(metric: &'static str, time: Duration) -> Self {
         Self { metric, value: time.as_secs_f64() * 1e6, unit: "us" }

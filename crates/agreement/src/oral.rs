@@ -170,15 +170,15 @@ mod tests {
         lie: impl Fn(usize, usize, usize, usize) -> u8,
     ) -> Vec<Vec<Option<u8>>> {
         let mut trees: Vec<Tree<u8>> = (0..nodes).map(|me| Tree::new(nodes, faulty, me)).collect();
-        for to in 0..nodes {
+        for (to, tree) in trees.iter_mut().enumerate() {
             for from in 0..nodes {
                 let said = if liars.contains(&from) { lie(1, from, to, 0) } else { from as u8 % 2 };
-                trees[to].hear(from, said);
+                tree.hear(from, said);
             }
         }
         for round in 2..=faulty + 1 {
             let said: Vec<_> = trees.iter().map(|tree| tree.say(round)).collect();
-            for to in 0..nodes {
+            for (to, tree) in trees.iter_mut().enumerate() {
                 for (from, said) in said.iter().enumerate() {
                     let mut said = said.clone();
                     if liars.contains(&from) {
@@ -186,7 +186,7 @@ mod tests {
                             *value = Some(lie(round, from, to, path));
                         }
                     }
-                    assert!(trees[to].hear_all(round, from, &said, |it| it));
+                    assert!(tree.hear_all(round, from, &said, |it| it));
                 }
             }
         }

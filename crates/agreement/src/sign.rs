@@ -80,6 +80,7 @@ enum Keys {
     #[cfg(feature = "test-util")]
     Ideal { seed: u64, count: usize },
     #[cfg(not(any(feature = "signed", feature = "test-util")))]
+    #[allow(dead_code, reason = "without a scheme there are no keys")]
     None(std::convert::Infallible),
 }
 

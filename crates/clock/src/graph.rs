@@ -223,6 +223,8 @@ pub struct Graph<T> {
     seats: Vec<Seat<T>>,
     hold: Hold<T>,
     attached: VecDeque<Id>,
+    /// Whose message was taken last.
+    polled: Option<Rank>,
     /// The depth of the next wave.
     depth: u64,
     refused: u64,
@@ -245,6 +247,7 @@ impl<T> Graph<T> {
             seats: members.sites().iter().map(seat).collect(),
             hold: Hold::default(),
             attached: VecDeque::new(),
+            polled: None,
             depth: 1,
             refused: 0,
             #[cfg(feature = "test-util")]

@@ -5,13 +5,12 @@ mod support;
 
 use std::num::NonZeroU64;
 
-use mainstay_base::ViewId;
 use mainstay_clock::fault::Fault;
 use mainstay_clock::multipart::{Table, Timestamp};
 use mainstay_clock::reserve::Reserve;
 use mainstay_clock::timers::Timers;
 use mainstay_clock::vector::{Counting, Packer, Unpacker};
-use mainstay_clock::{Rank, Time, multipart, vector};
+use mainstay_clock::{Rank, multipart, vector};
 use support::rules::{self, sites, table};
 use support::{talk, trace};
 
@@ -20,13 +19,10 @@ fn stamps(fault: Fault) -> String {
     (0..200).find_map(|seed| trace::run(seed, Some(fault)).err()).unwrap_or_default()
 }
 
-/// The first violation in conversations; a broken invariant counts as one.
-fn talks(fault: Fault) -> String {
-    let run = |seed| {
-        let run = std::panic::catch_unwind(|| talk::run(seed, Some(fault)));
-        run.unwrap_or_else(|_| Err("an invariant is broken".to_owned())).err()
-    };
-    (0..60).find_map(run).unwrap_or_default()
+/// The first violation in conversations that is of the kind wanted.
+fn talks(fault: Fault, wanted: &str) -> Option<String> {
+    let of_kind = |violation: &String| violation.contains(wanted);
+    (0..60).filter_map(|seed| talk::run(seed, Some(fault)).err()).find(of_kind)
 }
 
 /// Checks that the check of CLK-30 has teeth.
@@ -120,46 +116,40 @@ fn a_table_that_believes_one_is_noticed() {
     assert_eq!(Table::new(2).unwrap().everywhere(), Timestamp::zero(2).unwrap());
 }
 
-/// Checks that the check of MC-42 has teeth.
+/// Checks that the checks of MC-42 and CLK-35 have teeth.
 #[test]
 fn attaching_without_the_past_is_noticed() {
-    let violation = talks(Fault::GraphAttachesEarly);
-    assert!(violation.contains("MC-42") || violation.contains("CLK-35"), "{violation}");
+    assert!(talks(Fault::GraphAttachesEarly, "MC-42").is_some());
 }
 
 /// Checks that the check of MC-43 has teeth.
 #[test]
 fn what_one_has_and_not_all_is_noticed() {
-    let violation = talks(Fault::GraphStableByOne);
-    assert!(violation.contains("MC-43"), "{violation}");
+    assert!(talks(Fault::GraphStableByOne, "MC-43").is_some());
 }
 
 /// Checks that the check of MC-45 has teeth.
 #[test]
 fn a_wave_that_is_not_complete_is_noticed() {
-    let violation = talks(Fault::GraphWaveEarly);
-    assert!(violation.contains("MC-45: the waves"), "{violation}");
+    assert!(talks(Fault::GraphWaveEarly, "MC-45: Wave").is_some());
 }
 
 /// Checks that the check of MC-45 has teeth.
 #[test]
 fn wrong_depths_are_noticed() {
-    let violation = talks(Fault::GraphShallow);
-    assert!(violation.contains("MC-45: depth"), "{violation}");
+    assert!(talks(Fault::GraphShallow, "MC-45: depth").is_some());
 }
 
 /// Checks that the check of MC-44 has teeth.
 #[test]
 fn not_naming_what_is_missing_is_noticed() {
-    let violation = talks(Fault::GraphForgetsMissing);
-    assert!(violation.contains("liveness"), "{violation}");
+    assert!(talks(Fault::GraphForgetsMissing, "liveness").is_some());
 }
 
 /// Checks that the bound of memory has teeth.
 #[test]
 fn a_graph_that_forgets_nothing_is_noticed() {
-    let violation = talks(Fault::GraphNeverPrunes);
-    assert!(violation.contains("memory"), "{violation}");
+    assert!(talks(Fault::GraphNeverPrunes, "memory").is_some());
 }
 
 /// Checks that the check of a mask has teeth.
@@ -176,5 +166,4 @@ fn a_timer_that_a_correction_jumps_over_is_noticed() {
     assert!(rules::timers(1, timers).unwrap_err().contains("CLK-40"));
     let timers = Timers::new(100).broken(Some(Fault::TimerFiresEarly));
     assert!(rules::timers(1, timers).unwrap_err().contains("CLK-40"));
-    assert_eq!(ViewId::NONE.number + Time::ZERO.as_nanos(), 0);
 }

@@ -77,7 +77,7 @@ pub enum Fault {
         /// The other.
         other: usize,
     },
-    /// The clock of the node is wrong. Services see that; other nodes do not.
+    /// The clock of the node is wrong. [Services](crate::service) see that; for other nodes, and for whole ones, it is void.
     Clock {
         /// Which.
         node: usize,
@@ -86,7 +86,7 @@ pub enum Fault {
         /// How long.
         length: Duration,
     },
-    /// The node is suspended, as a virtual machine: it is paused, and its clock stands still meanwhile.
+    /// The node is suspended, as a virtual machine: it is paused, and its clock stands still meanwhile. Void for whole nodes.
     Suspend {
         /// Which.
         node: usize,

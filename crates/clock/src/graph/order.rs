@@ -14,22 +14,29 @@ pub struct Wave {
 }
 
 impl<T> Graph<T> {
-    /// The next message in causal order, own ones included. To be called until it is `None`, and again after each change:
-    /// what is not taken is not forgotten.
+    /// The next message in causal order, own ones and nulls included. It is there ([`message`](Self::message)) until the next call
+    /// that changes the graph. To be called until it is `None`, and again after each change: what is not taken is not
+    /// forgotten.
     pub fn poll_attached(&mut self) -> Option<Id> {
+        if let Some(rank) = self.polled.take() {
+            self.forget(rank.index());
+            self.attach_held(Vec::new());
+        }
         let id = self.attached.pop_front()?;
         self.seats[id.rank.index()].taken = id.number;
-        self.forget(id.rank.index());
-        self.attach_held(Vec::new());
+        self.polled = Some(id.rank);
         Some(id)
     }
 
-    /// The next complete wave: everywhere the same, in the same order. With [`Config::waves`](super::Config::waves) only; to
-    /// be called until it is `None`, and again after each change.
+    /// The next complete wave, nulls included: everywhere the same, in the same order. Its messages are there until the next
+    /// call that changes the graph. With [`Config::waves`](super::Config::waves) only; to be called until it is `None`, and
+    /// again after each change.
     pub fn poll_wave(&mut self) -> Option<Wave> {
         if !self.config.waves {
             return None;
         }
+        self.forget_all();
+        self.attach_held(Vec::new());
         let depth = self.depth;
         let next = |(rank, seat): (usize, &Seat<T>)| {
             let number = seat.waved + 1;
@@ -47,8 +54,6 @@ impl<T> Graph<T> {
         for id in &messages {
             self.seats[id.rank.index()].waved = id.number;
         }
-        self.forget_all();
-        self.attach_held(Vec::new());
         Some(Wave { depth, messages })
     }
 

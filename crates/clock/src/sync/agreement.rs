@@ -26,7 +26,7 @@ use super::algorithm::Part;
 use super::config::long;
 use super::core::{Core, Loss};
 use super::message::Message;
-use super::reading::by_arrival;
+use super::reading::{by_arrival, far};
 
 /// A clock that came with signatures: what it said, and what it is ahead of the own one.
 #[derive(Clone, Copy, Debug)]
@@ -91,7 +91,8 @@ impl Agreement {
     /// The next run begins at the next multiple of the period that is not just now.
     fn plan_next(&mut self, core: &Core, now: Instant) {
         let period = long(core.plan.config().period);
-        self.next = (core.nanos(now) + period / 2).div_euclid(period).saturating_add(1) * period;
+        self.next = core.nanos(now).saturating_add(period / 2).div_euclid(period).saturating_add(1)
+            * period;
     }
 
     fn text(round: u64, of: u16, value: i64) -> Vec<u8> {
@@ -189,7 +190,7 @@ impl Agreement {
             return;
         }
         let Some(ahead) = run.read[from] else { return };
-        if !run.tree.hear_all(hop, from, values, |value| value.saturating_add(ahead)) {
+        if !run.tree.hear_all(hop, from, values, |value| far(value.saturating_add(ahead))) {
             core.rejected.malformed += 1;
         }
     }
@@ -217,7 +218,7 @@ impl Agreement {
         let config = core.plan.config();
         let (min, max) = (config.delay.min_nanos(), config.delay.max_nanos());
         let way = (min + (max - min) / 2) * chain.len() as i64;
-        let ahead = value.saturating_add(way).saturating_sub(core.nanos(now));
+        let ahead = far(value.saturating_add(way).saturating_sub(core.nanos(now)));
         let Some(run) = self.run.as_mut() else { return };
         let is_new = run.heard[first].keep(Vouched { value, ahead }, |a, b| a.value == b.value);
         if is_new && chain.len() < length_max && !fault!(core.plan.config(), NoRelayOfVectors) {
@@ -260,6 +261,7 @@ impl Agreement {
             self.misses += 1;
             if self.misses >= core.plan.config().misses_max {
                 core.lose(Loss::Silence);
+                return self.begin_anew(core, now);
             }
             return self.plan_next(core, now);
         };

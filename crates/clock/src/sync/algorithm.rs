@@ -55,7 +55,7 @@ enum Family {
     #[cfg(feature = "synchroniser")]
     Halpern(super::halpern::Halpern),
     #[cfg(feature = "probabilistic")]
-    Probabilistic(super::probabilistic::Probabilistic),
+    Probabilistic(Box<super::probabilistic::Probabilistic>),
     #[cfg(feature = "interval")]
     Interval(super::interval::Interval),
     #[cfg(feature = "external")]
@@ -74,7 +74,7 @@ impl Family {
             #[cfg(feature = "synchroniser")]
             Self::Halpern(ref mut part) => part,
             #[cfg(feature = "probabilistic")]
-            Self::Probabilistic(ref mut part) => part,
+            Self::Probabilistic(ref mut part) => &mut **part,
             #[cfg(feature = "interval")]
             Self::Interval(ref mut part) => part,
             #[cfg(feature = "external")]
@@ -93,7 +93,7 @@ impl Family {
             #[cfg(feature = "synchroniser")]
             Self::Halpern(ref part) => part,
             #[cfg(feature = "probabilistic")]
-            Self::Probabilistic(ref part) => part,
+            Self::Probabilistic(ref part) => &**part,
             #[cfg(feature = "interval")]
             Self::Interval(ref part) => part,
             #[cfg(feature = "external")]
@@ -162,7 +162,8 @@ impl Algorithm {
             Kind::Halpern => Family::Halpern(super::halpern::Halpern::new(&core, now, keys)),
             #[cfg(feature = "probabilistic")]
             Kind::Probabilistic { .. } => {
-                Family::Probabilistic(super::probabilistic::Probabilistic::new(&core, now, rng))
+                let made = super::probabilistic::Probabilistic::new(&core, now, rng);
+                Family::Probabilistic(Box::new(made))
             }
             #[cfg(feature = "interval")]
             Kind::Interval { error } => {
@@ -193,6 +194,12 @@ impl Algorithm {
             self.core.rejected.unknown += 1;
             return;
         }
+        if !message.is_sane() {
+            self.core.rejected.future += 1;
+            return;
+        }
+        // What is due comes before what is said later.
+        self.run_due(now);
         let at = at.min(now);
         self.family.part().on_message(&mut self.core, now, at, from, message);
     }
@@ -200,7 +207,11 @@ impl Algorithm {
     /// Time has passed. Early calls are harmless.
     pub fn on_deadline(&mut self, now: Instant) {
         self.wake(now);
-        // A deadline may bring the next one, as after a long sleep.
+        self.run_due(now);
+    }
+
+    /// A deadline may bring the next one, as after a long sleep.
+    fn run_due(&mut self, now: Instant) {
         for _ in 0..DUE_MAX {
             if self.deadline().is_none_or(|due| due > now) {
                 break;

@@ -10,9 +10,10 @@
 //! (k+1)P. Who was not heard counts as a clock like the own one: it is among the f that are cut off.
 //!
 //! *What the papers leave out.* A clock that is not within β of the others gets it wrong, so each clock watches itself: a correction that
-//! is larger than that of any correct clock, others that are rounds ahead, time that goes back, a long sleep: then it is silent, learns
-//! the time from what n - 1 - f others say of one round, and speaks again after the next round. Too few voices for some rounds (a
-//! partition) make it unsure: it goes on, and says that it is unsure, so that sure clocks do not count it.
+//! is larger than that of any correct clock, fewer than n - f clocks near to it, too few voices for some rounds, others that are rounds
+//! ahead, time that goes back, a long sleep: then it is silent, learns the time from what n - 1 - f others say of one round, and speaks
+//! again after the next round. Where nobody is to learn from, after a partition without a majority, it speaks all the same, and says
+//! that it is unsure: sure clocks do not count it, unsure ones do.
 
 use mainstay_base::{Instant, Rng, fault};
 
@@ -22,10 +23,10 @@ use super::core::{Core, Loss};
 use super::functions;
 use super::logical::{BILLION, nanos};
 use super::message::Message;
-use super::reading::{Question, Reading, Stamp, Way, by_arrival, by_round_trip};
+use super::reading::{Question, Reading, Stamp, Way, by_arrival, by_round_trip, far};
 
 /// Periods without a word of the others after which one that would learn the time speaks by its own.
-const LEARN_MAX: u32 = 6;
+const LEARN_MAX: u32 = 3;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
@@ -169,7 +170,7 @@ impl Averaging {
         let pull = self.pull.as_mut().filter(|pull| pull.master == core.me)?;
         let (at, value) = pull.own?;
         let is_fresh = core.last() - nanos(at) <= long(period);
-        pull.said = is_fresh.then(|| value - core.nanos(at));
+        pull.said = is_fresh.then(|| far(value.saturating_sub(core.nanos(at))));
         pull.said
     }
 
@@ -191,6 +192,14 @@ impl Averaging {
         }
         // Sure clocks count sure ones only; where none is sure, all count.
         if !sure && core.is_synchronised() {
+            return;
+        }
+        if sure && self.unsure {
+            // Somebody is there to learn from after all.
+            self.learn_from(core, at, from, round, value);
+            if self.together(core, round, nanos(at)).len() >= core.nodes() - 1 - core.faulty() {
+                self.begin_anew(core, at);
+            }
             return;
         }
         let ahead = match round.checked_sub(self.round) {
@@ -271,11 +280,11 @@ impl Averaging {
                 let delay = core.plan.config().delay;
                 let middle = delay.min_nanos() + (delay.max_nanos() - delay.min_nanos()) / 2;
                 let words = whole.max().map(|it| self.together(core, it.0, it.1));
-                words.into_iter().flatten().map(|word| word.offset + middle).collect()
+                words.into_iter().flatten().map(|word| word.offset.saturating_add(middle)).collect()
             }
             Way::RoundTrip => {
                 let own = core.nanos(now) - nanos(now);
-                self.estimates[0].iter().flatten().map(|difference| own + difference).collect()
+                self.estimates[0].iter().flatten().map(|it| own.saturating_add(*it)).collect()
             }
         };
         if enough == 0 || offsets.len() < enough {
@@ -284,9 +293,10 @@ impl Averaging {
         // Who is missing is one of the f: any value will do.
         offsets.resize(core.nodes() - 1, offsets[0]);
         let offset = functions::midpoint(offsets, core.faulty());
-        let by = offset - (core.nanos(now) - nanos(now));
+        let by = far(offset.saturating_sub(core.nanos(now) - nanos(now)));
         let period = long(core.plan.config().period);
-        let version = u64::try_from((core.nanos(now) + by).div_euclid(period)).unwrap_or(0);
+        let version =
+            u64::try_from(core.nanos(now).saturating_add(by).div_euclid(period)).unwrap_or(0);
         core.correct(now, by, 0, version, None);
         self.next_round(core, now);
         (self.silent, self.unsure) = (true, false);
@@ -309,11 +319,12 @@ impl Averaging {
         self.until = now + wait;
     }
 
-    fn on_reply(&mut self, core: &mut Core, at: Instant, from: usize, nonce: u64, value: i64) {
+    fn on_reply(&mut self, core: &mut Core, at: Instant, from: usize, reply: (u64, i64, u64)) {
+        let (nonce, value, held) = reply;
         if !self.question.take(core, from, nonce) {
             return;
         }
-        match by_round_trip(core, self.question.asked(), at, value, false) {
+        match by_round_trip(core, self.question.asked(), at, (value, held), false) {
             Some(sample) => self.estimates[0][from] = Some(sample.difference),
             None => core.rejected.untimely += 1,
         }
@@ -323,7 +334,8 @@ impl Averaging {
     fn on_decide(&mut self, core: &mut Core, now: Instant) {
         let due = core.clock.when(self.begins(core) + Self::window(core));
         let late = now.saturating_since(due) > core.plan.config().delay.max;
-        let mut estimates = std::mem::take(&mut self.estimates[0]);
+        let none = vec![None; core.nodes()];
+        let mut estimates = std::mem::replace(&mut self.estimates[0], none);
         self.question.close();
         estimates[core.me] = Some(0);
         let heard = estimates.iter().flatten().count();
@@ -339,8 +351,7 @@ impl Averaging {
         }
         self.round = round + 1;
         self.phase = Phase::Waiting;
-        let next = std::mem::replace(&mut self.estimates[1], vec![None; core.nodes()]);
-        self.estimates[0] = next;
+        self.estimates.swap(0, 1);
         if self.begins(core) <= core.nanos(now) {
             self.next_round(core, now);
         }
@@ -348,13 +359,9 @@ impl Averaging {
 
     fn on_missed(&mut self, core: &mut Core, now: Instant) {
         self.misses += 1;
-        let is_lost = self.misses >= core.plan.config().misses_max;
-        if is_lost && self.silent {
-            return self.begin_anew(core, now);
-        }
-        if is_lost {
+        if self.misses >= core.plan.config().misses_max && !self.unsure {
             core.lose(Loss::Silence);
-            self.unsure = true;
+            return self.begin_anew(core, now);
         }
         if let Some(pull) = &mut self.pull {
             pull.said = None;
@@ -363,23 +370,27 @@ impl Averaging {
 
     fn apply(&mut self, core: &mut Core, now: Instant, estimates: &[Option<i64>]) {
         let limit = core.plan.bounds().precision_nanos();
+        let read = 2 * long(core.plan.bounds().reading);
         let all: Vec<i64> = estimates.iter().map(|it| it.unwrap_or(0)).collect();
         let by = self.average(core, &all);
         self.misses = 0;
+        // A correct clock has all correct ones near it, and goes no further than the bound.
+        let is_near = |it: &&Option<i64>| it.is_some_and(|it| it.abs() <= limit + read);
+        let near = estimates.iter().filter(is_near).count();
+        if !self.unsure && (by.abs() > limit || near < core.nodes() - core.faulty()) {
+            core.lose(Loss::Outside);
+            return self.begin_anew(core, now);
+        }
         let spread = all.iter().max().zip(all.iter().min()).map_or(0, |(max, min)| max - min);
-        let is_outside = by.abs() > limit;
         let (pulled, followed) = self.pulled(core, now);
         let rate = if self.rated { self.rate(core, by) } else { 0 };
         let error = self.error_of(core, now, followed);
         core.correct(now, by + pulled, rate, self.round, error);
         // The estimates of those that are ahead were made before the correction.
         for estimate in self.estimates[1].iter_mut().flatten() {
-            *estimate -= by + pulled;
+            *estimate = far(*estimate - by - pulled);
         }
-        if is_outside {
-            core.lose(Loss::Outside);
-            self.silent = self.reading.way == Way::Arrival;
-        } else if !self.unsure || spread <= 2 * limit {
+        if !self.unsure || spread <= 2 * limit {
             (self.silent, self.unsure) = (false, false);
             core.found();
         }
@@ -410,7 +421,7 @@ impl Averaging {
         let Some(pull) = &mut self.pull else { return (0, false) };
         let Some(said) = pull.said.take() else { return (0, false) };
         pull.followed = Some(nanos(now));
-        let max = if unlimited { i64::MAX } else { pull.max };
+        let max = if unlimited { 1 << 60 } else { pull.max };
         (said.clamp(-max, max), true)
     }
 
@@ -466,11 +477,12 @@ impl Part for Averaging {
             Message::Request { nonce } if self.reading.way == Way::RoundTrip => {
                 if core.is_synchronised() || self.unsure {
                     let value = core.nanos(now);
-                    core.send(from, Message::Reply { nonce, value, error: 0, term: 0 });
+                    let held = now.saturating_since(at).as_nanos() as u64;
+                    core.send(from, Message::Reply { nonce, value, error: 0, term: 0, held });
                 }
             }
-            Message::Reply { nonce, value, .. } if self.reading.way == Way::RoundTrip => {
-                self.on_reply(core, at, from, nonce, value);
+            Message::Reply { nonce, value, held, .. } if self.reading.way == Way::RoundTrip => {
+                self.on_reply(core, at, from, (nonce, value, held));
             }
             _ => core.rejected.foreign += 1,
         }

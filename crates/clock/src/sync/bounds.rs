@@ -114,7 +114,7 @@ fn averaging(
     let read = reading.error(config.delay, drift);
     let mut skew = initial;
     for _ in 0..STEPS_MAX {
-        let window = drift.stretch(skew + reading.span(config.delay, drift));
+        let window = drift.stretch(skew + reading.span(config));
         let error = read + drift.apart(drift.stretch(window + skew));
         let grown = drift.apart(drift.stretch(period + 2 * (window + skew)));
         let (num, den, add) = contraction(function, nodes, faulty, error);
@@ -289,6 +289,14 @@ fn halpern(config: &Config) -> Result<Bounds, ConfigError> {
     })
 }
 
+/// The longest time from one good read to the next, or to the word that the clock is lost. While there is no master there is nobody to ask:
+/// the time of an election counts as well.
+pub(super) fn stale(config: &Config) -> i64 {
+    let Kind::Probabilistic { error_max, attempts, wait, patience } = config.kind else { return 0 };
+    let trip = config.drift.stretch(2 * (long(error_max) + config.delay.min_nanos())) + 2;
+    long(config.period) + i64::from(attempts) * long(wait) + trip + 4 * long(patience)
+}
+
 fn probabilistic(
     config: &Config,
     error_max: Duration,
@@ -301,9 +309,7 @@ fn probabilistic(
     if long(wait) < trip {
         return Err(ConfigError::Period { period: wait, least: span(trip) });
     }
-    // From one good read to the next, or to the word that the clock is lost.
-    let stale = drift.stretch(long(config.period) + trial + trip);
-    let deviation = long(error_max) + drift.apart(stale);
+    let deviation = long(error_max) + drift.apart(drift.stretch(stale(config)));
     Ok(Bounds {
         precision: span(4 * deviation),
         agreed: span(2 * deviation),
@@ -319,7 +325,7 @@ fn probabilistic(
 
 fn interval(config: &Config) -> Bounds {
     let drift = config.drift;
-    let trip = Reading::ROUND_TRIP.span(config.delay, drift);
+    let trip = Reading::ROUND_TRIP.span(config);
     Bounds {
         precision: Duration::MAX,
         agreed: Duration::MAX,

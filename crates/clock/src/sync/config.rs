@@ -219,6 +219,8 @@ pub struct Config {
     pub drift: Drift,
     /// Of the messages.
     pub delay: Delay,
+    /// How long a datagram may wait at the receiver after it was stamped, where that is not part of the delay. Default 0.
+    pub queue: Duration,
     /// From one correction to the next: P.
     pub period: Duration,
     /// How far clocks may be apart at the start.
@@ -243,6 +245,7 @@ impl Config {
             faulty,
             drift: Drift::per_billion(100_000),
             delay: Delay { min: Duration::from_micros(50), max: Duration::from_millis(1) },
+            queue: Duration::ZERO,
             period: Duration::from_secs(1),
             initial: Duration::from_millis(1),
             precision: None,
@@ -268,7 +271,7 @@ impl Config {
         if delay.min > delay.max || delay.max.is_zero() {
             return Err(ConfigError::Delay(*delay));
         }
-        for span in [delay.max, self.period, self.initial] {
+        for span in [delay.max, self.queue, self.period, self.initial] {
             if span > SPAN_MAX {
                 return Err(ConfigError::TooLong(span));
             }
@@ -335,6 +338,14 @@ impl Plan {
             return Err(ConfigError::Period { period: config.period, least: bounds.period_min });
         }
         Ok(Self { config, bounds })
+    }
+
+    /// A plan that theory forbids, with bounds from elsewhere: to see it fail.
+    #[cfg(feature = "test-util")]
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn against_theory(config: Config, bounds: Bounds) -> Self {
+        Self { config, bounds }
     }
 
     /// What it is made of.

@@ -81,7 +81,7 @@ pub struct Rejected {
     pub foreign: u64,
     /// Of a round that is over, or a second one of the same.
     pub replayed: u64,
-    /// Of a round that no correct clock can have reached.
+    /// Of a round, or with a reading, that no correct clock can have reached.
     pub future: u64,
     /// A signature is missing, wrong, or there twice.
     pub unsigned: u64,

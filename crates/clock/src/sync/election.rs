@@ -5,10 +5,13 @@
 //! clock and with the drift taken off, no other one can be elected: that is its lease, and it answers questions while it has it. A follower that
 //! hears nothing for `patience`, and a little longer by its place, asks for votes in a higher term; who promised nothing votes once a term.
 //!
+//! Who was alone has voted for itself in terms that nobody knows of. It says so to the master, who has itself elected again in a higher one;
+//! for that its followers may vote.
+//!
 //! A clock that is not synchronised stands only when nobody else has for a while, since all will follow it. Nothing is stored: who starts
 //! anew promises `patience` to a master whom it may have forgotten.
 
-use mainstay_base::{Duration, Instant, Rng};
+use mainstay_base::{Duration, Instant, Rng, fault};
 
 use super::config::{long, span};
 use super::core::Core;
@@ -19,7 +22,7 @@ const BEATS: u32 = 4;
 /// Terms that one may be ahead: a liar cannot use them up.
 const TERMS_MAX: u64 = 1 << 32;
 /// How many times `patience` passes before one that is not synchronised stands.
-const LAST_RESORT: u32 = 6;
+const LAST_RESORT: u32 = 3;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Role {
@@ -126,12 +129,15 @@ impl Election {
 
     pub(super) fn on_deadline(&mut self, core: &mut Core, now: Instant) {
         match self.role {
-            Role::Master
-                if now >= self.lease && now.saturating_since(self.heard) >= self.patience =>
-            {
-                self.step_down(now);
+            Role::Master => {
+                let is_over =
+                    now >= self.lease && now.saturating_since(self.heard) >= self.patience;
+                if is_over && !fault!(core.plan.config(), NoMasterRecheck) {
+                    self.step_down(now);
+                } else {
+                    self.say(core, now);
+                }
             }
-            Role::Master => self.say(core, now),
             Role::Follower | Role::Candidate => self.stand(core, now),
         }
     }
@@ -145,7 +151,7 @@ impl Election {
             return self.wait(now);
         }
         self.role = Role::Candidate;
-        self.term += 1;
+        self.term = self.term.max(self.voted) + 1;
         self.voted = self.term;
         self.votes.fill(false);
         self.votes[self.me] = true;
@@ -208,16 +214,25 @@ impl Election {
                     self.extend(core);
                 }
             }
-            Message::Vote { .. } | Message::Follow { .. } => core.rejected.usurped += 1,
+            Message::Ahead { term } if self.role == Role::Master && term >= self.term => {
+                if term <= self.term.saturating_add(TERMS_MAX) {
+                    self.term = term;
+                    self.stand(core, now);
+                }
+            }
+            Message::Vote { .. } | Message::Ahead { .. } | Message::Follow { .. } => {
+                core.rejected.usurped += 1
+            }
             _ => core.rejected.foreign += 1,
         }
     }
 
     fn on_candidate(&mut self, core: &mut Core, now: Instant, from: usize, term: u64) {
-        let is_promised = now.saturating_since(self.heard) < self.patience;
+        let is_fresh = now.saturating_since(self.heard) < self.patience;
+        let is_promised = is_fresh && self.master != Some(from);
         if term > self.term.saturating_add(TERMS_MAX) {
             core.rejected.future += 1;
-        } else if term <= self.voted || is_promised || self.is_master(now) {
+        } else if term <= self.voted.max(self.term) || is_promised || self.is_master(now) {
             core.rejected.usurped += 1;
         } else {
             self.voted = term;
@@ -239,13 +254,16 @@ impl Election {
             core.rejected.future += 1;
             return;
         }
-        if !is_newer || self.is_master(now) {
+        if !is_newer || term < self.voted || self.is_master(now) {
             core.rejected.usurped += 1;
+            let known = self.term.max(self.voted);
+            if known > term && !self.is_master(now) {
+                core.send(from, Message::Ahead { term: known });
+            }
             return;
         }
         self.role = Role::Follower;
         self.term = term;
-        self.voted = self.voted.max(term);
         self.master = Some(from);
         self.heard = now;
         self.wait(now);

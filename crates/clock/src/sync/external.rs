@@ -10,6 +10,7 @@ use super::config::{Kind, long, span};
 use super::core::{Core, Loss};
 use super::logical::nanos;
 use super::message::Message;
+use super::reading::far;
 
 /// A clock that follows a reference.
 #[derive(Clone, Debug)]
@@ -56,7 +57,7 @@ impl Part for External {
     }
 
     fn on_reference(&mut self, core: &mut Core, now: Instant, at: Instant, value: i64) {
-        let by = value.saturating_sub(core.nanos(at));
+        let by = far(value.saturating_sub(core.nanos(at)));
         let age = nanos(now) - nanos(at);
         self.read = Some(at);
         let error = Self::stated(core) + core.plan.config().drift.of(age) + 1;

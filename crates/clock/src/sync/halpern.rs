@@ -10,6 +10,8 @@
 //!
 //! One that knows no time takes T from f + 1 different signers.
 
+use std::cmp::Ordering;
+
 use mainstay_agreement::chain;
 use mainstay_agreement::sign::{Keyring, Signature};
 use mainstay_base::{Instant, fault};
@@ -70,11 +72,13 @@ impl Halpern {
         self.pass_on(core, round, Vec::new());
         // The own clock is right already; the version begins all the same.
         core.correct(now, 0, 0, round, None);
-        self.started(core, round);
         self.misses += 1;
         if self.misses > core.plan.config().misses_max && core.nodes() > 1 {
+            // It goes on by its own clock, and takes that of the others if they speak again.
             core.lose(Loss::Silence);
+            self.settling = 2;
         }
+        self.started(core, round);
     }
 
     /// (b) Somebody else's has.
@@ -87,32 +91,43 @@ impl Halpern {
     ) {
         let checks = !fault!(core.plan.config(), NoSignatureCheck);
         let Some(keys) = &self.keys else { return };
-        let is_true = chain::check(keys, None, &text("hssd", round), &chain, core.nodes()).is_ok();
+        // A word that the own signature is part of is no news, but a sign of life.
+        let mut others = chain.clone();
+        others.retain(|(who, _)| usize::from(*who) != core.me);
+        let is_true = chain::check(keys, None, &text("hssd", round), &others, core.nodes()).is_ok();
         let Some(time) = Self::time(core, round).filter(|_| is_true || !checks) else {
             core.rejected.unsigned += 1;
             return;
         };
-        if self.learning {
-            return self.learn(core, now, round, &chain);
+        self.note(core, round, &others);
+        if others.len() < chain.len() {
+            self.misses = 0;
+            return;
         }
-        match round.cmp(&self.round) {
-            std::cmp::Ordering::Less => {
-                // Others are alive.
-                self.misses = 0;
-                core.rejected.replayed += 1;
-                return;
-            }
-            std::cmp::Ordering::Greater => {
-                core.rejected.future += 1;
-                return self.look_ahead(core, now, round, &chain);
-            }
-            std::cmp::Ordering::Equal => {}
+        let by = time.saturating_sub(core.nanos(now));
+        if self.learning {
+            return self.adopt(core, now, round, by);
         }
         let early = self.early.saturating_mul(chain.len() as i64);
-        let by = time - core.nanos(now);
-        if by >= early && !fault!(core.plan.config(), NoTimelinessCheck) {
-            core.rejected.untimely += 1;
-            return;
+        match round.cmp(&self.round) {
+            Ordering::Less => {
+                core.rejected.replayed += 1;
+                if by < -core.plan.bounds().precision_nanos() {
+                    return self.go_astray(core, now, round, by, Loss::Outside);
+                }
+                // Others are alive.
+                self.misses = 0;
+                return;
+            }
+            Ordering::Greater => {
+                core.rejected.future += 1;
+                return self.go_astray(core, now, round, by, Loss::Behind);
+            }
+            Ordering::Equal if by >= early && !fault!(core.plan.config(), NoTimelinessCheck) => {
+                core.rejected.untimely += 1;
+                return self.go_astray(core, now, round, by, Loss::Behind);
+            }
+            Ordering::Equal => {}
         }
         if !fault!(core.plan.config(), NoRelay) {
             self.pass_on(core, round, chain);
@@ -122,19 +137,18 @@ impl Halpern {
         self.started(core, round);
     }
 
-    /// A message of a later round: f + 1 different signers are not all early.
-    fn look_ahead(
-        &mut self,
-        core: &mut Core,
-        now: Instant,
-        round: u64,
-        chain: &[(u16, Signature)],
-    ) {
-        self.note(core, round, chain);
-        if self.signers.iter().flatten().filter(|it| **it > self.round).count() > core.faulty() {
-            core.lose(Loss::Behind);
-            self.begin_anew(core, now);
+    /// Others are where this clock cannot be if it is right: with f + 1 of them it is not.
+    fn go_astray(&mut self, core: &mut Core, now: Instant, round: u64, by: i64, why: Loss) {
+        if self.backing(round) > core.faulty() {
+            core.lose(why);
+            self.settling = 2;
+            self.adopt(core, now, round, by);
         }
+    }
+
+    /// How many have signed this round, and none since.
+    fn backing(&self, round: u64) -> usize {
+        self.signers.iter().flatten().filter(|it| **it == round).count()
     }
 
     fn note(&mut self, core: &Core, round: u64, chain: &[(u16, Signature)]) {
@@ -144,11 +158,9 @@ impl Halpern {
         }
     }
 
-    fn learn(&mut self, core: &mut Core, now: Instant, round: u64, chain: &[(u16, Signature)]) {
-        self.note(core, round, chain);
-        let signers = self.signers.iter().flatten().filter(|it| **it == round).count();
-        if let Some(time) = Self::time(core, round).filter(|_| signers > core.faulty()) {
-            let by = time.saturating_sub(core.nanos(now));
+    /// Takes a round over that f + 1 have signed.
+    fn adopt(&mut self, core: &mut Core, now: Instant, round: u64, by: i64) {
+        if self.backing(round) > core.faulty() {
             core.correct(now, by, 0, round, None);
             (self.learning, self.misses) = (false, 0);
             self.started(core, round);

@@ -15,7 +15,7 @@ use super::config::{Kind, long, span};
 use super::core::{Core, Loss};
 use super::logical::nanos;
 use super::message::Message;
-use super::reading::{Question, Reading};
+use super::reading::{Question, Reading, far};
 
 /// The error of a clock that knows nothing.
 const NOTHING: i64 = i64::MAX / 8;
@@ -107,7 +107,7 @@ impl Interval {
             core.rejected.untimely += 1;
             return;
         }
-        let ahead = value.saturating_sub(core.nanos(at));
+        let ahead = far(value.saturating_sub(core.nanos(at)));
         let low = ahead.saturating_sub(error).saturating_add(delay.min_nanos());
         let high =
             ahead.saturating_add(error).saturating_add(drift.stretch(trip) + 1 - delay.min_nanos());
@@ -168,7 +168,7 @@ impl Part for Interval {
                 let error = self.grown(core, now);
                 if error < NOTHING {
                     let (value, error) = (core.nanos(now), error.unsigned_abs());
-                    core.send(from, Message::Reply { nonce, value, error, term: 0 });
+                    core.send(from, Message::Reply { nonce, value, error, term: 0, held: 0 });
                 }
             }
             Message::Reply { nonce, value, error, .. } => {
@@ -188,8 +188,7 @@ impl Part for Interval {
             self.newest = None;
             let nonce = self.rng.next_u64();
             self.question.ask(core, now, nonce);
-            let config = core.plan.config();
-            self.next = now + span(Reading::ROUND_TRIP.span(config.delay, config.drift));
+            self.next = now + span(Reading::ROUND_TRIP.span(core.plan.config()));
         }
         self.collecting = !self.collecting;
     }
@@ -208,7 +207,7 @@ impl Part for Interval {
         let Kind::Interval { error } = core.plan.config().kind else { return };
         let error = long(error) + core.plan.config().drift.of(nanos(now) - nanos(at)) + 1;
         if error < self.grown(core, now) {
-            self.set(core, now, value.saturating_sub(core.nanos(at)), error);
+            self.set(core, now, far(value.saturating_sub(core.nanos(at))), error);
         }
     }
 

@@ -29,7 +29,7 @@ impl Logical {
     #[must_use]
     pub fn nanos(&self, local: Instant) -> i64 {
         let since = nanos(local) - self.at;
-        self.time + since + scale(since, self.rate)
+        self.time.saturating_add(since).saturating_add(scale(since, self.rate))
     }
 
     /// What it says at `local`; [`Time::ZERO`] before its origin.
@@ -41,12 +41,12 @@ impl Logical {
     /// The first local time at which it says `nanos` or more.
     #[must_use]
     pub fn when(&self, nanos: i64) -> Instant {
-        let ahead = i128::from(nanos - self.time);
+        let ahead = i128::from(nanos) - i128::from(self.time);
         let (billion, rate) = (i128::from(BILLION), i128::from(self.rate));
         let local = i128::from(self.at) + (ahead * billion).div_euclid(billion + rate);
         let mut local = Instant::from_nanos(u64::try_from(local.max(0)).unwrap_or(u64::MAX));
         // The quotient is rounded down, and so is what is read.
-        while self.nanos(local) < nanos {
+        while self.nanos(local) < nanos && local.as_nanos() < u64::MAX {
             local = Instant::from_nanos(local.as_nanos() + 1);
         }
         local
@@ -54,7 +54,7 @@ impl Logical {
 
     /// From `local` on it says `by` more than it would, and runs at `rate`.
     pub fn correct(&mut self, local: Instant, by: i64, rate: i64) {
-        *self = Self { at: nanos(local), time: self.nanos(local) + by, rate };
+        *self = Self { at: nanos(local), time: self.nanos(local).saturating_add(by), rate };
     }
 
     /// How much faster than local time it runs, in parts of a billion.

@@ -34,6 +34,8 @@ pub enum Message {
         error: u64,
         /// The term of the master that answers; 0 where there is none.
         term: u64,
+        /// How long the question waited at who answers, as far as that was stamped.
+        held: u64,
     },
     /// Readings of others, passed on in an agreement.
     #[cfg(feature = "agreement")]
@@ -97,6 +99,12 @@ pub enum Message {
         /// Comes back in the answer.
         beat: u64,
     },
+    /// "I have voted in a higher term."
+    #[cfg(feature = "probabilistic")]
+    Ahead {
+        /// The term.
+        term: u64,
+    },
     /// "I follow you."
     #[cfg(feature = "probabilistic")]
     Follow {
@@ -108,3 +116,41 @@ pub enum Message {
 }
 
 impl mainstay_base::service::Wire for Message {}
+
+/// Rounds and terms above are of no correct clock: they are 2^60 periods away.
+const ROUND_MAX: u64 = 1 << 60;
+/// A clock that says more is none: that is 146 years after its origin.
+const VALUE_MAX: u64 = 1 << 62;
+
+impl Message {
+    /// Whether its numbers are such as a correct clock may say: what is computed with them does not overflow.
+    pub(super) fn is_sane(&self) -> bool {
+        let is_clock = |value: &i64| value.unsigned_abs() <= VALUE_MAX;
+        match self {
+            Self::Tick { round, value, pull, .. } => {
+                *round <= ROUND_MAX && is_clock(value) && pull.as_ref().is_none_or(is_clock)
+            }
+            Self::Request { .. } => true,
+            Self::Reply { value, error, term, held, .. } => {
+                let is_span = |it: u64| it <= VALUE_MAX;
+                is_clock(value) && is_span(*error) && is_span(*held) && *term <= ROUND_MAX
+            }
+            #[cfg(feature = "agreement")]
+            Self::Relay { round, values, .. } => {
+                *round <= ROUND_MAX && values.iter().flatten().all(is_clock)
+            }
+            #[cfg(feature = "agreement")]
+            Self::Vouched { round, value, .. } => *round <= ROUND_MAX && is_clock(value),
+            #[cfg(feature = "synchroniser")]
+            Self::Init { round } | Self::Echo { round } | Self::Signed { round, .. } => {
+                *round <= ROUND_MAX
+            }
+            #[cfg(feature = "probabilistic")]
+            Self::Candidate { term }
+            | Self::Vote { term }
+            | Self::Ahead { term }
+            | Self::Master { term, .. }
+            | Self::Follow { term, .. } => *term <= ROUND_MAX,
+        }
+    }
+}

@@ -30,6 +30,18 @@
 //! - A message between correct processes takes `min` to `max`, or counts as a fault of the round.
 //! - Who a message is from is known.
 
+#![cfg_attr(
+    not(all(
+        feature = "averaging",
+        feature = "agreement",
+        feature = "synchroniser",
+        feature = "probabilistic",
+        feature = "interval",
+        feature = "external"
+    )),
+    allow(dead_code, unused_variables, reason = "not every family uses all of what they share")
+)]
+
 #[cfg(feature = "agreement")]
 mod agreement;
 mod algorithm;

@@ -13,6 +13,7 @@
 use mainstay_base::{Duration, Instant, Rng, fault};
 
 use super::algorithm::Part;
+use super::bounds::stale;
 use super::config::{Kind, long, span};
 use super::core::{Core, Loss, Output};
 use super::election::Election;
@@ -39,6 +40,8 @@ pub(super) struct Probabilistic {
     next: Instant,
     /// The last good read: when, and how far it may be wrong.
     read: Option<(Instant, i64)>,
+    /// When it was last known what the time is: by a good read, or as the master.
+    known: Instant,
     followed: Option<usize>,
     rng: Rng,
 }
@@ -56,6 +59,7 @@ impl Probabilistic {
             attempts: 0,
             next: now + core.plan.config().period,
             read: None,
+            known: now,
             followed: None,
             rng,
         }
@@ -81,22 +85,28 @@ impl Probabilistic {
     fn on_attempt(&mut self, core: &mut Core, now: Instant) {
         let is_master = self.election.master() == Some(core.me);
         if is_master {
-            self.next = now + core.plan.config().period;
+            (self.next, self.known) = (now + self.wish.wait, now);
             return;
         }
+        let never = fault!(core.plan.config(), NeverLost);
+        self.next = now + self.wish.wait;
+        let Some(master) = self.election.master() else {
+            // Nobody is there to ask: that is no attempt, and ends all the same.
+            let since = nanos(now) - nanos(self.known);
+            if since > stale(core.plan.config()) && !never {
+                core.lose(Loss::NoMaster);
+            }
+            return;
+        };
         if self.attempts >= self.wish.attempts {
-            if !fault!(core.plan.config(), NeverLost) {
-                let why = if self.followed.is_none() { Loss::NoMaster } else { Loss::Unread };
-                core.lose(why);
+            if !never {
+                core.lose(Loss::Unread);
             }
             self.attempts = 0;
         }
         self.attempts += 1;
-        self.next = now + self.wish.wait;
-        if let Some(master) = self.election.master() {
-            let nonce = self.rng.next_u64();
-            self.question.ask_one(core, now, nonce, master);
-        }
+        let nonce = self.rng.next_u64();
+        self.question.ask_one(core, now, nonce, master);
     }
 
     fn on_reply(&mut self, core: &mut Core, now: Instant, from: usize, reply: (u64, i64, u64)) {
@@ -109,7 +119,7 @@ impl Probabilistic {
             return;
         }
         let believes = fault!(core.plan.config(), AcceptsImpossibleReads);
-        let sample = by_round_trip(core, self.question.asked(), now, value, believes);
+        let sample = by_round_trip(core, self.question.asked(), now, (value, 0), believes);
         let Some(mut sample) = sample else {
             core.rejected.untimely += 1;
             return;
@@ -125,7 +135,7 @@ impl Probabilistic {
             core.lose(Loss::Outside);
         }
         core.correct(now, sample.difference, 0, 0, Some(span(sample.error)));
-        self.read = Some((now, sample.error));
+        (self.read, self.known) = (Some((now, sample.error)), now);
         self.question.close();
         (self.attempts, self.next) = (0, now + core.plan.config().period);
         core.found();
@@ -148,7 +158,7 @@ impl Part for Probabilistic {
                     || self.election.was_master() && fault!(core.plan.config(), NoMasterRecheck)
                 {
                     let (value, term) = (core.nanos(now), self.election.term());
-                    core.send(from, Message::Reply { nonce, value, error: 0, term });
+                    core.send(from, Message::Reply { nonce, value, error: 0, term, held: 0 });
                 }
             }
             Message::Reply { nonce, value, term, .. } => {

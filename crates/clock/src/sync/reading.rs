@@ -14,7 +14,7 @@
 
 use mainstay_base::Instant;
 
-use super::config::{Delay, Drift};
+use super::config::{Config, Delay, Drift, long};
 use super::core::Core;
 use super::logical::nanos;
 use super::message::Message;
@@ -62,10 +62,12 @@ impl Reading {
         spread / 2 + trips * drift.of(delay.max_nanos()) + 4
     }
 
-    /// How long after it was asked for, or was due, an answer may come, by the own clock.
-    pub(super) fn span(self, delay: Delay, drift: Drift) -> i64 {
+    /// How long after it was asked for, or was due, an answer may be taken in, by the own clock.
+    pub(super) fn span(self, config: &Config) -> i64 {
         let trips = if self.way == Way::Arrival { 1 } else { 2 };
-        drift.stretch(trips * delay.max_nanos()) + 2
+        // What is stamped may wait.
+        let queue = if self.stamp == Stamp::Kernel { long(config.queue) } else { 0 };
+        config.drift.stretch(trips * (config.delay.max_nanos() + queue)) + 2
     }
 }
 
@@ -78,12 +80,17 @@ pub(super) struct Sample {
     pub(super) error: i64,
 }
 
+/// A difference; one of more than 36 years is that.
+pub(super) fn far(difference: i64) -> i64 {
+    difference.clamp(-(1 << 60), 1 << 60)
+}
+
 /// What is known of a reading by its arrival: the sender's clock was `value` when it was sent.
 pub(super) fn by_arrival(core: &Core, at: Instant, value: i64) -> Sample {
     let config = core.plan.config();
     let (min, max) = (config.delay.min_nanos(), config.delay.max_nanos());
     let middle = min + (max - min) / 2;
-    let difference = value.saturating_add(middle).saturating_sub(core.nanos(at));
+    let difference = far(value.saturating_add(middle).saturating_sub(core.nanos(at)));
     Sample { difference, error: Reading::ARRIVAL.error(config.delay, config.drift) }
 }
 
@@ -95,19 +102,20 @@ pub(super) fn by_round_trip(
     core: &Core,
     asked: Instant,
     at: Instant,
-    value: i64,
+    (value, held): (i64, u64),
     may_be_impossible: bool,
 ) -> Option<Sample> {
     let config = core.plan.config();
     let (min, drift) = (config.delay.min_nanos(), config.drift);
-    let trip = nanos(at) - nanos(asked);
+    let held = i64::try_from(held).unwrap_or(i64::MAX);
+    let trip = (nanos(at) - nanos(asked)).saturating_sub(drift.shrink(held));
     // A fast local clock makes a round trip longer, a slow one shorter.
-    if trip < drift.shrink(2 * min) && !may_be_impossible {
+    if trip < drift.shrink(2 * min) && !(may_be_impossible && trip >= 0) {
         return None;
     }
     let (low, high) = (min - drift.of(min), trip + 2 * drift.of(trip) - min + drift.of(min) + 1);
     let middle = low + (high - low) / 2;
-    let difference = value.saturating_add(middle).saturating_sub(core.nanos(at));
+    let difference = far(value.saturating_add(middle).saturating_sub(core.nanos(at)));
     Some(Sample { difference, error: (high - low) / 2 + 1 })
 }
 

@@ -16,6 +16,8 @@
 //! *Left out by the paper.* A round that is never accepted (a partition) is given up when the next one is reached. One that knows no
 //! time takes the first round that it can accept, and counts itself in after the next one.
 
+use std::collections::BTreeMap;
+
 use mainstay_agreement::chain;
 use mainstay_agreement::sign::{Keyring, Signature};
 use mainstay_base::{Instant, fault};
@@ -149,16 +151,13 @@ impl Srikanth {
             core.rejected.unsigned += 1;
             return;
         }
-        let mut is_news = false;
-        for (who, signature) in others {
-            let who = usize::from(who);
+        for (who, signature) in &others {
+            let who = usize::from(*who);
             if who < core.nodes() {
-                is_news |= Self::note(core, &mut self.signatures, who, round, signature);
+                Self::note(core, &mut self.signatures, who, round, *signature);
             }
         }
-        if is_news {
-            self.look(core, now, round);
-        }
+        self.look_at_signatures(core, now, round, &others);
     }
 
     /// Echoes, and accepts, if enough say so.
@@ -169,10 +168,7 @@ impl Srikanth {
         let faulty = core.faulty();
         let early = usize::from(fault!(core.plan.config(), AcceptsTooEarly));
         if self.signed {
-            if Self::support(&self.signatures, round) + early > faulty {
-                self.accept(core, now, round);
-            }
-            return;
+            return self.look_at_signatures(core, now, round, &[]);
         }
         let echoed = Self::support(&self.echoes, round);
         let is_due = Self::support(&self.inits, round) + early > faulty || echoed > faulty;
@@ -189,21 +185,38 @@ impl Srikanth {
         }
     }
 
+    /// The same, with signatures. Those that have just come count whatever their signers have said since: who passed them on has
+    /// accepted them.
+    fn look_at_signatures(
+        &mut self,
+        core: &mut Core,
+        now: Instant,
+        round: u64,
+        come: &[(u16, Signature)],
+    ) {
+        let of_round = |(who, it): (usize, &Option<(u64, Signature)>)| {
+            it.filter(|(of, _)| *of == round).map(|(_, signature)| (who as u16, signature))
+        };
+        let known = self.signatures.iter().enumerate().filter_map(of_round);
+        let all: BTreeMap<u16, Signature> = known.chain(come.iter().copied()).collect();
+        let early = usize::from(fault!(core.plan.config(), AcceptsTooEarly));
+        if round <= self.accepted || all.len() + early <= core.faulty() {
+            return;
+        }
+        self.accept(core, now, round);
+        if self.accepted == round && !fault!(core.plan.config(), NoRelay) {
+            let chain: Vec<_> = all.into_iter().take(core.faulty() + 1).collect();
+            core.send_all(&Message::Signed { round, chain });
+        }
+    }
+
     fn accept(&mut self, core: &mut Core, now: Instant, round: u64) {
         let Ok(wide) = i64::try_from(round) else { return };
         let Some(begins) = Self::period(core).checked_mul(wide) else { return };
         let by = begins.saturating_add(self.alpha).saturating_sub(core.nanos(now));
         self.accepted = round;
         self.misses = 0;
-        if self.signed && !fault!(core.plan.config(), NoRelay) {
-            let of_round = |(who, it): (usize, &Option<(u64, Signature)>)| {
-                it.filter(|(of, _)| *of == round).map(|(_, signature)| (who as u16, signature))
-            };
-            let all = self.signatures.iter().enumerate().filter_map(of_round);
-            let chain: Vec<_> = all.take(core.faulty() + 1).collect();
-            core.send_all(&Message::Signed { round, chain });
-        }
-        let is_outside = by.abs() > core.plan.bounds().precision_nanos();
+        let is_outside = by.unsigned_abs() > core.plan.bounds().precision_nanos().unsigned_abs();
         core.correct(now, by, 0, round, None);
         self.next_round(core, now);
         self.learning = false;
@@ -248,18 +261,14 @@ impl Part for Srikanth {
             return;
         }
         match message {
-            Message::Init { .. } => {
-                if Self::note(core, &mut self.inits, from, round, ()) {
-                    self.look(core, now, round);
-                }
-            }
-            Message::Echo { .. } => {
-                if Self::note(core, &mut self.echoes, from, round, ()) {
-                    self.look(core, now, round);
-                }
-            }
             Message::Signed { chain, .. } => self.on_signed(core, now, round, chain),
-            _ => {}
+            word => {
+                let is_init = matches!(word, Message::Init { .. });
+                let newest = if is_init { &mut self.inits } else { &mut self.echoes };
+                if Self::note(core, newest, from, round, ()) {
+                    self.look(core, now, round);
+                }
+            }
         }
     }
 

@@ -34,6 +34,7 @@ struct Told {
     past: BTreeSet<Id>,
     depth: u64,
     stamp: vector::Stamp,
+    body: u64,
 }
 
 struct Process {
@@ -60,6 +61,7 @@ enum Stage {
 struct Run {
     rng: Rng,
     seed: u64,
+    by_waves: bool,
     loses: bool,
     window: usize,
     sites: Vec<SiteId>,
@@ -88,7 +90,9 @@ pub(crate) fn run(seed: u64, fault: Option<Fault>) -> Result<Outcome, String> {
     let sites: Vec<_> = (0..count).map(site).collect();
     let members = Members::new(ViewId { number: 1, nonce: 0 }, sites.clone()).expect("distinct");
     let window = shape.between(2, 12) as usize;
-    let config = Config::default().window(window).with_waves();
+    let by_waves = shape.chance(2, 3);
+    let config = Config::default().window(window);
+    let config = if by_waves { config.with_waves() } else { config };
     let process = |own: &SiteId| {
         let graph = Graph::new(config, &members, *own).expect("a member");
         let clock = vector::Clock::new(members.clone(), *own, vector::Counting::Sends);
@@ -104,6 +108,7 @@ pub(crate) fn run(seed: u64, fault: Option<Fault>) -> Result<Outcome, String> {
     let mut run = Run {
         rng: rng.stream("run"),
         seed,
+        by_waves,
         loses: true,
         window,
         processes: sites.iter().map(process).collect(),
@@ -176,7 +181,7 @@ impl Run {
         let clock = process.clock.as_mut().map(vector::Clock::send);
         let any = self.told.values().next().map(|told| told.stamp.clone());
         let stamp = clock.or(any).expect("the first message has a clock");
-        self.told.insert(links.id(), Told { past, depth, stamp });
+        self.told.insert(links.id(), Told { past, depth, stamp, body: number });
         process.has.insert(links.id());
         self.outcome.sent += 1;
         self.spread(at, &links, number);
@@ -239,6 +244,9 @@ impl Run {
         while let Some(id) = process.graph.poll_attached() {
             let told = self.told.get(&id).ok_or("a message that nobody sent")?;
             process.has.insert(id);
+            if process.graph.message(id).is_none_or(|(_, body)| *body != told.body) {
+                return Err(format!("MC-42: {id:?} is taken at {at} and not there"));
+            }
             if id.rank.index() != at
                 && let Some(clock) = &mut process.clock
             {
@@ -250,6 +258,13 @@ impl Run {
             process.taken.insert(id);
         }
         while let Some(wave) = process.graph.poll_wave() {
+            let of_it = self.told.iter().filter(|(_, told)| told.depth == wave.depth);
+            if !of_it.map(|(id, _)| id).eq(&wave.messages) {
+                return Err(format!("MC-45: {wave:?} is not all of its depth, at {at}"));
+            }
+            if wave.messages.iter().any(|id| process.graph.message(*id).is_none()) {
+                return Err(format!("MC-45: {wave:?} is taken at {at} and not there"));
+            }
             self.outcome.wide += usize::from(wave.messages.len() > 1);
             process.waves.push(wave);
         }
@@ -375,22 +390,22 @@ impl Run {
                 Ok(())
             }
             Stage::Returning(left) => {
-                if let Some(at) = left.pop() {
-                    let process = self.processes[at].as_mut().expect("a survivor");
-                    let second = Incarnation(2);
-                    process.graph.mask_in(rank, second).map_err(|error| error.to_string())?;
-                    return self.judge(at);
-                }
-                self.come_back(rank);
-                Ok(())
+                let Some(at) = left.pop() else { return self.come_back(rank) };
+                // What is stable so far stays so, and the model sees it now.
+                self.judge(at)?;
+                let process = self.processes[at].as_mut().expect("a survivor");
+                let second = Incarnation(2);
+                process.graph.mask_in(rank, second).map_err(|error| error.to_string())?;
+                self.judge(at)
             }
             _ => Ok(()),
         }
     }
 
-    fn come_back(&mut self, rank: Rank) {
+    fn come_back(&mut self, rank: Rank) -> Result<(), String> {
         let donors: Vec<_> = self.alive().collect();
         let donor = *self.rng.pick(&donors).expect("somebody is left");
+        self.judge(donor)?;
         let donor = self.processes[donor].as_ref().expect("it is alive");
         let back = Process {
             graph: donor.graph.taken_over(rank),
@@ -403,6 +418,7 @@ impl Run {
         self.processes[rank.index()] = Some(back);
         self.stage = Stage::All;
         self.outcome.returned += 1;
+        Ok(())
     }
 
     /// At the end all have the same, in the same waves.
@@ -416,8 +432,11 @@ impl Run {
             if own[..] != waves[..own.len()] {
                 return Err(format!("MC-45: the waves of {at} differ (seed {})", self.seed));
             }
-            if own.len() + 8 < waves.len() || own.len() < 50 {
+            if self.by_waves && (own.len() + 8 < waves.len() || own.len() < 50) {
                 return Err(format!("liveness: {at} has {} of {} waves", own.len(), waves.len()));
+            }
+            if process(*at).taken.len() + 8 * alive.len() < self.told.len() {
+                return Err(format!("liveness: {at} has {} messages", process(*at).taken.len()));
             }
             let stats = process(*at).graph.stats();
             if stats.held > 4 * alive.len() {

@@ -46,8 +46,8 @@ pub(crate) fn two_faced(
             Message::Tick { round, value, sure, pull } => {
                 vec![Message::Tick { round, value: value + off, sure, pull }]
             }
-            Message::Reply { nonce, value, error, term } => {
-                vec![Message::Reply { nonce, value: value + off, error, term }]
+            Message::Reply { nonce, value, error, term, held } => {
+                vec![Message::Reply { nonce, value: value + off, error, term, held }]
             }
             other => vec![other],
         }

@@ -1,4 +1,13 @@
 //! Synchronised clocks in the simulator.
 
+mod agreement;
 mod averaging;
+mod edges;
+mod external;
+mod faults;
+mod interval;
+mod probabilistic;
+mod search;
 mod support;
+mod synchroniser;
+mod wire;

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use mainstay_base::{BootId, ClusterId, Duration, Instance, Instant, NodeId, Rng};
 use mainstay_clock::sync::{
-    Bounds, Config, ConfigError, Correction, Event, Loss, Message, Mount, Origin, Plan, Status,
-    Synced,
+    Bounds, Command, Config, ConfigError, Correction, Event, Kind, Loss, Message, Mount, Origin,
+    Plan, Status, Synced,
 };
 use mainstay_sim::service::{ServiceNode, Setup};
-use mainstay_sim::{Clock, FaultEvent, Options, Stuck, Wire, World};
+use mainstay_sim::{Atlas, Clock, FaultEvent, Options, Stuck, Wire, World};
 
 /// Local clocks do not begin at zero: they may be stepped back.
 pub(crate) const EPOCH: Duration = Duration::from_secs(1_000);
@@ -44,6 +44,8 @@ pub(crate) struct Scene {
     pub(crate) loss: u64,
     pub(crate) turn_delay: Duration,
     pub(crate) duplication: u64,
+    /// Frames that take 2 to 64 times as long, in 1,000.
+    pub(crate) tail: u64,
 }
 
 impl Scene {
@@ -74,6 +76,7 @@ impl Scene {
             loss: 0,
             turn_delay: Duration::ZERO,
             duplication: 0,
+            tail: 0,
         }
     }
 
@@ -87,6 +90,15 @@ impl Scene {
         self.liars = (nodes - count..nodes).collect();
         self.twist = Some(Rc::new(RefCell::new(twist)));
         self
+    }
+
+    /// The same with a plan that theory forbids.
+    pub(crate) fn against_theory(seed: u64, config: Config, bounds: Bounds) -> Self {
+        let mut fewer = config.clone();
+        fewer.faulty = 0;
+        let mut scene = Self::new(seed, fewer);
+        scene.plan = Arc::new(Plan::against_theory(config, bounds));
+        scene
     }
 
     pub(crate) fn period(&self) -> Duration {
@@ -173,8 +185,12 @@ impl Run {
         let setup = setup.datagrams_lost(scene.loss).turn_delay(scene.turn_delay);
         let mut options = Options::calm(Wire::Channel);
         options.delay = config.delay.min.max(Duration::from_nanos(1));
-        options.spread = config.delay.max - scene.turn_delay - options.delay;
+        // Where what comes is stamped, the queue is no part of the delay.
+        let queue = scene.turn_delay.saturating_sub(config.queue);
+        options.spread = config.delay.max - queue - options.delay;
         options.duplication = scene.duplication;
+        options.tail = scene.tail;
+        options.atlas = Atlas { down: nodes, lost: nodes };
         options.reconnect = Duration::from_millis(1);
         options.telling = Duration::from_millis(1);
         let (seed, faults) = (scene.seed, scene.faults.clone());
@@ -196,6 +212,10 @@ impl Run {
 
     /// Ways of constant delay at an edge, and ways that vary.
     fn draw_ways(&mut self) {
+        if matches!(self.scene.plan.config().kind, Kind::Probabilistic { .. }) {
+            // A way that is always slow is never good enough.
+            return;
+        }
         let mut rng = Rng::new(self.scene.seed).stream("ways");
         let options = self.world.options().clone();
         let nodes = self.roster.len();
@@ -308,6 +328,51 @@ impl Run {
             Event::Resynced(correction) => Some((it.at, correction)),
             _ => None,
         })
+    }
+
+    /// What the logical clock of a node said just before `at`, where its hardware had no fault.
+    pub(crate) fn before(&self, node: usize, at: Instant) -> i64 {
+        let local = Clock::new(EPOCH, self.scene.drifts[node]).local(at).as_nanos() as i64;
+        let last = self.corrections(node).take_while(|(when, _)| *when < at).last();
+        match last {
+            Some((_, it)) => it.to + local - it.at.as_nanos() as i64,
+            None => self.scene.skews[node] + local,
+        }
+    }
+
+    /// When each correct clock began a version, by version.
+    pub(crate) fn versions(&self) -> BTreeMap<u64, Vec<(usize, Instant, Correction)>> {
+        let mut versions: BTreeMap<u64, Vec<_>> = BTreeMap::new();
+        for node in self.correct() {
+            for (at, correction) in self.corrections(node) {
+                versions.entry(correction.version).or_default().push((node, at, correction));
+            }
+        }
+        versions
+    }
+
+    /// The time of the world, as clocks count it.
+    pub(crate) fn truth(&self) -> i64 {
+        (EPOCH.as_nanos() + u128::from(self.world.now().as_nanos())) as i64
+    }
+
+    /// Gives a node a reading of a reference.
+    pub(crate) fn refer(&mut self, node: usize, value: i64) {
+        let at = self.world.local(node);
+        self.world.call(node, |machine, now| {
+            machine.command::<Synced>(now, instance(), Command::Reference { at, value });
+        });
+    }
+
+    /// The largest and the smallest long-run rate of correct clocks since `from`, off 1, in parts of a billion.
+    pub(crate) fn rates(&self, from: Instant, then: &[i64]) -> (i64, i64) {
+        let real = (self.world.now() - from).as_nanos() as i64;
+        let rate = |node: usize| {
+            let gained = i128::from(self.clock(node) - then[node] - real);
+            (gained * 1_000_000_000 / i128::from(real)) as i64
+        };
+        let all: Vec<i64> = self.correct().map(rate).collect();
+        (all.iter().copied().min().unwrap_or(0), all.iter().copied().max().unwrap_or(0))
     }
 
     pub(crate) fn losses(&self, node: usize) -> Vec<Loss> {

@@ -1,0 +1,169 @@
+//! The agreement class: CLK-2, CLK-15, CLK-16, and a start from clocks that are hours apart.
+
+use mainstay_agreement::chain;
+use mainstay_base::Rng;
+use mainstay_clock::sync::{Config, Kind, Message};
+
+use crate::support::{Liar, Run, Scene, each};
+use crate::synchroniser;
+
+/// What liars say of clocks: of their own to each another one, of others what they like.
+pub(crate) fn lies(seed: u64, reach: i64) -> impl FnMut(&Liar, usize, Message) -> Vec<Message> {
+    let mut rng = Rng::new(seed).stream("liar");
+    let style = rng.below(3);
+    move |liar, to, message| {
+        if rng.chance(1, 15) {
+            return Vec::new();
+        }
+        let side = if to % 2 == 0 { 1 } else { -1 };
+        let mut off = |value: i64| match style {
+            0 => value + side * reach,
+            1 => value + rng.below(20 * reach as u64 + 1) as i64 - 10 * reach,
+            _ => value.wrapping_add(side.wrapping_mul(i64::MAX / 3)),
+        };
+        match message {
+            Message::Tick { round, value, sure, pull } => {
+                vec![Message::Tick { round, value: off(value), sure, pull }]
+            }
+            Message::Relay { round, hop, values } => {
+                let values = values.iter().map(|it| it.map(&mut off)).collect();
+                vec![Message::Relay { round, hop, values }]
+            }
+            Message::Vouched { round, of, value, chain } if usize::from(of) == liar.me => {
+                // Its own clock: signed anew, another value for each half; or for one alone.
+                if style == 2 && to != 0 {
+                    return Vec::new();
+                }
+                let value = off(value);
+                let mut text = b"mainstay clock csm".to_vec();
+                text.extend(round.to_be_bytes());
+                text.extend(of.to_be_bytes());
+                text.extend(value.to_be_bytes());
+                let keys = liar.keys.as_ref().expect("it has keys");
+                let _ = chain;
+                vec![Message::Vouched {
+                    round,
+                    of,
+                    value,
+                    chain: chain::extend(keys, &text, Vec::new()),
+                }]
+            }
+            Message::Vouched { round, of, value, chain } => {
+                // Another one's: altered, which shows.
+                vec![Message::Vouched { round, of, value: off(value), chain: chain.clone() }]
+            }
+            other => vec![other],
+        }
+    }
+}
+
+/// Checks what a run of COM or CSM promises.
+pub(crate) fn promises(run: &Run) -> Result<(), String> {
+    let agreed = run.bounds().agreed.as_nanos() as i64;
+    let beyond = run.bounds().precision.as_nanos() as i64 - agreed;
+    for (version, began) in run.versions() {
+        let Some((_, first, correction)) = began.iter().min_by_key(|it| it.1) else { continue };
+        let clocks: Vec<i64> = run.correct().map(|node| run.before(node, *first)).collect();
+        let (low, high) = (clocks.iter().min(), clocks.iter().max());
+        let (Some(low), Some(high)) = (low, high) else { continue };
+        if correction.to < low - beyond || correction.to > high + beyond {
+            let to = correction.to;
+            return Err(format!("CLK-16: version {version} is {to}, not within {low} to {high}"));
+        }
+        let last = began.iter().map(|it| it.1).max().expect("one at least");
+        let after = began.iter().map(|(node, at, it)| {
+            // Each clock at the moment when the last one was corrected.
+            let drift = i128::from(run.scene.drifts[*node]);
+            let since = i128::from((last - *at).as_nanos() as i64);
+            it.to + (since + since * drift / 1_000_000_000) as i64
+        });
+        let after: Vec<i64> = after.collect();
+        let skew = after.iter().max().zip(after.iter().min()).map_or(0, |(max, min)| max - min);
+        if skew > agreed {
+            return Err(format!(
+                "CLK-15: version {version} has a skew of {skew}, at most {agreed}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn swarm_one(seed: u64, config: Config) -> Result<Run, String> {
+    let faulty = config.faulty;
+    let scene = Scene::new(seed, config);
+    let reach = scene.plan.bounds().precision.as_nanos() as i64;
+    let mut run = scene.lie(faulty, lies(seed, reach)).run();
+    run.periods(5.5)?;
+    promises(&run)?;
+    if run.correct().any(|node| run.corrections(node).count() < 4) {
+        return Err("a correct clock missed runs".to_owned());
+    }
+    Ok(run)
+}
+
+/// Checks CLK-2, CLK-15 with oral messages.
+#[test]
+fn com() {
+    each(0..150, |seed| {
+        let mut rng = Rng::new(seed).stream("com");
+        let sizes = [(4, 1), (5, 1), (7, 2)];
+        swarm_one(seed, synchroniser::config(&mut rng, Kind::Agreement { signed: false }, &sizes))
+            .map(drop)
+    });
+    each(0..3, |seed| {
+        let mut rng = Rng::new(seed).stream("com");
+        swarm_one(
+            seed,
+            synchroniser::config(&mut rng, Kind::Agreement { signed: false }, &[(10, 3)]),
+        )
+        .map(drop)
+    });
+}
+
+/// Checks CLK-2, CLK-15, CLK-16 with signatures, also where liars are just fewer than half.
+#[test]
+fn csm() {
+    each(0..300, |seed| {
+        let mut rng = Rng::new(seed).stream("csm");
+        let sizes = [(3, 1), (4, 1), (5, 2), (7, 3)];
+        swarm_one(seed, synchroniser::config(&mut rng, Kind::Agreement { signed: true }, &sizes))
+            .map(drop)
+    });
+}
+
+/// No clock knows the time at the start, and they are hours apart.
+#[test]
+fn a_cold_start_needs_no_initial_synchronisation() {
+    each(0..60, |seed| {
+        let mut rng = Rng::new(seed).stream("cold");
+        let kind = Kind::Agreement { signed: rng.chance(1, 2) };
+        let mut scene = Scene::new(seed, synchroniser::config(&mut rng, kind, &[(4, 1), (7, 2)]));
+        scene.apart = (0..scene.plan.config().nodes).collect();
+        for skew in &mut scene.skews {
+            *skew += rng.below(20_000_000_000_000) as i64;
+        }
+        let mut run = scene.run();
+        run.periods(5.0)?;
+        if run.correct().any(|node| !run.is_synchronised(node)) {
+            return Err("not synchronised after five periods".to_owned());
+        }
+        run.periods(3.0)
+    });
+}
+
+/// Checks CLK-21 for the class: one that joins is synchronised after two runs.
+#[test]
+fn a_joiner_is_synchronised_after_two_runs() {
+    each(0..60, |seed| {
+        let mut rng = Rng::new(seed).stream("joiner");
+        let kind = Kind::Agreement { signed: rng.chance(1, 2) };
+        let mut scene = Scene::new(seed, synchroniser::config(&mut rng, kind, &[(5, 1), (8, 2)]));
+        scene.apart = vec![1];
+        let mut run = scene.run();
+        run.periods(3.1)?;
+        if !run.is_synchronised(1) {
+            return Err(format!("not after three periods, {:?}", run.status(1)));
+        }
+        run.periods(3.0)
+    });
+}

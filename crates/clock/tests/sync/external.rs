@@ -1,0 +1,189 @@
+//! Clocks that follow a reference: CLK-4. And hardware that stamps, with an external master.
+
+use mainstay_base::{Duration, Rng};
+use mainstay_clock::sync::{
+    Config, Delay, Drift, Function, Kind, Loss, Message, Plan, Reading, Stamp,
+};
+
+use crate::averaging::two_faced;
+use crate::support::{Run, Scene, each};
+
+const ERROR: Duration = Duration::from_micros(300);
+
+/// Checks CLK-4: each clock is within the bound of the reference, any two within twice that, while references are read and while they are not.
+#[test]
+fn clocks_that_follow_references_are_within_the_bound() {
+    each(0..200, |seed| {
+        let mut rng = Rng::new(seed).stream("external");
+        let mut config = Config::lan(Kind::External { error: ERROR }, 3, 0);
+        config.drift = Drift::per_billion(rng.between(0, 300_000) as u32);
+        config.period = Duration::from_millis(rng.between(100, 2_000));
+        let mut scene = Scene::new(seed, config);
+        scene.apart = vec![0, 1, 2];
+        let mut run = scene.run();
+        for period in 0..12 {
+            for node in 0..3 {
+                let off =
+                    rng.below(2 * ERROR.as_nanos() as u64 + 1) as i64 - ERROR.as_nanos() as i64;
+                // Now and then a reference is silent, and in the end all are.
+                if period == 0 || (period < 8 && rng.chance(3, 4)) {
+                    run.refer(node, run.truth() + off);
+                }
+            }
+            for _ in 0..5 {
+                run.periods(0.2)?;
+                check_accuracy(&run)?;
+            }
+        }
+        if (0..3).any(|node| {
+            run.is_synchronised(node) || run.losses(node).last() != Some(&Loss::Silence)
+        }) {
+            return Err("a silent reference was not missed".to_owned());
+        }
+        Ok(())
+    });
+}
+
+fn check_accuracy(run: &Run) -> Result<(), String> {
+    let bound = run.bounds().accuracy.expect("it has one").as_nanos() as i64;
+    for node in run.correct() {
+        let off = (run.clock(node) - run.truth()).abs();
+        let Some(error) = run.service(node).algorithm().error(run.world.local(node)) else {
+            continue;
+        };
+        if off > error || (run.is_synchronised(node) && off > bound) {
+            return Err(format!("CLK-4: {node} is {off} off, says {error}, at most {bound}"));
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn hardware(rng: &mut Rng) -> Config {
+    let (nodes, faulty) = *rng.pick(&[(4, 1), (7, 2)]).expect("two");
+    let kind = Kind::Hardware {
+        master: Some(0),
+        pull_max: Duration::from_micros(200),
+        error: Duration::from_micros(10),
+    };
+    let mut config = Config::lan(kind, nodes, faulty);
+    config.drift = Drift::per_billion(rng.between(0, 50_000) as u32);
+    // The unit stamps at the port: what is uncertain is the wire.
+    config.delay = Delay { min: Duration::from_micros(20), max: Duration::from_micros(25) };
+    config.period = Duration::from_millis(rng.between(100, 500));
+    config.queue = Duration::from_micros(500);
+    config.initial = Duration::from_micros(5);
+    config
+}
+
+/// A run in which the master has a reference for some periods, then loses it: precision holds all the time, accuracy as stated.
+pub(crate) fn pulled(seed: u64, config: Config) -> Result<Run, String> {
+    let faulty = config.faulty;
+    let mut scene = Scene::new(seed, config);
+    let reach = scene.plan.bounds().precision.as_nanos() as i64;
+    scene = scene.lie(faulty, two_faced(seed, reach));
+    // The process takes datagrams in long after they came; the stamps do not mind.
+    scene.turn_delay = scene.plan.config().queue;
+    let mut run = scene.run();
+    for step in 0..300 {
+        if step < 200 && step % 5 == 0 {
+            run.refer(0, run.truth());
+        }
+        run.periods(0.1)?;
+        if step > 100 {
+            check_followed(&run)?;
+        }
+    }
+    Ok(run)
+}
+
+/// A master that lies of its reference, to each another way: it pulls no further than it may.
+pub(crate) fn pulled_by_a_liar(seed: u64, mut config: Config) -> Result<(), String> {
+    if let Kind::Hardware { master, .. } = &mut config.kind {
+        *master = Some(config.nodes - 1);
+    }
+    let master = config.nodes - 1;
+    let mut scene = Scene::new(seed, config).lie(1, |_, to, message| match message {
+        Message::Tick { round, value, sure, .. } => {
+            let pull = Some(if to % 2 == 0 { i64::MAX / 2 } else { -1_000_000_000 });
+            vec![Message::Tick { round, value, sure, pull }]
+        }
+        other => vec![other],
+    });
+    scene.turn_delay = scene.plan.config().queue;
+    let mut run = scene.run();
+    for _ in 0..8 {
+        run.refer(master, run.truth());
+        run.periods(1.0)?;
+    }
+    Ok(())
+}
+
+/// Checks CLK-2 with an external master that has two faces.
+#[test]
+fn a_master_that_lies_pulls_no_further_than_it_may() {
+    each(0..100, |seed| {
+        let mut rng = Rng::new(seed).stream("lying master");
+        pulled_by_a_liar(seed, hardware(&mut rng))
+    });
+}
+
+fn check_followed(run: &Run) -> Result<(), String> {
+    let bound = run.bounds().accuracy.expect("it has one").as_nanos() as i64;
+    for node in run.correct() {
+        let off = (run.clock(node) - run.truth()).abs();
+        let said = run.service(node).algorithm().error(run.world.local(node));
+        let Some(said) = said else { return Err(format!("{node} has heard of no reference")) };
+        if off > said {
+            return Err(format!("CLK-4: {node} is {off} off, and says {said}, bound {bound}"));
+        }
+    }
+    Ok(())
+}
+
+/// Checks CLK-2 and CLK-4 with stamps at the port and an external master; when it is lost, precision holds, and the accuracy
+/// bound grows and holds.
+#[test]
+fn hardware_follows_an_external_master_and_outlives_it() {
+    each(0..200, |seed| {
+        let mut rng = Rng::new(seed).stream("hardware");
+        let run = pulled(seed, hardware(&mut rng))?;
+        let rate = run.corrections(1).map(|it| it.1.rate).last().unwrap_or(0);
+        let drifts = run.scene.drifts.iter().any(|it| it.abs() > 1_000);
+        if drifts && run.corrections(1).all(|it| it.1.rate == 0) {
+            return Err(format!("no rate was corrected, {rate}"));
+        }
+        Ok(())
+    });
+}
+
+/// What stamps gain: with long queues at the receiver, the bound is that of the wire, and the clocks keep to it.
+#[test]
+fn stamps_take_the_queue_of_the_receiver_out_of_the_bound() {
+    each(0..100, |seed| {
+        let mut rng = Rng::new(seed).stream("stamps");
+        let queue = Duration::from_millis(2);
+        let way = *rng.pick(&[Reading::ARRIVAL.way, Reading::ROUND_TRIP.way]).expect("two");
+        let kind = |stamp| Kind::Averaging {
+            function: Function::Midpoint,
+            reading: Reading { way, stamp },
+        };
+        let mut config = Config::lan(kind(Stamp::Kernel), 4, 1);
+        config.delay = Delay { min: Duration::from_micros(50), max: Duration::from_micros(100) };
+        config.queue = queue;
+        config.initial = Duration::from_micros(10);
+        config.drift = Drift::per_billion(rng.between(0, 10_000) as u32);
+        let mut scene = Scene::new(seed, config.clone());
+        let reach = scene.plan.bounds().precision.as_nanos() as i64;
+        scene = scene.lie(1, two_faced(seed, reach));
+        let mut unstamped = config;
+        unstamped.kind = kind(Stamp::Turn);
+        unstamped.delay.max += queue;
+        let without = Plan::new(unstamped).expect("theory allows it").bounds().precision;
+        if scene.plan.bounds().precision * 5 > without {
+            return Err(format!("{:?} against {without:?}", scene.plan.bounds().precision));
+        }
+        scene.turn_delay = queue;
+        let mut run = scene.run();
+        run.periods(6.0)
+    });
+}

@@ -1,0 +1,135 @@
+//! The words on the wire: frozen, and whatever else comes is refused without harm.
+
+use std::sync::Arc;
+
+use mainstay_agreement::sign::{Keyring, Signature};
+use mainstay_base::service::Wire as _;
+use mainstay_base::{Duration, Instant, Rng, codec};
+use mainstay_clock::sync::{Algorithm, Begin, Config, Kind, Message, Origin, Plan, Reading};
+
+fn words() -> Vec<(Message, &'static str)> {
+    let chain = vec![(3, Signature::from_bytes([7; 64]))];
+    vec![
+        (Message::Tick { round: 1, value: -2, sure: true, pull: None }, "81a45469636b9401fec3c0"),
+        (
+            Message::Tick { round: 300, value: 2, sure: false, pull: Some(5) },
+            "81a45469636b94cd012c02c205",
+        ),
+        (Message::Request { nonce: 9 }, "81a7526571756573749109"),
+        (
+            Message::Reply { nonce: 9, value: 8, error: 7, term: 6, held: 5 },
+            "81a55265706c79950908070605",
+        ),
+        (
+            Message::Relay { round: 1, hop: 2, values: vec![None, Some(3)] },
+            "81a552656c617993010292c003",
+        ),
+        (Message::Init { round: 1 }, "81a4496e69749101"),
+        (Message::Echo { round: 1 }, "81a44563686f9101"),
+        (Message::Candidate { term: 1 }, "81a943616e6469646174659101"),
+        (Message::Vote { term: 1 }, "81a4566f74659101"),
+        (Message::Master { term: 1, beat: 2 }, "81a64d6173746572920102"),
+        (Message::Ahead { term: 1 }, "81a541686561649101"),
+        (Message::Follow { term: 1, beat: 2 }, "81a6466f6c6c6f77920102"),
+        (Message::Signed { round: 1, chain: chain.clone() }, "81a65369676e65649201919203c440{7}"),
+        (
+            Message::Vouched { round: 1, of: 3, value: 4, chain },
+            "81a7566f756368656494010304919203c440{7}",
+        ),
+    ]
+}
+
+/// Golden vectors: to change one is to change the format.
+#[test]
+fn words_are_frozen() {
+    for (word, golden) in words() {
+        let (bytes, payload) = word.encode();
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert!(payload.is_empty());
+        assert_eq!(hex, golden.replace("{7}", &"07".repeat(64)));
+        assert_eq!(Message::decode(&bytes, payload), Ok(word));
+    }
+}
+
+fn every_kind() -> Vec<Kind> {
+    let long = Duration::from_millis(10);
+    let mut kinds: Vec<Kind> = Kind::NAMES
+        .iter()
+        .flat_map(|name| {
+            [Reading::ARRIVAL, Reading::ROUND_TRIP].map(|reading| Kind::named(name, reading))
+        })
+        .map(|kind| kind.expect("it is named"))
+        .collect();
+    kinds.push(Kind::Hardware { master: Some(1), pull_max: long, error: long });
+    kinds.push(Kind::Probabilistic {
+        error_max: long,
+        attempts: 3,
+        wait: long * 3,
+        patience: long,
+    });
+    kinds.push(Kind::Interval { error: long });
+    kinds.push(Kind::External { error: long });
+    kinds
+}
+
+/// What is short, torn, altered, foreign, replayed or made up never panics, and never moves a clock beyond what one round can.
+#[test]
+fn whatever_comes_is_taken_without_harm() {
+    let origins = [Origin::Together(0), Origin::Apart(0)];
+    for (kind, origin) in
+        every_kind().into_iter().flat_map(|kind| origins.map(|it| (kind.clone(), it)))
+    {
+        let mut rng = Rng::new(5);
+        let plan = Arc::new(Plan::new(Config::lan(kind.clone(), 4, 1)).expect("allowed"));
+        let now = Instant::ZERO + Duration::from_secs(100);
+        let begin =
+            Begin { plan, me: 0, origin, now, seed: 1, keys: Some(Keyring::ideal(0, 4, 11)) };
+        let mut algorithm = Algorithm::new(begin).expect("it is built");
+        let mut now = now;
+        for _ in 0..4_000 {
+            now = now + Duration::from_micros(rng.below(2_000));
+            let from = rng.below(6) as usize;
+            let word = made_up(&mut rng);
+            let at = if rng.chance(1, 4) { Instant::ZERO } else { now };
+            algorithm.on_datagram(now, at, from, word);
+            algorithm.on_deadline(now);
+            while algorithm.poll().is_some() {}
+        }
+        let rejected = algorithm.rejected();
+        assert!(rejected.unknown > 500 && rejected.foreign > 500, "{kind:?}: {rejected:?}");
+    }
+}
+
+/// A word with the edges of numbers in it; now and then one whose bytes were altered, if it is one still.
+fn made_up(rng: &mut Rng) -> Message {
+    let edges = [0, 1, 100, 101, 102, u64::MAX, u64::MAX / 2, 1 << 40];
+    let mut edge = || *rng.pick(&edges).expect("some");
+    let (round, other, value) = (edge(), edge(), edge() as i64);
+    let chain: Vec<_> = (0..rng.below(4))
+        .map(|_| (rng.below(6) as u16, Keyring::ideal(1, 4, 11).sign(b"x")))
+        .collect();
+    let values = (0..rng.below(5)).map(|_| rng.chance(1, 2).then_some(value)).collect();
+    let word = match rng.below(14) {
+        0 | 1 => Message::Tick { round, value, sure: rng.chance(1, 2), pull: Some(value) },
+        2 => Message::Request { nonce: round },
+        3 => Message::Reply { nonce: round, value, error: other, term: other, held: other },
+        4 => Message::Relay { round, hop: other as u8, values },
+        5 => Message::Init { round },
+        6 => Message::Echo { round },
+        7 => Message::Candidate { term: round },
+        8 => Message::Vote { term: round },
+        9 => Message::Master { term: round, beat: other },
+        10 => Message::Ahead { term: round },
+        11 => Message::Follow { term: round, beat: other },
+        12 => Message::Signed { round, chain },
+        _ => Message::Vouched { round, of: other as u16, value, chain },
+    };
+    let mut bytes = codec::encode(&word).to_vec();
+    if let Some(at) =
+        rng.below(bytes.len() as u64 * 4).try_into().ok().filter(|at: &usize| *at < bytes.len())
+    {
+        bytes[at] ^= 1 << rng.below(8);
+        bytes.truncate(bytes.len() - rng.below(2) as usize);
+    }
+    codec::decode(&bytes).unwrap_or(word)
+}
