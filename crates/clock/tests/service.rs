@@ -10,7 +10,7 @@ use actix::{Actor, Context, Handler, Message, Recipient};
 use mainstay_base::{ClusterId, NodeId};
 use mainstay_clock::Time;
 use mainstay_clock::sync::global::{ClockHandle, Event, Global, Setup, WaitError};
-use mainstay_clock::sync::{Config, Delay, Function, Kind, Plan, Reading};
+use mainstay_clock::sync::{Config, Delay, Function, Kind, Plan, Reading, Verdict};
 use mainstay_runtime::{DatagramKey, Udp};
 use mainstay_service::{Events, StationHandle, StationParts, start};
 use tokio::sync::mpsc;
@@ -156,6 +156,9 @@ async fn clocks_alone_agree_and_wake_who_waits() {
         };
         timeout(LIMIT, corrected).await.expect("they are corrected");
         assert!(clocks.iter().all(|clock| clock.is_synchronised()));
+        let sources = clocks[0].service().status().await.unwrap().sources;
+        assert_eq!(sources.len(), 2);
+        assert!(sources.iter().all(|(_, source)| source.verdict == Verdict::Used), "{sources:?}");
     };
     LocalSet::new().run_until(run).await;
 }

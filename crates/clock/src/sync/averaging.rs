@@ -222,7 +222,9 @@ impl Averaging {
             core.rejected.replayed += 1;
             return;
         }
-        self.estimates[ahead as usize][from] = Some(by_arrival(core, at, value).difference);
+        let sample = by_arrival(core, at, value);
+        core.note(from, at, sample.difference, sample.error);
+        self.estimates[ahead as usize][from] = Some(sample.difference);
     }
 
     /// Keeps the newest word of another one.
@@ -325,7 +327,10 @@ impl Averaging {
             return;
         }
         match by_round_trip(core, self.question.asked(), at, (value, held), false) {
-            Some(sample) => self.estimates[0][from] = Some(sample.difference),
+            Some(sample) => {
+                core.note(from, at, sample.difference, sample.error);
+                self.estimates[0][from] = Some(sample.difference);
+            }
             None => core.rejected.untimely += 1,
         }
     }

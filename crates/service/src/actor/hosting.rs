@@ -152,6 +152,12 @@ impl<M: Hosted> Hosting<M> {
         }
     }
 
+    /// What was refused of datagrams outside the connections, by reason.
+    #[must_use]
+    pub fn refused(&self) -> BTreeMap<&'static str, u64> {
+        self.datagrams.as_ref().map(|it| it.refused()).unwrap_or_default()
+    }
+
     /// Carries out what the services want.
     pub fn perform(&mut self, output: Output, port: &mut Port<'_, M>) {
         match output {

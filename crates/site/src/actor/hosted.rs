@@ -379,6 +379,7 @@ impl Perform<Site> for Wiring {
             Output::Again => port.feed(Input::Again),
             Output::Status(asked, mut status) => {
                 add(&mut status.refused, self.transport.refused());
+                add(&mut status.refused, self.hosting.refused());
                 // Nobody waits any more: then nobody is answered.
                 let _ = asked.send(status);
             }

@@ -141,7 +141,7 @@ pub enum Event {
 }
 
 /// How a clock service is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Status {
     /// Of the last correction.
@@ -160,6 +160,8 @@ pub struct Status {
     pub corrections: u64,
     /// Of these, those that were too large to be walked off.
     pub steps: u64,
+    /// The other clocks, as they were read last.
+    pub sources: Vec<(NodeId, sync::Source)>,
     /// Timers that are set.
     pub timers: usize,
     /// Forced writes so far.
@@ -515,6 +517,7 @@ impl Service for Global {
                 correction_worst: 0,
                 corrections: 0,
                 steps: 0,
+                sources: Vec::new(),
                 timers: 0,
                 writes: 0,
                 rejected: Rejected::default(),
@@ -537,10 +540,11 @@ impl Service for Global {
         Status {
             version: self.synced.algorithm().version(),
             unsynchronised: self.told.unwrap_or(Some(Why::Lost(self.loss))),
+            sources: self.synced.sources().collect(),
             timers: self.timers.len(),
             writes: self.reserved.writes,
             rejected: self.synced.algorithm().rejected(),
-            ..self.status
+            ..self.status.clone()
         }
     }
 }
