@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering, fence};
 
 use super::course::Course;
 
-const WORDS: usize = 12;
+const WORDS: usize = 13;
 
 /// What is on the page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,8 +20,9 @@ pub(super) struct Sheet {
     /// Nobody reads less.
     pub(super) floor: i64,
     pub(super) version: u64,
-    /// How far the clock may be wrong at the beginning of the course.
+    /// How far the clock may be wrong at the local time `since`.
     pub(super) error: i64,
+    pub(super) since: i64,
     /// How much that grows, in parts of a billion of the time that passes.
     pub(super) growth: i64,
     /// The local time until which it is synchronised, if it is not written again.
@@ -34,6 +35,7 @@ impl Sheet {
         floor: 0,
         version: 0,
         error: i64::MAX,
+        since: 0,
         growth: 0,
         valid: i64::MIN,
     };
@@ -41,14 +43,15 @@ impl Sheet {
     fn words(&self) -> [i64; WORDS] {
         let Course { at, time, slew, until, then, rate, cap } = self.course;
         let version = i64::try_from(self.version).unwrap_or(i64::MAX);
-        let Self { floor, error, growth, valid, .. } = *self;
-        [at, time, slew, until, then, rate, cap, floor, version, error, growth, valid]
+        let Self { floor, error, since, growth, valid, .. } = *self;
+        [at, time, slew, until, then, rate, cap, floor, version, error, since, growth, valid]
     }
 
     fn of(words: [i64; WORDS]) -> Self {
-        let [at, time, slew, until, then, rate, cap, floor, version, error, growth, valid] = words;
+        let [at, time, slew, until, then, rate, cap, floor, version, error, since, growth, valid] =
+            words;
         let course = Course { at, time, slew, until, then, rate, cap };
-        Self { course, floor, version: version.unsigned_abs(), error, growth, valid }
+        Self { course, floor, version: version.unsigned_abs(), error, since, growth, valid }
     }
 
     /// What the clock says at `local`.
@@ -63,7 +66,7 @@ impl Sheet {
 
     /// How far the clock may be wrong at `local`.
     pub(super) fn error(&self, local: i64) -> i64 {
-        let grown = i128::from((local - self.course.at).max(0)) * i128::from(self.growth);
+        let grown = i128::from((local - self.since).max(0)) * i128::from(self.growth);
         let grown = i64::try_from(grown / 1_000_000_000 + 1).unwrap_or(i64::MAX);
         self.error.saturating_add(grown)
     }

@@ -202,9 +202,6 @@ pub struct Global {
     /// What was told last; `None`: nothing yet.
     told: Option<Option<Why>>,
     loss: Loss,
-    /// How far it may be wrong by the last correction, and when that was.
-    error: Option<Duration>,
-    heard: i64,
     written: Sheet,
     status: Status,
     out: Outbox<Self>,
@@ -250,7 +247,7 @@ impl Global {
         while let Some(output) = self.synced.poll_output() {
             match output {
                 Out::Datagram { to, message } => self.out.put(Out::Datagram { to, message }),
-                Out::Event { event, .. } => moved |= self.on_event(now, event),
+                Out::Event { event, .. } => moved |= self.on_event(event),
                 _ => unreachable!("an algorithm sends datagrams and tells"),
             }
         }
@@ -261,15 +258,13 @@ impl Global {
 
     fn follow(&mut self, now: Instant) -> Taken {
         let target = *self.synced.algorithm().clock();
-        self.heard = nanos(now);
         self.adjusted.follow(now, &target)
     }
 
     /// Whether the clock has another course.
-    fn on_event(&mut self, _now: Instant, event: sync::Event) -> bool {
+    fn on_event(&mut self, event: sync::Event) -> bool {
         match event {
             sync::Event::Resynced(correction) => {
-                self.error = correction.error;
                 self.status.corrections += 1;
                 if self.told == Some(None) {
                     self.status.correction = correction.by;
@@ -368,27 +363,31 @@ impl Global {
         }
     }
 
-    /// What the page says from here on.
+    /// What the page says from here on. A page that is not renewed for three periods counts no more: the service does not run.
     fn publish(&mut self, now: Instant) {
-        let config = self.synced.algorithm().plan().config();
-        let silence = long(config.period) * (i64::from(config.misses_max) + 2);
-        let is_synchronised = self.told == Some(None);
-        let valid = self.heard.saturating_add(silence);
-        let lag = long(self.promise.lag);
-        let (error, growth) = match self.error {
-            Some(error) => (long(error).saturating_add(lag), 2 * i64::from(config.drift.parts())),
+        let (local, algorithm) = (nanos(now), self.synced.algorithm());
+        let config = algorithm.plan().config();
+        let period = long(config.period);
+        let is_valid = self.told == Some(None) || mainstay_base::fault!(self, NeverUnsynchronised);
+        let (course, version) = (self.adjusted.course, algorithm.version());
+        let left = self.written.valid.saturating_sub(local);
+        let is_fresh = if is_valid { left > 2 * period } else { left <= 0 };
+        if is_fresh && course == self.written.course && version == self.written.version {
+            return;
+        }
+        let (error, growth) = match algorithm.error(now) {
+            Some(error) => {
+                let lag = long(self.promise.lag);
+                (error.saturating_add(lag), 2 * i64::from(config.drift.parts()))
+            }
             None if self.promise.precision == Duration::MAX => (i64::MAX, 0),
             None => (long(self.promise.precision), 0),
         };
-        let is_valid = is_synchronised || mainstay_base::fault!(self, NeverUnsynchronised);
-        let valid = if is_valid { valid } else { i64::MIN };
-        let version = self.synced.algorithm().version();
+        let valid = if is_valid { local.saturating_add(3 * period) } else { i64::MIN };
         let floor = i64::MIN;
-        let sheet = Sheet { course: self.adjusted.course, floor, version, error, growth, valid };
-        if sheet != self.written {
-            self.written = sheet;
-            self.clock.write(nanos(now), sheet);
-        }
+        let sheet = Sheet { course, floor, version, error, since: local, growth, valid };
+        self.written = sheet;
+        self.clock.write(local, sheet);
     }
 
     fn deadlines(&self) -> impl Iterator<Item = Instant> {
@@ -505,8 +504,6 @@ impl Service for Global {
             set: BTreeMap::new(),
             told: None,
             loss: Loss::Began,
-            error: None,
-            heard: nanos(now),
             written: Sheet::EMPTY,
             status: Status {
                 version: 0,
