@@ -59,6 +59,7 @@ pub(crate) const EXAMPLES: &[(&str, &str)] = &[
     ("mainstay-stable", "ledger"),
     ("mainstay-service", "board"),
     ("mainstay", "chat"),
+    ("mainstay", "clock"),
     ("mainstay", "jobs"),
     ("mainstay", "six"),
     ("mainstay", "spawned"),
