@@ -79,7 +79,7 @@ fn all(options: &Options) -> Result<(), Failure> {
         let mut run = Run::start(algorithm, wrong)?;
         let judged = run.watch(Duration::from_secs(options.seconds)).and_then(|()| run.judge());
         panels.push(run.panel());
-        failed = failed.or(judged.err());
+        failed = failed.or_else(|| judged.err());
     }
     if let Some(path) = &options.plot {
         fs::write(path, plot::svg(&panels))?;
