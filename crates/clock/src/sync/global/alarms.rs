@@ -38,18 +38,15 @@ struct Inner {
 
 impl Alarms {
     /// One that is polled.
-    #[cfg(feature = "service")]
     pub(super) fn waiting(&self) -> u64 {
         self.put(Alarm::Waits(None))
     }
 
     /// One that does something.
-    #[cfg(feature = "service")]
     pub(super) fn doing(&self, it: impl FnOnce(Rung) + Send + 'static) -> u64 {
         self.put(Alarm::Does(Box::new(it)))
     }
 
-    #[cfg(feature = "service")]
     fn put(&self, alarm: Alarm) -> u64 {
         let mut inner = self.lock();
         inner.last += 1;
@@ -59,13 +56,11 @@ impl Alarms {
     }
 
     /// It does not matter any more. False: it was rung.
-    #[cfg(feature = "service")]
     pub(super) fn remove(&self, id: u64) -> bool {
         let removed = self.lock().set.remove(&id);
         removed.is_some_and(|alarm| !matches!(alarm, Alarm::Rung(_)))
     }
 
-    #[cfg(feature = "service")]
     pub(super) fn poll(&self, id: u64, waker: &Waker) -> Poll<Rung> {
         match self.lock().set.get_mut(&id) {
             Some(Alarm::Rung(rung)) => Poll::Ready(*rung),

@@ -14,6 +14,7 @@
 //! | CLK-41, who needs the time is told | [`Event::Unsynchronised`], and [`GlobalClock::is_synchronised`] |
 
 mod adjusted;
+#[cfg_attr(not(feature = "service"), allow(dead_code, reason = "only who has the service waits"))]
 mod alarms;
 mod clock;
 mod course;
