@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use crate::link;
+use crate::{clock, link};
 
 #[derive(clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -29,10 +29,13 @@ enum Which {
     Directory(directory::Options),
     /// Two processes exchange numbered messages while connections are cut and one is killed and restarted.
     Link(link::demo::Options),
+    /// Five processes keep their clocks together, by one algorithm after the other, though one clock is faulty.
+    Clock(clock::demo::Options),
 }
 
 pub(crate) fn run(options: &Options) -> ExitCode {
     match &options.which {
+        Some(Which::Clock(options)) => clock::demo::run(options),
         Some(Which::Link(options)) => link::demo::run(options),
         Some(Which::Directory(options)) => directory::run(options),
         None => directory::run(&options.directory),

@@ -8,6 +8,7 @@
 mod admin;
 mod check;
 mod client;
+mod clock;
 mod cluster;
 mod config;
 mod demo;
@@ -70,6 +71,9 @@ enum Command {
     /// One process of the demo of the link; started by it.
     #[command(hide = true)]
     Peer(link::peer::Options),
+    /// One process of the demo of clocks; started by it.
+    #[command(hide = true)]
+    ClockNode(clock::node::Options),
 }
 
 fn main() -> ExitCode {
@@ -86,6 +90,7 @@ fn main() -> ExitCode {
         Command::Skip(options) => operator::skip(&options),
         Command::AcceptLoss(options) => operator::accept_loss(&options),
         Command::Demo(options) => return demo::run(&options),
+        Command::ClockNode(options) => return clock::node::run(&options),
         Command::Peer(options) => return link::peer::run(&options),
     };
     done.map_or_else(|failure| failure.report(), |()| ExitCode::SUCCESS)

@@ -77,4 +77,12 @@ pub enum Fault {
     IgnoresStepBack,
     /// The external master pulls as far as it likes.
     UnlimitedPull,
+    /// A correction of the adjusted clock is a jump, also back.
+    StepsBack,
+    /// A restarted clock service does not look at what is stored.
+    ForgetsLimit,
+    /// Readings are given out before it is stored that they may have been.
+    ReadsBeforeStored,
+    /// The adjusted clock says that it is synchronised when it is not.
+    NeverUnsynchronised,
 }

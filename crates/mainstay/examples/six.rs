@@ -1,7 +1,7 @@
 //! The services of the workspace as actix actors on one node after the other, wired by `Recipient`.
 //!
-//! Built so far: membership (views), atomic multicast (a group), a replicated state machine with its clients. The rest of
-//! figure 3 of the survey (common time, remote procedure call, atomic actions, resilient processes) comes with its crates.
+//! Built so far: common time (a clock on each node), membership (views), atomic multicast (a group), a replicated state machine with its
+//! clients. The rest of figure 3 of the survey (remote procedure call, atomic actions, resilient processes) comes with its crates.
 //!
 //! `cargo run -p mainstay --example six`
 
@@ -16,6 +16,8 @@ use mainstay::{
     Client, ClientConfig, ClusterId, Config, Events, GroupConfig, GroupEvent, GroupHandle, Node,
     Order, Outcome, Position, Replicated, RestoreError, Snapshot, StateMachine, ViewChanged,
 };
+use mainstay_clock::sync::global::{ClockHandle, Global, Setup};
+use mainstay_clock::sync::{self, Delay, Function, Kind, Plan, Reading};
 
 /// A replicated state machine: counts the members that were ever lost.
 #[derive(Default)]
@@ -52,6 +54,7 @@ impl StateMachine for Lost {
 struct Watcher {
     name: &'static str,
     group: GroupHandle,
+    clock: ClockHandle,
 }
 
 impl Actor for Watcher {
@@ -65,7 +68,8 @@ impl Handler<Events<Arc<ViewChanged>>> for Watcher {
         for view in events.iter() {
             let is_oldest = view.members.first().is_some_and(|it| &*it.name == self.name);
             for (member, why) in view.left.iter().filter(|_| is_oldest) {
-                let news = format!("{member} left view {}: {why:?}", view.id.number);
+                let (time, _) = self.clock.now();
+                let news = format!("{time:?}: {member} left view {}: {why:?}", view.id.number);
                 if let Err(error) = self.group.try_cast(news, Order::Total) {
                     eprintln!("not told: {error}");
                 }
@@ -97,6 +101,15 @@ impl Handler<Events<GroupEvent>> for Listener {
             }
         }
     }
+}
+
+/// Keeps the clock of a node together with the others.
+fn clock() -> Result<Setup, sync::ConfigError> {
+    let kind = Kind::Averaging { function: Function::Midpoint, reading: Reading::ROUND_TRIP };
+    let mut config = sync::Config::lan(kind, 3, 0);
+    let max = std::time::Duration::from_millis(30);
+    config.delay = Delay { min: std::time::Duration::from_micros(1), max };
+    Setup::new(Plan::new(config)?)
 }
 
 /// Counts the news in the replicated state machine; once, at the node that is told to.
@@ -131,7 +144,11 @@ async fn start(
     let counter = Counter { lost: Some(lost.clone()).filter(|_| name == "a") }.start();
     let listener = Listener { news: counter.recipient() }.start();
     group.subscribe(listener.recipient())?;
-    let watcher = Watcher { name, group }.start();
+    let mut setup = clock()?;
+    setup.together = true;
+    let mounted = setup.clone();
+    let clock = node.mount::<Global>("clock", move |node| mounted.config(node));
+    let watcher = Watcher { name, group, clock: setup.handle(clock) }.start();
     let node = node.start()?;
     node.views().subscribe(watcher.recipient()).await;
     Ok((node, lost))

@@ -48,6 +48,8 @@ pub mod bell;
 #[cfg(feature = "host")]
 mod beside;
 mod causes;
+#[cfg(feature = "host")]
+pub mod datagram;
 mod entropy;
 #[cfg(feature = "host")]
 mod events;
@@ -72,7 +74,7 @@ pub mod tcp;
 mod time;
 
 #[cfg(feature = "host")]
-pub use actix::Recipient;
+pub use actix::{Message as ActorMessage, Recipient};
 #[cfg(feature = "host")]
 pub use beacon::{Beacon, Beat, Pulse};
 #[cfg(feature = "host")]
@@ -80,6 +82,8 @@ pub use bell::{Bell, Inbox, Intake, Place, inbox};
 #[cfg(feature = "host")]
 pub use beside::{caught, drop_beside};
 pub use causes::with_causes;
+#[cfg(feature = "host")]
+pub use datagram::{Arrived, DatagramKey, Datagrams, Udp};
 pub use entropy::{OsEntropy, SeededEntropy};
 #[cfg(feature = "host")]
 pub use events::{Door, Events, Subscriber};
@@ -97,7 +101,7 @@ pub use loopback::{TcpClients, TcpDialer, TcpError, TcpReserved};
 pub use memory::huge_pages_from;
 pub use outside::{
     Across, ClientDialer, ClientListener, ClientStream, DialError, Entropy, EntropyError,
-    LocalFuture, TimeSource,
+    LocalFuture, LocalReader, TimeSource,
 };
 #[cfg(feature = "host")]
 pub use ports::{
@@ -110,4 +114,4 @@ pub use shelf::{CheckpointError, Shelf, Stop, blocking, is_short, is_short_still
 pub use stable_log::{LogCut, StableLog};
 #[cfg(feature = "host")]
 pub use tcp::{Tcp, TcpOptions, TcpStats};
-pub use time::TokioTime;
+pub use time::{TokioTime, wall_clock};

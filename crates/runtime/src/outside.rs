@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use mainstay_base::{Duration, Instant};
 use thiserror::Error;
@@ -15,6 +16,8 @@ pub type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
 
 /// Makes a clock on the thread on which it is called.
 pub type Across = Box<dyn FnOnce() -> Rc<dyn TimeSource> + Send>;
+/// Reads the clock of a node from any thread.
+pub type LocalReader = Arc<dyn Fn() -> Instant + Send + Sync>;
 
 /// The clock of a node. All node timers go through it, so that a simulation can let it drift.
 pub trait TimeSource {
@@ -33,6 +36,11 @@ pub trait TimeSource {
     /// What makes the same clock on another thread, with the same origin. `None` where a clock belongs to its thread, as a simulated one;
     /// that is the default.
     fn across(&self) -> Option<Across> {
+        None
+    }
+
+    /// What reads the same clock from any thread. `None`, which is the default, where it belongs to its thread, as a simulated one.
+    fn reader(&self) -> Option<LocalReader> {
         None
     }
 

@@ -1,11 +1,12 @@
 //! Time from tokio.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use mainstay_base::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::outside::{Across, LocalFuture, TimeSource};
+use crate::outside::{Across, LocalFuture, LocalReader, TimeSource};
 
 /// tokio's clock: real time in production, virtual time where tokio's is paused. Its origin is its construction.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +20,12 @@ impl TokioTime {
     pub fn new() -> Self {
         Self { origin: tokio::time::Instant::now() }
     }
+}
+
+/// What the wall clock of the host says: since 1970, as far as it is right. It may step in both directions.
+#[must_use]
+pub fn wall_clock() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::Realtime)).unwrap_or_default()
 }
 
 impl Default for TokioTime {
@@ -39,6 +46,11 @@ impl TimeSource for TokioTime {
     fn across(&self) -> Option<Across> {
         let time = *self;
         Some(Box::new(move || Rc::new(time)))
+    }
+
+    fn reader(&self) -> Option<LocalReader> {
+        let time = *self;
+        Some(Arc::new(move || time.now()))
     }
 
     fn processor_time(&self) -> Option<Duration> {

@@ -1,6 +1,7 @@
 //! Services in an actor of their own, over a link of their own: with or without a disk, without membership.
 
 mod beside;
+mod datagrams;
 mod disk;
 mod handle;
 mod hosting;
@@ -16,8 +17,8 @@ use std::rc::Rc;
 use mainstay_base::{BootId, BootNonce, ClusterId, Duration, NodeId, Rng};
 use mainstay_link as link;
 use mainstay_runtime::{
-    Disk, Entropy, EntropyError, FileDisk, HostOptions, OsEntropy, Tcp, TcpError, TcpOptions,
-    TimeSource, TokioTime, Transport, host,
+    Datagrams, Disk, Entropy, EntropyError, FileDisk, HostOptions, OsEntropy, Tcp, TcpError,
+    TcpOptions, TimeSource, TokioTime, Transport, host,
 };
 use thiserror::Error;
 
@@ -41,6 +42,8 @@ pub struct StationParts {
     pub roster: BTreeMap<String, SocketAddr>,
     /// Frames to and from the others.
     pub transport: Box<dyn Transport>,
+    /// Datagrams of services. `None`, the default: they go over the connections.
+    pub datagrams: Option<Box<dyn Datagrams>>,
     /// Where services keep what they write. `None`: what they write is stable at once, and gone with the process.
     pub disk: Option<Box<dyn Disk>>,
     /// No checkpoint is written into so many bytes at the end of the disk, or into an eighth of the disk if that is less. Default
@@ -90,6 +93,7 @@ impl StationParts {
             name: name.into(),
             roster,
             transport,
+            datagrams: None,
             disk: None,
             disk_reserve: 64 << 20,
             time,
@@ -135,7 +139,7 @@ pub fn start(
     mount: impl FnOnce(&mut Mounting<'_>) -> Result<(), MountError>,
 ) -> Result<StationHandle, StartError> {
     let StationParts { cluster, name, roster, transport, disk, disk_reserve, .. } = parts;
-    let StationParts { time, mut entropy, options, .. } = parts;
+    let StationParts { time, mut entropy, options, datagrams, .. } = parts;
     if !roster.contains_key(&name) {
         return Err(StartError::NotInRoster(name));
     }
@@ -147,11 +151,12 @@ pub fn start(
     let config = link::Config::lan(cluster, me, peers)
         .redial(Duration::from_millis(10), Duration::from_millis(50))
         .build()?;
-    let planned = Planned::gather(cluster, me, nodes, seed, mount).map_err(ServicesError::Mount)?;
+    let planned = Planned::gather(cluster, me, nodes, seed, time.reader(), mount)
+        .map_err(ServicesError::Mount)?;
     let storage = disk.map(|disk| open(disk.into(), disk_reserve, node)).transpose();
     let reach = Reach::new(cluster);
     let storage = storage.map_err(ServicesError::Disk)?;
-    let mut hosting = Hosting::new(wiring::input, storage, &reach, Rc::clone(&time));
+    let mut hosting = Hosting::new(wiring::input, storage, datagrams, &reach, Rc::clone(&time));
     let read = hosting.reading(planned)?()?;
     let now = time.now();
     let mut station = Station::new(config, Rng::new(seed).next_u64(), now);

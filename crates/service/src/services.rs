@@ -98,7 +98,8 @@ pub enum Output {
         /// As in [`Output::Write`].
         io: u64,
     },
-    /// A service wants something else: a checkpoint, a chunk of one, a job, what one beside the node wants of its actor.
+    /// A service wants something else: a checkpoint, a chunk of one, a job, a datagram outside the connections, what one beside the
+    /// node wants of its actor.
     Effect(Effect),
     /// A service that has fallen is to be started again: all that it wrote is stable.
     Again(Again),
@@ -149,6 +150,8 @@ pub struct Services {
     /// It was installed since the last write: the log is to say so.
     mark: Option<ViewId>,
     writes: Writes,
+    /// The host carries datagrams, in place of the connections.
+    outside: bool,
     outputs: VecDeque<Output>,
 }
 
@@ -246,7 +249,7 @@ impl Services {
                 let view = self.known.get(&from).copied().unwrap_or(view);
                 self.mux.send(from, view, &to, &meta, &payload);
             }
-            Effect::Datagram { from, to, meta, payload } => {
+            Effect::Datagram { from, to, meta, payload } if !self.outside => {
                 self.mux.send_datagram(from, to, &meta, payload);
             }
             Effect::Persist { from, io, meta, payload } => {
@@ -271,6 +274,11 @@ impl Services {
     /// What the log has of an instance that is not mounted is needed no more.
     pub fn forget(&mut self, of: Address) {
         self.writes.gone.insert(of, Io::MAX);
+    }
+
+    /// From here on datagrams are effects for the host: they do not go over the connections.
+    pub fn send_datagrams_outside(&mut self) {
+        self.outside = true;
     }
 
     /// So much is being written that no more is to be taken in.

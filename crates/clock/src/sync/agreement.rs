@@ -172,6 +172,7 @@ impl Agreement {
             return;
         }
         let sample = by_arrival(core, now, value);
+        core.note(from, now, sample.difference, sample.error);
         if let Some(run) = self.run.as_mut().filter(|run| run.phase == 1)
             && run.tree.hear(from, sample.difference)
         {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mainstay_base::{Instant, Rng, fault};
 
 use super::config::{ConfigError, Kind, Plan};
-use super::core::{Core, Loss, Output, Rejected};
+use super::core::{Core, Loss, Output, Rejected, Source};
 use super::corrected::Corrected;
 use super::message::Message;
 
@@ -266,6 +266,11 @@ impl Algorithm {
     #[must_use]
     pub fn error(&self, now: Instant) -> Option<i64> {
         self.family.part_ref().error(&self.core, now)
+    }
+
+    /// The other clocks that were read: used or not and why, offset, error, age. Those of algorithms that read none are not there.
+    pub fn sources(&self) -> impl Iterator<Item = Source> + '_ {
+        self.core.sources()
     }
 
     /// What was refused so far.

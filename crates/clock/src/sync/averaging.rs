@@ -205,14 +205,15 @@ impl Averaging {
         let ahead = match round.checked_sub(self.round) {
             None => {
                 core.rejected.replayed += 1;
+                if self.unsure && sure {
+                    self.note(at, from, round, value);
+                    self.look_behind(core, at);
+                }
                 return;
             }
             Some(ahead) => ahead,
         };
-        if self.words[from].is_none_or(|word| word.round < round) {
-            let offset = value.saturating_sub(nanos(at));
-            self.words[from] = Some(Word { round, at: nanos(at), offset });
-        }
+        self.note(at, from, round, value);
         if ahead > 1 {
             core.rejected.future += 1;
             return self.look_ahead(core, at);
@@ -221,7 +222,26 @@ impl Averaging {
             core.rejected.replayed += 1;
             return;
         }
-        self.estimates[ahead as usize][from] = Some(by_arrival(core, at, value).difference);
+        let sample = by_arrival(core, at, value);
+        core.note(from, at, sample.difference, sample.error);
+        self.estimates[ahead as usize][from] = Some(sample.difference);
+    }
+
+    /// Keeps the newest word of another one.
+    fn note(&mut self, at: Instant, from: usize, round: u64, value: i64) {
+        if self.words[from].is_none_or(|word| word.round < round) {
+            let offset = value.saturating_sub(nanos(at));
+            self.words[from] = Some(Word { round, at: nanos(at), offset });
+        }
+    }
+
+    /// One that was alone, and is ahead, has always decided before the others speak: it would never hear them.
+    fn look_behind(&mut self, core: &mut Core, now: Instant) {
+        let recent = nanos(now) - long(core.plan.config().period);
+        let is_late = |word: &&Word| word.round < self.round && word.at > recent;
+        if self.words.iter().flatten().filter(is_late).count() > core.faulty() {
+            self.begin_anew(core, now);
+        }
     }
 
     /// More than f others cannot all be rounds ahead of a correct clock.
@@ -307,7 +327,10 @@ impl Averaging {
             return;
         }
         match by_round_trip(core, self.question.asked(), at, (value, held), false) {
-            Some(sample) => self.estimates[0][from] = Some(sample.difference),
+            Some(sample) => {
+                core.note(from, at, sample.difference, sample.error);
+                self.estimates[0][from] = Some(sample.difference);
+            }
             None => core.rejected.untimely += 1,
         }
     }

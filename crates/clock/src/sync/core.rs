@@ -93,6 +93,43 @@ pub struct Rejected {
     pub malformed: u64,
 }
 
+/// Another clock, as it was read last.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Source {
+    /// Its place in the list of nodes.
+    pub place: usize,
+    /// How much it was ahead of the own clock of the algorithm, in nanoseconds.
+    pub offset: i64,
+    /// How far that may be wrong.
+    pub error: u64,
+    /// How long ago it was read.
+    pub age: Duration,
+    /// How often it was read.
+    pub reads: u64,
+    /// What it is good for.
+    pub verdict: Verdict,
+}
+
+/// Whether the reading of another clock can be that of a correct one, by the bounds of the plan.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Verdict {
+    /// It is used.
+    Used,
+    /// It is further away than a correct clock can be: the algorithm gives it no weight, as long as no more than planned are so.
+    Far,
+    /// It was not read for two periods.
+    Silent,
+}
+
+/// What is kept of a reading.
+#[derive(Clone, Copy, Debug)]
+struct Read {
+    offset: i64,
+    error: i64,
+    at: Instant,
+    reads: u64,
+}
+
 /// The part that all algorithms share.
 #[derive(Clone, Debug)]
 pub(super) struct Core {
@@ -104,11 +141,13 @@ pub(super) struct Core {
     pub(super) rejected: Rejected,
     out: VecDeque<Output>,
     last: Instant,
+    reads: Vec<Option<Read>>,
 }
 
 impl Core {
     pub(super) fn new(plan: Arc<Plan>, me: usize, offset: i64, now: Instant) -> Self {
         Self {
+            reads: vec![None; plan.config().nodes],
             plan,
             me,
             clock: Corrected::new(offset),
@@ -174,6 +213,31 @@ impl Core {
             rate,
             error,
         }));
+    }
+
+    /// Another clock was read: for people, the algorithm does not look at it.
+    pub(super) fn note(&mut self, from: usize, at: Instant, offset: i64, error: i64) {
+        let reads = self.reads[from].map_or(0, |read| read.reads) + 1;
+        self.reads[from] = Some(Read { offset, error, at, reads });
+    }
+
+    /// The other clocks that were ever read, as of the last input.
+    pub(super) fn sources(&self) -> impl Iterator<Item = Source> + '_ {
+        let (bounds, period) = (self.plan.bounds(), self.plan.config().period);
+        let near = bounds.precision_nanos().saturating_add(super::config::long(bounds.reading));
+        let source = move |(place, read): (usize, &Option<Read>)| {
+            let Read { offset, error, at, reads } = (*read)?;
+            let age = self.last.saturating_since(at);
+            let verdict = if age > period * 2 {
+                Verdict::Silent
+            } else if offset.saturating_abs() > near {
+                Verdict::Far
+            } else {
+                Verdict::Used
+            };
+            Some(Source { place, offset, error: error.unsigned_abs(), age, reads, verdict })
+        };
+        self.reads.iter().enumerate().filter_map(source)
     }
 
     pub(super) fn version(&self) -> u64 {

@@ -111,6 +111,7 @@ impl Interval {
         let low = ahead.saturating_sub(error).saturating_add(delay.min_nanos());
         let high =
             ahead.saturating_add(error).saturating_add(drift.stretch(trip) + 1 - delay.min_nanos());
+        core.note(from, at, low + (high - low) / 2, (high - low) / 2 + 1);
         self.answers[from] = Some((Span { low, high }, at));
         self.newest = Some(from);
     }

@@ -57,6 +57,7 @@ mod election;
 mod external;
 #[cfg(feature = "averaging")]
 mod functions;
+pub mod global;
 #[cfg(feature = "synchroniser")]
 mod halpern;
 #[cfg(feature = "interval")]
@@ -71,7 +72,7 @@ mod service;
 #[cfg(feature = "synchroniser")]
 mod srikanth;
 
-pub use self::core::{Correction, Loss, Output, Rejected};
+pub use self::core::{Correction, Loss, Output, Rejected, Source, Verdict};
 pub use algorithm::{Algorithm, Begin, Origin};
 pub use bounds::Bounds;
 pub use config::{Config, ConfigError, Delay, Drift, Function, Kind, NODES_MAX, Plan};

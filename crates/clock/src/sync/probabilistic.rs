@@ -124,6 +124,7 @@ impl Probabilistic {
             core.rejected.untimely += 1;
             return;
         };
+        core.note(from, now, sample.difference, sample.error);
         if sample.error > self.wish.error_max {
             if !fault!(core.plan.config(), AcceptsSlowReads) {
                 core.rejected.untimely += 1;

@@ -8,7 +8,7 @@ use mainstay_base::{Channel, Instant, Machine, NodeId};
 use super::algorithm::{Algorithm, Begin, Origin};
 use super::bounds::Bounds;
 use super::config::Plan;
-use super::core::{Correction, Loss, Output, Rejected};
+use super::core::{Correction, Loss, Output, Rejected, Source};
 use super::message::Message;
 use crate::Time;
 
@@ -83,6 +83,11 @@ impl Synced {
     #[must_use]
     pub fn now(&self, local: Instant) -> (Time, u64) {
         (self.algorithm.clock().read(local), self.algorithm.version())
+    }
+
+    /// The other clocks that were read.
+    pub fn sources(&self) -> impl Iterator<Item = (NodeId, Source)> + '_ {
+        self.algorithm.sources().map(|source| (self.nodes[source.place], source))
     }
 
     fn drain(&mut self) {

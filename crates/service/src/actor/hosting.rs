@@ -1,5 +1,6 @@
 //! What services put out, carried out for the node that hosts them: its log, checkpoints, jobs, readers.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,13 +11,14 @@ use mainstay_base::rack::{Effect, Given};
 use mainstay_base::service::{Address, Chunks, ReaderChange, ReaderId};
 use mainstay_runtime::host::completions;
 use mainstay_runtime::{
-    Bell, Completed, Hosted, IoId, LocalFuture, Port, Stop, StoreError, TimeSource, blocking,
-    caught, halt,
+    Arrived, Bell, Completed, Datagrams, Hosted, IoId, LocalFuture, Port, Stop, StoreError,
+    TimeSource, blocking, caught, halt,
 };
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::beside::Line;
+use super::datagrams;
 use super::disk::{Reading, ServiceDisk, ServiceRead, ServiceStorage};
 use super::mounting::{Mount, Planned, ServicesError};
 use super::reach::Reach;
@@ -66,6 +68,10 @@ pub struct Hosting<M: Hosted> {
     /// The boots of the process are counted.
     life: u64,
     storage: Option<ServiceStorage>,
+    /// `None`: they go over the connections.
+    datagrams: Option<Box<dyn Datagrams>>,
+    /// The present boot, for what comes from outside.
+    present: Rc<Cell<Option<u64>>>,
     /// `None`: what services write is stable at once, and gone with the boot.
     disk: Option<ServiceDisk>,
     /// Of this turn, or held back because the log has enough to do; the last is of write `io`.
@@ -90,6 +96,7 @@ impl<M: Hosted> Hosting<M> {
     pub fn new(
         input: fn(u64, Answer) -> M::Input,
         storage: Option<ServiceStorage>,
+        datagrams: Option<Box<dyn Datagrams>>,
         reach: &Reach,
         time: Rc<dyn TimeSource>,
     ) -> Self {
@@ -98,6 +105,8 @@ impl<M: Hosted> Hosting<M> {
             input,
             life: 0,
             storage,
+            datagrams,
+            present: Rc::default(),
             disk: None,
             records: Vec::new(),
             io: 0,
@@ -135,7 +144,14 @@ impl<M: Hosted> Hosting<M> {
         let Begun { read, mounts } = begun;
         let storage = self.storage.as_ref();
         self.disk = read.and_then(|read| storage.map(|storage| storage.begin(read)));
-        mounts
+        if self.datagrams.is_none() {
+            return mounts;
+        }
+        let outside: Mount = Box::new(|services: &mut Services, _| {
+            services.send_datagrams_outside();
+            Ok(())
+        });
+        std::iter::once(outside).chain(mounts).collect()
     }
 
     /// The host runs, or runs for the boot that has begun: its log may be written.
@@ -148,6 +164,25 @@ impl<M: Hosted> Hosting<M> {
             };
             disk.log().start(completions(port.handle(), move |done| input(life, answer(done))));
         }
+        let is_first = self.present.replace(Some(life)).is_none();
+        if let Some(datagrams) = self.datagrams.as_mut().filter(|_| is_first) {
+            let (handle, present) = (port.handle(), Rc::clone(&self.present));
+            datagrams.start(Box::new(move |arrived| {
+                let Arrived { at, from, body } = arrived;
+                let Some((of, meta, payload)) = datagrams::decode(body) else { return };
+                let given = Given::Datagram { at, from, meta, payload };
+                if let Some((handle, life)) = handle.upgrade().zip(present.get()) {
+                    // One that finds no room is lost, as datagrams may be.
+                    drop(handle.try_send(input(life, Answer::Given(of, given))));
+                }
+            }));
+        }
+    }
+
+    /// What was refused of datagrams outside the connections, by reason.
+    #[must_use]
+    pub fn refused(&self) -> BTreeMap<&'static str, u64> {
+        self.datagrams.as_ref().map(|it| it.refused()).unwrap_or_default()
     }
 
     /// Carries out what the services want.
@@ -191,7 +226,12 @@ impl<M: Hosted> Hosting<M> {
                 self.checkpoint(from, position, alone, source, port);
             }
             Effect::Aside { from, word } => self.aside(from, word),
-            Effect::Send { .. } | Effect::Datagram { .. } | Effect::Persist { .. } => {
+            Effect::Datagram { from, to, meta, payload } => {
+                if let Some(datagrams) = &mut self.datagrams {
+                    datagrams.send(to, &datagrams::encode(from, &meta, &payload));
+                }
+            }
+            Effect::Send { .. } | Effect::Persist { .. } => {
                 unreachable!("the services themselves carry those out")
             }
         }

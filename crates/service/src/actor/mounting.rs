@@ -6,6 +6,7 @@ use mainstay_base::rack::beside::{Desk, Opening};
 use mainstay_base::rack::{BadRecord, LogEntry, Mounted, Placement, Proxy, check_place, fold};
 use mainstay_base::service::{Address, Service, Start};
 use mainstay_base::{BootId, ClusterId, Instance, Instant, NodeId, Rng};
+use mainstay_runtime::LocalReader;
 use thiserror::Error;
 
 use super::beside::Line;
@@ -46,7 +47,7 @@ pub struct Planned {
 }
 
 impl Planned {
-    /// Asks `mount` what is to be mounted by the boot `me`. `seed` is where the seeds of the services are from.
+    /// Asks `mount` what is to be mounted by the boot `me`. `seed` is where the seeds of the services are from, `local` reads the node's clock.
     ///
     /// # Errors
     /// What `mount` says.
@@ -55,11 +56,12 @@ impl Planned {
         me: BootId,
         roster: Vec<NodeId>,
         seed: u64,
+        local: Option<LocalReader>,
         mount: impl FnOnce(&mut Mounting<'_>) -> Result<(), MountError>,
     ) -> Result<Self, MountError> {
         let mut planned = Self::default();
         let steps = &mut planned.steps;
-        mount(&mut Mounting { steps, seeds: Rng::new(seed), cluster, me, roster })?;
+        mount(&mut Mounting { steps, seeds: Rng::new(seed), cluster, me, roster, local })?;
         Ok(planned)
     }
 
@@ -142,6 +144,8 @@ pub struct Mounting<'a> {
     pub me: BootId,
     /// All nodes.
     pub roster: Vec<NodeId>,
+    /// Reads the clock by which the node is driven, from any thread; `None` where that belongs to the node's thread, as in a simulation.
+    pub local: Option<LocalReader>,
 }
 
 impl Mounting<'_> {

@@ -54,9 +54,14 @@ pub fn start(
     let SiteParts { cluster, name, roster, groups, disk, disk_reserve, founding, .. } = parts;
     let SiteParts { transport, time, mut entropy, options, trace, bell, services, reach, .. } =
         parts;
+    let datagrams = parts.datagrams;
     let draw = Drawn::of(&mut *entropy)?;
-    let mut mounts =
-        Mounts { cluster, roster: plan.nodes().into_iter().collect(), mount: services };
+    let mut mounts = Mounts {
+        cluster,
+        roster: plan.nodes().into_iter().collect(),
+        local: time.reader(),
+        mount: services,
+    };
     let me = BootId { node: plan.me(), nonce: draw.nonce };
     let planned = mounts.plan(me, draw.seed).map_err(ServicesError::Mount)?;
     let groups = Plan::disk_groups(&groups).map(|group| group.group());
@@ -74,7 +79,7 @@ pub fn start(
     let kept = storage.as_ref().filter(|_| mounts.mount.is_some());
     let kept = kept.map(|storage| storage.services(me.node)).transpose();
     let kept = kept.map_err(ServicesError::Disk)?;
-    let mut hosting = Hosting::new(answered, kept, &reach, Rc::clone(&time));
+    let mut hosting = Hosting::new(answered, kept, datagrams, &reach, Rc::clone(&time));
     let begun = hosting.reading(planned)?()?;
     let (mut boot, log) = boot(recovered, draw, Past::new(), bootstrap);
     boot.mounts = hosting.begin(begun);
@@ -375,6 +380,7 @@ impl Perform<Site> for Wiring {
             Output::Again => port.feed(Input::Again),
             Output::Status(asked, mut status) => {
                 add(&mut status.refused, self.transport.refused());
+                add(&mut status.refused, self.hosting.refused());
                 // Nobody waits any more: then nobody is answered.
                 let _ = asked.send(status);
             }

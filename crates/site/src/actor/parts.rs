@@ -13,7 +13,7 @@ use mainstay_link as link;
 use mainstay_membership as membership;
 use mainstay_multicast::{self as multicast, Durability};
 use mainstay_runtime::{
-    Bell, Disk, Entropy, EntropyError, HostOptions, TimeSource, Transport, with_causes,
+    Bell, Datagrams, Disk, Entropy, EntropyError, HostOptions, TimeSource, Transport, with_causes,
 };
 use mainstay_service::mux::LINK_BYTES;
 use mainstay_service::{MountError, Mounting, Reach, ServicesError};
@@ -75,6 +75,8 @@ pub struct SiteParts {
     pub transport: Box<dyn Transport>,
     /// The clock.
     pub time: Rc<dyn TimeSource>,
+    /// Datagrams of mounted services. `None`, the default: they go over the connections.
+    pub datagrams: Option<Box<dyn Datagrams>>,
     /// Boot nonces and seeds.
     pub entropy: Box<dyn Entropy>,
     /// The bounds of the host.
@@ -113,6 +115,7 @@ impl SiteParts {
             disk_reserve: 64 << 20,
             founding: Founding::Together,
             transport,
+            datagrams: None,
             time,
             entropy,
             options: HostOptions::default(),

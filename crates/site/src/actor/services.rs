@@ -1,6 +1,7 @@
 //! The services that are mounted on a site: what each boot of the process is to mount.
 
 use mainstay_base::{BootId, ClusterId, NodeId};
+use mainstay_runtime::LocalReader;
 use mainstay_service::MountError;
 use mainstay_service::actor::{Answer, Mounting, Planned};
 
@@ -11,6 +12,7 @@ use super::parts::MountServices;
 pub(super) struct Mounts {
     pub(super) cluster: ClusterId,
     pub(super) roster: Vec<NodeId>,
+    pub(super) local: Option<LocalReader>,
     pub(super) mount: Option<MountServices>,
 }
 
@@ -19,7 +21,8 @@ impl Mounts {
     pub(super) fn plan(&mut self, me: BootId, seed: u64) -> Result<Planned, MountError> {
         let Some(mount) = &mut self.mount else { return Ok(Planned::default()) };
         let mount = |mounting: &mut Mounting<'_>| mount(mounting);
-        Planned::gather(self.cluster, me, self.roster.clone(), seed, mount)
+        let (roster, local) = (self.roster.clone(), self.local.clone());
+        Planned::gather(self.cluster, me, roster, seed, local, mount)
     }
 }
 

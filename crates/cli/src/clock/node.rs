@@ -1,0 +1,136 @@
+//! One process of the demo of clocks: a clock service alone, over UDP.
+//!
+//! Lines on standard output: `at REAL CLOCK VERSION SYNCHRONISED BOUND`, times in nanoseconds, the first by the clock that all processes of the machine
+//! share; and `violation TEXT`. The end of the input ends the process.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read as _};
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::Duration;
+
+use mainstay_base::{ClusterId, NodeId};
+use mainstay_clock::sync::global::{Global, GlobalClock, Setup};
+use mainstay_runtime::{DatagramKey, OsEntropy, Tcp, TcpOptions, TimeSource, Udp};
+use mainstay_service::{Mounting, StationParts, start};
+use rustix::time::{ClockId, clock_gettime};
+use tokio::sync::oneshot;
+
+use super::faulty::{Injected, TwoFaced};
+use super::{Wrong, plan};
+use crate::out::{say, tell};
+
+const REPORT_EVERY: Duration = Duration::from_millis(50);
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// The cluster's id, which is also what the key for datagrams is made of.
+    #[arg(long, value_parser = |text: &str| ClusterId::parse(text).ok_or("not a UUID"))]
+    cluster: ClusterId,
+    /// This node's name.
+    #[arg(long)]
+    name: String,
+    /// A node and its address, as `n1=127.0.0.1:7000`.
+    #[arg(long = "node", value_parser = place)]
+    nodes: Vec<(String, SocketAddr)>,
+    /// By which clocks are kept together.
+    #[arg(long)]
+    algorithm: String,
+    /// What the clock gains, in parts of a billion.
+    #[arg(long, allow_negative_numbers = true)]
+    drift: i64,
+    /// What is wrong with it.
+    #[arg(long)]
+    wrong: Option<Wrong>,
+}
+
+fn place(text: &str) -> Result<(String, SocketAddr), String> {
+    let (name, address) = text.split_once('=').ok_or("no address")?;
+    Ok((name.to_owned(), address.parse().map_err(|error| format!("{error}"))?))
+}
+
+pub(crate) fn run(options: &Options) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let ended = runtime
+        .map_err(|error| error.to_string())
+        .and_then(|runtime| tokio::task::LocalSet::new().block_on(&runtime, tick(options)));
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            tell!("{}: {reason}", options.name);
+            ExitCode::from(70)
+        }
+    }
+}
+
+async fn tick(options: &Options) -> Result<(), String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let (cluster, name) = (options.cluster, &options.name);
+    let roster: BTreeMap<String, SocketAddr> = options.nodes.iter().cloned().collect();
+    let listen = *roster.get(name).ok_or("the node is not in the roster")?;
+    let time: Rc<dyn TimeSource> = Rc::new(Injected::new(options.drift, options.wrong));
+    let tcp = Tcp::new(TcpOptions::listening(listen), time.clone()).map_err(|it| text(&it))?;
+    let node = |name: &String| NodeId::new(cluster, name);
+    let addresses = roster.iter().map(|(name, at)| (node(name), *at)).collect();
+    let mut key = [0; 32];
+    key.iter_mut().zip(cluster.to_string().bytes()).for_each(|(into, byte)| *into = byte);
+    let udp = Udp::new(node(name), listen, addresses, &DatagramKey(key), time.clone());
+    let mut parts =
+        StationParts::new(cluster, name, roster, Box::new(tcp), time, Box::new(OsEntropy));
+    parts.datagrams = Some(Box::new(udp.map_err(|error| text(&error))?));
+    let plan = plan(&options.algorithm).map_err(|error| text(&error))?;
+    let mut setup = Setup::new(plan).map_err(|error| text(&error))?;
+    setup.together = true;
+    let mount = |node: &mut Mounting<'_>| {
+        let config = setup.config(node);
+        match options.wrong {
+            Some(Wrong::TwoFaced) => node.mount::<TwoFaced>("clock", config).map(drop),
+            _ => node.mount::<Global>("clock", config).map(drop),
+        }
+    };
+    let station = start(parts, mount).map_err(|error| text(&error))?;
+    let mut report = tokio::time::interval(REPORT_EVERY);
+    let mut last = setup.clock().now();
+    let mut ended = input_ends();
+    loop {
+        tokio::select! { biased;
+            _ = &mut ended => break,
+            closed = station.closed() => return Err(format!("the node ended: {closed:?}")),
+            _ = report.tick() => last = tell_time(setup.clock(), last),
+        }
+    }
+    station.stop();
+    station.closed().await;
+    Ok(())
+}
+
+/// Says what the clock says, and whether it is after `last`.
+fn tell_time(
+    clock: &GlobalClock,
+    last: (mainstay_clock::Time, u64),
+) -> (mainstay_clock::Time, u64) {
+    let real = |()| Duration::try_from(clock_gettime(ClockId::Monotonic)).unwrap_or_default();
+    let before = real(());
+    let now = clock.now();
+    let at = (before + real(())) / 2;
+    if now < last {
+        say!("violation CLK-1, CLK-6: {now:?} after {last:?}");
+    }
+    let bounded = clock.now_bounded();
+    let width = bounded.map_or(0, |it| it.latest.saturating_since(it.earliest).as_nanos() / 2);
+    let (time, version) = now;
+    let synchronised = u8::from(bounded.is_ok());
+    say!("at {} {} {version} {synchronised} {width}", at.as_nanos(), time.as_nanos());
+    now
+}
+
+/// Comes when nobody holds the other end of standard input any more.
+fn input_ends() -> oneshot::Receiver<()> {
+    let (ends, ended) = oneshot::channel();
+    std::thread::spawn(move || {
+        let _ = io::stdin().lock().read_to_end(&mut Vec::new());
+        let _ = ends.send(());
+    });
+    ended
+}

@@ -1,0 +1,554 @@
+//! The clock service: an algorithm, the adjusted clock that follows it, and what hangs on that clock.
+
+use std::collections::BTreeMap;
+
+use mainstay_base::service::{Class, In, Io, Logged, Never, Out, Outbox, Service, Start, Wire};
+use mainstay_base::{Channel, Duration, Instant, Machine, NodeId};
+use serde::{Deserialize, Serialize};
+
+use super::adjusted::{Adjusted, Promise, Taken};
+use super::alarms::Rung;
+use super::clock::GlobalClock;
+use super::page::Sheet;
+use crate::Time;
+use crate::sync::config::long;
+use crate::sync::corrected::nanos;
+use crate::sync::{self, Correction, Loss, Message, Mount, Rejected, Synced};
+use crate::timers::{TimerId, Timers};
+
+/// What a clock service is mounted with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The algorithm.
+    pub mount: Mount,
+    /// Where its readers look.
+    pub clock: GlobalClock,
+    /// The clock goes on above all readings of former processes (CLK-10): a reading so far ahead is stored, in steps, before the clock
+    /// gets there. So one write is forced every half of it, and after a crash the clock waits for up to all of it until it is synchronised.
+    /// `None`: nothing is stored. Default 10 s.
+    pub reserve: Option<Duration>,
+    /// Most timers at a time. Default 65,536.
+    pub timers_max: usize,
+    /// A defect, for tests.
+    #[cfg(feature = "test-util")]
+    pub fault: Option<crate::fault::Fault>,
+}
+
+impl Config {
+    /// With the defaults.
+    ///
+    /// # Errors
+    /// [`sync::ConfigError`]: the corrections of the plan are too large to be walked off.
+    pub fn new(mount: Mount, clock: GlobalClock) -> Result<Self, sync::ConfigError> {
+        Promise::of(&mount.plan)?;
+        Ok(Self {
+            mount,
+            clock,
+            reserve: Some(Duration::from_secs(10)),
+            timers_max: 1 << 16,
+            #[cfg(feature = "test-util")]
+            fault: None,
+        })
+    }
+}
+
+/// What is stored: the clock has said nothing later than this.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Limit(pub Time);
+
+impl Wire for Limit {}
+
+/// What is left of the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Past {
+    limit: Time,
+    last: Io,
+}
+
+/// What others of the node tell the clock service.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Command {
+    /// A reference of this node was read.
+    Reference {
+        /// When, by local time.
+        at: Instant,
+        /// What it said, in nanoseconds.
+        value: i64,
+    },
+    /// [`Event::Fired`] is wanted when the clock says `at` or more (CLK-40). A second one with the same token takes the place of the first.
+    Timer {
+        /// Comes back.
+        token: u64,
+        /// For which reading.
+        at: Time,
+    },
+    /// A timer is not wanted any more.
+    Cancel {
+        /// Which.
+        token: u64,
+    },
+    /// Somebody outside waits for a reading.
+    #[doc(hidden)]
+    Alarm {
+        /// Who.
+        id: u64,
+        /// For which reading.
+        at: Time,
+    },
+    /// Somebody outside waits no more.
+    #[doc(hidden)]
+    Silence {
+        /// Who.
+        id: u64,
+    },
+}
+
+/// Why the adjusted clock is not synchronised.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum Why {
+    /// The algorithm says so.
+    Lost(Loss),
+    /// The clock is ahead of what it follows, and waits.
+    Ahead,
+    /// The disk is so slow that the clock has reached what is stored.
+    Unstored,
+}
+
+/// What the clock service tells.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// From here on its promises hold.
+    Synchronised,
+    /// From here on they do not: who needs the common time takes no new work (CLK-41).
+    Unsynchronised(Why),
+    /// Another clock is followed, or none.
+    MasterChanged(Option<NodeId>),
+    /// A correction came, and is walked off.
+    Resynced(Correction),
+    /// A timer.
+    Fired {
+        /// Its token.
+        token: u64,
+        /// For which reading it was set.
+        at: Time,
+    },
+    /// A timer was not set: as many are as may be.
+    Refused {
+        /// Its token.
+        token: u64,
+    },
+}
+
+/// How a clock service is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Status {
+    /// Of the last correction.
+    pub version: u64,
+    /// Why it is not synchronised; `None` while it is.
+    pub unsynchronised: Option<Why>,
+    /// What the adjusted clock promises.
+    pub promise: Promise,
+    /// What the algorithm promises.
+    pub bounds: sync::Bounds,
+    /// The last correction of a synchronised clock, in nanoseconds.
+    pub correction: i64,
+    /// The largest one: as far as this clock has measured that it was from the others.
+    pub correction_worst: u64,
+    /// Corrections so far.
+    pub corrections: u64,
+    /// Of these, those that were too large to be walked off.
+    pub steps: u64,
+    /// The other clocks, as they were read last.
+    pub sources: Vec<(NodeId, sync::Source)>,
+    /// Timers that are set.
+    pub timers: usize,
+    /// Forced writes so far.
+    pub writes: u64,
+    /// What was refused.
+    pub rejected: Rejected,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Whose {
+    Token(u64),
+    Alarm(u64),
+}
+
+/// How far ahead a reading is stored.
+#[derive(Debug)]
+struct Reserved {
+    step: Option<i64>,
+    /// What is being written, or was last.
+    asked: i64,
+    io: Io,
+    /// The oldest record that is needed.
+    keeps: Io,
+    writes: u64,
+}
+
+/// The clock service of a node.
+///
+/// It has the algorithm's machine inside, and speaks for it. Its readers have a [`GlobalClock`].
+pub struct Global {
+    synced: Synced,
+    adjusted: Adjusted,
+    promise: Promise,
+    clock: GlobalClock,
+    reserved: Reserved,
+    timers: Timers<Whose>,
+    set: BTreeMap<Whose, TimerId>,
+    /// What was told last; `None`: nothing yet.
+    told: Option<Option<Why>>,
+    loss: Loss,
+    written: Sheet,
+    status: Status,
+    out: Outbox<Self>,
+    #[cfg(feature = "test-util")]
+    fault: Option<crate::fault::Fault>,
+}
+
+impl Global {
+    /// The algorithm's clock and all that it knows.
+    #[must_use]
+    pub fn synced(&self) -> &Synced {
+        &self.synced
+    }
+
+    /// What the adjusted clock says at `local`, in nanoseconds.
+    #[must_use]
+    pub fn nanos(&self, local: Instant) -> i64 {
+        self.adjusted.course.nanos(nanos(local))
+    }
+
+    /// What the adjusted clock promises.
+    #[must_use]
+    pub fn promise(&self) -> Promise {
+        self.promise
+    }
+
+    /// Why it is not synchronised at `now`.
+    #[must_use]
+    pub fn unsynchronised(&self, now: Instant) -> Option<Why> {
+        let local = nanos(now);
+        if !self.synced.algorithm().is_synchronised() {
+            return Some(Why::Lost(self.loss));
+        }
+        if !self.adjusted.has_begun() || local < self.adjusted.near() {
+            return Some(Why::Ahead);
+        }
+        (self.adjusted.course.uncapped(local) >= self.adjusted.course.cap).then_some(Why::Unstored)
+    }
+
+    fn drain(&mut self, now: Instant) {
+        self.synced.end_turn(now);
+        let mut moved = false;
+        while let Some(output) = self.synced.poll_output() {
+            match output {
+                Out::Datagram { to, message } => self.out.put(Out::Datagram { to, message }),
+                Out::Event { event, .. } => moved |= self.on_event(event),
+                _ => unreachable!("an algorithm sends datagrams and tells"),
+            }
+        }
+        if moved {
+            self.status.steps += u64::from(self.follow(now) == Taken::Stepped);
+        }
+    }
+
+    fn follow(&mut self, now: Instant) -> Taken {
+        let target = *self.synced.algorithm().clock();
+        self.adjusted.follow(now, &target)
+    }
+
+    /// Whether the clock has another course.
+    fn on_event(&mut self, event: sync::Event) -> bool {
+        match event {
+            sync::Event::Resynced(correction) => {
+                self.status.corrections += 1;
+                if self.told == Some(None) {
+                    self.status.correction = correction.by;
+                    let worst = self.status.correction_worst.max(correction.by.unsigned_abs());
+                    self.status.correction_worst = worst;
+                }
+                self.out.tell(Event::Resynced(correction));
+                true
+            }
+            // A clock that begins together with the others is right without a correction.
+            sync::Event::Synchronised => !self.adjusted.has_begun(),
+            sync::Event::Unsynchronised(loss) => {
+                self.loss = loss;
+                false
+            }
+            sync::Event::MasterChanged(master) => {
+                self.out.tell(Event::MasterChanged(master));
+                false
+            }
+        }
+    }
+
+    fn on_command(&mut self, now: Instant, command: Command) {
+        match command {
+            Command::Reference { at, value } => {
+                self.synced.handle(now, In::Command(sync::Command::Reference { at, value }));
+            }
+            Command::Timer { token, at } => self.on_timer(Whose::Token(token), at),
+            Command::Alarm { id, at } => self.on_timer(Whose::Alarm(id), at),
+            Command::Cancel { token } => self.cancel(Whose::Token(token)),
+            Command::Silence { id } => self.cancel(Whose::Alarm(id)),
+        }
+    }
+
+    fn on_timer(&mut self, whose: Whose, at: Time) {
+        self.cancel(whose);
+        match (self.timers.set(at, whose), whose) {
+            (Ok(id), _) => drop(self.set.insert(whose, id)),
+            (Err(_), Whose::Token(token)) => self.out.tell(Event::Refused { token }),
+            (Err(_), Whose::Alarm(id)) => self.clock.alarms().ring(id, Rung::Refused),
+        }
+    }
+
+    fn cancel(&mut self, whose: Whose) {
+        if let Some(id) = self.set.remove(&whose) {
+            self.timers.cancel(id);
+        }
+    }
+
+    fn fire(&mut self, now: Instant) {
+        let reading = Time::from_nanos(u64::try_from(self.nanos(now)).unwrap_or(0));
+        while let Some((at, whose)) = self.timers.fire(reading) {
+            self.set.remove(&whose);
+            match whose {
+                Whose::Token(token) => self.out.tell(Event::Fired { token, at }),
+                Whose::Alarm(id) => self.clock.alarms().ring(id, Rung::Due),
+            }
+        }
+    }
+
+    /// Stores a reading ahead, when half of what is stored is used up.
+    fn reserve(&mut self, now: Instant) {
+        let Some(step) = self.reserved.step else { return };
+        let is_writing = self.reserved.asked > self.adjusted.course.cap;
+        let reading = self.adjusted.course.uncapped(nanos(now));
+        if is_writing || !self.adjusted.has_begun() || reading < self.reserved.asked - step / 2 {
+            return;
+        }
+        self.store(reading.saturating_add(step));
+    }
+
+    fn store(&mut self, limit: i64) {
+        self.reserved.asked = limit;
+        self.reserved.writes += 1;
+        let limit = Limit(Time::from_nanos(u64::try_from(limit).unwrap_or(0)));
+        self.reserved.io = self.out.persist(limit);
+        if mainstay_base::fault!(self, ReadsBeforeStored) {
+            self.adjusted.course.cap = self.reserved.asked;
+        }
+    }
+
+    fn on_written(&mut self, io: Io) {
+        if io >= self.reserved.io && self.reserved.step.is_some() {
+            self.adjusted.course.cap = self.reserved.asked;
+            self.reserved.keeps = self.reserved.io;
+        }
+    }
+
+    /// Tells whether it is synchronised, if that has changed.
+    fn tell(&mut self, now: Instant) {
+        let why = self.unsynchronised(now);
+        let is_news = self.told.is_none_or(|told| told.is_some() != why.is_some());
+        self.told = Some(why);
+        if is_news {
+            self.out.tell(why.map_or(Event::Synchronised, Event::Unsynchronised));
+        }
+    }
+
+    /// What the page says from here on. A page that is not renewed for three periods counts no more: the service does not run.
+    fn publish(&mut self, now: Instant) {
+        let (local, algorithm) = (nanos(now), self.synced.algorithm());
+        let config = algorithm.plan().config();
+        let period = long(config.period);
+        let is_valid = self.told == Some(None) || mainstay_base::fault!(self, NeverUnsynchronised);
+        let (course, version) = (self.adjusted.course, algorithm.version());
+        let left = self.written.valid.saturating_sub(local);
+        let is_fresh = if is_valid { left > 2 * period } else { left <= 0 };
+        if is_fresh && course == self.written.course && version == self.written.version {
+            return;
+        }
+        let (error, growth) = match algorithm.error(now) {
+            Some(error) => {
+                let lag = long(self.promise.lag);
+                (error.saturating_add(lag), 2 * i64::from(config.drift.parts()))
+            }
+            None if self.promise.precision == Duration::MAX => (i64::MAX, 0),
+            None => (long(self.promise.precision), 0),
+        };
+        let valid = if is_valid { local.saturating_add(3 * period) } else { i64::MIN };
+        let floor = i64::MIN;
+        let sheet = Sheet { course, floor, version, error, since: local, growth, valid };
+        self.written = sheet;
+        self.clock.write(local, sheet);
+    }
+
+    fn deadlines(&self) -> impl Iterator<Item = Instant> {
+        let course = &self.adjusted.course;
+        let timer = self.timers.earliest();
+        let timer = timer.and_then(|at| course.when(i64::try_from(at.as_nanos()).ok()?));
+        let half = self.reserved.step.filter(|_| self.adjusted.has_begun());
+        let half = half.filter(|_| self.reserved.asked <= course.cap);
+        let half = half.and_then(|step| course.when(self.reserved.asked - step / 2));
+        let is_near = self.told != Some(Some(Why::Ahead));
+        let near = Some(self.adjusted.near()).filter(|near| !is_near && *near < i64::MAX);
+        // Only a clock whose next limit is being written may reach the cap.
+        let cap = (self.told == Some(None) && self.reserved.asked > course.cap)
+            .then(|| course.when(course.cap))
+            .flatten();
+        let local = [timer, half, near, cap].into_iter().flatten();
+        local.map(|local| Instant::from_nanos(u64::try_from(local).unwrap_or(0)))
+    }
+}
+
+impl Machine for Global {
+    type Input = In<Self>;
+    type Output = Out<Self>;
+
+    fn handle(&mut self, now: Instant, input: In<Self>) {
+        match input {
+            In::Datagram { at, from, message } => {
+                self.synced.handle(now, In::Datagram { at, from, message });
+            }
+            In::Command(command) => self.on_command(now, command),
+            In::Written(io) => self.on_written(io),
+            In::Compact { upto } if self.reserved.keeps <= upto && self.reserved.asked > 0 => {
+                self.store(self.reserved.asked);
+            }
+            _ => {}
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.synced.handle_timeout(now);
+    }
+
+    fn end_turn(&mut self, now: Instant) {
+        self.drain(now);
+        self.reserve(now);
+        self.tell(now);
+        self.publish(now);
+        self.fire(now);
+    }
+
+    fn poll_output(&mut self) -> Option<Out<Self>> {
+        self.out.pop()
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.deadlines().chain(self.synced.poll_timeout()).min()
+    }
+}
+
+impl Service for Global {
+    const CHANNEL: Channel = Channel(0x0031);
+    const NAME: &'static str = "clock";
+    const CLASS: Class = Class::Views;
+    type Message = Message;
+    type Record = Limit;
+    type Command = Command;
+    type Event = Event;
+    type Job = Never;
+    type Done = Never;
+    type Past = Past;
+    type Config = Config;
+    type Status = Status;
+
+    fn fold(past: &mut Past, logged: Logged<Limit>) {
+        if let Logged::Record(io, Limit(limit)) = logged {
+            *past = Past { limit: past.limit.max(limit), last: io };
+        }
+    }
+
+    /// # Panics
+    /// As [`Synced::recover`]; and if the plan makes no [`Promise`], which [`Config::new`] has checked.
+    fn recover(config: Config, start: Start<Past>) -> Self {
+        let Start { me, instance, past, checkpoint, now, seed } = start;
+        let promise = Promise::of(&config.mount.plan).expect("it was checked");
+        let plan = std::sync::Arc::clone(&config.mount.plan);
+        let step = config.reserve.map(long);
+        let mut stored = i64::try_from(past.limit.as_nanos()).unwrap_or(i64::MAX);
+        if mainstay_base::fault!(config, ForgetsLimit) {
+            stored = 0;
+        }
+        // A boot of the same process begins above its former one, stored or not.
+        let floor = stored.max(config.clock.floor());
+        let mut adjusted = Adjusted::new(now, floor, &plan);
+        if step.is_some() {
+            adjusted.course.cap = floor;
+        }
+        let inner = Start { me, instance, past: (), checkpoint, now, seed };
+        let synced = Synced::recover(config.mount, inner);
+        let bounds = *synced.algorithm().plan().bounds();
+        let timers = Timers::new(config.timers_max);
+        #[cfg(feature = "test-util")]
+        let timers = timers.broken(config.fault);
+        #[cfg(feature = "test-util")]
+        {
+            adjusted.fault = config.fault;
+        }
+        Self {
+            synced,
+            adjusted,
+            promise,
+            clock: config.clock,
+            reserved: Reserved { step, asked: floor, io: past.last, keeps: past.last, writes: 0 },
+            timers,
+            set: BTreeMap::new(),
+            told: None,
+            loss: Loss::Began,
+            written: Sheet::EMPTY,
+            status: Status {
+                version: 0,
+                unsynchronised: Some(Why::Lost(Loss::Began)),
+                promise,
+                bounds,
+                correction: 0,
+                correction_worst: 0,
+                corrections: 0,
+                steps: 0,
+                sources: Vec::new(),
+                timers: 0,
+                writes: 0,
+                rejected: Rejected::default(),
+            },
+            out: Outbox::new(past.last),
+            #[cfg(feature = "test-util")]
+            fault: config.fault,
+        }
+    }
+
+    fn work(job: Never) -> Never {
+        match job {}
+    }
+
+    fn keeps(&self) -> Io {
+        if self.reserved.keeps == Io::ZERO { Io::MAX } else { self.reserved.keeps }
+    }
+
+    fn status(&self) -> Status {
+        Status {
+            version: self.synced.algorithm().version(),
+            unsynchronised: self.told.unwrap_or(Some(Why::Lost(self.loss))),
+            sources: self.synced.sources().collect(),
+            timers: self.timers.len(),
+            writes: self.reserved.writes,
+            rejected: self.synced.algorithm().rejected(),
+            ..self.status.clone()
+        }
+    }
+}
+
+impl Drop for Global {
+    /// Who waits is told that nobody will wake it.
+    fn drop(&mut self) {
+        self.clock.alarms().end();
+    }
+}

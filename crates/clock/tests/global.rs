@@ -1,0 +1,448 @@
+//! The clock service in the simulated world of services: CLK-1, CLK-2, CLK-3, CLK-5, CLK-6, CLK-10, CLK-40, CLK-41, with crashes, cuts and pauses;
+//! and that each check notices a broken variant.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use mainstay_base::{ClusterId, Duration, Instance, Instant, Rng};
+use mainstay_clock::Time;
+use mainstay_clock::fault::Fault as Broken;
+use mainstay_clock::sync::global::{
+    Command, Config, Event, Global, GlobalClock, Now, Promise, Status, Why,
+};
+use mainstay_clock::sync::{self, Delay, Drift, Function, Kind, Mount, Origin, Plan, Reading};
+use mainstay_sim::service::{ServiceNode, Setup};
+use mainstay_sim::{Atlas, Clock, Disk, Fault, FaultEvent, Moment, Options, Stuck, Wire, World};
+
+const EPOCH: Duration = Duration::from_secs(1_000);
+const NODES: usize = 4;
+/// Periods from one fault to the next.
+const EVERY: u32 = 24;
+const ROUNDS: u32 = 4;
+
+fn instance() -> Instance {
+    Instance::new(ClusterId::from_entropy(1), "clock")
+}
+
+/// What a node has outside its machine: the handle of the present boot, and the local clock that it reads.
+#[derive(Clone, Default)]
+struct Seat {
+    clock: GlobalClock,
+    local: Arc<AtomicU64>,
+    boots: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Seen {
+    boots: u64,
+    real: u64,
+    time: u64,
+    version: u64,
+    synchronised: bool,
+}
+
+struct Set {
+    node: usize,
+    boots: u64,
+    at: Time,
+    fired: u32,
+}
+
+struct Run {
+    world: World<ServiceNode<Event>>,
+    seats: Rc<RefCell<Vec<Seat>>>,
+    plan: Arc<Plan>,
+    promise: Promise,
+    faults: Vec<FaultEvent>,
+    seen: Vec<Option<Seen>>,
+    timers: BTreeMap<u64, Set>,
+    looks: Vec<(usize, u64, u64, Now)>,
+    worst: i64,
+    rng: Rng,
+}
+
+fn plan(rng: &mut Rng) -> Plan {
+    let functions = [Function::Egocentric, Function::Fast, Function::Midpoint, Function::Average];
+    let reading = *rng.pick(&[Reading::ARRIVAL, Reading::ROUND_TRIP]).unwrap();
+    let kind = Kind::Averaging { function: *rng.pick(&functions).unwrap(), reading };
+    let mut config = sync::Config::lan(kind, NODES, 1);
+    config.drift = Drift::per_billion(rng.between(0, 200_000) as u32);
+    let max = Duration::from_micros(rng.between(500, 3_000));
+    config.delay = Delay { min: Duration::from_micros(rng.between(1, 500)), max };
+    config.period = Duration::from_millis(rng.between(200, 1_000));
+    config.initial = Duration::from_micros(rng.between(0, 2_000));
+    Plan::new(config).unwrap()
+}
+
+/// One fault after the other, each over before the next.
+fn faults(rng: &mut Rng, period: Duration) -> Vec<FaultEvent> {
+    let draw = |round: u32| {
+        let at = Instant::ZERO + period * (round * EVERY) + period / 3 * round;
+        let node = rng.below(NODES as u64) as usize;
+        let disk = Disk::Kept;
+        let moment = if rng.chance(1, 2) { Moment::MidWrite } else { Moment::Now };
+        let fault = match rng.below(4) {
+            // The first reading is being stored.
+            _ if round == 0 => {
+                Fault::Crash { node, length: period * 2, disk, moment: Moment::MidWrite }
+            }
+            0 | 1 => Fault::Crash { node, length: period * 2, disk, moment },
+            2 => Fault::Pause { node, length: period * 10 },
+            _ => Fault::Partition { side: vec![node], length: period * 10 },
+        };
+        FaultEvent { at, fault }
+    };
+    (0..ROUNDS).map(draw).collect()
+}
+
+fn victim(fault: &Fault) -> usize {
+    match fault {
+        Fault::Crash { node, .. } | Fault::Pause { node, .. } => *node,
+        Fault::Partition { side, .. } => side[0],
+        other => panic!("{other} is not drawn"),
+    }
+}
+
+impl Run {
+    fn new(seed: u64, broken: Option<Broken>) -> Self {
+        let mut rng = Rng::new(seed).stream("global");
+        let plan = Arc::new(plan(&mut rng));
+        let config = plan.config().clone();
+        let faults = faults(&mut rng, config.period);
+        let seats: Rc<RefCell<Vec<Seat>>> =
+            Rc::new(RefCell::new((0..NODES).map(|_| Seat::default()).collect()));
+        let initial = config.initial.as_nanos() as u64 + 1;
+        let skews: Vec<i64> = (0..NODES).map(|_| rng.below(initial) as i64).collect();
+        let (inner, shared) = (Arc::clone(&plan), Rc::clone(&seats));
+        let setup = Setup::new(move |node| {
+            let seat = &mut shared.borrow_mut()[node.index];
+            // What is left of the former process is on its disk.
+            seat.clock = GlobalClock::new();
+            seat.boots += 1;
+            let local = Arc::clone(&seat.local);
+            local.store(node.now.as_nanos(), Ordering::Relaxed);
+            let read = move || Instant::from_nanos(local.load(Ordering::Relaxed));
+            seat.clock.attach(Arc::new(read));
+            let skew = skews[node.index];
+            let origin = match seat.boots {
+                1 => Origin::Together(skew),
+                _ => Origin::Apart(skew + 43_200_000_000_000),
+            };
+            let mount = Mount {
+                plan: Arc::clone(&inner),
+                nodes: node.roster.into(),
+                origin,
+                #[cfg(any(feature = "synchroniser", feature = "agreement"))]
+                keys: None,
+            };
+            let mut config = Config::new(mount, seat.clock.clone()).unwrap();
+            config.reserve = Some(inner.config().period * 4);
+            config.fault = broken;
+            node.mount::<Global>(instance(), config);
+            node.read::<Global>(instance(), |event| event);
+        });
+        let drift = u64::from(config.drift.parts()) * 9 / 10;
+        let drifts: Vec<i64> =
+            (0..NODES).map(|_| rng.below(2 * drift + 1) as i64 - drift as i64).collect();
+        let setup = setup.clocks(move |node| Clock::new(EPOCH, drifts[node]));
+        let mut options = Options::calm(Wire::Channel);
+        options.delay = config.delay.min.max(Duration::from_nanos(1));
+        options.spread = config.delay.max - options.delay;
+        options.atlas = Atlas { down: 1, lost: 0 };
+        options.reconnect = Duration::from_millis(1);
+        options.telling = Duration::from_millis(1);
+        let world = World::with_schedule(seed, NODES, setup, options, faults.clone());
+        Self {
+            world,
+            seats,
+            promise: Promise::of(&plan).unwrap(),
+            plan,
+            faults,
+            seen: vec![None; NODES],
+            timers: BTreeMap::new(),
+            looks: Vec::new(),
+            worst: 0,
+            rng,
+        }
+    }
+
+    fn period(&self) -> Duration {
+        self.plan.config().period
+    }
+
+    /// Who is faulty now, or still finds its way back.
+    fn exempt(&self) -> Option<usize> {
+        let now = self.world.now();
+        let (joining, period) = (self.plan.bounds().joining, self.period());
+        let is_under_way = |event: &&FaultEvent| {
+            let until = event.at + period * (10 + joining + 2);
+            now >= event.at && now < until
+        };
+        self.faults.iter().find(is_under_way).map(|event| victim(&event.fault))
+    }
+
+    fn clock(&self, node: usize) -> (GlobalClock, u64) {
+        let seat = &self.seats.borrow()[node];
+        seat.local.store(self.world.local(node).as_nanos(), Ordering::Relaxed);
+        (seat.clock.clone(), seat.boots)
+    }
+
+    fn status(&self, node: usize) -> Option<Status> {
+        use mainstay_base::service::Service as _;
+        Some(self.world.node(node)?.service::<Global>(instance())?.status())
+    }
+
+    fn slice(&mut self, time: Duration) -> Result<(), String> {
+        let (seats, promise) = (Rc::clone(&self.seats), self.promise);
+        let exempt = self.exempt();
+        let mut seen = std::mem::take(&mut self.seen);
+        let (mut found, mut worst) = (None, self.worst);
+        let look = |world: &World<ServiceNode<Event>>| {
+            found = look(world, &seats.borrow(), &promise, exempt, &mut seen, &mut worst).err();
+            found.is_some()
+        };
+        match self.world.run_until(look, time) {
+            Ok(()) | Err(Stuck::TimedOut { .. }) => {}
+            Err(stuck) => return Err(stuck.to_string()),
+        }
+        (self.seen, self.worst) = (seen, worst);
+        found.map_or(Ok(()), Err)
+    }
+
+    /// Some timers, at all distances, and readings to be compared later.
+    fn ask(&mut self, step: u32) {
+        for node in 0..NODES {
+            if !self.world.is_up(node) {
+                continue;
+            }
+            let (clock, boots) = self.clock(node);
+            let now = clock.read();
+            if clock.is_synchronised() {
+                self.looks.push((node, boots, self.world.now().as_nanos(), now));
+            }
+            let token = u64::from(step) * NODES as u64 + node as u64;
+            let span = self.period().as_nanos() as u64 * 3;
+            let nanos = (now.time.as_nanos() + self.rng.below(span)).saturating_sub(span / 6);
+            let at = Time::from_nanos(nanos);
+            self.timers.insert(token, Set { node, boots, at, fired: 0 });
+            let command = Command::Timer { token, at };
+            self.world.call(node, |it, now| it.command::<Global>(now, instance(), command));
+        }
+    }
+
+    /// CLK-5: what has passed is known, whatever corrections came meanwhile.
+    fn check_elapsed(&mut self) -> Result<(), String> {
+        let drift = u64::from(self.plan.config().drift.parts());
+        for (node, boots, real, then) in std::mem::take(&mut self.looks) {
+            let (clock, present) = self.clock(node);
+            if present != boots {
+                continue;
+            }
+            let passed = self.world.now().as_nanos() - real;
+            let off = |said: Duration| (said.as_nanos() as u64).abs_diff(passed);
+            let most = passed * drift / 1_000_000_000 + 20;
+            if off(clock.elapsed(&then)) > most {
+                return Err(format!("CLK-5: {node} is off by {} ns", off(clock.elapsed(&then))));
+            }
+            match clock.elapsed_since(then.time) {
+                Ok(said) if off(said) <= most => {}
+                other => return Err(format!("CLK-5: {node} says {other:?} for {passed} ns")),
+            }
+        }
+        Ok(())
+    }
+
+    /// CLK-40, and CLK-6 by what is told.
+    fn check_timers(&mut self) -> Result<(), String> {
+        for (boot, _, event) in self.world.take_events() {
+            let Event::Fired { token, at } = event else { continue };
+            let set = self.timers.get_mut(&token).ok_or("a timer fires that nobody set")?;
+            set.fired += 1;
+            let (node, fired) = (set.node, set.fired);
+            if self.world.roster()[node] != boot.node || at != set.at || fired > 1 {
+                return Err(format!("CLK-40: timer {token} of {node} fires as {fired}. at {at:?}"));
+            }
+            let (clock, boots) = self.clock(node);
+            if boots == self.timers[&token].boots && clock.now().0 < at {
+                return Err(format!("CLK-40: timer {token} fires before {at:?}"));
+            }
+        }
+        for (token, set) in &self.timers {
+            let (clock, boots) = self.clock(set.node);
+            let late = set.at.saturating_add(self.period() / 10);
+            let is_due = boots == set.boots && clock.now().0 > late && self.world.is_up(set.node);
+            if is_due && set.fired == 0 {
+                return Err(format!(
+                    "CLK-40: timer {token} for {:?} does not fire at {} {:?}",
+                    set.at,
+                    set.node,
+                    self.status(set.node)
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// CLK-41: whoever is cut off long enough knows it, and so do the readers of a node that does not run.
+    fn check_lost(&self) -> Result<(), String> {
+        let period = self.period();
+        let lost = self.plan.config().misses_max + 3;
+        for event in &self.faults {
+            let since = self.world.now().saturating_since(event.at);
+            let is_cut = since > period * lost && since < period * 10;
+            let node = victim(&event.fault);
+            if is_cut
+                && !matches!(event.fault, Fault::Crash { .. })
+                && self.clock(node).0.is_synchronised()
+            {
+                return Err(format!("CLK-41: {node} does not know that it is alone"));
+            }
+        }
+        Ok(())
+    }
+
+    fn all(mut self) -> Result<Self, String> {
+        let slices = ROUNDS * EVERY * 4;
+        for step in 0..slices {
+            self.slice(self.period() / 4)?;
+            self.check_timers()?;
+            self.check_lost()?;
+            if step % 24 == 23 {
+                self.check_elapsed()?;
+            }
+            if step % 3 == 0 {
+                self.ask(step);
+            }
+        }
+        if (0..NODES).any(|node| !self.clock(node).0.is_synchronised()) {
+            let all: Vec<_> =
+                (0..NODES).map(|node| self.status(node).map(|it| it.unsynchronised)).collect();
+            return Err(format!("not all came back: {all:?}"));
+        }
+        Ok(self)
+    }
+}
+
+/// CLK-1, CLK-2, CLK-3, CLK-6 at one moment.
+fn look(
+    world: &World<ServiceNode<Event>>,
+    seats: &[Seat],
+    promise: &Promise,
+    exempt: Option<usize>,
+    seen: &mut [Option<Seen>],
+    worst: &mut i64,
+) -> Result<(), String> {
+    let (mut low, mut high) = (u64::MAX, 0);
+    for node in 0..NODES {
+        if world.node(node).is_none() {
+            continue;
+        }
+        let seat = &seats[node];
+        seat.local.store(world.local(node).as_nanos(), Ordering::Relaxed);
+        let (time, version) = seat.clock.now();
+        let (synchronised, real) = (seat.clock.is_synchronised(), world.now().as_nanos());
+        let time = time.as_nanos();
+        let now = Seen { boots: seat.boots, real, time, version, synchronised };
+        let last = seen[node].replace(now).unwrap_or(now);
+        if time < last.time {
+            return Err(format!("CLK-1, CLK-10: {node} goes back by {}", last.time - time));
+        }
+        if last.boots == now.boots && version < last.version {
+            return Err(format!("CLK-6: {node} goes from version {} to {version}", last.version));
+        }
+        let (spent, passed) = (time - last.time, real - last.real);
+        let most = u128::from(passed) * u128::from(promise.rate) / 1_000_000_000 + 3;
+        let is_promised = last.boots == now.boots && last.synchronised && synchronised;
+        if is_promised && world.is_up(node) && u128::from(spent.abs_diff(passed)) > most {
+            return Err(format!("CLK-3: {node} makes {spent} of {passed} ns"));
+        }
+        if synchronised && exempt != Some(node) {
+            (low, high) = (low.min(time), high.max(time));
+        }
+    }
+    let skew = high.saturating_sub(low) as i64;
+    *worst = (*worst).max(skew);
+    if low <= high && u128::from(skew.unsigned_abs()) > promise.precision.as_nanos() {
+        return Err(format!("CLK-2: a skew of {skew} ns, {:?} at most", promise.precision));
+    }
+    Ok(())
+}
+
+#[test]
+fn adjusted_clocks_keep_their_promises_through_crashes_cuts_and_pauses() {
+    let mut crossed = 0;
+    for seed in 0..60 {
+        let run = Run::new(seed, None).all().unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+        assert!(run.worst > 0, "seed {seed}: clocks that never differ show nothing");
+        let fired = run.timers.values().filter(|set| set.fired == 1).count();
+        assert!(fired > 200, "seed {seed}: {fired} timers");
+        let boots: Vec<u64> = run.seats.borrow().iter().map(|seat| seat.boots).collect();
+        let whole = boots.iter().position(|boots| *boots == 1);
+        // A write for every second period.
+        let writes = whole.map_or(50, |node| run.status(node).unwrap().writes);
+        assert!((40..60).contains(&writes), "seed {seed}: {writes} writes");
+        crossed += boots.iter().sum::<u64>() - NODES as u64;
+    }
+    assert!(crossed > 100, "{crossed} restarts");
+}
+
+fn noticed(broken: Broken, by: &str) {
+    let found = (0..40).find_map(|seed| Run::new(seed, Some(broken)).all().err());
+    let found = found.unwrap_or_else(|| panic!("{broken:?} is not noticed"));
+    assert!(found.contains(by), "{broken:?} is noticed as {found}");
+}
+
+#[test]
+fn a_correction_that_is_a_jump_is_noticed() {
+    noticed(Broken::StepsBack, "CLK-");
+}
+
+#[test]
+fn a_clock_that_forgets_what_is_stored_is_noticed() {
+    noticed(Broken::ForgetsLimit, "CLK-1, CLK-10");
+}
+
+#[test]
+fn readings_before_they_are_stored_are_noticed() {
+    noticed(Broken::ReadsBeforeStored, "CLK-1, CLK-10");
+}
+
+#[test]
+fn a_clock_that_is_never_unsynchronised_is_noticed() {
+    noticed(Broken::NeverUnsynchronised, "CLK-");
+}
+
+#[test]
+fn timers_that_fire_early_or_never_are_noticed() {
+    noticed(Broken::TimerFiresEarly, "CLK-40");
+    // It asks for a turn for ever, and does nothing in it.
+    noticed(Broken::TimerMissesJump, "time stands still");
+}
+
+/// A clock that is ahead of the others waits until they are there, and does not go back.
+#[test]
+fn what_is_ahead_waits() {
+    let mut run = Run::new(1, None);
+    run.faults.clear();
+    run.slice(run.period() * 4).unwrap();
+    let (clock, _) = run.clock(2);
+    let status = run.status(2).unwrap();
+    assert_eq!((status.unsynchronised, clock.is_synchronised()), (None, true));
+    // Its process ends just after a reading was stored far ahead.
+    let crash =
+        Fault::Crash { node: 2, length: run.period(), disk: Disk::Kept, moment: Moment::Now };
+    run.faults.push(FaultEvent { at: run.world.now(), fault: crash.clone() });
+    assert!(run.world.inject(crash));
+    let mut waited = false;
+    for _ in 0..80 {
+        run.slice(run.period() / 4).unwrap();
+        let why = run.status(2).and_then(|status| status.unsynchronised);
+        waited |= why == Some(Why::Ahead);
+    }
+    assert!(waited, "it has waited");
+    assert_eq!(run.status(2).unwrap().unsynchronised, None);
+}
