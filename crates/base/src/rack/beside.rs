@@ -110,6 +110,12 @@ impl Report {
     pub fn fallen() -> Self {
         Self { ending: Some(Ending::Fallen), ..Self::default() }
     }
+
+    /// What the service wants of the node.
+    #[must_use]
+    pub fn effects(&self) -> &[Effect] {
+        &self.effects
+    }
 }
 
 /// The half that owns the service. Its owner gives it batches and commands, turns it, and hands the reports on in their order.
