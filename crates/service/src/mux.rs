@@ -164,6 +164,8 @@ pub struct Mux {
     turn: u64,
     /// Boots that are not met yet, with instances whose messages for them were given back.
     early: BTreeSet<(BootId, Address)>,
+    /// Of each node, the last boot that is gone for ever: who does not know yet may still send to it.
+    gone: BTreeMap<NodeId, BootId>,
     frames: VecDeque<Frame>,
     given: VecDeque<(Address, Given)>,
     stats: MuxStats,
@@ -226,6 +228,7 @@ impl Mux {
     pub fn on_link(&mut self, now: Instant, event: &link::Event) {
         match event {
             link::Event::Up { boot, .. } => {
+                self.gone.retain(|_, gone| gone != boot);
                 // A node without services says nothing of them.
                 let stale = !self.own.is_empty();
                 let fresh = || Peer { stale, ..Peer::default() };
@@ -278,6 +281,7 @@ impl Mux {
         if self.peers.remove(&old).is_none() {
             return;
         }
+        self.gone.insert(old.node, old);
         for of in self.own.keys() {
             self.given.push_back((*of, Given::Peer(PeerChange::Replaced { old, new })));
         }
@@ -333,7 +337,8 @@ impl Mux {
                 }
                 None => {
                     own.latch(self.turn, true);
-                    if self.early.len() < EARLY_MAX {
+                    let is_gone = self.gone.get(&boot.node) == Some(&boot);
+                    if !is_gone && self.early.len() < EARLY_MAX {
                         self.early.insert((boot, of));
                     }
                     Err((meta.clone(), payload.clone()))

@@ -217,3 +217,32 @@ fn garbage_in_frames_does_no_harm() {
     let stats = pair.ends[1].stats();
     assert!(stats.malformed > 50, "{stats:?}");
 }
+
+/// What was sent to boots that are gone for ever, by one that did not know, takes no place of boots that are to come.
+#[test]
+fn room_follows_whatever_was_sent_to_boots_that_are_gone() {
+    let at = |name, nonce| BootId { nonce: BootNonce(nonce), ..boot(name) };
+    let send = |mux: &mut Mux, to| mux.send(of(), 0, &Dest::Boot(to), &Bytes::new(), &Bytes::new());
+    let (mut mux, mut peer, now) = (Mux::new(), Mux::new(), Instant::ZERO);
+    assert!(mux.mount(of(), Class::Calls, 1) && peer.mount(of(), Class::Calls, 1));
+    for nonce in 1..5_000 {
+        let (old, new) = (at("b", nonce), at("b", nonce + 1));
+        mux.on_link(now, &Event::Up { boot: old, features: 0, version: 1 });
+        mux.on_link(now, &Event::Replaced { old, new });
+        send(&mut mux, old);
+        assert_eq!(told(&mut mux), ["replaced", "full "]);
+    }
+    let next = boot("c");
+    send(&mut mux, next);
+    assert_eq!(told(&mut mux), ["full "]);
+    mux.on_link(now, &Event::Up { boot: next, features: 0, version: 1 });
+    peer.on_link(now, &Event::Up { boot: boot("a"), features: 0, version: 1 });
+    peer.end_turn(now);
+    while let Some(Frame { meta, payload, .. }) = peer.poll_frame() {
+        mux.on_link(now, &Event::Deliver { from: next, channel: CHANNEL, meta, payload });
+    }
+    mux.end_turn(now);
+    assert_eq!(told(&mut mux), ["up"]);
+    mux.end_turn(now);
+    assert_eq!(told(&mut mux), ["room"]);
+}
