@@ -33,6 +33,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use mainstay_base::rack::Given;
+use mainstay_base::rack::beside::WAITING_BYTES_MAX;
 use mainstay_base::service::{Address, Class, Dest, PeerChange};
 use mainstay_base::{BootId, Duration, Instant, NodeId, fault};
 use mainstay_link as link;
@@ -62,6 +63,8 @@ const DATAGRAM_BYTES: u64 = 256 << 10;
 const EARLY_MAX: usize = 4096;
 /// What came and what was taken in is told so soon at the latest.
 const TELL_AFTER: Duration = Duration::from_millis(5);
+// Who is granted a window, once and once again by its next boot, does not end a service beside that takes nothing in.
+const _: () = assert!(2 * (MESSAGE_BYTES_MAX + LINK_BYTES) < WAITING_BYTES_MAX);
 const CLASSES: [Class; 4] = [Class::Views, Class::Groups, Class::Calls, Class::Bulk];
 
 /// Most bytes of a class on the way to one peer, in all its streams; and most bytes of one stream that were sent and not taken in.

@@ -134,10 +134,8 @@ impl Peer {
         self.latched.remove(&of);
         let slots = self.large.iter_mut().chain(&mut self.partial);
         slots.filter(|it| **it == Some(of)).for_each(|it| *it = None);
-        if let Some(out) = self.out.remove(&of) {
-            if out.runs {
-                self.running[out.class as usize].retain(|it| *it != of);
-            }
+        if let Some(out) = self.out.remove(&of).filter(|out| out.runs) {
+            self.running[out.class as usize].retain(|it| *it != of);
         }
     }
 }
