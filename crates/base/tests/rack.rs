@@ -5,8 +5,10 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use mainstay_base::rack::beside::{Aside, Desk, Ending, Opening, Report, WAITING_BYTES_MAX};
 use mainstay_base::rack::{
-    BadRecord, Effect, Given, LogEntry, MountError, Mounted, Offered, ROUNDS_MAX, Rack, fold,
+    BadRecord, Effect, Given, LogEntry, MountError, Mounted, Offered, Placement, Proxy, ROUNDS_MAX,
+    Rack, fold,
 };
 use mainstay_base::service::{
     Address, Ask, Class, Dest, In, Io, Kind, Logged, Never, Out, PeerChange, ReaderChange,
@@ -377,4 +379,101 @@ fn a_dismounted_service_is_turned_once_more() {
     assert_eq!(rack.poll_timeout(), None);
     assert!(!rack.dismount(NOW, at("a")));
     puppet(&mut rack, "a");
+}
+
+/// A puppet beside the node whose actor has its first batch and answers nothing: what it is given waits.
+fn stuck(rack: &mut Rack) {
+    let open = Box::new(|_| Desk::new(Mounted::<Puppet>::recover((), start("a"))));
+    let opening = Opening { placement: Placement::Local, me: boot(), seed: 1, open };
+    rack.mount_beside::<Puppet>(Proxy::new::<Puppet>(named("a"), 0, opening)).unwrap();
+    assert_eq!(rack.turn(NOW).len(), 2, "it is opened, and has a batch");
+}
+
+/// So many are given in a row, until it has fallen: how many it took.
+fn given_until_it_falls(most: usize, given: impl Fn(usize) -> Given) -> usize {
+    let mut rack = Rack::new();
+    stuck(&mut rack);
+    for number in 0..most {
+        assert!(rack.give(NOW, at("a"), given(number)));
+        if number.is_power_of_two() {
+            rack.check_invariants();
+        }
+        if let Some(effect) = rack.turn(NOW).pop() {
+            let Effect::Aside { word: Aside::Gone(ending), .. } = effect else { panic!() };
+            assert_eq!(ending, Ending::Fallen);
+            assert_eq!(rack.mounted().count(), 0, "it has left the rack");
+            return number;
+        }
+    }
+    most
+}
+
+/// What waits for a service beside that is stuck is bounded in bytes for each node, however often that node begins anew.
+#[test]
+fn a_stuck_service_beside_falls_when_too_many_bytes_wait() {
+    let at_boot = |nonce: usize, name| {
+        let nonce = BootNonce(nonce as u128);
+        BootId { nonce, node: NodeId::new(ClusterId::from_entropy(1), name) }
+    };
+    let payload = Bytes::from(vec![0; 1 << 20]);
+    let message = |from, payload| Given::Message { from, view: 0, meta: Bytes::new(), payload };
+    let refused = |to, payload| Given::Full { to, meta: Bytes::new(), payload };
+    let most = WAITING_BYTES_MAX >> 20;
+    // Each of another boot of one node, granted anew.
+    let taken = given_until_it_falls(2 * most, |boot| message(at_boot(boot, "n"), payload.clone()));
+    assert_eq!(taken, most - 1);
+    let taken = given_until_it_falls(2 * most, |boot| refused(at_boot(boot, "n"), payload.clone()));
+    assert_eq!(taken, most - 1);
+    // Messages without a byte count as well.
+    let taken = given_until_it_falls(2 * WAITING_BYTES_MAX / 256, |_| {
+        message(at_boot(1, "n"), Bytes::new())
+    });
+    assert_eq!(taken, WAITING_BYTES_MAX / 256);
+    // No node takes the place of another one; datagrams are lost before.
+    let names = ["a", "b", "c", "d"];
+    let of_each = |number: usize| message(at_boot(1, names[number % 4]), payload.clone());
+    assert_eq!(given_until_it_falls(3 * most, of_each), 3 * most);
+    let datagram = |_| Given::Datagram {
+        at: NOW,
+        from: at_boot(1, "n").node,
+        meta: Bytes::new(),
+        payload: Bytes::from(vec![0; 64 << 10]),
+    };
+    assert_eq!(given_until_it_falls(4_000, datagram), 4_000);
+}
+
+/// What a service beside has been handed waits no more.
+#[test]
+fn bytes_that_were_handed_on_do_not_count() {
+    let mut rack = Rack::new();
+    stuck(&mut rack);
+    let payload = Bytes::from(vec![0; 1 << 20]);
+    for _ in 0..4 * (WAITING_BYTES_MAX >> 20) {
+        let refused = Given::Full { to: boot(), meta: Bytes::new(), payload: payload.clone() };
+        assert!(rack.give(NOW, at("a"), refused));
+        assert!(rack.give(NOW, at("a"), Given::Report(Box::new(answer()))));
+        let effects = rack.turn(NOW);
+        rack.check_invariants();
+        let is_batch = |it: &Effect| matches!(it, Effect::Aside { word: Aside::Batch(_), .. });
+        assert!(effects.iter().any(is_batch), "the next batch leaves");
+    }
+}
+
+/// What an actor says of a batch.
+fn answer() -> Report {
+    let mut rack = Rack::new();
+    let open = Box::new(|_| Desk::new(Mounted::<Puppet>::recover((), start("a"))));
+    let opening = Opening { placement: Placement::Local, me: boot(), seed: 1, open };
+    rack.mount_beside::<Puppet>(Proxy::new::<Puppet>(named("a"), 0, opening)).unwrap();
+    let mut desk = None;
+    for effect in rack.turn(NOW) {
+        match effect {
+            Effect::Aside { word: Aside::Open(opening), .. } => desk = Some((opening.open)(NOW)),
+            Effect::Aside { word: Aside::Batch(batch), .. } => {
+                desk.as_mut().unwrap().take(NOW, batch);
+            }
+            _ => panic!(),
+        }
+    }
+    desk.unwrap().turn(NOW).unwrap()
 }

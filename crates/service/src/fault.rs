@@ -11,6 +11,8 @@ pub enum Fault {
     NoRoom,
     /// Never says what was taken in.
     NoCredit,
+    /// Never says what has come.
+    NoCame,
     /// Sends however much is on the way.
     IgnoresCredit,
     /// A message of a new run may overtake the list that names the run.

@@ -17,11 +17,12 @@
 //! Streams with something to send and credit wait in a queue of their class; each sends one frame in turn, and a class sends
 //! only when those above it have nothing to send. A frame holds at most [`PART_BYTES`]. Of each class a bounded number of bytes
 //! is on the way to a peer ([`window`]); for the bulk class it is small, since what is once in the socket is in front
-//! of everything that comes later, however urgent.
+//! of everything that comes later, however urgent. What has come at the peer is on the way no more, whether its service has taken it in
+//! or not: so a service that is stuck uses up the credit of its own stream, and nothing of its class.
 //!
 //! # What bounds it
 //! What is on the way to a peer never fills the link's window: the classes together are below [`LINK_BYTES`]. One list of what is mounted
-//! is on the way at a time. Acknowledgements are sent as the streams are taken in, a few for each window.
+//! is on the way at a time. Acknowledgements are sent as frames come and as streams are taken in, a few for each window.
 
 mod peer;
 mod receive;
@@ -32,12 +33,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use mainstay_base::rack::Given;
+use mainstay_base::rack::beside::WAITING_BYTES_MAX;
 pub use mainstay_base::service::MESSAGE_BYTES_MAX;
 use mainstay_base::service::{Address, Class, Dest, PeerChange};
 use mainstay_base::{BootId, Duration, Instant, NodeId, fault};
 use mainstay_link as link;
 
-use peer::{Latch, Peer};
+use peer::{DATAGRAMS, Latch, Peer};
 use stream::Outgoing;
 use wire::{Entry, Head, Taken};
 
@@ -58,11 +60,13 @@ const FRAME_COST: usize = 256;
 const DATAGRAM_BYTES: u64 = 256 << 10;
 /// Most entries for boots that are not met yet.
 const EARLY_MAX: usize = 4096;
-/// What was taken in is told so soon at the latest.
+/// What came and what was taken in is told so soon at the latest.
 const TELL_AFTER: Duration = Duration::from_millis(5);
+// Who is granted a window, once and once again by its next boot, does not end a service beside that takes nothing in.
+const _: () = assert!(2 * (MESSAGE_BYTES_MAX + LINK_BYTES) < WAITING_BYTES_MAX);
 const CLASSES: [Class; 4] = [Class::Views, Class::Groups, Class::Calls, Class::Bulk];
 
-/// Most bytes of a class on the way to one peer, in one stream as in all of them.
+/// Most bytes of a class on the way to one peer, in all its streams; and most bytes of one stream that were sent and not taken in.
 #[must_use]
 pub const fn window(class: Class) -> u64 {
     match class {
@@ -163,6 +167,8 @@ pub struct Mux {
     turn: u64,
     /// Boots that are not met yet, with instances whose messages for them were given back.
     early: BTreeSet<(BootId, Address)>,
+    /// Of each node, the last boot that is gone for ever: who does not know yet may still send to it.
+    gone: BTreeMap<NodeId, BootId>,
     frames: VecDeque<Frame>,
     given: VecDeque<(Address, Given)>,
     stats: MuxStats,
@@ -225,6 +231,7 @@ impl Mux {
     pub fn on_link(&mut self, now: Instant, event: &link::Event) {
         match event {
             link::Event::Up { boot, .. } => {
+                self.gone.retain(|_, gone| gone != boot);
                 // A node without services says nothing of them.
                 let stale = !self.own.is_empty();
                 let fresh = || Peer { stale, ..Peer::default() };
@@ -277,6 +284,7 @@ impl Mux {
         if self.peers.remove(&old).is_none() {
             return;
         }
+        self.gone.insert(old.node, old);
         for of in self.own.keys() {
             self.given.push_back((*of, Given::Peer(PeerChange::Replaced { old, new })));
         }
@@ -332,7 +340,8 @@ impl Mux {
                 }
                 None => {
                     own.latch(self.turn, true);
-                    if self.early.len() < EARLY_MAX {
+                    let is_gone = self.gone.get(&boot.node) == Some(&boot);
+                    if !is_gone && self.early.len() < EARLY_MAX {
                         self.early.insert((boot, of));
                     }
                     Err((meta.clone(), payload.clone()))
@@ -349,14 +358,14 @@ impl Mux {
     pub fn send_datagram(&mut self, of: Address, to: NodeId, meta: &Bytes, payload: Bytes) {
         let cost = (FRAME_COST + meta.len() + payload.len()) as u64;
         let fits = |peer: &Peer| {
-            let flight = peer.datagrams.sent - peer.datagrams.taken;
+            let flight = peer.lanes[DATAGRAMS].flight();
             peer.connected && peer.mounted.contains_key(&of) && flight + cost <= DATAGRAM_BYTES
         };
         let is_small = meta.len() + payload.len() <= PART_BYTES;
         let peer = self.peers.iter_mut().find(|(boot, peer)| boot.node == to && fits(peer));
         match peer.filter(|_| is_small) {
             Some((boot, peer)) => {
-                peer.datagrams.sent += cost;
+                peer.lanes[DATAGRAMS].sent += cost;
                 let meta = wire::encode(&Head::Datagram { of }, meta);
                 self.frames.push_back(Frame { to: *boot, meta, payload });
             }
@@ -411,6 +420,7 @@ impl Mux {
             agreed: own.agreed,
             run: own.run,
             window: window(own.class),
+            class: own.class as u8,
         };
         let head = Head::Mounted(self.own.iter().map(entry).collect());
         self.push(boot, &head, Bytes::new());
@@ -429,9 +439,10 @@ impl Mux {
             let index = class as usize;
             // Streams whose next message has to wait for another one's.
             let mut waiting = Vec::new();
-            while peer.flight[index] + (FRAME_COST + PART_BYTES) as u64 <= window(class)
-                || ignores_credit
-            {
+            let has_room = |peer: &Peer| {
+                peer.lanes[index].flight() + (FRAME_COST + PART_BYTES) as u64 <= window(class)
+            };
+            while has_room(peer) || ignores_credit {
                 let Some(of) = peer.running[index].pop_front() else { break };
                 let Some(out) = peer.out.get_mut(&of) else { continue };
                 if out.begins_large() && peer.large[index].is_some_and(|it| it != of) {
@@ -450,7 +461,7 @@ impl Mux {
                     peer.large[index] = None;
                     peer.running[index].extend(waiting.drain(..));
                 }
-                peer.flight[index] += cost;
+                peer.lanes[index].sent += cost;
                 self.frames.push_back(Frame { to: boot, meta, payload });
                 if out.has_more() {
                     out.runs = true;
@@ -461,12 +472,14 @@ impl Mux {
         }
     }
 
-    /// Tells the peer what was taken in, if it is a good part of a window or has waited for long.
+    /// Tells the peer what came and what was taken in, if it is a good part of a window or has waited for long.
     fn tell(&mut self, now: Instant, boot: BootId) {
-        let never_told = fault!(self, NoCredit);
+        let (never_told, never_came) = (fault!(self, NoCredit), fault!(self, NoCame));
         let Some(peer) = self.peers.get_mut(&boot) else { return };
-        let is_much =
-            CLASSES.iter().any(|class| peer.untold[*class as usize] >= window(*class) / 4);
+        let is_much = CLASSES.iter().any(|class| {
+            let (lane, untold) = (&peer.lanes[*class as usize], peer.untold[*class as usize]);
+            untold.max(lane.came - lane.told) >= window(*class) / 4
+        });
         if !is_much && peer.tell_at.is_none_or(|at| now < at) {
             return;
         }
@@ -481,11 +494,11 @@ impl Mux {
                 taken.push(Taken { of: *of, run: own.run, sender: entry.run, upto: stream.taken });
             }
         }
-        let datagrams = &mut peer.datagrams;
-        let upto = (datagrams.came > datagrams.told).then_some(datagrams.came);
-        datagrams.told = datagrams.came;
-        if let Some(upto) = upto {
-            self.push(boot, &Head::Datagrams { upto }, Bytes::new());
+        let has_come = peer.lanes.iter().any(|lane| lane.came > lane.told);
+        peer.lanes.iter_mut().for_each(|lane| lane.told = lane.came);
+        if has_come && !never_came {
+            let came = Head::Came(std::array::from_fn(|lane| peer.lanes[lane].came));
+            self.push(boot, &came, Bytes::new());
         }
         if !taken.is_empty() && !never_told {
             self.push(boot, &Head::Taken(taken), Bytes::new());
@@ -546,11 +559,11 @@ impl Mux {
     pub fn check_invariants(&self) {
         for peer in self.peers.values() {
             for class in CLASSES {
-                let streams = peer.out.values().filter(|out| out.class == class);
-                let flight: u64 = streams.map(Outgoing::flight).sum();
-                assert_eq!(flight, peer.flight[class as usize], "a class knows what is on the way");
+                let flight = peer.lanes[class as usize].flight();
                 assert!(flight <= window(class), "a class is bounded");
             }
+            let is_granted = |out: &Outgoing| out.flight() <= window(out.class);
+            assert!(peer.out.values().all(is_granted), "a stream is bounded");
             assert!(peer.up.iter().all(|of| peer.out.contains_key(of)), "who is up has a stream");
             assert!(peer.connected || peer.up.is_empty(), "nobody is up who is not connected");
         }

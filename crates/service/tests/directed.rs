@@ -7,7 +7,7 @@ use mainstay_base::service::{Address, Class, Dest, PeerChange};
 use mainstay_base::{BootId, BootNonce, Channel, ClusterId, Duration, Instance, Instant, NodeId};
 use mainstay_link::{Event, NotSent};
 use mainstay_service::Mux;
-use mainstay_service::mux::{CHANNEL, Frame, LINK_BYTES};
+use mainstay_service::mux::{CHANNEL, Frame, LINK_BYTES, PART_BYTES, window};
 
 fn boot(name: &str) -> BootId {
     BootId { node: NodeId::new(ClusterId::from_entropy(1), name), nonce: BootNonce(1) }
@@ -216,4 +216,90 @@ fn garbage_in_frames_does_no_harm() {
     }
     let stats = pair.ends[1].stats();
     assert!(stats.malformed > 50, "{stats:?}");
+}
+
+/// What was sent to boots that are gone for ever, by one that did not know, takes no place of boots that are to come.
+#[test]
+fn room_follows_whatever_was_sent_to_boots_that_are_gone() {
+    let at = |name, nonce| BootId { nonce: BootNonce(nonce), ..boot(name) };
+    let send = |mux: &mut Mux, to| mux.send(of(), 0, &Dest::Boot(to), &Bytes::new(), &Bytes::new());
+    let (mut mux, mut peer, now) = (Mux::new(), Mux::new(), Instant::ZERO);
+    assert!(mux.mount(of(), Class::Calls, 1) && peer.mount(of(), Class::Calls, 1));
+    for nonce in 1..5_000 {
+        let (old, new) = (at("b", nonce), at("b", nonce + 1));
+        mux.on_link(now, &Event::Up { boot: old, features: 0, version: 1 });
+        mux.on_link(now, &Event::Replaced { old, new, unsettled: Default::default() });
+        send(&mut mux, old);
+        assert_eq!(told(&mut mux), ["replaced", "full "]);
+    }
+    let next = boot("c");
+    send(&mut mux, next);
+    assert_eq!(told(&mut mux), ["full "]);
+    mux.on_link(now, &Event::Up { boot: next, features: 0, version: 1 });
+    peer.on_link(now, &Event::Up { boot: boot("a"), features: 0, version: 1 });
+    peer.end_turn(now);
+    while let Some(Frame { meta, payload, .. }) = peer.poll_frame() {
+        mux.on_link(now, &Event::Deliver { from: next, channel: CHANNEL, meta, payload });
+    }
+    mux.end_turn(now);
+    assert_eq!(told(&mut mux), ["up"]);
+    mux.end_turn(now);
+    assert_eq!(told(&mut mux), ["room"]);
+}
+
+/// A stream that nobody takes in stops itself: others of its class go on, small messages and such as go in parts.
+#[test]
+fn a_stream_that_is_stuck_stops_no_other_of_its_class() {
+    for (round, size) in [10_000, 100_000].into_iter().enumerate() {
+        let mut pair = Pair::new([1, 1]);
+        let other = Address { channel: Channel(21), ..of() };
+        assert!(pair.ends[1].mount_beside(of(), Class::Calls, 1));
+        for end in &mut pair.ends {
+            assert!(end.mount(other, Class::Calls, 1));
+        }
+        pair.connect();
+        pair.settle();
+        let count = |mux: &mut Mux, which| {
+            let given = std::iter::from_fn(|| mux.poll_given());
+            let is_it = |(of, given): &(Address, Given)| {
+                *of == which && matches!(given, Given::Message { .. })
+            };
+            given.filter(is_it).count()
+        };
+        // The actor has heard that the peer is up, and takes in nothing from here on.
+        count(&mut pair.ends[0], other);
+        let mut stuck = 0;
+        for _ in 0..300 {
+            pair.send("stuck", size);
+            pair.settle();
+            stuck += count(&mut pair.ends[1], of());
+        }
+        let window = window(Class::Calls) as usize;
+        assert!((window * 8 / 10..=window + size).contains(&(stuck * size)), "{round}: {stuck}");
+        for sent in 1..=40 {
+            let (to, payload) = (Dest::Boot(pair.boots[1]), Bytes::from(vec![0; 100_000]));
+            pair.ends[0].send(other, 0, &to, &Bytes::new(), &payload);
+            pair.settle();
+            assert_eq!(count(&mut pair.ends[1], other), 1, "round {round}: number {sent} comes");
+            pair.ends[0].check_invariants();
+        }
+        assert_eq!(count(&mut pair.ends[1], of()), 0, "it is stuck still");
+    }
+}
+
+/// A datagram that is larger than one may be is of no protocol.
+#[test]
+fn a_datagram_that_is_too_large_is_dropped() {
+    let mut pair = Pair::new([1, 1]);
+    pair.connect();
+    pair.settle();
+    let (to, payload) = (pair.boots[1].node, Bytes::from(vec![0; PART_BYTES]));
+    pair.ends[0].send_datagram(of(), to, &Bytes::new(), payload);
+    let mut frames = pair.frames(0);
+    pair.deliver(0, frames.clone());
+    assert_eq!(told(&mut pair.ends[1]), ["up", "datagram"]);
+    frames[0].payload = Bytes::from(vec![0; PART_BYTES + 1]);
+    pair.deliver(0, frames);
+    assert_eq!(told(&mut pair.ends[1]), Vec::<String>::new());
+    assert_eq!(pair.ends[1].stats().malformed, 1);
 }

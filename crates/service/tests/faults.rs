@@ -16,11 +16,12 @@ fn is_noticed(setup: Break) -> bool {
 
 #[test]
 fn each_defect_is_noticed() {
-    let defects: [(&str, Break); 8] = [
+    let defects: [(&str, Break); 9] = [
         ("MixesRuns", |mux| mux.break_it(Fault::MixesRuns)),
         ("NoLatch", |mux| mux.break_it(Fault::NoLatch)),
         ("NoRoom", |mux| mux.break_it(Fault::NoRoom)),
         ("NoCredit", |mux| mux.break_it(Fault::NoCredit)),
+        ("NoCame", |mux| mux.break_it(Fault::NoCame)),
         ("IgnoresCredit", |mux| mux.break_it(Fault::IgnoresCredit)),
         ("GrantsEarly", |mux| mux.break_it(Fault::GrantsEarly)),
         ("TakesUnheard", |mux| mux.break_it(Fault::TakesUnheard)),

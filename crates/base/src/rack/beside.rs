@@ -6,18 +6,26 @@
 //! comes, in its order: its records are in the write of that turn. Both halves are pure; who carries the boxes is the host's business.
 
 use std::any::Any;
-use std::collections::VecDeque;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::ROUNDS_MAX;
 use super::mounted::{Effect, Given, Mounted, Tenant, Turned};
 use crate::service::{Address, Ask, Io, PeerChange, Service, Told};
-use crate::{BootId, Instance, Instant, Work};
+use crate::{BootId, Instance, Instant, NodeId, Work};
 
 /// Most inputs of a batch: so a turn beside is bounded as one of the node is.
 pub const BATCH_MAX: usize = 256;
-/// Most inputs that wait for a service beside, messages apart: those are bounded by what was granted. One that is that far behind is
+/// Most inputs that wait for a service beside, messages apart: those are bounded by [`WAITING_BYTES_MAX`]. One that is that far behind is
 /// ended as if it had panicked.
 pub const WAITING_MAX: usize = 1 << 16;
+/// Most bytes that wait for a service beside of what one node has to do with: messages and datagrams from it, and messages to it that
+/// were given back (128 MiB). Granted windows of one boot hold a fraction of it; a node that starts again and again, or mounts its end anew,
+/// is granted a window each time. One that is that far behind is ended as if it had panicked, and so is one that sends so much to a node
+/// without a look at what is given back.
+pub const WAITING_BYTES_MAX: usize = 128 << 20;
+/// What an input counts for beyond its bytes: so the bound is one of their number as well.
+const ITEM_COST: usize = 256;
 /// Most datagrams that wait for it; more are lost.
 const DATAGRAMS_MAX: usize = 256;
 
@@ -71,6 +79,19 @@ enum Item {
     Told(Told),
 }
 
+impl Item {
+    /// The bytes that it keeps, and the node that they are from or were for. `None`: it is one of those that are few.
+    fn weight(&self) -> Option<(NodeId, usize)> {
+        let (node, meta, payload) = match self {
+            Self::Given(Given::Message { from, meta, payload, .. }) => (from.node, meta, payload),
+            Self::Given(Given::Datagram { from, meta, payload, .. }) => (*from, meta, payload),
+            Self::Given(Given::Full { to, meta, payload }) => (to.node, meta, payload),
+            _ => return None,
+        };
+        Some((node, ITEM_COST + meta.len() + payload.len()))
+    }
+}
+
 /// What a service beside is given at once.
 pub struct Batch {
     items: Vec<Item>,
@@ -109,6 +130,12 @@ impl Report {
     #[must_use]
     pub fn fallen() -> Self {
         Self { ending: Some(Ending::Fallen), ..Self::default() }
+    }
+
+    /// What the service wants of the node.
+    #[must_use]
+    pub fn effects(&self) -> &[Effect] {
+        &self.effects
     }
 }
 
@@ -226,6 +253,8 @@ pub struct Proxy {
     /// Of what waits: datagrams, and what is no message.
     datagrams: usize,
     others: usize,
+    /// Bytes of what waits, by the node that they are from or were for.
+    bytes: BTreeMap<NodeId, usize>,
     /// A batch is away.
     away: bool,
     listeners: usize,
@@ -247,6 +276,7 @@ impl Proxy {
             waiting: VecDeque::new(),
             datagrams: 0,
             others: 0,
+            bytes: BTreeMap::new(),
             away: false,
             listeners: 0,
             reports: VecDeque::new(),
@@ -257,12 +287,22 @@ impl Proxy {
     }
 
     fn wait(&mut self, item: Item) {
+        if self.ending.is_some() {
+            return;
+        }
         match &item {
             Item::Given(Given::Message { .. }) => {}
             Item::Given(Given::Datagram { .. }) if self.datagrams >= DATAGRAMS_MAX => return,
             Item::Given(Given::Datagram { .. }) => self.datagrams += 1,
             _ => self.others += 1,
         }
+        let mut is_behind = self.others > WAITING_MAX;
+        if let Some((node, weight)) = item.weight() {
+            let bytes = self.bytes.entry(node).or_default();
+            *bytes += weight;
+            is_behind |= *bytes > WAITING_BYTES_MAX;
+        }
+        self.ending = is_behind.then_some(Ending::Fallen);
         self.waiting.push_back(item);
     }
 
@@ -274,6 +314,14 @@ impl Proxy {
                 Item::Given(Given::Message { .. }) => {}
                 Item::Given(Given::Datagram { .. }) => self.datagrams -= 1,
                 _ => self.others -= 1,
+            }
+            if let Some((node, weight)) = item.weight()
+                && let Entry::Occupied(mut bytes) = self.bytes.entry(node)
+            {
+                *bytes.get_mut() -= weight;
+                if *bytes.get() == 0 {
+                    bytes.remove();
+                }
             }
         }
         Batch { items, listeners: self.listeners }
@@ -337,9 +385,6 @@ impl Tenant for Proxy {
         }
         // One at a time: its words to those who listen are those of one turn.
         turned.touched |= !self.reports.is_empty();
-        if self.others > WAITING_MAX {
-            self.ending = self.ending.or(Some(Ending::Fallen));
-        }
         if let Some(ending) = self.ending {
             turned.effects.push(Effect::Aside { from, word: Aside::Gone(ending) });
         } else if !self.away && (is_news || !self.waiting.is_empty()) {
@@ -369,6 +414,8 @@ impl Tenant for Proxy {
     fn check_invariants(&self) {
         assert!(self.datagrams <= DATAGRAMS_MAX, "what waits is bounded");
         assert!(self.datagrams + self.others <= self.waiting.len(), "what waits is counted");
+        let bytes: usize = self.waiting.iter().filter_map(Item::weight).map(|it| it.1).sum();
+        assert_eq!(bytes, self.bytes.values().sum::<usize>(), "what waits is weighed");
     }
 
     fn as_any(&self) -> &dyn Any {

@@ -6,23 +6,27 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
+use std::pin::pin;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use mainstay_base::rack::Placement;
 use mainstay_base::rack::beside::{Batch, Desk, Open, Opening, Report};
-use mainstay_base::service::{Address, Ask};
+use mainstay_base::rack::{Effect, Placement};
+use mainstay_base::service::{Address, Ask, Io};
 use mainstay_base::{BootId, Instant, Machine, Work};
 use mainstay_runtime::{
     Bell, Closed, HostHandle, HostOptions, Port, SendError, TimeSource, WeakHandle, caught, host,
 };
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::LocalSet;
 
 use super::handle::ReachError;
 
-/// While so many reports are not carried out no more is taken in.
+/// While so many reports are not carried out the service has no turn, and users' commands wait or are refused.
 const REPORTS_MAX: usize = 64;
+/// So many reports are carried out in one turn of the node; what is left comes in the next one.
+const REPORTS_TURN: usize = 8;
 
 /// What the node and the actor of a service have in common.
 pub(super) struct Line {
@@ -34,6 +38,28 @@ pub(super) struct Line {
     bell: Bell<Address>,
     shared: Mutex<Shared>,
     state: watch::Sender<State>,
+    /// The node has taken reports: there may be room for more.
+    room: Notify,
+    /// It has fallen, and somebody starts it again, or has done so: once for each run.
+    claimed: AtomicBool,
+}
+
+/// The right to start a service that has fallen again. Given back when it is dropped, unless it was [used](Self::used).
+pub(super) struct Claim(Option<Arc<Line>>);
+
+impl Claim {
+    /// It runs again: nobody starts this run again once more.
+    pub(super) fn used(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if let Some(line) = &self.0 {
+            line.claimed.store(false, Ordering::Release);
+        }
+    }
 }
 
 #[derive(Default)]
@@ -44,6 +70,12 @@ struct Shared {
     /// Keeps the actor running.
     handle: Option<HostHandle<Actor>>,
     ended: bool,
+}
+
+impl Shared {
+    fn is_full(&self) -> bool {
+        self.reports.len() >= REPORTS_MAX
+    }
 }
 
 #[derive(Clone)]
@@ -68,6 +100,12 @@ impl Drop for Watch {
 }
 
 impl Line {
+    fn new(of: Address, placement: Placement, me: BootId, seed: u64, bell: Bell<Address>) -> Self {
+        let (shared, state) = (Mutex::default(), watch::Sender::new(State::Starting));
+        let (room, claimed) = (Notify::new(), AtomicBool::new(false));
+        Self { of, placement, me, seed, bell, shared, state, room, claimed }
+    }
+
     /// Starts the actor. It may still be starting when this returns.
     pub(super) fn open(
         of: Address,
@@ -78,8 +116,7 @@ impl Line {
         let Opening { placement, me, seed, open } = opening;
         let across = (placement == Placement::Thread).then(|| time.across()).flatten();
         let placement = if across.is_some() { Placement::Thread } else { Placement::Local };
-        let (shared, state) = (Mutex::default(), watch::Sender::new(State::Starting));
-        let line = Arc::new(Self { of, placement, me, seed, bell, shared, state });
+        let line = Arc::new(Self::new(of, placement, me, seed, bell));
         let Some(across) = across else {
             let watch = Watch(Arc::clone(&line));
             let run = line.run(open, Rc::clone(time));
@@ -89,20 +126,30 @@ impl Line {
             }));
             return line;
         };
-        let (owner, watch) = (Arc::clone(&line), Watch(Arc::clone(&line)));
+        line.spawn(std::thread::Builder::new().name("mainstay-beside".to_owned()), open, across);
+        line
+    }
+
+    /// Runs it on a thread of its own. One that gets none has fallen.
+    fn spawn(
+        self: &Arc<Self>,
+        thread: std::thread::Builder,
+        open: Open,
+        across: Box<dyn FnOnce() -> Rc<dyn TimeSource> + Send>,
+    ) {
+        let line = Arc::clone(self);
         let run = move || {
-            let watch = watch;
+            // Not before: what is dropped without a thread is not an end that was wanted.
+            let watch = Watch(Arc::clone(&line));
             match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-                Ok(runtime) => LocalSet::new().block_on(&runtime, owner.run(open, across())),
-                Err(error) => owner.fell(&error.to_string()),
+                Ok(runtime) => LocalSet::new().block_on(&runtime, line.run(open, across())),
+                Err(error) => line.fell(&error.to_string()),
             }
             drop(watch);
         };
-        let thread = std::thread::Builder::new().name("mainstay-beside".to_owned());
         if let Err(error) = thread.spawn(run) {
-            line.fell(&error.to_string());
+            self.fell(&error.to_string());
         }
-        line
     }
 
     /// Makes the service and runs it until its actor has ended; on the thread of the actor.
@@ -117,7 +164,7 @@ impl Line {
                 Ok(desk) => desk,
                 Err(reason) => return line.fell(&reason),
             };
-            let actor = Actor { desk, line: Arc::clone(&line), out: None };
+            let actor = Actor { desk, line: Arc::clone(&line), out: None, full: false, last: None };
             let to = Arc::clone(&line);
             let put = move |report, _: &mut Port<'_, Actor>| to.put(report);
             let handle = host::start(actor, put, time, HostOptions::default());
@@ -154,9 +201,40 @@ impl Line {
         self.bell.ring(self.of);
     }
 
-    /// What has come back, in order.
-    pub(super) fn take_reports(&self) -> VecDeque<Report> {
-        std::mem::take(&mut lock(&self.shared).reports)
+    /// What has come back, in order, as much as a turn of the node carries out. What is left rings the bell again.
+    pub(super) fn take_reports(&self) -> Vec<Report> {
+        let mut shared = lock(&self.shared);
+        let was_full = shared.is_full();
+        let count = shared.reports.len().min(REPORTS_TURN);
+        let taken = shared.reports.drain(..count).collect();
+        let is_free = was_full && !shared.is_full();
+        let (handle, is_left) = (shared.handle.clone(), !shared.reports.is_empty());
+        drop(shared);
+        if is_left {
+            self.bell.ring(self.of);
+        }
+        if is_free {
+            self.room.notify_waiters();
+            handle.iter().for_each(HostHandle::wake);
+        }
+        taken
+    }
+
+    /// Completes when the actor has room for more.
+    async fn roomy(&self) {
+        loop {
+            let room = self.room.notified();
+            if !lock(&self.shared).is_full() {
+                return;
+            }
+            room.await;
+        }
+    }
+
+    /// For whoever is the first to start it again.
+    pub(super) fn claim(self: &Arc<Self>) -> Option<Claim> {
+        let is_first = !self.claimed.swap(true, Ordering::AcqRel);
+        is_first.then(|| Claim(Some(Arc::clone(self))))
     }
 
     /// The service panicked.
@@ -246,15 +324,24 @@ impl Line {
     ) -> Result<T, ReachError> {
         let (tell, told) = oneshot::channel();
         let actor = self.actor().await?;
-        let closed = actor.closed();
+        let (closed, mut state) = (actor.closed(), self.state.subscribe());
+        // Who waits for one that is stuck waits no longer than its node needs it.
+        let over = state.wait_for(|it| !matches!(it, State::Starting | State::Running(_)));
+        let mut over = pin!(over);
         let change = Input::Change(Box::new(move |desk: &mut Desk, now| {
             let answer = ask(desk, now);
             // Nobody waits any more: then nobody is told.
             let _ = tell.send(answer);
         }));
-        let answer = match actor.send(change).await {
-            Ok(()) => told.await.ok(),
-            Err(_) => None,
+        let asked = async {
+            self.roomy().await;
+            actor.send(change).await.ok()?;
+            told.await.ok()
+        };
+        let answer = tokio::select! {
+            biased;
+            answer = asked => answer,
+            _ = &mut over => return Err(self.why()),
         };
         drop(actor);
         if let Some(answer) = answer {
@@ -276,6 +363,9 @@ impl Line {
             State::Fallen | State::Ended => None,
         };
         let actor = actor.ok_or_else(|| self.why())?;
+        if lock(&self.shared).is_full() {
+            return Err(ReachError::Full);
+        }
         actor.try_send(Input::Ask(ask)).map_err(|error| match error {
             SendError::Full(_) => ReachError::Full,
             // One that was ended says so before it closes.
@@ -298,6 +388,23 @@ struct Actor {
     desk: Desk,
     line: Arc<Line>,
     out: Option<Report>,
+    /// The node has not carried out enough of its reports.
+    full: bool,
+    /// The last record that it wrote.
+    last: Option<Io>,
+}
+
+impl Actor {
+    /// Panics if the service breaks a rule that is one of the node's: so it falls, and the node does not.
+    fn check(&mut self, report: &Report) {
+        for effect in report.effects() {
+            if let Effect::Persist { io, .. } = effect {
+                let last = self.last.replace(*io);
+                let follows = last.is_none_or(|last| last.next() == *io);
+                assert!(follows, "it writes record {io:?} behind {last:?}");
+            }
+        }
+    }
 }
 
 impl Machine for Actor {
@@ -305,6 +412,10 @@ impl Machine for Actor {
     type Output = Report;
 
     fn handle(&mut self, now: Instant, input: Input) {
+        // Whoever waits was told already that it does not get this.
+        if lock(&self.line.shared).ended {
+            return;
+        }
         match input {
             // The handle is one of the same service.
             Input::Ask(ask) => drop(self.desk.ask(now, ask)),
@@ -315,26 +426,55 @@ impl Machine for Actor {
     fn handle_timeout(&mut self, _: Instant) {}
 
     fn end_turn(&mut self, now: Instant) {
-        let batch = lock(&self.line.shared).batch.take();
+        let mut shared = lock(&self.line.shared);
+        self.full = shared.is_full();
+        if self.full {
+            return;
+        }
+        let batch = shared.batch.take();
+        drop(shared);
         if let Some(batch) = batch {
             self.desk.take(now, batch);
         }
-        self.out = self.desk.turn(now);
+        let report = self.desk.turn(now);
+        report.iter().for_each(|report| self.check(report));
+        self.out = report;
     }
 
     fn poll_output(&mut self) -> Option<Report> {
         self.out.take()
     }
 
+    /// While it is full it is woken when there is room.
     fn poll_timeout(&self) -> Option<Instant> {
-        self.desk.poll_timeout()
+        if self.full { None } else { self.desk.poll_timeout() }
     }
 
     fn take_work(&mut self) -> Work {
         self.desk.take_work()
     }
+}
 
-    fn intake_bytes_max(&self) -> usize {
-        if lock(&self.line.shared).reports.len() > REPORTS_MAX { 0 } else { usize::MAX }
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+mod tests {
+    use mainstay_base::{BootNonce, Channel, ClusterId, Instance, NodeId};
+    use mainstay_runtime::TokioTime;
+
+    use super::*;
+
+    /// The system has no thread for it: it has fallen, and its node is told.
+    #[test]
+    fn one_that_gets_no_thread_has_fallen() {
+        let cluster = ClusterId::from_entropy(1);
+        let of = Address { channel: Channel(1), instance: Instance::new(cluster, "i") };
+        let me = BootId { node: NodeId::new(cluster, "n"), nonce: BootNonce(1) };
+        let bell = Bell::new();
+        let line = Arc::new(Line::new(of, Placement::Thread, me, 1, bell.clone()));
+        let thread = std::thread::Builder::new().stack_size(1 << 60);
+        let across = TokioTime::new().across().unwrap();
+        line.spawn(thread, Box::new(|_| unreachable!("it has no thread")), across);
+        assert!(line.is_fallen());
+        assert_eq!((line.take_reports().len(), bell.take().len()), (1, 1));
     }
 }

@@ -12,7 +12,7 @@ use mainstay_runtime::{Closed, Door, Events, HostHandle, Recipient};
 use tokio::sync::oneshot;
 
 use super::beside::Line;
-use super::hosting::Restart;
+use super::hosting::{Asker, Restart};
 use super::mounting::{Planned, ServicesError};
 use super::reach::Reach;
 use crate::services::Again;
@@ -92,7 +92,7 @@ pub enum ReachError {
 #[derive(thiserror::Error, Debug)]
 #[non_exhaustive]
 pub enum AgainError {
-    /// It has not fallen: it runs, it was dismounted, or it is not beside the node.
+    /// It has not fallen: it runs, it was dismounted, it is not beside the node, or another caller starts it again already.
     #[error("the service has not fallen")]
     NotFallen,
     /// The node was not reached.
@@ -132,7 +132,7 @@ impl<S: Service> ServiceHandle<S> {
         let (of, mut ask) = (self.address(), ask);
         let taken = loop {
             if let Some(line) = self.line() {
-                break line.ask(move |desk, now| desk.ask(now, ask)).await?;
+                break self.told(line.ask(move |desk, now| desk.ask(now, ask)).await)?;
             }
             let asked = move |services: &mut Services, now| match services.is_beside(of) {
                 true => Err(ask),
@@ -158,6 +158,14 @@ impl<S: Service> ServiceHandle<S> {
             return line.try_ask(ask);
         }
         self.reach.courier()?.try_send(Request::Ask(ask))
+    }
+
+    /// What an actor answered: one that its node has ended with itself is not merely not mounted.
+    fn told<T>(&self, told: Result<T, ReachError>) -> Result<T, ReachError> {
+        told.map_err(|error| match (error, self.reach.courier()) {
+            (ReachError::NotMounted, Ok(courier)) if courier.is_closed() => ReachError::Closed,
+            _ => error,
+        })
     }
 
     /// Asks something of the services between two turns.
@@ -187,7 +195,7 @@ impl<S: Service> ServiceHandle<S> {
         let (of, instance, mut ask) = (self.address(), self.instance, ask);
         let told = loop {
             if let Some(line) = self.line() {
-                break line.ask(move |desk, _| desk.get_mut::<S>().map(ask)).await?;
+                break self.told(line.ask(move |desk, _| desk.get_mut::<S>().map(ask)).await)?;
             }
             let asked = move |services: &mut Services, _| match services.is_beside(of) {
                 true => Err(ask),
@@ -268,16 +276,22 @@ impl<S: Service> ServiceHandle<S> {
         if !line.has_fallen().await {
             return Err(AgainError::NotFallen);
         }
+        // Two that read the log would begin where the first one has gone on already.
+        let claim = line.claim().ok_or(AgainError::NotFallen)?;
         let (tell, told) = oneshot::channel();
         let planned = Planned::again::<S>(&line, config);
-        let again = Again { of, plan: Box::new(Restart { planned, tell }) };
+        let restart = Restart { planned, asker: Asker { claim, tell } };
+        let again = Again { of, plan: Box::new(restart) };
         self.between(move |services, _| services.begin_again(again)).await?;
-        match told.await {
-            Ok(begun) => Ok(begun?),
-            // Another caller was first, or the node has ended or begins anew.
-            Err(_) if self.placement().is_some() => Err(AgainError::NotFallen),
-            Err(_) => Err(ReachError::NotMounted.into()),
+        // Else the node has ended or begins anew.
+        told.await.map_err(|_| ReachError::NotMounted)??;
+        // Its actor starts with the end of the turn: whoever goes on now is not to find the former one.
+        while self.line().is_some_and(|it| Arc::ptr_eq(&it, &line)) {
+            if self.between(|_, _| ()).await.is_err() {
+                break;
+            }
         }
+        Ok(())
     }
 
     fn line(&self) -> Option<Arc<Line>> {

@@ -17,7 +17,7 @@ use mainstay_runtime::{
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use super::beside::Line;
+use super::beside::{Claim, Line};
 use super::datagrams;
 use super::disk::{Reading, ServiceDisk, ServiceRead, ServiceStorage};
 use super::mounting::{Mount, Planned, ServicesError};
@@ -43,7 +43,25 @@ pub enum Answer {
 /// What is to come of a service that is started again.
 pub(super) struct Restart {
     pub(super) planned: Planned,
+    pub(super) asker: Asker,
+}
+
+/// Who wants a service to be started again. Dropped: it is not.
+pub(super) struct Asker {
+    /// Given back before it is told: it may try again at once.
+    pub(super) claim: Claim,
     pub(super) tell: oneshot::Sender<Result<(), ServicesError>>,
+}
+
+impl Asker {
+    fn tell(self, begun: Result<(), ServicesError>) {
+        match &begun {
+            Ok(()) => self.claim.used(),
+            Err(_) => drop(self.claim),
+        }
+        // Nobody waits any more: it runs all the same.
+        drop(self.tell.send(begun));
+    }
 }
 
 /// What of a boot has to end before the next one reads what it wrote.
@@ -270,7 +288,7 @@ impl<M: Hosted> Hosting<M> {
     /// Reads what the log has of a service that has fallen, beside the turns, and mounts it again.
     fn again(&mut self, Again { of, plan }: Again, port: &Port<'_, M>) {
         let Ok(restart) = plan.downcast::<Restart>() else { return };
-        let Restart { planned, tell } = *restart;
+        let Restart { planned, asker } = *restart;
         let read = match (&self.storage, &self.disk) {
             (Some(storage), Some(disk)) => {
                 Ok((storage.reading_again(of, planned), disk.disk(), disk.chunks()))
@@ -297,15 +315,14 @@ impl<M: Hosted> Hosting<M> {
             };
             let mounts = match mounts {
                 Ok(mounts) => mounts,
-                Err(error) => return drop(tell.send(Err(error))),
+                Err(error) => return asker.tell(Err(error)),
             };
             let change = Box::new(move |services: &mut Services, now| {
                 if !is_kept {
                     services.begin_anew(of);
                 }
                 let mounted = mounts.into_iter().try_for_each(|mount| mount(services, now));
-                // Nobody waits any more: it runs all the same.
-                drop(tell.send(mounted.map_err(ServicesError::Mount)));
+                asker.tell(mounted.map_err(ServicesError::Mount));
             });
             if let Some(handle) = handle.upgrade() {
                 // A host that has closed needs nothing any more.
@@ -419,13 +436,18 @@ impl<M: Hosted> Hosting<M> {
         }
     }
 
-    /// The boot is over. Nothing that comes of what it began is for the next one.
-    pub fn end(&mut self) -> Ended {
-        self.life += 1;
+    /// Nobody beside the node is needed any more.
+    fn end_lines(&mut self) {
         for (of, line) in std::mem::take(&mut self.lines) {
             self.reach.leave(of);
             line.end();
         }
+    }
+
+    /// The boot is over. Nothing that comes of what it began is for the next one.
+    pub fn end(&mut self) -> Ended {
+        self.life += 1;
+        self.end_lines();
         (self.records, self.io) = (Vec::new(), 0);
         self.stop.stop();
         self.stop = Stop::default();
@@ -447,6 +469,13 @@ impl<M: Hosted> Hosting<M> {
             // The directories are free for the next one only now.
             drop(storage);
         })
+    }
+}
+
+/// A node that has crashed, or is dropped, leaves nobody behind.
+impl<M: Hosted> Drop for Hosting<M> {
+    fn drop(&mut self) {
+        self.end_lines();
     }
 }
 

@@ -8,6 +8,12 @@ use mainstay_base::service::Address;
 
 use super::stream::{Incoming, Outgoing};
 use super::wire::Entry;
+use super::{FRAME_COST, TELL_AFTER};
+
+/// What is on the way to a peer counts for one of these: a class, or the datagrams.
+pub(super) const LANES: usize = 5;
+/// The lane of datagrams; those of the classes are in front of it.
+pub(super) const DATAGRAMS: usize = 4;
 
 /// A boot that the link has a session with.
 #[derive(Default)]
@@ -21,8 +27,6 @@ pub(super) struct Peer {
     pub(super) incoming: BTreeMap<Address, Incoming>,
     /// Streams with something to send, by class.
     pub(super) running: [VecDeque<Address>; 4],
-    /// Bytes on the way, by class.
-    pub(super) flight: [u64; 4],
     /// What was taken in and is not told yet, by class.
     pub(super) untold: [u64; 4],
     /// When it is told at the latest.
@@ -39,7 +43,8 @@ pub(super) struct Peer {
     pub(super) large: [Option<Address>; 4],
     /// The same of the streams from the peer.
     pub(super) partial: [Option<Address>; 4],
-    pub(super) datagrams: Datagrams,
+    /// What is on the way, each way.
+    pub(super) lanes: [Lane; LANES],
     /// The link could not take what was meant for it: no stream is whole any more, and nothing is sent.
     pub(super) broken: bool,
 }
@@ -53,20 +58,33 @@ pub(super) struct Latch {
     pub(super) refused: bool,
 }
 
-/// Bytes of datagrams, each way.
+/// Bytes of one class, or of datagrams, each way, since the two boots met. A stream that is void changes nothing of them.
 #[derive(Default)]
-pub(super) struct Datagrams {
+pub(super) struct Lane {
     /// Handed to the link.
     pub(super) sent: u64,
-    /// Of `sent`, what has come at the other end.
-    pub(super) taken: u64,
+    /// Of `sent`, what has come at the other end, as far as it has said so: `arrived <= sent`.
+    pub(super) arrived: u64,
     /// From the peer.
     pub(super) came: u64,
     /// Of `came`, what the other end was told of.
     pub(super) told: u64,
 }
 
+impl Lane {
+    /// Bytes on the way to the peer.
+    pub(super) fn flight(&self) -> u64 {
+        self.sent - self.arrived
+    }
+}
+
 impl Peer {
+    /// Bytes have come, and will be told.
+    pub(super) fn count(&mut self, now: Instant, lane: usize, body: usize) {
+        self.lanes[lane].came += (FRAME_COST + body) as u64;
+        self.tell_at = self.tell_at.or(Some(now + TELL_AFTER));
+    }
+
     /// Takes a message, or gives it back. `latch`: if it is given back.
     pub(super) fn push(
         &mut self,
@@ -116,12 +134,8 @@ impl Peer {
         self.latched.remove(&of);
         let slots = self.large.iter_mut().chain(&mut self.partial);
         slots.filter(|it| **it == Some(of)).for_each(|it| *it = None);
-        if let Some(out) = self.out.remove(&of) {
-            let class = out.class as usize;
-            self.flight[class] -= out.flight();
-            if out.runs {
-                self.running[class].retain(|it| *it != of);
-            }
+        if let Some(out) = self.out.remove(&of).filter(|out| out.runs) {
+            self.running[out.class as usize].retain(|it| *it != of);
         }
     }
 }

@@ -7,10 +7,11 @@ use mainstay_base::rack::Given;
 use mainstay_base::service::{Address, PeerChange};
 use mainstay_base::{BootId, Instant, fault};
 
+use super::peer::DATAGRAMS;
 use super::stream::{Incoming, Outgoing, Whole};
 use super::wire::{self, Entry, Head, Taken};
 use super::{
-    Aside, FRAME_COST, Lent, MESSAGE_BYTES_MAX, MOUNTED_MAX, Mux, Own, TELL_AFTER, window,
+    Aside, CLASSES, Lent, MESSAGE_BYTES_MAX, MOUNTED_MAX, Mux, Own, PART_BYTES, TELL_AFTER, window,
 };
 
 impl Mux {
@@ -41,13 +42,13 @@ impl Mux {
                 let size = (usize::try_from(meta).ok()?, usize::try_from(raw).ok()?);
                 (size.0.checked_add(size.1)? <= MESSAGE_BYTES_MAX).then_some(())?;
                 let body = rest.len() + payload.len();
-                let Some(stream) = self.incoming(from, of, run, body) else { return Some(()) };
+                let Some(stream) = self.incoming(now, from, of, run, body) else { return Some(()) };
                 let whole = stream.begin(view, size, rest, payload.clone());
                 self.on_body(now, from, of, whole)?;
             }
             Head::Part { of, run } => {
                 rest.is_empty().then_some(())?;
-                let Some(stream) = self.incoming(from, of, run, payload.len()) else {
+                let Some(stream) = self.incoming(now, from, of, run, payload.len()) else {
                     return Some(());
                 };
                 let whole = stream.add(payload);
@@ -59,10 +60,13 @@ impl Mux {
                 }
             }
             Head::Datagram { of } => self.on_datagram(now, from, of, rest, payload.clone())?,
-            Head::Datagrams { upto } => {
-                let datagrams = &mut self.peers.get_mut(&from)?.datagrams;
-                (upto <= datagrams.sent).then_some(())?;
-                datagrams.taken = datagrams.taken.max(upto);
+            Head::Came(came) => {
+                let lanes = &mut self.peers.get_mut(&from)?.lanes;
+                let is_sent = lanes.iter().zip(came).all(|(lane, upto)| upto <= lane.sent);
+                is_sent.then_some(())?;
+                for (lane, upto) in lanes.iter_mut().zip(came) {
+                    lane.arrived = lane.arrived.max(upto);
+                }
             }
         }
         Some(())
@@ -77,8 +81,9 @@ impl Mux {
         payload: Bytes,
     ) -> Option<()> {
         let peer = self.peers.get_mut(&from)?;
-        peer.datagrams.came += (FRAME_COST + meta.len() + payload.len()) as u64;
-        peer.tell_at = peer.tell_at.or(Some(now + TELL_AFTER));
+        let size = meta.len() + payload.len();
+        (size <= PART_BYTES).then_some(())?;
+        peer.count(now, DATAGRAMS, size);
         let agreed = peer.mounted.get(&of).map(|entry| entry.agreed);
         if agreed.is_some() && agreed == self.own.get(&of).map(|own| own.agreed) {
             let given = Given::Datagram { at: now, from: from.node, meta, payload };
@@ -91,7 +96,8 @@ impl Mux {
 
     fn on_mounted(&mut self, from: BootId, entries: Vec<Entry>) -> Option<()> {
         let peer = self.peers.get_mut(&from)?;
-        (entries.len() <= MOUNTED_MAX).then_some(())?;
+        let is_sound = |entry: &Entry| usize::from(entry.class) < CLASSES.len();
+        (entries.len() <= MOUNTED_MAX && entries.iter().all(is_sound)).then_some(())?;
         let mounted: BTreeMap<Address, Entry> =
             entries.into_iter().map(|entry| (entry.of, entry)).collect();
         let former = std::mem::replace(&mut peer.mounted, mounted);
@@ -113,6 +119,7 @@ impl Mux {
     /// The stream that a frame belongs to. `None`, and counted: there is none, or the frame was not granted.
     fn incoming(
         &mut self,
+        now: Instant,
         from: BootId,
         of: Address,
         run: u64,
@@ -120,6 +127,10 @@ impl Mux {
     ) -> Option<&mut Incoming> {
         let mixes = fault!(self, MixesRuns);
         let peer = self.peers.get_mut(&from)?;
+        // Whoever sends has said before that it has mounted this.
+        if let Some(class) = peer.mounted.get(&of).map(|entry| entry.class) {
+            peer.count(now, class.into(), body);
+        }
         let is_meant = |own: &&Own| {
             (own.run == run || mixes)
                 && peer.mounted.get(&of).is_some_and(|entry| entry.agreed == own.agreed)
@@ -217,11 +228,10 @@ impl Mux {
         let run = self.own.get(&taken.of).map(|own| own.run);
         let is_meant = |out: &&mut Outgoing| out.run() == taken.run && run == Some(taken.sender);
         let Some(out) = peer.out.get_mut(&taken.of).filter(is_meant) else { return Some(()) };
-        let class = out.class as usize;
-        peer.flight[class] -= out.on_taken(taken.upto)?;
+        out.on_taken(taken.upto)?;
         if out.has_more() && !out.runs {
             out.runs = true;
-            peer.running[class].push_back(taken.of);
+            peer.running[out.class as usize].push_back(taken.of);
         }
         Some(())
     }

@@ -105,9 +105,20 @@ impl Outgoing {
         (FRAME_COST + body) as u64
     }
 
-    /// Whether the addressee has granted the next frame. One frame is always granted when nothing is on the way.
+    /// Whether the addressee has granted the next frame. One frame is always granted when nothing is on the way. A message that goes in
+    /// parts begins when all of it is granted, or when nothing is on the way, as then its parts are granted as they come: it never waits
+    /// half gone for a service that takes nothing in, while other streams wait for its end.
     pub(super) fn may_send(&self) -> bool {
-        self.has_more() && (self.flight() == 0 || self.flight() + self.next_cost() <= self.window)
+        let cost = if self.begins_large() { self.large_cost() } else { self.next_cost() };
+        self.has_more() && (self.flight() == 0 || self.flight() + cost <= self.window)
+    }
+
+    /// What all frames of the next message cost, if it goes in parts.
+    fn large_cost(&self) -> u64 {
+        let Some(next) = self.waiting.front() else { return 0 };
+        let (meta, payload) = (next.meta.len(), next.payload.len());
+        let frames = 1 + meta.div_ceil(PART_BYTES) + payload.div_ceil(PART_BYTES);
+        (frames * FRAME_COST + meta + payload) as u64
     }
 
     /// The next frame, meta part and payload, and what it costs.
@@ -139,14 +150,11 @@ impl Outgoing {
         Some((meta, payload, cost))
     }
 
-    /// The addressee has taken in that much: the bytes by which the flight got less. `None`: it was never sent.
-    pub(super) fn on_taken(&mut self, upto: u64) -> Option<u64> {
-        if upto > self.sent {
-            return None;
-        }
-        let before = self.flight();
+    /// The addressee has taken in that much. `None`: it was never sent.
+    pub(super) fn on_taken(&mut self, upto: u64) -> Option<()> {
+        (upto <= self.sent).then_some(())?;
         self.taken = self.taken.max(upto);
-        Some(before - self.flight())
+        Some(())
     }
 }
 

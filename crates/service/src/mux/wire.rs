@@ -10,6 +10,8 @@ use mainstay_base::codec;
 use mainstay_base::service::Address;
 use serde::{Deserialize, Serialize};
 
+use super::peer::LANES;
+
 /// What the sender has mounted of one address.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub(super) struct Entry {
@@ -20,6 +22,8 @@ pub(super) struct Entry {
     pub(super) run: u64,
     /// So many bytes may be on the way to it and not taken in.
     pub(super) window: u64,
+    /// Its class: 0 views, 1 groups, 2 calls, 3 bulk. What comes of its streams counts for it.
+    pub(super) class: u8,
 }
 
 /// How much of a stream was taken in.
@@ -58,8 +62,9 @@ pub(super) enum Head {
     Taken(Vec<Taken>),
     /// Outside all order; perhaps lost.
     Datagram { of: Address },
-    /// So many bytes of datagrams have come since the two boots met.
-    Datagrams { upto: u64 },
+    /// So many bytes have come since the two boots met: of the messages of each class, and of datagrams. Whether a service has taken
+    /// them in is another matter.
+    Came([u64; LANES]),
 }
 
 /// The meta part of a frame.
