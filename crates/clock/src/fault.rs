@@ -79,6 +79,12 @@ pub enum Fault {
     UnlimitedPull,
     /// A correction of the adjusted clock is a jump, also back.
     StepsBack,
+    /// A correction is walked off ten times as fast as is promised.
+    WalksTooFast,
+    /// The version of a reading begins anew after four corrections.
+    VersionsWrap,
+    /// A course counts from a period before it began.
+    LegsTooEarly,
     /// A restarted clock service does not look at what is stored.
     ForgetsLimit,
     /// Readings are given out before it is stored that they may have been.

@@ -372,6 +372,7 @@ fn look(
     Ok(())
 }
 
+/// Checks CLK-1, CLK-2, CLK-3, CLK-5, CLK-6, CLK-7, CLK-10, CLK-40, CLK-41.
 #[test]
 fn adjusted_clocks_keep_their_promises_through_crashes_cuts_and_pauses() {
     let mut crossed = 0;
@@ -396,9 +397,28 @@ fn noticed(broken: Broken, by: &str) {
     assert!(found.contains(by), "{broken:?} is noticed as {found}");
 }
 
+/// Checks CLK-7: a correction that is a jump is noticed.
 #[test]
 fn a_correction_that_is_a_jump_is_noticed() {
     noticed(Broken::StepsBack, "CLK-");
+}
+
+/// Checks CLK-3: a clock that makes up for a correction too fast is noticed.
+#[test]
+fn a_correction_that_is_walked_off_too_fast_is_noticed() {
+    noticed(Broken::WalksTooFast, "CLK-3");
+}
+
+/// Checks CLK-5: elapsed time by the wrong course is noticed.
+#[test]
+fn courses_that_begin_too_early_are_noticed() {
+    noticed(Broken::LegsTooEarly, "CLK-5");
+}
+
+/// Checks CLK-6: versions that come again are noticed.
+#[test]
+fn versions_that_come_again_are_noticed() {
+    noticed(Broken::VersionsWrap, "CLK-6");
 }
 
 #[test]

@@ -107,7 +107,7 @@ fn what_theory_forbids_is_refused_with_the_reason() {
     );
 }
 
-/// A two-faced clock against three others does nothing; against two it keeps them apart for ever (CLK-14): with n = 3f a liar shows each
+/// Checks CLK-14: a two-faced clock against three others does nothing; against two it keeps them apart for ever. With n = 3f a liar shows each
 /// of two clocks that are apart what that clock says itself.
 #[test]
 fn a_two_faced_clock_with_n_3f_plus_1_and_with_n_3f() {

@@ -142,9 +142,11 @@ impl Adjusted {
     }
 
     fn walk(&self, local: i64, own: i64, off: i64, target: &Corrected) -> Course {
-        let span = i128::from(off.abs()) * i128::from(BILLION) / i128::from(self.slew);
+        let pace =
+            if mainstay_base::fault!(self, WalksTooFast) { 10 * self.slew } else { self.slew };
+        let span = i128::from(off.abs()) * i128::from(BILLION) / i128::from(pace);
         let until = local.saturating_add(span as i64);
-        let slew = target.rate() + self.slew * off.signum();
+        let slew = target.rate() + pace * off.signum();
         Course::towards(local, own, slew, until, target)
     }
 

@@ -369,7 +369,10 @@ impl Global {
         let config = algorithm.plan().config();
         let period = long(config.period);
         let is_valid = self.told == Some(None) || mainstay_base::fault!(self, NeverUnsynchronised);
-        let (course, version) = (self.adjusted.course, algorithm.version());
+        let (course, mut version) = (self.adjusted.course, algorithm.version());
+        if mainstay_base::fault!(self, VersionsWrap) {
+            version %= 4;
+        }
         let left = self.written.valid.saturating_sub(local);
         let is_fresh = if is_valid { left > 2 * period } else { left <= 0 };
         if is_fresh && course == self.written.course && version == self.written.version {
@@ -387,7 +390,8 @@ impl Global {
         let floor = i64::MIN;
         let sheet = Sheet { course, floor, version, error, since: local, growth, valid };
         self.written = sheet;
-        self.clock.write(local, sheet);
+        let from = if mainstay_base::fault!(self, LegsTooEarly) { local - period } else { local };
+        self.clock.write(from, sheet);
     }
 
     fn deadlines(&self) -> impl Iterator<Item = Instant> {
