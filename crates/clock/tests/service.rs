@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use mainstay_clock::sync::global::{ClockHandle, Event, Global, Setup, WaitError}
 use mainstay_clock::sync::{Config, Delay, Function, Kind, Plan, Reading, Verdict};
 use mainstay_runtime::{DatagramKey, Udp};
 use mainstay_service::{Events, StationHandle, StationParts, start};
+use mainstay_sim::free_addresses;
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 use tokio::time::timeout;
@@ -20,10 +21,8 @@ use tokio::time::timeout;
 const LIMIT: Duration = Duration::from_secs(20);
 
 fn roster() -> BTreeMap<String, SocketAddr> {
-    let bound: Vec<_> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    let named =
-        |(index, it): (usize, &TcpListener)| (format!("n{index}"), it.local_addr().unwrap());
-    bound.iter().enumerate().map(named).collect()
+    let named = |(index, address)| (format!("n{index}"), address);
+    free_addresses(3).into_iter().enumerate().map(named).collect()
 }
 
 fn plan() -> Plan {

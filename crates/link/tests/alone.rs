@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 
 use actix::{Actor, Context, Handler};
 use bytes::Bytes;
@@ -20,8 +20,7 @@ use tokio::task::LocalSet;
 type Roster = BTreeMap<String, SocketAddr>;
 
 fn roster() -> Roster {
-    let listeners = ["a", "b"].map(|name| (name, TcpListener::bind("127.0.0.1:0").unwrap()));
-    listeners.iter().map(|(name, it)| ((*name).to_owned(), it.local_addr().unwrap())).collect()
+    ["a", "b"].map(str::to_owned).into_iter().zip(mainstay_sim::free_addresses(2)).collect()
 }
 
 fn parts(name: &str, roster: &Roster) -> LinkParts {

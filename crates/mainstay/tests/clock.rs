@@ -1,11 +1,14 @@
 //! The clock service, mounted on nodes beside membership.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
+mod common;
+
 use std::collections::BTreeMap;
-use std::net::TcpListener;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use mainstay::{ClusterId, Config, Node};
+use common::{Cluster, NAMES};
+use mainstay::{ClusterId, Config, Durability, Mounting, Node, Placement};
 use mainstay_clock::sync::global::{ClockHandle, Global, Setup};
 use mainstay_clock::sync::{self, Delay, Function, Kind, Plan, Reading};
 use tokio::task::LocalSet;
@@ -22,29 +25,42 @@ fn plan() -> Plan {
     Plan::new(config).unwrap()
 }
 
-fn start(name: &str, nodes: &BTreeMap<String, std::net::SocketAddr>) -> (Node, ClockHandle) {
-    let config = Config::new(ClusterId::from_entropy(5), name, nodes.clone())
-        .durability(mainstay::Durability::Memory);
+fn start(
+    name: &str,
+    nodes: &BTreeMap<String, SocketAddr>,
+    placement: Option<Placement>,
+) -> (Node, ClockHandle) {
+    let config =
+        Config::new(ClusterId::from_entropy(5), name, nodes.clone()).durability(Durability::Memory);
     let mut builder = Node::builder(config).unwrap();
     let setup = Setup::new(plan()).unwrap();
     let mounted = setup.clone();
-    let service = builder.mount::<Global>("clock", move |node| mounted.config(node));
+    let config = move |node: &Mounting<'_>| mounted.config(node);
+    let service = match placement {
+        None => builder.mount::<Global>("clock", config),
+        Some(at) => builder.mount_beside::<Global>("clock", at, config),
+    };
     (builder.start().unwrap(), setup.handle(service))
 }
 
 /// Nodes that do not trust each other's wall clocks come to one time, and one that is started again learns it from the others.
 #[tokio::test]
 async fn clocks_of_nodes_agree_and_one_that_comes_back_joins_them() {
-    let names = ["a", "b", "c"];
-    let bound = names.map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
-    let nodes: BTreeMap<_, _> = names
-        .iter()
-        .zip(&bound)
-        .map(|(name, it)| ((*name).into(), it.local_addr().unwrap()))
-        .collect();
-    drop(bound);
+    agree_and_join(None).await;
+}
+
+/// The same with each clock in an actor of its own: on the node's thread, and on another one.
+#[tokio::test]
+async fn clocks_beside_their_nodes_agree_and_join() {
+    agree_and_join(Some(Placement::Local)).await;
+    agree_and_join(Some(Placement::Thread)).await;
+}
+
+async fn agree_and_join(placement: Option<Placement>) {
+    let nodes = Cluster::new(Durability::Memory).nodes;
     let run = async {
-        let mut all: Vec<_> = names.iter().map(|name| start(name, &nodes)).collect();
+        let start = |name: &str| start(name, &nodes, placement);
+        let mut all: Vec<_> = NAMES.map(start).into();
         let synchronised = |clocks: Vec<ClockHandle>| async move {
             let all = async {
                 while !clocks.iter().all(|clock| clock.is_synchronised()) {
@@ -57,7 +73,7 @@ async fn clocks_of_nodes_agree_and_one_that_comes_back_joins_them() {
         let (left, clock) = all.pop().unwrap();
         let last = clock.now();
         left.close().await;
-        all.push(start("c", &nodes));
+        all.push(start("c"));
         synchronised(vec![all[2].1.clone()]).await;
         assert!(all[2].1.now() > last, "it goes on in time and version");
         let promise = all[2].1.service().status().await.unwrap().promise;

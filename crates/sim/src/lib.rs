@@ -62,6 +62,7 @@
 //! 3 to 9 nodes, with and without faults.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod addresses;
 mod clock;
 mod disk;
 mod explore;
@@ -79,6 +80,7 @@ mod trace;
 mod turn;
 mod world;
 
+pub use addresses::free_addresses;
 pub use clock::{Clock, ClockFault};
 pub use explore::{Model, Report, Search, Violation, explore};
 pub use faults::Beyond;

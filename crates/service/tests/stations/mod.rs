@@ -2,7 +2,7 @@
 #![allow(unreachable_pub, dead_code, reason = "shared by tests")]
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -23,11 +23,8 @@ pub fn cluster() -> ClusterId {
 }
 
 pub fn roster() -> BTreeMap<String, SocketAddr> {
-    let bound: Vec<_> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    let named = |(index, listener): (usize, &TcpListener)| {
-        (format!("n{index}"), listener.local_addr().unwrap())
-    };
-    bound.iter().enumerate().map(named).collect()
+    let named = |(index, address)| (format!("n{index}"), address);
+    mainstay_sim::free_addresses(3).into_iter().enumerate().map(named).collect()
 }
 
 pub fn config(nodes: &[NodeId]) -> Config {

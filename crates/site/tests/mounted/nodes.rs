@@ -1,11 +1,10 @@
 //! Sites with services and a group, each on a thread of its own, over loopback TCP.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -33,17 +32,8 @@ pub fn name(index: usize) -> String {
     format!("n{index}")
 }
 
-/// Addresses that no dial gets as its own: below the ports that the system gives out, since a node comes back to its own.
 pub fn roster() -> BTreeMap<String, SocketAddr> {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let begin = (std::process::id() % 400) as u16 * 30;
-    let free = |index| loop {
-        let port = 20_000 + (begin + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
-        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
-            return (name(index), listener.local_addr().unwrap());
-        }
-    };
-    (0..3).map(free).collect()
+    (0..3).map(name).zip(mainstay_sim::free_addresses(3)).collect()
 }
 
 fn group() -> GroupId {
