@@ -288,6 +288,12 @@ impl Group {
         self.accept_loss = true;
     }
 
+    /// Such a word was said, and the group is blocked all the same: no view has counted it yet.
+    #[must_use]
+    pub fn is_loss_accepted(&self) -> bool {
+        self.accept_loss && self.blocked
+    }
+
     /// The deadline of [`poll_timeout`](Self::poll_timeout) has come. Early and spurious calls are harmless.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.retry_fetches(now);

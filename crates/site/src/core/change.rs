@@ -104,10 +104,16 @@ impl Core {
         }
         let views: Vec<_> = extension.views.iter().map(View::to_base).collect();
         let mut named = cuts(&extension.cut);
+        let mut unheard = false;
         for (id, group) in &mut self.groups {
             if let Some(cut) = named.remove(id) {
                 group.install(now, &cut, &views);
+                unheard |= group.is_loss_accepted();
             }
+        }
+        if unheard {
+            // The word came when the states for this view were gathered already: it counts at the next one.
+            self.tell(now, membership::Input::Renew);
         }
         if member && self.membership.in_minority() {
             self.pause_groups(now, true);
