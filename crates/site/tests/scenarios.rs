@@ -293,3 +293,28 @@ fn no_site_answers_for_a_past_that_it_has_not_read() {
     assert_eq!(position_after_all_were_killed(false), 5);
     assert_eq!(position_after_all_were_killed(true), 0);
 }
+
+/// The first of three loses the other two at once, and one of them comes back without its memory: the group is blocked. The operator's
+/// word comes so long after that. Whether the group goes on.
+fn goes_on_after_a_word(seed: u64, after: Duration) -> bool {
+    let mut world = with(seed, Setup::one_group(Durability::Memory, Level::Majority));
+    cast(&mut world, 0, Level::Majority);
+    world.run(SECOND).unwrap();
+    crash(&mut world, 1, Duration::from_micros(500 + 100 * (seed % 10)), Disk::Kept);
+    crash(&mut world, 2, SECOND * 60, Disk::Kept);
+    let is_blocked = |world: &World<Site>| world.node(0).unwrap().group("g").status().blocked;
+    world.run_until(is_blocked, SECOND * 20).unwrap();
+    world.run(after).unwrap();
+    world.call(0, |site, now| site.accept_loss(now, group()));
+    world.run_until(|world| !is_blocked(world), SECOND * 5).is_ok()
+}
+
+/// Checks MC-21: an operator's word counts whenever it comes while the group is blocked, also when another view is being made from states that
+/// were gathered before.
+#[test]
+fn a_word_that_comes_while_a_view_is_made_counts() {
+    for seed in 0..60 {
+        let after = Duration::from_micros(20 * (seed % 30));
+        assert!(goes_on_after_a_word(seed, after), "seed {seed}: the word {after:?} later is lost");
+    }
+}

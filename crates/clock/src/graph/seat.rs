@@ -43,7 +43,7 @@ pub(super) struct Seat<T> {
     pub(super) depth: u64,
     /// Nothing follows its newest message.
     pub(super) leaf: bool,
-    /// Nothing of it is attached for now.
+    /// Nothing of it is attached while it is masked out.
     pub(super) wedged: bool,
     /// It is masked out, and this is its last number.
     pub(super) mask: Option<u64>,

@@ -183,6 +183,10 @@ impl Site {
         self.stack.handle(now, Input::Core(input));
     }
 
+    pub fn accept_loss(&mut self, now: Instant, group: GroupId) {
+        self.stack.handle(now, Input::Core(core::Input::AcceptLoss { group }));
+    }
+
     pub fn read(&mut self, now: Instant, group: GroupId) {
         self.token += 1;
         self.told.push(Told::ReadBegan(group, self.token));
