@@ -112,12 +112,12 @@ struct Own {
     agreed: u128,
     class: Class,
     run: u64,
-    beside: Option<Aside>,
+    beside: Option<Lending>,
 }
 
-/// Of a service beside the node.
+/// What a service beside the node was given, and how far its actor has got.
 #[derive(Default)]
-struct Aside {
+struct Lending {
     /// What it was given and has not taken in, in order.
     lent: VecDeque<Lent>,
     /// How often it was told that a peer is up or that a message was not taken; and what of that it has heard.
@@ -198,10 +198,10 @@ impl Mux {
     /// The same for a service beside the node. What comes for it is granted again when [`took`](Self::took) says that it has taken it in: so
     /// one that takes nothing in stops its own streams, and what waits for it is bounded by what was granted.
     pub fn mount_beside(&mut self, of: Address, class: Class, agreed: u128) -> bool {
-        self.place(of, class, agreed, Some(Aside::default()))
+        self.place(of, class, agreed, Some(Lending::default()))
     }
 
-    fn place(&mut self, of: Address, class: Class, agreed: u128, beside: Option<Aside>) -> bool {
+    fn place(&mut self, of: Address, class: Class, agreed: u128, beside: Option<Lending>) -> bool {
         if self.own.len() >= MOUNTED_MAX && !self.own.contains_key(&of) {
             return false;
         }

@@ -43,7 +43,7 @@ pub(super) struct Seat<T> {
     pub(super) depth: u64,
     /// Nothing follows its newest message.
     pub(super) leaf: bool,
-    /// Nothing of it is attached while it is masked out.
+    /// Nothing of it is attached: the others are agreeing on which message was its last.
     pub(super) wedged: bool,
     /// It is masked out, and this is its last number.
     pub(super) mask: Option<u64>,

@@ -11,7 +11,8 @@ use super::peer::DATAGRAMS;
 use super::stream::{Incoming, Outgoing, Whole};
 use super::wire::{self, Entry, Head, Taken};
 use super::{
-    Aside, CLASSES, Lent, MESSAGE_BYTES_MAX, MOUNTED_MAX, Mux, Own, PART_BYTES, TELL_AFTER, window,
+    CLASSES, Lending, Lent, MESSAGE_BYTES_MAX, MOUNTED_MAX, Mux, Own, PART_BYTES, TELL_AFTER,
+    window,
 };
 
 impl Mux {
@@ -204,7 +205,7 @@ impl Mux {
     /// this call, what it sends in that turn after it.
     pub fn took(&mut self, now: Instant, of: Address, count: usize, heard: u64) {
         let Some(own) = self.own.get_mut(&of) else { return };
-        let Some(Aside { lent, heard: so_far, .. }) = &mut own.beside else { return };
+        let Some(Lending { lent, heard: so_far, .. }) = &mut own.beside else { return };
         *so_far += heard;
         // Whoever knows now that a peer is up sends to it at once.
         for peer in self.peers.values_mut().filter(|_| heard > 0) {
