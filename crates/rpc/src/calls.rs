@@ -1,0 +1,611 @@
+//! The client's half: each call has one outcome, and it is true.
+//!
+//! # The life of a call
+//! It waits until its server is *bound*: connected, and heard of what it remembers. Then it gets its number and is sent. It is over with a
+//! result, a refusal, its deadline, or the server's end. What is known of the execution then depends on its semantics ([`Executed`]).
+//!
+//! *Attempts.* After [`Config::retry`] without a sign the call is sent again, over datagrams as a whole, over the link as a question, since
+//! the link loses nothing. A server that has it says *working*, one that has not asks for it. After [`Config::attempts`] without any sign the
+//! call has failed: so as many losses in a row less one are survived (RPC-16).
+//!
+//! *A server's end.* A server that remembers nothing of its former life is another one: what was sent and promised to be executed not more
+//! than once has failed (RPC-3); what may be executed again is sent again; what was not sent goes to the new one. A server that
+//! remembers gets all open calls again, under their numbers.
+//!
+//! *What is over.* The server is told by a floor below which all calls are over, and one by one what is over above it. It is told with the next
+//! batch, or after [`Config::acknowledge`].
+//!
+//! [`Executed`]: crate::Executed
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use mainstay_base::{Instant, NodeId, Rng};
+
+use crate::lines::Lines;
+use crate::wire::{CallHead, Item, Order};
+use crate::{Carrier, Config, Event, Executed, Failure, Outcome, Reason, Refusal, Request, Semantics, Ticket};
+
+/// A call that is open.
+#[derive(Clone, Hash, Debug)]
+struct Call {
+    request: Request,
+    deadline: Instant,
+    state: State,
+    /// An attempt under a former binding may have been executed.
+    may_have_begun: bool,
+}
+
+#[derive(Clone, Hash, Debug)]
+enum State {
+    /// It was not sent.
+    Waits,
+    Sent {
+        seq: u64,
+        /// The call before it in its lane.
+        after: u64,
+        attempts: u32,
+        /// The next attempt.
+        next: Instant,
+        /// The server has it.
+        is_known: bool,
+    },
+}
+
+/// What is remembered of a server.
+#[derive(Clone, Hash, Debug, Default)]
+struct Binding {
+    /// Names what the server remembers; 0: it was not heard.
+    memory: u64,
+    /// The server remembers over a restart.
+    is_kept: bool,
+    /// It is connected, and was heard since.
+    is_bound: bool,
+    window: usize,
+    /// The number of the last call.
+    last: u64,
+    /// Those that were sent, by their numbers.
+    sent: BTreeMap<u64, u64>,
+    /// Those that were not, in the order of the commands.
+    waits: BTreeSet<u64>,
+    lanes: BTreeMap<u32, Lane>,
+    /// Calls that are over, of which the server has not been told.
+    is_owed: Option<Instant>,
+}
+
+/// The calls of one caller to one server.
+#[derive(Clone, Hash, Debug, Default)]
+struct Lane {
+    /// Those that were sent and are open.
+    sent: BTreeSet<u64>,
+    /// Those that wait.
+    waits: usize,
+    /// Those that were given up, and that the server may not know to be over.
+    gone: Vec<u64>,
+}
+
+/// With so many given up a lane waits until the server knows: it does not answer anyway.
+const GONE_MAX: usize = 64;
+
+/// The client's half of the service.
+#[derive(Clone)]
+pub(crate) struct Calls {
+    config: Config,
+    me: NodeId,
+    open: BTreeMap<u64, Call>,
+    /// The tokens of callers.
+    tokens: BTreeMap<u64, u64>,
+    servers: BTreeMap<NodeId, Binding>,
+    timers: BTreeSet<(Instant, u64)>,
+    /// Calls that executions made.
+    children: BTreeMap<Ticket, BTreeSet<u64>>,
+    commands: u64,
+    pub(crate) epoch: u64,
+    rng: Rng,
+}
+
+impl Calls {
+    pub(crate) fn new(config: Config, me: NodeId, seed: u64) -> Self {
+        Self {
+            config,
+            me,
+            open: BTreeMap::new(),
+            tokens: BTreeMap::new(),
+            servers: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            children: BTreeMap::new(),
+            commands: 0,
+            epoch: 0,
+            rng: Rng::new(seed).stream("calls"),
+        }
+    }
+
+    /// Somebody calls. `parent` is the deadline of the execution that does, if one does and it goes on.
+    pub(crate) fn call(
+        &mut self,
+        now: Instant,
+        lines: &mut Lines,
+        mut request: Request,
+        parent: Result<Option<Instant>, ()>,
+    ) {
+        let deadline = now + request.deadline.min(self.config.deadline_max);
+        let deadline = match parent {
+            // A nested call has no more time than is left to its parent (RPC-70).
+            Ok(Some(parent)) if !mainstay_base::fault!(self.config, NestsBeyond) => {
+                deadline.min(parent)
+            }
+            _ => deadline,
+        };
+        let refusal = if parent.is_err() {
+            Some(Reason::Orphan)
+        } else if request.server == self.me {
+            Some(Reason::ToSelf)
+        } else if request.arguments.len() > self.config.body_bytes_max {
+            Some(Reason::TooLarge)
+        } else if self.open.len() >= self.config.calls_max {
+            Some(Reason::Full)
+        } else if self.config.budget(deadline.saturating_since(now)).is_none() {
+            Some(Reason::TooLate)
+        } else {
+            None
+        };
+        if let Some(reason) = refusal {
+            let outcome = Outcome::Failed(Failure::not_at_all(reason));
+            return lines.tell(Event::Over { token: request.token, outcome });
+        }
+        request.deadline = deadline.saturating_since(now);
+        self.commands += 1;
+        let (id, server) = (self.commands, request.server);
+        if let Some(parent) = request.parent {
+            self.children.entry(parent).or_default().insert(id);
+        }
+        self.tokens.insert(request.token, id);
+        self.timers.insert((deadline, id));
+        let binding = self.servers.entry(server).or_default();
+        binding.waits.insert(id);
+        if let Some(lane) = request.lane {
+            binding.lanes.entry(lane).or_default().waits += 1;
+        }
+        let call = Call { request, deadline, state: State::Waits, may_have_begun: false };
+        self.open.insert(id, call);
+        self.issue(now, lines, server);
+    }
+
+    /// Sends what waits, as far as the server takes it.
+    fn issue(&mut self, now: Instant, lines: &mut Lines, server: NodeId) {
+        let mut held = BTreeSet::new();
+        let mut from = 0;
+        loop {
+            let Some(binding) = self.servers.get_mut(&server) else { return };
+            if !binding.is_bound || binding.sent.len() >= binding.window {
+                return;
+            }
+            let Some(id) = binding.waits.range(from..).next().copied() else { return };
+            from = id + 1;
+            let Some(Request { semantics, lane, .. }) = self.open.get(&id).map(|it| &it.request) else {
+                continue;
+            };
+            if *semantics == Semantics::Maybe {
+                self.cast(lines, id);
+                continue;
+            }
+            let (lane, floor) = (*lane, binding.floor());
+            if let Some((name, it)) = lane.and_then(|it| Some((it, binding.lanes.get_mut(&it)?))) {
+                it.gone.retain(|seq| *seq >= floor);
+                if held.contains(&name) || it.gone.len() >= GONE_MAX {
+                    held.insert(name);
+                    continue;
+                }
+                it.waits -= 1;
+            }
+            binding.waits.remove(&id);
+            binding.last += 1;
+            let seq = binding.last;
+            binding.sent.insert(seq, id);
+            let lane = lane.and_then(|lane| binding.lanes.get_mut(&lane));
+            let after = lane.map_or(0, |lane| {
+                let after = lane.sent.last().copied().unwrap_or(0);
+                lane.sent.insert(seq);
+                after
+            });
+            self.send(now, lines, id, seq, after, 0);
+        }
+    }
+
+    fn cast(&mut self, lines: &mut Lines, id: u64) {
+        let Some(call) = self.close(id) else { return };
+        let Request { procedure, version, arguments, token, server, .. } = call.request;
+        let len = arguments.len() as u32;
+        lines.say_surely(server, Item::Cast { procedure, version, len }, arguments);
+        lines.tell(Event::Over { token, outcome: Outcome::Done(Bytes::new()) });
+    }
+
+    /// Sends a call, for the first time or again.
+    fn send(
+        &mut self,
+        now: Instant,
+        lines: &mut Lines,
+        id: u64,
+        seq: u64,
+        after: u64,
+        attempts: u32,
+    ) {
+        let draw = self.rng.below(1 << 16);
+        let Some(call) = self.open.get_mut(&id) else { return };
+        let Request { procedure, version, semantics, server, lane, .. } = call.request;
+        let Some(budget) = self.config.budget(call.deadline.saturating_since(now)) else {
+            // Too little is left for the server: the deadline decides.
+            return;
+        };
+        let next = now + self.config.backoff(attempts, draw);
+        if let State::Sent { next: former, .. } = call.state {
+            self.timers.remove(&(former, id));
+        }
+        self.timers.insert((next, id));
+        call.state = State::Sent { seq, after, attempts, next, is_known: false };
+        let binding = self.servers.entry(server).or_default();
+        let lane = lane.and_then(|lane| Some((lane, binding.lanes.get(&lane)?)));
+        let floor = binding.floor();
+        let gone = |it: &Lane| it.gone.iter().copied().filter(|seq| *seq >= floor).collect();
+        let order = lane.map(|(lane, it)| Order { lane, after, gone: gone(it) });
+        let head = CallHead {
+            procedure,
+            version,
+            semantics,
+            budget: u64::try_from(budget.as_micros()).unwrap_or(u64::MAX),
+            epoch: self.epoch,
+            order,
+            context: call.request.context.clone(),
+        };
+        let arguments = call.request.arguments.clone();
+        let len = arguments.len() as u32;
+        self.speak(lines, server);
+        lines.say(server, Item::Call { seq, call: head, len }, arguments);
+    }
+
+    /// What the next batch says of calls that are over.
+    fn speak(&mut self, lines: &mut Lines, server: NodeId) {
+        let Some(binding) = self.servers.get_mut(&server) else { return };
+        let head = &mut lines.line(server).head;
+        head.bound = binding.memory;
+        let floor = binding.floor();
+        head.floor = floor;
+        head.over.retain(|seq| *seq >= floor);
+        binding.is_owed = None;
+    }
+
+    /// A call is over, in one way or the other. The call, once.
+    fn close(&mut self, id: u64) -> Option<Call> {
+        let call = self.open.remove(&id)?;
+        self.timers.remove(&(call.deadline, id));
+        self.tokens.remove(&call.request.token);
+        if let Some(parent) = call.request.parent
+            && let Some(children) = self.children.get_mut(&parent)
+        {
+            children.remove(&id);
+            if children.is_empty() {
+                self.children.remove(&parent);
+            }
+        }
+        let Some(binding) = self.servers.get_mut(&call.request.server) else { return Some(call) };
+        match call.state {
+            State::Waits => drop(binding.waits.remove(&id)),
+            State::Sent { seq, next, .. } => {
+                binding.sent.remove(&seq);
+                self.timers.remove(&(next, id));
+            }
+        }
+        if let Some(name) = call.request.lane
+            && let Some(lane) = binding.lanes.get_mut(&name)
+        {
+            match call.state {
+                State::Waits => lane.waits -= 1,
+                State::Sent { seq, .. } => drop(lane.sent.remove(&seq)),
+            }
+            if lane.waits == 0 && lane.sent.is_empty() && lane.gone.is_empty() {
+                binding.lanes.remove(&name);
+            }
+        }
+        Some(call)
+    }
+
+    /// The server is told that a call is over, soon.
+    fn owe(&mut self, now: Instant, lines: &mut Lines, server: NodeId, seq: u64) {
+        let after = self.config.acknowledge;
+        let Some(binding) = self.servers.get_mut(&server) else { return };
+        if seq >= binding.floor() {
+            lines.line(server).head.over.push(seq);
+        }
+        binding.is_owed.get_or_insert(now + after);
+    }
+
+    /// The server has an answer.
+    pub(crate) fn on_answer(
+        &mut self,
+        now: Instant,
+        lines: &mut Lines,
+        server: NodeId,
+        seq: u64,
+        answer: Result<(bool, Bytes), Refusal>,
+    ) {
+        let Some(binding) = self.servers.get(&server) else { return };
+        // Not of a call that is over: then it came twice, or too late.
+        let Some(id) = binding.sent.get(&seq).copied() else { return };
+        let Some(call) = self.close(id) else { return };
+        let semantics = call.request.semantics;
+        let outcome = match answer {
+            Ok((false, value)) => Outcome::Done(value),
+            Ok((true, error)) => Outcome::Remote(error),
+            Err(why) => {
+                let executed = match why.executed(semantics) {
+                    Executed::NotAtAll if call.may_have_begun => semantics.unknown(),
+                    executed => executed,
+                };
+                Outcome::Failed(Failure { executed, reason: Reason::Refused(why) })
+            }
+        };
+        self.owe(now, lines, server, seq);
+        self.settle(server, call.request.lane, seq);
+        lines.tell(Event::Over { token: call.request.token, outcome });
+        self.issue(now, lines, server);
+    }
+
+    /// A call of a lane was answered: those before it that were given up are over at the server.
+    fn settle(&mut self, server: NodeId, lane: Option<u32>, seq: u64) {
+        let Some(binding) = self.servers.get_mut(&server) else { return };
+        let Some(name) = lane else { return };
+        let Some(lane) = binding.lanes.get_mut(&name) else { return };
+        lane.gone.retain(|gone| *gone > seq);
+        if lane.waits == 0 && lane.sent.is_empty() && lane.gone.is_empty() {
+            binding.lanes.remove(&name);
+        }
+    }
+
+    /// The server has the call, or asks for it.
+    pub(crate) fn on_sign(
+        &mut self,
+        now: Instant,
+        lines: &mut Lines,
+        server: NodeId,
+        seq: u64,
+        is_working: bool,
+    ) {
+        let id = self.servers.get(&server).and_then(|it| it.sent.get(&seq).copied());
+        let Some((id, call)) = id.and_then(|id| Some((id, self.open.get_mut(&id)?))) else { return };
+        let State::Sent { after, attempts, is_known, .. } = &mut call.state else { return };
+        if is_working {
+            (*is_known, *attempts) = (true, 0);
+        } else {
+            // It was lost on its way, or the server does not keep such calls.
+            call.may_have_begun |= *is_known;
+            let after = *after;
+            self.send(now, lines, id, seq, after, 0);
+        }
+    }
+
+    /// A call has failed, or is wanted no more.
+    fn fail(&mut self, now: Instant, lines: &mut Lines, id: u64, reason: Reason) {
+        let Some(call) = self.close(id) else { return };
+        let Request { server, semantics, lane, token, .. } = call.request;
+        let mut executed = semantics.unknown();
+        match call.state {
+            State::Waits if !call.may_have_begun => executed = Executed::NotAtAll,
+            State::Waits => {}
+            State::Sent { seq, .. } => {
+                self.give_up(lines, server, seq, lane);
+                self.owe(now, lines, server, seq);
+            }
+        }
+        lines.tell(Event::Over { token, outcome: Outcome::Failed(Failure { executed, reason }) });
+        self.issue(now, lines, server);
+    }
+
+    /// The server is to end it, and nothing of it may take effect after a later call of its lane.
+    fn give_up(&mut self, lines: &mut Lines, server: NodeId, seq: u64, lane: Option<u32>) {
+        self.speak(lines, server);
+        lines.say(server, Item::Cancel { seq }, Bytes::new());
+        let Some(binding) = self.servers.get_mut(&server) else { return };
+        let Some(lane) = lane.and_then(|lane| binding.lanes.get_mut(&lane)) else { return };
+        if !mainstay_base::fault!(self.config, ForgetsGivenUp) {
+            lane.gone.push(seq);
+        }
+    }
+
+    /// A call is taken back.
+    pub(crate) fn cancel(&mut self, now: Instant, lines: &mut Lines, token: u64) {
+        if let Some(id) = self.tokens.get(&token).copied() {
+            self.fail(now, lines, id, Reason::Cancelled);
+        }
+    }
+
+    /// An execution was ended: the calls that it made are taken back (RPC-23).
+    pub(crate) fn orphan(&mut self, now: Instant, lines: &mut Lines, parent: Ticket) {
+        if mainstay_base::fault!(self.config, SparesChildren) {
+            return;
+        }
+        for id in self.children.remove(&parent).unwrap_or_default() {
+            self.fail(now, lines, id, Reason::Orphan);
+        }
+    }
+
+    /// A server was heard: what it remembers is called so. `is_new`: it is connected anew.
+    pub(crate) fn on_bound(
+        &mut self,
+        now: Instant,
+        lines: &mut Lines,
+        server: NodeId,
+        memory: u64,
+        (is_kept, window): (bool, u32),
+    ) {
+        let former = self.servers.entry(server).or_default().memory;
+        if former != memory {
+            self.lose(now, lines, server);
+        }
+        let own = self.config.window;
+        let binding = self.servers.entry(server).or_default();
+        if former != memory {
+            *binding = Binding {
+                memory,
+                waits: std::mem::take(&mut binding.waits),
+                lanes: std::mem::take(&mut binding.lanes),
+                ..Binding::default()
+            };
+        }
+        (binding.is_kept, binding.is_bound) = (is_kept, true);
+        binding.window = window.min(own) as usize;
+        // What was sent to a boot that is gone is void.
+        let sent: Vec<(u64, u64)> = binding.sent.iter().map(|(seq, id)| (*seq, *id)).collect();
+        self.open(lines, server);
+        for (seq, id) in sent {
+            if let Some(State::Sent { after, .. }) = self.open.get(&id).map(|call| &call.state) {
+                let after = *after;
+                self.send(now, lines, id, seq, after, 0);
+            }
+        }
+        self.issue(now, lines, server);
+    }
+
+    /// Says which calls are open.
+    fn open(&mut self, lines: &mut Lines, server: NodeId) {
+        self.speak(lines, server);
+        let Some(binding) = self.servers.get(&server).filter(|it| it.last > 0) else { return };
+        let (next, open) = (binding.last + 1, binding.sent.keys().copied().collect());
+        lines.say(server, Item::Open { next, open }, Bytes::new());
+    }
+
+    /// The server's boot is gone. One that remembers may come back.
+    pub(crate) fn on_gone(&mut self, now: Instant, lines: &mut Lines, server: NodeId) {
+        let Some(binding) = self.servers.get_mut(&server) else { return };
+        binding.is_bound = false;
+        if !binding.is_kept {
+            self.lose(now, lines, server);
+        }
+    }
+
+    /// The server is not connected: what was sent arrives when it is again.
+    pub(crate) fn on_down(&mut self, server: NodeId) {
+        let _ = self.servers.get_mut(&server).map(|binding| binding.is_bound = false);
+    }
+
+    /// What the server remembered is gone: calls that were sent fail, or begin anew where they may be executed again.
+    fn lose(&mut self, now: Instant, lines: &mut Lines, server: NodeId) {
+        let Some(binding) = self.servers.get_mut(&server) else { return };
+        let sent: Vec<(u64, u64)> = std::mem::take(&mut binding.sent).into_iter().collect();
+        for lane in binding.lanes.values_mut() {
+            lane.gone.clear();
+        }
+        for (seq, id) in sent {
+            let Some(call) = self.open.get_mut(&id) else { continue };
+            if let State::Sent { next, .. } = std::mem::replace(&mut call.state, State::Waits) {
+                self.timers.remove(&(next, id));
+            }
+            call.may_have_begun = true;
+            let Request { semantics, lane, .. } = call.request;
+            let Some(binding) = self.servers.get_mut(&server) else { continue };
+            binding.waits.insert(id);
+            if let Some(lane) = lane.and_then(|lane| binding.lanes.get_mut(&lane)) {
+                lane.sent.remove(&seq);
+                lane.waits += 1;
+            }
+            let again = semantics == Semantics::AtLeastOnce
+                || mainstay_base::fault!(self.config, RepeatsAtNewServer);
+            if !again {
+                self.fail(now, lines, id, Reason::ServerLost);
+            }
+        }
+        lines.line(server).head.over.clear();
+    }
+
+    /// Deadlines, attempts and acknowledgements that are due.
+    pub(crate) fn on_time(&mut self, now: Instant, lines: &mut Lines) {
+        while let Some((at, id)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
+            self.timers.remove(&(at, id));
+            let Some(call) = self.open.get(&id) else { continue };
+            if call.deadline <= now {
+                self.fail(now, lines, id, Reason::Deadline);
+            } else {
+                self.attempt(now, lines, id);
+            }
+        }
+        let owes = self.servers.iter().filter(|(_, it)| it.is_owed.is_some_and(|at| at <= now));
+        let owes: Vec<NodeId> = owes.map(|(server, _)| *server).collect();
+        for server in owes {
+            self.speak(lines, server);
+            lines.nod(server);
+        }
+    }
+
+    /// There was no sign of a call for a while.
+    fn attempt(&mut self, now: Instant, lines: &mut Lines, id: u64) {
+        let draw = self.rng.below(1 << 16);
+        let Some(call) = self.open.get_mut(&id) else { return };
+        let server = call.request.server;
+        let State::Sent { seq, after, attempts, next, .. } = &mut call.state else { return };
+        let (seq, after) = (*seq, *after);
+        let is_bound = self.servers.get(&server).is_some_and(|it| it.is_bound);
+        if !is_bound || !lines.is_open(server) {
+            // The link has it, and brings it when it can.
+            *next = now + self.config.retry;
+            self.timers.insert((*next, id));
+            return;
+        }
+        *attempts += 1;
+        if *attempts >= self.config.attempts {
+            return self.fail(now, lines, id, Reason::Unreachable);
+        }
+        let attempts = *attempts;
+        if self.config.carrier == Carrier::Datagrams {
+            self.open(lines, server);
+        }
+        let Some(call) = self.open.get_mut(&id) else { return };
+        let State::Sent { next, is_known, .. } = &mut call.state else { return };
+        let is_lost = self.config.carrier == Carrier::Datagrams && !*is_known;
+        if is_lost {
+            return self.send(now, lines, id, seq, after, attempts);
+        }
+        *next = now + self.config.backoff(attempts, draw);
+        self.timers.insert((*next, id));
+        lines.say(server, Item::Probe { seq }, Bytes::new());
+    }
+
+    /// When something is due.
+    pub(crate) fn timeout(&self) -> Option<Instant> {
+        let timer = self.timers.first().map(|(at, _)| *at);
+        let owed = self.servers.values().filter_map(|it| it.is_owed);
+        timer.into_iter().chain(owed).min()
+    }
+
+    /// Calls that are open.
+    pub(crate) fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Servers of which calls may be executed.
+    pub(crate) fn is_pending(&self, server: NodeId, seq: u64) -> bool {
+        self.servers.get(&server).is_some_and(|it| it.sent.contains_key(&seq))
+    }
+
+    pub(crate) fn memory(&self, server: NodeId) -> u64 {
+        self.servers.get(&server).map_or(0, |it| it.memory)
+    }
+
+    /// Panics if something is not as it should be.
+    pub(crate) fn check(&self) {
+        assert!(self.open.len() <= self.config.calls_max, "calls are bounded");
+        assert_eq!(self.open.len(), self.tokens.len(), "each open call has a caller");
+        for binding in self.servers.values() {
+            assert!(binding.sent.len() <= self.config.window as usize, "the window is kept");
+            let lanes = binding.lanes.values();
+            assert!(lanes.clone().all(|lane| lane.gone.len() <= GONE_MAX + lane.sent.len() + 1));
+            let sent = binding.sent.values().chain(&binding.waits);
+            assert!(sent.clone().all(|id| self.open.contains_key(id)), "what is sent is open");
+        }
+    }
+}
+
+impl Binding {
+    /// All calls below are over.
+    fn floor(&self) -> u64 {
+        self.sent.keys().next().copied().unwrap_or(self.last + 1)
+    }
+}

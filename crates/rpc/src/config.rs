@@ -1,0 +1,210 @@
+//! The settings of calls, and what theory forbids of them.
+
+use mainstay_base::Duration;
+use thiserror::Error;
+
+/// How calls travel.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Carrier {
+    /// Over the connections of the link: nothing is lost or doubled while both boots live.
+    Link,
+    /// As datagrams of at most [`DATAGRAM_BYTES_MAX`], which may be lost, doubled and reordered; what is larger goes over the link. A call is
+    /// sent again until there is a sign of it (BN84, PS88).
+    Datagrams,
+}
+
+/// Most bytes of arguments or results in a datagram.
+pub const DATAGRAM_BYTES_MAX: usize = 1_100;
+
+/// How orphans are found: executions whose client has failed or given up. In each the crash count of the client ends executions of its
+/// former lives as soon as the server hears of the new one (RPC-21, RPC-22), and the deadline of a call ends its execution (RPC-20).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum Orphans {
+    /// PS88: a terminator asks the nodes of clients so often whether they live the same life, and ends what runs for one that it
+    /// has not heard for `lease` (RPC-71).
+    Terminator {
+        /// Between two questions.
+        period: Duration,
+        /// How long a client may be silent.
+        lease: Duration,
+    },
+    /// Nel81, extermination: a client writes down which servers it calls before it does, and when it is restarted it has them end what
+    /// runs for it. Needs [`Config::stored`].
+    Extermination,
+    /// Nel81, expiration: an execution is granted so much time, and goes on only if its client grants it more.
+    Expiration {
+        /// What is granted at a time.
+        quantum: Duration,
+    },
+    /// Nel81, reincarnation: a client that is restarted begins a new epoch, and all executions for others of former epochs are
+    /// ended everywhere, whoever their clients are.
+    Reincarnation,
+    /// Nel81, gentle reincarnation: in a new epoch each server asks for the clients of what it executes, and ends what nobody owns up
+    /// to within `patience`.
+    Gentle {
+        /// How long a client may take to answer.
+        patience: Duration,
+    },
+}
+
+impl Orphans {
+    /// Both ends have the same.
+    pub(crate) const fn number(self) -> u8 {
+        match self {
+            Self::Terminator { .. } => 0,
+            Self::Extermination => 1,
+            Self::Expiration { .. } => 2,
+            Self::Reincarnation => 3,
+            Self::Gentle { .. } => 4,
+        }
+    }
+}
+
+/// What a service of calls is mounted with.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// How calls travel. Default [`Carrier::Link`].
+    pub carrier: Carrier,
+    /// The crash count of this node: larger at each start. Where something is [stored](Self::stored) it is at least one more than the stored
+    /// one. Else the wall clock has to do: after a restart with a clock that was set back, servers refuse this node until they
+    /// have heard that its former boot is gone.
+    pub life: u64,
+    /// Results, and what had begun, are written to the disk of the node, in one forced write for all of a turn: a call that was answered
+    /// is not executed again after a restart, and one that has not begun is. Two forced writes a call. Default false: a restart ends all
+    /// bindings (RPC-15).
+    pub stored: bool,
+    /// How orphans are found. Default: a terminator, 1 s and 3 s.
+    pub orphans: Orphans,
+    /// Most calls of this node that are open, those that wait for a connection included. Default 65,536.
+    pub calls_max: usize,
+    /// Most calls of one client that a server holds, executes or keeps the result of (RPC-17). Clients keep to it. Default 4,096.
+    pub window: u32,
+    /// Most bytes of arguments and results that a server holds of one client. Default 64 MiB.
+    pub client_bytes_max: usize,
+    /// Most calls that a server executes at a time; others wait for their turn. Default 1,024.
+    pub executions_max: usize,
+    /// Most bytes of the arguments, or of the result, of a call. Default and limit [`BODY_BYTES_MAX`].
+    pub body_bytes_max: usize,
+    /// The longest deadline of a call; a longer one is cut to it. Default an hour.
+    pub deadline_max: Duration,
+    /// What a message takes at most between two nodes while the network is well. A server is given that much less than the deadline, twice, so that
+    /// it has ended an execution before its client gives up. Default 5 ms.
+    pub transit_max: Duration,
+    /// How far the clock of a server may be off in its rate, in millionths. Default 200.
+    pub drift_ppm: u32,
+    /// After so long without a sign of a call its client sends it again, or asks; then after twice as long, with jitter, and so on, up to 32
+    /// times. Default 200 ms.
+    pub retry: Duration,
+    /// After so many attempts without a sign a call has failed. Default 8.
+    pub attempts: u32,
+    /// Results that came are acknowledged after so long if no call says so before. Default 50 ms.
+    pub acknowledge: Duration,
+    /// A defect, for tests.
+    #[cfg(feature = "test-util")]
+    pub fault: Option<crate::fault::Fault>,
+}
+
+impl Config {
+    /// The defaults, for a node with this crash count.
+    #[must_use]
+    pub fn new(life: u64) -> Self {
+        Self {
+            carrier: Carrier::Link,
+            life,
+            stored: false,
+            orphans: Orphans::Terminator {
+                period: Duration::from_secs(1),
+                lease: Duration::from_secs(3),
+            },
+            calls_max: 65_536,
+            window: 4_096,
+            client_bytes_max: 64 << 20,
+            executions_max: 1_024,
+            body_bytes_max: BODY_BYTES_MAX,
+            deadline_max: Duration::from_secs(3_600),
+            transit_max: Duration::from_millis(5),
+            drift_ppm: 200,
+            retry: Duration::from_millis(200),
+            attempts: 8,
+            acknowledge: Duration::from_millis(50),
+            #[cfg(feature = "test-util")]
+            fault: None,
+        }
+    }
+
+    /// Checks that the numbers fit together.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let counts = [self.calls_max, self.window as usize, self.executions_max, self.body_bytes_max];
+        if counts.contains(&0) || self.attempts == 0 || self.life == 0 {
+            return Err(ConfigError::Zero);
+        }
+        if self.body_bytes_max > BODY_BYTES_MAX || self.client_bytes_max < self.body_bytes_max {
+            return Err(ConfigError::Bytes);
+        }
+        let spans = match self.orphans {
+            Orphans::Terminator { period, lease } => [period, lease],
+            Orphans::Expiration { quantum: span } | Orphans::Gentle { patience: span } => [span; 2],
+            Orphans::Extermination | Orphans::Reincarnation => [Duration::MAX; 2],
+        };
+        if self.retry.is_zero() || self.acknowledge.is_zero() || spans.contains(&Duration::ZERO) {
+            return Err(ConfigError::NoTime);
+        }
+        let is_short = |span: Duration| span <= 2 * self.transit_max;
+        if self.retry <= self.transit_max || spans.into_iter().any(is_short) {
+            return Err(ConfigError::Transit);
+        }
+        if self.drift_ppm >= 1_000_000 {
+            return Err(ConfigError::Drift);
+        }
+        if matches!(self.orphans, Orphans::Extermination) && !self.stored {
+            return Err(ConfigError::NotStored);
+        }
+        Ok(())
+    }
+
+    /// What a server may take if the client gives up after `deadline`: so that the server has ended before, although the call takes its
+    /// time and the server's clock is slow (RPC-20). `None`: too little is left.
+    pub(crate) fn budget(&self, deadline: Duration) -> Option<Duration> {
+        let left = deadline.checked_sub(2 * self.transit_max)?;
+        let slow = left.mul_f64(f64::from(self.drift_ppm) / 1e6);
+        left.checked_sub(slow).filter(|left| left.as_micros() > 0)
+    }
+
+    /// How long until the next attempt after so many; `draw` is below 2^16.
+    pub(crate) fn backoff(&self, attempts: u32, draw: u64) -> Duration {
+        let longest = self.retry * (1 << attempts.min(5));
+        // From three quarters to five quarters, so that clients that lost their server at once do not come back at once.
+        longest / 4 * 3 + longest.mul_f64(draw as f64 / f64::from(1u32 << 16) / 2.0)
+    }
+}
+
+/// Most bytes of a body whatever the configuration (8 MiB): a record of the log holds no more, with what belongs to it.
+pub const BODY_BYTES_MAX: usize = (8 << 20) - (64 << 10);
+
+/// Why settings are refused.
+#[derive(Error, Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// A number of calls, attempts or bytes is 0, or the crash count is.
+    #[error("numbers of calls, attempts and bytes, and the crash count, are at least 1")]
+    Zero,
+    /// A body has at most [`BODY_BYTES_MAX`], and one client's share holds at least one body.
+    #[error("a body has at most {BODY_BYTES_MAX} bytes, and a client's share holds at least one")]
+    Bytes,
+    /// A span of time is zero.
+    #[error("spans of time are longer than nothing")]
+    NoTime,
+    /// What is asked again before an answer can have come is asked for nothing, and what is taken for dead may live.
+    #[error("attempts and questions leave time for a message there, and answers for one back")]
+    Transit,
+    /// A clock that may stand still measures nothing.
+    #[error("the drift of a clock is less than its rate")]
+    Drift,
+    /// Extermination reads what was written down.
+    #[error("extermination needs something that is stored")]
+    NotStored,
+}

@@ -1,0 +1,180 @@
+//! One who calls.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use mainstay_base::{NodeId, codec};
+use tokio::time::Instant;
+
+use super::handle::{CallInfo, Shared};
+use super::local::{self, Local};
+use super::{Atomic, CallError, Error, Idempotent, Procedure, Value};
+use crate::{Command, Failure, Outcome, Reason, Refusal, Request, Semantics, Ticket};
+
+/// Without another word a call has so much time.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Calls one server. The calls of a caller and its clones are executed one after the other in the order in which they were made
+/// (RPC-5), also while several are on their way; calls of [different callers](super::RpcHandle::to), or of an [unordered](Self::unordered) one, are
+/// executed side by side.
+#[derive(Clone)]
+pub struct Caller {
+    shared: Arc<Shared>,
+    server: NodeId,
+    lane: Option<u32>,
+    pub(super) deadline: Duration,
+    pub(super) parent: Option<Ticket>,
+    pub(super) context: Bytes,
+}
+
+impl Caller {
+    pub(super) fn new(shared: Arc<Shared>, server: NodeId) -> Self {
+        let lane = Some(shared.next_lane());
+        Self { shared, server, lane, deadline: DEADLINE, parent: None, context: Bytes::new() }
+    }
+
+    /// The calls work on data that no two of them share: they are executed as they come, side by side.
+    #[must_use]
+    pub fn unordered(mut self) -> Self {
+        self.lane = None;
+        self
+    }
+
+    /// Each call has so much time. Default 30 s. A nested call has no more than is left to its parent.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = match self.parent {
+            Some(_) => self.deadline.min(deadline),
+            None => deadline,
+        };
+        self
+    }
+
+    /// Bytes that go along with each call: a trace context for instance.
+    #[must_use]
+    pub fn context(mut self, context: Bytes) -> Self {
+        self.context = context;
+        self
+    }
+
+    /// The node that is called.
+    #[must_use]
+    pub fn server(&self) -> NodeId {
+        self.server
+    }
+
+    /// Calls a procedure, to be executed exactly once (today: *at most once*): once if there is a result, else never or once, perhaps in
+    /// part. Dropping the future takes the call back.
+    ///
+    /// # Errors
+    /// [`CallError::Remote`] is the procedure's own. [`CallError::Failed`] says what is known of the execution; after
+    /// [`Executed::NotAtAll`] a retry is safe.
+    pub async fn exactly_once<P: Procedure>(
+        &self,
+        arguments: P,
+    ) -> Result<Value<P>, CallError<Error<P>>> {
+        self.call(Semantics::ExactlyOnce, arguments).await
+    }
+
+    /// Calls a procedure, to be executed once or more often: it is repeated until there is a result. Late copies may be executed
+    /// after later calls.
+    ///
+    /// # Errors
+    /// As [`exactly_once`](Self::exactly_once), with [`Executed::Unknown`].
+    pub async fn at_least_once<P: Idempotent>(
+        &self,
+        arguments: P,
+    ) -> Result<Value<P>, CallError<Error<P>>> {
+        self.call(Semantics::AtLeastOnce, arguments).await
+    }
+
+    /// Calls a procedure whose effect is whole or none (today: *atomic*).
+    ///
+    /// # Errors
+    /// As [`exactly_once`](Self::exactly_once), with [`Executed::NoneOrComplete`].
+    pub async fn at_most_once<P: Atomic>(
+        &self,
+        arguments: P,
+    ) -> Result<Value<P>, CallError<Error<P>>> {
+        self.call(Semantics::AtMostOnce, arguments).await
+    }
+
+    /// Calls a procedure without a result (today: *one-way*): executed never or once. `Ok` says that it was handed to the connection.
+    ///
+    /// # Errors
+    /// It was not: it will not be executed.
+    pub async fn maybe<P: Procedure>(&self, arguments: P) -> Result<(), Failure> {
+        let outcome = self.outcome::<P>(Semantics::Maybe, codec::encode(&arguments)).await;
+        match outcome {
+            Outcome::Failed(failure) => Err(failure),
+            Outcome::Done(_) | Outcome::Remote(_) => Ok(()),
+        }
+    }
+
+    async fn call<P: Procedure>(
+        &self,
+        semantics: Semantics,
+        arguments: P,
+    ) -> Result<Value<P>, CallError<Error<P>>> {
+        if self.server == self.shared.me {
+            let local = Local { shared: &self.shared, deadline: self.deadline, context: &self.context };
+            return local::call(local, semantics, arguments).await;
+        }
+        let unknown = || Failure {
+            executed: semantics.unknown(),
+            reason: Reason::Refused(Refusal::Handler),
+        };
+        match self.outcome::<P>(semantics, codec::encode(&arguments)).await {
+            // A result that is none of the procedure was made by an execution all the same.
+            Outcome::Done(value) => Ok(codec::decode(&value).map_err(|_| unknown())?),
+            Outcome::Remote(error) => {
+                Err(CallError::Remote(codec::decode(&error).map_err(|_| unknown())?))
+            }
+            Outcome::Failed(failure) => Err(failure.into()),
+        }
+    }
+
+    async fn outcome<P: Procedure>(&self, semantics: Semantics, arguments: Bytes) -> Outcome {
+        let info = CallInfo { procedure: P::NAME, node: self.server, semantics };
+        let mut context = self.context.clone();
+        if self.shared.has_interceptors() {
+            let mut bytes = context.to_vec();
+            if let Err(failure) = self.shared.intercepted(&info, &mut bytes) {
+                return Outcome::Failed(failure);
+            }
+            context = bytes.into();
+        }
+        let begun = Instant::now();
+        let asked = self.shared.ask(semantics, |token| {
+            Command::Call(Request {
+                token,
+                server: self.server,
+                procedure: P::ID,
+                version: P::VERSION,
+                semantics,
+                arguments,
+                deadline: self.deadline,
+                lane: self.lane,
+                parent: self.parent,
+                context,
+            })
+        });
+        let outcome = match asked {
+            Ok(asked) => asked.outcome(semantics).await,
+            Err(failure) => Outcome::Failed(failure),
+        };
+        if self.shared.has_interceptors() {
+            self.shared.called(&info, &outcome, begun.elapsed());
+        }
+        outcome
+    }
+}
+
+impl fmt::Debug for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Caller").field("server", &self.server).finish_non_exhaustive()
+    }
+}
+

@@ -1,0 +1,107 @@
+//! What an execution knows of its call.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use mainstay_base::NodeId;
+use mainstay_runtime::ActorMessage;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::handle::Shared;
+use super::{Caller, Procedure};
+use crate::{Semantics, Ticket};
+
+/// Who calls, how long there is time, and whether the execution is still wanted. Cheap to clone.
+#[derive(Clone)]
+pub struct Context {
+    pub(super) client: NodeId,
+    pub(super) ticket: Option<Ticket>,
+    pub(super) semantics: Semantics,
+    pub(super) until: Instant,
+    pub(super) bytes: Bytes,
+    pub(super) stopped: watch::Receiver<bool>,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Context {
+    /// The node that calls.
+    #[must_use]
+    pub fn client(&self) -> NodeId {
+        self.client
+    }
+
+    /// What the caller was promised.
+    #[must_use]
+    pub fn semantics(&self) -> Semantics {
+        self.semantics
+    }
+
+    /// The time that is left; after it the execution is stopped.
+    #[must_use]
+    pub fn left(&self) -> Duration {
+        self.until.saturating_duration_since(Instant::now())
+    }
+
+    /// Bytes that the caller gave along: a trace context for instance.
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// Nobody wants the result any more: the deadline is past, the caller has given up or failed. Whatever is done from here on must
+    /// have no effect, since a later call may have begun elsewhere.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        *self.stopped.borrow()
+    }
+
+    /// Waits until the execution is not wanted any more.
+    pub async fn stopped(&self) {
+        let mut stopped = self.stopped.clone();
+        // An execution that is over is not stopped any more, and then nobody waits.
+        if stopped.wait_for(|it| *it).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Calls another node as a part of this execution: with no more time than is left to it, and taken back if it is stopped.
+    #[must_use]
+    pub fn to(&self, server: NodeId) -> Caller {
+        let mut caller = Caller::new(Arc::clone(&self.shared), server);
+        caller.parent = self.ticket;
+        caller.deadline = self.left();
+        caller.context = self.bytes.clone();
+        caller
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context").field("client", &self.client).finish_non_exhaustive()
+    }
+}
+
+/// A call with its context, for actors that want to know it. It derefs to the procedure.
+#[derive(Debug)]
+pub struct Incoming<P> {
+    /// The arguments.
+    pub arguments: P,
+    /// Who calls, and whether the execution is wanted.
+    pub context: Context,
+}
+
+impl<P: Procedure> ActorMessage for Incoming<P> {
+    type Result = P::Result;
+}
+
+impl<P> Deref for Incoming<P> {
+    type Target = P;
+
+    fn deref(&self) -> &P {
+        &self.arguments
+    }
+}

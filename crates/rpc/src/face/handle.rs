@@ -1,0 +1,411 @@
+//! The handle of the service of calls.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use mainstay_base::{ClusterId, NodeId};
+use mainstay_runtime::Recipient;
+use mainstay_service::{ReachError, ServiceHandle};
+use thiserror::Error;
+use tokio::sync::{oneshot, watch};
+
+use super::desk::{Desk, Table, ended};
+use super::served::{Port, Served};
+use super::{Caller, Context, Incoming, Procedure};
+use crate::{Command, Failure, Finish, Outcome, ProcedureId, Reason, Rpc, Semantics, Status};
+
+/// Maps names to nodes: to all that a call may go to, the best one first.
+pub trait Resolver: Send + Sync {
+    /// The nodes that are meant by `name`. None: the call fails, and nothing was sent.
+    fn resolve(&self, name: &str) -> Vec<NodeId>;
+}
+
+/// A name is that of a node of the cluster.
+struct Nodes(ClusterId);
+
+impl Resolver for Nodes {
+    fn resolve(&self, name: &str) -> Vec<NodeId> {
+        vec![NodeId::new(self.0, name)]
+    }
+}
+
+/// What an interceptor is told of a call.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct CallInfo {
+    /// The procedure.
+    pub procedure: &'static str,
+    /// The other end.
+    pub node: NodeId,
+    /// What is promised.
+    pub semantics: Semantics,
+}
+
+/// Sees all calls of a node, at both ends: for authorisation, metrics, traces. It is called on the thread of the caller, or of the service,
+/// and must not block.
+pub trait Interceptor: Send + Sync {
+    /// A call goes out; `context` goes along to the server.
+    ///
+    /// # Errors
+    /// The call fails, and nothing was sent.
+    fn call(&self, info: &CallInfo, context: &mut Vec<u8>) -> Result<(), Failure> {
+        let _ = (info, context);
+        Ok(())
+    }
+
+    /// A call of this node is over.
+    fn called(&self, info: &CallInfo, outcome: &Outcome, took: Duration) {
+        let _ = (info, outcome, took);
+    }
+
+    /// A call came. False: it is refused, and not executed.
+    fn admit(&self, info: &CallInfo, context: &Context) -> bool {
+        let _ = (info, context);
+        true
+    }
+
+    /// A call was executed.
+    fn executed(&self, info: &CallInfo, result: &Finish, took: Duration) {
+        let _ = (info, result, took);
+    }
+}
+
+/// Why a procedure is not served. Nothing changed.
+#[derive(Error, Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// One with this name is served already, or one whose name has the same hash.
+    #[error("a procedure with this name, or the same hash of it, is served already: {0:?}")]
+    Taken(&'static str),
+    /// The service was not reached.
+    #[error(transparent)]
+    Reach(#[from] ReachError),
+}
+
+struct Waiting {
+    semantics: Semantics,
+    tell: oneshot::Sender<Outcome>,
+}
+
+pub(super) struct Shared {
+    pub(super) service: ServiceHandle<Rpc>,
+    pub(super) me: NodeId,
+    resolver: Box<dyn Resolver>,
+    interceptors: Vec<Box<dyn Interceptor>>,
+    waiting: Mutex<BTreeMap<u64, Waiting>>,
+    table: Mutex<Table>,
+    tokens: AtomicU64,
+    lanes: AtomicU32,
+    is_open: AtomicBool,
+    drained: watch::Sender<bool>,
+    lost: watch::Sender<Option<NodeId>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    /// Tells the service what is served, when it begins and when it begins anew.
+    pub(super) async fn begin(&self) -> Result<(), ReachError> {
+        let served: Vec<_> =
+            locked(&self.table).iter().map(|(id, it)| (*id, it.versions())).collect();
+        for (procedure, versions) in served {
+            self.service.send(Command::Serve { procedure, versions }).await?;
+        }
+        self.is_open.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    pub(super) fn served(&self, procedure: ProcedureId) -> Option<Arc<dyn Served>> {
+        locked(&self.table).get(&procedure).cloned()
+    }
+
+    pub(super) fn next_lane(&self) -> u32 {
+        self.lanes.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(super) fn resolve(&self, name: &str) -> Vec<NodeId> {
+        self.resolver.resolve(name)
+    }
+
+    /// Gives the service a command that must not be lost: it waits beside the caller if it has to.
+    pub(super) fn give(self: &Arc<Self>, command: Command) {
+        let Err(ReachError::Full) = self.service.try_send(command.clone()) else { return };
+        let shared = Arc::clone(self);
+        tokio::task::spawn_local(async move {
+            // A service that has ended needs no results.
+            let _ = shared.service.send(command).await;
+        });
+    }
+
+    /// Makes a call of a request; the outcome comes to the receiver. On drop of the guard it is taken back.
+    pub(super) fn ask(
+        self: &Arc<Self>,
+        semantics: Semantics,
+        request: impl FnOnce(u64) -> Command,
+    ) -> Result<Asked, Failure> {
+        if !self.is_open.load(Ordering::Acquire) {
+            return Err(Failure::not_at_all(Reason::Ended));
+        }
+        let token = self.tokens.fetch_add(1, Ordering::Relaxed);
+        let (tell, told) = oneshot::channel();
+        locked(&self.waiting).insert(token, Waiting { semantics, tell });
+        if let Err(error) = self.service.try_send(request(token)) {
+            locked(&self.waiting).remove(&token);
+            let reason = if error == ReachError::Full { Reason::Full } else { Reason::Ended };
+            return Err(Failure::not_at_all(reason));
+        }
+        Ok(Asked { shared: Arc::clone(self), token, told, is_over: false })
+    }
+
+    pub(super) fn over(&self, token: u64, outcome: Outcome) {
+        let waiting = locked(&self.waiting).remove(&token);
+        if let Some(waiting) = waiting {
+            // Nobody waits any more: then nobody is told.
+            let _ = waiting.tell.send(outcome);
+        }
+    }
+
+    /// The service is gone, and with it all that was asked of it.
+    pub(super) fn ended(&self) {
+        self.is_open.store(false, Ordering::Release);
+        for (_, waiting) in std::mem::take(&mut *locked(&self.waiting)) {
+            let _ = waiting.tell.send(ended(waiting.semantics));
+        }
+    }
+
+    pub(super) fn lost(&self, server: NodeId) {
+        self.lost.send_replace(Some(server));
+    }
+
+    pub(super) fn drained(&self) {
+        self.drained.send_replace(true);
+    }
+
+    pub(super) fn intercepted(
+        &self,
+        info: &CallInfo,
+        context: &mut Vec<u8>,
+    ) -> Result<(), Failure> {
+        self.interceptors.iter().try_for_each(|it| it.call(info, context))
+    }
+
+    pub(super) fn has_interceptors(&self) -> bool {
+        !self.interceptors.is_empty()
+    }
+
+    pub(super) fn called(&self, info: &CallInfo, outcome: &Outcome, took: Duration) {
+        self.interceptors.iter().for_each(|it| it.called(info, outcome, took));
+    }
+
+    pub(super) fn admits(&self, info: &CallInfo, context: &Context) -> bool {
+        self.interceptors.iter().all(|it| it.admit(info, context))
+    }
+
+    pub(super) fn served_one(&self, info: &CallInfo, result: &Finish, took: Duration) {
+        self.interceptors.iter().for_each(|it| it.executed(info, result, took));
+    }
+}
+
+/// A call on its way.
+pub(super) struct Asked {
+    shared: Arc<Shared>,
+    token: u64,
+    told: oneshot::Receiver<Outcome>,
+    is_over: bool,
+}
+
+impl Asked {
+    pub(super) async fn outcome(mut self, semantics: Semantics) -> Outcome {
+        let outcome = (&mut self.told).await;
+        self.is_over = true;
+        outcome.unwrap_or_else(|_| ended(semantics))
+    }
+}
+
+impl Drop for Asked {
+    /// A future that is dropped takes its call back.
+    fn drop(&mut self) {
+        if !self.is_over && locked(&self.shared.waiting).remove(&self.token).is_some() {
+            // If there is no room for the word, the deadline ends the call.
+            let _ = self.shared.service.try_send(Command::Cancel { token: self.token });
+        }
+    }
+}
+
+/// Makes and serves calls of a node: cheap to clone, `Send` and `Sync`.
+#[derive(Clone)]
+pub struct RpcHandle {
+    shared: Arc<Shared>,
+}
+
+impl RpcHandle {
+    /// The handle of the service at the node called `name`. What hands calls to actors is started on the caller's `LocalSet`, and
+    /// lives as long as a handle does.
+    ///
+    /// # Errors
+    /// [`ReachError`]: the service is not mounted there.
+    ///
+    /// # Panics
+    /// Outside a `LocalSet` of a tokio runtime.
+    pub async fn open(
+        service: ServiceHandle<Rpc>,
+        cluster: ClusterId,
+        name: &str,
+    ) -> Result<Self, ReachError> {
+        Self::open_with(service, NodeId::new(cluster, name), Box::new(Nodes(cluster)), Vec::new()).await
+    }
+
+    /// The same with another resolver of names, and with interceptors, which are asked in this order.
+    ///
+    /// # Errors
+    /// [`ReachError`]: the service is not mounted there.
+    ///
+    /// # Panics
+    /// Outside a `LocalSet` of a tokio runtime.
+    pub async fn open_with(
+        service: ServiceHandle<Rpc>,
+        me: NodeId,
+        resolver: Box<dyn Resolver>,
+        interceptors: Vec<Box<dyn Interceptor>>,
+    ) -> Result<Self, ReachError> {
+        let shared = Arc::new(Shared {
+            service,
+            me,
+            resolver,
+            interceptors,
+            waiting: Mutex::default(),
+            table: Mutex::default(),
+            tokens: AtomicU64::new(1),
+            lanes: AtomicU32::new(1),
+            is_open: AtomicBool::new(false),
+            drained: watch::Sender::new(false),
+            lost: watch::Sender::new(None),
+        });
+        Desk::open(&shared).await?;
+        Ok(Self { shared })
+    }
+
+    /// The service: its status, for instance.
+    #[must_use]
+    pub fn service(&self) -> &ServiceHandle<Rpc> {
+        &self.shared.service
+    }
+
+    /// How the service is.
+    ///
+    /// # Errors
+    /// [`ReachError`].
+    pub async fn status(&self) -> Result<Status, ReachError> {
+        self.shared.service.status().await
+    }
+
+    /// Calls of this node: a caller of its own, whose calls are executed one after the other, in their order, wherever they go. Its clones
+    /// are the same caller.
+    #[must_use]
+    pub fn to(&self, server: NodeId) -> Caller {
+        Caller::new(Arc::clone(&self.shared), server)
+    }
+
+    /// The same for the best of the nodes that are meant by a name.
+    ///
+    /// # Errors
+    /// [`Reason::Unresolved`]: the name means nothing.
+    pub fn to_name(&self, name: &str) -> Result<Caller, Failure> {
+        let server = self.shared.resolve(name).into_iter().next();
+        server.map(|server| self.to(server)).ok_or(Failure::not_at_all(Reason::Unresolved))
+    }
+
+    /// From here on an actor serves a procedure, for all nodes.
+    ///
+    /// # Errors
+    /// [`ServeError`].
+    pub async fn serve<P: Procedure>(&self, to: Recipient<P>) -> Result<(), ServeError> {
+        self.table::<P>(Port::actor(to)).await
+    }
+
+    /// The same for an actor that wants to know the context of calls.
+    ///
+    /// # Errors
+    /// [`ServeError`].
+    pub async fn serve_incoming<P: Procedure>(
+        &self,
+        to: Recipient<Incoming<P>>,
+    ) -> Result<(), ServeError> {
+        self.table::<P>(Port::incoming(to)).await
+    }
+
+    /// The same for a function. When its execution is stopped the future is dropped.
+    ///
+    /// # Errors
+    /// [`ServeError`].
+    pub async fn serve_fn<P, F, R>(&self, serve: F) -> Result<(), ServeError>
+    where
+        P: Procedure,
+        F: Fn(P, Context) -> R + Send + Sync + 'static,
+        R: Future<Output = P::Result> + 'static,
+    {
+        self.table::<P>(Port::function(serve)).await
+    }
+
+    async fn table<P: Procedure>(&self, served: Arc<dyn Served>) -> Result<(), ServeError> {
+        {
+            let mut table = locked(&self.shared.table);
+            if let Some(there) = table.get(&P::ID) {
+                return Err(ServeError::Taken(there.name()));
+            }
+            table.insert(P::ID, Arc::clone(&served));
+        }
+        let (procedure, versions) = (P::ID, served.versions());
+        let told = self.shared.service.send(Command::Serve { procedure, versions }).await;
+        if told.is_err() {
+            locked(&self.shared.table).remove(&P::ID);
+        }
+        Ok(told?)
+    }
+
+    /// The procedure is not served any more. What was taken is executed.
+    ///
+    /// # Errors
+    /// [`ReachError`].
+    pub async fn withdraw<P: Procedure>(&self) -> Result<(), ReachError> {
+        self.shared.service.send(Command::Withdraw { procedure: P::ID }).await?;
+        locked(&self.shared.table).remove(&P::ID);
+        Ok(())
+    }
+
+    /// Takes no call any more, and waits until those that were taken are answered. Others are told that theirs were not executed.
+    ///
+    /// # Errors
+    /// [`ReachError`].
+    pub async fn drain(&self) -> Result<(), ReachError> {
+        let mut drained = self.shared.drained.subscribe();
+        self.shared.service.send(Command::Drain).await?;
+        // The sender lives in this handle.
+        let _ = drained.wait_for(|it| *it).await;
+        Ok(())
+    }
+
+    /// Waits until the server at a node is lost: its node was restarted or left, or its service has ended. Whatever it executed is over, or
+    /// will be. Reports that came before this call do not count.
+    pub async fn lost(&self, server: NodeId) {
+        let mut lost = self.shared.lost.subscribe();
+        lost.mark_unchanged();
+        while lost.changed().await.is_ok() {
+            if *lost.borrow_and_update() == Some(server) {
+                return;
+            }
+        }
+    }
+}
+
+impl fmt::Debug for RpcHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RpcHandle").field("me", &self.shared.me).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,50 @@
+//! Ways to break calls on purpose, so that tests can show that their checks notice.
+
+/// One deliberate defect.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// A call that comes again is executed again.
+    ForgetsCalls,
+    /// What a server wrote is not read after a restart.
+    ForgetsStored,
+    /// A call that is over is executed when a copy of it comes late.
+    RunsLateCalls,
+    /// A refused call is taken when a copy of it comes later.
+    ForgetsRefusals,
+    /// An answer to a former life of the client is matched by its number alone.
+    MatchesByNumber,
+    /// A call that is bound to what the server remembered in a former life is taken.
+    BelievesAnyBinding,
+    /// A call that must not be executed twice is sent again to a server that remembers nothing.
+    RepeatsAtNewServer,
+    /// A client's former life is heard after its new one.
+    HearsTheDead,
+    /// A client's new life does not end what runs for its former one.
+    SparesOrphans,
+    /// The result of an execution that was ended counts.
+    KeepsOrphans,
+    /// A server does not end an execution at its deadline.
+    IgnoresDeadline,
+    /// A call begins after its deadline.
+    BeginsLate,
+    /// A nested call has more time than its parent.
+    NestsBeyond,
+    /// The calls that an orphan made go on.
+    SparesChildren,
+    /// Calls of one caller begin as they come.
+    IgnoresOrder,
+    /// A later call of the caller does not say which earlier ones were given up.
+    ForgetsGivenUp,
+    /// A call begins before that is stable.
+    BeginsUnwritten,
+    /// A call is answered before that is stable.
+    AnswersUnwritten,
+    /// A terminator that ends nothing.
+    NoTerminator,
+    /// A quantum that ends nothing.
+    NeverExpires,
+    /// A new epoch that ends nothing.
+    SparesEpochs,
+    /// A client does not write down whom it calls.
+    CallsUnlogged,
+}

@@ -1,0 +1,196 @@
+//! The way to the other nodes: who is there, and what is said to them at the end of a turn.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use mainstay_base::service::{Io, Out, Outbox};
+use mainstay_base::{BootId, NodeId};
+
+use crate::config::DATAGRAM_BYTES_MAX;
+use crate::wire::{BATCH_BYTES, Batch, Head, Item, Message};
+use crate::{Carrier, Event, Record, Rpc};
+
+/// One other node.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Line {
+    /// Its newest boot, connected or not.
+    pub(crate) boot: Option<BootId>,
+    /// Connected, and the service is mounted there.
+    pub(crate) is_up: bool,
+    /// What the link is to take first, in order.
+    refused: VecDeque<Message>,
+    /// The link takes nothing.
+    is_full: bool,
+    /// The head alone is worth a message.
+    nods: bool,
+    batch: Batch,
+    /// Of datagrams.
+    loose: Batch,
+    /// Who speaks to whom, as far as the halves know.
+    pub(crate) head: Head,
+}
+
+/// All other nodes, and what the service puts out.
+#[derive(Clone)]
+pub(crate) struct Lines {
+    lines: BTreeMap<NodeId, Line>,
+    /// Those with something to say.
+    dirty: BTreeSet<NodeId>,
+    out: Outbox<Rpc>,
+    carrier: Carrier,
+    own: Head,
+    /// Nothing is said before this record is stable: it holds the crash count.
+    mute: Option<Io>,
+    /// Messages, as they were counted (RPC-61).
+    pub(crate) sent: u64,
+}
+
+impl Lines {
+    pub(crate) fn new(out: Outbox<Rpc>, carrier: Carrier, life: u64, memory: u64) -> Self {
+        let (lines, dirty) = (BTreeMap::new(), BTreeSet::new());
+        let own = Head { life, memory, ..Head::default() };
+        Self { lines, dirty, out, carrier, own, mute: None, sent: 0 }
+    }
+
+    pub(crate) fn line(&mut self, node: NodeId) -> &mut Line {
+        let head = || self.own.clone();
+        self.lines.entry(node).or_insert_with(|| Line { head: head(), ..Line::default() })
+    }
+
+    /// Says something before all else that waits.
+    pub(crate) fn say_first(&mut self, node: NodeId, item: Item) {
+        let line = self.line(node);
+        let mut first = Batch::default();
+        first.push(item, Bytes::new());
+        let message = first.take(line.head.clone());
+        line.refused.push_front(message);
+        self.dirty.insert(node);
+    }
+
+    /// Another turn is wanted.
+    pub(crate) fn again(&mut self) {
+        self.out.put(Out::Again);
+    }
+
+    pub(crate) fn up(&self) -> Vec<NodeId> {
+        let up = self.lines.iter().filter(|(_, line)| line.is_up);
+        up.map(|(node, _)| *node).collect()
+    }
+
+    /// A batch goes out although nothing is in it: for what its head says.
+    pub(crate) fn nod(&mut self, node: NodeId) {
+        self.line(node).nods = true;
+        self.dirty.insert(node);
+    }
+
+    /// Whether something that is said now leaves in this turn.
+    pub(crate) fn is_open(&self, node: NodeId) -> bool {
+        self.lines.get(&node).is_some_and(|line| line.is_up && !line.is_full)
+    }
+
+    /// Says something at the end of the turn, by a datagram if those are used.
+    pub(crate) fn say(&mut self, node: NodeId, item: Item, body: Bytes) {
+        let is_small = body.len() <= DATAGRAM_BYTES_MAX;
+        if self.carrier == Carrier::Link || !is_small {
+            return self.say_surely(node, item, body);
+        }
+        let line = self.line(node);
+        if line.loose.is_full_for(body.len().max(64), DATAGRAM_BYTES_MAX) {
+            let message = line.loose.take(line.head.clone());
+            self.out.put(Out::Datagram { to: node, message });
+            self.sent += 1;
+        }
+        self.line(node).loose.push(item, body);
+        self.dirty.insert(node);
+    }
+
+    /// Says something over the link. It is void if the other end has been replaced, or is not there.
+    pub(crate) fn say_surely(&mut self, node: NodeId, item: Item, body: Bytes) {
+        let line = self.line(node);
+        if line.batch.is_full_for(body.len(), BATCH_BYTES) {
+            let message = line.batch.take(line.head.clone());
+            line.refused.push_back(message);
+        }
+        line.batch.push(item, body);
+        self.dirty.insert(node);
+    }
+
+    /// The link took no message.
+    pub(crate) fn full(&mut self, to: BootId, message: Message) {
+        let line = self.line(to.node);
+        if line.boot == Some(to) {
+            // Those of a turn come back in order, before anything new is put behind them.
+            line.refused.push_back(message);
+            line.is_full = true;
+        }
+    }
+
+    pub(crate) fn room(&mut self, to: BootId) {
+        let line = self.line(to.node);
+        if line.boot == Some(to) {
+            line.is_full = false;
+            self.dirty.insert(to.node);
+        }
+    }
+
+    /// What was said to the other end and not taken is void.
+    pub(crate) fn forget(&mut self, node: NodeId) {
+        let line = self.line(node);
+        (line.batch, line.loose) = (Batch::default(), Batch::default());
+        line.refused.clear();
+        line.is_full = false;
+    }
+
+    pub(crate) fn tell(&mut self, event: Event) {
+        self.out.tell(event);
+    }
+
+    pub(crate) fn persist(&mut self, record: Record) -> Io {
+        self.out.persist(record)
+    }
+
+    pub(crate) fn last(&self) -> Io {
+        self.out.last()
+    }
+
+    /// Nothing is said before this record is stable.
+    pub(crate) fn mute_until(&mut self, io: Io) {
+        self.mute = Some(io);
+    }
+
+    pub(crate) fn written(&mut self, io: Io) {
+        if self.mute.is_some_and(|until| io >= until) {
+            self.mute = None;
+        }
+    }
+
+    /// Puts all that was said into messages.
+    pub(crate) fn flush(&mut self) {
+        if self.mute.is_some() {
+            return;
+        }
+        for node in std::mem::take(&mut self.dirty) {
+            let Some(line) = self.lines.get_mut(&node) else { continue };
+            if !line.loose.is_empty() {
+                let message = line.loose.take(line.head.clone());
+                self.out.put(Out::Datagram { to: node, message });
+                self.sent += 1;
+            }
+            let Some(boot) = line.boot.filter(|_| line.is_up && !line.is_full) else { continue };
+            for message in line.refused.drain(..) {
+                self.out.send(boot, message);
+                self.sent += 1;
+            }
+            if !line.batch.is_empty() || std::mem::take(&mut line.nods) {
+                let message = line.batch.take(line.head.clone());
+                self.out.send(boot, message);
+                self.sent += 1;
+                line.head.over.clear();
+            }
+        }
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Out<Rpc>> {
+        self.out.pop()
+    }
+}

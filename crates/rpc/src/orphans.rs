@@ -1,0 +1,302 @@
+//! How orphans are found, as the configuration says: executions whose client has failed, or does not want them.
+//!
+//! Two things hold for each policy. A client speaks with its crash count: a server that hears a larger one ends what it executes for the
+//! smaller ones. And each execution ends at its deadline. The policies differ in what ends an orphan before its deadline while the
+//! client is silent:
+//!
+//! - *Terminator* (PS88): while it executes for a client, the server asks its node once a period. Silence for the time of a lease ends all
+//!   that is executed for it.
+//! - *Expiration* (Nel81): an execution has a quantum of time. Halfway through it the server asks the client whether it wants the call
+//!   still, and the answer grants another one.
+//! - *Extermination* (Nel81): a client writes down whom it calls, before it does. Restarted, it tells those to kill its orphans,
+//!   until they say that they have. Killing one takes back the calls that it made, so orphans of orphans die as well.
+//! - *Reincarnation* (Nel81): a restarted client begins a new epoch, one more than the largest that it hears of, and tells all; who
+//!   hears of a new epoch passes it on, and ends all that it executes for former ones.
+//! - *Gentle reincarnation* (Nel81): the same, but who hears of a new epoch asks the clients first, and ends what is not owned up to.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use mainstay_base::service::Io;
+use mainstay_base::{Instant, NodeId};
+
+use crate::calls::Calls;
+use crate::lines::Lines;
+use crate::server::Server;
+use crate::wire::Item;
+use crate::{Config, Orphans, Record, Ticket};
+
+/// The part of the service that looks for orphans.
+#[derive(Clone)]
+pub(crate) struct Watch {
+    config: Config,
+    life: u64,
+    /// The next look at what is executed.
+    next: Option<Instant>,
+    epoch: u64,
+    /// This node was restarted, and has begun no epoch since.
+    is_reborn: bool,
+    /// In a new epoch these have been asked whether they live; when, and who has not answered.
+    asked: Option<(Instant, BTreeSet<NodeId>)>,
+    /// These may have orphans of this node's former lives.
+    kills: BTreeSet<NodeId>,
+    /// Servers that were written down, and since when that is stable.
+    called: BTreeSet<NodeId>,
+    writing: Vec<(Io, NodeId)>,
+}
+
+impl Watch {
+    pub(crate) fn new(config: Config, life: u64, called: BTreeSet<NodeId>) -> Self {
+        let kills = called.clone();
+        Self {
+            config,
+            life,
+            next: None,
+            epoch: 1,
+            is_reborn: true,
+            asked: None,
+            kills,
+            called,
+            writing: Vec::new(),
+        }
+    }
+
+    pub(crate) fn epoch(&self) -> u64 {
+        match self.config.orphans {
+            Orphans::Reincarnation | Orphans::Gentle { .. } => self.epoch,
+            _ => 0,
+        }
+    }
+
+    /// Servers that are written down.
+    pub(crate) fn called(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.called.iter().copied()
+    }
+
+    /// Whether calls to this server may be sent: that they are is stable if it must be.
+    pub(crate) fn may_call(&mut self, lines: &mut Lines, server: NodeId) -> bool {
+        if self.config.orphans != Orphans::Extermination
+            || mainstay_base::fault!(self.config, CallsUnlogged)
+        {
+            return true;
+        }
+        if self.called.insert(server) {
+            let io = lines.persist(Record::Calls { server });
+            self.writing.push((io, server));
+        }
+        !self.writing.iter().any(|(_, it)| *it == server)
+    }
+
+    /// Servers that may be called now.
+    pub(crate) fn written(&mut self, upto: Io) -> Vec<NodeId> {
+        let stable = self.writing.extract_if(.., |(io, _)| *io <= upto);
+        stable.map(|(_, server)| server).collect()
+    }
+
+    /// A node is connected, and was heard.
+    pub(crate) fn on_hello(&mut self, lines: &mut Lines, node: NodeId, epoch: u64) {
+        if self.kills.contains(&node) {
+            lines.say_surely(node, Item::Kill, Bytes::new());
+        }
+        if self.epoch() == 0 {
+            return;
+        }
+        if std::mem::take(&mut self.is_reborn) {
+            self.epoch = self.epoch.max(epoch) + 1;
+            self.proclaim(lines);
+        } else if epoch < self.epoch {
+            lines.say_surely(node, Item::Epoch { epoch: self.epoch }, Bytes::new());
+        }
+    }
+
+    fn proclaim(&self, lines: &mut Lines) {
+        for node in lines.up() {
+            lines.say_surely(node, Item::Epoch { epoch: self.epoch }, Bytes::new());
+        }
+    }
+
+    /// Somebody says that there is a new epoch.
+    pub(crate) fn on_epoch(
+        &mut self,
+        now: Instant,
+        lines: &mut Lines,
+        server: &mut Server,
+        epoch: u64,
+    ) {
+        if self.epoch() == 0 || epoch <= self.epoch {
+            return;
+        }
+        self.epoch = epoch;
+        self.is_reborn = false;
+        self.proclaim(lines);
+        match self.config.orphans {
+            Orphans::Gentle { patience } => {
+                let clients = server.works_for();
+                for client in &clients {
+                    let life = server.clients.get(client).map_or(0, |client| client.life);
+                    lines.say_surely(*client, Item::Check { life }, Bytes::new());
+                }
+                self.asked = Some((now + patience, clients));
+            }
+            _ => self.end_before(now, lines, server, None),
+        }
+    }
+
+    /// Ends what is executed for former epochs; for these clients, or for all.
+    fn end_before(
+        &self,
+        now: Instant,
+        lines: &mut Lines,
+        server: &mut Server,
+        clients: Option<&BTreeSet<NodeId>>,
+    ) {
+        if mainstay_base::fault!(self.config, SparesEpochs) {
+            return;
+        }
+        let is_old = |run: &crate::server::Run| {
+            run.seq > 0
+                && run.epoch < self.epoch
+                && clients.is_none_or(|clients| clients.contains(&run.client))
+        };
+        let old = server.runs.iter().filter(|(_, run)| is_old(run));
+        let old: Vec<Ticket> = old.map(|(ticket, _)| *ticket).collect();
+        for ticket in old {
+            server.abort_run(now, lines, ticket);
+        }
+    }
+
+    /// A client says that it lives.
+    pub(crate) fn on_alive(&mut self, client: NodeId) {
+        if let Some((_, silent)) = &mut self.asked {
+            silent.remove(&client);
+        }
+    }
+
+    /// A client has its orphans killed: it hears when they have stopped.
+    pub(crate) fn on_kill(&mut self, server: &mut Server, client: NodeId) {
+        if let Some(client) = server.clients.get_mut(&client) {
+            client.is_killing = true;
+        }
+    }
+
+    /// Clients whose orphans have stopped hear of it.
+    pub(crate) fn tell_killed(&mut self, lines: &mut Lines, server: &mut Server) {
+        for (node, client) in &mut server.clients {
+            if client.is_killing && client.orphans == 0 {
+                client.is_killing = false;
+                lines.say_surely(*node, Item::Killed { life: client.life }, Bytes::new());
+            }
+        }
+    }
+
+    /// A server has none of this node's orphans any more.
+    pub(crate) fn on_killed(&mut self, server: NodeId, life: u64) {
+        if life == self.life {
+            self.kills.remove(&server);
+        }
+    }
+
+    /// Looks at what is executed.
+    pub(crate) fn on_time(&mut self, now: Instant, lines: &mut Lines, server: &mut Server) {
+        if let Some((_, silent)) = self.asked.take_if(|(until, _)| *until <= now) {
+            self.end_before(now, lines, server, Some(&silent));
+        }
+        match self.config.orphans {
+            Orphans::Terminator { period, lease } => {
+                if self.next.is_some_and(|next| next <= now) {
+                    self.next = Some(now + period);
+                    self.terminate(now, lines, server, lease);
+                }
+            }
+            Orphans::Expiration { quantum } => self.expire(now, lines, server, quantum),
+            _ => {}
+        }
+    }
+
+    fn terminate(
+        &self,
+        now: Instant,
+        lines: &mut Lines,
+        server: &mut Server,
+        lease: std::time::Duration,
+    ) {
+        for node in server.works_for() {
+            let Some(client) = server.clients.get(&node) else { continue };
+            let (life, heard) = (client.life, client.heard);
+            if now.saturating_since(heard) < lease {
+                lines.say(node, Item::Check { life }, Bytes::new());
+            } else if !mainstay_base::fault!(self.config, NoTerminator) {
+                server.abort(now, lines, node);
+            }
+        }
+    }
+
+    /// Asks for more time halfway through a quantum, and ends what was granted none.
+    fn expire(
+        &self,
+        now: Instant,
+        lines: &mut Lines,
+        server: &mut Server,
+        quantum: std::time::Duration,
+    ) {
+        let half = quantum / 2;
+        let mut over = Vec::new();
+        for (ticket, run) in &mut server.runs {
+            let Some(granted) = run.granted.filter(|_| !run.is_ended) else { continue };
+            if granted <= now {
+                over.push(*ticket);
+            } else if run.asks <= now {
+                run.asks = now + half;
+                lines.say(run.client, Item::More { seq: run.seq }, Bytes::new());
+            }
+        }
+        if mainstay_base::fault!(self.config, NeverExpires) {
+            return;
+        }
+        for ticket in over {
+            server.abort_run(now, lines, ticket);
+        }
+    }
+
+    /// A server asks whether a call is wanted still.
+    pub(crate) fn on_more(lines: &mut Lines, calls: &Calls, server: NodeId, seq: u64) {
+        let item = match calls.is_pending(server, seq) {
+            true => Item::Grant { seq },
+            false => Item::Cancel { seq },
+        };
+        lines.say(server, item, Bytes::new());
+    }
+
+    /// A client grants more time.
+    pub(crate) fn on_grant(&self, now: Instant, server: &mut Server, client: NodeId, seq: u64) {
+        let Orphans::Expiration { quantum } = self.config.orphans else { return };
+        let of = |run: &&mut crate::server::Run| run.client == client && run.seq == seq;
+        if let Some(run) = server.runs.values_mut().find(of) {
+            run.granted = Some(now + quantum);
+            run.asks = now + quantum / 2;
+        }
+    }
+
+    /// When something is due; the terminator rests while nothing is executed.
+    pub(crate) fn timeout(&mut self, now: Instant, server: &Server) -> Option<Instant> {
+        let asked = self.asked.as_ref().map(|(until, _)| *until);
+        let policy = match self.config.orphans {
+            Orphans::Terminator { period, .. } => {
+                let works = server.runs.values().any(|run| !run.is_ended && run.seq > 0);
+                match works {
+                    true => Some(*self.next.get_or_insert(now + period)),
+                    false => {
+                        self.next = None;
+                        None
+                    }
+                }
+            }
+            Orphans::Expiration { .. } => {
+                let runs = server.runs.values().filter(|run| !run.is_ended);
+                runs.filter_map(|run| Some(run.granted?.min(run.asks))).min()
+            }
+            _ => None,
+        };
+        asked.into_iter().chain(policy).min()
+    }
+}

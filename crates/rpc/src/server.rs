@@ -1,0 +1,602 @@
+//! The server's half: each call is executed at most once, in the order of its caller, and its result is kept until the client has it.
+//!
+//! # The automaton
+//! A call is named by its client's node, the client's *life* (its crash count) and a number. What the server does with one that comes:
+//!
+//! 1. It is of a life that is over: refused (RPC-22). It is of a new life: what runs for the former one is ended first (RPC-21).
+//! 2. It is bound to a *memory* that the server does not have: refused (RPC-15). The memory is named anew at each start, unless results are
+//!    stored.
+//! 3. Its number is below the client's *floor*, or among those that are over: dropped (RPC-14).
+//! 4. It is known: the answer is the stored result, byte for byte (RPC-13), or *working* (RPC-12).
+//! 5. It is new: it is held until the calls before it in its lane are over (RPC-5) and there is a place among those that are executed,
+//!    then it begins. Where results are stored, that it begins is stable before it does.
+//!
+//! A result is kept until the client says that it has it: by a floor that rises, or one by one. So what is kept is bounded by the window of
+//! calls that a client may have (RPC-17).
+//!
+//! # Ending an execution
+//! An execution is *ended* at its deadline, when its client gives the call up, and when the client is dead ([`Orphans`](crate::Orphans)). Whoever executes is told,
+//! and says when it has stopped. Until then the lane is taken, and a new life of the client waits: nothing of an orphan takes effect
+//! once a later call has begun. Its result counts for nothing, and the calls that it made are taken back (RPC-23).
+
+mod clients;
+mod lanes;
+mod stored;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use mainstay_base::service::Io;
+use mainstay_base::{Instant, NodeId};
+
+use crate::lines::Lines;
+use crate::wire::{CallHead, Item, ProcedureId};
+use crate::{Config, Event, Execution, Refusal, Semantics, Ticket};
+
+pub(crate) use clients::Client;
+pub use stored::{Past, Record, Stored};
+
+/// A call that came.
+#[derive(Clone, Hash, Debug)]
+pub(crate) struct Entry {
+    call: CallHead,
+    arguments: Bytes,
+    /// The execution is over by then.
+    until: Instant,
+    state: State,
+}
+
+#[derive(Clone, Hash, Debug)]
+enum State {
+    /// It waits for its lane or for a place.
+    Held,
+    /// That it begins is being written.
+    Beginning(Ticket),
+    /// It is being executed.
+    Running(Ticket),
+    /// Its result is being written.
+    Ending(Answer),
+    /// It has a result.
+    Over(Answer),
+}
+
+/// What a client is told of a call.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, serde::Serialize, serde::Deserialize)]
+pub(crate) enum Answer {
+    /// A result: whether it is an error of the procedure, and its bytes.
+    Result(bool, Bytes),
+    Refused(Refusal),
+}
+
+/// An execution.
+#[derive(Clone, Hash, Debug)]
+pub(crate) struct Run {
+    pub(crate) client: NodeId,
+    pub(crate) life: u64,
+    pub(crate) seq: u64,
+    lane: Option<u32>,
+    pub(crate) epoch: u64,
+    pub(crate) until: Instant,
+    /// It was told to stop: its result counts for nothing.
+    pub(crate) is_ended: bool,
+    /// Its client has to grant it more time before this; else it is ended.
+    pub(crate) granted: Option<Instant>,
+    /// When it is asked for that.
+    pub(crate) asks: Instant,
+}
+
+/// A call that somebody wants to be executed that nobody answers.
+#[derive(Clone, Hash, Debug)]
+struct Loose {
+    client: NodeId,
+    life: u64,
+    procedure: ProcedureId,
+    version: u16,
+    arguments: Bytes,
+}
+
+/// What was written, and is told when it is stable.
+#[derive(Clone, Copy, Hash, Debug)]
+enum Wrote {
+    Begin(Ticket),
+    End(NodeId, u64, u64),
+}
+
+/// The server's half of the service.
+#[derive(Clone)]
+pub(crate) struct Server {
+    pub(crate) config: Config,
+    /// Names what it remembers.
+    pub(crate) memory: u64,
+    /// Versions of what is served here.
+    served: BTreeMap<ProcedureId, (u16, u16)>,
+    pub(crate) clients: BTreeMap<NodeId, Client>,
+    pub(crate) runs: BTreeMap<Ticket, Run>,
+    /// They wait for a place, in order.
+    ready: VecDeque<(NodeId, u64, u64)>,
+    loose: VecDeque<Loose>,
+    deadlines: BTreeSet<(Instant, NodeId, u64)>,
+    writing: VecDeque<(Io, Wrote)>,
+    stored: stored::Kept,
+    tickets: u64,
+    is_draining: bool,
+    /// Executions that were ended, for whom calls are to be taken back.
+    pub(crate) ended: Vec<Ticket>,
+    pub(crate) counts: Counts,
+}
+
+/// What a server has done so far.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Counts {
+    /// Executions that began.
+    pub begun: u64,
+    /// Executions that were ended before they had a result.
+    pub ended: u64,
+    /// Calls that came again, and were answered without an execution.
+    pub repeated: u64,
+    /// Calls that came when they were over, or of a life that was.
+    pub dropped: u64,
+    /// Calls that were refused.
+    pub refused: u64,
+    /// Things said that make no sense: a peer does not keep to the protocol.
+    pub absurd: u64,
+}
+
+impl Server {
+    pub(crate) fn new(config: Config, memory: u64, past: Past) -> Self {
+        let mut server = Self {
+            config,
+            memory,
+            served: BTreeMap::new(),
+            clients: BTreeMap::new(),
+            runs: BTreeMap::new(),
+            ready: VecDeque::new(),
+            loose: VecDeque::new(),
+            deadlines: BTreeSet::new(),
+            writing: VecDeque::new(),
+            stored: stored::Kept::new(past.first()),
+            tickets: 0,
+            is_draining: false,
+            ended: Vec::new(),
+            counts: Counts::default(),
+        };
+        server.restore(past);
+        server
+    }
+
+    pub(crate) fn serve(&mut self, procedure: ProcedureId, versions: (u16, u16)) {
+        self.served.insert(procedure, versions);
+    }
+
+    pub(crate) fn withdraw(&mut self, procedure: ProcedureId) {
+        self.served.remove(&procedure);
+    }
+
+    pub(crate) fn drain(&mut self) {
+        self.is_draining = true;
+    }
+
+    /// Whether nothing is held or executed.
+    pub(crate) fn is_idle(&self) -> bool {
+        let is_over = |entry: &Entry| matches!(entry.state, State::Over(_));
+        self.runs.is_empty()
+            && self.loose.is_empty()
+            && self.clients.values().all(|client| client.calls.values().all(is_over))
+    }
+
+    /// A call came.
+    pub(crate) fn on_call(
+        &mut self,
+        now: Instant,
+        lines: &mut Lines,
+        from: NodeId,
+        seq: u64,
+        call: CallHead,
+        arguments: Bytes,
+    ) {
+        let client = self.clients.entry(from).or_default();
+        if client.is_over(seq) && !mainstay_base::fault!(self.config, RunsLateCalls) {
+            self.counts.dropped += 1;
+            return;
+        }
+        if client.calls.contains_key(&seq) && !mainstay_base::fault!(self.config, ForgetsCalls) {
+            self.counts.repeated += 1;
+            return self.answer(lines, from, seq);
+        }
+        let why = self.refusal(from, &call, arguments.len());
+        let client = self.clients.entry(from).or_default();
+        if let Some(why) = why {
+            return self.refuse(lines, from, seq, call, why);
+        }
+        let until = now + std::time::Duration::from_micros(call.budget).min(self.config.deadline_max);
+        let order = call.order.clone();
+        client.bytes += arguments.len();
+        client.calls.insert(seq, Entry { call, arguments, until, state: State::Held });
+        self.deadlines.insert((until, from, seq));
+        match order {
+            None => self.ready(now, lines, from, seq),
+            Some(order) => {
+                for gone in order.gone {
+                    self.over(now, lines, from, gone, true);
+                }
+                self.enter_lane(now, lines, from, order.lane, seq);
+            }
+        }
+    }
+
+    /// A refusal is remembered like a result: a copy of the call that comes later must not be taken, for the client was told that it was
+    /// not executed.
+    pub(crate) fn refuse(
+        &mut self,
+        lines: &mut Lines,
+        from: NodeId,
+        seq: u64,
+        call: CallHead,
+        why: Refusal,
+    ) {
+        self.counts.refused += 1;
+        let client = self.clients.entry(from).or_default();
+        if client.calls.len() >= 2 * self.config.window as usize {
+            self.counts.absurd += 1;
+            return;
+        }
+        if !mainstay_base::fault!(self.config, ForgetsRefusals) {
+            let state = State::Over(Answer::Refused(why));
+            let entry = Entry { call, arguments: Bytes::new(), until: Instant::ZERO, state };
+            client.calls.insert(seq, entry);
+        }
+        lines.say(from, Item::Refused { seq, why }, Bytes::new());
+    }
+
+    /// Why a call that is new is not taken.
+    fn refusal(&self, from: NodeId, call: &CallHead, bytes: usize) -> Option<Refusal> {
+        let client = self.clients.get(&from)?;
+        let Some((oldest, newest)) = self.served.get(&call.procedure) else {
+            return Some(Refusal::Procedure);
+        };
+        if !(*oldest..=*newest).contains(&call.version) {
+            return Some(Refusal::Version);
+        }
+        if self.is_draining {
+            return Some(Refusal::Draining);
+        }
+        let is_full = client.calls.len() >= self.config.window as usize
+            || client.bytes + bytes > self.config.client_bytes_max
+            || bytes > self.config.body_bytes_max;
+        is_full.then_some(Refusal::Busy)
+    }
+
+    /// A call that nobody answers.
+    pub(crate) fn on_cast(
+        &mut self,
+        now: Instant,
+        lines: &mut Lines,
+        client: NodeId,
+        (procedure, version): (ProcedureId, u16),
+        arguments: Bytes,
+    ) {
+        let versions = self.served.get(&procedure);
+        let is_served = versions.is_some_and(|(oldest, newest)| (*oldest..=*newest).contains(&version));
+        let waits = self.loose.iter().filter(|loose| loose.client == client);
+        if !is_served || self.is_draining || waits.count() >= self.config.window as usize {
+            self.counts.refused += 1;
+            return;
+        }
+        let life = self.clients.entry(client).or_default().life;
+        self.loose.push_back(Loose { client, life, procedure, version, arguments });
+        self.fill(now, lines);
+    }
+
+    /// Says how it is with a call that is known.
+    fn answer(&mut self, lines: &mut Lines, to: NodeId, seq: u64) {
+        let entry = self.clients.get(&to).and_then(|client| client.calls.get(&seq));
+        match entry.map(|entry| &entry.state) {
+            None => lines.say(to, Item::Missing { seq }, Bytes::new()),
+            Some(State::Over(answer)) => {
+                let answer = answer.clone();
+                self.tell(lines, to, seq, answer);
+            }
+            Some(_) => lines.say(to, Item::Working { seq }, Bytes::new()),
+        }
+    }
+
+    fn tell(&self, lines: &mut Lines, to: NodeId, seq: u64, answer: Answer) {
+        match answer {
+            Answer::Result(is_error, body) => {
+                let len = body.len() as u32;
+                lines.say(to, Item::Reply { seq, is_error, len }, body);
+            }
+            Answer::Refused(why) => lines.say(to, Item::Refused { seq, why }, Bytes::new()),
+        }
+    }
+
+    pub(crate) fn on_probe(&mut self, lines: &mut Lines, from: NodeId, seq: u64) {
+        let is_over = self.clients.get(&from).is_some_and(|client| client.is_over(seq));
+        if !is_over {
+            self.answer(lines, from, seq);
+        }
+    }
+
+    /// It waits for a place among those that are executed.
+    fn ready(&mut self, now: Instant, lines: &mut Lines, from: NodeId, seq: u64) {
+        let life = self.clients.get(&from).map_or(0, |client| client.life);
+        self.ready.push_back((from, life, seq));
+        self.fill(now, lines);
+    }
+
+    /// Begins as many executions as there are places.
+    fn fill(&mut self, now: Instant, lines: &mut Lines) {
+        while self.runs.len() < self.config.executions_max {
+            if let Some(loose) = self.loose.pop_front() {
+                self.begin_loose(now, lines, loose);
+            } else if let Some((from, life, seq)) = self.ready.pop_front() {
+                let Some(client) = self.clients.get_mut(&from).filter(|it| it.life == life) else {
+                    continue;
+                };
+                if client.orphans > 0 {
+                    client.waiting.push(seq);
+                } else if client.calls.get(&seq).is_some_and(Entry::is_held) {
+                    self.begin(now, lines, from, seq);
+                }
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn ticket(&mut self) -> Ticket {
+        self.tickets += 1;
+        Ticket(self.tickets)
+    }
+
+    fn begin_loose(&mut self, now: Instant, lines: &mut Lines, loose: Loose) {
+        let Loose { client, life, procedure, version, arguments } = loose;
+        let ticket = self.ticket();
+        let until = now + self.config.deadline_max;
+        let run = Run {
+            client,
+            life,
+            seq: 0,
+            lane: None,
+            epoch: 0,
+            until,
+            is_ended: false,
+            granted: None,
+            asks: now,
+        };
+        self.runs.insert(ticket, run);
+        self.counts.begun += 1;
+        let semantics = Semantics::Maybe;
+        let (left, context) = (self.config.deadline_max, Bytes::new());
+        let execution =
+            Execution { ticket, client, procedure, version, semantics, arguments, left, context };
+        lines.tell(Event::Execute(execution));
+    }
+
+    fn begin(&mut self, now: Instant, lines: &mut Lines, from: NodeId, seq: u64) {
+        let ticket = self.ticket();
+        let quantum = match self.config.orphans {
+            crate::Orphans::Expiration { quantum } => Some(quantum),
+            _ => None,
+        };
+        let Some(client) = self.clients.get_mut(&from) else { return };
+        let (life, floor) = (client.life, client.floor);
+        let Some(entry) = client.calls.get_mut(&seq) else { return };
+        if entry.until <= now && !mainstay_base::fault!(self.config, BeginsLate) {
+            return self.finish(now, lines, from, seq, Answer::Refused(Refusal::Late));
+        }
+        let run = Run {
+            client: from,
+            life,
+            seq,
+            lane: entry.call.order.as_ref().map(|order| order.lane),
+            epoch: entry.call.epoch,
+            until: entry.until,
+            is_ended: false,
+            granted: quantum.map(|quantum| now + quantum),
+            asks: quantum.map_or(now, |quantum| now + quantum / 2),
+        };
+        let is_stored = self.config.stored && entry.call.semantics != Semantics::AtLeastOnce;
+        entry.state = State::Beginning(ticket);
+        self.runs.insert(ticket, run);
+        if is_stored && !mainstay_base::fault!(self.config, BeginsUnwritten) {
+            let record = Record::Began { client: from, life, seq, floor };
+            let io = self.write(lines, record);
+            self.writing.push_back((io, Wrote::Begin(ticket)));
+        } else {
+            self.execute(now, lines, ticket);
+        }
+    }
+
+    /// That it begins is stable, where that is needed: now it does.
+    fn execute(&mut self, now: Instant, lines: &mut Lines, ticket: Ticket) {
+        let Some(run) = self.runs.get(&ticket) else { return };
+        if run.is_ended {
+            // Nobody executes it, so nobody has to stop.
+            return self.stopped(now, lines, ticket);
+        }
+        let (from, seq) = (run.client, run.seq);
+        let Some(client) = self.clients.get_mut(&from) else { return };
+        let Some(entry) = client.calls.get_mut(&seq) else { return };
+        if entry.until <= now {
+            let (lane, life) = (run.lane, run.life);
+            self.runs.remove(&ticket);
+            self.finish(now, lines, from, seq, Answer::Refused(Refusal::Late));
+            return self.leave_lane(now, lines, from, lane, life);
+        }
+        entry.state = State::Running(ticket);
+        let arguments = std::mem::take(&mut entry.arguments);
+        client.bytes -= arguments.len();
+        self.counts.begun += 1;
+        lines.tell(Event::Execute(Execution {
+            ticket,
+            client: from,
+            procedure: entry.call.procedure,
+            version: entry.call.version,
+            semantics: entry.call.semantics,
+            arguments,
+            left: entry.until.saturating_since(now),
+            context: entry.call.context.clone(),
+        }));
+    }
+
+    /// Whoever executes has a result, or has stopped without one.
+    pub(crate) fn on_finished(
+        &mut self,
+        now: Instant,
+        lines: &mut Lines,
+        ticket: Ticket,
+        answer: Answer,
+    ) {
+        let Some(run) = self.runs.get(&ticket) else { return };
+        let is_late = run.until <= now;
+        if run.is_ended && !mainstay_base::fault!(self.config, KeepsOrphans) {
+            return self.stopped(now, lines, ticket);
+        }
+        let Some(run) = self.runs.remove(&ticket) else { return };
+        if run.seq == 0 {
+            return self.fill(now, lines);
+        }
+        let answer = match answer {
+            Answer::Result(_, body) if body.len() > self.config.body_bytes_max => {
+                Answer::Refused(Refusal::ResultTooLarge)
+            }
+            // The deadline was not noticed before: the client may have given up.
+            _ if is_late => Answer::Refused(Refusal::Expired),
+            answer => answer,
+        };
+        self.finish(now, lines, run.client, run.seq, answer);
+        self.leave_lane(now, lines, run.client, run.lane, run.life);
+        self.fill(now, lines);
+    }
+
+    /// An execution that was ended has stopped.
+    fn stopped(&mut self, now: Instant, lines: &mut Lines, ticket: Ticket) {
+        let Some(run) = self.runs.remove(&ticket) else { return };
+        self.leave_lane(now, lines, run.client, run.lane, run.life);
+        self.release(run.client, run.life);
+        self.fill(now, lines);
+    }
+
+    /// A call has its answer.
+    pub(super) fn finish(&mut self, now: Instant, lines: &mut Lines, of: NodeId, seq: u64, answer: Answer) {
+        let Some(client) = self.clients.get_mut(&of) else { return };
+        let life = client.life;
+        let Some(entry) = client.calls.get_mut(&seq) else { return };
+        self.deadlines.remove(&(entry.until, of, seq));
+        client.bytes -= std::mem::take(&mut entry.arguments).len();
+        let semantics = entry.call.semantics;
+        let lane = entry.call.order.as_ref().map(|order| order.lane);
+        if let Answer::Result(_, body) = &answer {
+            client.bytes += body.len();
+        }
+        let is_held = entry.is_held();
+        let is_stored = self.config.stored && semantics != Semantics::AtLeastOnce;
+        if is_stored && !is_held && !mainstay_base::fault!(self.config, AnswersUnwritten) {
+            entry.state = State::Ending(answer.clone());
+            let io = self.write(lines, Record::ended(of, life, seq, answer));
+            self.writing.push_back((io, Wrote::End(of, life, seq)));
+        } else {
+            entry.state = State::Over(answer.clone());
+            self.tell(lines, of, seq, answer);
+            if semantics == Semantics::AtLeastOnce {
+                self.drop_entry(of, seq);
+            }
+        }
+        if is_held && let Some(lane) = lane {
+            self.skip_in_lane(now, lines, of, lane, seq);
+        }
+    }
+
+    fn drop_entry(&mut self, of: NodeId, seq: u64) {
+        let Some(client) = self.clients.get_mut(&of) else { return };
+        if let Some(entry) = client.calls.remove(&seq) {
+            self.deadlines.remove(&(entry.until, of, seq));
+            client.bytes -= entry.bytes();
+        }
+    }
+
+    /// A write is stable.
+    pub(crate) fn on_written(&mut self, now: Instant, lines: &mut Lines, upto: Io) {
+        while self.writing.front().is_some_and(|(io, _)| *io <= upto) {
+            let Some((_, wrote)) = self.writing.pop_front() else { break };
+            match wrote {
+                Wrote::Begin(ticket) => self.execute(now, lines, ticket),
+                Wrote::End(of, life, seq) => {
+                    let Some(client) = self.clients.get_mut(&of) else { continue };
+                    if client.life != life {
+                        continue;
+                    }
+                    let Some(entry) = client.calls.get_mut(&seq) else { continue };
+                    if let State::Ending(answer) = &entry.state {
+                        let answer = answer.clone();
+                        entry.state = State::Over(answer.clone());
+                        self.tell(lines, of, seq, answer);
+                    }
+                }
+            }
+        }
+    }
+
+    /// An execution is to stop.
+    pub(crate) fn end(&mut self, lines: &mut Lines, ticket: Ticket) {
+        let Some(run) = self.runs.get_mut(&ticket).filter(|run| !run.is_ended) else { return };
+        run.is_ended = true;
+        self.counts.ended += 1;
+        self.ended.push(ticket);
+        lines.tell(Event::Stop { ticket });
+    }
+
+    /// Deadlines that have come.
+    pub(crate) fn on_time(&mut self, now: Instant, lines: &mut Lines) {
+        while let Some((until, of, seq)) = self.deadlines.first().copied().filter(|it| it.0 <= now) {
+            self.deadlines.remove(&(until, of, seq));
+            let Some(entry) = self.clients.get(&of).and_then(|client| client.calls.get(&seq)) else {
+                continue;
+            };
+            match entry.state {
+                State::Held => {
+                    self.finish(now, lines, of, seq, Answer::Refused(Refusal::Late));
+                }
+                State::Beginning(ticket) | State::Running(ticket) => {
+                    if mainstay_base::fault!(self.config, IgnoresDeadline) {
+                        continue;
+                    }
+                    self.end(lines, ticket);
+                    self.finish(now, lines, of, seq, Answer::Refused(Refusal::Expired));
+                }
+                State::Ending(_) | State::Over(_) => {}
+            }
+        }
+    }
+
+    /// When something is due.
+    pub(crate) fn timeout(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(until, ..)| *until)
+    }
+
+    /// Calls that are held or executed, and results that are kept.
+    pub(crate) fn load(&self) -> (usize, usize) {
+        let kept = self.clients.values().map(|client| client.calls.len()).sum::<usize>();
+        (self.runs.len(), kept)
+    }
+}
+
+impl Entry {
+    fn is_held(&self) -> bool {
+        matches!(self.state, State::Held)
+    }
+
+    fn bytes(&self) -> usize {
+        let of = |answer: &Answer| match answer {
+            Answer::Result(_, body) => body.len(),
+            Answer::Refused(_) => 0,
+        };
+        self.arguments.len()
+            + match &self.state {
+                State::Ending(answer) | State::Over(answer) => of(answer),
+                _ => 0,
+            }
+    }
+}

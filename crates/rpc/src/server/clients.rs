@@ -1,0 +1,259 @@
+//! What a server knows of a client: its life, and which of its calls are over.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mainstay_base::{Instant, NodeId};
+
+use super::lanes::Lane;
+use super::{Answer, Entry, Server, State};
+use crate::lines::Lines;
+use crate::ranges::Ranges;
+use crate::{Record, Refusal, Ticket};
+
+/// One client: a node in one life.
+#[derive(Clone, Hash, Debug, Default)]
+pub(crate) struct Client {
+    /// Its crash count, the largest one that was heard.
+    pub(crate) life: u64,
+    /// All calls below are over.
+    pub(crate) floor: u64,
+    /// Calls that are over, at or above the floor.
+    pub(crate) over: Ranges,
+    /// Those that are held, executed, or have a result that the client may not have.
+    pub(super) calls: BTreeMap<u64, Entry>,
+    /// Of arguments and results.
+    pub(super) bytes: usize,
+    pub(super) lanes: BTreeMap<u32, Lane>,
+    /// Its life before this one.
+    pub(crate) dead: u64,
+    /// Executions for its former lives that have not stopped. Nothing begins for this one before they have.
+    pub(crate) orphans: usize,
+    /// It is to hear when they have.
+    pub(crate) is_killing: bool,
+    /// Calls that wait for that.
+    pub(super) waiting: Vec<u64>,
+    /// When it was heard last.
+    pub(crate) heard: Instant,
+}
+
+impl Client {
+    pub(crate) fn is_over(&self, seq: u64) -> bool {
+        seq < self.floor || self.over.contains(seq)
+    }
+}
+
+impl Server {
+    /// A client speaks. False: in a life that is over.
+    pub(crate) fn on_life(&mut self, now: Instant, lines: &mut Lines, of: NodeId, life: u64) -> bool {
+        let client = self.clients.entry(of).or_default();
+        let is_stale = life < client.life || life == client.dead;
+        if is_stale && !mainstay_base::fault!(self.config, HearsTheDead) {
+            self.counts.dropped += 1;
+            return false;
+        }
+        client.heard = now;
+        if life > client.life {
+            self.begin_life(now, lines, of, life);
+        }
+        true
+    }
+
+    /// The client's boot that is connected now says which life it lives: so all others are over.
+    pub(crate) fn on_hello(&mut self, now: Instant, lines: &mut Lines, of: NodeId, life: u64) {
+        let client = self.clients.entry(of).or_default();
+        client.heard = now;
+        if life != client.life {
+            self.begin_life(now, lines, of, life);
+        }
+    }
+
+    /// All that runs for a former life of the client is ended, and all that was kept for it is gone (RPC-21).
+    fn begin_life(&mut self, now: Instant, lines: &mut Lines, of: NodeId, life: u64) {
+        if !mainstay_base::fault!(self.config, SparesOrphans) {
+            for ticket in self.runs_of(of) {
+                self.end(lines, ticket);
+            }
+        }
+        self.loose.retain(|loose| loose.client != of);
+        let orphans = self.runs.values().filter(|run| run.client == of && run.seq > 0).count();
+        let client = self.clients.entry(of).or_default();
+        let dead = client.life;
+        for (seq, entry) in std::mem::take(&mut client.calls) {
+            self.deadlines.remove(&(entry.until, of, seq));
+        }
+        *client = Client { life, dead, orphans, heard: now, ..Client::default() };
+        if self.config.stored {
+            self.write(lines, Record::Client { client: of, life, floor: 0, over: Vec::new() });
+        }
+    }
+
+    /// The client's boot is gone for good.
+    pub(crate) fn on_dead(&mut self, now: Instant, lines: &mut Lines, of: NodeId) {
+        let Some(client) = self.clients.get_mut(&of) else { return };
+        let life = client.life;
+        self.begin_life(now, lines, of, 0);
+        if let Some(client) = self.clients.get_mut(&of) {
+            client.dead = life;
+        }
+    }
+
+    fn runs_of(&self, of: NodeId) -> Vec<Ticket> {
+        let runs = self.runs.iter().filter(|(_, run)| run.client == of);
+        runs.map(|(ticket, _)| *ticket).collect()
+    }
+
+    /// The client is taken for dead: what is held and executed for it is ended. It is remembered, in case that the client lives.
+    pub(crate) fn abort(&mut self, now: Instant, lines: &mut Lines, of: NodeId) {
+        for ticket in self.runs_of(of) {
+            self.abort_run(now, lines, ticket);
+        }
+        let Some(client) = self.clients.get(&of) else { return };
+        let held = client.calls.iter().filter(|(_, entry)| entry.is_held());
+        let held: Vec<u64> = held.map(|(seq, _)| *seq).collect();
+        for seq in held {
+            self.finish(now, lines, of, seq, Answer::Refused(Refusal::Late));
+        }
+    }
+
+    /// Ends one execution before its time.
+    pub(crate) fn abort_run(&mut self, now: Instant, lines: &mut Lines, ticket: Ticket) {
+        let Some(run) = self.runs.get(&ticket).filter(|run| !run.is_ended) else { return };
+        let (of, life, seq) = (run.client, run.life, run.seq);
+        self.end(lines, ticket);
+        if self.clients.get(&of).is_some_and(|client| client.life == life) {
+            self.finish(now, lines, of, seq, Answer::Refused(Refusal::Aborted));
+        }
+    }
+
+    /// An execution for a former life has stopped. After the last one the client's calls begin.
+    pub(super) fn release(&mut self, of: NodeId, life: u64) {
+        let Some(client) = self.clients.get_mut(&of).filter(|client| client.life != life) else {
+            return;
+        };
+        client.orphans = client.orphans.saturating_sub(1);
+        if client.orphans == 0 {
+            let life = client.life;
+            for seq in std::mem::take(&mut client.waiting) {
+                self.ready.push_back((of, life, seq));
+            }
+        }
+    }
+
+    /// All calls below the floor are over, and those named.
+    pub(crate) fn on_over(
+        &mut self,
+        now: Instant,
+        lines: &mut Lines,
+        of: NodeId,
+        floor: u64,
+        over: &[u64],
+    ) {
+        for seq in over {
+            self.over(now, lines, of, *seq, false);
+        }
+        let Some(client) = self.clients.get_mut(&of).filter(|client| floor > client.floor) else {
+            return;
+        };
+        let below: Vec<u64> = client.calls.range(..floor).map(|(seq, _)| *seq).collect();
+        for seq in below {
+            self.over(now, lines, of, seq, false);
+        }
+        let Some(client) = self.clients.get_mut(&of) else { return };
+        client.floor = floor;
+        client.over.cut(floor);
+        self.try_lanes(now, lines, of);
+    }
+
+    /// All calls below `next` are over, but those that are open.
+    pub(crate) fn on_open(
+        &mut self,
+        now: Instant,
+        lines: &mut Lines,
+        of: NodeId,
+        next: u64,
+        open: &[u64],
+    ) {
+        let Some(client) = self.clients.get(&of) else { return };
+        let kept = client.calls.range(..next).map(|(seq, _)| *seq);
+        let over: Vec<u64> = kept.filter(|seq| open.binary_search(seq).is_err()).collect();
+        for seq in over {
+            self.over(now, lines, of, seq, false);
+        }
+        let mut first = self.clients.get(&of).map_or(0, |client| client.floor);
+        for last in open.iter().copied().chain([next]) {
+            self.add_over(of, first, last.saturating_sub(1));
+            first = last + 1;
+        }
+        self.try_lanes(now, lines, of);
+    }
+
+    fn add_over(&mut self, of: NodeId, first: u64, last: u64) {
+        let Some(client) = self.clients.get_mut(&of) else { return };
+        // Between two calls that are open lies at most one gap, or the peer keeps no rule.
+        if client.over.len() > 2 * self.config.window as usize {
+            self.counts.absurd += 1;
+            return;
+        }
+        client.over.add(first.max(client.floor), last);
+    }
+
+    /// A call is over for the client: it has the answer, or has given the call up.
+    pub(crate) fn over(
+        &mut self,
+        now: Instant,
+        lines: &mut Lines,
+        of: NodeId,
+        seq: u64,
+        is_given_up: bool,
+    ) {
+        let Some(client) = self.clients.get_mut(&of) else { return };
+        if client.is_over(seq) {
+            return;
+        }
+        let life = client.life;
+        self.add_over(of, seq, seq);
+        let Some(client) = self.clients.get_mut(&of) else { return };
+        let Some(entry) = client.calls.get(&seq) else {
+            // It may come later, after a restart too.
+            if self.config.stored && is_given_up {
+                self.write(lines, Record::Over { client: of, life, seq });
+            }
+            return self.try_lanes(now, lines, of);
+        };
+        let lane = entry.call.order.as_ref().map(|order| order.lane);
+        match entry.state {
+            State::Held => {
+                if self.config.stored {
+                    self.write(lines, Record::Over { client: of, life, seq });
+                }
+                self.drop_entry(of, seq);
+                if let Some(lane) = lane {
+                    self.skip_in_lane(now, lines, of, lane, seq);
+                }
+            }
+            State::Beginning(ticket) | State::Running(ticket) => {
+                self.end(lines, ticket);
+                self.drop_entry(of, seq);
+            }
+            State::Ending(_) | State::Over(_) => self.drop_entry(of, seq),
+        }
+    }
+
+    /// Whether anything is held or executed for a client.
+    pub(crate) fn works_for(&self) -> BTreeSet<NodeId> {
+        let runs = self.runs.values().filter(|run| !run.is_ended && run.seq > 0);
+        runs.map(|run| run.client).collect()
+    }
+
+    /// Panics if something is not as it should be.
+    pub(crate) fn check(&self) {
+        for client in self.clients.values() {
+            let bytes: usize = client.calls.values().map(Entry::bytes).sum();
+            assert_eq!(bytes, client.bytes, "the bytes of a client are counted");
+            assert!(client.calls.keys().all(|seq| !client.is_over(*seq)), "what is over is dropped");
+            assert!(client.calls.len() <= 2 * self.config.window as usize, "the window is kept");
+            assert!(client.over.len() <= 2 * self.config.window as usize + 1, "gaps are bounded");
+        }
+        assert!(self.runs.len() <= self.config.executions_max, "executions are bounded");
+    }
+}

@@ -1,0 +1,264 @@
+//! What two ends of calls say to each other.
+
+use bytes::{Bytes, BytesMut};
+use mainstay_base::service::Wire;
+use serde::{Deserialize, Serialize};
+
+use crate::{Executed, Semantics};
+
+/// A batch of this many bytes of arguments and results is sent; a larger body travels alone and is not copied.
+pub(crate) const BATCH_BYTES: usize = 16 << 10;
+
+/// A procedure on the wire: the first 64 bits of a hash of its name.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct ProcedureId(pub u64);
+
+impl ProcedureId {
+    /// The procedure called `name`. The function is a wire contract: FNV-1a.
+    #[must_use]
+    pub const fn new(name: &str) -> Self {
+        let (bytes, mut hash, mut at) = (name.as_bytes(), 0xcbf2_9ce4_8422_2325u64, 0);
+        while at < bytes.len() {
+            hash = (hash ^ bytes[at] as u64).wrapping_mul(0x0000_0100_0000_01b3);
+            at += 1;
+        }
+        Self(hash)
+    }
+}
+
+/// All that one end says to the other in a turn.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct Message {
+    pub(crate) head: Head,
+    pub(crate) items: Vec<Item>,
+    /// The bodies of the items, in order, end to end.
+    #[serde(skip)]
+    pub(crate) bodies: Bytes,
+}
+
+/// Who speaks, and to whom.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Head {
+    /// The crash count of the one who speaks, as a client.
+    pub(crate) life: u64,
+    /// Names what the one who speaks remembers, as a server.
+    pub(crate) memory: u64,
+    /// The other end's memory to which the calls of this batch are bound; 0 if there are none.
+    pub(crate) bound: u64,
+    /// The other end's crash count, whose calls this batch answers; 0 if there are none.
+    pub(crate) answers: u64,
+    /// All calls with smaller numbers are over for the client.
+    pub(crate) floor: u64,
+    /// These calls are over as well.
+    pub(crate) over: Vec<u64>,
+}
+
+/// One thing said. Names are short: they travel.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub(crate) enum Item {
+    /// The first one on a connection. Whether what was answered outlives a restart; how many calls the server takes from one client.
+    #[serde(rename = "h")]
+    Hello { kept: bool, window: u32, epoch: u64 },
+    /// A call; its arguments are the body.
+    #[serde(rename = "c")]
+    Call { seq: u64, call: CallHead, len: u32 },
+    /// A call that nobody answers.
+    #[serde(rename = "m")]
+    Cast { procedure: ProcedureId, version: u16, len: u32 },
+    /// How is it with this call?
+    #[serde(rename = "p")]
+    Probe { seq: u64 },
+    /// This call is not wanted any more.
+    #[serde(rename = "x")]
+    Cancel { seq: u64 },
+    /// All calls below `next` are over but these, in order.
+    #[serde(rename = "o")]
+    Open { next: u64, open: Vec<u64> },
+    /// A result; it is the body.
+    #[serde(rename = "r")]
+    Reply { seq: u64, is_error: bool, len: u32 },
+    /// There is no result, and there will be none.
+    #[serde(rename = "n")]
+    Refused { seq: u64, why: Refusal },
+    /// The call is held or being executed.
+    #[serde(rename = "w")]
+    Working { seq: u64 },
+    /// Nothing is known of this call: it has not come.
+    #[serde(rename = "u")]
+    Missing { seq: u64 },
+    /// Is this client there still, in this life?
+    #[serde(rename = "q")]
+    Check { life: u64 },
+    /// It is.
+    #[serde(rename = "y")]
+    Alive,
+    /// Is this call wanted still?
+    #[serde(rename = "a")]
+    More { seq: u64 },
+    /// It is: it is granted another quantum.
+    #[serde(rename = "g")]
+    Grant { seq: u64 },
+    /// What runs for former lives of the one who speaks is to be ended.
+    #[serde(rename = "k")]
+    Kill,
+    /// Nothing runs any more for lives before this one.
+    #[serde(rename = "d")]
+    Killed { life: u64 },
+    /// A new epoch has begun.
+    #[serde(rename = "e")]
+    Epoch { epoch: u64 },
+}
+
+/// What a call says besides its arguments.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub(crate) struct CallHead {
+    pub(crate) procedure: ProcedureId,
+    pub(crate) version: u16,
+    pub(crate) semantics: Semantics,
+    /// Microseconds that the server may take, from when the call comes.
+    pub(crate) budget: u64,
+    /// The epoch of the client, where orphans are found by epochs; else 0.
+    pub(crate) epoch: u64,
+    pub(crate) order: Option<Order>,
+    pub(crate) context: Bytes,
+}
+
+/// The place of a call among the calls of one caller.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub(crate) struct Order {
+    pub(crate) lane: u32,
+    /// The call of the lane before it, if that has not been given up; 0 if there is none.
+    pub(crate) after: u64,
+    /// Calls of the lane, since then, that the client has given up: they must not take effect any more.
+    pub(crate) gone: Vec<u64>,
+}
+
+/// Why a server has no result for a call.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// No such procedure is served here.
+    Procedure,
+    /// The procedure is served, but not in this version.
+    Version,
+    /// The bytes are not the arguments of the procedure.
+    Arguments,
+    /// An interceptor of the server does not admit it.
+    Denied,
+    /// The result is larger than a message may be. The procedure was executed.
+    ResultTooLarge,
+    /// The server has as many calls, or unread results, as it takes.
+    Busy,
+    /// A new epoch has begun, and the client has not heard of it.
+    Epoch,
+    /// The server is being shut down.
+    Draining,
+    /// The deadline came before the execution began.
+    Late,
+    /// The deadline came while it was being executed, and ended it.
+    Expired,
+    /// It was ended for another reason: its client was taken for dead, or its parent was ended.
+    Aborted,
+    /// What serves the procedure has failed, or is gone.
+    Handler,
+    /// It had begun before the server was restarted; it does not begin again.
+    Restarted,
+}
+
+impl Refusal {
+    /// Whether the procedure has surely not begun.
+    #[must_use]
+    pub const fn is_not_begun(self) -> bool {
+        use Refusal as R;
+        matches!(
+            self,
+            R::Procedure | R::Version | R::Arguments | R::Denied | R::Busy | R::Epoch | R::Draining | R::Late
+        )
+    }
+
+    /// What is known of the execution of a call with these semantics.
+    #[must_use]
+    pub const fn executed(self, semantics: Semantics) -> Executed {
+        if self.is_not_begun() { Executed::NotAtAll } else { semantics.unknown() }
+    }
+}
+
+impl Item {
+    /// Bytes of its body.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Call { len, .. } | Self::Cast { len, .. } | Self::Reply { len, .. } => {
+                *len as usize
+            }
+            _ => 0,
+        }
+    }
+}
+
+impl Message {
+    /// The items, each with its body.
+    pub(crate) fn into_items(self) -> (Head, impl Iterator<Item = (Item, Bytes)>) {
+        let Self { head, items, mut bodies } = self;
+        let items = items.into_iter().map(move |item| {
+            let body = bodies.split_to(item.len());
+            (item, body)
+        });
+        (head, items)
+    }
+}
+
+impl Wire for Message {
+    fn payload(&self) -> Bytes {
+        self.bodies.clone()
+    }
+
+    fn with_payload(self, payload: Bytes) -> Option<Self> {
+        let mut left = payload.len();
+        for item in &self.items {
+            left = left.checked_sub(item.len())?;
+        }
+        (left == 0).then_some(Self { bodies: payload, ..self })
+    }
+}
+
+/// Items on their way into batches.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Batch {
+    items: Vec<Item>,
+    bodies: Vec<Bytes>,
+    bytes: usize,
+}
+
+impl Batch {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// Whether a body of `len` bytes belongs into a batch of its own.
+    pub(crate) fn is_full_for(&self, len: usize, bytes_max: usize) -> bool {
+        !self.items.is_empty() && len > 0 && self.bytes + len > bytes_max
+    }
+
+    pub(crate) fn push(&mut self, item: Item, body: Bytes) {
+        debug_assert_eq!(item.len(), body.len());
+        self.bytes += body.len();
+        self.items.push(item);
+        if !body.is_empty() {
+            self.bodies.push(body);
+        }
+    }
+
+    /// The batch as a message; it is empty afterwards.
+    pub(crate) fn take(&mut self, head: Head) -> Message {
+        let Self { items, bodies, bytes } = std::mem::take(self);
+        let bodies = match <[Bytes; 1]>::try_from(bodies) {
+            Ok([body]) => body,
+            Err(bodies) => {
+                let mut whole = BytesMut::with_capacity(bytes);
+                bodies.iter().for_each(|body| whole.extend_from_slice(body));
+                whole.freeze()
+            }
+        };
+        Message { head, items, bodies }
+    }
+}
