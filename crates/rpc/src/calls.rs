@@ -81,7 +81,7 @@ struct Lane {
     /// Those that wait.
     waits: usize,
     /// Those that were given up, and that the server may not know to be over.
-    gone: Vec<u64>,
+    gone: Vec<(u64, u64)>,
 }
 
 /// With so many given up a lane waits until the server knows: it does not answer anyway.
@@ -182,16 +182,19 @@ impl Calls {
             }
             let Some(id) = binding.waits.range(from..).next().copied() else { return };
             from = id + 1;
-            let Some(Request { semantics, lane, .. }) = self.open.get(&id).map(|it| &it.request) else {
+            let Some(call) = self.open.get(&id) else { continue };
+            let Request { semantics, lane, .. } = &call.request;
+            if self.config.budget(call.deadline.saturating_since(now)).is_none() {
+                // Too little is left for the server: it ends here, not sent.
                 continue;
-            };
+            }
             if *semantics == Semantics::Maybe {
                 self.cast(lines, id);
                 continue;
             }
             let (lane, floor) = (*lane, binding.floor());
             if let Some((name, it)) = lane.and_then(|it| Some((it, binding.lanes.get_mut(&it)?))) {
-                it.gone.retain(|seq| *seq >= floor);
+                it.gone.retain(|(seq, _)| *seq >= floor);
                 if held.contains(&name) || it.gone.len() >= GONE_MAX {
                     held.insert(name);
                     continue;
@@ -238,15 +241,19 @@ impl Calls {
             return;
         };
         let next = now + self.config.backoff(attempts, draw);
+        let keeps_nothing = semantics == Semantics::AtLeastOnce;
         if let State::Sent { next: former, .. } = call.state {
             self.timers.remove(&(former, id));
+            call.may_have_begun |= keeps_nothing;
         }
+        // The network itself may double it, and the server does not know whether it has executed one.
+        call.may_have_begun |= keeps_nothing && self.config.carrier == Carrier::Datagrams;
         self.timers.insert((next, id));
         call.state = State::Sent { seq, after, attempts, next, is_known: false };
         let binding = self.servers.entry(server).or_default();
         let lane = lane.and_then(|lane| Some((lane, binding.lanes.get(&lane)?)));
         let floor = binding.floor();
-        let gone = |it: &Lane| it.gone.iter().copied().filter(|seq| *seq >= floor).collect();
+        let gone = |it: &Lane| it.gone.iter().copied().filter(|(seq, _)| *seq >= floor).collect();
         let order = lane.map(|(lane, it)| Order { lane, after, gone: gone(it) });
         let head = CallHead {
             procedure,
@@ -311,12 +318,19 @@ impl Calls {
 
     /// The server is told that a call is over, soon.
     fn owe(&mut self, now: Instant, lines: &mut Lines, server: NodeId, seq: u64) {
-        let after = self.config.acknowledge;
-        let Some(binding) = self.servers.get_mut(&server) else { return };
+        let Some(binding) = self.servers.get(&server) else { return };
         if seq >= binding.floor() {
             lines.line(server).head.over.push(seq);
         }
-        binding.is_owed.get_or_insert(now + after);
+        self.nudge(now, server);
+    }
+
+    /// The server hears soon that the floor has risen.
+    fn nudge(&mut self, now: Instant, server: NodeId) {
+        let after = self.config.acknowledge;
+        if let Some(binding) = self.servers.get_mut(&server) {
+            binding.is_owed.get_or_insert(now + after);
+        }
     }
 
     /// The server has an answer.
@@ -355,7 +369,7 @@ impl Calls {
         let Some(binding) = self.servers.get_mut(&server) else { return };
         let Some(name) = lane else { return };
         let Some(lane) = binding.lanes.get_mut(&name) else { return };
-        lane.gone.retain(|gone| *gone > seq);
+        lane.gone.retain(|(gone, _)| *gone > seq);
         if lane.waits == 0 && lane.sent.is_empty() && lane.gone.is_empty() {
             binding.lanes.remove(&name);
         }
@@ -391,9 +405,9 @@ impl Calls {
         match call.state {
             State::Waits if !call.may_have_begun => executed = Executed::NotAtAll,
             State::Waits => {}
-            State::Sent { seq, .. } => {
-                self.give_up(lines, server, seq, lane);
-                self.owe(now, lines, server, seq);
+            State::Sent { seq, after, .. } => {
+                self.give_up(lines, server, (seq, after), lane);
+                self.nudge(now, server);
             }
         }
         lines.tell(Event::Over { token, outcome: Outcome::Failed(Failure { executed, reason }) });
@@ -401,13 +415,19 @@ impl Calls {
     }
 
     /// The server is to end it, and nothing of it may take effect after a later call of its lane.
-    fn give_up(&mut self, lines: &mut Lines, server: NodeId, seq: u64, lane: Option<u32>) {
+    fn give_up(
+        &mut self,
+        lines: &mut Lines,
+        server: NodeId,
+        (seq, after): (u64, u64),
+        lane: Option<u32>,
+    ) {
         self.speak(lines, server);
-        lines.say(server, Item::Cancel { seq }, Bytes::new());
+        lines.say(server, Item::Cancel { seq, after }, Bytes::new());
         let Some(binding) = self.servers.get_mut(&server) else { return };
         let Some(lane) = lane.and_then(|lane| binding.lanes.get_mut(&lane)) else { return };
         if !mainstay_base::fault!(self.config, ForgetsGivenUp) {
-            lane.gone.push(seq);
+            lane.gone.push((seq, after));
         }
     }
 
@@ -469,8 +489,17 @@ impl Calls {
     fn open(&mut self, lines: &mut Lines, server: NodeId) {
         self.speak(lines, server);
         let Some(binding) = self.servers.get(&server).filter(|it| it.last > 0) else { return };
-        let (next, open) = (binding.last + 1, binding.sent.keys().copied().collect());
+        // What was given up in a lane is told with its place in the lane.
+        let (next, floor) = (binding.last + 1, binding.floor());
+        let gone = binding.lanes.values().flat_map(|lane| &lane.gone).copied();
+        let gone: Vec<(u64, u64)> = gone.filter(|(seq, _)| *seq >= floor).collect();
+        let sent = binding.sent.keys().copied();
+        let open: BTreeSet<u64> = sent.chain(gone.iter().map(|(seq, _)| *seq)).collect();
+        let open = open.into_iter().collect();
         lines.say(server, Item::Open { next, open }, Bytes::new());
+        for (seq, after) in gone {
+            lines.say(server, Item::Cancel { seq, after }, Bytes::new());
+        }
     }
 
     /// The server's boot is gone. One that remembers may come back.

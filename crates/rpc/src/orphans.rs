@@ -262,7 +262,7 @@ impl Watch {
     pub(crate) fn on_more(lines: &mut Lines, calls: &Calls, server: NodeId, seq: u64) {
         let item = match calls.is_pending(server, seq) {
             true => Item::Grant { seq },
-            false => Item::Cancel { seq },
+            false => Item::Cancel { seq, after: 0 },
         };
         lines.say(server, item, Bytes::new());
     }

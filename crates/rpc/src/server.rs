@@ -217,8 +217,8 @@ impl Server {
         match order {
             None => self.ready(now, lines, from, seq),
             Some(order) => {
-                for gone in order.gone {
-                    self.over(now, lines, from, gone, true);
+                for (gone, after) in order.gone {
+                    self.over(now, lines, from, gone, Some(after));
                 }
                 self.enter_lane(now, lines, from, order.lane, seq);
             }

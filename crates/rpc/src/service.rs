@@ -308,7 +308,9 @@ impl Rpc {
                 server.on_cast(now, lines, from, (procedure, version), body);
             }
             Item::Probe { seq } if is_bound => server.on_probe(lines, from, seq),
-            Item::Cancel { seq } if is_bound => server.over(now, lines, from, seq, true),
+            Item::Cancel { seq, after } if is_bound => {
+                server.over(now, lines, from, seq, Some(after));
+            }
             Item::Open { next, open } if is_bound => server.on_open(now, lines, from, next, &open),
             Item::Grant { seq } if is_bound => self.watch.on_grant(now, server, from, seq),
             Item::Reply { seq, is_error, .. } if is_answer => {

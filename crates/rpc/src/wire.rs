@@ -68,9 +68,9 @@ pub(crate) enum Item {
     /// How is it with this call?
     #[serde(rename = "p")]
     Probe { seq: u64 },
-    /// This call is not wanted any more.
+    /// This call is given up; in its lane that one came before it.
     #[serde(rename = "x")]
-    Cancel { seq: u64 },
+    Cancel { seq: u64, after: u64 },
     /// All calls below `next` are over but these, in order.
     #[serde(rename = "o")]
     Open { next: u64, open: Vec<u64> },
@@ -127,10 +127,10 @@ pub(crate) struct CallHead {
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub(crate) struct Order {
     pub(crate) lane: u32,
-    /// The call of the lane before it, if that has not been given up; 0 if there is none.
+    /// The open call of the lane before it; 0 if there is none.
     pub(crate) after: u64,
-    /// Calls of the lane, since then, that the client has given up: they must not take effect any more.
-    pub(crate) gone: Vec<u64>,
+    /// Calls of the lane that the client has given up, each with the one before it: they must not take effect any more.
+    pub(crate) gone: Vec<(u64, u64)>,
 }
 
 /// Why a server has no result for a call.

@@ -19,6 +19,8 @@ pub(crate) struct Client {
     pub(crate) floor: u64,
     /// Calls that are over, at or above the floor.
     pub(crate) over: Ranges,
+    /// Of those that were given up and had not begun: the one before it in its lane.
+    pub(super) skipped: BTreeMap<u64, u64>,
     /// Those that are held, executed, or have a result that the client may not have.
     pub(super) calls: BTreeMap<u64, Entry>,
     /// Of arguments and results.
@@ -149,18 +151,19 @@ impl Server {
         over: &[u64],
     ) {
         for seq in over {
-            self.over(now, lines, of, *seq, false);
+            self.over(now, lines, of, *seq, None);
         }
         let Some(client) = self.clients.get_mut(&of).filter(|client| floor > client.floor) else {
             return;
         };
         let below: Vec<u64> = client.calls.range(..floor).map(|(seq, _)| *seq).collect();
         for seq in below {
-            self.over(now, lines, of, seq, false);
+            self.over(now, lines, of, seq, None);
         }
         let Some(client) = self.clients.get_mut(&of) else { return };
         client.floor = floor;
         client.over.cut(floor);
+        client.skipped = client.skipped.split_off(&floor);
         self.try_lanes(now, lines, of);
     }
 
@@ -177,7 +180,7 @@ impl Server {
         let kept = client.calls.range(..next).map(|(seq, _)| *seq);
         let over: Vec<u64> = kept.filter(|seq| open.binary_search(seq).is_err()).collect();
         for seq in over {
-            self.over(now, lines, of, seq, false);
+            self.over(now, lines, of, seq, None);
         }
         let mut first = self.clients.get(&of).map_or(0, |client| client.floor);
         for last in open.iter().copied().chain([next]) {
@@ -197,25 +200,30 @@ impl Server {
         client.over.add(first.max(client.floor), last);
     }
 
-    /// A call is over for the client: it has the answer, or has given the call up.
+    /// A call is over for the client: it has the answer, or has given the call up, and this one came before it in its lane.
     pub(crate) fn over(
         &mut self,
         now: Instant,
         lines: &mut Lines,
         of: NodeId,
         seq: u64,
-        is_given_up: bool,
+        given_up: Option<u64>,
     ) {
         let Some(client) = self.clients.get_mut(&of) else { return };
         if client.is_over(seq) {
             return;
         }
         let life = client.life;
+        let has_begun = client.calls.get(&seq).is_some_and(|entry| !entry.is_held());
+        let window = self.config.window as usize;
+        if let Some(after) = given_up.filter(|_| !has_begun && client.skipped.len() < window) {
+            client.skipped.insert(seq, after);
+        }
         self.add_over(of, seq, seq);
         let Some(client) = self.clients.get_mut(&of) else { return };
         let Some(entry) = client.calls.get(&seq) else {
             // It may come later, after a restart too.
-            if self.config.stored && is_given_up {
+            if self.config.stored && given_up.is_some() {
                 self.write(lines, Record::Over { client: of, life, seq });
             }
             return self.try_lanes(now, lines, of);

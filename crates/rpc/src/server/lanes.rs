@@ -2,13 +2,13 @@
 //!
 //! A client's caller numbers its calls along with those of all callers of the node, so numbers of a lane have gaps. Each call says which one
 //! of its lane came before it. It begins when that one is over, here or for the client. Calls that the client has given up are named
-//! by the next one of the lane, and are over with that.
+//! by the next one of the lane, and are over with that; since they say nothing of those before them, each is named with the one before it.
 
 use std::collections::BTreeSet;
 
 use mainstay_base::{Instant, NodeId};
 
-use super::{Server, State};
+use super::{Client, Server, State};
 use crate::lines::Lines;
 
 #[derive(Clone, Hash, Debug, Default)]
@@ -16,6 +16,25 @@ pub(super) struct Lane {
     /// One call of it has begun and has not stopped.
     is_taken: bool,
     held: BTreeSet<u64>,
+}
+
+impl Client {
+    /// Whether this call of a lane, and so all before it, can have no effect any more from here on.
+    fn has_passed(&self, mut seq: u64) -> bool {
+        loop {
+            if seq < self.floor || seq == 0 {
+                return true;
+            }
+            if let Some(entry) = self.calls.get(&seq) {
+                return matches!(entry.state, State::Ending(_) | State::Over(_));
+            }
+            // One that was given up says nothing of those before it.
+            match self.skipped.get(&seq) {
+                Some(before) if *before < seq => seq = *before,
+                _ => return self.is_over(seq),
+            }
+        }
+    }
 }
 
 impl Server {
@@ -48,9 +67,7 @@ impl Server {
         };
         let after = client.calls.get(&seq).and_then(|entry| entry.call.order.as_ref());
         let after = after.map_or(0, |order| order.after);
-        let is_done = |entry: &super::Entry| matches!(entry.state, State::Ending(_) | State::Over(_));
-        let is_next = client.is_over(after) || client.calls.get(&after).is_some_and(is_done);
-        if !is_next && after != 0 {
+        if !client.has_passed(after) {
             return;
         }
         if let Some(it) = client.lanes.get_mut(&lane) {
