@@ -43,6 +43,8 @@ pub(crate) struct Entry {
     arguments: Bytes,
     /// The execution is over by then.
     until: Instant,
+    /// Its execution was decided on: what came before it in its lane had passed.
+    has_begun: bool,
     state: State,
 }
 
@@ -209,10 +211,12 @@ impl Server {
         if let Some(why) = why {
             return self.refuse(lines, from, seq, call, why);
         }
-        let until = now + std::time::Duration::from_micros(call.budget).min(self.config.deadline_max);
+        let until =
+            now + std::time::Duration::from_micros(call.budget).min(self.config.deadline_max);
         let order = call.order.clone();
         client.bytes += arguments.len();
-        client.calls.insert(seq, Entry { call, arguments, until, state: State::Held });
+        let (has_begun, state) = (false, State::Held);
+        client.calls.insert(seq, Entry { call, arguments, until, has_begun, state });
         self.deadlines.insert((until, from, seq));
         match order {
             None => self.ready(now, lines, from, seq),
@@ -242,9 +246,10 @@ impl Server {
             return;
         }
         if !mainstay_base::fault!(self.config, ForgetsRefusals) {
-            let state = State::Over(Answer::Refused(why));
-            let entry = Entry { call, arguments: Bytes::new(), until: Instant::ZERO, state };
+            let (arguments, until, has_begun) = (Bytes::new(), Instant::ZERO, false);
+            let entry = Entry { call, arguments, until, has_begun, state: State::Held };
             client.calls.insert(seq, entry);
+            return self.conclude(lines, from, seq, Answer::Refused(why));
         }
         lines.say(from, Item::Refused { seq, why }, Bytes::new());
     }
@@ -277,7 +282,8 @@ impl Server {
         arguments: Bytes,
     ) {
         let versions = self.served.get(&procedure);
-        let is_served = versions.is_some_and(|(oldest, newest)| (*oldest..=*newest).contains(&version));
+        let is_served =
+            versions.is_some_and(|(oldest, newest)| (*oldest..=*newest).contains(&version));
         let waits = self.loose.iter().filter(|loose| loose.client == client);
         if !is_served || self.is_draining || waits.count() >= self.config.window as usize {
             self.counts.refused += 1;
@@ -398,7 +404,7 @@ impl Server {
             asks: quantum.map_or(now, |quantum| now + quantum / 2),
         };
         let is_stored = self.config.stored && entry.call.semantics != Semantics::AtLeastOnce;
-        entry.state = State::Beginning(ticket);
+        (entry.state, entry.has_begun) = (State::Beginning(ticket), true);
         self.runs.insert(ticket, run);
         if is_stored && !mainstay_base::fault!(self.config, BeginsUnwritten) {
             let record = Record::Began { client: from, life, seq, floor };
@@ -480,22 +486,40 @@ impl Server {
     }
 
     /// A call has its answer.
-    pub(super) fn finish(&mut self, now: Instant, lines: &mut Lines, of: NodeId, seq: u64, answer: Answer) {
+    pub(super) fn finish(
+        &mut self,
+        now: Instant,
+        lines: &mut Lines,
+        of: NodeId,
+        seq: u64,
+        answer: Answer,
+    ) {
         let Some(client) = self.clients.get_mut(&of) else { return };
-        let life = client.life;
         let Some(entry) = client.calls.get_mut(&seq) else { return };
         self.deadlines.remove(&(entry.until, of, seq));
         client.bytes -= std::mem::take(&mut entry.arguments).len();
-        let semantics = entry.call.semantics;
         let lane = entry.call.order.as_ref().map(|order| order.lane);
         if let Answer::Result(_, body) = &answer {
             client.bytes += body.len();
         }
         let is_held = entry.is_held();
+        self.conclude(lines, of, seq, answer);
+        if is_held && let Some(lane) = lane {
+            self.skip_in_lane(now, lines, of, lane, seq);
+        }
+    }
+
+    /// The answer is told, when it is stable if it must be.
+    fn conclude(&mut self, lines: &mut Lines, of: NodeId, seq: u64, answer: Answer) {
+        let Some(client) = self.clients.get_mut(&of) else { return };
+        let life = client.life;
+        let Some(entry) = client.calls.get_mut(&seq) else { return };
+        let semantics = entry.call.semantics;
         let is_stored = self.config.stored && semantics != Semantics::AtLeastOnce;
-        if is_stored && !is_held && !mainstay_base::fault!(self.config, AnswersUnwritten) {
+        if is_stored && !mainstay_base::fault!(self.config, AnswersUnwritten) {
             entry.state = State::Ending(answer.clone());
-            let io = self.write(lines, Record::ended(of, life, seq, answer));
+            let record = Record::ended(of, life, seq, answer, entry.before());
+            let io = self.write(lines, record);
             self.writing.push_back((io, Wrote::End(of, life, seq)));
         } else {
             entry.state = State::Over(answer.clone());
@@ -504,9 +528,6 @@ impl Server {
                 self.drop_entry(of, seq);
             }
         }
-        if is_held && let Some(lane) = lane {
-            self.skip_in_lane(now, lines, of, lane, seq);
-        }
     }
 
     fn drop_entry(&mut self, of: NodeId, seq: u64) {
@@ -514,6 +535,9 @@ impl Server {
         if let Some(entry) = client.calls.remove(&seq) {
             self.deadlines.remove(&(entry.until, of, seq));
             client.bytes -= entry.bytes();
+            if let Some(before) = entry.before() {
+                client.skip(seq, before, &self.config);
+            }
         }
     }
 
@@ -550,9 +574,11 @@ impl Server {
 
     /// Deadlines that have come.
     pub(crate) fn on_time(&mut self, now: Instant, lines: &mut Lines) {
-        while let Some((until, of, seq)) = self.deadlines.first().copied().filter(|it| it.0 <= now) {
+        while let Some((until, of, seq)) = self.deadlines.first().copied().filter(|it| it.0 <= now)
+        {
             self.deadlines.remove(&(until, of, seq));
-            let Some(entry) = self.clients.get(&of).and_then(|client| client.calls.get(&seq)) else {
+            let Some(entry) = self.clients.get(&of).and_then(|client| client.calls.get(&seq))
+            else {
                 continue;
             };
             match entry.state {
@@ -584,6 +610,12 @@ impl Server {
 }
 
 impl Entry {
+    /// If it did not begin: the call before it in its lane.
+    fn before(&self) -> Option<u64> {
+        let order = self.call.order.as_ref().filter(|_| !self.has_begun);
+        order.map(|order| order.after)
+    }
+
     fn is_held(&self) -> bool {
         matches!(self.state, State::Held)
     }

@@ -39,7 +39,7 @@ fn config(seed: u64, life: u64) -> Config {
 #[test]
 fn no_caller_is_told_a_lie() {
     let (mut done, mut failed) = (0, 0);
-    for seed in 0..2000 {
+    for seed in 0..1_000 {
         match run(seed, move |life| config(seed, life)) {
             Ok(play) => {
                 done += play.done();
@@ -49,12 +49,5 @@ fn no_caller_is_told_a_lie() {
         }
     }
     println!("{done} calls done, {failed} failed");
-    assert!(done > 4_000 && failed > 500);
-}
-
-#[test]
-#[ignore]
-fn one() {
-    let seed = std::env::var("SEED").unwrap().parse().unwrap();
-    if let Err(what) = run(seed, move |life| config(seed, life)) { panic!("{what}") }
+    assert!(done > 100_000 && failed > 10_000);
 }

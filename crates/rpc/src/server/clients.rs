@@ -8,7 +8,8 @@ use super::lanes::Lane;
 use super::{Answer, Entry, Server, State};
 use crate::lines::Lines;
 use crate::ranges::Ranges;
-use crate::{Record, Refusal, Ticket};
+use crate::wire::ProcedureId;
+use crate::{Config, Record, Refusal, Ticket};
 
 /// One client: a node in one life.
 #[derive(Clone, Hash, Debug, Default)]
@@ -44,9 +45,24 @@ impl Client {
     }
 }
 
+impl Client {
+    /// A call of a lane will not begin; that one came before it.
+    pub(super) fn skip(&mut self, seq: u64, before: u64, config: &Config) {
+        if self.skipped.len() < 4 * config.window as usize {
+            self.skipped.insert(seq, before);
+        }
+    }
+}
+
 impl Server {
     /// A client speaks. False: in a life that is over.
-    pub(crate) fn on_life(&mut self, now: Instant, lines: &mut Lines, of: NodeId, life: u64) -> bool {
+    pub(crate) fn on_life(
+        &mut self,
+        now: Instant,
+        lines: &mut Lines,
+        of: NodeId,
+        life: u64,
+    ) -> bool {
         let client = self.clients.entry(of).or_default();
         let is_stale = life < client.life || life == client.dead;
         if is_stale && !mainstay_base::fault!(self.config, HearsTheDead) {
@@ -85,7 +101,16 @@ impl Server {
         }
         *client = Client { life, dead, orphans, heard: now, ..Client::default() };
         if self.config.stored {
-            self.write(lines, Record::Client { client: of, life, floor: 0, over: Vec::new() });
+            self.write(
+                lines,
+                Record::Client {
+                    client: of,
+                    life,
+                    floor: 0,
+                    over: Vec::new(),
+                    skipped: Vec::new(),
+                },
+            );
         }
     }
 
@@ -214,25 +239,24 @@ impl Server {
             return;
         }
         let life = client.life;
-        let has_begun = client.calls.get(&seq).is_some_and(|entry| !entry.is_held());
-        let window = self.config.window as usize;
-        if let Some(after) = given_up.filter(|_| !has_begun && client.skipped.len() < window) {
-            client.skipped.insert(seq, after);
+        if let Some(before) = given_up.filter(|_| !client.calls.contains_key(&seq)) {
+            client.skip(seq, before, &self.config);
         }
         self.add_over(of, seq, seq);
         let Some(client) = self.clients.get_mut(&of) else { return };
         let Some(entry) = client.calls.get(&seq) else {
             // It may come later, after a restart too.
-            if self.config.stored && given_up.is_some() {
-                self.write(lines, Record::Over { client: of, life, seq });
+            if let Some(before) = given_up.filter(|_| self.config.stored) {
+                self.write(lines, Record::Over { client: of, life, seq, before });
             }
             return self.try_lanes(now, lines, of);
         };
         let lane = entry.call.order.as_ref().map(|order| order.lane);
         match entry.state {
             State::Held => {
+                let before = entry.call.order.as_ref().map_or(0, |order| order.after);
                 if self.config.stored {
-                    self.write(lines, Record::Over { client: of, life, seq });
+                    self.write(lines, Record::Over { client: of, life, seq, before });
                 }
                 self.drop_entry(of, seq);
                 if let Some(lane) = lane {
@@ -256,10 +280,15 @@ impl Server {
     /// Panics if something is not as it should be.
     pub(crate) fn check(&self) {
         for client in self.clients.values() {
+            // What a restarted server read may be over already: the client says so when it speaks.
+            let known = client.calls.values().filter(|it| it.call.procedure != ProcedureId(0));
             let bytes: usize = client.calls.values().map(Entry::bytes).sum();
             assert_eq!(bytes, client.bytes, "the bytes of a client are counted");
-            assert!(client.calls.keys().all(|seq| !client.is_over(*seq)), "what is over is dropped");
-            assert!(client.calls.len() <= 2 * self.config.window as usize, "the window is kept");
+            assert!(
+                client.calls.keys().all(|seq| !client.is_over(*seq)),
+                "what is over is dropped"
+            );
+            assert!(known.count() <= 2 * self.config.window as usize, "the window is kept");
             assert!(client.over.len() <= 2 * self.config.window as usize + 1, "gaps are bounded");
         }
         assert!(self.runs.len() <= self.config.executions_max, "executions are bounded");

@@ -25,14 +25,24 @@ impl Client {
             if seq < self.floor || seq == 0 {
                 return true;
             }
-            if let Some(entry) = self.calls.get(&seq) {
-                return matches!(entry.state, State::Ending(_) | State::Over(_));
+            // One that did not begin says nothing of those before it.
+            let before = match self.calls.get(&seq) {
+                Some(entry) => match entry.state {
+                    State::Ending(_) | State::Over(_) if entry.has_begun => return true,
+                    State::Ending(_) | State::Over(_) => {
+                        entry.call.order.as_ref().map_or(0, |order| order.after)
+                    }
+                    _ => return false,
+                },
+                None => match self.skipped.get(&seq) {
+                    Some(before) => *before,
+                    None => return self.is_over(seq),
+                },
+            };
+            if before >= seq {
+                return false;
             }
-            // One that was given up says nothing of those before it.
-            match self.skipped.get(&seq) {
-                Some(before) if *before < seq => seq = *before,
-                _ => return self.is_over(seq),
-            }
+            seq = before;
         }
     }
 }

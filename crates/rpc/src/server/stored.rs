@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{Answer, Client, Entry, Server, State};
 use crate::lines::Lines;
 use crate::ranges::Ranges;
-use crate::wire::{CallHead, ProcedureId};
+use crate::wire::{CallHead, Order, ProcedureId};
 use crate::{Refusal, Semantics};
 
 /// So many bytes are written again in one turn.
@@ -38,6 +38,8 @@ pub enum Record {
         floor: u64,
         /// These as well.
         over: Vec<(u64, u64)>,
+        /// Of those that did not begin: the one before it in its lane.
+        skipped: Vec<(u64, u64)>,
     },
     /// A call begins.
     #[serde(rename = "b")]
@@ -51,7 +53,7 @@ pub enum Record {
         /// Calls below are over.
         floor: u64,
     },
-    /// A call that has not begun will not.
+    /// A call that has not begun will not; in its lane that one came before it.
     #[serde(rename = "o")]
     Over {
         /// Whose.
@@ -60,6 +62,8 @@ pub enum Record {
         life: u64,
         /// Which.
         seq: u64,
+        /// The one before it.
+        before: u64,
     },
     /// A call has its answer.
     #[serde(rename = "e")]
@@ -70,6 +74,8 @@ pub enum Record {
         life: u64,
         /// Which.
         seq: u64,
+        /// If it did not begin: the one before it in its lane.
+        before: Option<u64>,
         /// How it ended.
         answer: Stored,
         /// The result.
@@ -123,13 +129,19 @@ impl Wire for Record {
 }
 
 impl Record {
-    pub(super) fn ended(client: NodeId, life: u64, seq: u64, answer: Answer) -> Self {
+    pub(super) fn ended(
+        client: NodeId,
+        life: u64,
+        seq: u64,
+        answer: Answer,
+        before: Option<u64>,
+    ) -> Self {
         let (answer, body) = match answer {
             Answer::Result(false, body) => (Stored::Value, body),
             Answer::Result(true, body) => (Stored::Error, body),
             Answer::Refused(why) => (Stored::Refused(why), Bytes::new()),
         };
-        Self::Ended { client, life, seq, answer, body }
+        Self::Ended { client, life, seq, before, answer, body }
     }
 }
 
@@ -138,8 +150,9 @@ struct PastClient {
     life: u64,
     floor: u64,
     over: Ranges,
-    /// `None`: it had begun, and has no answer.
-    calls: BTreeMap<u64, Option<Answer>>,
+    skipped: BTreeMap<u64, u64>,
+    /// `None`: it had begun, and has no answer. With an answer: if it did not begin, the one before it in its lane.
+    calls: BTreeMap<u64, Option<(Answer, Option<u64>)>>,
 }
 
 /// What is left of the log.
@@ -166,13 +179,14 @@ impl Past {
         self.last = io;
         match record {
             Record::Life { life, memory } => (self.life, self.memory) = (life, memory),
-            Record::Client { client, life, floor, over } => {
+            Record::Client { client, life, floor, over, skipped } => {
                 let mut it = Ranges::default();
                 over.iter().for_each(|(first, last)| it.add(*first, *last));
                 let over = it;
                 let calls = BTreeMap::new();
                 // Where the log is written again the calls come behind.
-                self.clients.insert(client, PastClient { life, floor, over, calls });
+                let skipped = skipped.into_iter().collect();
+                self.clients.insert(client, PastClient { life, floor, over, skipped, calls });
             }
             Record::Began { client, life, seq, floor } => {
                 let Some(client) = self.of(client, life) else { return };
@@ -180,20 +194,22 @@ impl Past {
                 client.floor = client.floor.max(floor);
                 client.calls = client.calls.split_off(&client.floor);
                 client.over.cut(client.floor);
+                client.skipped = client.skipped.split_off(&client.floor);
             }
-            Record::Over { client, life, seq } => {
+            Record::Over { client, life, seq, before } => {
                 if let Some(client) = self.of(client, life) {
                     client.over.add(seq, seq);
+                    client.skipped.insert(seq, before);
                 }
             }
-            Record::Ended { client, life, seq, answer, body } => {
+            Record::Ended { client, life, seq, before, answer, body } => {
                 let answer = match answer {
                     Stored::Value => Answer::Result(false, body),
                     Stored::Error => Answer::Result(true, body),
                     Stored::Refused(why) => Answer::Refused(why),
                 };
                 if let Some(client) = self.of(client, life).filter(|client| seq >= client.floor) {
-                    client.calls.insert(seq, Some(answer));
+                    client.calls.insert(seq, Some((answer, before)));
                 }
             }
             Record::Calls { server } => drop(self.called.insert(server)),
@@ -240,24 +256,27 @@ impl Server {
             return;
         }
         for (node, past) in past.clients {
-            let PastClient { life, floor, over, calls } = past;
-            let mut client = Client { life, floor, over, ..Client::default() };
+            let PastClient { life, floor, over, skipped, calls } = past;
+            let mut client = Client { life, floor, over, skipped, ..Client::default() };
             for (seq, answer) in calls {
                 if client.is_over(seq) {
                     continue;
                 }
-                let answer = answer.unwrap_or(Answer::Refused(Refusal::Restarted));
+                let (answer, before) =
+                    answer.unwrap_or((Answer::Refused(Refusal::Restarted), None));
+                let order = before.map(|after| Order { lane: 0, after, gone: Vec::new() });
                 let call = CallHead {
                     procedure: ProcedureId(0),
                     version: 0,
                     semantics: Semantics::ExactlyOnce,
                     budget: 0,
                     epoch: 0,
-                    order: None,
+                    order,
                     context: Bytes::new(),
                 };
                 let (arguments, until) = (Bytes::new(), Instant::ZERO);
-                let entry = Entry { call, arguments, until, state: State::Over(answer) };
+                let (has_begun, state) = (before.is_none(), State::Over(answer));
+                let entry = Entry { call, arguments, until, has_begun, state };
                 client.bytes += entry.bytes();
                 client.calls.insert(seq, entry);
             }
@@ -303,7 +322,9 @@ impl Server {
             let (life, floor) = (client.life, client.floor);
             if from == 0 {
                 let over = client.over.iter().collect();
-                lines.persist(Record::Client { client: node, life, floor, over });
+                let skipped = client.skipped.iter().map(|(seq, before)| (*seq, *before));
+                let skipped = skipped.collect();
+                lines.persist(Record::Client { client: node, life, floor, over, skipped });
             }
             for (seq, entry) in client.calls.range(from..) {
                 if bytes >= REWRITE_BYTES {
@@ -317,14 +338,14 @@ impl Server {
                         lines.persist(Record::Began { client: node, life, seq: *seq, floor });
                     }
                     State::Ending(answer) | State::Over(answer) => {
-                        lines.persist(Record::ended(node, life, *seq, answer.clone()));
+                        let (answer, before) = (answer.clone(), entry.before());
+                        lines.persist(Record::ended(node, life, *seq, answer, before));
                     }
                 }
             }
         }
         let behind = (std::ops::Bound::Excluded(node), std::ops::Bound::Unbounded);
-        let next =
-            next.or_else(|| self.clients.range(behind).next().map(|(node, _)| (*node, 0)));
+        let next = next.or_else(|| self.clients.range(behind).next().map(|(node, _)| (*node, 0)));
         let Some(rewrite) = &mut self.stored.rewrite else { return false };
         rewrite.next = next;
         rewrite.last = next.is_none().then(|| lines.last());

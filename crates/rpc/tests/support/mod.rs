@@ -252,7 +252,12 @@ impl Play {
         let deadline = Duration::from_millis(self.rng.between(least, most));
         self.call(node, server, semantics, lane, task, deadline, None);
         if self.rng.chance(self.mix.cancel, 1_000) {
-            let open: Vec<u64> = self.calls.iter().filter(|(_, it)| it.outcome.is_none()).map(|(tag, _)| *tag).collect();
+            let open: Vec<u64> = self
+                .calls
+                .iter()
+                .filter(|(_, it)| it.outcome.is_none())
+                .map(|(tag, _)| *tag)
+                .collect();
             if let Some(tag) = self.rng.pick(&open).copied() {
                 let client = self.calls[&tag].client;
                 let node = self.index(client.node);
@@ -335,7 +340,11 @@ impl Play {
         let (ticket, left) = (execution.ticket, execution.left);
         let mut waits = None;
         if let Some((to, under)) = task.nested {
-            let inner = Task { tag: under + u64::from(self.calls[&task.tag].begun), micros: task.micros, nested: None };
+            let inner = Task {
+                tag: under + u64::from(self.calls[&task.tag].begun),
+                micros: task.micros,
+                nested: None,
+            };
             let nested = Duration::from_secs(10);
             let parent = Some((ticket, task.tag));
             let semantics = Semantics::ExactlyOnce;
@@ -356,7 +365,9 @@ impl Play {
         let former = std::mem::replace(last, tag.max(*last));
         if former >= tag {
             let (one, other) = (&self.calls[&tag], &self.calls[&former]);
-            return self.fail(format!("RPC-5: call {tag} begins after call {former} of its lane: {one:?} {other:?}"));
+            return self.fail(format!(
+                "RPC-5: call {tag} begins after call {former} of its lane: {one:?} {other:?}"
+            ));
         }
         let beside = self.work.iter().find(|work| {
             work.boot == server && {
@@ -434,7 +445,8 @@ impl Play {
         while self.world.now() < end {
             if self.next <= self.world.now() {
                 self.draw();
-                self.next = self.world.now() + Duration::from_micros(1 + self.rng.below(2 * self.mix.every));
+                self.next = self.world.now()
+                    + Duration::from_micros(1 + self.rng.below(2 * self.mix.every));
             }
             self.step()?;
         }
@@ -457,7 +469,9 @@ impl Play {
             self.step()?;
             let open = self.calls.values().any(|call| {
                 let node = self.index(call.client.node);
-                call.outcome.is_none() && self.world.is_up(node) && self.world.boot(node) == call.client
+                call.outcome.is_none()
+                    && self.world.is_up(node)
+                    && self.world.boot(node) == call.client
             });
             if !open && self.work.is_empty() {
                 break;
