@@ -71,11 +71,11 @@ impl Caller {
     /// # Errors
     /// [`CallError::Remote`] is the procedure's own. [`CallError::Failed`] says what is known of the execution; after
     /// [`Executed::NotAtAll`] a retry is safe.
-    pub async fn exactly_once<P: Procedure>(
+    pub fn exactly_once<P: Procedure>(
         &self,
         arguments: P,
-    ) -> Result<Value<P>, CallError<Error<P>>> {
-        self.call(Semantics::ExactlyOnce, arguments).await
+    ) -> impl Future<Output = Result<Value<P>, CallError<Error<P>>>> + use<P> {
+        self.clone().call(Semantics::ExactlyOnce, arguments)
     }
 
     /// Calls a procedure, to be executed once or more often: it is repeated until there is a result. Late copies may be executed
@@ -83,38 +83,44 @@ impl Caller {
     ///
     /// # Errors
     /// As [`exactly_once`](Self::exactly_once), with [`Executed::Unknown`].
-    pub async fn at_least_once<P: Idempotent>(
+    pub fn at_least_once<P: Idempotent>(
         &self,
         arguments: P,
-    ) -> Result<Value<P>, CallError<Error<P>>> {
-        self.call(Semantics::AtLeastOnce, arguments).await
+    ) -> impl Future<Output = Result<Value<P>, CallError<Error<P>>>> + use<P> {
+        self.clone().call(Semantics::AtLeastOnce, arguments)
     }
 
     /// Calls a procedure whose effect is whole or none (today: *atomic*).
     ///
     /// # Errors
     /// As [`exactly_once`](Self::exactly_once), with [`Executed::NoneOrComplete`].
-    pub async fn at_most_once<P: Atomic>(
+    pub fn at_most_once<P: Atomic>(
         &self,
         arguments: P,
-    ) -> Result<Value<P>, CallError<Error<P>>> {
-        self.call(Semantics::AtMostOnce, arguments).await
+    ) -> impl Future<Output = Result<Value<P>, CallError<Error<P>>>> + use<P> {
+        self.clone().call(Semantics::AtMostOnce, arguments)
     }
 
     /// Calls a procedure without a result (today: *one-way*): executed never or once. `Ok` says that it was handed to the connection.
     ///
     /// # Errors
     /// It was not: it will not be executed.
-    pub async fn maybe<P: Procedure>(&self, arguments: P) -> Result<(), Failure> {
-        let outcome = self.outcome::<P>(Semantics::Maybe, codec::encode(&arguments)).await;
-        match outcome {
-            Outcome::Failed(failure) => Err(failure),
-            Outcome::Done(_) | Outcome::Remote(_) => Ok(()),
+    pub fn maybe<P: Procedure>(
+        &self,
+        arguments: P,
+    ) -> impl Future<Output = Result<(), Failure>> + use<P> {
+        let caller = self.clone();
+        async move {
+            let arguments = codec::encode(&arguments);
+            match caller.outcome::<P>(Semantics::Maybe, arguments).await {
+                Outcome::Failed(failure) => Err(failure),
+                Outcome::Done(_) | Outcome::Remote(_) => Ok(()),
+            }
         }
     }
 
     async fn call<P: Procedure>(
-        &self,
+        self,
         semantics: Semantics,
         arguments: P,
     ) -> Result<Value<P>, CallError<Error<P>>> {

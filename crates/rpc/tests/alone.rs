@@ -1,0 +1,385 @@
+//! The service of calls alone: stations on TCP, procedures that actors serve.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use actix::{Actor, Context, Handler, Message, ResponseFuture};
+use mainstay_base::{ClusterId, NodeId};
+use mainstay_rpc::{
+    CallError, Config, Executed, Failure, Idempotent, Incoming, Procedure, Reason, Refusal, Rpc,
+    RpcHandle, ServeError,
+};
+use mainstay_service::{Placement, StationHandle, StationParts, start};
+use mainstay_sim::free_addresses;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::LocalSet;
+use tokio::time::timeout;
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+fn cluster() -> ClusterId {
+    ClusterId::from_entropy(3)
+}
+
+fn node(index: usize) -> NodeId {
+    NodeId::new(cluster(), &format!("n{index}"))
+}
+
+fn roster(count: usize) -> BTreeMap<String, SocketAddr> {
+    let named = |(index, address)| (format!("n{index}"), address);
+    free_addresses(count).into_iter().enumerate().map(named).collect()
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Place {
+    Mounted,
+    Beside(Placement),
+}
+
+async fn station(
+    roster: &BTreeMap<String, SocketAddr>,
+    index: usize,
+    place: Place,
+    config: Config,
+    directory: Option<&Path>,
+) -> (StationHandle, RpcHandle) {
+    let name = format!("n{index}");
+    let directory = directory.map(|it| it.join(&name));
+    let parts = StationParts::tcp(cluster(), &name, roster.clone(), directory).unwrap();
+    let station = start(parts, |node| match place {
+        Place::Mounted => node.mount::<Rpc>("rpc", config).map(drop),
+        Place::Beside(at) => node.beside::<Rpc>("rpc", at, config).map(drop),
+    });
+    let station = station.unwrap();
+    let rpc = RpcHandle::open(station.service("rpc"), cluster(), &name).await.unwrap();
+    (station, rpc)
+}
+
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+struct Overdrawn {
+    by: u64,
+}
+
+#[derive(Serialize, Deserialize, Message)]
+#[rtype(result = "Result<u64, Overdrawn>")]
+struct Withdraw(u64);
+
+impl Procedure for Withdraw {
+    const NAME: &'static str = "bank.withdraw";
+}
+
+#[derive(Serialize, Deserialize, Message)]
+#[rtype(result = "Result<u64, Overdrawn>")]
+struct Balance;
+
+impl Procedure for Balance {
+    const NAME: &'static str = "bank.balance";
+}
+
+impl Idempotent for Balance {}
+
+/// Has itself called back by the server.
+#[derive(Serialize, Deserialize, Message)]
+#[rtype(result = "Result<u64, String>")]
+struct Back(u64);
+
+impl Procedure for Back {
+    const NAME: &'static str = "test.back";
+}
+
+#[derive(Serialize, Deserialize, Message)]
+#[rtype(result = "Result<(), String>")]
+struct Sleep(u64);
+
+impl Procedure for Sleep {
+    const NAME: &'static str = "test.sleep";
+}
+
+struct Bank {
+    balance: u64,
+}
+
+impl Actor for Bank {
+    type Context = Context<Self>;
+}
+
+impl Handler<Withdraw> for Bank {
+    type Result = Result<u64, Overdrawn>;
+
+    fn handle(&mut self, Withdraw(amount): Withdraw, _: &mut Context<Self>) -> Self::Result {
+        match self.balance.checked_sub(amount) {
+            Some(left) => {
+                self.balance = left;
+                Ok(left)
+            }
+            None => Err(Overdrawn { by: amount - self.balance }),
+        }
+    }
+}
+
+impl Handler<Balance> for Bank {
+    type Result = Result<u64, Overdrawn>;
+
+    fn handle(&mut self, Balance: Balance, _: &mut Context<Self>) -> Self::Result {
+        Ok(self.balance)
+    }
+}
+
+struct Mirror;
+
+impl Actor for Mirror {
+    type Context = Context<Self>;
+}
+
+impl Handler<Incoming<Back>> for Mirror {
+    type Result = ResponseFuture<Result<u64, String>>;
+
+    fn handle(&mut self, back: Incoming<Back>, _: &mut Context<Self>) -> Self::Result {
+        Box::pin(async move {
+            let Back(depth) = back.arguments;
+            if depth == 0 {
+                return Ok(0);
+            }
+            let client = back.context.client();
+            let deeper = back.context.to(client).exactly_once(Back(depth - 1)).await;
+            deeper.map(|it| it + 1).map_err(|it| it.to_string())
+        })
+    }
+}
+
+async fn serve_bank(rpc: &RpcHandle, balance: u64) {
+    let bank = Bank { balance }.start();
+    rpc.serve::<Withdraw>(bank.clone().recipient()).await.unwrap();
+    rpc.serve::<Balance>(bank.recipient()).await.unwrap();
+}
+
+async fn within<T>(future: impl Future<Output = T>) -> T {
+    timeout(LIMIT, future).await.expect("in time")
+}
+
+/// Checks RPC-9 and RPC-11: values, errors and refusals as a caller sees them, from another node and from the own one.
+async fn bank_scenario(place: Place) {
+    let roster = roster(2);
+    let (_one, client) = station(&roster, 0, place, Config::started_now(), None).await;
+    let (_two, server) = station(&roster, 1, place, Config::started_now(), None).await;
+    serve_bank(&server, 100).await;
+    for bank in [client.to(node(1)), server.to(node(1))] {
+        assert_eq!(within(bank.exactly_once(Withdraw(30))).await, Ok(70));
+        let told = within(bank.exactly_once(Withdraw(1_000))).await;
+        assert_eq!(told, Err(CallError::Remote(Overdrawn { by: 930 })));
+        assert_eq!(within(bank.at_least_once(Balance)).await, Ok(70));
+        let told = within(bank.exactly_once(Back(1))).await;
+        let refused = Failure::not_at_all(Reason::Refused(Refusal::Procedure));
+        assert_eq!(told, Err(refused.into()));
+        server.withdraw::<Withdraw>().await.unwrap();
+        server.withdraw::<Balance>().await.unwrap();
+        serve_bank(&server, 100).await;
+    }
+    within(client.to(node(1)).maybe(Withdraw(1))).await.unwrap();
+    let taken = server.serve::<Withdraw>(Bank { balance: 0 }.start().recipient()).await;
+    assert_eq!(taken, Err(ServeError::Taken("bank.withdraw")));
+    // By name, in a burst of one caller: in order.
+    let bank = client.to_name("n1").unwrap();
+    let calls = (0..50).map(|_| bank.exactly_once(Withdraw(1)));
+    let told = within(futures(calls)).await;
+    let mut left = told.into_iter().map(|it| it.unwrap());
+    let first = left.next().unwrap();
+    assert!((49..=99).contains(&first));
+    assert!(left.zip(1..).all(|(it, number)| it == first - number));
+}
+
+/// All of them at once; the results in order.
+async fn futures<T>(all: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
+    let mut all: Vec<_> = all.map(Box::pin).collect();
+    let mut told: Vec<Option<T>> = all.iter().map(|_| None).collect();
+    std::future::poll_fn(|context| {
+        let mut is_ready = true;
+        for (future, told) in all.iter_mut().zip(&mut told) {
+            if told.is_none() {
+                match future.as_mut().poll(context) {
+                    std::task::Poll::Ready(it) => *told = Some(it),
+                    std::task::Poll::Pending => is_ready = false,
+                }
+            }
+        }
+        if is_ready { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+    })
+    .await;
+    told.into_iter().map(Option::unwrap).collect()
+}
+
+#[tokio::test]
+async fn mounted_on_a_station() {
+    LocalSet::new().run_until(bank_scenario(Place::Mounted)).await;
+}
+
+#[tokio::test]
+async fn beside_a_station() {
+    LocalSet::new().run_until(bank_scenario(Place::Beside(Placement::Local))).await;
+}
+
+#[tokio::test]
+async fn beside_a_station_on_a_thread_of_its_own() {
+    LocalSet::new().run_until(bank_scenario(Place::Beside(Placement::Thread))).await;
+}
+
+/// A callback within a call, four deep, is no deadlock.
+#[tokio::test]
+async fn callbacks_go_there_and_back() {
+    let run = async {
+        let roster = roster(2);
+        let place = Place::Mounted;
+        let (_one, client) = station(&roster, 0, place, Config::started_now(), None).await;
+        let (_two, server) = station(&roster, 1, place, Config::started_now(), None).await;
+        for rpc in [&client, &server] {
+            rpc.serve_incoming::<Back>(Mirror.start().recipient()).await.unwrap();
+        }
+        let told = within(client.to(node(1)).exactly_once(Back(4))).await;
+        assert_eq!(told, Ok(4));
+    };
+    LocalSet::new().run_until(run).await;
+}
+
+/// What a test sees of executions.
+struct Seen {
+    begun: mpsc::UnboundedReceiver<()>,
+    stopped: oneshot::Receiver<bool>,
+}
+
+/// Serves [`Sleep`]; tells when one begins, and whether it came to its end or was dropped.
+async fn serve_sleep(rpc: &RpcHandle) -> Seen {
+    let (begin, begun) = mpsc::unbounded_channel();
+    let (stop, stopped) = oneshot::channel();
+    let stop = std::sync::Mutex::new(Some(stop));
+    let serve = move |Sleep(millis), _| {
+        let _ = begin.send(());
+        let stop = Guard(stop.lock().unwrap().take());
+        async move {
+            tokio::time::sleep(Duration::from_millis(millis)).await;
+            stop.done();
+            Ok(())
+        }
+    };
+    rpc.serve_fn::<Sleep, _, _>(serve).await.unwrap();
+    Seen { begun, stopped }
+}
+
+struct Guard(Option<oneshot::Sender<bool>>);
+
+impl Guard {
+    fn done(mut self) {
+        if let Some(tell) = self.0.take() {
+            let _ = tell.send(true);
+        }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(tell) = self.0.take() {
+            let _ = tell.send(false);
+        }
+    }
+}
+
+/// Checks RPC-20 with real clocks: an execution is ended before its client gives up. A future that is dropped ends it as well.
+#[tokio::test]
+async fn executions_end_with_their_calls() {
+    let run = async {
+        let roster = roster(2);
+        let place = Place::Mounted;
+        let (_one, client) = station(&roster, 0, place, Config::started_now(), None).await;
+        let (_two, server) = station(&roster, 1, place, Config::started_now(), None).await;
+        let seen = serve_sleep(&server).await;
+        let sleeper = client.to(node(1)).deadline(Duration::from_millis(200));
+        let told = within(sleeper.exactly_once(Sleep(60_000))).await.unwrap_err();
+        let failure = *told.failure().unwrap();
+        assert_eq!(failure.executed, Executed::NotMoreThanOnce, "{failure:?}");
+        assert!(!within(seen.stopped).await.unwrap(), "it was ended");
+        server.withdraw::<Sleep>().await.unwrap();
+        let mut seen = serve_sleep(&server).await;
+        let call = client.to(node(1)).exactly_once(Sleep(60_000));
+        let mut call = Box::pin(call);
+        tokio::select! {
+            _ = seen.begun.recv() => {}
+            told = &mut call => panic!("{told:?}"),
+        }
+        drop(call);
+        assert!(!within(seen.stopped).await.unwrap(), "it was taken back");
+        let late = client.to(node(1)).deadline(Duration::ZERO).exactly_once(Sleep(1)).await;
+        assert_eq!(late, Err(Failure::not_at_all(Reason::TooLate).into()));
+    };
+    LocalSet::new().run_until(run).await;
+}
+
+/// Drained, a server answers what it took, and refuses the rest.
+#[tokio::test]
+async fn a_server_drains() {
+    let run = async {
+        let roster = roster(2);
+        let place = Place::Mounted;
+        let (_one, client) = station(&roster, 0, place, Config::started_now(), None).await;
+        let (_two, server) = station(&roster, 1, place, Config::started_now(), None).await;
+        let mut seen = serve_sleep(&server).await;
+        let sleeper = client.to(node(1)).unordered();
+        let taken = tokio::task::spawn_local({
+            let sleeper = sleeper.clone();
+            async move { sleeper.exactly_once(Sleep(100)).await }
+        });
+        within(seen.begun.recv()).await.unwrap();
+        within(server.drain()).await.unwrap();
+        assert_eq!(within(taken).await.unwrap(), Ok(()), "what was taken is answered");
+        let told = within(sleeper.exactly_once(Sleep(1))).await;
+        assert_eq!(told, Err(Failure::not_at_all(Reason::Refused(Refusal::Draining)).into()));
+    };
+    LocalSet::new().run_until(run).await;
+}
+
+/// Checks RPC-3 and RPC-15 on real sockets: a restart of a server that remembers nothing fails what was executed, and nothing is executed
+/// twice; one that remembers answers again.
+#[tokio::test]
+async fn a_server_is_restarted() {
+    let run = async {
+        for stored in [false, true] {
+            let directory = tempfile::tempdir().unwrap();
+            let disk = stored.then(|| directory.path());
+            let roster = roster(2);
+            let config = || Config { stored, ..Config::started_now() };
+            let place = Place::Mounted;
+            let (_one, client) = station(&roster, 0, place, Config::started_now(), None).await;
+            let (two, server) = station(&roster, 1, place, config(), disk).await;
+            serve_bank(&server, 100).await;
+            let bank = client.to(node(1));
+            assert_eq!(within(bank.exactly_once(Withdraw(1))).await, Ok(99));
+            let mut seen = serve_sleep(&server).await;
+            let call = tokio::task::spawn_local({
+                let bank = bank.clone();
+                async move { bank.exactly_once(Sleep(60_000)).await }
+            });
+            within(seen.begun.recv()).await.unwrap();
+            let lost = tokio::task::spawn_local({
+                let client = client.clone();
+                async move { client.lost(node(1)).await }
+            });
+            tokio::task::yield_now().await;
+            let closed = two.closed();
+            two.stop();
+            drop((two, server));
+            within(closed).await;
+            let (_again, server) = station(&roster, 1, place, config(), disk).await;
+            serve_bank(&server, 50).await;
+            let told = within(call).await.unwrap().unwrap_err();
+            let failure = *told.failure().unwrap();
+            assert_eq!(failure.executed, Executed::NotMoreThanOnce);
+            let why = [Reason::ServerLost, Reason::Refused(Refusal::Restarted)][usize::from(stored)];
+            assert_eq!(failure.reason, why);
+            within(lost).await.unwrap();
+            assert_eq!(within(bank.exactly_once(Withdraw(1))).await, Ok(49));
+        }
+    };
+    LocalSet::new().run_until(run).await;
+}
