@@ -1,6 +1,6 @@
 //! The benchmarks of the workspace, on three processes of this machine.
 //!
-//! `cargo run --release -p mainstay-bench -- multicast | directory | failover | bigstate | stable | clock | idle | soak [CASE..]
+//! `cargo run --release -p mainstay-bench -- multicast | directory | failover | bigstate | stable | clock | rpc | idle | soak [CASE..]
 //! [--exact] [--runs N] [--output json]`; `list` prints the cases.
 
 mod bigstate;
@@ -14,6 +14,7 @@ mod multicast;
 mod node;
 mod output;
 mod process;
+mod rpc;
 mod services;
 mod stable;
 mod usage;
@@ -64,6 +65,8 @@ enum Command {
     Clock(Cases),
     /// Calls and streams of a service alone, beside bare TCP.
     Services(Cases),
+    /// Remote calls between two processes, and to the own one.
+    Rpc(Placed),
     /// What nodes cost that have nothing to do.
     Idle(Placed),
     /// Whether nodes grow that are under full load for long.
@@ -73,6 +76,9 @@ enum Command {
     /// A process that `multicast` starts.
     #[command(hide = true)]
     Member(multicast::member::Options),
+    /// A process that `rpc` starts.
+    #[command(hide = true)]
+    RpcServer(rpc::Options),
     /// A process that `directory`, `failover` and others start.
     #[command(hide = true)]
     Node(node::Options),
@@ -111,6 +117,7 @@ fn main() -> ExitCode {
         Command::Directory(it)
         | Command::Failover(it)
         | Command::Stable(it)
+        | Command::Rpc(it)
         | Command::Idle(it) => it.wanted.cases.clone(),
         _ => Vec::new(),
     };
@@ -123,6 +130,7 @@ fn main() -> ExitCode {
         Command::Bigstate(it) => bigstate::run(&it.placed.place, &it.size, &mut report),
         Command::Stable(it) => stable::run(&it.place, &mut report),
         Command::Idle(it) => idle::run(&it.place, &mut report),
+        Command::Rpc(it) => rpc::run(&it.place, &mut report),
         Command::Services(_) => {
             services::run(&mut report);
             Ok(())
@@ -133,6 +141,7 @@ fn main() -> ExitCode {
         }
         Command::Soak(options) => idle::soak(&options, &mut report),
         Command::List => list(&mut report),
+        Command::RpcServer(options) => return ended(rpc::serve(options)),
         Command::Node(options) => return ended(node::run(options)),
         Command::Member(options) => return ended(multicast::member::run(options)),
     };
@@ -148,6 +157,7 @@ fn list(report: &mut Report) -> std::io::Result<()> {
     bigstate::run(&place, &bigstate::Size::default(), report)?;
     stable::run(&place, report)?;
     services::run(report);
+    rpc::run(&place, report)?;
     clock::run(report);
     idle::run(&place, report)
 }

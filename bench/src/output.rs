@@ -150,6 +150,11 @@ impl Measured {
         Self { metric, value: count as f64, unit: "1" }
     }
 
+    /// A number that is not whole.
+    pub(crate) fn number(metric: &'static str, value: f64) -> Self {
+        Self { metric, value, unit: "1" }
+    }
+
     /// How many times the other it is.
     pub(crate) fn ratio(metric: &'static str, one: Duration, other: Duration) -> Self {
         Self { metric, value: one.as_secs_f64() / other.as_secs_f64(), unit: "x" }

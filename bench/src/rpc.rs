@@ -1,0 +1,209 @@
+//! Remote calls: a client process asks a server process to send bytes back, one call at a time and 64 at once, as the peers of
+//! `bench/peers` do; the same with results that are stored; a local call beside a plain ask of the actor; what is sent for a call.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
+
+use actix::{Actor, Context, Handler, Message};
+use bytes::Bytes;
+use mainstay_base::{ClusterId, NodeId};
+use mainstay_rpc::{Caller, Config, Procedure, Rpc, RpcHandle};
+use mainstay_service::{StationHandle, StationParts, start};
+use serde::{Deserialize, Serialize};
+use tokio::task::LocalSet;
+
+use crate::node::Place;
+use crate::output::{Measured, Report, percentile};
+use crate::process::{self, Process};
+
+const WARM_UP: Duration = Duration::from_millis(500);
+const MEASURE: Duration = Duration::from_secs(3);
+const IN_FLIGHT: usize = 64;
+
+#[derive(Clone, Serialize, Deserialize, Message)]
+#[rtype(result = "Result<Bytes, ()>")]
+struct Echo(Bytes);
+
+impl Procedure for Echo {
+    const NAME: &'static str = "bench.echo";
+}
+
+struct Echoing;
+
+impl Actor for Echoing {
+    type Context = Context<Self>;
+}
+
+impl Handler<Echo> for Echoing {
+    type Result = Result<Bytes, ()>;
+
+    fn handle(&mut self, Echo(bytes): Echo, _: &mut Context<Self>) -> Self::Result {
+        Ok(bytes)
+    }
+}
+
+/// The process that serves.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Where it listens, and where the client does.
+    addresses: Vec<SocketAddr>,
+    /// Keeps results here.
+    #[arg(long)]
+    store: Option<std::path::PathBuf>,
+}
+
+fn cluster() -> ClusterId {
+    ClusterId::from_entropy(1)
+}
+
+async fn station(
+    name: &'static str,
+    roster: BTreeMap<String, SocketAddr>,
+    config: Config,
+    directory: Option<std::path::PathBuf>,
+) -> io::Result<(StationHandle, RpcHandle)> {
+    let parts = StationParts::tcp(cluster(), name, roster, directory).map_err(io::Error::other)?;
+    let station = start(parts, |node| node.mount::<Rpc>("rpc", config).map(drop));
+    let station = station.map_err(io::Error::other)?;
+    let rpc = RpcHandle::open(station.service("rpc"), cluster(), name).await;
+    Ok((station, rpc.map_err(io::Error::other)?))
+}
+
+fn roster(addresses: &[SocketAddr]) -> BTreeMap<String, SocketAddr> {
+    let names = ["server", "client"].map(str::to_owned);
+    names.into_iter().zip(addresses.iter().copied()).collect()
+}
+
+/// Serves until the process is killed.
+pub(crate) fn serve(options: Options) -> io::Result<()> {
+    process::run(async move {
+        let Options { addresses, store } = options;
+        let config = Config { stored: store.is_some(), ..Config::started_now() };
+        let (station, rpc) = station("server", roster(&addresses), config, store).await?;
+        rpc.serve(Echoing.start().recipient::<Echo>()).await.map_err(io::Error::other)?;
+        process::say("ready");
+        let closed = station.closed();
+        let mut orders = process::orders();
+        tokio::select! {
+            _ = closed => {}
+            _ = orders.recv() => {}
+        }
+        Ok(())
+    })
+}
+
+/// Calls in a loop until the time is over: how long those took that ended in the window.
+async fn closed_loop(caller: Caller, size: usize) -> io::Result<Vec<Duration>> {
+    let payload = Bytes::from(vec![b'e'; size]);
+    let from = Instant::now() + WARM_UP;
+    let mut took = Vec::new();
+    loop {
+        let begun = Instant::now();
+        if begun >= from + MEASURE {
+            return Ok(took);
+        }
+        let told = caller.exactly_once(Echo(payload.clone())).await;
+        let answer = told.map_err(|error| io::Error::other(format!("{error:?}")))?;
+        if answer.len() != size {
+            return Err(io::Error::other("not what was sent"));
+        }
+        if begun >= from {
+            took.push(begun.elapsed());
+        }
+    }
+}
+
+fn measure(
+    size: usize,
+    flights: usize,
+    store: Option<&std::path::Path>,
+) -> io::Result<Vec<Measured>> {
+    let free = || TcpListener::bind("127.0.0.1:0")?.local_addr();
+    let addresses = [free()?, free()?];
+    let mut arguments = vec!["rpc-server".to_owned()];
+    arguments.extend(addresses.iter().map(ToString::to_string));
+    arguments.extend(store.map(|store| format!("--store={}", store.display())));
+    let mut server = Process::start(&arguments)?;
+    server.hear("ready")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (mut took, sent) = LocalSet::new().block_on(&runtime, async {
+        let config = Config::started_now();
+        let (_station, rpc) = station("client", roster(&addresses), config, None).await?;
+        let caller = rpc.to(NodeId::new(cluster(), "server"));
+        let caller = if flights > 1 { caller.unordered() } else { caller };
+        let loops = (0..flights).map(|_| {
+            tokio::task::spawn_local(closed_loop(caller.clone(), size))
+        });
+        let loops: Vec<_> = loops.collect();
+        let mut took = Vec::new();
+        for one in loops {
+            took.extend(one.await.map_err(io::Error::other)??);
+        }
+        let status = rpc.status().await.map_err(io::Error::other)?;
+        io::Result::Ok((took, status.sent))
+    })?;
+    took.sort_unstable();
+    let window = WARM_UP + MEASURE;
+    let calls = took.len() as f64 * window.as_secs_f64() / MEASURE.as_secs_f64();
+    Ok(vec![
+        Measured::rate("calls_per_s", took.len() as u64, MEASURE),
+        Measured::micros("p50_us", percentile(&took, 50)),
+        Measured::micros("p99_us", percentile(&took, 99)),
+        Measured::number("messages_of_client_per_call", sent as f64 / calls),
+    ])
+}
+
+/// A call to the own node, beside an ask of the actor that serves it.
+fn local() -> io::Result<Vec<Measured>> {
+    const ROUNDS: u32 = 200_000;
+    let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    LocalSet::new().block_on(&runtime, async {
+        let roster = BTreeMap::from([("server".to_owned(), address)]);
+        let (_station, rpc) = station("server", roster, Config::started_now(), None).await?;
+        let actor = Echoing.start().recipient::<Echo>();
+        rpc.serve(actor.clone()).await.map_err(io::Error::other)?;
+        let caller = rpc.to(NodeId::new(cluster(), "server"));
+        let payload = Bytes::from(vec![b'e'; 64]);
+        let ask = async || {
+            let begun = Instant::now();
+            for _ in 0..ROUNDS {
+                let told = actor.send(Echo(payload.clone())).await;
+                told.map_err(io::Error::other)?.map_err(|()| io::ErrorKind::Other)?;
+            }
+            io::Result::Ok(begun.elapsed() / ROUNDS)
+        };
+        let call = async || {
+            let begun = Instant::now();
+            for _ in 0..ROUNDS {
+                let told = caller.exactly_once(Echo(payload.clone())).await;
+                told.map_err(|error| io::Error::other(format!("{error:?}")))?;
+            }
+            io::Result::Ok(begun.elapsed() / ROUNDS)
+        };
+        ask().await?;
+        let (ask, call) = (ask().await?, call().await?);
+        Ok(vec![
+            Measured::nanos("ask_ns", ask.as_secs_f64()),
+            Measured::nanos("call_ns", call.as_secs_f64()),
+            Measured::ratio("call_over_ask", call, ask),
+        ])
+    })
+}
+
+/// Measures all cases, each with processes of its own.
+pub(crate) fn run(place: &Place, report: &mut Report) -> io::Result<()> {
+    let sizes = [("64B", 64), ("1KiB", 1 << 10), ("16KiB", 16 << 10), ("64KiB", 64 << 10)];
+    for (name, size) in sizes {
+        report.case("rpc", &format!("rpc/echo/{name}"), || measure(size, 1, None));
+        let many = format!("rpc/echo/{name}/{IN_FLIGHT}inflight");
+        report.case("rpc", &many, || measure(size, IN_FLIGHT, None));
+    }
+    for (name, flights) in [("rpc/echo/64B/stored", 1), ("rpc/echo/64B/64inflight/stored", 64)] {
+        report.case("rpc", name, || measure(64, flights, Some(place.new_dir()?.path())));
+    }
+    report.case("rpc", "rpc/local/64B", local);
+    Ok(())
+}
