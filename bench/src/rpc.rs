@@ -133,9 +133,8 @@ fn measure(
         let (_station, rpc) = station("client", roster(&addresses), config, None).await?;
         let caller = rpc.to(NodeId::new(cluster(), "server"));
         let caller = if flights > 1 { caller.unordered() } else { caller };
-        let loops = (0..flights).map(|_| {
-            tokio::task::spawn_local(closed_loop(caller.clone(), size))
-        });
+        let loops =
+            (0..flights).map(|_| tokio::task::spawn_local(closed_loop(caller.clone(), size)));
         let loops: Vec<_> = loops.collect();
         let mut took = Vec::new();
         for one in loops {

@@ -375,7 +375,8 @@ async fn a_server_is_restarted() {
             let told = within(call).await.unwrap().unwrap_err();
             let failure = *told.failure().unwrap();
             assert_eq!(failure.executed, Executed::NotMoreThanOnce);
-            let why = [Reason::ServerLost, Reason::Refused(Refusal::Restarted)][usize::from(stored)];
+            let why =
+                [Reason::ServerLost, Reason::Refused(Refusal::Restarted)][usize::from(stored)];
             assert_eq!(failure.reason, why);
             within(lost).await.unwrap();
             assert_eq!(within(bank.exactly_once(Withdraw(1))).await, Ok(49));

@@ -6,6 +6,7 @@ mod disk;
 mod handle;
 mod hosting;
 mod mounting;
+mod queue;
 mod reach;
 mod wiring;
 
@@ -27,6 +28,7 @@ pub use handle::{AgainError, ReachError, ServiceHandle, StationHandle};
 pub use hosting::{Answer, Begun, Ended, Hosting};
 pub use mainstay_base::service::RECORD_BYTES_MAX;
 pub use mounting::{Mount, Mounting, Planned, ServicesError};
+pub use queue::CommandQueue;
 pub use reach::Reach;
 
 use crate::{Input, MountError, Station};

@@ -103,8 +103,8 @@ mod station;
 
 #[cfg(feature = "actor")]
 pub use actor::{
-    AgainError, DiskError, Mounting, Reach, ReachError, ServiceHandle, ServicesError, StartError,
-    StationHandle, StationParts, start,
+    AgainError, CommandQueue, DiskError, Mounting, Reach, ReachError, ServiceHandle, ServicesError,
+    StartError, StationHandle, StationParts, start,
 };
 pub use mainstay_base::rack::Placement;
 #[cfg(feature = "actor")]

@@ -8,10 +8,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use mainstay_base::NodeId;
 use mainstay_runtime::ActorMessage;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::handle::Shared;
+use super::stop::Stop;
 use super::{Caller, Procedure};
 use crate::{Semantics, Ticket};
 
@@ -23,7 +23,7 @@ pub struct Context {
     pub(super) semantics: Semantics,
     pub(super) until: Instant,
     pub(super) bytes: Bytes,
-    pub(super) stopped: watch::Receiver<bool>,
+    pub(super) stop: Stop,
     pub(super) shared: Arc<Shared>,
 }
 
@@ -56,16 +56,12 @@ impl Context {
     /// have no effect, since a later call may have begun elsewhere.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
-        *self.stopped.borrow()
+        self.stop.is_stopped()
     }
 
     /// Waits until the execution is not wanted any more.
     pub async fn stopped(&self) {
-        let mut stopped = self.stopped.clone();
-        // An execution that is over is not stopped any more, and then nobody waits.
-        if stopped.wait_for(|it| *it).await.is_err() {
-            std::future::pending::<()>().await;
-        }
+        self.stop.stopped().await;
     }
 
     /// Calls another node as a part of this execution: with no more time than is left to it, and taken back if it is stopped.

@@ -6,12 +6,13 @@ use std::sync::{Arc, Weak};
 use actix::{Actor, AsyncContext as _, Handler};
 use mainstay_runtime::Events;
 use mainstay_service::ReachError;
-use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use super::Context;
 use super::handle::{CallInfo, Shared};
-use super::{Context, served::Served};
+use super::served::Served;
+use super::stop::Stop;
 use crate::{Command, Event, Execution, Failure, Finish, Outcome, Reason, Semantics, Ticket};
 
 /// More events than this cannot wait: each belongs to a call or an execution, and those are bounded.
@@ -19,7 +20,7 @@ const UNREAD_MAX: usize = 1 << 20;
 
 /// An execution that has begun.
 struct Begun {
-    stop: watch::Sender<bool>,
+    stop: Stop,
     /// Its future may be dropped.
     abort: Option<AbortHandle>,
 }
@@ -53,7 +54,7 @@ impl Desk {
             execution;
         let finish = |result| shared.give(Command::Finished { ticket, result });
         let Some(served) = shared.served(procedure) else { return finish(Finish::Failed) };
-        let (stop, stopped) = watch::channel(false);
+        let stop = Stop::default();
         let until = Instant::now() + left;
         let info = CallInfo { procedure: served.name(), node: client, semantics };
         let bytes = context;
@@ -64,7 +65,7 @@ impl Desk {
             semantics,
             until,
             bytes,
-            stopped,
+            stop: stop.clone(),
             shared: Arc::clone(&shared),
         };
         if !shared.admits(&info, &context) {
@@ -84,8 +85,7 @@ impl Desk {
 
     fn stop(&mut self, ticket: Ticket) {
         let Some(begun) = self.begun.get(&ticket) else { return };
-        // Nobody listens: then nobody has to hear it.
-        let _ = begun.stop.send(true);
+        begun.stop.stop();
         if let Some(abort) = &begun.abort {
             abort.abort();
             self.finish(ticket, Finish::Failed);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use mainstay_base::{ClusterId, NodeId};
 use mainstay_runtime::Recipient;
-use mainstay_service::{ReachError, ServiceHandle};
+use mainstay_service::{CommandQueue, ReachError, ServiceHandle};
 use thiserror::Error;
 use tokio::sync::{oneshot, watch};
 
@@ -17,6 +17,9 @@ use super::desk::{Desk, Table, ended};
 use super::served::{Port, Served};
 use super::{Caller, Context, Incoming, Procedure};
 use crate::{Command, Failure, Finish, Outcome, ProcedureId, Reason, Rpc, Semantics, Status};
+
+/// So many commands may wait for the node's next turn.
+const COMMANDS_MAX: usize = 1 << 17;
 
 /// Maps names to nodes: to all that a call may go to, the best one first.
 pub trait Resolver: Send + Sync {
@@ -93,6 +96,7 @@ struct Waiting {
 
 pub(super) struct Shared {
     pub(super) service: ServiceHandle<Rpc>,
+    commands: CommandQueue<Rpc>,
     pub(super) me: NodeId,
     resolver: Box<dyn Resolver>,
     interceptors: Vec<Box<dyn Interceptor>>,
@@ -135,7 +139,7 @@ impl Shared {
 
     /// Gives the service a command that must not be lost: it waits beside the caller if it has to.
     pub(super) fn give(self: &Arc<Self>, command: Command) {
-        let Err(ReachError::Full) = self.service.try_send(command.clone()) else { return };
+        let Err(ReachError::Full) = self.commands.push(command.clone()) else { return };
         let shared = Arc::clone(self);
         tokio::task::spawn_local(async move {
             // A service that has ended needs no results.
@@ -155,7 +159,7 @@ impl Shared {
         let token = self.tokens.fetch_add(1, Ordering::Relaxed);
         let (tell, told) = oneshot::channel();
         locked(&self.waiting).insert(token, Waiting { semantics, tell });
-        if let Err(error) = self.service.try_send(request(token)) {
+        if let Err(error) = self.commands.push(request(token)) {
             locked(&self.waiting).remove(&token);
             let reason = if error == ReachError::Full { Reason::Full } else { Reason::Ended };
             return Err(Failure::not_at_all(reason));
@@ -233,7 +237,7 @@ impl Drop for Asked {
     fn drop(&mut self) {
         if !self.is_over && locked(&self.shared.waiting).remove(&self.token).is_some() {
             // If there is no room for the word, the deadline ends the call.
-            let _ = self.shared.service.try_send(Command::Cancel { token: self.token });
+            let _ = self.shared.commands.push(Command::Cancel { token: self.token });
         }
     }
 }
@@ -275,8 +279,10 @@ impl RpcHandle {
         resolver: Box<dyn Resolver>,
         interceptors: Vec<Box<dyn Interceptor>>,
     ) -> Result<Self, ReachError> {
+        let commands = CommandQueue::new(service.clone(), COMMANDS_MAX);
         let shared = Arc::new(Shared {
             service,
+            commands,
             me,
             resolver,
             interceptors,

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::handle::Shared;
 use super::served::Port;
+use super::stop::Stop;
 use super::{CallError, Context, Error, Procedure, Reply as _, Value};
 use crate::{Failure, Reason, Refusal, Semantics};
 
@@ -31,14 +31,14 @@ pub(super) async fn call<P: Procedure>(
     // Another type of the same name is served: it may be another version of it.
     let port = port.ok_or(refused(Refusal::Version))?;
     let until = Instant::now() + deadline;
-    let (stop, stopped) = watch::channel(false);
+    let stop = Stop::default();
     let context = Context {
         client: shared.me,
         ticket: None,
         semantics,
         until,
         bytes: context.clone(),
-        stopped,
+        stop: stop.clone(),
         shared: Arc::clone(shared),
     };
     let running = port.call(arguments, context);
@@ -46,7 +46,7 @@ pub(super) async fn call<P: Procedure>(
         Ok(Some(result)) => result.into_result().map_err(CallError::Remote),
         Ok(None) => Err(refused(Refusal::Handler).into()),
         Err(_) => {
-            let _ = stop.send(true);
+            stop.stop();
             Err(Failure { executed: semantics.unknown(), reason: Reason::Deadline }.into())
         }
     }

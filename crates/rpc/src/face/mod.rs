@@ -6,6 +6,7 @@ mod desk;
 mod handle;
 mod local;
 mod served;
+mod stop;
 
 use std::fmt;
 

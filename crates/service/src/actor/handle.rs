@@ -116,6 +116,10 @@ impl<S: Service> ServiceHandle<S> {
         Address { channel: S::CHANNEL, instance: self.instance }
     }
 
+    pub(super) fn reach(&self) -> &Reach {
+        &self.reach
+    }
+
     /// Which one of its kind it is.
     #[must_use]
     pub fn instance(&self) -> Instance {
