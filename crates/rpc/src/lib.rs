@@ -1,10 +1,80 @@
 //! Remote procedure calls whose outcome is never a lie.
+//!
+//! A [`Procedure`] is an actix message with a name: its fields are the arguments, its result is what it answers. Any actor that handles the
+//! message [serves](RpcHandle::serve) it, and a [`Caller`] at another node calls it. What a call promises is said in the call:
+//!
+//! | method | today's name | with a result | without |
+//! |---|---|---|---|
+//! | [`exactly_once`](Caller::exactly_once) | at most once | executed once | never or once, perhaps in part |
+//! | [`at_least_once`](Caller::at_least_once) | at least once | once or more often | anything; for [`Idempotent`] procedures only |
+//! | [`at_most_once`](Caller::at_most_once) | atomic | executed once | not at all or as a whole; for [`Atomic`] procedures only |
+//! | [`maybe`](Caller::maybe) | one-way | never waited for | |
+//!
+//! A call that has no result says what is known of its execution ([`Executed`]) and why ([`Reason`]). *Not at all* means that trying again is
+//! safe; everything else is never called so.
+//!
+//! # The parts
+//! [`Rpc`] is the service: a pure machine, client and server in one, on the contract of `mainstay_base::service`. It is mounted on a node, runs
+//! beside it, or alone over a link of its own, without membership and without multicast (RPC-49). [`Config`] says how calls travel
+//! ([`Carrier`]), whether results outlive a restart, and how orphans are found ([`Orphans`]). With the feature `actor` (the default)
+//! [`RpcHandle`] is its face for actix actors. The machine needs `mainstay-base` only.
+//!
+//! # What holds
+//! - Each call has one outcome (RPC-9), and it is true (RPC-74).
+//! - Calls of one [`Caller`] are executed one after the other in their order; nothing of a call that was given up takes effect once a
+//!   later one has begun (RPC-5). [`unordered`](Caller::unordered) calls are executed side by side.
+//! - A server ends an execution before its client gives up (RPC-20), as long as a message takes no longer than
+//!   [`Config::transit_max`] and the server runs. An execution is never ended from outside by force: a future is dropped, an actor
+//!   is told ([`Context::is_stopped`]), and what must not run beside it waits until it has stopped.
+//! - Everything is bounded: open calls, what a server holds for each client, executions. *Full* and *busy* are answers.
+//!
+//! # What there is not
+//! No TLS yet (loopback only); no streams of items; calls of replicated clients and servers; undo, which needs transactions.
+//!
+//! ```
+//! use std::collections::BTreeMap;
+//! use std::net::TcpListener;
+//! use mainstay_base::{ClusterId, NodeId};
+//! use mainstay_rpc::{Config, Procedure, Rpc, RpcHandle};
+//! use mainstay_service::{StationParts, start};
+//!
+//! #[derive(serde::Serialize, serde::Deserialize, actix::Message)]
+//! #[rtype(result = "Result<u32, String>")]
+//! struct Half(u32);
+//!
+//! impl Procedure for Half {
+//!     const NAME: &'static str = "half";
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+//! # let local = tokio::task::LocalSet::new();
+//! # local.block_on(&runtime, async {
+//! let cluster = ClusterId::from_entropy(7);
+//! let free = || TcpListener::bind("127.0.0.1:0")?.local_addr();
+//! let roster = BTreeMap::from([("a".to_owned(), free()?), ("b".to_owned(), free()?)]);
+//! let mut nodes = Vec::new();
+//! for name in ["a", "b"] {
+//!     let parts = StationParts::tcp(cluster, name, roster.clone(), None)?;
+//!     let station = start(parts, |node| node.mount::<Rpc>("rpc", Config::started_now()).map(drop))?;
+//!     nodes.push(RpcHandle::open(station.service("rpc"), cluster, name).await?);
+//! }
+//! nodes[1].serve_fn(|Half(number), _| async move {
+//!     if number % 2 == 0 { Ok(number / 2) } else { Err(format!("{number} is odd")) }
+//! }).await?;
+//! let b = nodes[0].to(NodeId::new(cluster, "b"));
+//! assert_eq!(b.exactly_once(Half(8)).await, Ok(4));
+//! assert!(b.exactly_once(Half(7)).await.is_err());
+//! # Ok(())
+//! # })
+//! # }
+//! ```
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "actor")]
+mod actor;
 mod calls;
 mod config;
-#[cfg(feature = "actor")]
-mod face;
 #[cfg(feature = "test-util")]
 #[doc(hidden)]
 pub mod fault;
@@ -16,12 +86,12 @@ mod server;
 mod service;
 mod wire;
 
-pub use config::{BODY_BYTES_MAX, Carrier, Config, ConfigError, DATAGRAM_BYTES_MAX, Orphans};
 #[cfg(feature = "actor")]
-pub use face::{
+pub use actor::{
     Atomic, CallError, CallInfo, Caller, Context, Error, Idempotent, Incoming, Interceptor,
     Procedure, Reply, Resolver, RpcHandle, ServeError, Value,
 };
+pub use config::{BODY_BYTES_MAX, Carrier, Config, ConfigError, DATAGRAM_BYTES_MAX, Orphans};
 pub use outcome::{Executed, Failure, Reason, Semantics};
 pub use server::{Counts, Past, Record, Stored};
 pub use service::{Command, Event, Execution, Finish, Outcome, Request, Rpc, Status, Ticket};

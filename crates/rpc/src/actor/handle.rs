@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mainstay_base::{ClusterId, NodeId};
-use mainstay_runtime::Recipient;
+use mainstay_base::{ClusterId, Instant, NodeId};
+use mainstay_runtime::{LocalReader, Recipient, TimeSource as _, TokioTime};
 use mainstay_service::{CommandQueue, ReachError, ServiceHandle};
 use thiserror::Error;
 use tokio::sync::{oneshot, watch};
@@ -105,6 +105,7 @@ pub(super) struct Shared {
     tokens: AtomicU64,
     lanes: AtomicU32,
     is_open: AtomicBool,
+    time: LocalReader,
     drained: watch::Sender<bool>,
     lost: watch::Sender<Option<NodeId>>,
 }
@@ -123,6 +124,11 @@ impl Shared {
         }
         self.is_open.store(true, Ordering::Release);
         Ok(())
+    }
+
+    /// The time of this process, for what is left and what was taken.
+    pub(super) fn now(&self) -> Instant {
+        (self.time)()
     }
 
     pub(super) fn served(&self, procedure: ProcedureId) -> Option<Arc<dyn Served>> {
@@ -279,6 +285,7 @@ impl RpcHandle {
         resolver: Box<dyn Resolver>,
         interceptors: Vec<Box<dyn Interceptor>>,
     ) -> Result<Self, ReachError> {
+        let time = TokioTime::new().reader().expect("it is read on any thread");
         let commands = CommandQueue::new(service.clone(), COMMANDS_MAX);
         let shared = Arc::new(Shared {
             service,
@@ -291,6 +298,7 @@ impl RpcHandle {
             tokens: AtomicU64::new(1),
             lanes: AtomicU32::new(1),
             is_open: AtomicBool::new(false),
+            time,
             drained: watch::Sender::new(false),
             lost: watch::Sender::new(None),
         });

@@ -4,13 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout;
 
 use super::handle::Shared;
 use super::served::Port;
 use super::stop::Stop;
 use super::{CallError, Context, Error, Procedure, Reply as _, Value};
 use crate::{Failure, Reason, Refusal, Semantics};
+
+/// A longer deadline is cut to this.
+const LONGEST: Duration = Duration::from_secs(24 * 3_600);
 
 pub(super) struct Local<'a> {
     pub(super) shared: &'a Arc<Shared>,
@@ -30,7 +33,7 @@ pub(super) async fn call<P: Procedure>(
     let port = served.as_any().downcast_ref::<Port<P>>();
     // Another type of the same name is served: it may be another version of it.
     let port = port.ok_or(refused(Refusal::Version))?;
-    let until = Instant::now() + deadline;
+    let until = shared.now() + deadline.min(LONGEST);
     let stop = Stop::default();
     let context = Context {
         client: shared.me,
@@ -42,7 +45,7 @@ pub(super) async fn call<P: Procedure>(
         shared: Arc::clone(shared),
     };
     let running = port.call(arguments, context);
-    match timeout_at(until, running).await {
+    match timeout(deadline, running).await {
         Ok(Some(result)) => result.into_result().map_err(CallError::Remote),
         Ok(None) => Err(refused(Refusal::Handler).into()),
         Err(_) => {

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mainstay_base::NodeId;
+use mainstay_base::{Instant, NodeId};
 use mainstay_runtime::ActorMessage;
-use tokio::time::Instant;
 
 use super::handle::Shared;
 use super::stop::Stop;
@@ -43,7 +42,7 @@ impl Context {
     /// The time that is left; after it the execution is stopped.
     #[must_use]
     pub fn left(&self) -> Duration {
-        self.until.saturating_duration_since(Instant::now())
+        self.until.saturating_since(self.shared.now())
     }
 
     /// Bytes that the caller gave along: a trace context for instance.

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mainstay_base::{NodeId, codec};
-use tokio::time::Instant;
 
 use super::handle::{CallInfo, Shared};
 use super::local::{self, Local};
@@ -151,7 +150,7 @@ impl Caller {
             }
             context = bytes.into();
         }
-        let begun = Instant::now();
+        let begun = self.shared.now();
         let asked = self.shared.ask(semantics, |token| {
             Command::Call(Request {
                 token,
@@ -171,7 +170,7 @@ impl Caller {
             Err(failure) => Outcome::Failed(failure),
         };
         if self.shared.has_interceptors() {
-            self.shared.called(&info, &outcome, begun.elapsed());
+            self.shared.called(&info, &outcome, self.shared.now().saturating_since(begun));
         }
         outcome
     }

@@ -7,7 +7,6 @@ use actix::{Actor, AsyncContext as _, Handler};
 use mainstay_runtime::Events;
 use mainstay_service::ReachError;
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
 
 use super::Context;
 use super::handle::{CallInfo, Shared};
@@ -55,7 +54,7 @@ impl Desk {
         let finish = |result| shared.give(Command::Finished { ticket, result });
         let Some(served) = shared.served(procedure) else { return finish(Finish::Failed) };
         let stop = Stop::default();
-        let until = Instant::now() + left;
+        let until = shared.now() + left;
         let info = CallInfo { procedure: served.name(), node: client, semantics };
         let bytes = context;
         let ticketed = (semantics != Semantics::Maybe).then_some(ticket);
@@ -73,10 +72,10 @@ impl Desk {
         }
         let may_drop = served.may_drop();
         let running = served.execute(&arguments, context);
-        let (me, begun) = (at.address(), Instant::now());
+        let (me, begun) = (at.address(), shared.now());
         let task = tokio::task::spawn_local(async move {
             let finish = running.await;
-            shared.served_one(&info, &finish, begun.elapsed());
+            shared.served_one(&info, &finish, shared.now().saturating_since(begun));
             me.do_send(Over(ticket, finish));
         });
         let abort = may_drop.then(|| task.abort_handle());
