@@ -28,6 +28,7 @@ const PLACES: &[(&str, Place)] = &[
     ("mainstay-membership", Floor(3)),
     ("mainstay-multicast", Floor(4)),
     ("mainstay-site", Floor(5)),
+    ("mainstay-rpc", Floor(6)),
     ("mainstay-paradigm", Floor(8)),
     ("mainstay", Floor(9)),
     ("mainstay-cli", Floor(10)),
@@ -59,12 +60,13 @@ const PURE: &[&str] = &[
     "membership",
     "multicast",
     "paradigm",
+    "rpc",
     "site",
 ];
 
 /// Directories under `crates/` with a feature `test-util` that breaks the machine, and a test `faults` that notices.
 pub(crate) const BROKEN_VARIANTS: &[&str] =
-    &["clock", "link", "service", "membership", "multicast", "paradigm"];
+    &["clock", "link", "service", "membership", "multicast", "paradigm", "rpc"];
 
 /// Packages and their examples that show what a user does; each ends by itself, and fails if what it shows is not so.
 pub(crate) const EXAMPLES: &[(&str, &str)] = &[
@@ -72,6 +74,7 @@ pub(crate) const EXAMPLES: &[(&str, &str)] = &[
     ("mainstay-stable", "ledger"),
     ("mainstay-link", "talk"),
     ("mainstay-service", "board"),
+    ("mainstay-rpc", "bank"),
     ("mainstay", "chat"),
     ("mainstay", "clock"),
     ("mainstay", "jobs"),
