@@ -1,7 +1,7 @@
 //! The services of the workspace as actix actors on one node after the other, wired by `Recipient`.
 //!
 //! Built so far: common time (a clock on each node), membership (views), atomic multicast (a group), a replicated state machine with its
-//! clients. The rest of figure 3 of the survey (remote procedure call, atomic actions, resilient processes) comes with its crates.
+//! clients, remote procedure call. The rest of figure 3 of the survey (atomic actions, resilient processes) comes with its crates.
 //!
 //! `cargo run -p mainstay --example six`
 
@@ -18,6 +18,7 @@ use mainstay::{
 };
 use mainstay_clock::sync::global::{ClockHandle, Global, Setup};
 use mainstay_clock::sync::{self, Delay, Function, Kind, Plan, Reading};
+use mainstay_rpc::{Procedure, Rpc, RpcHandle};
 
 /// A replicated state machine: counts the members that were ever lost.
 #[derive(Default)]
@@ -112,9 +113,19 @@ fn clock() -> Result<Setup, sync::ConfigError> {
     Setup::new(Plan::new(config)?)
 }
 
+/// How much news the counter of a node has heard.
+#[derive(actix::Message, serde::Serialize, serde::Deserialize)]
+#[rtype(result = "Result<u64, ()>")]
+struct Heard;
+
+impl Procedure for Heard {
+    const NAME: &'static str = "six.heard";
+}
+
 /// Counts the news in the replicated state machine; once, at the node that is told to.
 struct Counter {
     lost: Option<Replicated<Lost>>,
+    heard: u64,
 }
 
 impl Actor for Counter {
@@ -125,6 +136,7 @@ impl Handler<News> for Counter {
     type Result = ();
 
     fn handle(&mut self, News(text): News, _: &mut Context<Self>) {
+        self.heard += 1;
         if let Some(lost) = self.lost.clone() {
             println!("{}", String::from_utf8_lossy(&text));
             actix::spawn(async move { drop(lost.execute(&[1]).await) });
@@ -132,26 +144,37 @@ impl Handler<News> for Counter {
     }
 }
 
+impl Handler<Heard> for Counter {
+    type Result = Result<u64, ()>;
+
+    fn handle(&mut self, Heard: Heard, _: &mut Context<Self>) -> Self::Result {
+        Ok(self.heard)
+    }
+}
+
 async fn start(
     name: &'static str,
     nodes: &BTreeMap<String, SocketAddr>,
-) -> Result<(Node, Replicated<Lost>), Box<dyn Error>> {
+) -> Result<(Node, Replicated<Lost>, RpcHandle), Box<dyn Error>> {
     let cluster = ClusterId::from_entropy(6);
     let config = Config::new(cluster, name, nodes.clone()).durability(mainstay::Durability::Memory);
     let mut node = Node::builder(config)?;
     let group = node.group("news", GroupConfig::memory().stateless())?;
     let lost = node.replicate("lost", Lost::default)?;
-    let counter = Counter { lost: Some(lost.clone()).filter(|_| name == "a") }.start();
-    let listener = Listener { news: counter.recipient() }.start();
+    let counter = Counter { lost: Some(lost.clone()).filter(|_| name == "a"), heard: 0 }.start();
+    let listener = Listener { news: counter.clone().recipient() }.start();
     group.subscribe(listener.recipient())?;
     let mut setup = clock()?;
     setup.together = true;
     let mounted = setup.clone();
     let clock = node.mount::<Global>("clock", move |node| mounted.config(node));
     let watcher = Watcher { name, group, clock: setup.handle(clock) }.start();
+    let calls = node.mount::<Rpc>("rpc", |_| mainstay_rpc::Config::started_now());
     let node = node.start()?;
+    let rpc = RpcHandle::open(calls, cluster, name).await?;
+    rpc.serve(counter.recipient::<Heard>()).await?;
     node.views().subscribe(watcher.recipient()).await;
-    Ok((node, lost))
+    Ok((node, lost, rpc))
 }
 
 #[actix::main]
@@ -161,9 +184,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     for (name, listener) in ["a", "b", "c"].into_iter().zip(listeners) {
         nodes.insert(name.to_owned(), listener?.local_addr()?);
     }
-    let (a, lost) = start("a", &nodes).await?;
-    let (b, _) = start("b", &nodes).await?;
-    let (c, _) = start("c", &nodes).await?;
+    let (a, lost, _serves) = start("a", &nodes).await?;
+    let (b, _, rpc) = start("b", &nodes).await?;
+    let (c, ..) = start("c", &nodes).await?;
     for node in [&a, &b, &c] {
         node.ready().await?;
     }
@@ -176,7 +199,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     while client.read(b"").await != Outcome::Done(Bytes::copy_from_slice(&1_u64.to_le_bytes())) {
         tick.tick().await;
     }
-    println!("one member was lost, and all know it");
+    let heard = rpc.to_name("a")?.exactly_once(Heard).await.map_err(|it| format!("{it:?}"))?;
+    println!(
+        "one member was lost, and all know it; the first node has heard {heard} piece of news"
+    );
     client.close().await;
     b.close().await;
     a.close().await;

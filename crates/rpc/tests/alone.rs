@@ -316,6 +316,24 @@ async fn executions_end_with_their_calls() {
     LocalSet::new().run_until(run).await;
 }
 
+/// With the last handle what it serves is withdrawn.
+#[tokio::test]
+async fn a_handle_that_is_dropped_serves_no_more() {
+    let run = async {
+        let roster = roster(2);
+        let place = Place::Mounted;
+        let (_one, client) = station(&roster, 0, place, Config::started_now(), None).await;
+        let (_two, server) = station(&roster, 1, place, Config::started_now(), None).await;
+        serve_bank(&server, 100).await;
+        let bank = client.to(node(1));
+        assert_eq!(within(bank.exactly_once(Withdraw(30))).await, Ok(70));
+        drop(server);
+        let refused = Failure::not_at_all(Reason::Refused(Refusal::Procedure));
+        assert_eq!(within(bank.exactly_once(Withdraw(30))).await, Err(refused.into()));
+    };
+    LocalSet::new().run_until(run).await;
+}
+
 /// Drained, a server answers what it took, and refuses the rest.
 #[tokio::test]
 async fn a_server_drains() {

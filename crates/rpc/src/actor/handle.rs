@@ -110,6 +110,16 @@ pub(super) struct Shared {
     lost: watch::Sender<Option<NodeId>>,
 }
 
+impl Drop for Shared {
+    /// What nobody would hand on is served no more.
+    fn drop(&mut self) {
+        for procedure in locked(&self.table).keys().copied() {
+            // A node that takes nothing now ends what it hands out at its deadline.
+            let _ = self.commands.push(Command::Withdraw { procedure });
+        }
+    }
+}
+
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -248,7 +258,8 @@ impl Drop for Asked {
     }
 }
 
-/// Makes and serves calls of a node: cheap to clone, `Send` and `Sync`.
+/// Makes and serves calls of a node: cheap to clone, `Send` and `Sync`. With the last handle what it serves is withdrawn; executions and callers
+/// keep one.
 #[derive(Clone)]
 pub struct RpcHandle {
     shared: Arc<Shared>,

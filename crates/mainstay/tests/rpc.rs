@@ -1,0 +1,115 @@
+//! The service of calls on nodes, beside membership: mounted, and in an actor of its own.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use actix::Message;
+use common::{Cluster, NAMES};
+use mainstay::{ClusterId, Config, Durability, Node, NodeId, Placement};
+use mainstay_rpc::{CallError, Executed, Procedure, Rpc, RpcHandle};
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+use tokio::time::timeout;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn cluster() -> ClusterId {
+    ClusterId::from_entropy(5)
+}
+
+#[derive(serde::Serialize, serde::Deserialize, Message)]
+#[rtype(result = "Result<u64, String>")]
+struct Add(u64);
+
+impl Procedure for Add {
+    const NAME: &'static str = "test.add";
+}
+
+#[derive(serde::Serialize, serde::Deserialize, Message)]
+#[rtype(result = "Result<(), String>")]
+struct Hang;
+
+impl Procedure for Hang {
+    const NAME: &'static str = "test.hang";
+}
+
+async fn start(
+    name: &str,
+    nodes: &BTreeMap<String, SocketAddr>,
+    placement: Option<Placement>,
+) -> (Node, RpcHandle) {
+    let config = Config::new(cluster(), name, nodes.clone()).durability(Durability::Memory);
+    let mut builder = Node::builder(config).unwrap();
+    let config = |_: &mainstay::Mounting<'_>| mainstay_rpc::Config::started_now();
+    let service = match placement {
+        None => builder.mount::<Rpc>("rpc", config),
+        Some(at) => builder.mount_beside::<Rpc>("rpc", at, config),
+    };
+    let node = builder.start().unwrap();
+    (node, RpcHandle::open(service, cluster(), name).await.unwrap())
+}
+
+async fn within<T>(future: impl Future<Output = T>) -> T {
+    timeout(LIMIT, future).await.expect("in time")
+}
+
+/// Calls among three nodes; one that goes away fails what it executes, and is called again when it is back.
+async fn scenario(placement: Option<Placement>) {
+    let nodes = Cluster::new(Durability::Memory).nodes;
+    let mut all = Vec::new();
+    for name in NAMES {
+        let (node, rpc) = start(name, &nodes, placement).await;
+        rpc.serve_fn(|Add(number), _| async move { Ok(number + 1) }).await.unwrap();
+        all.push((node, rpc));
+    }
+    for (node, _) in &all {
+        within(node.ready()).await.unwrap();
+    }
+    for (_, rpc) in &all {
+        for name in NAMES {
+            let caller = rpc.to(NodeId::new(cluster(), name));
+            assert_eq!(within(caller.exactly_once(Add(1))).await, Ok(2));
+        }
+    }
+    let (begin, mut begun) = mpsc::unbounded_channel();
+    let (left, rpc) = all.pop().unwrap();
+    let hang = move |Hang, _| {
+        let _ = begin.send(());
+        std::future::pending::<Result<(), String>>()
+    };
+    rpc.serve_fn(hang).await.unwrap();
+    let caller = all[0].1.to(NodeId::new(cluster(), "c"));
+    let call = tokio::task::spawn_local(caller.exactly_once(Hang));
+    within(begun.recv()).await.unwrap();
+    left.close().await;
+    drop(rpc);
+    let Err(CallError::Failed(failure)) = within(call).await.unwrap() else {
+        panic!("it has no result");
+    };
+    assert_eq!(failure.executed, Executed::NotMoreThanOnce);
+    let (node, rpc) = start("c", &nodes, placement).await;
+    rpc.serve_fn(|Add(number), _| async move { Ok(number + 2) }).await.unwrap();
+    assert_eq!(within(caller.exactly_once(Add(1))).await, Ok(3));
+    all.push((node, rpc));
+    for (node, _) in all {
+        node.close().await;
+    }
+}
+
+#[tokio::test]
+async fn mounted_on_nodes() {
+    LocalSet::new().run_until(scenario(None)).await;
+}
+
+#[tokio::test]
+async fn beside_nodes() {
+    let run = async {
+        scenario(Some(Placement::Local)).await;
+        scenario(Some(Placement::Thread)).await;
+    };
+    LocalSet::new().run_until(run).await;
+}
