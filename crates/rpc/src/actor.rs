@@ -1,5 +1,6 @@
 //! The user's side: procedures as actix messages, who serves them, who calls them.
 
+mod among;
 mod caller;
 mod context;
 mod desk;
@@ -7,6 +8,7 @@ mod handle;
 mod local;
 mod served;
 mod stop;
+mod stream;
 
 use std::fmt;
 
@@ -16,9 +18,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
+pub use among::Among;
 pub use caller::Caller;
 pub use context::{Context, Incoming};
 pub use handle::{CallInfo, Interceptor, Resolver, RpcHandle, ServeError};
+pub use stream::{Items, Offer, OfferError, Reading, WriteError};
 
 use crate::{Config, Failure, ProcedureId};
 

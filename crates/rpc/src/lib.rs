@@ -29,7 +29,7 @@
 //! - Everything is bounded: open calls, what a server holds for each client, executions. *Full* and *busy* are answers.
 //!
 //! # What there is not
-//! No TLS yet (loopback only); no streams of items; calls of replicated clients and servers; undo, which needs transactions.
+//! No TLS yet (loopback only); no calls of replicated clients and servers; no undo, which needs transactions.
 //!
 //! ```
 //! use std::collections::BTreeMap;
@@ -88,8 +88,9 @@ mod wire;
 
 #[cfg(feature = "actor")]
 pub use actor::{
-    Atomic, CallError, CallInfo, Caller, Context, Error, Idempotent, Incoming, Interceptor,
-    Procedure, Reply, Resolver, RpcHandle, ServeError, Value,
+    Among, Atomic, CallError, CallInfo, Caller, Context, Error, Idempotent, Incoming, Interceptor,
+    Items, Offer, OfferError, Procedure, Reading, Reply, Resolver, RpcHandle, ServeError, Value,
+    WriteError,
 };
 pub use config::{BODY_BYTES_MAX, Carrier, Config, ConfigError, DATAGRAM_BYTES_MAX, Orphans};
 pub use outcome::{Executed, Failure, Reason, Semantics};

@@ -1,63 +1,22 @@
 //! The service of calls alone: stations on TCP, procedures that actors serve.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::path::Path;
+#[allow(unreachable_pub, reason = "shared by tests")]
+mod stations;
+
 use std::time::Duration;
 
 use actix::{Actor, Context, Handler, Message, ResponseFuture};
-use mainstay_base::{ClusterId, NodeId};
 use mainstay_rpc::{
-    CallError, Config, Executed, Failure, Idempotent, Incoming, Procedure, Reason, Refusal, Rpc,
+    CallError, Config, Executed, Failure, Idempotent, Incoming, Procedure, Reason, Refusal,
     RpcHandle, ServeError,
 };
-use mainstay_service::{Placement, StationHandle, StationParts, start};
-use mainstay_sim::free_addresses;
+use mainstay_service::Placement;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;
-use tokio::time::timeout;
 
-const LIMIT: Duration = Duration::from_secs(20);
-
-fn cluster() -> ClusterId {
-    ClusterId::from_entropy(3)
-}
-
-fn node(index: usize) -> NodeId {
-    NodeId::new(cluster(), &format!("n{index}"))
-}
-
-fn roster(count: usize) -> BTreeMap<String, SocketAddr> {
-    let named = |(index, address)| (format!("n{index}"), address);
-    free_addresses(count).into_iter().enumerate().map(named).collect()
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Place {
-    Mounted,
-    Beside(Placement),
-}
-
-async fn station(
-    roster: &BTreeMap<String, SocketAddr>,
-    index: usize,
-    place: Place,
-    config: Config,
-    directory: Option<&Path>,
-) -> (StationHandle, RpcHandle) {
-    let name = format!("n{index}");
-    let directory = directory.map(|it| it.join(&name));
-    let parts = StationParts::tcp(cluster(), &name, roster.clone(), directory).unwrap();
-    let station = start(parts, |node| match place {
-        Place::Mounted => node.mount::<Rpc>("rpc", config).map(drop),
-        Place::Beside(at) => node.beside::<Rpc>("rpc", at, config).map(drop),
-    });
-    let station = station.unwrap();
-    let rpc = RpcHandle::open(station.service("rpc"), cluster(), &name).await.unwrap();
-    (station, rpc)
-}
+use stations::{Place, futures, node, roster, station, within};
 
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 struct Overdrawn {
@@ -157,10 +116,6 @@ async fn serve_bank(rpc: &RpcHandle, balance: u64) {
     rpc.serve::<Balance>(bank.recipient()).await.unwrap();
 }
 
-async fn within<T>(future: impl Future<Output = T>) -> T {
-    timeout(LIMIT, future).await.expect("in time")
-}
-
 /// Checks RPC-9 and RPC-11: values, errors and refusals as a caller sees them, from another node and from the own one.
 async fn bank_scenario(place: Place) {
     let roster = roster(2);
@@ -190,26 +145,6 @@ async fn bank_scenario(place: Place) {
     let first = left.next().unwrap();
     assert!((49..=99).contains(&first));
     assert!(left.zip(1..).all(|(it, number)| it == first - number));
-}
-
-/// All of them at once; the results in order.
-async fn futures<T>(all: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
-    let mut all: Vec<_> = all.map(Box::pin).collect();
-    let mut told: Vec<Option<T>> = all.iter().map(|_| None).collect();
-    std::future::poll_fn(|context| {
-        let mut is_ready = true;
-        for (future, told) in all.iter_mut().zip(&mut told) {
-            if told.is_none() {
-                match future.as_mut().poll(context) {
-                    std::task::Poll::Ready(it) => *told = Some(it),
-                    std::task::Poll::Pending => is_ready = false,
-                }
-            }
-        }
-        if is_ready { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
-    })
-    .await;
-    told.into_iter().map(Option::unwrap).collect()
 }
 
 #[tokio::test]

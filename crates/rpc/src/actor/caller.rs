@@ -118,6 +118,13 @@ impl Caller {
         }
     }
 
+    /// Sends a procedure that nobody answers, without a wait: if there is no room it is not sent.
+    pub(super) fn tell<P: Procedure>(&self, arguments: &P) {
+        let request = self.request::<P>(Semantics::Maybe, codec::encode(arguments), Bytes::new());
+        // Its outcome is of no interest.
+        let _ = self.shared.ask(Semantics::Maybe, request).map(super::handle::Asked::forget);
+    }
+
     async fn call<P: Procedure>(
         self,
         semantics: Semantics,
@@ -140,6 +147,30 @@ impl Caller {
         }
     }
 
+    fn request<P: Procedure>(
+        &self,
+        semantics: Semantics,
+        arguments: Bytes,
+        context: Bytes,
+    ) -> impl FnOnce(u64) -> Command + use<P> {
+        let (server, deadline) = (self.server, self.deadline);
+        let (lane, parent) = (self.lane, self.parent);
+        move |token| {
+            Command::Call(Request {
+                token,
+                server,
+                procedure: P::ID,
+                version: P::VERSION,
+                semantics,
+                arguments,
+                deadline,
+                lane,
+                parent,
+                context,
+            })
+        }
+    }
+
     async fn outcome<P: Procedure>(&self, semantics: Semantics, arguments: Bytes) -> Outcome {
         let info = CallInfo { procedure: P::NAME, node: self.server, semantics };
         let mut context = self.context.clone();
@@ -151,20 +182,7 @@ impl Caller {
             context = bytes.into();
         }
         let begun = self.shared.now();
-        let asked = self.shared.ask(semantics, |token| {
-            Command::Call(Request {
-                token,
-                server: self.server,
-                procedure: P::ID,
-                version: P::VERSION,
-                semantics,
-                arguments,
-                deadline: self.deadline,
-                lane: self.lane,
-                parent: self.parent,
-                context,
-            })
-        });
+        let asked = self.shared.ask(semantics, self.request::<P>(semantics, arguments, context));
         let outcome = match asked {
             Ok(asked) => asked.outcome(semantics).await,
             Err(failure) => Outcome::Failed(failure),

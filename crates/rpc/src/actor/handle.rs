@@ -15,7 +15,8 @@ use tokio::sync::{oneshot, watch};
 
 use super::desk::{Desk, Table, ended};
 use super::served::{Port, Served};
-use super::{Caller, Context, Incoming, Procedure};
+use super::stream::{self, Offers};
+use super::{Among, Caller, Context, Incoming, Procedure};
 use crate::{Command, Failure, Finish, Outcome, ProcedureId, Reason, Rpc, Semantics, Status};
 
 /// So many commands may wait for the node's next turn.
@@ -102,6 +103,7 @@ pub(super) struct Shared {
     interceptors: Vec<Box<dyn Interceptor>>,
     waiting: Mutex<BTreeMap<u64, Waiting>>,
     table: Mutex<Table>,
+    pub(super) offers: Mutex<Offers>,
     tokens: AtomicU64,
     lanes: AtomicU32,
     is_open: AtomicBool,
@@ -120,7 +122,7 @@ impl Drop for Shared {
     }
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -143,6 +145,11 @@ impl Shared {
 
     pub(super) fn served(&self, procedure: ProcedureId) -> Option<Arc<dyn Served>> {
         locked(&self.table).get(&procedure).cloned()
+    }
+
+    /// Names a call or a stream.
+    pub(super) fn next_token(&self) -> u64 {
+        self.tokens.fetch_add(1, Ordering::Relaxed)
     }
 
     pub(super) fn next_lane(&self) -> u32 {
@@ -172,7 +179,7 @@ impl Shared {
         if !self.is_open.load(Ordering::Acquire) {
             return Err(Failure::not_at_all(Reason::Ended));
         }
-        let token = self.tokens.fetch_add(1, Ordering::Relaxed);
+        let token = self.next_token();
         let (tell, told) = oneshot::channel();
         locked(&self.waiting).insert(token, Waiting { semantics, tell });
         if let Err(error) = self.commands.push(request(token)) {
@@ -200,6 +207,7 @@ impl Shared {
     }
 
     pub(super) fn lost(&self, server: NodeId) {
+        self.lose_readers(server);
         self.lost.send_replace(Some(server));
     }
 
@@ -241,6 +249,12 @@ pub(super) struct Asked {
 }
 
 impl Asked {
+    /// Nobody waits for the outcome.
+    pub(super) fn forget(mut self) {
+        self.is_over = true;
+        locked(&self.shared.waiting).remove(&self.token);
+    }
+
     pub(super) async fn outcome(mut self, semantics: Semantics) -> Outcome {
         let outcome = (&mut self.told).await;
         self.is_over = true;
@@ -306,6 +320,7 @@ impl RpcHandle {
             interceptors,
             waiting: Mutex::default(),
             table: Mutex::default(),
+            offers: Mutex::default(),
             tokens: AtomicU64::new(1),
             lanes: AtomicU32::new(1),
             is_open: AtomicBool::new(false),
@@ -314,7 +329,11 @@ impl RpcHandle {
             lost: watch::Sender::new(None),
         });
         Desk::open(&shared).await?;
-        Ok(Self { shared })
+        let rpc = Self { shared };
+        match stream::serve(&rpc).await {
+            Ok(()) | Err(ServeError::Taken(_)) => Ok(rpc),
+            Err(ServeError::Reach(error)) => Err(error),
+        }
     }
 
     /// The service: its status, for instance.
@@ -345,6 +364,28 @@ impl RpcHandle {
     pub fn to_name(&self, name: &str) -> Result<Caller, Failure> {
         let server = self.shared.resolve(name).into_iter().next();
         server.map(|server| self.to(server)).ok_or(Failure::not_at_all(Reason::Unresolved))
+    }
+
+    /// Whichever of several nodes answers; the best one first.
+    #[must_use]
+    pub fn among(&self, servers: impl IntoIterator<Item = NodeId>) -> Among {
+        Among::new(servers.into_iter().map(|server| self.to(server)).collect())
+    }
+
+    /// The same for all nodes that are meant by a name.
+    ///
+    /// # Errors
+    /// [`Reason::Unresolved`]: the name means nothing.
+    pub fn among_name(&self, name: &str) -> Result<Among, Failure> {
+        let servers = self.shared.resolve(name);
+        if servers.is_empty() {
+            return Err(Failure::not_at_all(Reason::Unresolved));
+        }
+        Ok(self.among(servers))
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// From here on an actor serves a procedure, for all nodes.

@@ -1,0 +1,328 @@
+//! Streams of items between two nodes, pulled by the one who reads them.
+//!
+//! A stream is *offered* at the node of the one who writes it. What is left of it for others is an [`Offer`], plain data that travels as an
+//! argument or a result: so a procedure takes or gives a stream, or something that is too large for one message, without another
+//! word in the protocol. The reader pulls batches by calls of its own, executed exactly once and in order; the writer waits while as
+//! many items are unread as its stream holds. So nothing is buffered beyond that, and each item comes once.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use mainstay_base::{NodeId, codec};
+use mainstay_runtime::ActorMessage;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tokio::sync::{Mutex, mpsc};
+use tokio::time::timeout;
+
+use super::handle::{Shared, locked};
+use super::{CallError, Caller, Context, Procedure, RpcHandle, ServeError};
+use crate::{Failure, Reason, Refusal};
+
+/// Streams that a node offers at a time.
+const OFFERS_MAX: usize = 4_096;
+/// A batch has about so many bytes.
+const BATCH_BYTES: usize = 256 << 10;
+/// A writer waits so long for a reader.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A stream, for the one node that may read it: plain data that travels.
+#[derive(Serialize, Deserialize)]
+#[serde(bound = "")]
+pub struct Offer<T> {
+    node: NodeId,
+    id: u64,
+    #[serde(skip)]
+    item: PhantomData<fn() -> T>,
+}
+
+/// Writes a stream. Dropped: the stream ends behind what was written.
+pub struct Items<T> {
+    to: mpsc::Sender<Bytes>,
+    id: u64,
+    shared: Weak<Shared>,
+    bytes_max: usize,
+    item: PhantomData<fn(T)>,
+}
+
+/// Why an item is not written. The stream has no hole: what was written before is read, or nobody reads any more.
+#[derive(Error, Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// The reader is gone, has ended the stream, or has read nothing for a minute.
+    #[error("nobody reads the stream any more")]
+    Gone,
+    /// The item has more bytes than a message may.
+    #[error("the item is too large")]
+    TooLarge,
+}
+
+/// Why a stream is not offered. Nothing changed.
+#[derive(Error, Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OfferError {
+    /// The node offers as many as it may.
+    #[error("{OFFERS_MAX} streams are offered")]
+    TooMany,
+}
+
+/// A stream that is offered here.
+pub(super) struct Offered {
+    reader: NodeId,
+    items: Arc<Mutex<mpsc::Receiver<Bytes>>>,
+}
+
+pub(super) type Offers = BTreeMap<u64, Offered>;
+
+/// The next items are wanted.
+#[derive(Serialize, Deserialize)]
+struct Pull {
+    id: u64,
+}
+
+/// Items, and whether these are the last ones.
+#[derive(Serialize, Deserialize)]
+struct Pulled {
+    items: Vec<Bytes>,
+    is_end: bool,
+}
+
+impl ActorMessage for Pull {
+    type Result = Result<Pulled, NoSuchStream>;
+}
+
+impl Procedure for Pull {
+    const NAME: &'static str = "mainstay.stream.pull";
+}
+
+/// The stream is wanted no more.
+#[derive(Serialize, Deserialize)]
+struct Leave {
+    id: u64,
+}
+
+impl ActorMessage for Leave {
+    type Result = Result<(), NoSuchStream>;
+}
+
+impl Procedure for Leave {
+    const NAME: &'static str = "mainstay.stream.leave";
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+struct NoSuchStream;
+
+/// Serves the streams that this node offers.
+pub(super) async fn serve(rpc: &RpcHandle) -> Result<(), ServeError> {
+    rpc.serve_fn(|Pull { id }, context: Context| async move {
+        let items = {
+            let offers = locked(&context.shared.offers);
+            let offered = offers.get(&id).filter(|it| it.reader == context.client());
+            Arc::clone(&offered.ok_or(NoSuchStream)?.items)
+        };
+        let pulled = pull(&mut *items.lock().await).await;
+        if pulled.is_end {
+            locked(&context.shared.offers).remove(&id);
+        }
+        Ok(pulled)
+    })
+    .await?;
+    rpc.serve_fn(|Leave { id }, context: Context| async move {
+        let mut offers = locked(&context.shared.offers);
+        if offers.get(&id).is_some_and(|it| it.reader == context.client()) {
+            offers.remove(&id);
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// All that is there, and at least one item or the end.
+async fn pull(items: &mut mpsc::Receiver<Bytes>) -> Pulled {
+    let (mut pulled, mut bytes) = (Pulled { items: Vec::new(), is_end: false }, 0);
+    let Some(first) = items.recv().await else {
+        return Pulled { is_end: true, ..pulled };
+    };
+    let mut next = Some(first);
+    while let Some(item) = next.take() {
+        bytes += item.len();
+        pulled.items.push(item);
+        if bytes >= BATCH_BYTES {
+            break;
+        }
+        match items.try_recv() {
+            Ok(item) => next = Some(item),
+            Err(mpsc::error::TryRecvError::Empty) => {}
+            Err(mpsc::error::TryRecvError::Disconnected) => pulled.is_end = true,
+        }
+    }
+    pulled
+}
+
+impl RpcHandle {
+    /// Offers a stream to a node. At most `unread_max` items (1 at least) wait to be read.
+    ///
+    /// # Errors
+    /// [`OfferError`].
+    pub fn offer<T: Serialize>(
+        &self,
+        reader: NodeId,
+        unread_max: usize,
+    ) -> Result<(Items<T>, Offer<T>), OfferError> {
+        offer(self.shared(), reader, unread_max)
+    }
+
+    /// Reads a stream that was offered to this node.
+    #[must_use]
+    pub fn read<T: DeserializeOwned>(&self, offer: Offer<T>) -> Reading<T> {
+        Reading::new(self.to(offer.node), offer)
+    }
+}
+
+impl Context {
+    /// Offers a stream to the node that calls: as a part of the result.
+    ///
+    /// # Errors
+    /// [`OfferError`].
+    pub fn offer<T: Serialize>(
+        &self,
+        unread_max: usize,
+    ) -> Result<(Items<T>, Offer<T>), OfferError> {
+        offer(&self.shared, self.client(), unread_max)
+    }
+
+    /// Reads a stream that the caller gave along, as a part of this execution.
+    #[must_use]
+    pub fn read<T: DeserializeOwned>(&self, offer: Offer<T>) -> Reading<T> {
+        Reading::new(self.to(offer.node), offer)
+    }
+}
+
+fn offer<T: Serialize>(
+    shared: &Arc<Shared>,
+    reader: NodeId,
+    unread_max: usize,
+) -> Result<(Items<T>, Offer<T>), OfferError> {
+    let (to, items) = mpsc::channel(unread_max.clamp(1, 1 << 20));
+    let id = shared.next_token();
+    let mut offers = locked(&shared.offers);
+    if offers.len() >= OFFERS_MAX {
+        return Err(OfferError::TooMany);
+    }
+    offers.insert(id, Offered { reader, items: Arc::new(Mutex::new(items)) });
+    drop(offers);
+    let bytes_max = crate::BODY_BYTES_MAX / 2;
+    let items = Items { to, id, shared: Arc::downgrade(shared), bytes_max, item: PhantomData };
+    Ok((items, Offer { node: shared.me, id, item: PhantomData }))
+}
+
+impl Shared {
+    /// A node is lost: nobody there reads any more.
+    pub(super) fn lose_readers(&self, node: NodeId) {
+        locked(&self.offers).retain(|_, offered| offered.reader != node);
+    }
+}
+
+impl<T: Serialize> Items<T> {
+    /// Writes an item; waits while as many are unread as may be.
+    ///
+    /// # Errors
+    /// [`WriteError`].
+    pub async fn send(&self, item: &T) -> Result<(), WriteError> {
+        let bytes = codec::encode(item);
+        if bytes.len() > self.bytes_max {
+            return Err(WriteError::TooLarge);
+        }
+        match timeout(PATIENCE, self.to.send(bytes)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(WriteError::Gone),
+            Err(_) => {
+                if let Some(shared) = self.shared.upgrade() {
+                    locked(&shared.offers).remove(&self.id);
+                }
+                Err(WriteError::Gone)
+            }
+        }
+    }
+}
+
+/// Reads a stream. Dropped: the writer is told that nobody does.
+pub struct Reading<T> {
+    from: Caller,
+    id: u64,
+    read: std::vec::IntoIter<Bytes>,
+    is_over: bool,
+    item: PhantomData<fn() -> T>,
+}
+
+impl<T: DeserializeOwned> Reading<T> {
+    fn new(from: Caller, offer: Offer<T>) -> Self {
+        let read = Vec::new().into_iter();
+        Self { from, id: offer.id, read, is_over: false, item: PhantomData }
+    }
+
+    /// The next item; `None` after the last one. A writer that has nothing for longer than the deadline of the caller (30 s) fails the
+    /// stream.
+    ///
+    /// # Errors
+    /// The stream is broken: what was read so far is its beginning, and nothing comes any more.
+    pub async fn next(&mut self) -> Result<Option<T>, Failure> {
+        let broken = Reason::Refused(Refusal::Handler);
+        loop {
+            if let Some(item) = self.read.next() {
+                let item = codec::decode(&item).map_err(|_| {
+                    self.is_over = true;
+                    Failure::not_at_all(broken)
+                })?;
+                return Ok(Some(item));
+            }
+            if self.is_over {
+                return Ok(None);
+            }
+            match self.from.exactly_once(Pull { id: self.id }).await {
+                Ok(pulled) => {
+                    self.read = pulled.items.into_iter();
+                    self.is_over = pulled.is_end;
+                }
+                Err(error) => {
+                    self.is_over = true;
+                    return Err(match error {
+                        CallError::Remote(NoSuchStream) => Failure::not_at_all(broken),
+                        CallError::Failed(failure) => failure,
+                    });
+                }
+            }
+        }
+    }
+}
+
+impl<T> Drop for Reading<T> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.from.tell(&Leave { id: self.id });
+        }
+    }
+}
+
+impl<T> fmt::Debug for Offer<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Offer({} at {:?})", self.id, self.node)
+    }
+}
+
+impl<T> fmt::Debug for Items<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Items({})", self.id)
+    }
+}
+
+impl<T> fmt::Debug for Reading<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reading").field("from", &self.from).finish_non_exhaustive()
+    }
+}
