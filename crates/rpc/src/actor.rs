@@ -4,6 +4,8 @@ mod among;
 mod caller;
 mod context;
 mod desk;
+#[cfg(feature = "gateway")]
+pub mod gateway;
 mod handle;
 mod local;
 mod served;

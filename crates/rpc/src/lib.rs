@@ -86,6 +86,8 @@ mod server;
 mod service;
 mod wire;
 
+#[cfg(feature = "gateway")]
+pub use actor::gateway;
 #[cfg(feature = "actor")]
 pub use actor::{
     Among, Atomic, CallError, CallInfo, Caller, Context, Error, Idempotent, Incoming, Interceptor,

@@ -68,7 +68,7 @@ impl Among {
     ) -> Result<Value<P>, CallError<Error<P>>> {
         let mut others = self.callers.iter();
         let mut last: Option<Failure> = None;
-        let mut running: Vec<Pin<Box<dyn Future<Output = _>>>> = Vec::new();
+        let mut running: Vec<Pin<Box<dyn Future<Output = _> + Send>>> = Vec::new();
         let mut timer: Option<Pin<Box<Sleep>>> = None;
         let mut wants_another = true;
         loop {

@@ -73,7 +73,7 @@ impl Caller {
     pub fn exactly_once<P: Procedure>(
         &self,
         arguments: P,
-    ) -> impl Future<Output = Result<Value<P>, CallError<Error<P>>>> + use<P> {
+    ) -> impl Future<Output = Result<Value<P>, CallError<Error<P>>>> + Send + use<P> {
         self.clone().call(Semantics::ExactlyOnce, arguments)
     }
 
@@ -85,7 +85,7 @@ impl Caller {
     pub fn at_least_once<P: Idempotent>(
         &self,
         arguments: P,
-    ) -> impl Future<Output = Result<Value<P>, CallError<Error<P>>>> + use<P> {
+    ) -> impl Future<Output = Result<Value<P>, CallError<Error<P>>>> + Send + use<P> {
         self.clone().call(Semantics::AtLeastOnce, arguments)
     }
 
@@ -96,7 +96,7 @@ impl Caller {
     pub fn at_most_once<P: Atomic>(
         &self,
         arguments: P,
-    ) -> impl Future<Output = Result<Value<P>, CallError<Error<P>>>> + use<P> {
+    ) -> impl Future<Output = Result<Value<P>, CallError<Error<P>>>> + Send + use<P> {
         self.clone().call(Semantics::AtMostOnce, arguments)
     }
 
@@ -107,7 +107,7 @@ impl Caller {
     pub fn maybe<P: Procedure>(
         &self,
         arguments: P,
-    ) -> impl Future<Output = Result<(), Failure>> + use<P> {
+    ) -> impl Future<Output = Result<(), Failure>> + Send + use<P> {
         let caller = self.clone();
         async move {
             let arguments = codec::encode(&arguments);

@@ -10,7 +10,7 @@ use tokio::task::AbortHandle;
 
 use super::Context;
 use super::handle::{CallInfo, Shared};
-use super::served::Served;
+use super::served::{Running, Served};
 use super::stop::Stop;
 use crate::{Command, Event, Execution, Failure, Finish, Outcome, Reason, Semantics, Ticket};
 
@@ -29,6 +29,11 @@ pub(super) struct Desk {
     begun: BTreeMap<Ticket, Begun>,
 }
 
+/// Something is to run where the service's users are: what it makes may not be sent between threads.
+#[derive(actix::Message)]
+#[rtype(result = "()")]
+pub(super) struct Run(pub(super) Box<dyn FnOnce() -> Running<()> + Send>);
+
 /// An execution came to its end.
 #[derive(actix::Message)]
 #[rtype(result = "()")]
@@ -44,6 +49,7 @@ impl Desk {
     pub(super) async fn open(shared: &Arc<Shared>) -> Result<(), ReachError> {
         let desk = Self { shared: Arc::downgrade(shared), begun: BTreeMap::new() }.start();
         shared.service.subscribe(desk.clone().recipient(), UNREAD_MAX).await?;
+        shared.set_desk(desk.recipient());
         shared.begin().await
     }
 
@@ -154,6 +160,14 @@ impl Handler<Over> for Desk {
 
     fn handle(&mut self, Over(ticket, finish): Over, _: &mut Self::Context) {
         self.finish(ticket, finish);
+    }
+}
+
+impl Handler<Run> for Desk {
+    type Result = ();
+
+    fn handle(&mut self, Run(run): Run, _: &mut Self::Context) {
+        tokio::task::spawn_local(run());
     }
 }
 

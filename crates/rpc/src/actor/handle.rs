@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use mainstay_base::{ClusterId, Instant, NodeId};
@@ -13,7 +13,8 @@ use mainstay_service::{CommandQueue, ReachError, ServiceHandle};
 use thiserror::Error;
 use tokio::sync::{oneshot, watch};
 
-use super::desk::{Desk, Table, ended};
+use super::desk::{Desk, Run, Table, ended};
+use super::served::Running;
 use super::served::{Port, Served};
 use super::stream::{self, Offers};
 use super::{Among, Caller, Context, Incoming, Procedure};
@@ -103,6 +104,7 @@ pub(super) struct Shared {
     interceptors: Vec<Box<dyn Interceptor>>,
     waiting: Mutex<BTreeMap<u64, Waiting>>,
     table: Mutex<Table>,
+    desk: OnceLock<Recipient<Run>>,
     pub(super) offers: Mutex<Offers>,
     tokens: AtomicU64,
     lanes: AtomicU32,
@@ -145,6 +147,18 @@ impl Shared {
 
     pub(super) fn served(&self, procedure: ProcedureId) -> Option<Arc<dyn Served>> {
         locked(&self.table).get(&procedure).cloned()
+    }
+
+    pub(super) fn set_desk(&self, desk: Recipient<Run>) {
+        // It is opened once.
+        let _ = self.desk.set(desk);
+    }
+
+    /// Runs something on the thread on which the handle was opened.
+    pub(super) fn run(&self, run: impl FnOnce() -> Running<()> + Send + 'static) {
+        if let Some(desk) = self.desk.get() {
+            desk.do_send(Run(Box::new(run)));
+        }
     }
 
     /// Names a call or a stream.
@@ -320,6 +334,7 @@ impl RpcHandle {
             interceptors,
             waiting: Mutex::default(),
             table: Mutex::default(),
+            desk: OnceLock::new(),
             offers: Mutex::default(),
             tokens: AtomicU64::new(1),
             lanes: AtomicU32::new(1),

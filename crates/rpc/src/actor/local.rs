@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::handle::Shared;
@@ -30,9 +31,10 @@ pub(super) async fn call<P: Procedure>(
     let refused =
         |why: Refusal| Failure { executed: why.executed(semantics), reason: Reason::Refused(why) };
     let served = shared.served(P::ID).ok_or(refused(Refusal::Procedure))?;
-    let port = served.as_any().downcast_ref::<Port<P>>();
-    // Another type of the same name is served: it may be another version of it.
-    let port = port.ok_or(refused(Refusal::Version))?;
+    if !served.as_any().is::<Port<P>>() {
+        // Another type of the same name is served: it may be another version of it.
+        return Err(refused(Refusal::Version).into());
+    }
     let until = shared.now() + deadline.min(LONGEST);
     let stop = Stop::default();
     let context = Context {
@@ -44,10 +46,19 @@ pub(super) async fn call<P: Procedure>(
         stop: stop.clone(),
         shared: Arc::clone(shared),
     };
-    let running = port.call(arguments, context);
-    match timeout(deadline, running).await {
-        Ok(Some(result)) => result.into_result().map_err(CallError::Remote),
-        Ok(None) => Err(refused(Refusal::Handler).into()),
+    let (tell, told) = oneshot::channel();
+    shared.run(move || {
+        Box::pin(async move {
+            if let Some(port) = served.as_any().downcast_ref::<Port<P>>() {
+                // Nobody waits any more: then nobody is told.
+                let _ = tell.send(port.call(arguments, context).await);
+            }
+        })
+    });
+    match timeout(deadline, told).await {
+        Ok(Ok(Some(result))) => result.into_result().map_err(CallError::Remote),
+        Ok(Ok(None)) => Err(refused(Refusal::Handler).into()),
+        Ok(Err(_)) => Err(Failure { executed: semantics.unknown(), reason: Reason::Ended }.into()),
         Err(_) => {
             stop.stop();
             Err(Failure { executed: semantics.unknown(), reason: Reason::Deadline }.into())
