@@ -20,7 +20,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use mainstay_base::{Instant, NodeId, Rng};
+use mainstay_base::{Duration, Instant, NodeId, Rng};
 
 use crate::lines::Lines;
 use crate::wire::{CallHead, Item, Order};
@@ -186,12 +186,12 @@ impl Calls {
             from = id + 1;
             let Some(call) = self.open.get(&id) else { continue };
             let Request { semantics, lane, .. } = &call.request;
-            if self.config.budget(call.deadline.saturating_since(now)).is_none() {
+            let Some(budget) = self.config.budget(call.deadline.saturating_since(now)) else {
                 // Too little is left for the server: it ends here, not sent.
                 continue;
-            }
+            };
             if *semantics == Semantics::Maybe {
-                self.cast(lines, id);
+                self.cast(lines, id, budget);
                 continue;
             }
             let (lane, floor) = (*lane, binding.floor());
@@ -217,11 +217,21 @@ impl Calls {
         }
     }
 
-    fn cast(&mut self, lines: &mut Lines, id: u64) {
+    /// What a server is told that it may take.
+    fn said(config: &Config, deadline: Instant, budget: Duration) -> u64 {
+        let said = match mainstay_base::fault!(config, SharesClock) {
+            true => deadline.saturating_since(Instant::ZERO),
+            false => budget,
+        };
+        u64::try_from(said.as_micros()).unwrap_or(u64::MAX)
+    }
+
+    fn cast(&mut self, lines: &mut Lines, id: u64, budget: Duration) {
         let Some(call) = self.close(id) else { return };
         let Request { procedure, version, arguments, token, server, .. } = call.request;
-        let len = arguments.len() as u32;
-        lines.say_surely(server, Item::Cast { procedure, version, len }, arguments);
+        let (budget, len) =
+            (Self::said(&self.config, call.deadline, budget), arguments.len() as u32);
+        lines.say_surely(server, Item::Cast { procedure, version, budget, len }, arguments);
         lines.tell(Event::Over { token, outcome: Outcome::Done(Bytes::new()) });
     }
 
@@ -242,6 +252,7 @@ impl Calls {
             // Too little is left for the server: the deadline decides.
             return;
         };
+        let budget = Self::said(&self.config, call.deadline, budget);
         let next = now + self.config.backoff(attempts, draw);
         let keeps_nothing = semantics == Semantics::AtLeastOnce;
         if let State::Sent { next: former, .. } = call.state {
@@ -261,7 +272,7 @@ impl Calls {
             procedure,
             version,
             semantics,
-            budget: u64::try_from(budget.as_micros()).unwrap_or(u64::MAX),
+            budget,
             epoch: self.epoch,
             order,
             context: call.request.context.clone(),
@@ -427,7 +438,7 @@ impl Calls {
         lane: Option<u32>,
     ) {
         self.speak(lines, server);
-        lines.say(server, Item::Cancel { seq, after }, Bytes::new());
+        lines.say_surely(server, Item::Cancel { seq, after }, Bytes::new());
         let Some(binding) = self.servers.get_mut(&server) else { return };
         let Some(lane) = lane.and_then(|lane| binding.lanes.get_mut(&lane)) else { return };
         if !mainstay_base::fault!(self.config, ForgetsGivenUp) {

@@ -29,8 +29,8 @@ pub enum Orphans {
         /// How long a client may be silent.
         lease: Duration,
     },
-    /// Nel81, extermination: a client writes down which servers it calls before it does, and when it is restarted it has them end what
-    /// runs for it. Needs [`Config::stored`].
+    /// Nel81, extermination: a client that is restarted has all nodes end what runs for it, and what that has called. One that
+    /// does not come back leaves orphans until their deadlines.
     Extermination,
     /// Nel81, expiration: an execution is granted so much time, and goes on only if its client grants it more.
     Expiration {
@@ -161,9 +161,6 @@ impl Config {
         if self.drift_ppm >= 1_000_000 {
             return Err(ConfigError::Drift);
         }
-        if matches!(self.orphans, Orphans::Extermination) && !self.stored {
-            return Err(ConfigError::NotStored);
-        }
         Ok(())
     }
 
@@ -205,7 +202,4 @@ pub enum ConfigError {
     /// A clock that may stand still measures nothing.
     #[error("the drift of a clock is less than its rate")]
     Drift,
-    /// Extermination reads what was written down.
-    #[error("extermination needs something that is stored")]
-    NotStored,
 }

@@ -23,6 +23,8 @@ pub enum Fault {
     SparesOrphans,
     /// The result of an execution that was ended counts.
     KeepsOrphans,
+    /// A server takes the client's clock for its own: it ends an execution when the client's deadline comes by its clock.
+    SharesClock,
     /// A server does not end an execution at its deadline.
     IgnoresDeadline,
     /// A call begins after its deadline.
@@ -45,6 +47,4 @@ pub enum Fault {
     NeverExpires,
     /// A new epoch that ends nothing.
     SparesEpochs,
-    /// A client does not write down whom it calls.
-    CallsUnlogged,
 }
