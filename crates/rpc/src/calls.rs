@@ -603,13 +603,16 @@ impl Calls {
         }
         let Some(call) = self.open.get_mut(&id) else { return };
         let State::Sent { next, is_known, .. } = &mut call.state else { return };
+        let asks_once = mainstay_base::fault!(self.config, AsksOnce);
         let is_lost = self.config.carrier == Carrier::Datagrams && !*is_known;
-        if is_lost {
+        if is_lost && !asks_once {
             return self.send(now, lines, id, seq, after, attempts);
         }
         *next = now + self.config.backoff(attempts, draw);
         self.timers.insert((*next, id));
-        lines.say(server, Item::Probe { seq }, Bytes::new());
+        if !asks_once {
+            lines.say(server, Item::Probe { seq }, Bytes::new());
+        }
     }
 
     /// When something is due.

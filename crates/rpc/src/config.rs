@@ -66,13 +66,12 @@ impl Orphans {
 pub struct Config {
     /// How calls travel. Default [`Carrier::Link`].
     pub carrier: Carrier,
-    /// The crash count of this node: larger at each start. Where something is [stored](Self::stored) it is at least one more than the stored
-    /// one. Else the wall clock has to do: after a restart with a clock that was set back, servers refuse this node until they
-    /// have heard that its former boot is gone.
+    /// The crash count of this node: another one at each start. Where something is [stored](Self::stored) it is at least one more than the
+    /// stored one. Else the wall clock has to do, whether it is set back or not: what counts is that no two starts have the same.
     pub life: u64,
     /// Results, and what had begun, are written to the disk of the node, in one forced write for all of a turn: a call that was answered
-    /// is not executed again after a restart, and one that has not begun is. Two forced writes a call. Default false: a restart ends all
-    /// bindings (RPC-15).
+    /// is not executed again after a restart, and one that has not begun is. A call waits for one forced write, and takes another one that it
+    /// does not wait for. Default false: a restart ends all bindings (RPC-15).
     pub stored: bool,
     /// How orphans are found. Default: a terminator, 1 s and 3 s.
     pub orphans: Orphans,

@@ -56,7 +56,7 @@ enum State {
     Beginning(Ticket),
     /// It is being executed.
     Running(Ticket),
-    /// Its result is being written.
+    /// It never begins, and that is being written.
     Ending(Answer),
     /// It has a result.
     Over(Answer),
@@ -417,9 +417,6 @@ impl Server {
         let Some(client) = self.clients.get_mut(&from) else { return };
         let (life, floor) = (client.life, client.floor);
         let Some(entry) = client.calls.get_mut(&seq) else { return };
-        if entry.until <= now && !mainstay_base::fault!(self.config, BeginsLate) {
-            return self.finish(now, lines, from, seq, Answer::Refused(Refusal::Late));
-        }
         let run = Run {
             client: from,
             life,
@@ -453,7 +450,7 @@ impl Server {
         let (from, seq) = (run.client, run.seq);
         let Some(client) = self.clients.get_mut(&from) else { return };
         let Some(entry) = client.calls.get_mut(&seq) else { return };
-        if entry.until <= now {
+        if entry.until <= now && !mainstay_base::fault!(self.config, BeginsLate) {
             let (lane, life) = (run.lane, run.life);
             self.runs.remove(&ticket);
             self.finish(now, lines, from, seq, Answer::Refused(Refusal::Late));
@@ -539,24 +536,32 @@ impl Server {
         }
     }
 
-    /// The answer is told, when it is stable if it must be.
+    /// The answer is told. That a call has not begun and never will is stable before, where that is stored: one that came late would
+    /// begin after a restart. Of one that has begun it is stable that it has, so it does not begin again whatever becomes of its answer.
     fn conclude(&mut self, lines: &mut Lines, of: NodeId, seq: u64, answer: Answer) {
         let Some(client) = self.clients.get_mut(&of) else { return };
         let life = client.life;
         let Some(entry) = client.calls.get_mut(&seq) else { return };
         let semantics = entry.call.semantics;
-        let is_stored = self.config.stored && semantics != Semantics::AtLeastOnce;
-        if is_stored && !mainstay_base::fault!(self.config, AnswersUnwritten) {
-            entry.state = State::Ending(answer.clone());
-            let record = Record::ended(of, life, seq, answer, entry.before());
-            let io = self.write(lines, record);
-            self.writing.push_back((io, Wrote::End(of, life, seq)));
-        } else {
+        if !self.config.stored || semantics == Semantics::AtLeastOnce {
             entry.state = State::Over(answer.clone());
             self.tell(lines, of, seq, answer);
             if semantics == Semantics::AtLeastOnce {
                 self.drop_entry(of, seq);
             }
+            return;
+        }
+        let (has_begun, before) = (entry.has_begun, entry.before());
+        let is_told = has_begun || mainstay_base::fault!(self.config, AnswersUnwritten);
+        entry.state = match is_told {
+            true => State::Over(answer.clone()),
+            false => State::Ending(answer.clone()),
+        };
+        let io = self.write(lines, Record::ended(of, life, seq, answer.clone(), before));
+        if is_told {
+            self.tell(lines, of, seq, answer);
+        } else {
+            self.writing.push_back((io, Wrote::End(of, life, seq)));
         }
     }
 

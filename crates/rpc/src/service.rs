@@ -268,7 +268,7 @@ impl Rpc {
         self.lines.line(from).head.answers = head.life;
         let is_bound = head.bound == self.server.memory
             || mainstay_base::fault!(self.config, BelievesAnyBinding);
-        if is_bound {
+        if is_bound && !mainstay_base::fault!(self.config, KeepsResults) {
             self.server.on_over(now, &mut self.lines, from, head.floor, &head.over);
         }
         for (item, body) in items {
