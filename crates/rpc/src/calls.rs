@@ -71,6 +71,8 @@ struct Binding {
     /// Those that were not, in the order of the commands.
     waits: BTreeSet<u64>,
     lanes: BTreeMap<u32, Lane>,
+    /// Those that were given up in a lane, and the lane.
+    gone: BTreeSet<(u64, u32)>,
     /// Calls that are over, of which the server has not been told.
     is_owed: Option<Instant>,
 }
@@ -289,6 +291,7 @@ impl Calls {
         let head = &mut lines.line(server).head;
         head.bound = binding.memory;
         let floor = binding.floor();
+        binding.pass(floor);
         head.floor = floor;
         head.over.retain(|seq| *seq >= floor);
         binding.is_owed = None;
@@ -322,9 +325,7 @@ impl Calls {
                 State::Waits => lane.waits -= 1,
                 State::Sent { seq, .. } => drop(lane.sent.remove(&seq)),
             }
-            if lane.waits == 0 && lane.sent.is_empty() && lane.gone.is_empty() {
-                binding.lanes.remove(&name);
-            }
+            binding.tidy(name);
         }
         Some(call)
     }
@@ -383,9 +384,7 @@ impl Calls {
         let Some(name) = lane else { return };
         let Some(lane) = binding.lanes.get_mut(&name) else { return };
         lane.gone.retain(|(gone, _)| *gone > seq);
-        if lane.waits == 0 && lane.sent.is_empty() && lane.gone.is_empty() {
-            binding.lanes.remove(&name);
-        }
+        binding.tidy(name);
     }
 
     /// The server has the call, or asks for it.
@@ -440,9 +439,10 @@ impl Calls {
         self.speak(lines, server);
         lines.say_surely(server, Item::Cancel { seq, after }, Bytes::new());
         let Some(binding) = self.servers.get_mut(&server) else { return };
-        let Some(lane) = lane.and_then(|lane| binding.lanes.get_mut(&lane)) else { return };
+        let Some(name) = lane else { return };
         if !mainstay_base::fault!(self.config, ForgetsGivenUp) {
-            lane.gone.push((seq, after));
+            binding.lanes.entry(name).or_default().gone.push((seq, after));
+            binding.gone.insert((seq, name));
         }
     }
 
@@ -535,6 +535,7 @@ impl Calls {
     fn lose(&mut self, now: Instant, lines: &mut Lines, server: NodeId) {
         let Some(binding) = self.servers.get_mut(&server) else { return };
         let sent: Vec<(u64, u64)> = std::mem::take(&mut binding.sent).into_iter().collect();
+        binding.gone.clear();
         for lane in binding.lanes.values_mut() {
             lane.gone.clear();
         }
@@ -643,7 +644,8 @@ impl Calls {
         for binding in self.servers.values() {
             assert!(binding.sent.len() <= self.config.window as usize, "the window is kept");
             let lanes = binding.lanes.values();
-            assert!(lanes.clone().all(|lane| lane.gone.len() <= GONE_MAX + lane.sent.len() + 1));
+            let gone_max = GONE_MAX + self.config.window as usize;
+            assert!(lanes.clone().all(|lane| lane.gone.len() <= gone_max), "lanes are bounded");
             let sent = binding.sent.values().chain(&binding.waits);
             assert!(sent.clone().all(|id| self.open.contains_key(id)), "what is sent is open");
         }
@@ -651,6 +653,25 @@ impl Calls {
 }
 
 impl Binding {
+    /// The server hears that all calls below are over: those that were given up need not be named any more.
+    fn pass(&mut self, floor: u64) {
+        while let Some((_, name)) = self.gone.first().copied().filter(|(seq, _)| *seq < floor) {
+            self.gone.pop_first();
+            if let Some(lane) = self.lanes.get_mut(&name) {
+                lane.gone.retain(|(seq, _)| *seq >= floor);
+                self.tidy(name);
+            }
+        }
+    }
+
+    /// A lane of which nothing is left is forgotten.
+    fn tidy(&mut self, name: u32) {
+        let is_done = |it: &Lane| it.waits == 0 && it.sent.is_empty() && it.gone.is_empty();
+        if self.lanes.get(&name).is_some_and(is_done) {
+            self.lanes.remove(&name);
+        }
+    }
+
     /// All calls below are over.
     fn floor(&self) -> u64 {
         self.sent.keys().next().copied().unwrap_or(self.last + 1)

@@ -18,6 +18,7 @@ pub const DATAGRAM_BYTES_MAX: usize = 1_100;
 
 /// How orphans are found: executions whose client has failed or given up. In each the crash count of the client ends executions of its
 /// former lives as soon as the server hears of the new one (RPC-21, RPC-22), and the deadline of a call ends its execution (RPC-20).
+/// For calls that [nobody answers](crate::Semantics::Maybe) there is nothing else, but the terminator.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Orphans {

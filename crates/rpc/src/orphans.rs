@@ -6,7 +6,7 @@
 //!
 //! - *Terminator* (PS88): while it executes for a client, the server asks its node once a period. Silence for the time of a lease ends all
 //!   that is executed for it.
-//! - *Expiration* (Nel81): an execution has a quantum of time. Halfway through it the server asks the client whether it wants the call
+//! - *Expiration* (Nel81): an execution has a quantum of time from when it begins. Halfway through it the server asks the client whether it wants the call
 //!   still, and the answer grants another one.
 //! - *Extermination* (Nel81): nothing. A restarted client has its orphans killed by its first word to each node, and whom it called it need
 //!   not have written down, since it greets all of them. Killing one takes back the calls that it made, so orphans of orphans die as
@@ -24,7 +24,7 @@ use crate::calls::Calls;
 use crate::lines::Lines;
 use crate::server::Server;
 use crate::wire::Item;
-use crate::{Config, Orphans, Ticket};
+use crate::{Config, Orphans, Refusal, Ticket};
 
 /// The part of the service that looks for orphans.
 #[derive(Clone)]
@@ -108,15 +108,17 @@ impl Watch {
         if mainstay_base::fault!(self.config, SparesEpochs) {
             return;
         }
-        let is_old = |run: &crate::server::Run| {
-            run.seq > 0
-                && run.epoch < self.epoch
-                && clients.is_none_or(|clients| clients.contains(&run.client))
-        };
+        let is_of = |client: &NodeId| clients.is_none_or(|clients| clients.contains(client));
+        let is_old =
+            |run: &crate::server::Run| run.seq > 0 && run.epoch < self.epoch && is_of(&run.client);
         let old = server.runs.iter().filter(|(_, run)| is_old(run));
         let old: Vec<Ticket> = old.map(|(ticket, _)| *ticket).collect();
         for ticket in old {
             server.abort_run(now, lines, ticket);
+        }
+        let all: Vec<NodeId> = server.clients.keys().copied().filter(is_of).collect();
+        for client in all {
+            server.refuse_held(now, lines, client, self.epoch, Refusal::Epoch);
         }
     }
 
@@ -211,16 +213,13 @@ impl Watch {
     pub(crate) fn timeout(&mut self, now: Instant, server: &Server) -> Option<Instant> {
         let asked = self.asked.as_ref().map(|(until, _)| *until);
         let policy = match self.config.orphans {
-            Orphans::Terminator { period, .. } => {
-                let works = server.runs.values().any(|run| !run.is_ended);
-                match works {
-                    true => Some(*self.next.get_or_insert(now + period)),
-                    false => {
-                        self.next = None;
-                        None
-                    }
+            Orphans::Terminator { period, .. } => match server.works() {
+                true => Some(*self.next.get_or_insert(now + period)),
+                false => {
+                    self.next = None;
+                    None
                 }
-            }
+            },
             Orphans::Expiration { .. } => {
                 let runs = server.runs.values().filter(|run| !run.is_ended);
                 runs.filter_map(|run| Some(run.granted?.min(run.asks))).min()

@@ -117,11 +117,25 @@ impl Server {
         for ticket in self.runs_of(of) {
             self.abort_run(now, lines, ticket);
         }
+        self.loose.retain(|loose| loose.client != of);
+        self.refuse_held(now, lines, of, u64::MAX, Refusal::Late);
+    }
+
+    /// What is held for a client and of a former epoch does not begin.
+    pub(crate) fn refuse_held(
+        &mut self,
+        now: Instant,
+        lines: &mut Lines,
+        of: NodeId,
+        epoch: u64,
+        why: Refusal,
+    ) {
         let Some(client) = self.clients.get(&of) else { return };
-        let held = client.calls.iter().filter(|(_, entry)| entry.is_held());
+        let is_old = |entry: &Entry| entry.is_held() && entry.call.epoch < epoch;
+        let held = client.calls.iter().filter(|(_, entry)| is_old(entry));
         let held: Vec<u64> = held.map(|(seq, _)| *seq).collect();
         for seq in held {
-            self.finish(now, lines, of, seq, Answer::Refused(Refusal::Late));
+            self.finish(now, lines, of, seq, Answer::Refused(why));
         }
     }
 
@@ -259,10 +273,16 @@ impl Server {
         }
     }
 
-    /// Whether anything is held or executed for a client.
+    /// Whether anything is held or executed.
+    pub(crate) fn works(&self) -> bool {
+        !(self.deadlines.is_empty() && self.loose_deadlines.is_empty() && self.loose.is_empty())
+    }
+
+    /// For whom.
     pub(crate) fn works_for(&self) -> BTreeSet<NodeId> {
-        let runs = self.runs.values().filter(|run| !run.is_ended);
-        runs.map(|run| run.client).collect()
+        let runs = self.runs.values().filter(|run| !run.is_ended).map(|run| run.client);
+        let held = self.deadlines.iter().map(|(_, client, _)| *client);
+        held.chain(runs).chain(self.loose.iter().map(|loose| loose.client)).collect()
     }
 
     /// Panics if something is not as it should be.

@@ -24,8 +24,8 @@ pub struct Flying {
     pub to: usize,
     /// Over the link, between these boots; a datagram goes to whoever is there.
     boots: Option<(BootId, BootId)>,
-    meta: Bytes,
-    payload: Bytes,
+    pub meta: Bytes,
+    pub payload: Bytes,
     /// What it says, for rules.
     pub text: String,
     at: Instant,
@@ -122,6 +122,10 @@ pub struct Hand {
     pub takes: Option<Duration>,
     /// How long one that is told to stop takes for that.
     pub stops: Duration,
+    /// It gives its result all the same.
+    pub is_deaf: bool,
+    /// Bytes of results.
+    pub result: usize,
     pub runs: Vec<Run>,
     pub outcomes: BTreeMap<u64, Vec<(Instant, Outcome)>>,
     pub sent: Vec<(Instant, Flying)>,
@@ -162,6 +166,8 @@ impl Hand {
             disk: MS,
             takes: Some(MS),
             stops: Duration::ZERO,
+            is_deaf: false,
+            result: 8,
             runs: Vec::new(),
             outcomes: BTreeMap::new(),
             sent: Vec::new(),
@@ -255,6 +261,14 @@ impl Hand {
             }
         }
         self.flying.sort_by_key(|it| it.number);
+    }
+
+    /// The log is cut as far as the service lets go of it.
+    pub fn cut_log(&mut self, at: usize) {
+        let keeps = self.rpc(at).keeps();
+        let before = self.sites[at].log.len();
+        self.sites[at].log.retain(|(io, ..)| *io >= keeps);
+        assert!(self.sites[at].log.len() < before, "there is something to cut");
     }
 
     /// The node stops without a word; what it writes is not stable.
@@ -476,8 +490,8 @@ impl Hand {
         if let Some(index) = self.runs.iter().position(is_due) {
             let tag = self.runs[index].tag;
             let result = match self.runs[index].told {
-                Some(_) => Finish::Failed,
-                None => Finish::Value(Bytes::copy_from_slice(&tag.to_le_bytes())),
+                Some(_) if !self.is_deaf => Finish::Failed,
+                _ => Finish::Value(self.value(tag)),
             };
             return self.end_run(index, result);
         }
@@ -505,7 +519,18 @@ impl Hand {
     pub fn finish(&mut self, tag: u64) {
         let is = |run: &Run| run.tag == tag && run.ended.is_none();
         let index = self.runs.iter().position(is).expect("it is executed");
-        self.end_run(index, Finish::Value(Bytes::copy_from_slice(&tag.to_le_bytes())));
+        self.end_run(index, Finish::Value(self.value(tag)));
+    }
+
+    fn value(&self, tag: u64) -> Bytes {
+        let mut value = tag.to_le_bytes().to_vec();
+        value.resize(self.result, 0);
+        value.into()
+    }
+
+    /// What goes on, of all that was executed.
+    pub fn going_on(&self) -> Vec<u64> {
+        self.runs.iter().filter(|run| run.goes_on()).map(|run| run.tag).collect()
     }
 
     pub fn call(&mut self, client: usize, server: usize, tag: u64, ask: Ask) {
@@ -542,8 +567,8 @@ impl Hand {
         let all = self.outcomes.get(&tag)?;
         assert_eq!(all.len(), 1, "RPC-9: one outcome: {all:?}");
         if let Outcome::Done(value) = &all[0].1 {
-            let is_own = value[..] == tag.to_le_bytes();
-            assert!(is_own || value.is_empty(), "RPC-8: the result of another call: {value:?}");
+            let is_own = value.is_empty() || value[..8] == tag.to_le_bytes();
+            assert!(is_own, "RPC-8: the result of another call: {value:?}");
         }
         Some(all[0].1.clone())
     }

@@ -16,7 +16,7 @@ use mainstay_rpc::{
     Reason, Request, Rpc, Semantics, Ticket,
 };
 use mainstay_sim::service::{ServiceNode, Setup};
-use mainstay_sim::{Atlas, Clock, FaultEvent, Options, Wire, World, schedule};
+use mainstay_sim::{Atlas, Clock, Disk, FaultEvent, Moment, Options, Wire, World, schedule};
 
 thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
@@ -212,6 +212,13 @@ impl Kind {
 
     /// One run.
     pub fn run(&self, seed: u64) -> Result<Play, String> {
+        let mut play = self.play(seed)?;
+        play.finish()?;
+        Ok(play)
+    }
+
+    /// One run, up to the end of its faults.
+    pub fn play(&self, seed: u64) -> Result<Play, String> {
         let mut options = Options::from_seed(seed, Wire::Channel, Atlas { down: 2, lost: 0 });
         options.span = Duration::from_millis(1_200);
         options.length = options.length / 2;
@@ -231,7 +238,6 @@ impl Kind {
         let mut play = Play::new(seed, NODES, setup, options, schedule);
         play.mix = self.mix.clone().unwrap_or_default();
         play.work(Duration::from_millis(1_500))?;
-        play.finish()?;
         Ok(play)
     }
 }
@@ -630,6 +636,47 @@ impl Play {
         }
         self.rest(Duration::from_millis(200))?;
         self.check()
+    }
+
+    /// In a healed world the first node crashes in the middle of its calls: after the bound nothing is executed for it. How many executions that
+    /// were.
+    pub fn leave_orphans(&mut self, orphans: Orphans, bound: Duration) -> Result<usize, String> {
+        self.world.heal();
+        self.rest(Duration::from_millis(400))?;
+        self.work(Duration::from_millis(100))?;
+        let is_back = orphans == Orphans::Extermination;
+        let length = if is_back { 1 } else { 1_000_000 };
+        self.crash(0, Duration::from_millis(length));
+        let left = self.orphans().len();
+        self.rest(Duration::from_millis(20))?;
+        if matches!(orphans, Orphans::Reincarnation | Orphans::Gentle { .. }) {
+            self.crash(2, Duration::from_millis(1));
+        }
+        self.rest(bound)?;
+        // A quantum counts from when an execution begins, and one that was held may do so late.
+        let counts_from_begin = matches!(orphans, Orphans::Expiration { .. });
+        let now = self.world.now();
+        let is_over = |work: &&&Work| !counts_from_begin || work.begun + bound <= now;
+        match self.orphans().iter().find(is_over) {
+            None => Ok(left),
+            Some(orphan) => Err(format!("RPC-73: an orphan is left: {orphan:?}")),
+        }
+    }
+
+    fn crash(&mut self, node: usize, length: Duration) {
+        let (disk, moment) = (Disk::Kept, Moment::Now);
+        self.world.inject(mainstay_sim::Fault::Crash { node, length, disk, moment });
+    }
+
+    /// What is executed for boots that are gone.
+    fn orphans(&self) -> Vec<&Work> {
+        let is_alive = |boot: BootId| {
+            let node = self.index(boot.node);
+            self.world.node(node).is_some() && self.world.boot(node) == boot
+        };
+        let goes_on = |work: &&Work| is_alive(work.boot) && work.stops.is_none();
+        let all = self.work.iter().filter(goes_on);
+        all.filter(|work| !is_alive(self.calls[&work.tag].client)).collect()
     }
 
     /// Checks RPC-1, RPC-2, RPC-3 and RPC-74: what each caller was told is true.
