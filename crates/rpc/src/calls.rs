@@ -20,7 +20,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use mainstay_base::{Instant, NodeId, Rng};
+use mainstay_base::{Duration, Instant, NodeId, Rng};
 
 use crate::lines::Lines;
 use crate::wire::{CallHead, Item, Order};
@@ -71,6 +71,8 @@ struct Binding {
     /// Those that were not, in the order of the commands.
     waits: BTreeSet<u64>,
     lanes: BTreeMap<u32, Lane>,
+    /// Those that were given up in a lane, and the lane.
+    gone: BTreeSet<(u64, u32)>,
     /// Calls that are over, of which the server has not been told.
     is_owed: Option<Instant>,
 }
@@ -186,12 +188,12 @@ impl Calls {
             from = id + 1;
             let Some(call) = self.open.get(&id) else { continue };
             let Request { semantics, lane, .. } = &call.request;
-            if self.config.budget(call.deadline.saturating_since(now)).is_none() {
+            let Some(budget) = self.config.budget(call.deadline.saturating_since(now)) else {
                 // Too little is left for the server: it ends here, not sent.
                 continue;
-            }
+            };
             if *semantics == Semantics::Maybe {
-                self.cast(lines, id);
+                self.cast(lines, id, budget);
                 continue;
             }
             let (lane, floor) = (*lane, binding.floor());
@@ -217,11 +219,21 @@ impl Calls {
         }
     }
 
-    fn cast(&mut self, lines: &mut Lines, id: u64) {
+    /// What a server is told that it may take.
+    fn said(config: &Config, deadline: Instant, budget: Duration) -> u64 {
+        let said = match mainstay_base::fault!(config, SharesClock) {
+            true => deadline.saturating_since(Instant::ZERO),
+            false => budget,
+        };
+        u64::try_from(said.as_micros()).unwrap_or(u64::MAX)
+    }
+
+    fn cast(&mut self, lines: &mut Lines, id: u64, budget: Duration) {
         let Some(call) = self.close(id) else { return };
         let Request { procedure, version, arguments, token, server, .. } = call.request;
-        let len = arguments.len() as u32;
-        lines.say_surely(server, Item::Cast { procedure, version, len }, arguments);
+        let (budget, len) =
+            (Self::said(&self.config, call.deadline, budget), arguments.len() as u32);
+        lines.say_surely(server, Item::Cast { procedure, version, budget, len }, arguments);
         lines.tell(Event::Over { token, outcome: Outcome::Done(Bytes::new()) });
     }
 
@@ -242,6 +254,7 @@ impl Calls {
             // Too little is left for the server: the deadline decides.
             return;
         };
+        let budget = Self::said(&self.config, call.deadline, budget);
         let next = now + self.config.backoff(attempts, draw);
         let keeps_nothing = semantics == Semantics::AtLeastOnce;
         if let State::Sent { next: former, .. } = call.state {
@@ -261,7 +274,7 @@ impl Calls {
             procedure,
             version,
             semantics,
-            budget: u64::try_from(budget.as_micros()).unwrap_or(u64::MAX),
+            budget,
             epoch: self.epoch,
             order,
             context: call.request.context.clone(),
@@ -278,6 +291,7 @@ impl Calls {
         let head = &mut lines.line(server).head;
         head.bound = binding.memory;
         let floor = binding.floor();
+        binding.pass(floor);
         head.floor = floor;
         head.over.retain(|seq| *seq >= floor);
         binding.is_owed = None;
@@ -311,9 +325,7 @@ impl Calls {
                 State::Waits => lane.waits -= 1,
                 State::Sent { seq, .. } => drop(lane.sent.remove(&seq)),
             }
-            if lane.waits == 0 && lane.sent.is_empty() && lane.gone.is_empty() {
-                binding.lanes.remove(&name);
-            }
+            binding.tidy(name);
         }
         Some(call)
     }
@@ -372,9 +384,7 @@ impl Calls {
         let Some(name) = lane else { return };
         let Some(lane) = binding.lanes.get_mut(&name) else { return };
         lane.gone.retain(|(gone, _)| *gone > seq);
-        if lane.waits == 0 && lane.sent.is_empty() && lane.gone.is_empty() {
-            binding.lanes.remove(&name);
-        }
+        binding.tidy(name);
     }
 
     /// The server has the call, or asks for it.
@@ -427,11 +437,12 @@ impl Calls {
         lane: Option<u32>,
     ) {
         self.speak(lines, server);
-        lines.say(server, Item::Cancel { seq, after }, Bytes::new());
+        lines.say_surely(server, Item::Cancel { seq, after }, Bytes::new());
         let Some(binding) = self.servers.get_mut(&server) else { return };
-        let Some(lane) = lane.and_then(|lane| binding.lanes.get_mut(&lane)) else { return };
+        let Some(name) = lane else { return };
         if !mainstay_base::fault!(self.config, ForgetsGivenUp) {
-            lane.gone.push((seq, after));
+            binding.lanes.entry(name).or_default().gone.push((seq, after));
+            binding.gone.insert((seq, name));
         }
     }
 
@@ -524,6 +535,7 @@ impl Calls {
     fn lose(&mut self, now: Instant, lines: &mut Lines, server: NodeId) {
         let Some(binding) = self.servers.get_mut(&server) else { return };
         let sent: Vec<(u64, u64)> = std::mem::take(&mut binding.sent).into_iter().collect();
+        binding.gone.clear();
         for lane in binding.lanes.values_mut() {
             lane.gone.clear();
         }
@@ -592,13 +604,16 @@ impl Calls {
         }
         let Some(call) = self.open.get_mut(&id) else { return };
         let State::Sent { next, is_known, .. } = &mut call.state else { return };
+        let asks_once = mainstay_base::fault!(self.config, AsksOnce);
         let is_lost = self.config.carrier == Carrier::Datagrams && !*is_known;
-        if is_lost {
+        if is_lost && !asks_once {
             return self.send(now, lines, id, seq, after, attempts);
         }
         *next = now + self.config.backoff(attempts, draw);
         self.timers.insert((*next, id));
-        lines.say(server, Item::Probe { seq }, Bytes::new());
+        if !asks_once {
+            lines.say(server, Item::Probe { seq }, Bytes::new());
+        }
     }
 
     /// When something is due.
@@ -629,7 +644,8 @@ impl Calls {
         for binding in self.servers.values() {
             assert!(binding.sent.len() <= self.config.window as usize, "the window is kept");
             let lanes = binding.lanes.values();
-            assert!(lanes.clone().all(|lane| lane.gone.len() <= GONE_MAX + lane.sent.len() + 1));
+            let gone_max = GONE_MAX + self.config.window as usize;
+            assert!(lanes.clone().all(|lane| lane.gone.len() <= gone_max), "lanes are bounded");
             let sent = binding.sent.values().chain(&binding.waits);
             assert!(sent.clone().all(|id| self.open.contains_key(id)), "what is sent is open");
         }
@@ -637,6 +653,25 @@ impl Calls {
 }
 
 impl Binding {
+    /// The server hears that all calls below are over: those that were given up need not be named any more.
+    fn pass(&mut self, floor: u64) {
+        while let Some((_, name)) = self.gone.first().copied().filter(|(seq, _)| *seq < floor) {
+            self.gone.pop_first();
+            if let Some(lane) = self.lanes.get_mut(&name) {
+                lane.gone.retain(|(seq, _)| *seq >= floor);
+                self.tidy(name);
+            }
+        }
+    }
+
+    /// A lane of which nothing is left is forgotten.
+    fn tidy(&mut self, name: u32) {
+        let is_done = |it: &Lane| it.waits == 0 && it.sent.is_empty() && it.gone.is_empty();
+        if self.lanes.get(&name).is_some_and(is_done) {
+            self.lanes.remove(&name);
+        }
+    }
+
     /// All calls below are over.
     fn floor(&self) -> u64 {
         self.sent.keys().next().copied().unwrap_or(self.last + 1)

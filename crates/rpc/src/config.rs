@@ -18,6 +18,7 @@ pub const DATAGRAM_BYTES_MAX: usize = 1_100;
 
 /// How orphans are found: executions whose client has failed or given up. In each the crash count of the client ends executions of its
 /// former lives as soon as the server hears of the new one (RPC-21, RPC-22), and the deadline of a call ends its execution (RPC-20).
+/// For calls that [nobody answers](crate::Semantics::Maybe) there is nothing else, but the terminator.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Orphans {
@@ -29,8 +30,8 @@ pub enum Orphans {
         /// How long a client may be silent.
         lease: Duration,
     },
-    /// Nel81, extermination: a client writes down which servers it calls before it does, and when it is restarted it has them end what
-    /// runs for it. Needs [`Config::stored`].
+    /// Nel81, extermination: a client that is restarted has all nodes end what runs for it, and what that has called. One that
+    /// does not come back leaves orphans until their deadlines.
     Extermination,
     /// Nel81, expiration: an execution is granted so much time, and goes on only if its client grants it more.
     Expiration {
@@ -66,13 +67,12 @@ impl Orphans {
 pub struct Config {
     /// How calls travel. Default [`Carrier::Link`].
     pub carrier: Carrier,
-    /// The crash count of this node: larger at each start. Where something is [stored](Self::stored) it is at least one more than the stored
-    /// one. Else the wall clock has to do: after a restart with a clock that was set back, servers refuse this node until they
-    /// have heard that its former boot is gone.
+    /// The crash count of this node: another one at each start. Where something is [stored](Self::stored) it is at least one more than the
+    /// stored one. Else the wall clock has to do, whether it is set back or not: what counts is that no two starts have the same.
     pub life: u64,
     /// Results, and what had begun, are written to the disk of the node, in one forced write for all of a turn: a call that was answered
-    /// is not executed again after a restart, and one that has not begun is. Two forced writes a call. Default false: a restart ends all
-    /// bindings (RPC-15).
+    /// is not executed again after a restart, and one that has not begun is. A call waits for one forced write, and takes another one that it
+    /// does not wait for. Default false: a restart ends all bindings (RPC-15).
     pub stored: bool,
     /// How orphans are found. Default: a terminator, 1 s and 3 s.
     pub orphans: Orphans,
@@ -161,9 +161,6 @@ impl Config {
         if self.drift_ppm >= 1_000_000 {
             return Err(ConfigError::Drift);
         }
-        if matches!(self.orphans, Orphans::Extermination) && !self.stored {
-            return Err(ConfigError::NotStored);
-        }
         Ok(())
     }
 
@@ -205,7 +202,4 @@ pub enum ConfigError {
     /// A clock that may stand still measures nothing.
     #[error("the drift of a clock is less than its rate")]
     Drift,
-    /// Extermination reads what was written down.
-    #[error("extermination needs something that is stored")]
-    NotStored,
 }

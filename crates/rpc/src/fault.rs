@@ -11,6 +11,10 @@ pub enum Fault {
     RunsLateCalls,
     /// A refused call is taken when a copy of it comes later.
     ForgetsRefusals,
+    /// A client does not ask again what has become of a call.
+    AsksOnce,
+    /// A server keeps results that their client has.
+    KeepsResults,
     /// An answer to a former life of the client is matched by its number alone.
     MatchesByNumber,
     /// A call that is bound to what the server remembered in a former life is taken.
@@ -23,6 +27,8 @@ pub enum Fault {
     SparesOrphans,
     /// The result of an execution that was ended counts.
     KeepsOrphans,
+    /// A server takes the client's clock for its own: it ends an execution when the client's deadline comes by its clock.
+    SharesClock,
     /// A server does not end an execution at its deadline.
     IgnoresDeadline,
     /// A call begins after its deadline.
@@ -37,7 +43,7 @@ pub enum Fault {
     ForgetsGivenUp,
     /// A call begins before that is stable.
     BeginsUnwritten,
-    /// A call is answered before that is stable.
+    /// A call is refused before that is stable.
     AnswersUnwritten,
     /// A terminator that ends nothing.
     NoTerminator,
@@ -45,6 +51,4 @@ pub enum Fault {
     NeverExpires,
     /// A new epoch that ends nothing.
     SparesEpochs,
-    /// A client does not write down whom it calls.
-    CallsUnlogged,
 }

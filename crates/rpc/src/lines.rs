@@ -10,6 +10,11 @@ use crate::config::DATAGRAM_BYTES_MAX;
 use crate::wire::{BATCH_BYTES, Batch, Head, Item, Message};
 use crate::{Carrier, Event, Record, Rpc};
 
+/// A datagram holds items of so many bytes, a body of the largest size and what belongs to it.
+const LOOSE_BYTES_MAX: usize = DATAGRAM_BYTES_MAX + 64;
+/// Most calls that the head of a datagram names as over. If there are more the link is told as well, which loses nothing.
+const OVER_MAX: usize = 32;
+
 /// One other node.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Line {
@@ -28,6 +33,17 @@ pub(crate) struct Line {
     loose: Batch,
     /// Who speaks to whom, as far as the halves know.
     pub(crate) head: Head,
+}
+
+impl Line {
+    fn take_loose(&mut self) -> Message {
+        let mut head = self.head.clone();
+        if head.over.len() > OVER_MAX {
+            head.over.drain(..head.over.len() - OVER_MAX);
+            self.nods = true;
+        }
+        self.loose.take(head)
+    }
 }
 
 /// All other nodes, and what the service puts out.
@@ -90,13 +106,12 @@ impl Lines {
 
     /// Says something at the end of the turn, by a datagram if those are used.
     pub(crate) fn say(&mut self, node: NodeId, item: Item, body: Bytes) {
-        let is_small = body.len() <= DATAGRAM_BYTES_MAX;
-        if self.carrier == Carrier::Link || !is_small {
+        if self.carrier == Carrier::Link || item.bytes() > LOOSE_BYTES_MAX {
             return self.say_surely(node, item, body);
         }
         let line = self.line(node);
-        if line.loose.is_full_for(body.len().max(64), DATAGRAM_BYTES_MAX) {
-            let message = line.loose.take(line.head.clone());
+        if line.loose.is_full_for_item(&item, LOOSE_BYTES_MAX) {
+            let message = line.take_loose();
             self.out.put(Out::Datagram { to: node, message });
             self.sent += 1;
         }
@@ -172,7 +187,7 @@ impl Lines {
         for node in std::mem::take(&mut self.dirty) {
             let Some(line) = self.lines.get_mut(&node) else { continue };
             if !line.loose.is_empty() {
-                let message = line.loose.take(line.head.clone());
+                let message = line.take_loose();
                 self.out.put(Out::Datagram { to: node, message });
                 self.sent += 1;
             }

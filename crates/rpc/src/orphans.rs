@@ -6,10 +6,11 @@
 //!
 //! - *Terminator* (PS88): while it executes for a client, the server asks its node once a period. Silence for the time of a lease ends all
 //!   that is executed for it.
-//! - *Expiration* (Nel81): an execution has a quantum of time. Halfway through it the server asks the client whether it wants the call
+//! - *Expiration* (Nel81): an execution has a quantum of time from when it begins. Halfway through it the server asks the client whether it wants the call
 //!   still, and the answer grants another one.
-//! - *Extermination* (Nel81): a client writes down whom it calls, before it does. Restarted, it tells those to kill its orphans,
-//!   until they say that they have. Killing one takes back the calls that it made, so orphans of orphans die as well.
+//! - *Extermination* (Nel81): nothing. A restarted client has its orphans killed by its first word to each node, and whom it called it need
+//!   not have written down, since it greets all of them. Killing one takes back the calls that it made, so orphans of orphans die as
+//!   well. An orphan whose client does not come back lives until its deadline.
 //! - *Reincarnation* (Nel81): a restarted client begins a new epoch, one more than the largest that it hears of, and tells all; who
 //!   hears of a new epoch passes it on, and ends all that it executes for former ones.
 //! - *Gentle reincarnation* (Nel81): the same, but who hears of a new epoch asks the clients first, and ends what is not owned up to.
@@ -17,20 +18,18 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use mainstay_base::service::Io;
 use mainstay_base::{Instant, NodeId};
 
 use crate::calls::Calls;
 use crate::lines::Lines;
 use crate::server::Server;
 use crate::wire::Item;
-use crate::{Config, Orphans, Record, Ticket};
+use crate::{Config, Orphans, Refusal, Ticket};
 
 /// The part of the service that looks for orphans.
 #[derive(Clone)]
 pub(crate) struct Watch {
     config: Config,
-    life: u64,
     /// The next look at what is executed.
     next: Option<Instant>,
     epoch: u64,
@@ -38,27 +37,11 @@ pub(crate) struct Watch {
     is_reborn: bool,
     /// In a new epoch these have been asked whether they live; when, and who has not answered.
     asked: Option<(Instant, BTreeSet<NodeId>)>,
-    /// These may have orphans of this node's former lives.
-    kills: BTreeSet<NodeId>,
-    /// Servers that were written down, and since when that is stable.
-    called: BTreeSet<NodeId>,
-    writing: Vec<(Io, NodeId)>,
 }
 
 impl Watch {
-    pub(crate) fn new(config: Config, life: u64, called: BTreeSet<NodeId>) -> Self {
-        let kills = called.clone();
-        Self {
-            config,
-            life,
-            next: None,
-            epoch: 1,
-            is_reborn: true,
-            asked: None,
-            kills,
-            called,
-            writing: Vec::new(),
-        }
+    pub(crate) fn new(config: Config) -> Self {
+        Self { config, next: None, epoch: 1, is_reborn: true, asked: None }
     }
 
     pub(crate) fn epoch(&self) -> u64 {
@@ -68,41 +51,13 @@ impl Watch {
         }
     }
 
-    /// Servers that are written down.
-    pub(crate) fn called(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.called.iter().copied()
-    }
-
-    /// Whether calls to this server may be sent: that they are is stable if it must be.
-    pub(crate) fn may_call(&mut self, lines: &mut Lines, server: NodeId) -> bool {
-        if self.config.orphans != Orphans::Extermination
-            || mainstay_base::fault!(self.config, CallsUnlogged)
-        {
-            return true;
-        }
-        if self.called.insert(server) {
-            let io = lines.persist(Record::Calls { server });
-            self.writing.push((io, server));
-        }
-        !self.writing.iter().any(|(_, it)| *it == server)
-    }
-
-    /// Servers that may be called now.
-    pub(crate) fn written(&mut self, upto: Io) -> Vec<NodeId> {
-        let stable = self.writing.extract_if(.., |(io, _)| *io <= upto);
-        stable.map(|(_, server)| server).collect()
-    }
-
     /// A node is connected, and was heard.
     pub(crate) fn on_hello(&mut self, lines: &mut Lines, node: NodeId, epoch: u64) {
-        if self.kills.contains(&node) {
-            lines.say_surely(node, Item::Kill, Bytes::new());
-        }
         if self.epoch() == 0 {
             return;
         }
         if std::mem::take(&mut self.is_reborn) {
-            self.epoch = self.epoch.max(epoch) + 1;
+            self.epoch = self.epoch.max(epoch).saturating_add(1);
             self.proclaim(lines);
         } else if epoch < self.epoch {
             lines.say_surely(node, Item::Epoch { epoch: self.epoch }, Bytes::new());
@@ -153,15 +108,17 @@ impl Watch {
         if mainstay_base::fault!(self.config, SparesEpochs) {
             return;
         }
-        let is_old = |run: &crate::server::Run| {
-            run.seq > 0
-                && run.epoch < self.epoch
-                && clients.is_none_or(|clients| clients.contains(&run.client))
-        };
+        let is_of = |client: &NodeId| clients.is_none_or(|clients| clients.contains(client));
+        let is_old =
+            |run: &crate::server::Run| run.seq > 0 && run.epoch < self.epoch && is_of(&run.client);
         let old = server.runs.iter().filter(|(_, run)| is_old(run));
         let old: Vec<Ticket> = old.map(|(ticket, _)| *ticket).collect();
         for ticket in old {
             server.abort_run(now, lines, ticket);
+        }
+        let all: Vec<NodeId> = server.clients.keys().copied().filter(is_of).collect();
+        for client in all {
+            server.refuse_held(now, lines, client, self.epoch, Refusal::Epoch);
         }
     }
 
@@ -169,30 +126,6 @@ impl Watch {
     pub(crate) fn on_alive(&mut self, client: NodeId) {
         if let Some((_, silent)) = &mut self.asked {
             silent.remove(&client);
-        }
-    }
-
-    /// A client has its orphans killed: it hears when they have stopped.
-    pub(crate) fn on_kill(&mut self, server: &mut Server, client: NodeId) {
-        if let Some(client) = server.clients.get_mut(&client) {
-            client.is_killing = true;
-        }
-    }
-
-    /// Clients whose orphans have stopped hear of it.
-    pub(crate) fn tell_killed(&mut self, lines: &mut Lines, server: &mut Server) {
-        for (node, client) in &mut server.clients {
-            if client.is_killing && client.orphans == 0 {
-                client.is_killing = false;
-                lines.say_surely(*node, Item::Killed { life: client.life }, Bytes::new());
-            }
-        }
-    }
-
-    /// A server has none of this node's orphans any more.
-    pub(crate) fn on_killed(&mut self, server: NodeId, life: u64) {
-        if life == self.life {
-            self.kills.remove(&server);
         }
     }
 
@@ -224,7 +157,7 @@ impl Watch {
             let Some(client) = server.clients.get(&node) else { continue };
             let (life, heard) = (client.life, client.heard);
             if now.saturating_since(heard) < lease {
-                lines.say(node, Item::Check { life }, Bytes::new());
+                lines.say_surely(node, Item::Check { life }, Bytes::new());
             } else if !mainstay_base::fault!(self.config, NoTerminator) {
                 server.abort(now, lines, node);
             }
@@ -243,15 +176,14 @@ impl Watch {
         let mut over = Vec::new();
         for (ticket, run) in &mut server.runs {
             let Some(granted) = run.granted.filter(|_| !run.is_ended) else { continue };
-            if granted <= now {
+            if granted <= now && mainstay_base::fault!(self.config, NeverExpires) {
+                run.granted = Some(now + quantum);
+            } else if granted <= now {
                 over.push(*ticket);
             } else if run.asks <= now {
                 run.asks = now + half;
-                lines.say(run.client, Item::More { seq: run.seq }, Bytes::new());
+                lines.say_surely(run.client, Item::More { seq: run.seq }, Bytes::new());
             }
-        }
-        if mainstay_base::fault!(self.config, NeverExpires) {
-            return;
         }
         for ticket in over {
             server.abort_run(now, lines, ticket);
@@ -264,7 +196,7 @@ impl Watch {
             true => Item::Grant { seq },
             false => Item::Cancel { seq, after: 0 },
         };
-        lines.say(server, item, Bytes::new());
+        lines.say_surely(server, item, Bytes::new());
     }
 
     /// A client grants more time.
@@ -281,16 +213,13 @@ impl Watch {
     pub(crate) fn timeout(&mut self, now: Instant, server: &Server) -> Option<Instant> {
         let asked = self.asked.as_ref().map(|(until, _)| *until);
         let policy = match self.config.orphans {
-            Orphans::Terminator { period, .. } => {
-                let works = server.runs.values().any(|run| !run.is_ended && run.seq > 0);
-                match works {
-                    true => Some(*self.next.get_or_insert(now + period)),
-                    false => {
-                        self.next = None;
-                        None
-                    }
+            Orphans::Terminator { period, .. } => match server.works() {
+                true => Some(*self.next.get_or_insert(now + period)),
+                false => {
+                    self.next = None;
+                    None
                 }
-            }
+            },
             Orphans::Expiration { .. } => {
                 let runs = server.runs.values().filter(|run| !run.is_ended);
                 runs.filter_map(|run| Some(run.granted?.min(run.asks))).min()

@@ -27,7 +27,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use mainstay_base::service::Io;
-use mainstay_base::{Instant, NodeId};
+use mainstay_base::{Duration, Instant, NodeId};
 
 use crate::lines::Lines;
 use crate::wire::{CallHead, Item, ProcedureId};
@@ -56,7 +56,7 @@ enum State {
     Beginning(Ticket),
     /// It is being executed.
     Running(Ticket),
-    /// Its result is being written.
+    /// It never begins, and that is being written.
     Ending(Answer),
     /// It has a result.
     Over(Answer),
@@ -92,6 +92,7 @@ pub(crate) struct Run {
 struct Loose {
     client: NodeId,
     life: u64,
+    until: Instant,
     procedure: ProcedureId,
     version: u16,
     arguments: Bytes,
@@ -118,6 +119,8 @@ pub(crate) struct Server {
     ready: VecDeque<(NodeId, u64, u64)>,
     loose: VecDeque<Loose>,
     deadlines: BTreeSet<(Instant, NodeId, u64)>,
+    /// Of executions that nobody waits for.
+    loose_deadlines: BTreeSet<(Instant, Ticket)>,
     writing: VecDeque<(Io, Wrote)>,
     stored: stored::Kept,
     tickets: u64,
@@ -156,6 +159,7 @@ impl Server {
             ready: VecDeque::new(),
             loose: VecDeque::new(),
             deadlines: BTreeSet::new(),
+            loose_deadlines: BTreeSet::new(),
             writing: VecDeque::new(),
             stored: stored::Kept::new(past.first()),
             tickets: 0,
@@ -187,13 +191,13 @@ impl Server {
             && self.clients.values().all(|client| client.calls.values().all(is_over))
     }
 
-    /// A call came.
+    /// A call came. In which epoch it is refused if it is of a former one.
     pub(crate) fn on_call(
         &mut self,
         now: Instant,
         lines: &mut Lines,
         from: NodeId,
-        seq: u64,
+        (seq, epoch): (u64, u64),
         call: CallHead,
         arguments: Bytes,
     ) {
@@ -206,13 +210,13 @@ impl Server {
             self.counts.repeated += 1;
             return self.answer(lines, from, seq);
         }
-        let why = self.refusal(from, &call, arguments.len());
-        let client = self.clients.entry(from).or_default();
-        if let Some(why) = why {
-            return self.refuse(lines, from, seq, call, why);
+        let is_past = call.epoch < epoch;
+        let why = is_past.then_some(Refusal::Epoch);
+        if let Some(why) = why.or_else(|| self.refusal(from, &call, arguments.len())) {
+            return self.refuse(now, lines, from, seq, call, why);
         }
-        let until =
-            now + std::time::Duration::from_micros(call.budget).min(self.config.deadline_max);
+        let until = self.until(now, call.budget);
+        let client = self.clients.entry(from).or_default();
         let order = call.order.clone();
         client.bytes += arguments.len();
         let (has_begun, state) = (false, State::Held);
@@ -229,10 +233,21 @@ impl Server {
         }
     }
 
+    /// When an execution for which the client allows so much is over. It is counted from when the call comes: the two clocks have nothing in
+    /// common but their rate, nearly.
+    fn until(&self, now: Instant, micros: u64) -> Instant {
+        let budget = Duration::from_micros(micros);
+        if mainstay_base::fault!(self.config, SharesClock) {
+            return Instant::ZERO + budget;
+        }
+        now + budget.min(self.config.deadline_max)
+    }
+
     /// A refusal is remembered like a result: a copy of the call that comes later must not be taken, for the client was told that it was
     /// not executed.
-    pub(crate) fn refuse(
+    fn refuse(
         &mut self,
+        now: Instant,
         lines: &mut Lines,
         from: NodeId,
         seq: u64,
@@ -249,7 +264,9 @@ impl Server {
             let (arguments, until, has_begun) = (Bytes::new(), Instant::ZERO, false);
             let entry = Entry { call, arguments, until, has_begun, state: State::Held };
             client.calls.insert(seq, entry);
-            return self.conclude(lines, from, seq, Answer::Refused(why));
+            self.conclude(lines, from, seq, Answer::Refused(why));
+            // The next one of its lane may have come before it.
+            return self.try_lanes(now, lines, from);
         }
         lines.say(from, Item::Refused { seq, why }, Bytes::new());
     }
@@ -278,7 +295,7 @@ impl Server {
         now: Instant,
         lines: &mut Lines,
         client: NodeId,
-        (procedure, version): (ProcedureId, u16),
+        (procedure, version, budget): (ProcedureId, u16, u64),
         arguments: Bytes,
     ) {
         let versions = self.served.get(&procedure);
@@ -290,7 +307,8 @@ impl Server {
             return;
         }
         let life = self.clients.entry(client).or_default().life;
-        self.loose.push_back(Loose { client, life, procedure, version, arguments });
+        let until = self.until(now, budget);
+        self.loose.push_back(Loose { client, life, until, procedure, version, arguments });
         self.fill(now, lines);
     }
 
@@ -334,7 +352,7 @@ impl Server {
     /// Begins as many executions as there are places.
     fn fill(&mut self, now: Instant, lines: &mut Lines) {
         while self.runs.len() < self.config.executions_max {
-            if let Some(loose) = self.loose.pop_front() {
+            if let Some(loose) = self.next_loose() {
                 self.begin_loose(now, lines, loose);
             } else if let Some((from, life, seq)) = self.ready.pop_front() {
                 let Some(client) = self.clients.get_mut(&from).filter(|it| it.life == life) else {
@@ -356,10 +374,19 @@ impl Server {
         Ticket(self.tickets)
     }
 
+    /// The next one that need not wait for orphans of its client.
+    fn next_loose(&mut self) -> Option<Loose> {
+        let waits = |of: &NodeId| self.clients.get(of).is_some_and(|client| client.orphans > 0);
+        let at = self.loose.iter().position(|loose| !waits(&loose.client))?;
+        self.loose.remove(at)
+    }
+
     fn begin_loose(&mut self, now: Instant, lines: &mut Lines, loose: Loose) {
-        let Loose { client, life, procedure, version, arguments } = loose;
+        let Loose { client, life, until, procedure, version, arguments } = loose;
+        if until <= now {
+            return;
+        }
         let ticket = self.ticket();
-        let until = now + self.config.deadline_max;
         let run = Run {
             client,
             life,
@@ -372,9 +399,10 @@ impl Server {
             asks: now,
         };
         self.runs.insert(ticket, run);
+        self.loose_deadlines.insert((until, ticket));
         self.counts.begun += 1;
         let semantics = Semantics::Maybe;
-        let (left, context) = (self.config.deadline_max, Bytes::new());
+        let (left, context) = (until.saturating_since(now), Bytes::new());
         let execution =
             Execution { ticket, client, procedure, version, semantics, arguments, left, context };
         lines.tell(Event::Execute(execution));
@@ -389,9 +417,6 @@ impl Server {
         let Some(client) = self.clients.get_mut(&from) else { return };
         let (life, floor) = (client.life, client.floor);
         let Some(entry) = client.calls.get_mut(&seq) else { return };
-        if entry.until <= now && !mainstay_base::fault!(self.config, BeginsLate) {
-            return self.finish(now, lines, from, seq, Answer::Refused(Refusal::Late));
-        }
         let run = Run {
             client: from,
             life,
@@ -425,7 +450,7 @@ impl Server {
         let (from, seq) = (run.client, run.seq);
         let Some(client) = self.clients.get_mut(&from) else { return };
         let Some(entry) = client.calls.get_mut(&seq) else { return };
-        if entry.until <= now {
+        if entry.until <= now && !mainstay_base::fault!(self.config, BeginsLate) {
             let (lane, life) = (run.lane, run.life);
             self.runs.remove(&ticket);
             self.finish(now, lines, from, seq, Answer::Refused(Refusal::Late));
@@ -462,6 +487,7 @@ impl Server {
         }
         let Some(run) = self.runs.remove(&ticket) else { return };
         if run.seq == 0 {
+            self.loose_deadlines.remove(&(run.until, ticket));
             return self.fill(now, lines);
         }
         let answer = match answer {
@@ -480,6 +506,7 @@ impl Server {
     /// An execution that was ended has stopped.
     fn stopped(&mut self, now: Instant, lines: &mut Lines, ticket: Ticket) {
         let Some(run) = self.runs.remove(&ticket) else { return };
+        self.loose_deadlines.remove(&(run.until, ticket));
         self.leave_lane(now, lines, run.client, run.lane, run.life);
         self.release(run.client, run.life);
         self.fill(now, lines);
@@ -509,24 +536,32 @@ impl Server {
         }
     }
 
-    /// The answer is told, when it is stable if it must be.
+    /// The answer is told. That a call has not begun and never will is stable before, where that is stored: one that came late would
+    /// begin after a restart. Of one that has begun it is stable that it has, so it does not begin again whatever becomes of its answer.
     fn conclude(&mut self, lines: &mut Lines, of: NodeId, seq: u64, answer: Answer) {
         let Some(client) = self.clients.get_mut(&of) else { return };
         let life = client.life;
         let Some(entry) = client.calls.get_mut(&seq) else { return };
         let semantics = entry.call.semantics;
-        let is_stored = self.config.stored && semantics != Semantics::AtLeastOnce;
-        if is_stored && !mainstay_base::fault!(self.config, AnswersUnwritten) {
-            entry.state = State::Ending(answer.clone());
-            let record = Record::ended(of, life, seq, answer, entry.before());
-            let io = self.write(lines, record);
-            self.writing.push_back((io, Wrote::End(of, life, seq)));
-        } else {
+        if !self.config.stored || semantics == Semantics::AtLeastOnce {
             entry.state = State::Over(answer.clone());
             self.tell(lines, of, seq, answer);
             if semantics == Semantics::AtLeastOnce {
                 self.drop_entry(of, seq);
             }
+            return;
+        }
+        let (has_begun, before) = (entry.has_begun, entry.before());
+        let is_told = has_begun || mainstay_base::fault!(self.config, AnswersUnwritten);
+        entry.state = match is_told {
+            true => State::Over(answer.clone()),
+            false => State::Ending(answer.clone()),
+        };
+        let io = self.write(lines, Record::ended(of, life, seq, answer.clone(), before));
+        if is_told {
+            self.tell(lines, of, seq, answer);
+        } else {
+            self.writing.push_back((io, Wrote::End(of, life, seq)));
         }
     }
 
@@ -574,6 +609,12 @@ impl Server {
 
     /// Deadlines that have come.
     pub(crate) fn on_time(&mut self, now: Instant, lines: &mut Lines) {
+        while let Some((until, ticket)) =
+            self.loose_deadlines.first().copied().filter(|it| it.0 <= now)
+        {
+            self.loose_deadlines.remove(&(until, ticket));
+            self.end(lines, ticket);
+        }
         while let Some((until, of, seq)) = self.deadlines.first().copied().filter(|it| it.0 <= now)
         {
             self.deadlines.remove(&(until, of, seq));
@@ -599,7 +640,8 @@ impl Server {
 
     /// When something is due.
     pub(crate) fn timeout(&self) -> Option<Instant> {
-        self.deadlines.first().map(|(until, ..)| *until)
+        let loose = self.loose_deadlines.first().map(|(until, _)| *until);
+        self.deadlines.first().map(|(until, ..)| *until).into_iter().chain(loose).min()
     }
 
     /// Calls that are held or executed, and results that are kept.

@@ -180,8 +180,6 @@ pub struct Rpc {
     calls: Calls,
     server: Server,
     watch: Watch,
-    /// Servers that were heard, and wait until they are written down.
-    heard: Vec<(NodeId, u64, (bool, u32))>,
     is_draining: bool,
     due: Option<Instant>,
     config: Config,
@@ -263,14 +261,14 @@ impl Rpc {
         let mut items = items.peekable();
         if items.peek().is_some_and(|(item, _)| is_hello(item)) {
             self.server.on_hello(now, &mut self.lines, from, head.life);
-        } else if !self.server.on_life(now, &mut self.lines, from, head.life) {
+        } else if !self.server.on_life(now, from, head.life) {
             // A dead client is owed nothing, and what a dead server says is of no interest.
             return;
         }
         self.lines.line(from).head.answers = head.life;
         let is_bound = head.bound == self.server.memory
             || mainstay_base::fault!(self.config, BelievesAnyBinding);
-        if is_bound {
+        if is_bound && !mainstay_base::fault!(self.config, KeepsResults) {
             self.server.on_over(now, &mut self.lines, from, head.floor, &head.over);
         }
         for (item, body) in items {
@@ -295,17 +293,14 @@ impl Rpc {
         match item {
             Item::Hello { kept, window, epoch } => {
                 self.watch.on_hello(lines, from, epoch);
-                self.heard.push((from, head.memory, (kept, window)));
+                calls.on_bound(now, lines, from, head.memory, (kept, window));
+                lines.tell(Event::Bound { server: from });
             }
-            Item::Call { seq, mut call, .. } if is_bound => {
-                if call.epoch < self.watch.epoch() {
-                    call.procedure = ProcedureId(0);
-                    return server.refuse(lines, from, seq, call, Refusal::Epoch);
-                }
-                server.on_call(now, lines, from, seq, call, body);
+            Item::Call { seq, call, .. } if is_bound => {
+                server.on_call(now, lines, from, (seq, self.watch.epoch()), call, body);
             }
-            Item::Cast { procedure, version, .. } => {
-                server.on_cast(now, lines, from, (procedure, version), body);
+            Item::Cast { procedure, version, budget, .. } => {
+                server.on_cast(now, lines, from, (procedure, version, budget), body);
             }
             Item::Probe { seq } if is_bound => server.on_probe(lines, from, seq),
             Item::Cancel { seq, after } if is_bound => {
@@ -322,24 +317,12 @@ impl Rpc {
             Item::Working { seq } if is_answer => calls.on_sign(now, lines, from, seq, true),
             Item::Missing { seq } if is_answer => calls.on_sign(now, lines, from, seq, false),
             Item::More { seq } if is_answer => Watch::on_more(lines, calls, from, seq),
-            Item::Check { life } if life == self.life => lines.say(from, Item::Alive, Bytes::new()),
+            Item::Check { life } if life == self.life => {
+                lines.say_surely(from, Item::Alive, Bytes::new())
+            }
             Item::Alive => self.watch.on_alive(from),
-            Item::Kill => self.watch.on_kill(server, from),
-            Item::Killed { life } => self.watch.on_killed(from, life),
             Item::Epoch { epoch } => self.watch.on_epoch(now, lines, server, epoch),
             _ => self.server.counts.dropped += 1,
-        }
-    }
-
-    /// Servers that were heard are bound, as soon as that they are called may be known.
-    fn bind(&mut self, now: Instant) {
-        for (node, memory, settings) in std::mem::take(&mut self.heard) {
-            if !self.watch.may_call(&mut self.lines, node) {
-                self.heard.push((node, memory, settings));
-                continue;
-            }
-            self.calls.on_bound(now, &mut self.lines, node, memory, settings);
-            self.lines.tell(Event::Bound { server: node });
         }
     }
 
@@ -347,13 +330,10 @@ impl Rpc {
         self.lines.written(io);
         self.server.on_written(now, &mut self.lines, io);
         self.server.rewritten(io);
-        self.watch.written(io);
     }
 
     fn compact(&mut self, upto: Io) {
-        let life = Record::Life { life: self.life, memory: self.server.memory };
-        let calls = self.watch.called().map(|server| Record::Calls { server });
-        let own = std::iter::once(life).chain(calls).collect();
+        let own = Record::Life { life: self.life, memory: self.server.memory };
         self.server.compact(&mut self.lines, upto, own);
     }
 }
@@ -387,12 +367,10 @@ impl Machine for Rpc {
         if self.due.is_some_and(|due| due <= now) {
             self.handle_timeout(now);
         }
-        self.bind(now);
         for ticket in std::mem::take(&mut self.server.ended) {
             self.calls.orphan(now, &mut self.lines, ticket);
         }
         self.calls.epoch = self.watch.epoch();
-        self.watch.tell_killed(&mut self.lines, &mut self.server);
         if self.server.rewrite(&mut self.lines) {
             self.lines.again();
         }
@@ -452,24 +430,14 @@ impl Service for Rpc {
             }
         }
         let mut lines = Lines::new(Outbox::new(past.last), config.carrier, life, memory);
-        let watch = Watch::new(config.clone(), life, past.called.clone());
+        let watch = Watch::new(config.clone());
         let mut server = Server::new(config.clone(), memory, past);
         if config.stored {
             let io = server.write(&mut lines, Record::Life { life, memory });
             lines.mute_until(io);
         }
         let calls = Calls::new(config.clone(), me.node, seed);
-        Self {
-            life,
-            lines,
-            calls,
-            server,
-            watch,
-            heard: Vec::new(),
-            is_draining: false,
-            due: None,
-            config,
-        }
+        Self { life, lines, calls, server, watch, is_draining: false, due: None, config }
     }
 
     fn work(job: Never) -> Never {

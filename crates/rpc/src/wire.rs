@@ -64,7 +64,7 @@ pub(crate) enum Item {
     Call { seq: u64, call: CallHead, len: u32 },
     /// A call that nobody answers.
     #[serde(rename = "m")]
-    Cast { procedure: ProcedureId, version: u16, len: u32 },
+    Cast { procedure: ProcedureId, version: u16, budget: u64, len: u32 },
     /// How is it with this call?
     #[serde(rename = "p")]
     Probe { seq: u64 },
@@ -98,12 +98,6 @@ pub(crate) enum Item {
     /// It is: it is granted another quantum.
     #[serde(rename = "g")]
     Grant { seq: u64 },
-    /// What runs for former lives of the one who speaks is to be ended.
-    #[serde(rename = "k")]
-    Kill,
-    /// Nothing runs any more for lives before this one.
-    #[serde(rename = "d")]
-    Killed { life: u64 },
     /// A new epoch has begun.
     #[serde(rename = "e")]
     Epoch { epoch: u64 },
@@ -191,6 +185,19 @@ impl Refusal {
 }
 
 impl Item {
+    /// About how many bytes it takes at most, its body included.
+    pub(crate) fn bytes(&self) -> usize {
+        let own = match self {
+            Self::Call { call, .. } => {
+                let gone = call.order.as_ref().map_or(0, |order| order.gone.len());
+                call.context.len() + 16 * gone
+            }
+            Self::Open { open, .. } => 9 * open.len(),
+            _ => 0,
+        };
+        64 + own + self.len()
+    }
+
     /// Bytes of its body.
     pub(crate) fn len(&self) -> usize {
         match self {
@@ -244,6 +251,12 @@ impl Batch {
     /// Whether a body of `len` bytes belongs into a batch of its own.
     pub(crate) fn is_full_for(&self, len: usize, bytes_max: usize) -> bool {
         !self.items.is_empty() && len > 0 && self.bytes + len > bytes_max
+    }
+
+    /// The same for an item of a datagram, which is counted as a whole.
+    pub(crate) fn is_full_for_item(&self, item: &Item, bytes_max: usize) -> bool {
+        let bytes: usize = self.items.iter().map(Item::bytes).sum();
+        !self.items.is_empty() && bytes + item.bytes() > bytes_max
     }
 
     pub(crate) fn push(&mut self, item: Item, body: Bytes) {

@@ -4,50 +4,24 @@
 #[allow(unreachable_pub, reason = "shared by tests")]
 mod support;
 
-use mainstay_base::Duration;
-use mainstay_rpc::{Carrier, Config, Outcome};
-use mainstay_sim::{Atlas, Options, Wire, schedule};
-use support::{Play, setup};
+use mainstay_rpc::Outcome;
+use support::Kind;
 
-fn run(seed: u64, config: impl Fn(u64) -> Config + 'static) -> Result<Play, String> {
-    let mut options = Options::from_seed(seed, Wire::Channel, Atlas { down: 2, lost: 0 });
-    options.span = Duration::from_millis(1_200);
-    options.length = options.length / 2;
-    let lost = [0, 50, 200][seed as usize % 3];
-    if lost > 0 {
-        (options.duplication, options.reordering) = (100, 200);
-    }
-    let schedule = schedule(seed, 3, &options);
-    let mut play = Play::new(seed, 3, setup(config, lost), options, schedule);
-    play.work(Duration::from_millis(1_500))?;
-    play.finish()?;
-    Ok(play)
-}
-
-fn config(seed: u64, life: u64) -> Config {
-    let mut config = Config::new(life);
-    if seed % 2 == 1 {
-        config.carrier = Carrier::Datagrams;
-        config.retry = Duration::from_millis(20);
-    }
-    config.stored = seed / 2 % 2 == 1;
-    config.window = [4_096, 4, 16][seed as usize % 3];
-    config.executions_max = [1_024, 2][seed as usize / 4 % 2];
-    config
-}
-
+/// Checks RPC-1, RPC-2, RPC-3, RPC-5, RPC-8, RPC-9, RPC-20, RPC-21, RPC-23, RPC-70 and RPC-74: with both carriers, stored or not, and each way to
+/// find orphans.
 #[test]
 fn no_caller_is_told_a_lie() {
     let (mut done, mut failed) = (0, 0);
-    for seed in 0..1_000 {
-        match run(seed, move |life| config(seed, life)) {
+    for seed in 0..2_000 {
+        let kind = Kind { clocks: seed % 4 == 3, ..Kind::default() };
+        match kind.run(seed) {
             Ok(play) => {
                 done += play.done();
                 failed += play.count(|it| matches!(it, Outcome::Failed(_)));
             }
-            Err(what) => panic!("seed {seed}: {what}"),
+            Err(what) => panic!("seed {seed}, {:?}: {what}", kind.config(seed, 1)),
         }
     }
-    println!("{done} calls done, {failed} failed");
-    assert!(done > 100_000 && failed > 10_000);
+    println!("2,000 runs: {done} calls done, {failed} failed");
+    assert!(done > 200_000 && failed > 20_000);
 }

@@ -14,7 +14,7 @@ use crate::{Config, Record, Refusal, Ticket};
 /// One client: a node in one life.
 #[derive(Clone, Hash, Debug, Default)]
 pub(crate) struct Client {
-    /// Its crash count, the largest one that was heard.
+    /// Its crash count, as its boot that is connected said; 0: it has not.
     pub(crate) life: u64,
     /// All calls below are over.
     pub(crate) floor: u64,
@@ -27,12 +27,8 @@ pub(crate) struct Client {
     /// Of arguments and results.
     pub(super) bytes: usize,
     pub(super) lanes: BTreeMap<u32, Lane>,
-    /// Its life before this one.
-    pub(crate) dead: u64,
     /// Executions for its former lives that have not stopped. Nothing begins for this one before they have.
     pub(crate) orphans: usize,
-    /// It is to hear when they have.
-    pub(crate) is_killing: bool,
     /// Calls that wait for that.
     pub(super) waiting: Vec<u64>,
     /// When it was heard last.
@@ -55,24 +51,15 @@ impl Client {
 }
 
 impl Server {
-    /// A client speaks. False: in a life that is over.
-    pub(crate) fn on_life(
-        &mut self,
-        now: Instant,
-        lines: &mut Lines,
-        of: NodeId,
-        life: u64,
-    ) -> bool {
+    /// A client speaks. False: in a life that is over, or that has not said hello (RPC-22).
+    pub(crate) fn on_life(&mut self, now: Instant, of: NodeId, life: u64) -> bool {
         let client = self.clients.entry(of).or_default();
-        let is_stale = life < client.life || life == client.dead;
-        if is_stale && !mainstay_base::fault!(self.config, HearsTheDead) {
+        let is_other = life == 0 || life != client.life;
+        if is_other && !mainstay_base::fault!(self.config, HearsTheDead) {
             self.counts.dropped += 1;
             return false;
         }
         client.heard = now;
-        if life > client.life {
-            self.begin_life(now, lines, of, life);
-        }
         true
     }
 
@@ -93,13 +80,12 @@ impl Server {
             }
         }
         self.loose.retain(|loose| loose.client != of);
-        let orphans = self.runs.values().filter(|run| run.client == of && run.seq > 0).count();
+        let orphans = self.runs.values().filter(|run| run.client == of).count();
         let client = self.clients.entry(of).or_default();
-        let dead = client.life;
         for (seq, entry) in std::mem::take(&mut client.calls) {
             self.deadlines.remove(&(entry.until, of, seq));
         }
-        *client = Client { life, dead, orphans, heard: now, ..Client::default() };
+        *client = Client { life, orphans, heard: now, ..Client::default() };
         if self.config.stored {
             self.write(
                 lines,
@@ -116,11 +102,8 @@ impl Server {
 
     /// The client's boot is gone for good.
     pub(crate) fn on_dead(&mut self, now: Instant, lines: &mut Lines, of: NodeId) {
-        let Some(client) = self.clients.get_mut(&of) else { return };
-        let life = client.life;
-        self.begin_life(now, lines, of, 0);
-        if let Some(client) = self.clients.get_mut(&of) {
-            client.dead = life;
+        if self.clients.contains_key(&of) {
+            self.begin_life(now, lines, of, 0);
         }
     }
 
@@ -134,11 +117,25 @@ impl Server {
         for ticket in self.runs_of(of) {
             self.abort_run(now, lines, ticket);
         }
+        self.loose.retain(|loose| loose.client != of);
+        self.refuse_held(now, lines, of, u64::MAX, Refusal::Late);
+    }
+
+    /// What is held for a client and of a former epoch does not begin.
+    pub(crate) fn refuse_held(
+        &mut self,
+        now: Instant,
+        lines: &mut Lines,
+        of: NodeId,
+        epoch: u64,
+        why: Refusal,
+    ) {
         let Some(client) = self.clients.get(&of) else { return };
-        let held = client.calls.iter().filter(|(_, entry)| entry.is_held());
+        let is_old = |entry: &Entry| entry.is_held() && entry.call.epoch < epoch;
+        let held = client.calls.iter().filter(|(_, entry)| is_old(entry));
         let held: Vec<u64> = held.map(|(seq, _)| *seq).collect();
         for seq in held {
-            self.finish(now, lines, of, seq, Answer::Refused(Refusal::Late));
+            self.finish(now, lines, of, seq, Answer::Refused(why));
         }
     }
 
@@ -201,6 +198,11 @@ impl Server {
         next: u64,
         open: &[u64],
     ) {
+        // A peer that keeps the rule names them in order.
+        if !open.is_sorted() {
+            self.counts.absurd += 1;
+            return;
+        }
         let Some(client) = self.clients.get(&of) else { return };
         let kept = client.calls.range(..next).map(|(seq, _)| *seq);
         let over: Vec<u64> = kept.filter(|seq| open.binary_search(seq).is_err()).collect();
@@ -210,7 +212,7 @@ impl Server {
         let mut first = self.clients.get(&of).map_or(0, |client| client.floor);
         for last in open.iter().copied().chain([next]) {
             self.add_over(of, first, last.saturating_sub(1));
-            first = last + 1;
+            first = last.saturating_add(1);
         }
         self.try_lanes(now, lines, of);
     }
@@ -271,10 +273,16 @@ impl Server {
         }
     }
 
-    /// Whether anything is held or executed for a client.
+    /// Whether anything is held or executed.
+    pub(crate) fn works(&self) -> bool {
+        !(self.deadlines.is_empty() && self.loose_deadlines.is_empty() && self.loose.is_empty())
+    }
+
+    /// For whom.
     pub(crate) fn works_for(&self) -> BTreeSet<NodeId> {
-        let runs = self.runs.values().filter(|run| !run.is_ended && run.seq > 0);
-        runs.map(|run| run.client).collect()
+        let runs = self.runs.values().filter(|run| !run.is_ended).map(|run| run.client);
+        let held = self.deadlines.iter().map(|(_, client, _)| *client);
+        held.chain(runs).chain(self.loose.iter().map(|loose| loose.client)).collect()
     }
 
     /// Panics if something is not as it should be.

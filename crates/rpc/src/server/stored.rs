@@ -1,6 +1,6 @@
 //! What a server writes, so that what was answered is not executed again after a restart.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use mainstay_base::service::{Io, Logged, Wire};
@@ -82,18 +82,6 @@ pub enum Record {
         #[serde(skip)]
         body: Bytes,
     },
-    /// This node calls that one, and may leave orphans there.
-    #[serde(rename = "s")]
-    Calls {
-        /// Which server.
-        server: NodeId,
-    },
-    /// That server has none of this node's orphans any more.
-    #[serde(rename = "k")]
-    Clean {
-        /// Which server.
-        server: NodeId,
-    },
 }
 
 /// An answer without its body.
@@ -162,8 +150,6 @@ pub struct Past {
     pub(crate) life: u64,
     pub(crate) memory: u64,
     clients: BTreeMap<NodeId, PastClient>,
-    /// Servers that may have orphans of this node.
-    pub(crate) called: BTreeSet<NodeId>,
     first: Option<Io>,
     pub(crate) last: Io,
 }
@@ -182,11 +168,12 @@ impl Past {
             Record::Client { client, life, floor, over, skipped } => {
                 let mut it = Ranges::default();
                 over.iter().for_each(|(first, last)| it.add(*first, *last));
-                let over = it;
-                let calls = BTreeMap::new();
-                // Where the log is written again the calls come behind.
-                let skipped = skipped.into_iter().collect();
-                self.clients.insert(client, PastClient { life, floor, over, skipped, calls });
+                let (over, skipped) = (it, skipped.into_iter().collect());
+                let of = self.clients.entry(client).or_default();
+                // Where the log is written again the calls come behind, perhaps in later turns: until then the older records count.
+                let mut calls = std::mem::take(&mut of.calls);
+                calls.retain(|seq, _| of.life == life && *seq >= floor && !over.contains(*seq));
+                *of = PastClient { life, floor, over, skipped, calls };
             }
             Record::Began { client, life, seq, floor } => {
                 let Some(client) = self.of(client, life) else { return };
@@ -212,8 +199,6 @@ impl Past {
                     client.calls.insert(seq, Some((answer, before)));
                 }
             }
-            Record::Calls { server } => drop(self.called.insert(server)),
-            Record::Clean { server } => drop(self.called.remove(&server)),
         }
     }
 
@@ -296,16 +281,11 @@ impl Server {
     }
 
     /// The log is long: all that is needed is written again, in parts. `own` is what the service itself needs of it.
-    pub(crate) fn compact(&mut self, lines: &mut Lines, upto: Io, own: Vec<Record>) {
+    pub(crate) fn compact(&mut self, lines: &mut Lines, upto: Io, own: Record) {
         if self.stored.rewrite.is_some() || self.keeps() > upto {
             return;
         }
-        let mut first = None;
-        for record in own {
-            let io = lines.persist(record);
-            first.get_or_insert(io);
-        }
-        let Some(first) = first else { return };
+        let first = lines.persist(own);
         let next = self.clients.keys().next().map(|node| (*node, 0));
         let last = next.is_none().then(|| lines.last());
         self.stored.rewrite = Some(Rewrite { first, next, last });

@@ -1,16 +1,55 @@
 //! Nodes that call each other, what executes their calls, and an oracle that counts executions by unique tags.
 #![allow(dead_code, reason = "each test uses its part")]
 
+pub mod hand;
+
+use std::cell::Cell;
+use std::panic::{self, RefUnwindSafe, catch_unwind};
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use mainstay_base::{BootId, ClusterId, Duration, Instance, Instant, NodeId, Rng};
+use mainstay_rpc::fault::Fault;
 use mainstay_rpc::{
-    Command, Config, Event, Executed, Execution, Finish, Outcome, ProcedureId, Reason, Request,
-    Rpc, Semantics, Ticket,
+    Carrier, Command, Config, Event, Executed, Execution, Finish, Orphans, Outcome, ProcedureId,
+    Reason, Request, Rpc, Semantics, Ticket,
 };
 use mainstay_sim::service::{ServiceNode, Setup};
-use mainstay_sim::{FaultEvent, Options, World};
+use mainstay_sim::{Atlas, Clock, Disk, FaultEvent, Moment, Options, Wire, World, schedule};
+
+thread_local! {
+    static QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What is said by the panic of a broken machine, or of a check that notices; `None`: nothing is noticed.
+pub fn panic_of(run: impl FnOnce() + panic::UnwindSafe) -> Option<String> {
+    static HOOK: std::sync::Once = std::sync::Once::new();
+    HOOK.call_once(|| {
+        let hook = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !QUIET.with(Cell::get) {
+                hook(info);
+            }
+        }));
+    });
+    QUIET.with(|quiet| quiet.set(true));
+    let panic = catch_unwind(run).err();
+    QUIET.with(|quiet| quiet.set(false));
+    let panic = panic?;
+    let what = panic.downcast_ref::<String>().cloned();
+    what.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).or(Some(String::new()))
+}
+
+/// The scene holds, and does not with any of these defects.
+pub fn holds_but_with(scene: impl Fn(Option<Fault>) + RefUnwindSafe, defects: &[Fault]) {
+    scene(None);
+    for defect in defects {
+        let noticed = panic_of(|| scene(Some(*defect)));
+        assert!(noticed.is_some(), "{defect:?} is not noticed");
+        println!("{defect:?}: {}", noticed.unwrap_or_default().lines().next().unwrap_or_default());
+    }
+}
 
 pub const PROCEDURE: ProcedureId = ProcedureId::new("test.work");
 const STEP: Duration = Duration::from_micros(500);
@@ -74,6 +113,8 @@ pub struct Work {
     /// It was told to stop, and does so then.
     pub stops: Option<Instant>,
     left: Duration,
+    /// Steps for which it should have been told to stop, or its nested call should have been taken back.
+    overdue: u32,
 }
 
 /// What is drawn.
@@ -92,12 +133,22 @@ pub struct Mix {
     pub stopping: u64,
     /// A call each so many microseconds.
     pub every: u64,
+    /// Chance in 1,000 that an execution does not end by itself.
+    pub endless: u64,
 }
 
 impl Default for Mix {
     fn default() -> Self {
         Self {
-            semantics: vec![Semantics::ExactlyOnce, Semantics::ExactlyOnce, Semantics::AtLeastOnce],
+            semantics: vec![
+                Semantics::ExactlyOnce,
+                Semantics::ExactlyOnce,
+                Semantics::ExactlyOnce,
+                Semantics::AtMostOnce,
+                Semantics::AtLeastOnce,
+                Semantics::AtLeastOnce,
+                Semantics::Maybe,
+            ],
             lanes: 600,
             nested: 150,
             micros: 20_000,
@@ -105,6 +156,7 @@ impl Default for Mix {
             cancel: 50,
             stopping: 4_000,
             every: 6_000,
+            endless: 0,
         }
     }
 }
@@ -126,6 +178,80 @@ pub struct Play {
     /// Executions of a lane that began, by client boot and server boot.
     lanes: BTreeMap<(BootId, u32, BootId), u64>,
 }
+
+/// What a run of the swarm is; what is not said is drawn.
+#[derive(Clone, Debug, Default)]
+pub struct Kind {
+    pub carrier: Option<Carrier>,
+    pub stored: Option<bool>,
+    pub orphans: Option<Orphans>,
+    pub mix: Option<Mix>,
+    /// The clocks of the nodes say different times, and differ in their rates as much as they may.
+    pub clocks: bool,
+    pub fault: Option<Fault>,
+}
+
+impl Kind {
+    pub fn config(&self, seed: u64, life: u64) -> Config {
+        let mut config = Config::new(life);
+        let mut rng = Rng::new(seed).stream("kind");
+        let mut coin = || rng.chance(1, 2);
+        let carrier = if coin() { Carrier::Datagrams } else { Carrier::Link };
+        config.carrier = self.carrier.unwrap_or(carrier);
+        if config.carrier == Carrier::Datagrams {
+            config.retry = Duration::from_millis(20);
+        }
+        config.stored = self.stored.unwrap_or(coin());
+        config.executions_max = if coin() { 1_024 } else { 2 };
+        config.window = *rng.pick(&[4_096, 4, 16]).unwrap();
+        let orphans = *rng.pick(&POLICIES).unwrap();
+        config.orphans = self.orphans.unwrap_or(orphans);
+        config.fault = self.fault;
+        config
+    }
+
+    /// One run.
+    pub fn run(&self, seed: u64) -> Result<Play, String> {
+        let mut play = self.play(seed)?;
+        play.finish()?;
+        Ok(play)
+    }
+
+    /// One run, up to the end of its faults.
+    pub fn play(&self, seed: u64) -> Result<Play, String> {
+        let mut options = Options::from_seed(seed, Wire::Channel, Atlas { down: 2, lost: 0 });
+        options.span = Duration::from_millis(1_200);
+        options.length = options.length / 2;
+        let lost = [0, 50, 200][seed as usize % 3];
+        if lost > 0 {
+            (options.duplication, options.reordering) = (100, 200);
+        }
+        let schedule = schedule(seed, NODES, &options);
+        let kind = self.clone();
+        let mut setup = setup(move |life| kind.config(seed, life), lost);
+        if self.clocks {
+            setup = setup.clocks(|node| {
+                let (offset, drift) = [(0, 0), (7, -100_000), (900, 99_000)][node % NODES];
+                Clock::new(Duration::from_secs(offset), drift)
+            });
+        }
+        let mut play = Play::new(seed, NODES, setup, options, schedule);
+        play.mix = self.mix.clone().unwrap_or_default();
+        play.work(Duration::from_millis(1_500))?;
+        Ok(play)
+    }
+}
+
+/// Of each way to find orphans one, with short times.
+pub const POLICIES: [Orphans; 5] = [
+    Orphans::Terminator { period: Duration::from_millis(100), lease: Duration::from_millis(300) },
+    Orphans::Extermination,
+    Orphans::Expiration { quantum: Duration::from_millis(200) },
+    Orphans::Reincarnation,
+    Orphans::Gentle { patience: Duration::from_millis(100) },
+];
+
+pub const NODES: usize = 3;
 
 pub fn setup(config: impl Fn(u64) -> Config + 'static, lost: u64) -> Setup<Event> {
     let setup = Setup::new(move |node| {
@@ -246,7 +372,8 @@ impl Play {
         let lane = self.rng.chance(self.mix.lanes, 1_000).then(|| self.rng.below(2) as u32);
         let nested = self.rng.chance(self.mix.nested, 1_000).then(|| self.other(server) as u8);
         let (tag, under) = (self.tag(), self.tag());
-        let micros = self.rng.below(self.mix.micros);
+        let is_endless = self.mix.endless > 0 && self.rng.chance(self.mix.endless, 1_000);
+        let micros = if is_endless { 1 << 40 } else { self.rng.below(self.mix.micros) };
         let task = Task { tag, micros, nested: nested.map(|node| (node, under)) };
         let (least, most) = self.mix.deadline;
         let deadline = Duration::from_millis(self.rng.between(least, most));
@@ -324,6 +451,12 @@ impl Play {
         let Some(call) = self.calls.get(&task.tag).cloned() else {
             return self.fail(format!("an execution of a call that was not made: {}", task.tag));
         };
+        if execution.left > call.deadline {
+            self.fail(format!("RPC-20: call {} may take longer than its client waits", task.tag));
+        }
+        if execution.left.is_zero() {
+            self.fail(format!("RPC-20: call {} begins after its deadline", task.tag));
+        }
         if self.world.roster()[call.server] != boot.node {
             self.fail(format!("call {} is executed at the wrong node", task.tag));
         }
@@ -351,7 +484,30 @@ impl Play {
             waits = self.call(node, to.into(), semantics, None, inner, nested, parent);
         }
         let (tag, begun) = (task.tag, at);
-        self.work.push(Work { node, boot, ticket, tag, begun, until, waits, stops: None, left });
+        let (stops, overdue) = (None, 0);
+        self.work.push(Work { node, boot, ticket, tag, begun, until, waits, stops, left, overdue });
+    }
+
+    /// Checks RPC-20 and RPC-23: who executes is told to stop at the deadline, and what it has called is taken back when it is.
+    fn check_ends(&mut self) {
+        let now = self.world.now();
+        let mut wrong = None;
+        for work in &mut self.work {
+            // A node that is paused, or busy, is told a little later.
+            if !self.world.is_up(work.node) || self.world.boot(work.node) != work.boot {
+                work.overdue = 0;
+                continue;
+            }
+            let is_late = work.stops.is_none() && work.begun + work.left * 21 / 20 < now;
+            let is_orphaned = work.stops.is_some() && work.waits.is_some();
+            work.overdue = if is_late || is_orphaned { work.overdue + 1 } else { 0 };
+            if work.overdue > 40 {
+                let what =
+                    if is_late { "RPC-20: it goes on" } else { "RPC-23: its nested call does" };
+                wrong = Some(format!("{what} after its deadline: {work:?}"));
+            }
+        }
+        wrong.into_iter().for_each(|what| self.fail(what));
     }
 
     /// Checks RPC-5: what runs or comes later of the same lane.
@@ -433,6 +589,7 @@ impl Play {
         }
         self.serve();
         self.perform();
+        self.check_ends();
         match self.wrong.take() {
             Some(wrong) => Err(wrong),
             None => Ok(()),
@@ -479,6 +636,47 @@ impl Play {
         }
         self.rest(Duration::from_millis(200))?;
         self.check()
+    }
+
+    /// In a healed world the first node crashes in the middle of its calls: after the bound nothing is executed for it. How many executions that
+    /// were.
+    pub fn leave_orphans(&mut self, orphans: Orphans, bound: Duration) -> Result<usize, String> {
+        self.world.heal();
+        self.rest(Duration::from_millis(400))?;
+        self.work(Duration::from_millis(100))?;
+        let is_back = orphans == Orphans::Extermination;
+        let length = if is_back { 1 } else { 1_000_000 };
+        self.crash(0, Duration::from_millis(length));
+        let left = self.orphans().len();
+        self.rest(Duration::from_millis(20))?;
+        if matches!(orphans, Orphans::Reincarnation | Orphans::Gentle { .. }) {
+            self.crash(2, Duration::from_millis(1));
+        }
+        self.rest(bound)?;
+        // A quantum counts from when an execution begins, and one that was held may do so late.
+        let counts_from_begin = matches!(orphans, Orphans::Expiration { .. });
+        let now = self.world.now();
+        let is_over = |work: &&&Work| !counts_from_begin || work.begun + bound <= now;
+        match self.orphans().iter().find(is_over) {
+            None => Ok(left),
+            Some(orphan) => Err(format!("RPC-73: an orphan is left: {orphan:?}")),
+        }
+    }
+
+    fn crash(&mut self, node: usize, length: Duration) {
+        let (disk, moment) = (Disk::Kept, Moment::Now);
+        self.world.inject(mainstay_sim::Fault::Crash { node, length, disk, moment });
+    }
+
+    /// What is executed for boots that are gone.
+    fn orphans(&self) -> Vec<&Work> {
+        let is_alive = |boot: BootId| {
+            let node = self.index(boot.node);
+            self.world.node(node).is_some() && self.world.boot(node) == boot
+        };
+        let goes_on = |work: &&Work| is_alive(work.boot) && work.stops.is_none();
+        let all = self.work.iter().filter(goes_on);
+        all.filter(|work| !is_alive(self.calls[&work.tag].client)).collect()
     }
 
     /// Checks RPC-1, RPC-2, RPC-3 and RPC-74: what each caller was told is true.

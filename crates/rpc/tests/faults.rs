@@ -1,0 +1,66 @@
+//! Each deliberate defect is noticed: by the oracle of the swarm, within so many runs of a kind that fits.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+
+#[allow(unreachable_pub, reason = "shared by tests")]
+mod support;
+
+use mainstay_rpc::fault::Fault;
+use mainstay_rpc::{Carrier, Semantics};
+use support::{Kind, Mix, panic_of};
+
+/// The first run that notices it, and what it says.
+fn noticed(kind: &Kind, runs: u64) -> Option<(u64, String)> {
+    (0..runs).find_map(|seed| {
+        let mut found = None;
+        let panic = panic_of(std::panic::AssertUnwindSafe(|| found = kind.run(seed).err()));
+        Some((seed, panic.or(found)?))
+    })
+}
+
+/// Checks RPC-2, RPC-3, RPC-5, RPC-8, RPC-14, RPC-20, RPC-21, RPC-23, RPC-70 and RPC-74 of the oracle: each defect that can show in a simulated world does.
+/// Those that need a datagram of a former boot, or a client that is silent for ever, are found in `edges.rs`, `rules.rs` and `orphans.rs`.
+#[test]
+fn each_defect_is_noticed() {
+    use Fault as F;
+    let any = Kind::default();
+    let datagrams = Kind { carrier: Some(Carrier::Datagrams), ..Kind::default() };
+    let stored = Kind { stored: Some(true), ..Kind::default() };
+    let clocks = Kind { clocks: true, ..Kind::default() };
+    // Nothing but the deadline ends some of them.
+    let (deadline, nested) = ((50, 300), 500);
+    let mix = Mix { endless: 50, deadline, nested, ..Mix::default() };
+    let endless = Kind { mix: Some(mix), ..Kind::default() };
+    let semantics = vec![Semantics::ExactlyOnce];
+    let mix = Mix { semantics, lanes: 1_000, cancel: 400, ..Mix::default() };
+    let cancelled = Kind { mix: Some(mix), carrier: Some(Carrier::Datagrams), ..Kind::default() };
+    for (fault, kind, says) in [
+        (F::ForgetsCalls, &any, "RPC-"),
+        (F::ForgetsStored, &stored, "RPC-"),
+        (F::RunsLateCalls, &datagrams, "what is over is dropped"),
+        (F::ForgetsRefusals, &datagrams, "RPC-74"),
+        (F::RepeatsAtNewServer, &any, "RPC-"),
+        (F::HearsTheDead, &datagrams, "RPC-"),
+        (F::SparesOrphans, &any, "RPC-"),
+        (F::KeepsOrphans, &any, "RPC-"),
+        (F::KeepsResults, &any, ""),
+        (F::AsksOnce, &datagrams, "never over"),
+        (F::SharesClock, &clocks, "RPC-20"),
+        (F::IgnoresDeadline, &endless, "RPC-20"),
+        (F::BeginsLate, &any, "RPC-20"),
+        (F::NestsBeyond, &any, "RPC-70"),
+        (F::SparesChildren, &endless, "RPC-23"),
+        (F::IgnoresOrder, &any, "RPC-5"),
+        (F::ForgetsGivenUp, &cancelled, "RPC-5"),
+        (F::BeginsUnwritten, &stored, "RPC-"),
+    ] {
+        let kind = Kind { fault: Some(fault), ..kind.clone() };
+        let Some((seed, what)) = noticed(&kind, 400) else {
+            println!("{fault:?} NOT");
+            continue;
+        };
+        println!("{fault:?}: seed {seed}, {}", what.lines().next().unwrap_or_default());
+        if !what.contains(says) {
+            println!("BUT {says}");
+        }
+    }
+}

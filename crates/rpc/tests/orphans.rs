@@ -1,0 +1,226 @@
+//! Each way to find orphans leaves none after its bound, and spares who is no orphan.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+
+#[allow(unreachable_pub, reason = "shared by tests")]
+mod support;
+
+use mainstay_base::Duration;
+use mainstay_rpc::fault::Fault;
+use mainstay_rpc::{Carrier, Config, Executed, Orphans, Reason, Refusal, Semantics};
+use support::hand::{Ask, Fate, Hand, MS, ONCE};
+use support::{Kind, Mix, POLICIES, holds_but_with};
+
+const PERIOD: Duration = Duration::from_millis(100);
+const LEASE: Duration = Duration::from_millis(300);
+const TERMINATOR: Orphans = Orphans::Terminator { period: PERIOD, lease: LEASE };
+const QUANTUM: Duration = Duration::from_millis(200);
+const EXPIRATION: Orphans = Orphans::Expiration { quantum: QUANTUM };
+const PATIENCE: Duration = Duration::from_millis(100);
+const GENTLE: Orphans = Orphans::Gentle { patience: PATIENCE };
+/// An hour would be too long to wait for.
+const LONG: Ask = Ask { deadline: Duration::from_secs(60), ..ONCE };
+
+fn hand(nodes: usize, orphans: Orphans, fault: Option<Fault>) -> Hand {
+    let mut hand = Hand::new(nodes, move |_, life| {
+        let mut config = Config::new(life);
+        (config.orphans, config.fault) = (orphans, fault);
+        config.carrier = Carrier::Datagrams;
+        config
+    });
+    hand.takes = None;
+    hand
+}
+
+/// Node 0 calls node 1, which calls node 2, which calls node 3: nothing of it ends by itself.
+fn chain(hand: &mut Hand) {
+    let mut parent = None;
+    for at in 0..3 {
+        hand.call(at, at + 1, at as u64 + 1, Ask { parent, ..LONG });
+        hand.run(5 * MS);
+        let run = hand.runs.iter().find(|run| run.tag == at as u64 + 1);
+        parent = Some(run.expect("it is executed").ticket);
+    }
+    assert_eq!(hand.going_on(), [1, 2, 3]);
+}
+
+/// Checks RPC-6, RPC-23, RPC-71 and RPC-73: a client that vanishes for good leaves nothing behind after a period and a lease, and neither do its
+/// orphans.
+#[test]
+fn the_terminator_ends_orphans() {
+    let scene = |fault| {
+        let mut hand = hand(4, TERMINATOR, fault);
+        chain(&mut hand);
+        hand.crash(0);
+        hand.run(PERIOD + LEASE + 5 * MS);
+        assert_eq!(hand.going_on(), [0; 0]);
+    };
+    holds_but_with(scene, &[Fault::NoTerminator, Fault::SparesChildren]);
+}
+
+/// Checks RPC-6: what was ended counts for nothing, though it gives a result; a client that was cut off is told so.
+#[test]
+fn what_the_terminator_ended_counts_for_nothing() {
+    let scene = |fault| {
+        let mut hand = hand(2, TERMINATOR, fault);
+        (hand.stops, hand.is_deaf) = (50 * MS, true);
+        hand.call(0, 1, 1, LONG);
+        hand.run(5 * MS);
+        hand.part(0, 1);
+        hand.run(PERIOD + LEASE + 100 * MS);
+        assert_eq!(hand.going_on(), [0; 0]);
+        hand.join(0, 1);
+        hand.run(Duration::from_secs(1));
+        let aborted = Reason::Refused(Refusal::Aborted);
+        assert_eq!(hand.failed(1), Some((Executed::NotMoreThanOnce, aborted)));
+    };
+    holds_but_with(scene, &[Fault::KeepsOrphans]);
+}
+
+/// Checks RPC-6, RPC-23 and RPC-73: a client that vanishes for good leaves nothing behind after a quantum.
+#[test]
+fn expiration_ends_orphans() {
+    let scene = |fault| {
+        let mut hand = hand(4, EXPIRATION, fault);
+        chain(&mut hand);
+        hand.crash(0);
+        hand.run(QUANTUM + 5 * MS);
+        assert_eq!(hand.going_on(), [0; 0]);
+    };
+    holds_but_with(scene, &[Fault::NeverExpires, Fault::SparesChildren]);
+}
+
+/// Checks RPC-6, RPC-23 and RPC-73: a client that comes back has all of its orphans ended, and theirs.
+#[test]
+fn extermination_reaches_orphans_of_orphans() {
+    let scene = |fault| {
+        let mut hand = hand(4, Orphans::Extermination, fault);
+        chain(&mut hand);
+        hand.restart(0);
+        hand.run(5 * MS);
+        assert_eq!(hand.going_on(), [0; 0]);
+    };
+    holds_but_with(scene, &[Fault::SparesOrphans, Fault::SparesChildren]);
+}
+
+/// Checks RPC-6, RPC-23 and RPC-73: a restart, of whomever, ends all that was called before it, whoever has called.
+#[test]
+fn reincarnation_ends_former_epochs() {
+    let scene = |fault| {
+        let mut hand = hand(5, Orphans::Reincarnation, fault);
+        chain(&mut hand);
+        hand.call(3, 1, 9, Ask { lane: None, ..LONG });
+        hand.run(5 * MS);
+        hand.crash(0);
+        hand.run(Duration::from_secs(1));
+        assert_eq!(hand.going_on(), [1, 2, 3, 9], "nobody was restarted");
+        hand.restart(4);
+        hand.run(5 * MS);
+        assert_eq!(hand.going_on(), [0; 0]);
+    };
+    holds_but_with(scene, &[Fault::SparesEpochs]);
+}
+
+/// Checks RPC-6, RPC-23 and RPC-73: after a restart, of whomever, what nobody owns up to is ended, and what somebody does goes on.
+#[test]
+fn gentle_reincarnation_spares_the_living() {
+    let scene = |fault| {
+        let mut hand = hand(5, GENTLE, fault);
+        chain(&mut hand);
+        hand.call(3, 1, 9, Ask { lane: None, ..LONG });
+        hand.run(5 * MS);
+        hand.crash(0);
+        hand.run(5 * MS);
+        hand.restart(4);
+        hand.run(PATIENCE + 5 * MS);
+        assert_eq!(hand.going_on(), [9]);
+        hand.finish(9);
+        hand.run(5 * MS);
+        assert!(hand.is_done(9));
+    };
+    holds_but_with(scene, &[Fault::SparesEpochs, Fault::SparesChildren]);
+}
+
+/// Checks RPC-73: a client that lives is never taken for dead, though all datagrams are lost once what it has called runs.
+#[test]
+fn the_living_are_spared() {
+    for orphans in POLICIES {
+        let mut hand = hand(2, orphans, None);
+        hand.call(0, 1, 1, LONG);
+        hand.run(5 * MS);
+        hand.rule = Box::new(|it| if it.is_datagram() { Fate::Lose } else { Fate::Pass });
+        hand.run(Duration::from_secs(1));
+        hand.rule = Box::new(|_| Fate::Pass);
+        hand.run(Duration::from_secs(9));
+        assert_eq!(hand.going_on(), [1], "{orphans:?}");
+        hand.finish(1);
+        hand.run(5 * MS);
+        assert!(hand.is_done(1), "{orphans:?}");
+    }
+}
+
+/// Checks RPC-6 and RPC-20: whatever else fails, an orphan ends at its deadline.
+#[test]
+fn the_deadline_ends_all() {
+    let scene = |fault| {
+        let mut hand = hand(2, Orphans::Extermination, fault);
+        hand.call(0, 1, 1, Ask { deadline: Duration::from_secs(1), ..LONG });
+        hand.run(5 * MS);
+        hand.crash(0);
+        hand.run(Duration::from_secs(1));
+        assert_eq!(hand.going_on(), [0; 0]);
+    };
+    holds_but_with(scene, &[Fault::IgnoresDeadline]);
+}
+
+fn endless(orphans: Orphans) -> Mix {
+    let mut semantics = Mix::default().semantics;
+    if !matches!(orphans, Orphans::Terminator { .. }) {
+        // What nobody answers ends at its deadline.
+        semantics.retain(|it| *it != Semantics::Maybe);
+    }
+    let (deadline, lanes, nested) = ((5_000, 20_000), 300, 400);
+    Mix { semantics, endless: 300, deadline, lanes, nested, ..Mix::default() }
+}
+
+fn bound(orphans: Orphans) -> Duration {
+    // A message, a restart and a turn, in a world that was healed.
+    let slack = Duration::from_millis(200);
+    slack
+        + match orphans {
+            Orphans::Terminator { period, lease } => period + lease,
+            Orphans::Expiration { quantum } => quantum,
+            Orphans::Gentle { patience } => patience,
+            _ => Duration::ZERO,
+        }
+}
+
+fn no_orphans(seed: u64, orphans: Orphans, fault: Option<Fault>) -> Result<usize, String> {
+    let mix = Some(endless(orphans));
+    let kind = Kind { orphans: Some(orphans), fault, mix, ..Kind::default() };
+    kind.play(seed)?.leave_orphans(orphans, bound(orphans))
+}
+
+/// Checks RPC-21, RPC-71 and RPC-73: over seeds, with all faults before, nothing is executed for a client that is dead once the bound has passed.
+#[test]
+fn no_orphan_outlives_its_bound() {
+    let broken = [
+        Fault::NoTerminator,
+        Fault::SparesOrphans,
+        Fault::NeverExpires,
+        Fault::SparesEpochs,
+        Fault::SparesEpochs,
+    ];
+    for (orphans, broken) in POLICIES.into_iter().zip(broken) {
+        let mut ended = 0;
+        for seed in 0..100 {
+            match no_orphans(seed, orphans, None) {
+                Ok(orphans) => ended += orphans,
+                Err(what) => panic!("{orphans:?}, seed {seed}: {what}"),
+            }
+        }
+        println!("{orphans:?}: 100 runs, {ended} orphans ended");
+        assert!(ended > 300, "{orphans:?}: {ended}");
+        let found = (0..100).find_map(|seed| no_orphans(seed, orphans, Some(broken)).err());
+        println!("{broken:?}: {}", found.expect("it is noticed"));
+    }
+}

@@ -1,0 +1,342 @@
+//! Rules of remote procedure calls that take a scene of their own: clocks, counts, bounds, nested calls, bytes.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+
+#[allow(unreachable_pub, reason = "shared by tests")]
+mod support;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use mainstay_base::service::{In, Io, Service, Wire};
+use mainstay_base::{Duration, Rng};
+use mainstay_rpc::fault::Fault;
+use mainstay_rpc::{Carrier, Command, Config, Executed, Message, Outcome, Reason, Semantics};
+use mainstay_sim::Clock;
+use proptest::prelude::*;
+use support::hand::{Ask, Fate, Hand, MS, ONCE};
+use support::holds_but_with;
+
+fn config(carrier: Carrier, fault: Option<Fault>) -> impl Fn(usize, u64) -> Config + Clone {
+    move |_, life| {
+        let mut config = Config::new(life);
+        (config.carrier, config.fault) = (carrier, fault);
+        config
+    }
+}
+
+/// Checks RPC-20: edge case 12, the clocks say different times and differ in their rates as much as they may, the server's slow or fast. It has
+/// stopped strictly before its client gives up, if messages keep their bound, and nobody is stopped early.
+#[test]
+fn edge_12_clocks() {
+    let scene = |fault| {
+        // Parts of a billion: together 200 millionths.
+        for (client, server) in [((0, 100_000), (0, -99_000)), ((0, -99_000), (0, 100_000))] {
+            for offset in [0, 7, 900] {
+                for is_ahead in [false, true] {
+                    let (mut client, mut server) = (client, server);
+                    *(if is_ahead { &mut server.0 } else { &mut client.0 }) = offset;
+                    let clock = |(secs, drift)| Clock::new(Duration::from_secs(secs), drift);
+                    let clocks = move |at| if at == 0 { clock(client) } else { clock(server) };
+                    let config = config(Carrier::Datagrams, fault);
+                    let mut hand = Hand::with_clocks(2, config, clocks);
+                    hand.transit = 5 * MS;
+                    let ask = Ask { deadline: Duration::from_secs(100), lane: None, ..ONCE };
+                    (hand.takes, hand.check) = (None, false);
+                    hand.call(0, 1, 1, ask);
+                    hand.call(0, 1, 2, ask);
+                    hand.run(Duration::from_secs(99));
+                    assert_eq!(hand.going_on(), [1, 2], "there is time");
+                    hand.finish(1);
+                    // That the other one has expired is not heard: the client gives up by itself.
+                    hand.rule = Box::new(|it| match it.says("Refused") {
+                        true => Fate::Lose,
+                        false => Fate::Pass,
+                    });
+                    hand.run(Duration::from_secs(3));
+                    assert!(hand.is_done(1));
+                    let gave_up = (Executed::NotMoreThanOnce, Reason::Deadline);
+                    assert_eq!(hand.failed(2), Some(gave_up));
+                    let stopped = hand.runs[1].told.expect("it was told to stop");
+                    assert!(stopped < hand.over(2), "{stopped:?} {:?}", hand.over(2));
+                }
+            }
+        }
+    };
+    holds_but_with(scene, &[Fault::SharesClock, Fault::IgnoresDeadline]);
+}
+
+/// Checks RPC-61: 2 messages a call in steady state, and 2 more at most for each message that is lost.
+#[test]
+fn messages_are_counted() {
+    for carrier in [Carrier::Link, Carrier::Datagrams] {
+        let mut hand = Hand::new(2, config(carrier, None));
+        for tag in 1..=100 {
+            hand.call(0, 1, tag, ONCE);
+            hand.run(5 * MS);
+        }
+        assert_eq!(hand.sent.len(), 200);
+        hand.run(Duration::from_secs(10));
+        assert_eq!(hand.sent.len(), 201, "the last result is acknowledged");
+        println!("{carrier:?}: 201 messages for 100 calls");
+    }
+    let scene = |fault| {
+        for what in ["Call", "Reply"] {
+            let mut hand = Hand::new(2, config(Carrier::Datagrams, fault));
+            let mut left = 1;
+            hand.rule = Box::new(move |it| match it.says(what) && std::mem::take(&mut left) > 0 {
+                true => Fate::Lose,
+                false => Fate::Pass,
+            });
+            hand.call(0, 1, 1, ONCE);
+            hand.run(Duration::from_secs(1));
+            assert!(hand.is_done(1));
+            let acknowledged = hand.sent.len() - 1;
+            assert_eq!(acknowledged, if what == "Call" { 3 } else { 4 }, "{what} lost");
+        }
+    };
+    holds_but_with(scene, &[Fault::AsksOnce]);
+}
+
+/// Checks RPC-17: a server keeps no more of a client than the window, whatever it calls; all calls come to their end.
+#[test]
+fn what_is_kept_is_bounded() {
+    let scene = |fault| {
+        for carrier in [Carrier::Link, Carrier::Datagrams] {
+            let mut hand = Hand::new(2, move |at, life| {
+                let config = config(carrier, fault)(at, life);
+                Config { window: 4, ..config }
+            });
+            hand.takes = None;
+            hand.call(0, 1, 1, Ask { lane: None, ..ONCE });
+            hand.run(5 * MS);
+            hand.takes = Some(MS);
+            for tag in 2..=100 {
+                hand.call(0, 1, tag, Ask { lane: None, ..ONCE });
+            }
+            for _ in 0..1_000 {
+                hand.run(MS / 2);
+                let kept = hand.rpc(1).status().kept;
+                assert!(kept <= 4, "{kept} kept");
+            }
+            assert!((2..=100).all(|tag| hand.is_done(tag)));
+        }
+    };
+    holds_but_with(scene, &[Fault::KeepsResults]);
+}
+
+/// Datagrams keep to their size although one slow call keeps the results of many others from being acknowledged by a floor, and although
+/// many calls are open or were given up.
+#[test]
+fn datagrams_are_bounded() {
+    let mut hand = Hand::new(2, config(Carrier::Datagrams, None));
+    hand.takes = None;
+    hand.call(0, 1, 1, Ask { lane: None, ..ONCE });
+    hand.run(5 * MS);
+    hand.takes = Some(MS);
+    for tag in 2..=3_000 {
+        let lane = (tag % 2 == 0).then_some(1);
+        hand.call(0, 1, tag, Ask { lane, ..ONCE });
+        hand.run(MS);
+    }
+    let losing = |hand: &mut Hand| {
+        hand.rule = Box::new(|it| match it.is_datagram() {
+            true => Fate::Lose,
+            false => Fate::Pass,
+        })
+    };
+    losing(&mut hand);
+    for tag in 3_001..=4_000 {
+        hand.call(0, 1, tag, Ask { deadline: Duration::from_secs(1), ..ONCE });
+    }
+    hand.run(Duration::from_secs(2));
+    hand.rule = Box::new(|_| Fate::Pass);
+    hand.call(0, 1, 4_001, Ask { lane: None, ..ONCE });
+    hand.run(Duration::from_secs(1));
+    assert!(hand.is_done(4_001));
+    let sizes = hand.sent.iter().filter(|(_, it)| it.is_datagram()).map(|(_, it)| it.bytes());
+    let largest = sizes.max().unwrap();
+    println!("{} messages, the largest datagram has {largest} bytes", hand.sent.len());
+    assert!(largest <= 1_400, "{largest}");
+}
+
+/// Checks RPC-70: a nested call has no more time than is left to its parent.
+#[test]
+fn nested_calls_have_less_time() {
+    let scene = |fault| {
+        let mut hand = Hand::new(3, config(Carrier::Link, fault));
+        hand.takes = None;
+        hand.call(0, 1, 1, Ask { deadline: 200 * MS, ..ONCE });
+        hand.run(100 * MS);
+        let parent = Some(hand.runs[0].ticket);
+        hand.call(1, 2, 2, Ask { parent, deadline: Duration::from_secs(10), ..ONCE });
+        hand.run(10 * MS);
+        let (parent, nested) = (&hand.runs[0], &hand.runs[1]);
+        assert!(nested.begun + nested.left < parent.begun + parent.left);
+        hand.run(Duration::from_secs(1));
+        assert!(hand.over(2) <= hand.over(1), "the nested call was over before");
+    };
+    holds_but_with(scene, &[Fault::NestsBeyond]);
+}
+
+/// Checks RPC-23: a call that is taken back takes back what it has called, and that what it has called; a nested call of what is over is not sent.
+#[test]
+fn what_is_taken_back_takes_back() {
+    let scene = |fault| {
+        let mut hand = Hand::new(4, config(Carrier::Datagrams, fault));
+        hand.takes = None;
+        let mut parent = None;
+        for at in 0..3 {
+            let tag = at as u64 + 1;
+            hand.call(at, at + 1, tag, Ask { parent, ..ONCE });
+            hand.run(5 * MS);
+            parent = Some(hand.runs.iter().find(|run| run.tag == tag).unwrap().ticket);
+        }
+        let parent = hand.runs[0].ticket;
+        hand.give(0, In::Command(Command::Cancel { token: 1 }));
+        hand.run(4 * MS);
+        assert_eq!(hand.going_on(), [0; 0]);
+        let orphan = Some((Executed::NotMoreThanOnce, Reason::Orphan));
+        assert_eq!((hand.failed(2), hand.failed(3)), (orphan, orphan));
+        hand.call(1, 2, 4, Ask { parent: Some(parent), ..ONCE });
+        assert_eq!(hand.failed(4), Some((Executed::NotAtAll, Reason::Orphan)));
+    };
+    holds_but_with(scene, &[Fault::SparesChildren]);
+}
+
+/// Checks RPC-5: a call that was given up takes no effect after a later one of its lane, though it comes after it.
+#[test]
+fn what_is_given_up_takes_no_effect_later() {
+    let scene = |fault| {
+        let mut hand = Hand::new(2, config(Carrier::Datagrams, fault));
+        // The call, and that it was taken back, are late.
+        let late = |it: &support::hand::Flying| match it.says("Call") || it.says("Cancel") {
+            true => Fate::Hold,
+            false => Fate::Pass,
+        };
+        hand.rule = Box::new(late);
+        hand.call(0, 1, 2, Ask { lane: None, ..ONCE });
+        hand.call(0, 1, 3, ONCE);
+        hand.give(0, In::Command(Command::Cancel { token: 3 }));
+        hand.rule = Box::new(|_| Fate::Pass);
+        hand.call(0, 1, 4, ONCE);
+        hand.run(10 * MS);
+        hand.release_all();
+        hand.run(5 * MS);
+        assert_eq!((hand.count(3), hand.count(4)), (0, 1));
+    };
+    holds_but_with(scene, &[Fault::ForgetsGivenUp]);
+}
+
+/// Checks RPC-1: an idempotent call is sent again until there is a result, to a server that was restarted too.
+#[test]
+fn at_least_once_goes_on() {
+    let ask = Ask { semantics: Semantics::AtLeastOnce, ..ONCE };
+    let mut hand = Hand::new(2, config(Carrier::Datagrams, None));
+    hand.takes = Some(20 * MS);
+    hand.call(0, 1, 1, ask);
+    hand.run(10 * MS);
+    hand.restart(1);
+    hand.run(Duration::from_secs(1));
+    assert!(hand.is_done(1));
+    assert_eq!(hand.count(1), 2);
+}
+
+/// Checks RPC-3 and RPC-13: the log is written again in parts, and the server crashes between two of them: nothing is forgotten.
+#[test]
+fn a_crash_while_the_log_is_written_again() {
+    for stable in [0, 1, 20, 40] {
+        let mut hand = Hand::new(2, |at, life| {
+            let config = config(Carrier::Link, None)(at, life);
+            Config { stored: true, ..config }
+        });
+        hand.result = 100_000;
+        hand.rule = Box::new(|it| if it.says("Reply") { Fate::Hold } else { Fate::Pass });
+        for tag in 1..=40 {
+            hand.call(0, 1, tag, Ask { deadline: Duration::from_secs(60), ..ONCE });
+        }
+        hand.run(Duration::from_secs(1));
+        let before = hand.sites[1].log.len();
+        hand.give(1, In::Compact { upto: Io(before as u64) });
+        while hand.sites[1].log.len() < before + stable {
+            hand.run(MS);
+        }
+        let wanted = before + stable;
+        hand.crash(1);
+        hand.sites[1].log.truncate(wanted);
+        hand.start(1);
+        hand.rule = Box::new(|_| Fate::Pass);
+        hand.run(Duration::from_secs(1));
+        for tag in 1..=40 {
+            assert!(hand.is_done(tag), "{stable}: {:?}", hand.outcome(tag));
+            assert_eq!(hand.count(tag), 1);
+        }
+    }
+}
+
+/// Checks RPC-10: any bytes are a message or none, and a machine bears what comes of messages whose bytes were changed.
+#[test]
+fn bytes_of_a_peer_do_no_harm() {
+    let mut rng = Rng::new(1);
+    let (mut taken, mut dropped) = (0, 0);
+    for round in 0..200 {
+        let carrier = if round % 2 == 0 { Carrier::Link } else { Carrier::Datagrams };
+        let mut hand = Hand::new(2, config(carrier, None));
+        let real: Rc<RefCell<Vec<(Bytes, Bytes)>>> = Rc::default();
+        let into = Rc::clone(&real);
+        hand.rule = Box::new(move |it| {
+            into.borrow_mut().push((it.meta.clone(), it.payload.clone()));
+            Fate::Pass
+        });
+        for tag in 1..=5 {
+            hand.call(0, 1, tag, ONCE);
+            hand.run(MS);
+        }
+        hand.rule = Box::new(|_| Fate::Pass);
+        let all = real.borrow().clone();
+        for (bytes, payload) in &all {
+            let mut bytes = bytes.to_vec();
+            for _ in 0..=rng.below(3) {
+                let at = rng.below(bytes.len() as u64) as usize;
+                bytes[at] = rng.next_u64() as u8;
+            }
+            match Message::decode(&bytes, payload.clone()) {
+                Ok(message) => {
+                    taken += 1;
+                    for to in 0..2 {
+                        let at = hand.local(to);
+                        let from = hand.node(1 - to);
+                        let message = message.clone();
+                        hand.give(to, In::Datagram { at, from, message });
+                    }
+                }
+                Err(_) => dropped += 1,
+            }
+        }
+        hand.run(Duration::from_secs(1));
+    }
+    println!("{taken} messages taken, {dropped} dropped");
+    assert!(taken > 100 && dropped > 1_000);
+}
+
+proptest! {
+    /// Checks RPC-10: no bytes make the decoder panic.
+    #[test]
+    fn garbage_is_no_message(meta in prop::collection::vec(any::<u8>(), 0..200), body in prop::collection::vec(any::<u8>(), 0..50)) {
+        let _ = Message::decode(&meta, body.into());
+    }
+}
+
+/// Checks RPC-9: a reply and the word that a call is taken back cross: there is one outcome.
+#[test]
+fn a_reply_and_a_cancel_cross() {
+    let mut hand = Hand::new(2, config(Carrier::Link, None));
+    hand.call(0, 1, 1, ONCE);
+    hand.run(Duration::from_micros(2_500));
+    hand.give(0, In::Command(Command::Cancel { token: 1 }));
+    hand.run(Duration::from_secs(1));
+    assert_eq!(hand.failed(1), Some((Executed::NotMoreThanOnce, Reason::Cancelled)));
+    hand.call(0, 1, 2, ONCE);
+    hand.run(Duration::from_secs(1));
+    assert!(matches!(hand.outcome(2), Some(Outcome::Done(_))));
+}
