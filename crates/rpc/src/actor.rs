@@ -53,11 +53,11 @@ where
     type Value = V;
     type Error = E;
 
-    fn into_result(self) -> Result<V, E> {
+    fn into_result(self) -> Self {
         self
     }
 
-    fn from_result(result: Result<V, E>) -> Self {
+    fn from_result(result: Self) -> Self {
         result
     }
 }

@@ -33,6 +33,8 @@ use crate::{
 struct Call {
     request: Request,
     deadline: Instant,
+    /// When it is looked at next: at its next attempt or its deadline.
+    timer: Instant,
     state: State,
     /// An attempt under a former binding may have been executed.
     may_have_begun: bool,
@@ -47,8 +49,6 @@ enum State {
         /// The call before it in its lane.
         after: u64,
         attempts: u32,
-        /// The next attempt.
-        next: Instant,
         /// The server has it.
         is_known: bool,
     },
@@ -96,7 +96,7 @@ const GONE_MAX: usize = 64;
 pub(crate) struct Calls {
     config: Config,
     me: NodeId,
-    open: BTreeMap<u64, Call>,
+    open: BTreeMap<u64, Box<Call>>,
     /// The tokens of callers.
     tokens: BTreeMap<u64, u64>,
     servers: BTreeMap<NodeId, Binding>,
@@ -170,8 +170,9 @@ impl Calls {
         if let Some(lane) = request.lane {
             binding.lanes.entry(lane).or_default().waits += 1;
         }
-        let call = Call { request, deadline, state: State::Waits, may_have_begun: false };
-        self.open.insert(id, call);
+        let (timer, state) = (deadline, State::Waits);
+        let call = Call { request, deadline, timer, state, may_have_begun: false };
+        self.open.insert(id, Box::new(call));
         self.issue(now, lines, server);
     }
 
@@ -257,14 +258,11 @@ impl Calls {
         let budget = Self::said(&self.config, call.deadline, budget);
         let next = now + self.config.backoff(attempts, draw);
         let keeps_nothing = semantics == Semantics::AtLeastOnce;
-        if let State::Sent { next: former, .. } = call.state {
-            self.timers.remove(&(former, id));
-            call.may_have_begun |= keeps_nothing;
-        }
+        call.may_have_begun |= keeps_nothing && !matches!(call.state, State::Waits);
         // The network itself may double it, and the server does not know whether it has executed one.
         call.may_have_begun |= keeps_nothing && self.config.carrier == Carrier::Datagrams;
-        self.timers.insert((next, id));
-        call.state = State::Sent { seq, after, attempts, next, is_known: false };
+        call.watch(&mut self.timers, id, next);
+        call.state = State::Sent { seq, after, attempts, is_known: false };
         let binding = self.servers.entry(server).or_default();
         let lane = lane.and_then(|lane| Some((lane, binding.lanes.get(&lane)?)));
         let floor = binding.floor();
@@ -298,9 +296,9 @@ impl Calls {
     }
 
     /// A call is over, in one way or the other. The call, once.
-    fn close(&mut self, id: u64) -> Option<Call> {
+    fn close(&mut self, id: u64) -> Option<Box<Call>> {
         let call = self.open.remove(&id)?;
-        self.timers.remove(&(call.deadline, id));
+        self.timers.remove(&(call.timer, id));
         self.tokens.remove(&call.request.token);
         if let Some(parent) = call.request.parent
             && let Some(children) = self.children.get_mut(&parent)
@@ -313,10 +311,7 @@ impl Calls {
         let Some(binding) = self.servers.get_mut(&call.request.server) else { return Some(call) };
         match call.state {
             State::Waits => drop(binding.waits.remove(&id)),
-            State::Sent { seq, next, .. } => {
-                binding.sent.remove(&seq);
-                self.timers.remove(&(next, id));
-            }
+            State::Sent { seq, .. } => drop(binding.sent.remove(&seq)),
         }
         if let Some(name) = call.request.lane
             && let Some(lane) = binding.lanes.get_mut(&name)
@@ -541,9 +536,8 @@ impl Calls {
         }
         for (seq, id) in sent {
             let Some(call) = self.open.get_mut(&id) else { continue };
-            if let State::Sent { next, .. } = std::mem::replace(&mut call.state, State::Waits) {
-                self.timers.remove(&(next, id));
-            }
+            call.state = State::Waits;
+            call.watch(&mut self.timers, id, call.deadline);
             call.may_have_begun = true;
             let Request { semantics, lane, .. } = call.request;
             let Some(binding) = self.servers.get_mut(&server) else { continue };
@@ -564,11 +558,14 @@ impl Calls {
     /// Deadlines, attempts and acknowledgements that are due.
     pub(crate) fn on_time(&mut self, now: Instant, lines: &mut Lines) {
         while let Some((at, id)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
-            self.timers.remove(&(at, id));
-            let Some(call) = self.open.get(&id) else { continue };
+            let Some(call) = self.open.get_mut(&id) else {
+                self.timers.remove(&(at, id));
+                continue;
+            };
             if call.deadline <= now {
                 self.fail(now, lines, id, Reason::Deadline);
             } else {
+                call.watch(&mut self.timers, id, call.deadline);
                 self.attempt(now, lines, id);
             }
         }
@@ -585,13 +582,12 @@ impl Calls {
         let draw = self.rng.below(1 << 16);
         let Some(call) = self.open.get_mut(&id) else { return };
         let server = call.request.server;
-        let State::Sent { seq, after, attempts, next, .. } = &mut call.state else { return };
+        let State::Sent { seq, after, attempts, .. } = &mut call.state else { return };
         let (seq, after) = (*seq, *after);
         let is_bound = self.servers.get(&server).is_some_and(|it| it.is_bound);
         if !is_bound || !lines.is_open(server) {
             // The link has it, and brings it when it can.
-            *next = now + self.config.retry;
-            self.timers.insert((*next, id));
+            call.watch(&mut self.timers, id, now + self.config.retry);
             return;
         }
         *attempts += 1;
@@ -603,14 +599,13 @@ impl Calls {
             self.open(lines, server);
         }
         let Some(call) = self.open.get_mut(&id) else { return };
-        let State::Sent { next, is_known, .. } = &mut call.state else { return };
+        let State::Sent { is_known, .. } = &call.state else { return };
         let asks_once = mainstay_base::fault!(self.config, AsksOnce);
         let is_lost = self.config.carrier == Carrier::Datagrams && !*is_known;
         if is_lost && !asks_once {
             return self.send(now, lines, id, seq, after, attempts);
         }
-        *next = now + self.config.backoff(attempts, draw);
-        self.timers.insert((*next, id));
+        call.watch(&mut self.timers, id, now + self.config.backoff(attempts, draw));
         if !asks_once {
             lines.say(server, Item::Probe { seq }, Bytes::new());
         }
@@ -649,6 +644,15 @@ impl Calls {
             let sent = binding.sent.values().chain(&binding.waits);
             assert!(sent.clone().all(|id| self.open.contains_key(id)), "what is sent is open");
         }
+    }
+}
+
+impl Call {
+    /// It is looked at again then, or at its deadline.
+    fn watch(&mut self, timers: &mut BTreeSet<(Instant, u64)>, id: u64, at: Instant) {
+        timers.remove(&(self.timer, id));
+        self.timer = at.min(self.deadline);
+        timers.insert((self.timer, id));
     }
 }
 

@@ -185,10 +185,9 @@ impl Server {
 
     /// Whether nothing is held or executed.
     pub(crate) fn is_idle(&self) -> bool {
-        let is_over = |entry: &Entry| matches!(entry.state, State::Over(_));
         self.runs.is_empty()
             && self.loose.is_empty()
-            && self.clients.values().all(|client| client.calls.values().all(is_over))
+            && self.clients.values().all(|client| client.calls.values().all(|it| it.is_over()))
     }
 
     /// A call came. In which epoch it is refused if it is of a former one.
@@ -220,7 +219,8 @@ impl Server {
         let order = call.order.clone();
         client.bytes += arguments.len();
         let (has_begun, state) = (false, State::Held);
-        client.calls.insert(seq, Entry { call, arguments, until, has_begun, state });
+        let entry = Entry { call, arguments, until, has_begun, state };
+        client.calls.insert(seq, Box::new(entry));
         self.deadlines.insert((until, from, seq));
         match order {
             None => self.ready(now, lines, from, seq),
@@ -263,7 +263,7 @@ impl Server {
         if !mainstay_base::fault!(self.config, ForgetsRefusals) {
             let (arguments, until, has_begun) = (Bytes::new(), Instant::ZERO, false);
             let entry = Entry { call, arguments, until, has_begun, state: State::Held };
-            client.calls.insert(seq, entry);
+            client.calls.insert(seq, Box::new(entry));
             self.conclude(lines, from, seq, Answer::Refused(why));
             // The next one of its lane may have come before it.
             return self.try_lanes(now, lines, from);
@@ -360,7 +360,7 @@ impl Server {
                 };
                 if client.orphans > 0 {
                     client.waiting.push(seq);
-                } else if client.calls.get(&seq).is_some_and(Entry::is_held) {
+                } else if client.calls.get(&seq).is_some_and(|it| it.is_held()) {
                     self.begin(now, lines, from, seq);
                 }
             } else {
@@ -656,6 +656,10 @@ impl Entry {
     fn before(&self) -> Option<u64> {
         let order = self.call.order.as_ref().filter(|_| !self.has_begun);
         order.map(|order| order.after)
+    }
+
+    fn is_over(&self) -> bool {
+        matches!(self.state, State::Over(_))
     }
 
     fn is_held(&self) -> bool {

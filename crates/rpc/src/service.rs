@@ -80,6 +80,8 @@ pub enum Finish {
     Error(Bytes),
     /// The bytes are no arguments of the procedure: it was not executed.
     BadArguments,
+    /// Nothing serves the procedure any more: it was not executed.
+    NotServed,
     /// It is not admitted, and was not executed.
     Denied,
     /// Whatever executes it has failed or is gone, or was stopped.
@@ -208,6 +210,7 @@ impl Rpc {
                     Finish::Value(body) => Answer::Result(false, body),
                     Finish::Error(body) => Answer::Result(true, body),
                     Finish::BadArguments => Answer::Refused(Refusal::Arguments),
+                    Finish::NotServed => Answer::Refused(Refusal::Procedure),
                     Finish::Denied => Answer::Refused(Refusal::Denied),
                     Finish::Failed => Answer::Refused(Refusal::Handler),
                 };

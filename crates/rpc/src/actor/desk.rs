@@ -1,10 +1,15 @@
-//! The actor between the service and its users: it hands calls to what serves them, and outcomes to callers.
+//! Between the service and its users: outcomes go to callers in the turn of the service, calls to what serves them by an actor, on the
+//! thread on which the handle was opened.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
-use actix::{Actor, AsyncContext as _, Handler};
-use mainstay_runtime::Events;
+use actix::{Actor, Addr, AsyncContext as _, Handler};
+use mainstay_base::rack::{Offered, Reader};
 use mainstay_service::ReachError;
 use tokio::task::AbortHandle;
 
@@ -14,8 +19,80 @@ use super::served::{Running, Served};
 use super::stop::Stop;
 use crate::{Command, Event, Execution, Failure, Finish, Outcome, Reason, Semantics, Ticket};
 
-/// More events than this cannot wait: each belongs to a call or an execution, and those are bounded.
-const UNREAD_MAX: usize = 1 << 20;
+/// Between two attempts to find a service that was mounted anew.
+const AGAIN: Duration = Duration::from_millis(20);
+
+/// What the service tells. It is never full: each event belongs to a call or an execution, and those are bounded.
+struct Post {
+    shared: Weak<Shared>,
+    desk: Addr<Desk>,
+    standing: Arc<AtomicU8>,
+}
+
+/// The service has not taken it yet.
+const NEW: u8 = 0;
+/// The service has it: when it is dropped the service has ended.
+const TAKEN: u8 = 1;
+const DROPPED: u8 = 2;
+
+impl Post {
+    /// Gives it to the service.
+    async fn attach(shared: &Arc<Shared>, desk: Addr<Desk>) -> Result<(), ReachError> {
+        let standing = Arc::new(AtomicU8::new(NEW));
+        let post = Self { shared: Arc::downgrade(shared), desk, standing: Arc::clone(&standing) };
+        shared.service.attach(post).await?;
+        let taken = standing.compare_exchange(NEW, TAKEN, Ordering::SeqCst, Ordering::SeqCst);
+        // It may have ended again meanwhile.
+        taken.map(drop).map_err(|_| ReachError::NotMounted)
+    }
+}
+
+impl Reader<Event> for Post {
+    fn read(&mut self, events: Vec<Event>) -> Offered {
+        let Some(shared) = self.shared.upgrade() else { return Offered::Gone };
+        let mut work = Vec::new();
+        for event in events {
+            match event {
+                Event::Over { token, outcome } => shared.over(token, outcome),
+                Event::Lost { server } => shared.lost(server),
+                Event::Drained => shared.drained(),
+                Event::Bound { .. } => {}
+                Event::Execute(_) | Event::Stop { .. } => work.push(event),
+            }
+        }
+        if !work.is_empty() {
+            self.desk.do_send(Work(work));
+        }
+        Offered::Room
+    }
+}
+
+impl Drop for Post {
+    /// The service is gone: its node has ended, or was declared dead and begins anew.
+    fn drop(&mut self) {
+        if self.standing.swap(DROPPED, Ordering::SeqCst) == TAKEN {
+            if let Some(shared) = self.shared.upgrade() {
+                shared.ended();
+            }
+            self.desk.do_send(Ended);
+        }
+    }
+}
+
+/// Executions to begin and to stop.
+#[derive(actix::Message)]
+#[rtype(result = "()")]
+struct Work(Vec<Event>);
+
+/// The service is gone.
+#[derive(actix::Message)]
+#[rtype(result = "()")]
+struct Ended;
+
+/// Something is to run where the service's users are: what it makes may not be sent between threads.
+#[derive(actix::Message)]
+#[rtype(result = "()")]
+pub(super) struct Run(pub(super) Box<dyn FnOnce() -> Running<()> + Send>);
 
 /// An execution that has begun.
 struct Begun {
@@ -26,140 +103,83 @@ struct Begun {
 
 pub(super) struct Desk {
     shared: Weak<Shared>,
-    begun: BTreeMap<Ticket, Begun>,
+    begun: Rc<RefCell<BTreeMap<Ticket, Begun>>>,
 }
-
-/// Something is to run where the service's users are: what it makes may not be sent between threads.
-#[derive(actix::Message)]
-#[rtype(result = "()")]
-pub(super) struct Run(pub(super) Box<dyn FnOnce() -> Running<()> + Send>);
-
-/// An execution came to its end.
-#[derive(actix::Message)]
-#[rtype(result = "()")]
-struct Over(Ticket, Finish);
-
-/// The service may be mounted again.
-#[derive(actix::Message)]
-#[rtype(result = "()")]
-struct Open;
 
 impl Desk {
     /// Reads the events of the service from here on.
     pub(super) async fn open(shared: &Arc<Shared>) -> Result<(), ReachError> {
-        let desk = Self { shared: Arc::downgrade(shared), begun: BTreeMap::new() }.start();
-        shared.service.subscribe(desk.clone().recipient(), UNREAD_MAX).await?;
+        let desk = Self { shared: Arc::downgrade(shared), begun: Rc::default() }.start();
+        Post::attach(shared, desk.clone()).await?;
         shared.set_desk(desk.recipient());
         shared.begin().await
     }
 
-    fn execute(&mut self, execution: Execution, at: &mut actix::Context<Self>) {
-        let Some(shared) = self.shared.upgrade() else { return };
+    fn execute(&self, shared: &Arc<Shared>, execution: Execution) {
         let Execution { ticket, client, procedure, semantics, arguments, left, context, .. } =
             execution;
         let finish = |result| shared.give(Command::Finished { ticket, result });
-        let Some(served) = shared.served(procedure) else { return finish(Finish::Failed) };
+        let Some(served) = shared.served(procedure) else { return finish(Finish::NotServed) };
         let stop = Stop::default();
-        let until = shared.now() + left;
         let info = CallInfo { procedure: served.name(), node: client, semantics };
-        let bytes = context;
-        let ticketed = (semantics != Semantics::Maybe).then_some(ticket);
         let context = Context {
             client,
-            ticket: ticketed,
+            ticket: (semantics != Semantics::Maybe).then_some(ticket),
             semantics,
-            until,
-            bytes,
+            until: shared.now() + left,
+            bytes: context,
             stop: stop.clone(),
-            shared: Arc::clone(&shared),
+            shared: Arc::clone(shared),
         };
         if !shared.admits(&info, &context) {
             return finish(Finish::Denied);
         }
-        let may_drop = served.may_drop();
         let running = served.execute(&arguments, context);
-        let (me, begun) = (at.address(), shared.now());
+        let (begun, at) = (Rc::clone(&self.begun), shared.has_interceptors().then(|| shared.now()));
+        let of = Arc::clone(shared);
         let task = tokio::task::spawn_local(async move {
-            let finish = running.await;
-            shared.served_one(&info, &finish, shared.now().saturating_since(begun));
-            me.do_send(Over(ticket, finish));
+            let result = running.await;
+            if let Some(at) = at {
+                of.served_one(&info, &result, of.now().saturating_since(at));
+            }
+            if begun.borrow_mut().remove(&ticket).is_some() {
+                of.give(Command::Finished { ticket, result });
+            }
         });
-        let abort = may_drop.then(|| task.abort_handle());
-        self.begun.insert(ticket, Begun { stop, abort });
+        let abort = served.may_drop().then(|| task.abort_handle());
+        self.begun.borrow_mut().insert(ticket, Begun { stop, abort });
     }
 
-    fn stop(&mut self, ticket: Ticket) {
-        let Some(begun) = self.begun.get(&ticket) else { return };
-        begun.stop.stop();
-        if let Some(abort) = &begun.abort {
+    fn stop(&self, ticket: Ticket) {
+        let mut begun = self.begun.borrow_mut();
+        let Some(it) = begun.get(&ticket) else { return };
+        it.stop.stop();
+        if let Some(abort) = &it.abort {
             abort.abort();
-            self.finish(ticket, Finish::Failed);
-        }
-    }
-
-    fn finish(&mut self, ticket: Ticket, result: Finish) {
-        if self.begun.remove(&ticket).is_some()
-            && let Some(shared) = self.shared.upgrade()
-        {
-            shared.give(Command::Finished { ticket, result });
+            begun.remove(&ticket);
+            if let Some(shared) = self.shared.upgrade() {
+                shared.give(Command::Finished { ticket, result: Finish::Failed });
+            }
         }
     }
 }
 
 impl Actor for Desk {
     type Context = actix::Context<Self>;
-
-    fn started(&mut self, at: &mut Self::Context) {
-        // The service bounds what comes.
-        at.set_mailbox_capacity(1 << 16);
-    }
 }
 
-impl Handler<Events<Event>> for Desk {
+impl Handler<Work> for Desk {
     type Result = ();
 
-    fn handle(&mut self, mut events: Events<Event>, at: &mut Self::Context) {
-        for event in events.take() {
+    fn handle(&mut self, Work(events): Work, _: &mut Self::Context) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        for event in events {
             match event {
-                Event::Over { token, outcome } => {
-                    if let Some(shared) = self.shared.upgrade() {
-                        shared.over(token, outcome);
-                    }
-                }
-                Event::Execute(execution) => self.execute(execution, at),
+                Event::Execute(execution) => self.execute(&shared, execution),
                 Event::Stop { ticket } => self.stop(ticket),
-                Event::Lost { server } => {
-                    if let Some(shared) = self.shared.upgrade() {
-                        shared.lost(server);
-                    }
-                }
-                Event::Bound { .. } => {}
-                Event::Drained => {
-                    if let Some(shared) = self.shared.upgrade() {
-                        shared.drained();
-                    }
-                }
+                _ => {}
             }
         }
-        if events.is_end() {
-            // What runs was for a service that is gone.
-            let tickets: Vec<Ticket> = self.begun.keys().copied().collect();
-            for ticket in tickets {
-                self.stop(ticket);
-            }
-            if let Some(shared) = self.shared.upgrade() {
-                shared.ended();
-                at.notify(Open);
-            }
-        }
-    }
-}
-
-impl Handler<Over> for Desk {
-    type Result = ();
-
-    fn handle(&mut self, Over(ticket, finish): Over, _: &mut Self::Context) {
-        self.finish(ticket, finish);
     }
 }
 
@@ -171,25 +191,31 @@ impl Handler<Run> for Desk {
     }
 }
 
-impl Handler<Open> for Desk {
+impl Handler<Ended> for Desk {
     type Result = ();
 
-    /// A node that was declared dead begins anew, and mounts its services again.
-    fn handle(&mut self, Open: Open, at: &mut Self::Context) {
-        let (me, shared) = (at.address(), self.shared.clone());
+    /// What runs was for a service that is gone. A node that was declared dead begins anew, and mounts its services again.
+    fn handle(&mut self, Ended: Ended, at: &mut Self::Context) {
+        let tickets: Vec<Ticket> = self.begun.borrow().keys().copied().collect();
+        for ticket in tickets {
+            self.stop(ticket);
+        }
+        self.begun.borrow_mut().clear();
+        let (desk, shared) = (at.address(), self.shared.clone());
         tokio::task::spawn_local(async move {
             loop {
-                let Some(shared) = shared.upgrade() else { return };
-                match shared.service.subscribe(me.clone().recipient(), UNREAD_MAX).await {
-                    Ok(_) => match shared.begin().await {
-                        Ok(()) | Err(ReachError::Closed) => return,
-                        Err(_) => {}
-                    },
+                let Some(it) = shared.upgrade() else { return };
+                match Post::attach(&it, desk.clone()).await {
+                    Ok(()) => {
+                        // If it is gone again, its end is told.
+                        let _ = it.begin().await;
+                        return;
+                    }
                     Err(ReachError::NotMounted | ReachError::NotStarted | ReachError::Full) => {}
                     Err(_) => return,
                 }
-                drop(shared);
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                drop(it);
+                tokio::time::sleep(AGAIN).await;
             }
         });
     }

@@ -30,7 +30,7 @@ pub(super) async fn call<P: Procedure>(
     let Local { shared, deadline, context } = local;
     let refused =
         |why: Refusal| Failure { executed: why.executed(semantics), reason: Reason::Refused(why) };
-    let served = shared.served(P::ID).ok_or(refused(Refusal::Procedure))?;
+    let served = shared.served(P::ID).ok_or_else(|| refused(Refusal::Procedure))?;
     if !served.as_any().is::<Port<P>>() {
         // Another type of the same name is served: it may be another version of it.
         return Err(refused(Refusal::Version).into());

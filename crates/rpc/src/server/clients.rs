@@ -23,7 +23,7 @@ pub(crate) struct Client {
     /// Of those that were given up and had not begun: the one before it in its lane.
     pub(super) skipped: BTreeMap<u64, u64>,
     /// Those that are held, executed, or have a result that the client may not have.
-    pub(super) calls: BTreeMap<u64, Entry>,
+    pub(super) calls: BTreeMap<u64, Box<Entry>>,
     /// Of arguments and results.
     pub(super) bytes: usize,
     pub(super) lanes: BTreeMap<u32, Lane>,
@@ -290,7 +290,7 @@ impl Server {
         for client in self.clients.values() {
             // What a restarted server read may be over already: the client says so when it speaks.
             let known = client.calls.values().filter(|it| it.call.procedure != ProcedureId(0));
-            let bytes: usize = client.calls.values().map(Entry::bytes).sum();
+            let bytes: usize = client.calls.values().map(|it| it.bytes()).sum();
             assert_eq!(bytes, client.bytes, "the bytes of a client are counted");
             assert!(
                 client.calls.keys().all(|seq| !client.is_over(*seq)),

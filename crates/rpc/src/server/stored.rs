@@ -263,7 +263,7 @@ impl Server {
                 let (has_begun, state) = (before.is_none(), State::Over(answer));
                 let entry = Entry { call, arguments, until, has_begun, state };
                 client.bytes += entry.bytes();
-                client.calls.insert(seq, entry);
+                client.calls.insert(seq, Box::new(entry));
             }
             self.clients.insert(node, client);
         }

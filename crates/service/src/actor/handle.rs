@@ -5,7 +5,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use mainstay_base::rack::{Given, Mounted, Placement};
+use mainstay_base::rack::{Given, Mounted, Placement, Reader};
 use mainstay_base::service::{Address, Ask, ReaderChange, ReaderId, Service};
 use mainstay_base::{BootId, Instance, Instant};
 use mainstay_runtime::{Closed, Door, Events, HostHandle, Recipient};
@@ -230,6 +230,20 @@ impl<S: Service> ServiceHandle<S> {
         let door = Door::new(to, unread_max, move || bell.ring((of, reader)));
         self.with(move |mounted| mounted.subscribe(reader, door)).await?;
         Ok(reader)
+    }
+
+    /// From here on a reader of one's own is told what the service tells, in its turns and on its thread: it must not block. It is dropped
+    /// when the service has ended.
+    ///
+    /// # Errors
+    /// [`ReachError`]; the reader is dropped.
+    pub async fn attach(
+        &self,
+        reader: impl Reader<S::Event> + Send,
+    ) -> Result<ReaderId, ReachError> {
+        let id = self.reach.next_reader();
+        self.with(move |mounted| mounted.subscribe(id, reader)).await?;
+        Ok(id)
     }
 
     /// Ends a subscription. The actor is told that it is the end.
