@@ -24,7 +24,9 @@ use mainstay_base::{Instant, NodeId, Rng};
 
 use crate::lines::Lines;
 use crate::wire::{CallHead, Item, Order};
-use crate::{Carrier, Config, Event, Executed, Failure, Outcome, Reason, Refusal, Request, Semantics, Ticket};
+use crate::{
+    Carrier, Config, Event, Executed, Failure, Outcome, Reason, Refusal, Request, Semantics, Ticket,
+};
 
 /// A call that is open.
 #[derive(Clone, Hash, Debug)]
@@ -182,7 +184,8 @@ impl Calls {
             }
             let Some(id) = binding.waits.range(from..).next().copied() else { return };
             from = id + 1;
-            let Some(Request { semantics, lane, .. }) = self.open.get(&id).map(|it| &it.request) else {
+            let Some(Request { semantics, lane, .. }) = self.open.get(&id).map(|it| &it.request)
+            else {
                 continue;
             };
             if *semantics == Semantics::Maybe {
@@ -371,7 +374,9 @@ impl Calls {
         is_working: bool,
     ) {
         let id = self.servers.get(&server).and_then(|it| it.sent.get(&seq).copied());
-        let Some((id, call)) = id.and_then(|id| Some((id, self.open.get_mut(&id)?))) else { return };
+        let Some((id, call)) = id.and_then(|id| Some((id, self.open.get_mut(&id)?))) else {
+            return;
+        };
         let State::Sent { after, attempts, is_known, .. } = &mut call.state else { return };
         if is_working {
             (*is_known, *attempts) = (true, 0);

@@ -138,7 +138,8 @@ impl Config {
     /// # Errors
     /// [`ConfigError`].
     pub fn check(&self) -> Result<(), ConfigError> {
-        let counts = [self.calls_max, self.window as usize, self.executions_max, self.body_bytes_max];
+        let counts =
+            [self.calls_max, self.window as usize, self.executions_max, self.body_bytes_max];
         if counts.contains(&0) || self.attempts == 0 || self.life == 0 {
             return Err(ConfigError::Zero);
         }

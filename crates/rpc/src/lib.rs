@@ -19,8 +19,8 @@ mod wire;
 pub use config::{BODY_BYTES_MAX, Carrier, Config, ConfigError, DATAGRAM_BYTES_MAX, Orphans};
 #[cfg(feature = "actor")]
 pub use face::{
-    Atomic, CallError, CallInfo, Caller, Context, Error, Idempotent, Incoming, Interceptor, Procedure, Reply,
-    Resolver, RpcHandle, ServeError, Value,
+    Atomic, CallError, CallInfo, Caller, Context, Error, Idempotent, Incoming, Interceptor,
+    Procedure, Reply, Resolver, RpcHandle, ServeError, Value,
 };
 pub use outcome::{Executed, Failure, Reason, Semantics};
 pub use server::{Counts, Past, Record, Stored};

@@ -112,4 +112,3 @@ impl Failure {
         Self { executed: Executed::NotAtAll, reason }
     }
 }
-

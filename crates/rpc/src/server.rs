@@ -209,7 +209,8 @@ impl Server {
         if let Some(why) = why {
             return self.refuse(lines, from, seq, call, why);
         }
-        let until = now + std::time::Duration::from_micros(call.budget).min(self.config.deadline_max);
+        let until =
+            now + std::time::Duration::from_micros(call.budget).min(self.config.deadline_max);
         let order = call.order.clone();
         client.bytes += arguments.len();
         client.calls.insert(seq, Entry { call, arguments, until, state: State::Held });
@@ -277,7 +278,8 @@ impl Server {
         arguments: Bytes,
     ) {
         let versions = self.served.get(&procedure);
-        let is_served = versions.is_some_and(|(oldest, newest)| (*oldest..=*newest).contains(&version));
+        let is_served =
+            versions.is_some_and(|(oldest, newest)| (*oldest..=*newest).contains(&version));
         let waits = self.loose.iter().filter(|loose| loose.client == client);
         if !is_served || self.is_draining || waits.count() >= self.config.window as usize {
             self.counts.refused += 1;
@@ -480,7 +482,14 @@ impl Server {
     }
 
     /// A call has its answer.
-    pub(super) fn finish(&mut self, now: Instant, lines: &mut Lines, of: NodeId, seq: u64, answer: Answer) {
+    pub(super) fn finish(
+        &mut self,
+        now: Instant,
+        lines: &mut Lines,
+        of: NodeId,
+        seq: u64,
+        answer: Answer,
+    ) {
         let Some(client) = self.clients.get_mut(&of) else { return };
         let life = client.life;
         let Some(entry) = client.calls.get_mut(&seq) else { return };
@@ -550,9 +559,11 @@ impl Server {
 
     /// Deadlines that have come.
     pub(crate) fn on_time(&mut self, now: Instant, lines: &mut Lines) {
-        while let Some((until, of, seq)) = self.deadlines.first().copied().filter(|it| it.0 <= now) {
+        while let Some((until, of, seq)) = self.deadlines.first().copied().filter(|it| it.0 <= now)
+        {
             self.deadlines.remove(&(until, of, seq));
-            let Some(entry) = self.clients.get(&of).and_then(|client| client.calls.get(&seq)) else {
+            let Some(entry) = self.clients.get(&of).and_then(|client| client.calls.get(&seq))
+            else {
                 continue;
             };
             match entry.state {

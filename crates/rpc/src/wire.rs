@@ -172,7 +172,14 @@ impl Refusal {
         use Refusal as R;
         matches!(
             self,
-            R::Procedure | R::Version | R::Arguments | R::Denied | R::Busy | R::Epoch | R::Draining | R::Late
+            R::Procedure
+                | R::Version
+                | R::Arguments
+                | R::Denied
+                | R::Busy
+                | R::Epoch
+                | R::Draining
+                | R::Late
         )
     }
 

@@ -119,13 +119,12 @@ impl Caller {
         arguments: P,
     ) -> Result<Value<P>, CallError<Error<P>>> {
         if self.server == self.shared.me {
-            let local = Local { shared: &self.shared, deadline: self.deadline, context: &self.context };
+            let local =
+                Local { shared: &self.shared, deadline: self.deadline, context: &self.context };
             return local::call(local, semantics, arguments).await;
         }
-        let unknown = || Failure {
-            executed: semantics.unknown(),
-            reason: Reason::Refused(Refusal::Handler),
-        };
+        let unknown =
+            || Failure { executed: semantics.unknown(), reason: Reason::Refused(Refusal::Handler) };
         match self.outcome::<P>(semantics, codec::encode(&arguments)).await {
             // A result that is none of the procedure was made by an execution all the same.
             Outcome::Done(value) => Ok(codec::decode(&value).map_err(|_| unknown())?),
@@ -177,4 +176,3 @@ impl fmt::Debug for Caller {
         f.debug_struct("Caller").field("server", &self.server).finish_non_exhaustive()
     }
 }
-

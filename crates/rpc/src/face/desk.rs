@@ -58,8 +58,15 @@ impl Desk {
         let info = CallInfo { procedure: served.name(), node: client, semantics };
         let bytes = context;
         let ticketed = (semantics != Semantics::Maybe).then_some(ticket);
-        let context =
-            Context { client, ticket: ticketed, semantics, until, bytes, stopped, shared: Arc::clone(&shared) };
+        let context = Context {
+            client,
+            ticket: ticketed,
+            semantics,
+            until,
+            bytes,
+            stopped,
+            shared: Arc::clone(&shared),
+        };
         if !shared.admits(&info, &context) {
             return finish(Finish::Denied);
         }

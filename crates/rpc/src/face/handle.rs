@@ -258,7 +258,8 @@ impl RpcHandle {
         cluster: ClusterId,
         name: &str,
     ) -> Result<Self, ReachError> {
-        Self::open_with(service, NodeId::new(cluster, name), Box::new(Nodes(cluster)), Vec::new()).await
+        Self::open_with(service, NodeId::new(cluster, name), Box::new(Nodes(cluster)), Vec::new())
+            .await
     }
 
     /// The same with another resolver of names, and with interceptors, which are asked in this order.

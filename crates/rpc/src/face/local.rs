@@ -24,10 +24,8 @@ pub(super) async fn call<P: Procedure>(
     arguments: P,
 ) -> Result<Value<P>, CallError<Error<P>>> {
     let Local { shared, deadline, context } = local;
-    let refused = |why: Refusal| Failure {
-        executed: why.executed(semantics),
-        reason: Reason::Refused(why),
-    };
+    let refused =
+        |why: Refusal| Failure { executed: why.executed(semantics), reason: Reason::Refused(why) };
     let served = shared.served(P::ID).ok_or(refused(Refusal::Procedure))?;
     let port = served.as_any().downcast_ref::<Port<P>>();
     // Another type of the same name is served: it may be another version of it.

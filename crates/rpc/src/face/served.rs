@@ -31,7 +31,9 @@ pub(super) trait Served: Send + Sync {
     fn versions(&self) -> (u16, u16);
 }
 
-type Execute<P> = dyn Fn(P, Context) -> Running<Option<<P as mainstay_runtime::ActorMessage>::Result>> + Send + Sync;
+type Execute<P> = dyn Fn(P, Context) -> Running<Option<<P as mainstay_runtime::ActorMessage>::Result>>
+    + Send
+    + Sync;
 
 /// The same with its types. `None` as a result: what serves it is gone.
 pub(super) struct Port<P: Procedure> {

@@ -44,7 +44,13 @@ impl Client {
 
 impl Server {
     /// A client speaks. False: in a life that is over.
-    pub(crate) fn on_life(&mut self, now: Instant, lines: &mut Lines, of: NodeId, life: u64) -> bool {
+    pub(crate) fn on_life(
+        &mut self,
+        now: Instant,
+        lines: &mut Lines,
+        of: NodeId,
+        life: u64,
+    ) -> bool {
         let client = self.clients.entry(of).or_default();
         let is_stale = life < client.life || life == client.dead;
         if is_stale && !mainstay_base::fault!(self.config, HearsTheDead) {
@@ -250,7 +256,10 @@ impl Server {
         for client in self.clients.values() {
             let bytes: usize = client.calls.values().map(Entry::bytes).sum();
             assert_eq!(bytes, client.bytes, "the bytes of a client are counted");
-            assert!(client.calls.keys().all(|seq| !client.is_over(*seq)), "what is over is dropped");
+            assert!(
+                client.calls.keys().all(|seq| !client.is_over(*seq)),
+                "what is over is dropped"
+            );
             assert!(client.calls.len() <= 2 * self.config.window as usize, "the window is kept");
             assert!(client.over.len() <= 2 * self.config.window as usize + 1, "gaps are bounded");
         }

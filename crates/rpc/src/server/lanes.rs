@@ -48,7 +48,8 @@ impl Server {
         };
         let after = client.calls.get(&seq).and_then(|entry| entry.call.order.as_ref());
         let after = after.map_or(0, |order| order.after);
-        let is_done = |entry: &super::Entry| matches!(entry.state, State::Ending(_) | State::Over(_));
+        let is_done =
+            |entry: &super::Entry| matches!(entry.state, State::Ending(_) | State::Over(_));
         let is_next = client.is_over(after) || client.calls.get(&after).is_some_and(is_done);
         if !is_next && after != 0 {
             return;

@@ -323,8 +323,7 @@ impl Server {
             }
         }
         let behind = (std::ops::Bound::Excluded(node), std::ops::Bound::Unbounded);
-        let next =
-            next.or_else(|| self.clients.range(behind).next().map(|(node, _)| (*node, 0)));
+        let next = next.or_else(|| self.clients.range(behind).next().map(|(node, _)| (*node, 0)));
         let Some(rewrite) = &mut self.stored.rewrite else { return false };
         rewrite.next = next;
         rewrite.last = next.is_none().then(|| lines.last());
