@@ -365,8 +365,10 @@ impl Services {
         }
     }
 
+    /// Whether [`end_turn`](Self::end_turn) may have anything to do, or anything is due later.
+    #[must_use]
     #[inline]
-    fn is_wanted(&self) -> bool {
+    pub fn is_wanted(&self) -> bool {
         self.stirred || !self.rack.is_empty()
     }
 

@@ -342,6 +342,9 @@ impl Stack {
 
     /// The services have their turn behind membership and groups: what these send goes first. True if they sent something.
     fn turn_services(&mut self, now: Instant) -> bool {
+        if !self.services.is_wanted() {
+            return false;
+        }
         self.services.end_turn(now);
         let mut sent = false;
         while let Some(frame) = self.services.poll_frame() {
