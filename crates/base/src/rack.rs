@@ -153,6 +153,13 @@ impl Rack {
         Ok(of)
     }
 
+    /// Whether nobody is on it.
+    #[must_use]
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.tenants.is_empty()
+    }
+
     /// Who has left the rack since the last call, with the oldest record that it still needed.
     pub fn take_left(&mut self) -> Vec<(Address, Io)> {
         std::mem::take(&mut self.left)

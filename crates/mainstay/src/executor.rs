@@ -175,6 +175,15 @@ impl<S: StateMachine + 'static> Executor<S> {
     fn run(&mut self, step: Step, port: &mut AppPort<'_>) {
         match step {
             Step::Deliver(delivery) => self.deliver(delivery),
+            step => self.run_seldom(step, port),
+        }
+        self.drain(port);
+    }
+
+    /// What is no command: apart, for it takes much room on the thread's stack.
+    #[inline(never)]
+    fn run_seldom(&mut self, step: Step, port: &mut AppPort<'_>) {
+        match step {
             Step::View(number, members, departures) => {
                 let me = self.settings.me;
                 self.announcing.begins(me, number, &members, &departures);
@@ -213,11 +222,10 @@ impl<S: StateMachine + 'static> Executor<S> {
                     self.transferred = Some(position);
                 }
             }
-            Step::Chunks(_) | Step::Batch(_) | Step::Entries(_) => {
-                unreachable!("the backlog gives them one by one")
+            Step::Deliver(_) | Step::Chunks(_) | Step::Batch(_) | Step::Entries(_) => {
+                unreachable!("the backlog gives them one by one, and deliveries go another way")
             }
         }
-        self.drain(port);
     }
 
     fn drain(&mut self, port: &mut AppPort<'_>) {
@@ -344,6 +352,14 @@ impl<S: StateMachine + 'static> Executor<S> {
             Out::Reply { message, outcome, .. } => {
                 self.waiting.answer(message.sequence, Fate::Ordered(outcome));
             }
+            output => self.on_replica_seldom(output, port),
+        }
+    }
+
+    #[inline(never)]
+    fn on_replica_seldom(&mut self, output: paradigm::Output, port: &mut AppPort<'_>) {
+        use paradigm::Output as Out;
+        match output {
             Out::HashAt { position, hash } => {
                 let payload = codec::encode(&(position, hash));
                 // Nobody waits for it: one that is not cast is not compared.
@@ -371,6 +387,7 @@ impl<S: StateMachine + 'static> Executor<S> {
 
     /// # Panics
     /// If there is nothing to rebuild the state from: the site halts, and recovers with the next start.
+    #[cold]
     fn begin_rebuild(&mut self) {
         let base = self.history.take_base().expect("a replica that executes came from a state");
         self.rebuild = Some(Rebuild::Restore(Box::new(base)));
@@ -379,6 +396,7 @@ impl<S: StateMachine + 'static> Executor<S> {
     }
 
     /// The next step of a rebuild.
+    #[cold]
     fn go_on_rebuilding(&mut self, rebuild: Rebuild<S::Snapshot>, port: &mut AppPort<'_>) {
         match rebuild {
             Rebuild::Restore(mut stream) => {

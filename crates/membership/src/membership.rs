@@ -334,12 +334,16 @@ impl Membership {
         self.durable.promised.base == self.view().id.number && self.durable.promised.round > 0
     }
 
-    fn on_heard(&mut self, now: Instant, boot: BootId) {
-        self.detector.on_heard(now, boot);
-        self.silent.remove(&boot);
-        if !self.condemned.contains(&boot) {
-            self.evidence.remove(&boot);
+    /// As [`Input::Heard`]; whether it changed more than when the boot was heard. If not, nothing follows from it: the turn of the
+    /// membership need not end.
+    pub fn hear(&mut self, now: Instant, boot: BootId) -> bool {
+        if self.role == Role::Killed {
+            return false;
         }
+        self.detector.on_heard(now, boot);
+        let was_silent = self.silent.remove(&boot);
+        let was_accused = !self.condemned.contains(&boot) && self.evidence.remove(&boot).is_some();
+        was_silent || was_accused
     }
 
     fn on_up(&mut self, now: Instant, boot: BootId) {
@@ -349,7 +353,7 @@ impl Membership {
         self.peers.entry(boot).or_default().connected = true;
         self.note_superseded();
         self.rewatch(now);
-        self.on_heard(now, boot);
+        self.hear(now, boot);
         match self.role {
             Role::Outside => self.announce(),
             _ => self.say(boot, self.announcement()),
@@ -527,7 +531,9 @@ impl Machine for Membership {
             Input::Down { boot } => self.on_down(boot),
             Input::Gone { boot } => self.on_gone(now, boot),
             Input::Refused { node } => self.on_refused(node),
-            Input::Heard { boot } => self.on_heard(now, boot),
+            Input::Heard { boot } => {
+                self.hear(now, boot);
+            }
             Input::Suspect { boot } => self.condemn(boot, Evidence::Slow),
             Input::Dead => self.kill(),
             Input::Leave => self.leave(),

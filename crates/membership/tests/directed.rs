@@ -464,3 +464,25 @@ fn a_manager_that_leaves_is_followed_at_once() {
     assert_eq!(world.view(members[2]).departures.why(site), Some(Reason::Closed));
     assert_eq!(world.violation, None);
 }
+
+/// A member that is heard as ever leaves nothing to be done, and the end of the turn does nothing. One that was silent is
+/// suspected no more, and the others have to be told.
+#[test]
+fn only_who_was_silent_makes_a_difference_when_it_is_heard() {
+    let world = World::formed(3, frozen());
+    let mut machine = world.sites[0].machine.clone().unwrap();
+    let (now, other) = (world.sites[0].now, world.sites[1].boot);
+    assert!(!machine.hear(now, other));
+    machine.end_turn(now);
+    assert_eq!(machine.poll_output(), None);
+    let late = now + NEVER;
+    machine.handle_timeout(late);
+    machine.end_turn(late);
+    assert_eq!(machine.suspected().count(), 2);
+    while machine.poll_output().is_some() {}
+    assert!(machine.hear(late, other));
+    assert!(!machine.hear(late, other));
+    machine.end_turn(late);
+    assert_eq!(machine.suspected().count(), 1);
+    assert!(machine.poll_output().is_some());
+}

@@ -377,10 +377,17 @@ impl Mux {
         self.frames.push_back(Frame { to, meta: wire::encode(head, &[]), payload });
     }
 
+    /// Nothing is mounted, no peer is to be told anything, and nothing waits to be taken out.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        let is_quiet = |peer: &Peer| !peer.stale && !peer.owes_seen && peer.tell_at.is_none();
+        let is_empty = self.own.is_empty() && self.frames.is_empty() && self.given.is_empty();
+        is_empty && self.peers.values().all(is_quiet)
+    }
+
     /// Puts out what may go now.
     pub fn end_turn(&mut self, now: Instant) {
-        let is_quiet = |peer: &Peer| !peer.stale && !peer.owes_seen && peer.tell_at.is_none();
-        if self.own.is_empty() && self.peers.values().all(is_quiet) {
+        if self.is_idle() {
             return;
         }
         let boots: Vec<BootId> = self.peers.keys().copied().collect();

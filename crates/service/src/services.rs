@@ -152,6 +152,8 @@ pub struct Services {
     writes: Writes,
     /// The host carries datagrams, in place of the connections.
     outside: bool,
+    /// There may be something to do at the end of the turn although nothing is mounted.
+    stirred: bool,
     outputs: VecDeque<Output>,
 }
 
@@ -209,6 +211,7 @@ impl Services {
     }
 
     fn begin(&mut self, now: Instant, of: Address) {
+        self.stirred = true;
         self.writes.gone.remove(&of);
         if let Some(view) = &self.view {
             self.rack.give(now, of, Given::View(Arc::clone(view)));
@@ -218,11 +221,13 @@ impl Services {
     /// A service comes to its end: it is told so, turned once more, and gone; one beside the node when its actor has done that. False if
     /// there is none.
     pub fn dismount(&mut self, now: Instant, of: Address) -> bool {
+        self.stirred = true;
         self.rack.dismount(now, of)
     }
 
     /// A service that has fallen is to be started again, from what the log has of it: when it is gone and that is stable the host is told.
     pub fn begin_again(&mut self, again: Again) {
+        self.stirred = true;
         self.again.push(again);
     }
 
@@ -290,6 +295,7 @@ impl Services {
     /// Takes an event of the link. Those of a channel of its own are used up; others are for the rest of the node as well.
     pub fn on_link(&mut self, now: Instant, event: link::Event) -> Option<link::Event> {
         self.mux.on_link(now, &event);
+        self.stirred |= !self.mux.is_idle();
         match event {
             link::Event::Deliver { channel: CHANNEL, .. }
             | link::Event::NotSent { channel: CHANNEL, .. } => None,
@@ -299,6 +305,7 @@ impl Services {
 
     /// The node has installed a view.
     pub fn on_view(&mut self, now: Instant, view: &Arc<View>) {
+        self.stirred = true;
         self.view = Some(Arc::clone(view));
         self.mark = Some(view.id);
         self.rack.view(now, view);
@@ -306,16 +313,19 @@ impl Services {
 
     /// A boot was removed by a view: nothing comes from it any more.
     pub fn on_removed(&mut self, boot: BootId) {
+        self.stirred = true;
         self.mux.forget(boot, None);
     }
 
     /// Commands for a service. False, and counted: there is none of that kind and instance.
     pub fn ask(&mut self, now: Instant, ask: Ask) -> bool {
+        self.stirred = true;
         self.rack.ask(now, ask)
     }
 
     /// An input for one service, from the host.
     pub fn give(&mut self, now: Instant, to: Address, given: Given) -> bool {
+        self.stirred = true;
         self.rack.give(now, to, given)
     }
 
@@ -337,6 +347,7 @@ impl Services {
 
     /// The same, to subscribe and to listen.
     pub fn rack_mut(&mut self) -> &mut Rack {
+        self.stirred = true;
         &mut self.rack
     }
 
@@ -346,8 +357,23 @@ impl Services {
         &self.mux
     }
 
-    /// Turns the services that were touched or are due, and takes what they send.
+    /// Turns the services that were touched or are due, and takes what they send. A node that has none pays nothing for them.
+    #[inline]
     pub fn end_turn(&mut self, now: Instant) {
+        if self.is_wanted() {
+            self.turn(now);
+        }
+    }
+
+    /// Whether [`end_turn`](Self::end_turn) may have anything to do, or anything is due later.
+    #[must_use]
+    #[inline]
+    pub fn is_wanted(&self) -> bool {
+        self.stirred || !self.rack.is_empty()
+    }
+
+    #[inline(never)]
+    fn turn(&mut self, now: Instant) {
         let mut records = Vec::new();
         for _ in 0..ROUNDS_MAX {
             self.hand_out(now);
@@ -373,10 +399,12 @@ impl Services {
             self.outputs.extend(self.writes.issue(entries, &self.rack));
         }
         self.release_again();
+        self.stirred = !(self.mux.is_idle() && self.again.is_empty());
     }
 
     /// The write with this number, and all before it, are stable.
     pub fn written(&mut self, now: Instant, io: u64) {
+        self.stirred = true;
         for (of, io) in self.writes.written(io) {
             self.rack.give(now, of, Given::Written(io));
         }
@@ -409,6 +437,9 @@ impl Services {
     /// When the next turn is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
+        if !self.is_wanted() {
+            return None;
+        }
         [self.rack.poll_timeout(), self.mux.poll_timeout()].into_iter().flatten().min()
     }
 

@@ -6,8 +6,8 @@ use mainstay_base::rack::Given;
 use mainstay_base::service::{Address, Class, Dest, PeerChange};
 use mainstay_base::{BootId, BootNonce, Channel, ClusterId, Duration, Instance, Instant, NodeId};
 use mainstay_link::{Event, NotSent};
-use mainstay_service::Mux;
 use mainstay_service::mux::{CHANNEL, Frame, LINK_BYTES, PART_BYTES, window};
+use mainstay_service::{Mux, Services};
 
 fn boot(name: &str) -> BootId {
     BootId { node: NodeId::new(ClusterId::from_entropy(1), name), nonce: BootNonce(1) }
@@ -302,4 +302,28 @@ fn a_datagram_that_is_too_large_is_dropped() {
     pair.deliver(0, frames);
     assert_eq!(told(&mut pair.ends[1]), Vec::<String>::new());
     assert_eq!(pair.ends[1].stats().malformed, 1);
+}
+
+/// A node without services has no turn for them, but for what a peer has mounted: that it has seen, and it says so at once.
+#[test]
+fn a_node_without_services_answers_and_is_left_alone() {
+    let (mut node, mut peer) = (Services::new(), Mux::new());
+    let (here, there, now) = (boot("a"), boot("b"), Instant::ZERO);
+    assert!(peer.mount(of(), Class::Calls, 1));
+    peer.on_link(now, &Event::Up { boot: here, features: 0, version: 1 });
+    assert!(!node.is_wanted());
+    node.on_link(now, Event::Up { boot: there, features: 0, version: 1 });
+    node.on_link(now, Event::Heard { from: there });
+    assert!(!node.is_wanted());
+    peer.end_turn(now);
+    let list = peer.poll_frame().unwrap();
+    let Frame { meta, payload, .. } = list;
+    let event = Event::Deliver { from: there, channel: CHANNEL, meta, payload };
+    assert_eq!(node.on_link(now, event), None);
+    assert!(node.is_wanted());
+    node.end_turn(now);
+    assert!(node.poll_frame().is_some());
+    node.end_turn(now);
+    assert!(node.poll_frame().is_none() && !node.is_wanted());
+    assert_eq!(node.poll_timeout(), None);
 }

@@ -276,11 +276,12 @@ impl Core {
     fn on_peer(&mut self, now: Instant, input: membership::Input) {
         use membership::Input as In;
         match input {
+            // With each frame, and nothing follows from the most of them.
+            In::Heard { boot } => self.stirred |= self.membership.hear(now, boot),
             In::Up { .. }
             | In::Down { .. }
             | In::Gone { .. }
             | In::Refused { .. }
-            | In::Heard { .. }
             | In::Suspect { .. } => self.tell(now, input),
             _ => {}
         }
@@ -367,9 +368,13 @@ impl Core {
     /// The node has just taken part in making the cluster: before the first view the empty state of each group is the right one.
     fn begin_fresh(&mut self) {
         let votes = self.membership.is_voter();
-        if std::mem::replace(&mut self.voted, votes) || !votes {
-            return;
+        if !std::mem::replace(&mut self.voted, votes) && votes {
+            self.make_fresh();
         }
+    }
+
+    #[cold]
+    fn make_fresh(&mut self) {
         if self.membership.view().id == ViewId::NONE {
             for group in self.groups.values_mut() {
                 *group = Group::new(group.config().clone(), self.me, multicast::Start::Fresh);

@@ -85,6 +85,8 @@ pub struct Stack {
     services: Services,
     outputs: VecDeque<Output>,
     malformed: u64,
+    /// The link gave the core something since the core's turn ended.
+    core_given: bool,
 }
 
 impl Stack {
@@ -110,6 +112,7 @@ impl Stack {
             services: Services::new(),
             outputs: VecDeque::new(),
             malformed: 0,
+            core_given: false,
         }
     }
 
@@ -175,7 +178,12 @@ impl Stack {
     }
 
     fn peer(&mut self, now: Instant, input: membership::Input) {
-        self.core.handle(now, core::Input::Peer(input));
+        self.give_core(now, core::Input::Peer(input));
+    }
+
+    fn give_core(&mut self, now: Instant, input: core::Input) {
+        self.core_given = true;
+        self.core.handle(now, input);
     }
 
     /// Takes out what the link has to say.
@@ -194,7 +202,15 @@ impl Stack {
 
     fn on_link(&mut self, now: Instant, event: link::Event) {
         use membership::Input as In;
-        let Some(event) = self.services.on_link(now, event) else { return };
+        let event = match event {
+            link::Event::Heard { from } => return self.peer(now, In::Heard { boot: from }),
+            // The greater part of all there is: it goes no way round.
+            link::Event::Deliver { channel: GROUPS, .. } => event,
+            event => match self.services.on_link(now, event) {
+                Some(event) => event,
+                None => return,
+            },
+        };
         match event {
             link::Event::Up { boot, .. } => {
                 self.met.insert(boot);
@@ -205,16 +221,15 @@ impl Stack {
                 self.forget(old);
                 self.peer(now, In::Gone { boot: old });
             }
-            link::Event::Heard { from } => self.peer(now, In::Heard { boot: from }),
             link::Event::Refused { node } => self.peer(now, In::Refused { node }),
-            link::Event::Dead { .. } => self.core.handle(now, core::Input::Dead),
+            link::Event::Dead { .. } => self.give_core(now, core::Input::Dead),
             link::Event::Deliver { from, channel: VIEWS_PART, payload, .. } => {
                 self.add_part(from, &payload);
             }
             link::Event::Deliver { from, channel, meta, payload } => {
                 let meta = if channel == VIEWS { self.whole(from, meta) } else { meta };
                 match decode(channel, &meta, payload) {
-                    Some(packet) => self.core.handle(now, core::Input::Packet { from, packet }),
+                    Some(packet) => self.give_core(now, core::Input::Packet { from, packet }),
                     None => self.malformed += 1,
                 }
             }
@@ -327,6 +342,9 @@ impl Stack {
 
     /// The services have their turn behind membership and groups: what these send goes first. True if they sent something.
     fn turn_services(&mut self, now: Instant) -> bool {
+        if !self.services.is_wanted() {
+            return false;
+        }
         self.services.end_turn(now);
         let mut sent = false;
         while let Some(frame) = self.services.poll_frame() {
@@ -339,13 +357,21 @@ impl Stack {
     fn turn_core(&mut self, now: Instant) {
         self.link.end_turn(now);
         self.drain_link(now);
-        self.core.end_turn(now);
-        // A send can be refused, which the core has to hear of: seldom, and not twice for one peer.
+        self.end_core(now);
         while self.drain_core(now) {
             self.link.end_turn(now);
             self.drain_link(now);
-            self.core.end_turn(now);
+            // A send can be refused, which the core has to hear of: seldom, and not twice for one peer.
+            if !self.core_given {
+                return;
+            }
+            self.end_core(now);
         }
+    }
+
+    fn end_core(&mut self, now: Instant) {
+        self.core_given = false;
+        self.core.end_turn(now);
     }
 }
 

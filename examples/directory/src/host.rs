@@ -409,7 +409,9 @@ impl<'a> Client<'a> {
             Request::Info { ticket } => {
                 // One at a time: a client that asks for nothing else does not fill the node's mailbox.
                 let mut reply = Vec::new();
-                let text = format!("{}{}", info(&self.node).await, self.counted.text());
+                // On the heap: it is much larger than what every other request needs.
+                let info = Box::pin(info(&self.node)).await;
+                let text = format!("{info}{}", self.counted.text());
                 write::bulk(&mut reply, text.as_bytes());
                 send(&answers, ticket, Told::Answer(Bytes::from(reply).into()));
             }

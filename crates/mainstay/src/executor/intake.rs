@@ -55,6 +55,7 @@ impl<S: StateMachine + 'static> Executor<S> {
         }
     }
 
+    #[inline(never)]
     fn on_ask(&mut self, now: Instant, ask: Ask<S>, port: &mut AppPort<'_>) {
         let refusal = self.refusal(port);
         let until = now + self.settings.deadline;

@@ -408,17 +408,31 @@ impl<M: Hosted> Hosting<M> {
     /// A turn has ended: its records go to the log, and readers that have room again are told of. So many bytes are to be
     /// written.
     pub fn turn_ended(&mut self, port: &mut Port<'_, M>) -> usize {
-        for (of, reader) in self.bell.take() {
+        let (readers, beside) = (self.bell.take(), self.beside.take());
+        if !readers.is_empty() || !beside.is_empty() {
+            self.feed_rung(readers, beside, port);
+        }
+        self.write()
+    }
+
+    /// Readers have room, or services beside the node have reported.
+    #[inline(never)]
+    fn feed_rung(
+        &self,
+        readers: Vec<(Address, ReaderId)>,
+        beside: Vec<Address>,
+        port: &mut Port<'_, M>,
+    ) {
+        for (of, reader) in readers {
             let change = ReaderChange::Room;
             self.feed(Answer::Given(of, Given::Reader { reader, change }), port);
         }
-        for of in self.beside.take() {
+        for of in beside {
             let reports = self.lines.get(&of).map(|line| line.take_reports());
             for report in reports.into_iter().flatten() {
                 self.feed(Answer::Given(of, Given::Report(Box::new(report))), port);
             }
         }
-        self.write()
     }
 
     /// Hands the records of the turn to the log.

@@ -347,37 +347,16 @@ impl Wiring {
             let _ = handle.send(input).await;
         });
     }
-}
 
-fn no_way_back(error: &dyn std::error::Error) -> String {
-    format!("declared dead, and cannot recover: {}", with_causes(error))
-}
-
-impl Perform<Site> for Wiring {
-    fn started(&mut self, port: &mut Port<'_, Site>) {
-        let convert = |event| link::inputs(event).into_iter().map(Input::Link).collect();
-        self.transport.start(Rc::new(HostSink::new(port.handle(), convert)));
-        self.start_logs(port);
-        if let Some(storage) = &self.storage {
-            let (disk, time) = (storage.disk(), Rc::clone(&self.time));
-            self.room = Some(Room::watch(disk, storage.reserve(), time, port.handle()));
-        }
-    }
-
-    fn perform(&mut self, output: Output, port: &mut Port<'_, Site>) {
+    /// What is not asked for in every turn: apart, for it takes much room on the thread's stack.
+    #[inline(never)]
+    fn perform_seldom(&mut self, output: Output, port: &mut Port<'_, Site>) {
         match output {
             Output::Link(stack::Output::Dial { node }) => {
                 let failed = link::dial(&mut *self.transport, &self.addresses, node);
                 failed.into_iter().for_each(|input| port.feed(Input::Link(input)));
             }
-            Output::Link(stack::Output::Transmit { conn, frame }) => {
-                self.transport.send(conn, frame)
-            }
             Output::Link(stack::Output::Close { conn }) => self.transport.close(conn),
-            // The site keeps those to itself.
-            Output::Link(stack::Output::Core(_)) => {}
-            Output::Persist { io, record } => self.persist(io, record, port),
-            Output::Again => port.feed(Input::Again),
             Output::Status(asked, mut status) => {
                 add(&mut status.refused, self.transport.refused());
                 add(&mut status.refused, self.hosting.refused());
@@ -401,6 +380,37 @@ impl Perform<Site> for Wiring {
                     trace.record(events);
                 }
             }
+            // The site keeps the former to itself, and the others are carried out at once.
+            Output::Link(stack::Output::Core(_) | stack::Output::Transmit { .. })
+            | Output::Persist { .. }
+            | Output::Again => {}
+        }
+    }
+}
+
+fn no_way_back(error: &dyn std::error::Error) -> String {
+    format!("declared dead, and cannot recover: {}", with_causes(error))
+}
+
+impl Perform<Site> for Wiring {
+    fn started(&mut self, port: &mut Port<'_, Site>) {
+        let convert = |event| link::inputs(event).into_iter().map(Input::Link).collect();
+        self.transport.start(Rc::new(HostSink::new(port.handle(), convert)));
+        self.start_logs(port);
+        if let Some(storage) = &self.storage {
+            let (disk, time) = (storage.disk(), Rc::clone(&self.time));
+            self.room = Some(Room::watch(disk, storage.reserve(), time, port.handle()));
+        }
+    }
+
+    fn perform(&mut self, output: Output, port: &mut Port<'_, Site>) {
+        match output {
+            Output::Link(stack::Output::Transmit { conn, frame }) => {
+                self.transport.send(conn, frame)
+            }
+            Output::Persist { io, record } => self.persist(io, record, port),
+            Output::Again => port.feed(Input::Again),
+            other => self.perform_seldom(other, port),
         }
     }
 

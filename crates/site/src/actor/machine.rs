@@ -100,7 +100,8 @@ pub(super) struct Site {
     seats: Seats,
     /// Rung with the groups whose applications have something in their inboxes.
     bell: Bell<GroupId>,
-    stack: Option<Stack>,
+    /// Behind a pointer: what handles it by value is seldom, and would take room on the thread's stack in every turn.
+    stack: Option<Box<Stack>>,
     life: u64,
     nonce: BootNonce,
     /// Connections of this boot, and how many answers to its dials are awaited.
@@ -114,6 +115,8 @@ pub(super) struct Site {
     suspicions: VecDeque<(Instant, NodeId, Evidence)>,
     views: Views,
     ready: watch::Sender<bool>,
+    /// What it was last told.
+    is_ready: bool,
     /// Applications gave the Stack something behind its turn.
     stack_given: bool,
     /// The trace of the last boot, if one is wanted.
@@ -145,6 +148,7 @@ impl Site {
             suspicions: VecDeque::new(),
             views,
             ready: watch::Sender::new(false),
+            is_ready: false,
             stack_given: false,
             recording: None,
             outputs: VecDeque::new(),
@@ -163,16 +167,21 @@ impl Site {
 
     /// Looks whether the site has come to be ready, or is it no more since an application is not.
     fn look_whether_ready(&mut self) {
-        let was = *self.ready.borrow();
-        let Some(core) = self.stack.as_ref().map(Stack::core) else { return };
+        let was = self.is_ready;
+        let Some(core) = self.stack.as_deref().map(Stack::core) else { return };
         let is_member = core.membership().role() == Role::Member;
         let is = self.seats.are_ready()
             && (was || is_member && core.groups().all(|(_, it)| it.status().whole));
-        if is != was {
+        self.tell_ready(is);
+    }
+
+    fn tell_ready(&mut self, is: bool) {
+        if std::mem::replace(&mut self.is_ready, is) != is {
             self.ready.send_replace(is);
         }
     }
 
+    #[cold]
     fn begin(&mut self, boot: Boot, now: Instant) -> Result<(), MountError> {
         self.nonce = boot.nonce;
         self.checkpoints = boot.checkpoints;
@@ -182,16 +191,17 @@ impl Site {
         }
         let mut stack = Stack::recover(link, core, boot.past, boot.bootstrap, now, boot.seed);
         boot.mounts.into_iter().try_for_each(|mount| mount(stack.services_mut(), now))?;
-        self.stack = Some(stack);
+        self.stack = Some(Box::new(stack));
         Ok(())
     }
 
     /// The boot is out: what it had outside is given up, and the application told.
+    #[cold]
     fn killed(&mut self, now: Instant) {
         tracing::warn!(life = self.life, "declared dead by the others; starting anew from the log");
-        add(&mut self.refused, self.stack.iter().flat_map(Stack::refused));
+        add(&mut self.refused, self.stack.iter().flat_map(|stack| stack.refused()));
         // It has what the log has since the last checkpoint.
-        drop_beside(self.stack.take().map(Stack::into_core));
+        drop_beside(self.stack.take().map(|stack| stack.into_core()));
         self.life += 1;
         drop_beside(std::mem::take(&mut self.checkpoints));
         for (node, count) in std::mem::take(&mut self.dials) {
@@ -201,7 +211,7 @@ impl Site {
             self.outputs.push_back(Output::Link(stack::Output::Close { conn }));
         }
         self.views.killed();
-        self.ready.send_replace(false);
+        self.tell_ready(false);
         self.seats.each(|app| app.restarted(now));
         self.outputs.push_back(Output::Killed);
     }
@@ -236,7 +246,7 @@ impl Site {
     /// The applications, and what of the site they are given a part of.
     fn parts(&mut self) -> (&mut Seats, seats::Parts<'_>) {
         let parts = seats::Parts {
-            stack: self.stack.as_mut(),
+            stack: self.stack.as_deref_mut(),
             recording: self.recording.as_mut(),
             outputs: &mut self.outputs,
             checkpoints: &mut self.checkpoints,
@@ -271,12 +281,14 @@ impl Site {
     }
 
     /// What is for services that there are not is dropped: whoever asked is told so.
+    #[inline(never)]
     fn on_request(&mut self, now: Instant, request: Request) {
         if let Some(stack) = &mut self.stack {
             stack.services_mut().on_request(now, request);
         }
     }
 
+    #[inline(never)]
     fn on_answer(&mut self, now: Instant, answer: Answer) {
         let Some(stack) = &mut self.stack else { return };
         match answer {
@@ -287,6 +299,7 @@ impl Site {
         }
     }
 
+    #[cold]
     fn on_checkpoint(&mut self, now: Instant, group: GroupId, done: CheckpointDone, alone: bool) {
         if done.written {
             let position = done.position;
@@ -336,6 +349,7 @@ impl Site {
         }
     }
 
+    #[cold]
     fn on_suspected(&mut self, now: Instant, node: NodeId, evidence: Evidence) {
         let name = self.plan.name_of(node);
         tracing::warn!(member = name, evidence = evidence.name(), "suspected");
@@ -345,12 +359,14 @@ impl Site {
         self.suspicions.push_back((now, node, evidence));
     }
 
+    #[cold]
     fn tell_view(&self, view: &View, member: bool) {
         let members: Vec<_> =
             view.members.iter().map(|member| self.plan.name_of(member.site.node)).collect();
         tracing::info!(view = view.id.number, members = members.join(" "), member, "new view");
     }
 
+    #[cold]
     fn status(&self, now: Instant) -> Status {
         let refused = self.refused.clone();
         let suspicion = |(at, node, evidence): &(Instant, NodeId, Evidence)| {
@@ -358,7 +374,7 @@ impl Site {
             Suspicion { node: *node, evidence: *evidence, ago }
         };
         let suspicions = self.suspicions.iter().map(suspicion).collect();
-        let stack = self.stack.as_ref();
+        let stack = self.stack.as_deref();
         Status::of(now, &self.plan, self.nonce, self.life, refused, suspicions, stack)
     }
 }
@@ -440,14 +456,14 @@ impl Machine for Site {
         if let Some(stack) = &mut self.stack {
             stack.end_turn(now);
         }
-        while let Some(output) = self.stack.as_mut().and_then(Machine::poll_output) {
+        while let Some(output) = self.stack.as_deref_mut().and_then(Machine::poll_output) {
             self.on_stack(now, output);
         }
         while let Some(output) = self.stack.as_mut().and_then(|it| it.services_mut().poll_output())
         {
             self.outputs.push_back(Output::Services(output));
         }
-        while let Some(retired) = self.stack.as_mut().and_then(Stack::take_retired) {
+        while let Some(retired) = self.stack.as_deref_mut().and_then(Stack::take_retired) {
             drop_beside(retired);
         }
         let mut again = false;
@@ -471,18 +487,18 @@ impl Machine for Site {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        let stack = self.stack.as_ref().and_then(Machine::poll_timeout);
+        let stack = self.stack.as_deref().and_then(Machine::poll_timeout);
         [stack, self.seats.poll_timeout()].into_iter().flatten().min()
     }
 
     fn take_work(&mut self) -> Work {
         let mut work = self.seats.take_work();
-        work.add(self.stack.as_mut().map(Machine::take_work).unwrap_or_default());
+        work.add(self.stack.as_deref_mut().map(Machine::take_work).unwrap_or_default());
         work
     }
 
     fn intake_bytes_max(&self) -> usize {
-        let stack = self.stack.as_ref().map_or(usize::MAX, Machine::intake_bytes_max);
+        let stack = self.stack.as_deref().map_or(usize::MAX, Machine::intake_bytes_max);
         self.seats.intake_bytes_max().min(stack)
     }
 }

@@ -13,6 +13,7 @@ use super::{Core, Output, Record, Writer};
 pub type Table = BTreeMap<GroupId, Agreed>;
 
 impl Core {
+    #[inline(never)]
     pub(super) fn on_membership(&mut self, now: Instant, output: membership::Output) {
         use membership::Output as Out;
         match output {
@@ -81,6 +82,7 @@ impl Core {
         self.finish_holding(now);
     }
 
+    #[cold]
     pub(super) fn on_holding(&mut self, now: Instant, group: GroupId, view: ViewId) {
         if let Some((wanted, waits)) = &mut self.holding
             && *wanted == view
