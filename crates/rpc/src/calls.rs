@@ -17,6 +17,8 @@
 //!
 //! [`Executed`]: crate::Executed
 
+mod check;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
@@ -630,20 +632,6 @@ impl Calls {
 
     pub(crate) fn memory(&self, server: NodeId) -> u64 {
         self.servers.get(&server).map_or(0, |it| it.memory)
-    }
-
-    /// Panics if something is not as it should be.
-    pub(crate) fn check(&self) {
-        assert!(self.open.len() <= self.config.calls_max, "calls are bounded");
-        assert_eq!(self.open.len(), self.tokens.len(), "each open call has a caller");
-        for binding in self.servers.values() {
-            assert!(binding.sent.len() <= self.config.window as usize, "the window is kept");
-            let lanes = binding.lanes.values();
-            let gone_max = GONE_MAX + self.config.window as usize;
-            assert!(lanes.clone().all(|lane| lane.gone.len() <= gone_max), "lanes are bounded");
-            let sent = binding.sent.values().chain(&binding.waits);
-            assert!(sent.clone().all(|id| self.open.contains_key(id)), "what is sent is open");
-        }
     }
 }
 

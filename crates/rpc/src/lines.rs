@@ -1,6 +1,7 @@
 //! The way to the other nodes: who is there, and what is said to them at the end of a turn.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::{Hash, Hasher};
 
 use bytes::Bytes;
 use mainstay_base::service::{Io, Out, Outbox};
@@ -16,7 +17,7 @@ const LOOSE_BYTES_MAX: usize = DATAGRAM_BYTES_MAX + 64;
 const OVER_MAX: usize = 32;
 
 /// One other node.
-#[derive(Clone, Default, Debug)]
+#[derive(Clone, Hash, Default, Debug)]
 pub(crate) struct Line {
     /// Its newest boot, connected or not.
     pub(crate) boot: Option<BootId>,
@@ -203,6 +204,11 @@ impl Lines {
                 line.head.over.clear();
             }
         }
+    }
+
+    /// Writes all that later outputs depend on.
+    pub(crate) fn fingerprint(&self, into: &mut impl Hasher) {
+        (&self.lines, &self.dirty, &self.own, self.mute, self.out.last()).hash(into);
     }
 
     pub(crate) fn pop(&mut self) -> Option<Out<Rpc>> {

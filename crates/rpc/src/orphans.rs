@@ -16,6 +16,7 @@
 //! - *Gentle reincarnation* (Nel81): the same, but who hears of a new epoch asks the clients first, and ends what is not owned up to.
 
 use std::collections::BTreeSet;
+use std::hash::{Hash, Hasher};
 
 use bytes::Bytes;
 use mainstay_base::{Instant, NodeId};
@@ -49,6 +50,11 @@ impl Watch {
             Orphans::Reincarnation | Orphans::Gentle { .. } => self.epoch,
             _ => 0,
         }
+    }
+
+    /// Writes all that later outputs depend on.
+    pub(crate) fn fingerprint(&self, into: &mut impl Hasher) {
+        (self.next, self.epoch, self.is_reborn, &self.asked).hash(into);
     }
 
     /// A node is connected, and was heard.

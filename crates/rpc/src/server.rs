@@ -19,6 +19,7 @@
 //! and says when it has stopped. Until then the lane is taken, and a new life of the client waits: nothing of an orphan takes effect
 //! once a later call has begun. Its result counts for nothing, and the calls that it made are taken back (RPC-23).
 
+mod check;
 mod clients;
 mod lanes;
 mod stored;

@@ -1,10 +1,14 @@
 //! The service of calls: both halves over the same lines.
 
+use std::hash::Hash as _;
+
 use bytes::Bytes;
 use mainstay_base::service::{
     Class, In, Io, Logged, Never, Out, Outbox, PeerChange, Service, Start,
 };
-use mainstay_base::{BootId, Channel, Duration, Instant, Machine, NodeId, Rng};
+use mainstay_base::{
+    BootId, Channel, Duration, Fingerprint, Fingerprinter, Instant, Machine, NodeId, Rng,
+};
 
 use crate::calls::Calls;
 use crate::lines::Lines;
@@ -393,6 +397,16 @@ impl Machine for Rpc {
 
     fn poll_timeout(&self) -> Option<Instant> {
         self.due
+    }
+}
+
+impl Fingerprint for Rpc {
+    fn fingerprint(&self, into: &mut Fingerprinter) {
+        (self.life, self.is_draining).hash(into);
+        self.lines.fingerprint(into);
+        self.calls.fingerprint(into);
+        self.server.fingerprint(into);
+        self.watch.fingerprint(into);
     }
 }
 

@@ -235,7 +235,7 @@ impl Wire for Message {
 }
 
 /// Items on their way into batches.
-#[derive(Clone, Default, Debug)]
+#[derive(Clone, Hash, Default, Debug)]
 pub(crate) struct Batch {
     items: Vec<Item>,
     bodies: Vec<Bytes>,

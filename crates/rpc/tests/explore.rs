@@ -1,1 +1,221 @@
+//! Every order of two calls, with messages lost, copied and late, and with crashes of both ends.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::Hash as _;
+
+use bytes::Bytes;
+use mainstay_base::{ClusterId, Duration, Fingerprinter, NodeId};
+use mainstay_rpc::fault::Fault;
+use mainstay_rpc::{
+    Carrier, Command, Config, Event, Executed, Finish, Orphans, Outcome, ProcedureId, Request, Rpc,
+    Semantics, Ticket,
+};
+use mainstay_sim::service::{Judge, Scope};
+use mainstay_sim::{Report, Search, explore};
+
+const WORK: ProcedureId = ProcedureId::new("test.work");
+const CLIENT: usize = 0;
+const SERVER: usize = 1;
+
+/// What the callers were told is true, and calls of a lane, and of two lives of the client, never run beside each other.
+#[derive(Clone, Default)]
+struct Truth {
+    /// In which life of the client a call was made.
+    made: BTreeMap<u64, u64>,
+    executed: BTreeMap<u64, u32>,
+    /// What was told of it: 0 for nothing more, 1 for a result, 2 for not at all.
+    told: BTreeMap<u64, u8>,
+    running: BTreeMap<Ticket, u64>,
+    stopped: BTreeSet<Ticket>,
+    life: u64,
+}
+
+impl Truth {
+    fn begins(&mut self, tag: u64) -> Result<(), String> {
+        let count = self.executed.entry(tag).or_default();
+        *count += 1;
+        if *count > 1 {
+            return Err(format!("RPC-3: call {tag} is executed {count} times"));
+        }
+        if self.told.get(&tag) == Some(&2) {
+            return Err(format!(
+                "RPC-74: call {tag} is executed, its caller was told that it was not"
+            ));
+        }
+        let life = self.made[&tag];
+        let later = self.executed.keys().find(|it| **it > tag && self.made[*it] == life);
+        if let Some(later) = later {
+            return Err(format!("RPC-5: call {tag} begins after call {later}"));
+        }
+        match self.running.values().next() {
+            Some(other) => Err(format!("RPC-5, RPC-21: call {tag} begins beside call {other}")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Judge<Rpc> for Truth {
+    fn commanded(&mut self, _: usize, command: &Command) {
+        if let Command::Call(request) = command {
+            self.made.insert(request.token, self.life);
+        }
+    }
+
+    fn told(&mut self, _: usize, event: &Event) -> Result<(), String> {
+        match event {
+            Event::Execute(execution) => {
+                let tag = execution.arguments[0].into();
+                self.begins(tag)?;
+                self.running.insert(execution.ticket, tag);
+            }
+            Event::Over { token, outcome } => {
+                let count = self.executed.get(token).copied().unwrap_or(0);
+                let told = match outcome {
+                    Outcome::Done(value) if value[..] != [*token as u8] => {
+                        return Err(format!("RPC-8: call {token} has the result {value:?}"));
+                    }
+                    Outcome::Done(_) | Outcome::Remote(_) => 1,
+                    Outcome::Failed(failure) if failure.executed == Executed::NotAtAll => 2,
+                    Outcome::Failed(_) => 0,
+                };
+                if self.told.insert(*token, told).is_some() {
+                    return Err(format!("RPC-9: call {token} is over twice"));
+                }
+                if (told == 1 && count != 1) || (told == 2 && count != 0) {
+                    return Err(format!("RPC-74: call {token} was executed {count} times"));
+                }
+            }
+            Event::Stop { ticket } => drop(self.stopped.insert(*ticket)),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, _: usize, event: &Event) -> Vec<Command> {
+        let Event::Execute(execution) = event else { return Vec::new() };
+        let (ticket, value) = (execution.ticket, execution.arguments.clone());
+        vec![Command::Finished { ticket, result: Finish::Value(value) }]
+    }
+
+    fn answered(&mut self, _: usize, command: &Command) {
+        if let Command::Finished { ticket, .. } = command {
+            self.running.remove(ticket);
+        }
+    }
+
+    fn crashed(&mut self, node: usize) {
+        match node {
+            SERVER => self.running.clear(),
+            _ => self.life += 1,
+        }
+    }
+
+    fn fingerprint(&self, into: &mut Fingerprinter) {
+        (&self.made, &self.executed, &self.told, &self.running, self.life).hash(into);
+    }
+}
+
+fn request(tag: u64, server: NodeId) -> Command {
+    Command::Call(Request {
+        token: tag,
+        server,
+        procedure: WORK,
+        version: 1,
+        semantics: Semantics::ExactlyOnce,
+        arguments: Bytes::copy_from_slice(&[tag as u8]),
+        deadline: Duration::from_secs(60),
+        lane: Some(1),
+        parent: None,
+        context: Bytes::new(),
+    })
+}
+
+struct Bounds {
+    stored: bool,
+    losses: u32,
+    copies: u32,
+    crashes: u32,
+    timeouts: u32,
+}
+
+fn explored(bounds: &Bounds, fault: Option<Fault>, states_max: usize) -> Report {
+    let stored = bounds.stored;
+    let config = move |_: usize, _: &[NodeId]| {
+        let mut config = Config::new(1);
+        (config.carrier, config.stored, config.fault) = (Carrier::Datagrams, stored, fault);
+        config.orphans = Orphans::Extermination;
+        config
+    };
+    let cluster = ClusterId::from_entropy(1);
+    let mut roster = [NodeId::new(cluster, "n0"), NodeId::new(cluster, "n1")];
+    roster.sort();
+    let scope = Scope::<Rpc, _>::new(2, config, Truth::default())
+        .each_start(|config, start| config.life = start)
+        .command(SERVER, Command::Serve { procedure: WORK, versions: (1, 1) })
+        .command(CLIENT, request(1, roster[SERVER]))
+        .command(CLIENT, request(2, roster[SERVER]))
+        .datagrams(bounds.losses, bounds.copies)
+        .faults(bounds.crashes, bounds.timeouts);
+    explore(scope, Search::Breadth, states_max)
+}
+
+#[test]
+fn every_order_of_a_small_scope() {
+    for (stored, crashes, timeouts, losses, copies) in [
+        (true, 0, 0, 0, 0),
+        (true, 1, 0, 0, 0),
+        (true, 1, 0, 0, 1),
+        (true, 1, 0, 1, 1),
+        (true, 2, 0, 1, 1),
+        (false, 1, 1, 1, 0),
+        (false, 0, 1, 1, 1),
+        (false, 0, 2, 1, 1),
+        (false, 1, 1, 0, 1),
+        (false, 1, 1, 1, 1),
+    ] {
+        let bounds = Bounds { stored, losses, copies, crashes, timeouts };
+        let start = std::time::SystemTime::now();
+        let report = explored(&bounds, None, 600_000);
+        println!(
+            "{stored} {crashes} {timeouts} {losses} {copies}: {} states, depth {}, {} ends, {} {:?}",
+            report.states,
+            report.depth,
+            report.ends,
+            report.complete,
+            start.elapsed()
+        );
+        if let Some(it) = report.violation {
+            println!("{it}");
+            return;
+        }
+    }
+}
+
+#[test]
+fn broken() {
+    use Fault as F;
+    let small = Bounds { stored: false, losses: 0, copies: 1, crashes: 1, timeouts: 0 };
+    let stored = Bounds { stored: true, ..small };
+    for (fault, bounds) in [
+        (F::ForgetsCalls, &small),
+        (F::RunsLateCalls, &small),
+        (F::MatchesByNumber, &small),
+        (F::BelievesAnyBinding, &small),
+        (F::RepeatsAtNewServer, &small),
+        (F::HearsTheDead, &small),
+        (F::SparesOrphans, &small),
+        (F::KeepsOrphans, &small),
+        (F::IgnoresOrder, &small),
+        (F::ForgetsStored, &stored),
+        (F::BeginsUnwritten, &stored),
+    ] {
+        let report = explored(bounds, Some(fault), 300_000);
+        println!(
+            "{fault:?}: {} states, {} {:?}",
+            report.states,
+            report.complete,
+            report.violation.map(|it| (it.path.len(), it.what))
+        );
+    }
+}

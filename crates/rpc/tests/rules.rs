@@ -320,6 +320,8 @@ fn bytes_of_a_peer_do_no_harm() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     /// Checks RPC-10: no bytes make the decoder panic.
     #[test]
     fn garbage_is_no_message(meta in prop::collection::vec(any::<u8>(), 0..200), body in prop::collection::vec(any::<u8>(), 0..50)) {

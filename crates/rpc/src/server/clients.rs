@@ -8,7 +8,6 @@ use super::lanes::Lane;
 use super::{Answer, Entry, Server, State};
 use crate::lines::Lines;
 use crate::ranges::Ranges;
-use crate::wire::ProcedureId;
 use crate::{Config, Record, Refusal, Ticket};
 
 /// One client: a node in one life.
@@ -283,22 +282,5 @@ impl Server {
         let runs = self.runs.values().filter(|run| !run.is_ended).map(|run| run.client);
         let held = self.deadlines.iter().map(|(_, client, _)| *client);
         held.chain(runs).chain(self.loose.iter().map(|loose| loose.client)).collect()
-    }
-
-    /// Panics if something is not as it should be.
-    pub(crate) fn check(&self) {
-        for client in self.clients.values() {
-            // What a restarted server read may be over already: the client says so when it speaks.
-            let known = client.calls.values().filter(|it| it.call.procedure != ProcedureId(0));
-            let bytes: usize = client.calls.values().map(|it| it.bytes()).sum();
-            assert_eq!(bytes, client.bytes, "the bytes of a client are counted");
-            assert!(
-                client.calls.keys().all(|seq| !client.is_over(*seq)),
-                "what is over is dropped"
-            );
-            assert!(known.count() <= 2 * self.config.window as usize, "the window is kept");
-            assert!(client.over.len() <= 2 * self.config.window as usize + 1, "gaps are bounded");
-        }
-        assert!(self.runs.len() <= self.config.executions_max, "executions are bounded");
     }
 }

@@ -173,6 +173,8 @@ pub struct Play {
     served: BTreeMap<usize, BootId>,
     /// Those that were taken back.
     cancelled: BTreeSet<u64>,
+    /// Calls of executions that were told to stop, and for how many steps they have been open since.
+    orphaned: Vec<(u64, u32)>,
     /// What the test knows to be wrong.
     wrong: Option<String>,
     /// Executions of a lane that began, by client boot and server boot.
@@ -201,7 +203,7 @@ impl Kind {
         if config.carrier == Carrier::Datagrams {
             config.retry = Duration::from_millis(20);
         }
-        config.stored = self.stored.unwrap_or(coin());
+        config.stored = self.stored.unwrap_or_else(&mut coin);
         config.executions_max = if coin() { 1_024 } else { 2 };
         config.window = *rng.pick(&[4_096, 4, 16]).unwrap();
         let orphans = *rng.pick(&POLICIES).unwrap();
@@ -221,7 +223,7 @@ impl Kind {
     pub fn play(&self, seed: u64) -> Result<Play, String> {
         let mut options = Options::from_seed(seed, Wire::Channel, Atlas { down: 2, lost: 0 });
         options.span = Duration::from_millis(1_200);
-        options.length = options.length / 2;
+        options.length /= 2;
         let lost = [0, 50, 200][seed as usize % 3];
         if lost > 0 {
             (options.duplication, options.reordering) = (100, 200);
@@ -282,6 +284,7 @@ impl Play {
             next: Instant::ZERO,
             served: BTreeMap::new(),
             cancelled: BTreeSet::new(),
+            orphaned: Vec::new(),
             wrong: None,
             lanes: BTreeMap::new(),
         }
@@ -311,6 +314,7 @@ impl Play {
     }
 
     /// Calls; the tag, if the node is up.
+    #[allow(clippy::too_many_arguments, reason = "a call has as many")]
     pub fn call(
         &mut self,
         node: usize,
@@ -412,6 +416,7 @@ impl Play {
                 let of = |it: &&mut Work| it.boot == boot && it.ticket == ticket;
                 if let Some(work) = self.work.iter_mut().find(of) {
                     work.stops = Some(at + takes);
+                    self.orphaned.extend(work.waits.map(|tag| (tag, 0)));
                 }
             }
             Event::Bound { .. } | Event::Lost { .. } | Event::Drained => {}
@@ -499,14 +504,21 @@ impl Play {
                 continue;
             }
             let is_late = work.stops.is_none() && work.begun + work.left * 21 / 20 < now;
-            let is_orphaned = work.stops.is_some() && work.waits.is_some();
-            work.overdue = if is_late || is_orphaned { work.overdue + 1 } else { 0 };
+            work.overdue = if is_late { work.overdue + 1 } else { 0 };
             if work.overdue > 40 {
-                let what =
-                    if is_late { "RPC-20: it goes on" } else { "RPC-23: its nested call does" };
-                wrong = Some(format!("{what} after its deadline: {work:?}"));
+                wrong = Some(format!("RPC-20: it goes on after its deadline: {work:?}"));
             }
         }
+        let (calls, world) = (&self.calls, &self.world);
+        self.orphaned.retain_mut(|(tag, steps)| {
+            let call = &calls[tag];
+            let node = world.roster().iter().position(|it| *it == call.client.node).unwrap();
+            *steps = if world.is_up(node) { *steps + 1 } else { 0 };
+            if *steps > 40 {
+                wrong = Some(format!("RPC-23: a call of what was ended goes on: {call:?}"));
+            }
+            call.outcome.is_none() && world.boot(node) == call.client
+        });
         wrong.into_iter().for_each(|what| self.fail(what));
     }
 

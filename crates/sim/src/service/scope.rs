@@ -25,6 +25,18 @@ pub trait Judge<S: Service>: Clone {
     /// The violated property.
     fn told(&mut self, node: usize, event: &S::Event) -> Result<(), String>;
 
+    /// What the readers of a node answer to what they were told. Each of these commands is a step of its own, at any later time and in
+    /// any order, until the node crashes. Default: nothing.
+    fn answer(&mut self, _node: usize, _event: &S::Event) -> Vec<S::Command> {
+        Vec::new()
+    }
+
+    /// One of these is given. Default: nothing.
+    fn answered(&mut self, _node: usize, _command: &S::Command) {}
+
+    /// A node crashes. Default: nothing.
+    fn crashed(&mut self, _node: usize) {}
+
     /// Nothing more can happen. Default: that is right.
     ///
     /// # Errors
@@ -37,19 +49,37 @@ pub trait Judge<S: Service>: Clone {
     fn fingerprint(&self, into: &mut Fingerprinter);
 }
 
-/// Nodes with one service each, every two of them connected, without views, datagrams and full windows. Jobs and chunks of
-/// checkpoints are done at once. A crashed node is back at once, under another boot, with some first ones of its unfinished
-/// writes.
+/// Nodes with one service each, every two of them connected, without views and full windows, and without
+/// [datagrams](Self::datagrams) unless they are asked for. Jobs and chunks of checkpoints are done at once. A crashed node is back at
+/// once, under another boot, with some first ones of its unfinished writes.
 pub struct Scope<S: Service, J> {
     config: Rc<dyn Fn(usize) -> S::Config>,
+    each_start: EachStart<S>,
     nodes: Vec<Site<S>>,
     /// From one to the other.
     ways: BTreeMap<(usize, usize), VecDeque<(Bytes, Bytes)>>,
     /// At which node; given in this order.
     commands: VecDeque<(usize, S::Command)>,
+    /// Commands that readers answer with.
+    answers: Vec<(usize, S::Command)>,
+    /// On their way, sorted; `None`: there are none in this scope.
+    datagrams: Option<Vec<Datagram>>,
+    losses: u32,
+    copies: u32,
     crashes: u32,
     timeouts: u32,
     judge: J,
+}
+
+type EachStart<S> = Rc<dyn Fn(&mut <S as Service>::Config, u64)>;
+
+/// From one node to another, whatever boots they are.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Datagram {
+    from: usize,
+    to: usize,
+    meta: Bytes,
+    payload: Bytes,
 }
 
 struct Site<S> {
@@ -85,6 +115,26 @@ pub enum Step {
         /// Its receiver.
         to: usize,
     },
+    /// A reader gives its answer.
+    Answer {
+        /// Its place among those that are to be given.
+        at: usize,
+    },
+    /// A datagram arrives, late or not, and at another boot perhaps.
+    Datagram {
+        /// Its place among those on their way.
+        at: usize,
+    },
+    /// A datagram arrives, and a copy of it may come later.
+    Copy {
+        /// Its place among those on their way.
+        at: usize,
+    },
+    /// A datagram is lost.
+    Lose {
+        /// Its place among those on their way.
+        at: usize,
+    },
     /// The oldest unfinished write of a node is stable.
     Written {
         /// Which.
@@ -109,36 +159,6 @@ fn instance() -> Instance {
 }
 
 impl<S: Service, J> Scope<S, J> {
-    /// So many nodes that were just started; `config` says what each is made with.
-    pub fn new(
-        nodes: usize,
-        config: impl Fn(usize, &[NodeId]) -> S::Config + 'static,
-        judge: J,
-    ) -> Self {
-        let cluster = ClusterId::from_entropy(1);
-        let mut roster: Vec<_> =
-            (0..nodes).map(|index| NodeId::new(cluster, &format!("n{index}"))).collect();
-        roster.sort();
-        let all = roster.clone();
-        let config: Rc<dyn Fn(usize) -> S::Config> = Rc::new(move |index| config(index, &all));
-        let boots = roster.iter().map(|node| BootId { node: *node, nonce: BootNonce(1) });
-        let nodes =
-            boots.enumerate().map(|(at, boot)| Site::start(config(at), boot, Disk::default()));
-        let mut scope = Self {
-            nodes: nodes.collect(),
-            config,
-            ways: BTreeMap::new(),
-            commands: VecDeque::new(),
-            crashes: 0,
-            timeouts: 0,
-            judge,
-        };
-        for one in 0..scope.nodes.len() {
-            scope.connect(one);
-        }
-        scope
-    }
-
     /// This command is given at a node, behind those before it.
     #[must_use]
     pub fn command(mut self, node: usize, command: S::Command) -> Self {
@@ -150,6 +170,21 @@ impl<S: Service, J> Scope<S, J> {
     #[must_use]
     pub fn faults(mut self, crashes: u32, timeouts: u32) -> Self {
         (self.crashes, self.timeouts) = (crashes, timeouts);
+        self
+    }
+
+    /// Datagrams are part of the scope, in any order and as late as can be: each may outlive its sender and its receiver. So many are lost, and so
+    /// many come once more.
+    #[must_use]
+    pub fn datagrams(mut self, losses: u32, copies: u32) -> Self {
+        (self.datagrams, self.losses, self.copies) = (Some(Vec::new()), losses, copies);
+        self
+    }
+
+    /// What is different at each start of a node after the first; starts are counted from 1.
+    #[must_use]
+    pub fn each_start(mut self, change: impl Fn(&mut S::Config, u64) + 'static) -> Self {
+        self.each_start = Rc::new(change);
         self
     }
 
@@ -172,7 +207,7 @@ impl<S: Service> Site<S> {
     fn start(config: S::Config, boot: BootId, disk: Disk) -> Self {
         let past = fold::<S>(instance(), &disk.log).expect("the log is its own");
         let checkpoint = disk.checkpoint.as_ref().map(|(position, _)| *position);
-        let (me, now, seed) = (boot, Instant::ZERO, 1);
+        let (me, now, seed) = (boot, Instant::ZERO, boot.nonce.0 as u64);
         let start = Start { me, instance: instance(), past, checkpoint, now, seed };
         Self { boot, service: S::recover(config, start), now, disk, pending: VecDeque::new() }
     }
@@ -186,6 +221,46 @@ impl<S: Service> Site<S> {
 }
 
 impl<S: Service, J: Judge<S>> Scope<S, J> {
+    /// So many nodes that were just started; `config` says what each is made with.
+    ///
+    /// # Panics
+    /// If the judge finds fault with the start.
+    pub fn new(
+        nodes: usize,
+        config: impl Fn(usize, &[NodeId]) -> S::Config + 'static,
+        judge: J,
+    ) -> Self {
+        let cluster = ClusterId::from_entropy(1);
+        let mut roster: Vec<_> =
+            (0..nodes).map(|index| NodeId::new(cluster, &format!("n{index}"))).collect();
+        roster.sort();
+        let all = roster.clone();
+        let config: Rc<dyn Fn(usize) -> S::Config> = Rc::new(move |index| config(index, &all));
+        let boots = roster.iter().map(|node| BootId { node: *node, nonce: BootNonce(1) });
+        let nodes =
+            boots.enumerate().map(|(at, boot)| Site::start(config(at), boot, Disk::default()));
+        let mut scope = Self {
+            nodes: nodes.collect(),
+            config,
+            each_start: Rc::new(|_, _| {}),
+            ways: BTreeMap::new(),
+            commands: VecDeque::new(),
+            answers: Vec::new(),
+            datagrams: None,
+            losses: 0,
+            copies: 0,
+            crashes: 0,
+            timeouts: 0,
+            judge,
+        };
+        for one in 0..scope.nodes.len() {
+            scope.connect(one);
+        }
+        let starts = (0..scope.nodes.len()).try_for_each(|at| scope.turn(at));
+        starts.expect("nothing is wrong at the start");
+        scope
+    }
+
     /// Ends the turns of a node until it has nothing more to say.
     fn turn(&mut self, at: usize) -> Result<(), String> {
         let mut reading: Option<VecDeque<Bytes>> = None;
@@ -215,9 +290,14 @@ impl<S: Service, J: Judge<S>> Scope<S, J> {
                         self.nodes[at].service.handle(now, In::Done(S::work(job)));
                         more = true;
                     }
-                    Out::Event { event, .. } => self.judge.told(at, &event)?,
+                    Out::Event { event, .. } => {
+                        self.judge.told(at, &event)?;
+                        let answers = self.judge.answer(at, &event);
+                        self.answers.extend(answers.into_iter().map(|answer| (at, answer)));
+                    }
                     Out::Again => more = true,
-                    Out::Datagram { .. } | Out::Ask(_) => {}
+                    Out::Datagram { to, message } => self.send_datagram(at, to, &message),
+                    Out::Ask(_) => {}
                 }
             }
             if !records.is_empty() {
@@ -244,15 +324,42 @@ impl<S: Service, J: Judge<S>> Scope<S, J> {
         }
     }
 
+    fn send_datagram(&mut self, from: usize, to: NodeId, message: &S::Message) {
+        let to = self.nodes.iter().position(|site| site.boot.node == to);
+        if let (Some(to), Some(datagrams)) = (to, &mut self.datagrams) {
+            let (meta, payload) = message.encode();
+            let datagram = Datagram { from, to, meta, payload };
+            let place = datagrams.partition_point(|it| *it < datagram);
+            datagrams.insert(place, datagram);
+        }
+    }
+
+    /// A datagram arrives; it goes on being on its way if another copy of it is to come.
+    fn receive_datagram(&mut self, at: usize, is_copied: bool) -> Result<usize, String> {
+        let datagrams = self.datagrams.iter_mut();
+        let datagram =
+            datagrams.map(|all| if is_copied { all[at].clone() } else { all.remove(at) });
+        let Some(Datagram { from, to, meta, payload }) = datagram.last() else { return Ok(0) };
+        let message = S::Message::decode(&meta, payload).map_err(|it| it.to_string())?;
+        let from = self.nodes[from].boot.node;
+        let site = &mut self.nodes[to];
+        site.service.handle(site.now, In::Datagram { at: site.now, from, message });
+        Ok(to)
+    }
+
     fn crash(&mut self, node: usize, kept: usize) -> Result<(), String> {
         self.crashes -= 1;
+        self.judge.crashed(node);
+        self.answers.retain(|(at, _)| *at != node);
         self.ways.retain(|(from, to), _| *from != node && *to != node);
         let site = &mut self.nodes[node];
         let stable: Vec<_> = site.pending.drain(..).take(kept).collect();
         stable.into_iter().for_each(|write| site.write(write));
         let old = site.boot;
         let new = BootId { nonce: BootNonce(old.nonce.0 + 1), ..old };
-        *site = Site::start((self.config)(node), new, std::mem::take(&mut site.disk));
+        let mut config = (self.config)(node);
+        (self.each_start)(&mut config, new.nonce.0 as u64);
+        *site = Site::start(config, new, std::mem::take(&mut site.disk));
         for (_, other) in self.nodes.iter_mut().enumerate().filter(|(at, _)| *at != node) {
             let replaced = PeerChange::Replaced { old, new: Some(new) };
             other.service.handle(other.now, In::Peer(replaced));
@@ -278,6 +385,17 @@ where
                 .filter(|(_, way)| !way.is_empty())
                 .map(|((from, to), _)| Step::Deliver { from: *from, to: *to }),
         );
+        into.extend((0..self.answers.len()).map(|at| Step::Answer { at }));
+        let datagrams = self.datagrams.as_deref().unwrap_or_default();
+        for (at, it) in datagrams.iter().enumerate() {
+            // Of equal ones it does not matter which.
+            if at > 0 && datagrams[at - 1] == *it {
+                continue;
+            }
+            into.push(Step::Datagram { at });
+            into.extend((self.copies > 0).then_some(Step::Copy { at }));
+            into.extend((self.losses > 0).then_some(Step::Lose { at }));
+        }
         for (node, site) in self.nodes.iter().enumerate() {
             into.extend((!site.pending.is_empty()).then_some(Step::Written { node }));
             let is_due = self.timeouts > 0 && site.service.poll_timeout().is_some();
@@ -305,6 +423,23 @@ where
                 let site = &mut self.nodes[to];
                 site.service.handle(site.now, In::Message { from, view: 0, message });
                 to
+            }
+            Step::Answer { at } => {
+                let (node, command) = self.answers.remove(at);
+                self.judge.answered(node, &command);
+                let site = &mut self.nodes[node];
+                site.service.handle(site.now, In::Command(command));
+                node
+            }
+            Step::Datagram { at } => self.receive_datagram(at, false)?,
+            Step::Copy { at } => {
+                self.copies -= 1;
+                self.receive_datagram(at, true)?
+            }
+            Step::Lose { at } => {
+                self.losses -= 1;
+                self.datagrams.iter_mut().for_each(|all| drop(all.remove(at)));
+                return Ok(());
             }
             Step::Written { node } => {
                 let site = &mut self.nodes[node];
@@ -343,6 +478,10 @@ where
         let ways = self.ways.iter().filter(|(_, way)| !way.is_empty());
         ways.for_each(|way| way.hash(&mut into));
         into.write_u64(self.commands.len() as u64);
+        for (node, answer) in &self.answers {
+            (node, format!("{answer:?}")).hash(&mut into);
+        }
+        (&self.datagrams, self.losses, self.copies).hash(&mut into);
         (self.crashes, self.timeouts).hash(&mut into);
         self.judge.fingerprint(&mut into);
         into.finish128()
@@ -360,7 +499,12 @@ where
     fn clone(&self) -> Self {
         Self {
             config: Rc::clone(&self.config),
+            each_start: Rc::clone(&self.each_start),
             nodes: self.nodes.clone(),
+            answers: self.answers.clone(),
+            datagrams: self.datagrams.clone(),
+            losses: self.losses,
+            copies: self.copies,
             ways: self.ways.clone(),
             commands: self.commands.clone(),
             crashes: self.crashes,
