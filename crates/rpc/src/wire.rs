@@ -282,3 +282,6 @@ impl Batch {
         Message { head, items, bodies }
     }
 }
+
+#[cfg(test)]
+mod tests;
