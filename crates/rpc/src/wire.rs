@@ -281,3 +281,6 @@ impl Batch {
         Message { head, items, bodies }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,10 @@
 //! Every order of two calls, with messages lost, copied and late, and with crashes of both ends.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
-use std::collections::{BTreeMap, BTreeSet};
+#[allow(unreachable_pub, reason = "shared by tests")]
+mod support;
+
+use std::collections::BTreeMap;
 use std::hash::Hash as _;
 
 use bytes::Bytes;
@@ -27,7 +30,6 @@ struct Truth {
     /// What was told of it: 0 for nothing more, 1 for a result, 2 for not at all.
     told: BTreeMap<u64, u8>,
     running: BTreeMap<Ticket, u64>,
-    stopped: BTreeSet<Ticket>,
     life: u64,
 }
 
@@ -86,13 +88,15 @@ impl Judge<Rpc> for Truth {
                     return Err(format!("RPC-74: call {token} was executed {count} times"));
                 }
             }
-            Event::Stop { ticket } => drop(self.stopped.insert(*ticket)),
             _ => {}
         }
         Ok(())
     }
 
-    fn answer(&mut self, _: usize, event: &Event) -> Vec<Command> {
+    fn answer(&mut self, node: usize, event: &Event) -> Vec<Command> {
+        if node == SERVER && matches!(event, Event::Bound { .. }) {
+            return vec![Command::Serve { procedure: WORK, versions: (1, 1) }];
+        }
         let Event::Execute(execution) = event else { return Vec::new() };
         let (ticket, value) = (execution.ticket, execution.arguments.clone());
         vec![Command::Finished { ticket, result: Finish::Value(value) }]
@@ -131,8 +135,10 @@ fn request(tag: u64, server: NodeId) -> Command {
     })
 }
 
+#[derive(Clone, Copy)]
 struct Bounds {
     stored: bool,
+    calls: u64,
     losses: u32,
     copies: u32,
     crashes: u32,
@@ -150,53 +156,55 @@ fn explored(bounds: &Bounds, fault: Option<Fault>, states_max: usize) -> Report 
     let cluster = ClusterId::from_entropy(1);
     let mut roster = [NodeId::new(cluster, "n0"), NodeId::new(cluster, "n1")];
     roster.sort();
-    let scope = Scope::<Rpc, _>::new(2, config, Truth::default())
+    let mut scope = Scope::<Rpc, _>::new(2, config, Truth::default())
         .each_start(|config, start| config.life = start)
-        .command(SERVER, Command::Serve { procedure: WORK, versions: (1, 1) })
-        .command(CLIENT, request(1, roster[SERVER]))
-        .command(CLIENT, request(2, roster[SERVER]))
         .datagrams(bounds.losses, bounds.copies)
         .faults(bounds.crashes, bounds.timeouts);
+    for tag in 1..=bounds.calls {
+        scope = scope.command(CLIENT, request(tag, roster[SERVER]));
+    }
     explore(scope, Search::Breadth, states_max)
 }
 
+/// Checks RPC-3, RPC-5, RPC-8, RPC-9, RPC-12, RPC-14, RPC-15, RPC-21, RPC-22 and RPC-74: every order of two calls of a lane, with two crashes of either
+/// end or of both, a loss, a copy, and datagrams that outlive boots.
 #[test]
-fn every_order_of_a_small_scope() {
-    for (stored, crashes, timeouts, losses, copies) in [
-        (true, 0, 0, 0, 0),
-        (true, 1, 0, 0, 0),
-        (true, 1, 0, 0, 1),
-        (true, 1, 0, 1, 1),
-        (true, 2, 0, 1, 1),
-        (false, 1, 1, 1, 0),
-        (false, 0, 1, 1, 1),
-        (false, 0, 2, 1, 1),
-        (false, 1, 1, 0, 1),
-        (false, 1, 1, 1, 1),
-    ] {
-        let bounds = Bounds { stored, losses, copies, crashes, timeouts };
-        let start = std::time::SystemTime::now();
-        let report = explored(&bounds, None, 600_000);
-        println!(
-            "{stored} {crashes} {timeouts} {losses} {copies}: {} states, depth {}, {} ends, {} {:?}",
-            report.states,
-            report.depth,
-            report.ends,
-            report.complete,
-            start.elapsed()
-        );
-        if let Some(it) = report.violation {
-            println!("{it}");
-            return;
-        }
-    }
+fn every_order_of_two_calls() {
+    let crashes = Bounds { stored: false, calls: 2, losses: 1, copies: 1, crashes: 2, timeouts: 0 };
+    complete("two crashes", &crashes, 150_000);
 }
 
+/// Checks RPC-3, RPC-5, RPC-9 and RPC-74: the same with an attempt more, or a deadline; to bound the states there is one crash, and no copy but those
+/// that the client makes.
 #[test]
-fn broken() {
+fn every_order_of_two_calls_and_a_timeout() {
+    let timeout = Bounds { stored: false, calls: 2, losses: 1, copies: 0, crashes: 1, timeouts: 1 };
+    complete("a timeout", &timeout, 100_000);
+}
+
+/// Checks RPC-3, RPC-9, RPC-13 and RPC-74: every order of one call to a server that writes, with crashes that lose some of what is not stable yet. Two
+/// calls and two crashes have more states than can be seen.
+#[test]
+fn every_order_of_a_stored_call() {
+    let stored = Bounds { stored: true, calls: 1, losses: 1, copies: 1, crashes: 1, timeouts: 0 };
+    complete("stored", &stored, 10_000);
+}
+
+fn complete(what: &str, bounds: &Bounds, states_min: usize) {
+    let report = explored(bounds, None, 3_000_000);
+    if let Some(violation) = report.violation {
+        panic!("{what}: {violation}");
+    }
+    println!("{what}: {} states, depth {}, {} ends", report.states, report.depth, report.ends);
+    assert!(report.complete && report.states >= states_min, "{what}: {} states", report.states);
+}
+
+/// Each defect that the scope can show is found in it.
+#[test]
+fn defects_are_found() {
     use Fault as F;
-    let small = Bounds { stored: false, losses: 0, copies: 1, crashes: 1, timeouts: 0 };
-    let stored = Bounds { stored: true, ..small };
+    let small = Bounds { stored: false, calls: 2, losses: 0, copies: 1, crashes: 1, timeouts: 0 };
+    let stored = Bounds { stored: true, calls: 1, ..small };
     for (fault, bounds) in [
         (F::ForgetsCalls, &small),
         (F::RunsLateCalls, &small),
@@ -205,17 +213,15 @@ fn broken() {
         (F::RepeatsAtNewServer, &small),
         (F::HearsTheDead, &small),
         (F::SparesOrphans, &small),
-        (F::KeepsOrphans, &small),
         (F::IgnoresOrder, &small),
         (F::ForgetsStored, &stored),
         (F::BeginsUnwritten, &stored),
     ] {
-        let report = explored(bounds, Some(fault), 300_000);
-        println!(
-            "{fault:?}: {} states, {} {:?}",
-            report.states,
-            report.complete,
-            report.violation.map(|it| (it.path.len(), it.what))
-        );
+        let mut found = None;
+        let explore = || found = explored(bounds, Some(fault), 300_000).violation;
+        let panic = support::panic_of(std::panic::AssertUnwindSafe(explore));
+        let what = panic.or(found.map(|it| format!("{} steps, {}", it.path.len(), it.what)));
+        let what = what.unwrap_or_else(|| panic!("{fault:?} is not noticed"));
+        println!("{fault:?}: {}", what.lines().next().unwrap_or_default());
     }
 }

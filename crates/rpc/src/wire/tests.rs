@@ -1,0 +1,199 @@
+//! All that can be said, and what a peer could say that keeps to no rule.
+
+use mainstay_base::service::{In, Logged, PeerChange, Service, Start};
+use mainstay_base::{BootId, BootNonce, ClusterId, Instance, Instant, Machine as _, NodeId};
+use proptest::prelude::*;
+
+use super::*;
+use crate::{Carrier, Command, Config, Orphans, Rpc};
+
+fn number() -> impl Strategy<Value = u64> {
+    prop_oneof![0u64..6, Just(u64::MAX), Just(u64::MAX - 1), any::<u64>()]
+}
+
+fn semantics() -> impl Strategy<Value = Semantics> {
+    use Semantics as S;
+    prop::sample::select(vec![S::Maybe, S::AtLeastOnce, S::ExactlyOnce, S::AtMostOnce])
+}
+
+fn refusal() -> impl Strategy<Value = Refusal> {
+    use Refusal as R;
+    prop::sample::select(vec![
+        R::Procedure,
+        R::Version,
+        R::Arguments,
+        R::Denied,
+        R::ResultTooLarge,
+        R::Busy,
+        R::Epoch,
+        R::Draining,
+        R::Late,
+        R::Expired,
+        R::Aborted,
+        R::Handler,
+        R::Restarted,
+    ])
+}
+
+fn call() -> impl Strategy<Value = CallHead> {
+    let gone = prop::collection::vec((number(), number()), 0..4);
+    let order =
+        (0u32..3, number(), gone).prop_map(|(lane, after, gone)| Order { lane, after, gone });
+    let context = prop::collection::vec(any::<u8>(), 0..20);
+    let served = prop_oneof![Just(7u64), any::<u64>()];
+    (served, 0u16..3, semantics(), number(), number(), prop::option::of(order), context).prop_map(
+        |(procedure, version, semantics, budget, epoch, order, context)| CallHead {
+            procedure: ProcedureId(procedure),
+            version,
+            semantics,
+            budget,
+            epoch,
+            order,
+            context: context.into(),
+        },
+    )
+}
+
+fn item() -> impl Strategy<Value = Item> {
+    let procedure = any::<u64>().prop_map(ProcedureId);
+    let len = 0u32..9;
+    prop_oneof![
+        (any::<bool>(), any::<u32>(), number()).prop_map(|(kept, window, epoch)| Item::Hello {
+            kept,
+            window,
+            epoch
+        }),
+        (number(), call(), len.clone()).prop_map(|(seq, call, len)| Item::Call { seq, call, len }),
+        (procedure, any::<u16>(), number(), len.clone()).prop_map(
+            |(procedure, version, budget, len)| Item::Cast { procedure, version, budget, len }
+        ),
+        number().prop_map(|seq| Item::Probe { seq }),
+        (number(), number()).prop_map(|(seq, after)| Item::Cancel { seq, after }),
+        (number(), prop::collection::vec(number(), 0..5))
+            .prop_map(|(next, open)| Item::Open { next, open }),
+        (number(), any::<bool>(), len).prop_map(|(seq, is_error, len)| Item::Reply {
+            seq,
+            is_error,
+            len
+        }),
+        (number(), refusal()).prop_map(|(seq, why)| Item::Refused { seq, why }),
+        number().prop_map(|seq| Item::Working { seq }),
+        number().prop_map(|seq| Item::Missing { seq }),
+        number().prop_map(|life| Item::Check { life }),
+        Just(Item::Alive),
+        number().prop_map(|seq| Item::More { seq }),
+        number().prop_map(|seq| Item::Grant { seq }),
+        number().prop_map(|epoch| Item::Epoch { epoch }),
+    ]
+}
+
+fn message() -> impl Strategy<Value = Message> {
+    let head = (number(), number(), number(), number(), number());
+    let over = prop::collection::vec(number(), 0..4);
+    (head, over, prop::collection::vec(item(), 0..6)).prop_map(|(head, over, items)| {
+        let (life, memory, bound, answers, floor) = head;
+        let bytes = items.iter().map(Item::len).sum();
+        let head = Head { life, memory, bound, answers, floor, over };
+        Message { head, items, bodies: vec![1; bytes].into() }
+    })
+}
+
+fn boot(name: &str) -> BootId {
+    BootId { node: NodeId::new(ClusterId::from_entropy(1), name), nonce: BootNonce(1) }
+}
+
+/// One that a peer has greeted, and that has called it.
+fn machine(carrier: Carrier, orphans: Orphans) -> (Rpc, Head) {
+    let mut config = Config::new(3);
+    (config.carrier, config.orphans, config.window) = (carrier, orphans, 4);
+    let instance = Instance::new(ClusterId::from_entropy(1), "rpc");
+    let (past, now) = (<Rpc as Service>::Past::default(), Instant::ZERO);
+    let me = boot("me");
+    let start = Start { me, instance, past, checkpoint: None, now, seed: 1 };
+    let mut rpc = Rpc::recover(config, start);
+    rpc.handle(now, In::Peer(PeerChange::Up { boot: boot("peer") }));
+    rpc.handle(now, In::Command(Command::Serve { procedure: ProcedureId(7), versions: (1, 1) }));
+    rpc.end_turn(now);
+    let mut own = 0;
+    while let Some(out) = rpc.poll_output() {
+        if let mainstay_base::service::Out::Send { message, .. } = out {
+            own = message.head.memory;
+        }
+    }
+    // What a peer has to say so that it is heard.
+    (rpc, Head { life: 5, memory: 9, bound: own, answers: 3, floor: 0, over: Vec::new() })
+}
+
+proptest! {
+    /// Checks RPC-10: whatever is said is heard as it was said.
+    #[test]
+    fn what_is_said_is_heard(message in message()) {
+        let (meta, payload) = message.encode();
+        prop_assert_eq!(Message::decode(&meta, payload.clone()).unwrap(), message.clone());
+        let longer: Bytes = [&payload[..], &[0]].concat().into();
+        prop_assert!(Message::decode(&meta, longer).is_err(), "bodies that belong to nothing");
+        let into: Vec<_> = message.clone().into_items().1.collect();
+        prop_assert!(into.iter().all(|(item, body)| item.len() == body.len()));
+    }
+
+    /// Checks RPC-10 and edge case 16, numbers at their end: a peer that keeps to no rule does no harm, and what is kept of it is bounded.
+    #[test]
+    fn a_peer_that_keeps_to_no_rule_does_no_harm(
+        messages in prop::collection::vec((message(), any::<bool>(), any::<bool>()), 1..12),
+        policy in 0usize..5,
+    ) {
+        let short = std::time::Duration::from_millis(50);
+        let policies = [
+            Orphans::Terminator { period: short, lease: short },
+            Orphans::Extermination,
+            Orphans::Expiration { quantum: short },
+            Orphans::Reincarnation,
+            Orphans::Gentle { patience: short },
+        ];
+        for carrier in [Carrier::Link, Carrier::Datagrams] {
+            let (mut rpc, head) = machine(carrier, policies[policy]);
+            let hello = Item::Hello { kept: false, window: 4, epoch: 1 };
+            let hello = Message { head: head.clone(), items: vec![hello], bodies: Bytes::new() };
+            let mut now = Instant::ZERO;
+            let all = messages.iter().cloned();
+            for (mut message, is_heard, is_datagram) in std::iter::once((hello, true, false)).chain(all) {
+                if is_heard {
+                    let Head { floor, over, .. } = std::mem::take(&mut message.head);
+                    message.head = Head { floor, over, ..head.clone() };
+                }
+                now = now + std::time::Duration::from_millis(20);
+                let peer = boot("peer");
+                rpc.handle(now, match is_datagram {
+                    true => In::Datagram { at: now, from: peer.node, message },
+                    false => In::Message { from: peer, view: 0, message },
+                });
+                rpc.end_turn(now);
+                while rpc.poll_output().is_some() {}
+                rpc.check_invariants();
+            }
+        }
+    }
+
+    /// Checks RPC-10: records are read as they were written.
+    #[test]
+    fn what_is_written_is_read(seq in number(), life in number(), body in prop::collection::vec(any::<u8>(), 0..20), why in refusal()) {
+        use crate::{Record, Stored};
+        let client = boot("peer").node;
+        let over = vec![(1, seq)];
+        let ended = |answer, body| Record::Ended { client, life, seq, before: Some(3), answer, body };
+        for record in [
+            Record::Life { life, memory: seq },
+            Record::Client { client, life, floor: seq, over: over.clone(), skipped: over },
+            Record::Began { client, life, seq, floor: 2 },
+            Record::Over { client, life, seq, before: 1 },
+            ended(Stored::Value, body.clone().into()),
+            ended(Stored::Error, body.into()),
+            ended(Stored::Refused(why), Bytes::new()),
+        ] {
+            let (meta, payload) = record.encode();
+            prop_assert_eq!(Record::decode(&meta, payload).unwrap(), record.clone());
+            let mut past = <Rpc as Service>::Past::default();
+            Rpc::fold(&mut past, Logged::Record(mainstay_base::service::Io(1), record));
+        }
+    }
+}
