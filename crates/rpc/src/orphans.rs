@@ -141,11 +141,9 @@ impl Watch {
             self.end_before(now, lines, server, Some(&silent));
         }
         match self.config.orphans {
-            Orphans::Terminator { period, lease } => {
-                if self.next.is_some_and(|next| next <= now) {
-                    self.next = Some(now + period);
-                    self.terminate(now, lines, server, lease);
-                }
+            Orphans::Terminator { period, lease } if self.next.is_some_and(|next| next <= now) => {
+                self.next = Some(now + period);
+                self.terminate(now, lines, server, lease);
             }
             Orphans::Expiration { quantum } => self.expire(now, lines, server, quantum),
             _ => {}

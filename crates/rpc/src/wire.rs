@@ -163,17 +163,16 @@ impl Refusal {
     /// Whether the procedure has surely not begun.
     #[must_use]
     pub const fn is_not_begun(self) -> bool {
-        use Refusal as R;
         matches!(
             self,
-            R::Procedure
-                | R::Version
-                | R::Arguments
-                | R::Denied
-                | R::Busy
-                | R::Epoch
-                | R::Draining
-                | R::Late
+            Self::Procedure
+                | Self::Version
+                | Self::Arguments
+                | Self::Denied
+                | Self::Busy
+                | Self::Epoch
+                | Self::Draining
+                | Self::Late
         )
     }
 
