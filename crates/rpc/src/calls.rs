@@ -17,6 +17,7 @@
 //!
 //! [`Executed`]: crate::Executed
 
+mod bindings;
 mod check;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -460,103 +461,6 @@ impl Calls {
         }
     }
 
-    /// A server was heard: what it remembers is called so. `is_new`: it is connected anew.
-    pub(crate) fn on_bound(
-        &mut self,
-        now: Instant,
-        lines: &mut Lines,
-        server: NodeId,
-        memory: u64,
-        (is_kept, window): (bool, u32),
-    ) {
-        let former = self.servers.entry(server).or_default().memory;
-        if former != memory {
-            self.lose(now, lines, server);
-        }
-        let own = self.config.window;
-        let binding = self.servers.entry(server).or_default();
-        if former != memory {
-            *binding = Binding {
-                memory,
-                waits: std::mem::take(&mut binding.waits),
-                lanes: std::mem::take(&mut binding.lanes),
-                ..Binding::default()
-            };
-        }
-        (binding.is_kept, binding.is_bound) = (is_kept, true);
-        binding.window = window.min(own) as usize;
-        // What was sent to a boot that is gone is void.
-        let sent: Vec<(u64, u64)> = binding.sent.iter().map(|(seq, id)| (*seq, *id)).collect();
-        self.open(lines, server);
-        for (seq, id) in sent {
-            if let Some(State::Sent { after, .. }) = self.open.get(&id).map(|call| &call.state) {
-                let after = *after;
-                self.send(now, lines, id, seq, after, 0);
-            }
-        }
-        self.issue(now, lines, server);
-    }
-
-    /// Says which calls are open.
-    fn open(&mut self, lines: &mut Lines, server: NodeId) {
-        self.speak(lines, server);
-        let Some(binding) = self.servers.get(&server).filter(|it| it.last > 0) else { return };
-        // What was given up in a lane is told with its place in the lane.
-        let (next, floor) = (binding.last + 1, binding.floor());
-        let gone = binding.lanes.values().flat_map(|lane| &lane.gone).copied();
-        let gone: Vec<(u64, u64)> = gone.filter(|(seq, _)| *seq >= floor).collect();
-        let sent = binding.sent.keys().copied();
-        let open: BTreeSet<u64> = sent.chain(gone.iter().map(|(seq, _)| *seq)).collect();
-        let open = open.into_iter().collect();
-        lines.say(server, Item::Open { next, open }, Bytes::new());
-        for (seq, after) in gone {
-            lines.say(server, Item::Cancel { seq, after }, Bytes::new());
-        }
-    }
-
-    /// The server's boot is gone. One that remembers may come back.
-    pub(crate) fn on_gone(&mut self, now: Instant, lines: &mut Lines, server: NodeId) {
-        let Some(binding) = self.servers.get_mut(&server) else { return };
-        binding.is_bound = false;
-        if !binding.is_kept {
-            self.lose(now, lines, server);
-        }
-    }
-
-    /// The server is not connected: what was sent arrives when it is again.
-    pub(crate) fn on_down(&mut self, server: NodeId) {
-        let _ = self.servers.get_mut(&server).map(|binding| binding.is_bound = false);
-    }
-
-    /// What the server remembered is gone: calls that were sent fail, or begin anew where they may be executed again.
-    fn lose(&mut self, now: Instant, lines: &mut Lines, server: NodeId) {
-        let Some(binding) = self.servers.get_mut(&server) else { return };
-        let sent: Vec<(u64, u64)> = std::mem::take(&mut binding.sent).into_iter().collect();
-        binding.gone.clear();
-        for lane in binding.lanes.values_mut() {
-            lane.gone.clear();
-        }
-        for (seq, id) in sent {
-            let Some(call) = self.open.get_mut(&id) else { continue };
-            call.state = State::Waits;
-            call.watch(&mut self.timers, id, call.deadline);
-            call.may_have_begun = true;
-            let Request { semantics, lane, .. } = call.request;
-            let Some(binding) = self.servers.get_mut(&server) else { continue };
-            binding.waits.insert(id);
-            if let Some(lane) = lane.and_then(|lane| binding.lanes.get_mut(&lane)) {
-                lane.sent.remove(&seq);
-                lane.waits += 1;
-            }
-            let again = semantics == Semantics::AtLeastOnce
-                || mainstay_base::fault!(self.config, RepeatsAtNewServer);
-            if !again {
-                self.fail(now, lines, id, Reason::ServerLost);
-            }
-        }
-        lines.line(server).head.over.clear();
-    }
-
     /// Deadlines, attempts and acknowledgements that are due.
     pub(crate) fn on_time(&mut self, now: Instant, lines: &mut Lines) {
         while let Some((at, id)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
@@ -641,31 +545,5 @@ impl Call {
         timers.remove(&(self.timer, id));
         self.timer = at.min(self.deadline);
         timers.insert((self.timer, id));
-    }
-}
-
-impl Binding {
-    /// The server hears that all calls below are over: those that were given up need not be named any more.
-    fn pass(&mut self, floor: u64) {
-        while let Some((_, name)) = self.gone.first().copied().filter(|(seq, _)| *seq < floor) {
-            self.gone.pop_first();
-            if let Some(lane) = self.lanes.get_mut(&name) {
-                lane.gone.retain(|(seq, _)| *seq >= floor);
-                self.tidy(name);
-            }
-        }
-    }
-
-    /// A lane of which nothing is left is forgotten.
-    fn tidy(&mut self, name: u32) {
-        let is_done = |it: &Lane| it.waits == 0 && it.sent.is_empty() && it.gone.is_empty();
-        if self.lanes.get(&name).is_some_and(is_done) {
-            self.lanes.remove(&name);
-        }
-    }
-
-    /// All calls below are over.
-    fn floor(&self) -> u64 {
-        self.sent.keys().next().copied().unwrap_or(self.last + 1)
     }
 }

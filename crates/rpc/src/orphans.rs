@@ -141,7 +141,7 @@ impl Watch {
             self.end_before(now, lines, server, Some(&silent));
         }
         match self.config.orphans {
-            Orphans::Terminator { period, lease } if self.next.is_some_and(|it| it <= now) => {
+            Orphans::Terminator { period, lease } if self.next.is_some_and(|next| next <= now) => {
                 self.next = Some(now + period);
                 self.terminate(now, lines, server, lease);
             }

@@ -93,10 +93,7 @@ impl Judge<Rpc> for Truth {
         Ok(())
     }
 
-    fn answer(&mut self, node: usize, event: &Event) -> Vec<Command> {
-        if node == SERVER && matches!(event, Event::Bound { .. }) {
-            return vec![Command::Serve { procedure: WORK, versions: (1, 1) }];
-        }
+    fn answer(&mut self, _: usize, event: &Event) -> Vec<Command> {
         let Event::Execute(execution) = event else { return Vec::new() };
         let (ticket, value) = (execution.ticket, execution.arguments.clone());
         vec![Command::Finished { ticket, result: Finish::Value(value) }]
@@ -158,6 +155,7 @@ fn explored(bounds: &Bounds, fault: Option<Fault>, search: Search, states_max: u
     roster.sort();
     let mut scope = Scope::<Rpc, _>::new(2, config, Truth::default())
         .each_start(|config, start| config.life = start)
+        .first(SERVER, Command::Serve { procedure: WORK, versions: (1, 1) })
         .datagrams(bounds.losses, bounds.copies)
         .faults(bounds.crashes, bounds.timeouts);
     for tag in 1..=bounds.calls {
@@ -182,12 +180,12 @@ fn every_order_of_two_calls_and_a_timeout() {
     complete("a timeout", &timeout, 100_000);
 }
 
-/// Checks RPC-3, RPC-9, RPC-13 and RPC-74: every order of one call to a server that writes, with crashes that lose some of what is not stable yet. Two
-/// calls and two crashes have more states than can be seen.
+/// Checks RPC-3, RPC-9, RPC-13 and RPC-74: every order of one call to a server that writes, with a crash that loses some of what is not stable yet.
+/// With another call or another crash there are millions of states, for the log is one.
 #[test]
 fn every_order_of_a_stored_call() {
     let stored = Bounds { stored: true, calls: 1, losses: 1, copies: 1, crashes: 1, timeouts: 0 };
-    complete("stored", &stored, 10_000);
+    complete("stored", &stored, 60_000);
 }
 
 fn complete(what: &str, bounds: &Bounds, states_min: usize) {
@@ -221,7 +219,8 @@ fn defects_are_found() {
         let mut found = None;
         let explore = || found = explored(bounds, Some(fault), Search::Breadth, 300_000).violation;
         let panic = support::panic_of(std::panic::AssertUnwindSafe(explore));
-        let what = panic.or(found.map(|it| format!("{} steps, {}", it.path.len(), it.what)));
+        let what =
+            panic.or_else(|| found.map(|it| format!("{} steps, {}", it.path.len(), it.what)));
         let what = what.unwrap_or_else(|| panic!("{fault:?} is not noticed"));
         println!("{fault:?}: {}", what.lines().next().unwrap_or_default());
     }

@@ -6,7 +6,8 @@ mod support;
 
 use mainstay_rpc::fault::Fault;
 use mainstay_rpc::{Carrier, Semantics};
-use support::{Kind, Mix, panic_of};
+use support::kind::Kind;
+use support::{Mix, panic_of};
 
 /// The first run that notices it, and what it says.
 fn noticed(kind: &Kind, runs: u64) -> Option<(u64, String)> {

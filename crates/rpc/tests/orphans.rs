@@ -8,7 +8,8 @@ use mainstay_base::Duration;
 use mainstay_rpc::fault::Fault;
 use mainstay_rpc::{Carrier, Config, Executed, Orphans, Reason, Refusal, Semantics};
 use support::hand::{Ask, Fate, Hand, MS, ONCE};
-use support::{Kind, Mix, POLICIES, holds_but_with};
+use support::kind::{Kind, POLICIES};
+use support::{Mix, holds_but_with};
 
 const PERIOD: Duration = Duration::from_millis(100);
 const LEASE: Duration = Duration::from_millis(300);

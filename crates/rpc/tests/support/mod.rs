@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test uses its part")]
 
 pub mod hand;
+pub mod kind;
 
 use std::cell::Cell;
 use std::panic::{self, RefUnwindSafe, catch_unwind};
@@ -12,11 +13,11 @@ use bytes::Bytes;
 use mainstay_base::{BootId, ClusterId, Duration, Instance, Instant, NodeId, Rng};
 use mainstay_rpc::fault::Fault;
 use mainstay_rpc::{
-    Carrier, Command, Config, Event, Executed, Execution, Finish, Orphans, Outcome, ProcedureId,
-    Reason, Request, Rpc, Semantics, Ticket,
+    Command, Config, Event, Executed, Execution, Finish, Outcome, ProcedureId, Reason, Request,
+    Rpc, Semantics, Ticket,
 };
 use mainstay_sim::service::{ServiceNode, Setup};
-use mainstay_sim::{Atlas, Clock, Disk, FaultEvent, Moment, Options, Wire, World, schedule};
+use mainstay_sim::{FaultEvent, Options, World};
 
 thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
@@ -181,78 +182,6 @@ pub struct Play {
     lanes: BTreeMap<(BootId, u32, BootId), u64>,
 }
 
-/// What a run of the swarm is; what is not said is drawn.
-#[derive(Clone, Debug, Default)]
-pub struct Kind {
-    pub carrier: Option<Carrier>,
-    pub stored: Option<bool>,
-    pub orphans: Option<Orphans>,
-    pub mix: Option<Mix>,
-    /// The clocks of the nodes say different times, and differ in their rates as much as they may.
-    pub clocks: bool,
-    pub fault: Option<Fault>,
-}
-
-impl Kind {
-    pub fn config(&self, seed: u64, life: u64) -> Config {
-        let mut config = Config::new(life);
-        let mut rng = Rng::new(seed).stream("kind");
-        let mut coin = || rng.chance(1, 2);
-        let carrier = if coin() { Carrier::Datagrams } else { Carrier::Link };
-        config.carrier = self.carrier.unwrap_or(carrier);
-        if config.carrier == Carrier::Datagrams {
-            config.retry = Duration::from_millis(20);
-        }
-        config.stored = self.stored.unwrap_or_else(&mut coin);
-        config.executions_max = if coin() { 1_024 } else { 2 };
-        config.window = *rng.pick(&[4_096, 4, 16]).unwrap();
-        let orphans = *rng.pick(&POLICIES).unwrap();
-        config.orphans = self.orphans.unwrap_or(orphans);
-        config.fault = self.fault;
-        config
-    }
-
-    /// One run.
-    pub fn run(&self, seed: u64) -> Result<Play, String> {
-        let mut play = self.play(seed)?;
-        play.finish()?;
-        Ok(play)
-    }
-
-    /// One run, up to the end of its faults.
-    pub fn play(&self, seed: u64) -> Result<Play, String> {
-        let mut options = Options::from_seed(seed, Wire::Channel, Atlas { down: 2, lost: 0 });
-        options.span = Duration::from_millis(1_200);
-        options.length /= 2;
-        let lost = [0, 50, 200][seed as usize % 3];
-        if lost > 0 {
-            (options.duplication, options.reordering) = (100, 200);
-        }
-        let schedule = schedule(seed, NODES, &options);
-        let kind = self.clone();
-        let mut setup = setup(move |life| kind.config(seed, life), lost);
-        if self.clocks {
-            setup = setup.clocks(|node| {
-                let (offset, drift) = [(0, 0), (7, -100_000), (900, 99_000)][node % NODES];
-                Clock::new(Duration::from_secs(offset), drift)
-            });
-        }
-        let mut play = Play::new(seed, NODES, setup, options, schedule);
-        play.mix = self.mix.clone().unwrap_or_default();
-        play.work(Duration::from_millis(1_500))?;
-        Ok(play)
-    }
-}
-
-/// Of each way to find orphans one, with short times.
-pub const POLICIES: [Orphans; 5] = [
-    Orphans::Terminator { period: Duration::from_millis(100), lease: Duration::from_millis(300) },
-    Orphans::Extermination,
-    Orphans::Expiration { quantum: Duration::from_millis(200) },
-    Orphans::Reincarnation,
-    Orphans::Gentle { patience: Duration::from_millis(100) },
-];
-
 pub const NODES: usize = 3;
 
 pub fn setup(config: impl Fn(u64) -> Config + 'static, lost: u64) -> Setup<Event> {
@@ -314,7 +243,7 @@ impl Play {
     }
 
     /// Calls; the tag, if the node is up.
-    #[allow(clippy::too_many_arguments, reason = "a call has as many")]
+    #[allow(clippy::too_many_arguments, reason = "they are those of a call")]
     pub fn call(
         &mut self,
         node: usize,
@@ -648,47 +577,6 @@ impl Play {
         }
         self.rest(Duration::from_millis(200))?;
         self.check()
-    }
-
-    /// In a healed world the first node crashes in the middle of its calls: after the bound nothing is executed for it. How many executions that
-    /// were.
-    pub fn leave_orphans(&mut self, orphans: Orphans, bound: Duration) -> Result<usize, String> {
-        self.world.heal();
-        self.rest(Duration::from_millis(400))?;
-        self.work(Duration::from_millis(100))?;
-        let is_back = orphans == Orphans::Extermination;
-        let length = if is_back { 1 } else { 1_000_000 };
-        self.crash(0, Duration::from_millis(length));
-        let left = self.orphans().len();
-        self.rest(Duration::from_millis(20))?;
-        if matches!(orphans, Orphans::Reincarnation | Orphans::Gentle { .. }) {
-            self.crash(2, Duration::from_millis(1));
-        }
-        self.rest(bound)?;
-        // A quantum counts from when an execution begins, and one that was held may do so late.
-        let counts_from_begin = matches!(orphans, Orphans::Expiration { .. });
-        let now = self.world.now();
-        let is_over = |work: &&&Work| !counts_from_begin || work.begun + bound <= now;
-        match self.orphans().iter().find(is_over) {
-            None => Ok(left),
-            Some(orphan) => Err(format!("RPC-73: an orphan is left: {orphan:?}")),
-        }
-    }
-
-    fn crash(&mut self, node: usize, length: Duration) {
-        let (disk, moment) = (Disk::Kept, Moment::Now);
-        self.world.inject(mainstay_sim::Fault::Crash { node, length, disk, moment });
-    }
-
-    /// What is executed for boots that are gone.
-    fn orphans(&self) -> Vec<&Work> {
-        let is_alive = |boot: BootId| {
-            let node = self.index(boot.node);
-            self.world.node(node).is_some() && self.world.boot(node) == boot
-        };
-        let goes_on = |work: &&Work| is_alive(work.boot) && work.stops.is_none();
-        let all = self.work.iter().filter(goes_on);
-        all.filter(|work| !is_alive(self.calls[&work.tag].client)).collect()
     }
 
     /// Checks RPC-1, RPC-2, RPC-3 and RPC-74: what each caller was told is true.

@@ -60,6 +60,8 @@ pub struct Scope<S: Service, J> {
     ways: BTreeMap<(usize, usize), VecDeque<(Bytes, Bytes)>>,
     /// At which node; given in this order.
     commands: VecDeque<(usize, S::Command)>,
+    /// Given at each start of a node, before all else.
+    first: Vec<(usize, S::Command)>,
     /// Commands that readers answer with.
     answers: Vec<(usize, S::Command)>,
     /// On their way, sorted; `None`: there are none in this scope.
@@ -166,6 +168,21 @@ impl<S: Service, J> Scope<S, J> {
         self
     }
 
+    /// This command is given at each start of a node, before it hears of anything.
+    ///
+    /// # Panics
+    /// If the node is not there.
+    #[must_use]
+    pub fn first(mut self, node: usize, command: S::Command) -> Self
+    where
+        S::Command: Clone,
+    {
+        let site = &mut self.nodes[node];
+        site.service.handle(site.now, In::Command(command.clone()));
+        self.first.push((node, command));
+        self
+    }
+
     /// So many crashes, and so many timeouts, are part of the scope.
     #[must_use]
     pub fn faults(mut self, crashes: u32, timeouts: u32) -> Self {
@@ -220,7 +237,10 @@ impl<S: Service> Site<S> {
     }
 }
 
-impl<S: Service, J: Judge<S>> Scope<S, J> {
+impl<S: Service, J: Judge<S>> Scope<S, J>
+where
+    S::Command: Clone,
+{
     /// So many nodes that were just started; `config` says what each is made with.
     ///
     /// # Panics
@@ -245,6 +265,7 @@ impl<S: Service, J: Judge<S>> Scope<S, J> {
             each_start: Rc::new(|_, _| {}),
             ways: BTreeMap::new(),
             commands: VecDeque::new(),
+            first: Vec::new(),
             answers: Vec::new(),
             datagrams: None,
             losses: 0,
@@ -347,6 +368,14 @@ impl<S: Service, J: Judge<S>> Scope<S, J> {
         Ok(to)
     }
 
+    /// Gives what is given at each start.
+    fn begin(&mut self, node: usize) {
+        let site = &mut self.nodes[node];
+        for (_, command) in self.first.iter().filter(|(at, _)| *at == node) {
+            site.service.handle(site.now, In::Command(command.clone()));
+        }
+    }
+
     fn crash(&mut self, node: usize, kept: usize) -> Result<(), String> {
         self.crashes -= 1;
         self.judge.crashed(node);
@@ -360,6 +389,7 @@ impl<S: Service, J: Judge<S>> Scope<S, J> {
         let mut config = (self.config)(node);
         (self.each_start)(&mut config, new.nonce.0 as u64);
         *site = Site::start(config, new, std::mem::take(&mut site.disk));
+        self.begin(node);
         for (_, other) in self.nodes.iter_mut().enumerate().filter(|(at, _)| *at != node) {
             let replaced = PeerChange::Replaced { old, new: Some(new) };
             other.service.handle(other.now, In::Peer(replaced));
@@ -500,6 +530,7 @@ where
         Self {
             config: Rc::clone(&self.config),
             each_start: Rc::clone(&self.each_start),
+            first: self.first.clone(),
             nodes: self.nodes.clone(),
             answers: self.answers.clone(),
             datagrams: self.datagrams.clone(),
