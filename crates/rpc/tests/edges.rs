@@ -393,7 +393,7 @@ fn edge_11_a_slow_server() {
     holds_but_with(scene, &[Fault::IgnoresDeadline]);
 }
 
-/// Checks RPC-11: edge case 13, who is called calls back, as deep as there are places; beyond, the deadline ends it.
+/// Edge case 13: who is called calls back, as deep as there are places; beyond, the deadline ends it.
 #[test]
 fn edge_13_recursion() {
     for (places, depth, is_done) in [(1, 2, true), (2, 4, true), (1, 4, false)] {

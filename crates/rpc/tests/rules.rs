@@ -11,7 +11,9 @@ use bytes::Bytes;
 use mainstay_base::service::{In, Io, Service, Wire};
 use mainstay_base::{Duration, Rng};
 use mainstay_rpc::fault::Fault;
-use mainstay_rpc::{Carrier, Command, Config, Executed, Message, Outcome, Reason, Semantics};
+use mainstay_rpc::{
+    Carrier, Command, Config, Executed, Message, Orphans, Outcome, Reason, Refusal, Semantics,
+};
 use mainstay_sim::Clock;
 use proptest::prelude::*;
 use support::hand::{Ask, Fate, Hand, MS, ONCE};
@@ -341,4 +343,61 @@ fn a_reply_and_a_cancel_cross() {
     hand.call(0, 1, 2, ONCE);
     hand.run(Duration::from_secs(1));
     assert!(matches!(hand.outcome(2), Some(Outcome::Done(_))));
+}
+
+/// Checks RPC-5: a call that is refused, and comes after the next one of its lane, holds that up no longer.
+#[test]
+fn a_refused_call_does_not_hold_up_its_lane() {
+    let mut hand = Hand::new(2, |at, life| {
+        let config = config(Carrier::Datagrams, None)(at, life);
+        Config { body_bytes_max: [1_000, 500][at], ..config }
+    });
+    let mut late = true;
+    hand.rule = Box::new(move |it| match it.says("Call") && std::mem::take(&mut late) {
+        true => Fate::Late(5 * MS),
+        false => Fate::Pass,
+    });
+    hand.call_with(0, 1, 1, ONCE, vec![0; 800].into());
+    hand.call(0, 1, 2, ONCE);
+    hand.run(5 * MS);
+    assert_eq!(hand.count(2), 0, "the first one may come");
+    hand.run(3 * MS);
+    let busy = Reason::Refused(Refusal::Busy);
+    assert_eq!(hand.failed(1), Some((Executed::NotAtAll, busy)));
+    assert_eq!(hand.count(2), 1);
+}
+
+/// Checks RPC-13 and RPC-74: a copy of a former epoch is of a call that is known, or it is refused; who was executed is not told that it was not.
+#[test]
+fn a_copy_of_a_former_epoch() {
+    let hand = || {
+        let mut hand = Hand::new(3, |at, life| {
+            let config = config(Carrier::Datagrams, None)(at, life);
+            Config { orphans: Orphans::Reincarnation, ..config }
+        });
+        hand.rule = Box::new(|it| match it {
+            it if it.says("Call") => Fate::Copy,
+            it if it.says("Reply") => Fate::Lose,
+            _ => Fate::Pass,
+        });
+        hand
+    };
+    let mut known = hand();
+    known.call(0, 1, 1, ONCE);
+    known.run(5 * MS);
+    known.restart(2);
+    known.run(5 * MS);
+    known.rule = Box::new(|_| Fate::Pass);
+    known.release_all();
+    known.run(5 * MS);
+    assert!(known.is_done(1), "{:?}", known.outcome(1));
+    let mut new = hand();
+    new.rule = Box::new(|it| if it.says("Call") { Fate::Hold } else { Fate::Pass });
+    new.call(0, 1, 1, ONCE);
+    new.restart(2);
+    new.run(5 * MS);
+    new.release_all();
+    new.run(5 * MS);
+    let refused = Reason::Refused(Refusal::Epoch);
+    assert_eq!((new.failed(1), new.count(1)), (Some((Executed::NotAtAll, refused)), 0));
 }
