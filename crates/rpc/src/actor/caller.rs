@@ -69,7 +69,7 @@ impl Caller {
     ///
     /// # Errors
     /// [`CallError::Remote`] is the procedure's own. [`CallError::Failed`] says what is known of the execution; after
-    /// [`Executed::NotAtAll`] a retry is safe.
+    /// [`Executed::NotAtAll`](crate::Executed::NotAtAll) a retry is safe.
     pub fn exactly_once<P: Procedure>(
         &self,
         arguments: P,
@@ -81,7 +81,7 @@ impl Caller {
     /// after later calls.
     ///
     /// # Errors
-    /// As [`exactly_once`](Self::exactly_once), with [`Executed::Unknown`].
+    /// As [`exactly_once`](Self::exactly_once), with [`Executed::Unknown`](crate::Executed::Unknown).
     pub fn at_least_once<P: Idempotent>(
         &self,
         arguments: P,
@@ -92,7 +92,7 @@ impl Caller {
     /// Calls a procedure whose effect is whole or none (today: *atomic*).
     ///
     /// # Errors
-    /// As [`exactly_once`](Self::exactly_once), with [`Executed::NoneOrComplete`].
+    /// As [`exactly_once`](Self::exactly_once), with [`Executed::NoneOrComplete`](crate::Executed::NoneOrComplete).
     pub fn at_most_once<P: Atomic>(
         &self,
         arguments: P,
