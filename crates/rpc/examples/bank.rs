@@ -1,5 +1,4 @@
-//! A bank on two nodes, without membership: an actor serves withdrawals, the other node calls it. The bank's node is stopped and comes back.
-//!
+//! A bank and a shop: an actor serves withdrawals, the shop calls it; the bank's node is stopped and comes back.
 //! `cargo run -p mainstay-rpc --example bank`
 use std::{collections::BTreeMap, error::Error, net::TcpListener};
 
@@ -56,6 +55,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let waiting = tokio::task::spawn_local(account.exactly_once(Withdraw(20)));
     let (_station, bank) = open("bank").await?;
     bank.serve(Bank(70).start().recipient::<Withdraw>()).await?;
-    println!("and in the end: {:?}", waiting.await?);
+    assert_eq!(waiting.await?, Ok(50));
     Ok(())
 }

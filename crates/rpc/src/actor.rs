@@ -23,7 +23,7 @@ use thiserror::Error;
 pub use among::Among;
 pub use caller::Caller;
 pub use context::{Context, Incoming};
-pub use handle::{CallInfo, Interceptor, Resolver, RpcHandle, ServeError};
+pub use handle::{CallInfo, Interceptor, OpenError, Resolver, RpcHandle, ServeError};
 pub use stream::{Items, Offer, OfferError, Reading, WriteError};
 
 use crate::{Config, Failure, ProcedureId};
@@ -93,7 +93,7 @@ pub trait Procedure:
 /// A procedure that may be executed more than once, also late, as if it had been executed once: reading, setting, not adding.
 /// [`Caller::at_least_once`] takes no other.
 ///
-/// ```compile_fail
+/// ```compile_fail,E0277
 /// # use mainstay_rpc::{Caller, Procedure};
 /// #[derive(serde::Serialize, serde::Deserialize, actix::Message)]
 /// #[rtype(result = "Result<u64, String>")]
@@ -106,8 +106,8 @@ pub trait Procedure:
 /// ```
 pub trait Idempotent: Procedure {}
 
-/// A procedure of which whoever serves it sees to it that the effect of an execution is whole or none, also when it is stopped or crashes: a
-/// subaction of a transaction, a command of a replicated state machine. [`Caller::at_most_once`] takes no other.
+/// A procedure whose effect is whole or none, also when its execution is stopped or its node crashes: a subaction of a transaction, a command of a
+/// replicated state machine. Its server has to see to that. [`Caller::at_most_once`] takes no other.
 pub trait Atomic: Procedure {}
 
 /// The value of a procedure.
@@ -118,7 +118,7 @@ pub type Error<P> = <<P as ActorMessage>::Result as Reply>::Error;
 /// A call without a value.
 #[derive(Error, Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum CallError<E> {
-    /// The procedure was executed, once, and says this.
+    /// The procedure was executed (more than once perhaps, if it may be) and says this.
     #[error("the procedure says: {0}")]
     Remote(E),
     /// There is no result. [`Failure::executed`] says what is known.

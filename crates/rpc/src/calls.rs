@@ -91,7 +91,7 @@ struct Lane {
     gone: Vec<(u64, u64)>,
 }
 
-/// With so many given up a lane waits until the server knows: it does not answer anyway.
+/// With so many given up, over datagrams, a lane waits until the server knows.
 const GONE_MAX: usize = 64;
 
 /// The client's half of the service.
@@ -147,7 +147,7 @@ impl Calls {
             Some(Reason::Orphan)
         } else if request.server == self.me {
             Some(Reason::ToSelf)
-        } else if request.arguments.len() > self.config.body_bytes_max {
+        } else if request.arguments.len() + request.context.len() > self.config.body_bytes_max {
             Some(Reason::TooLarge)
         } else if self.open.len() >= self.config.calls_max {
             Some(Reason::Full)
@@ -185,7 +185,9 @@ impl Calls {
         let mut from = 0;
         loop {
             let Some(binding) = self.servers.get_mut(&server) else { return };
-            if !binding.is_bound || binding.sent.len() >= binding.window {
+            // What the link does not take waits here, where its deadline ends it.
+            let is_open = binding.is_bound && lines.is_open(server);
+            if !is_open || binding.sent.len() >= binding.window {
                 return;
             }
             let Some(id) = binding.waits.range(from..).next().copied() else { return };
@@ -234,10 +236,14 @@ impl Calls {
 
     fn cast(&mut self, lines: &mut Lines, id: u64, budget: Duration) {
         let Some(call) = self.close(id) else { return };
-        let Request { procedure, version, arguments, token, server, .. } = call.request;
+        let Request { procedure, version, arguments, token, server, context, .. } = call.request;
         let (budget, len) =
             (Self::said(&self.config, call.deadline, budget), arguments.len() as u32);
-        lines.say_surely(server, Item::Cast { procedure, version, budget, len }, arguments);
+        lines.say_surely(
+            server,
+            Item::Cast { procedure, version, budget, context, len },
+            arguments,
+        );
         lines.tell(Event::Over { token, outcome: Outcome::Done(Bytes::new()) });
     }
 
@@ -324,6 +330,9 @@ impl Calls {
                 State::Sent { seq, .. } => drop(lane.sent.remove(&seq)),
             }
             binding.tidy(name);
+        }
+        if binding.is_unknown() {
+            self.servers.remove(&call.request.server);
         }
         Some(call)
     }
@@ -438,7 +447,9 @@ impl Calls {
         lines.say_surely(server, Item::Cancel { seq, after }, Bytes::new());
         let Some(binding) = self.servers.get_mut(&server) else { return };
         let Some(name) = lane else { return };
-        if !mainstay_base::fault!(self.config, ForgetsGivenUp) {
+        // Over the link the word arrives before a later call does.
+        let is_told = self.config.carrier == Carrier::Link;
+        if !is_told && !mainstay_base::fault!(self.config, ForgetsGivenUp) {
             binding.lanes.entry(name).or_default().gone.push((seq, after));
             binding.gone.insert((seq, name));
         }
@@ -459,6 +470,11 @@ impl Calls {
         for id in self.children.remove(&parent).unwrap_or_default() {
             self.fail(now, lines, id, Reason::Orphan);
         }
+    }
+
+    /// The link takes messages to this server again.
+    pub(crate) fn on_room(&mut self, now: Instant, lines: &mut Lines, server: NodeId) {
+        self.issue(now, lines, server);
     }
 
     /// Deadlines, attempts and acknowledgements that are due.

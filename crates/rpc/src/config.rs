@@ -67,8 +67,8 @@ impl Orphans {
 pub struct Config {
     /// How calls travel. Default [`Carrier::Link`].
     pub carrier: Carrier,
-    /// The crash count of this node: another one at each start. Where something is [stored](Self::stored) it is at least one more than the
-    /// stored one. Else the wall clock has to do, whether it is set back or not: what counts is that no two starts have the same.
+    /// The crash count of this node. No two starts may have the same. Where something is [stored](Self::stored) it is at least one more than the
+    /// stored one; else the wall clock at the start serves, also one that was set back.
     pub life: u64,
     /// Results, and what had begun, are written to the disk of the node, in one forced write for all of a turn: a call that was answered
     /// is not executed again after a restart, and one that has not begun is. A call waits for one forced write, and takes another one that it
@@ -80,7 +80,7 @@ pub struct Config {
     pub calls_max: usize,
     /// Most calls of one client that a server holds, executes or keeps the result of (RPC-17). Clients keep to it. Default 4,096.
     pub window: u32,
-    /// Most bytes of arguments and results that a server holds of one client. Default 64 MiB.
+    /// With so many bytes of arguments and results of one client a server takes no more; results of what it has taken come on top. Default 64 MiB.
     pub client_bytes_max: usize,
     /// Most calls that a server executes at a time; others wait for their turn. Default 1,024.
     pub executions_max: usize,
@@ -93,8 +93,8 @@ pub struct Config {
     pub transit_max: Duration,
     /// How far the clock of a server may be off in its rate, in millionths. Default 200.
     pub drift_ppm: u32,
-    /// After so long without a sign of a call its client sends it again, or asks; then after twice as long, with jitter, and so on, up to 32
-    /// times. Default 200 ms.
+    /// After so long without a sign of a call its client sends it again, or asks. The interval doubles from attempt to attempt up to 32 times
+    /// this, with jitter. Default 200 ms.
     pub retry: Duration,
     /// After so many attempts without a sign a call has failed. Default 8.
     pub attempts: u32,
@@ -149,14 +149,20 @@ impl Config {
         let spans = match self.orphans {
             Orphans::Terminator { period, lease } => [period, lease],
             Orphans::Expiration { quantum: span } | Orphans::Gentle { patience: span } => [span; 2],
+            // None.
             Orphans::Extermination | Orphans::Reincarnation => [Duration::MAX; 2],
         };
         if self.retry.is_zero() || self.acknowledge.is_zero() || spans.contains(&Duration::ZERO) {
             return Err(ConfigError::NoTime);
         }
-        let is_short = |span: Duration| span <= 2 * self.transit_max;
+        let is_short = |span: Duration| span <= self.transit_max.saturating_mul(2);
         if self.retry <= self.transit_max || spans.into_iter().any(is_short) {
             return Err(ConfigError::Transit);
+        }
+        let all = [self.retry, self.acknowledge, self.transit_max, self.deadline_max];
+        let bounded = spans.into_iter().filter(|span| *span < Duration::MAX);
+        if all.into_iter().chain(bounded).any(|span| span > SPAN_MAX) || self.life == u64::MAX {
+            return Err(ConfigError::TooLong);
         }
         if self.drift_ppm >= 1_000_000 {
             return Err(ConfigError::Drift);
@@ -167,7 +173,7 @@ impl Config {
     /// What a server may take if the client gives up after `deadline`: so that the server has ended before, although the call takes its
     /// time and the server's clock is slow (RPC-20). `None`: too little is left.
     pub(crate) fn budget(&self, deadline: Duration) -> Option<Duration> {
-        let left = deadline.checked_sub(2 * self.transit_max)?;
+        let left = deadline.checked_sub(self.transit_max.saturating_mul(2))?;
         let slow = left.mul_f64(f64::from(self.drift_ppm) / 1e6);
         left.checked_sub(slow).filter(|left| left.as_micros() > 0)
     }
@@ -182,6 +188,9 @@ impl Config {
 
 /// Most bytes of a body whatever the configuration (8 MiB): a record of the log holds no more, with what belongs to it.
 pub const BODY_BYTES_MAX: usize = (8 << 20) - (64 << 10);
+
+/// No span of the settings is longer.
+const SPAN_MAX: Duration = Duration::from_secs(10 * 366 * 24 * 3_600);
 
 /// Why settings are refused.
 #[derive(Error, Clone, Copy, PartialEq, Eq, Debug)]
@@ -199,6 +208,9 @@ pub enum ConfigError {
     /// What is asked again before an answer can have come is asked for nothing, and what is taken for dead may live.
     #[error("attempts and questions leave time for a message there, and answers for one back")]
     Transit,
+    /// What lasts longer than ten years was meant as never, and there is no such span; nor is there a last crash count.
+    #[error("spans of time are at most ten years, and a crash count is not the last number")]
+    TooLong,
     /// A clock that may stand still measures nothing.
     #[error("the drift of a clock is less than its rate")]
     Drift,

@@ -21,12 +21,15 @@
 //!
 //! # What holds
 //! - Each call has one outcome (RPC-9), and it is true (RPC-74).
-//! - Calls of one [`Caller`] are executed one after the other in their order; nothing of a call that was given up takes effect once a
+//! - Calls of one [`Caller`] but one-way ones are executed one after the other in their order; nothing of a call that was given up takes effect once a
 //!   later one has begun (RPC-5). [`unordered`](Caller::unordered) calls are executed side by side.
 //! - A server ends an execution before its client gives up (RPC-20), as long as a message takes no longer than
-//!   [`Config::transit_max`] and the server runs. An execution is never ended from outside by force: a future is dropped, an actor
-//!   is told ([`Context::is_stopped`]), and what must not run beside it waits until it has stopped.
-//! - Everything is bounded: open calls, what a server holds for each client, executions. *Full* and *busy* are answers.
+//!   [`Config::transit_max`] and the server runs. An execution is never ended from outside by force: the future of a function is dropped, an actor
+//!   that takes [`Incoming`] is told ([`Context::is_stopped`]), one that takes the procedure alone goes on to its end; what must not run beside
+//!   it waits until it has stopped.
+//! - Everything is bounded: open calls, what a server takes from each client, executions and their results. *Full* and *busy* are answers.
+//! - [`Config::carrier`] and the policy of [`Config::orphans`] are equal at all nodes, or they do not hear each other; a [`Config`] that was changed is
+//!   [checked](Config::check) before it is mounted, or mounting panics.
 //!
 //! # What there is not
 //! No TLS yet (loopback only); no calls of replicated clients and servers; no undo, which needs transactions.
@@ -91,8 +94,8 @@ pub use actor::gateway;
 #[cfg(feature = "actor")]
 pub use actor::{
     Among, Atomic, CallError, CallInfo, Caller, Context, Error, Idempotent, Incoming, Interceptor,
-    Items, Offer, OfferError, Procedure, Reading, Reply, Resolver, RpcHandle, ServeError, Value,
-    WriteError,
+    Items, Offer, OfferError, OpenError, Procedure, Reading, Reply, Resolver, RpcHandle,
+    ServeError, Value, WriteError,
 };
 pub use config::{BODY_BYTES_MAX, Carrier, Config, ConfigError, DATAGRAM_BYTES_MAX, Orphans};
 pub use outcome::{Executed, Failure, Reason, Semantics};

@@ -111,7 +111,7 @@ impl Lines {
             return self.say_surely(node, item, body);
         }
         let line = self.line(node);
-        if line.loose.is_full_for_item(&item, LOOSE_BYTES_MAX) {
+        if line.loose.is_full_for(&item, LOOSE_BYTES_MAX) {
             let message = line.take_loose();
             self.out.put(Out::Datagram { to: node, message });
             self.sent += 1;
@@ -123,7 +123,7 @@ impl Lines {
     /// Says something over the link. It is void if the other end has been replaced, or is not there.
     pub(crate) fn say_surely(&mut self, node: NodeId, item: Item, body: Bytes) {
         let line = self.line(node);
-        if line.batch.is_full_for(body.len(), BATCH_BYTES) {
+        if line.batch.is_full_for(&item, BATCH_BYTES) {
             let message = line.batch.take(line.head.clone());
             line.refused.push_back(message);
         }

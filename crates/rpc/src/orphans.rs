@@ -1,15 +1,15 @@
 //! How orphans are found, as the configuration says: executions whose client has failed, or does not want them.
 //!
-//! Two things hold for each policy. A client speaks with its crash count: a server that hears a larger one ends what it executes for the
-//! smaller ones. And each execution ends at its deadline. The policies differ in what ends an orphan before its deadline while the
+//! Two things hold for each policy. A client greets with its crash count: a server that hears another one ends what it executes for the
+//! former. And each execution ends at its deadline. The policies differ in what ends an orphan before its deadline while the
 //! client is silent:
 //!
 //! - *Terminator* (PS88): while it executes for a client, the server asks its node once a period. Silence for the time of a lease ends all
 //!   that is executed for it.
 //! - *Expiration* (Nel81): an execution has a quantum of time from when it begins. Halfway through it the server asks the client whether it wants the call
 //!   still, and the answer grants another one.
-//! - *Extermination* (Nel81): nothing. A restarted client has its orphans killed by its first word to each node, and whom it called it need
-//!   not have written down, since it greets all of them. Killing one takes back the calls that it made, so orphans of orphans die as
+//! - *Extermination* (Nel81): nothing. A restarted client kills its orphans by its greeting to each node. It needs no log of whom it called,
+//!   since it greets all. Killing one takes back the calls that it made, so orphans of orphans die as
 //!   well. An orphan whose client does not come back lives until its deadline.
 //! - *Reincarnation* (Nel81): a restarted client begins a new epoch, one more than the largest that it hears of, and tells all; who
 //!   hears of a new epoch passes it on, and ends all that it executes for former ones.

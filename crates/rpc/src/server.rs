@@ -3,8 +3,8 @@
 //! # The automaton
 //! A call is named by its client's node, the client's *life* (its crash count) and a number. What the server does with one that comes:
 //!
-//! 1. It is of a life that is over: refused (RPC-22). It is of a new life: what runs for the former one is ended first (RPC-21).
-//! 2. It is bound to a *memory* that the server does not have: refused (RPC-15). The memory is named anew at each start, unless results are
+//! 1. It is of a life that is over: dropped (RPC-22). It is of a new life: what runs for the former one is ended first (RPC-21).
+//! 2. It is bound to a *memory* that the server does not have: dropped (RPC-15). The memory is named anew at each start, unless results are
 //!    stored.
 //! 3. Its number is below the client's *floor*, or among those that are over: dropped (RPC-14).
 //! 4. It is known: the answer is the stored result, byte for byte (RPC-13), or *working* (RPC-12).
@@ -91,13 +91,32 @@ pub(crate) struct Run {
 
 /// A call that somebody wants to be executed that nobody answers.
 #[derive(Clone, Hash, Debug)]
-struct Loose {
+pub(crate) struct Loose {
     client: NodeId,
     life: u64,
     until: Instant,
+    /// Microseconds from when it came.
+    budget: u64,
     procedure: ProcedureId,
     version: u16,
     arguments: Bytes,
+    context: Bytes,
+}
+
+impl Loose {
+    pub(crate) fn new(
+        client: NodeId,
+        (procedure, version, budget): (ProcedureId, u16, u64),
+        arguments: Bytes,
+        context: Bytes,
+    ) -> Self {
+        let (life, until) = (0, Instant::ZERO);
+        Self { client, life, until, budget, procedure, version, arguments, context }
+    }
+
+    fn bytes(&self) -> usize {
+        self.arguments.len() + self.context.len()
+    }
 }
 
 /// What was written, and is told when it is stable.
@@ -151,7 +170,7 @@ pub struct Counts {
 }
 
 impl Server {
-    pub(crate) fn new(config: Config, memory: u64, past: Past) -> Self {
+    pub(crate) fn new(config: Config, memory: u64, tickets: u64, past: Past) -> Self {
         let mut server = Self {
             config,
             memory,
@@ -164,7 +183,8 @@ impl Server {
             loose_deadlines: BTreeSet::new(),
             writing: VecDeque::new(),
             stored: stored::Kept::new(past.first()),
-            tickets: 0,
+            // No ticket of a former life names an execution of this one.
+            tickets,
             is_draining: false,
             ended: Vec::new(),
             counts: Counts::default(),
@@ -199,7 +219,7 @@ impl Server {
         lines: &mut Lines,
         from: NodeId,
         (seq, epoch): (u64, u64),
-        call: CallHead,
+        mut call: CallHead,
         arguments: Bytes,
     ) {
         let client = self.clients.entry(from).or_default();
@@ -209,28 +229,34 @@ impl Server {
         }
         if client.calls.contains_key(&seq) && !mainstay_base::fault!(self.config, ForgetsCalls) {
             self.counts.repeated += 1;
-            return self.answer(lines, from, seq);
+            // One that takes nothing in gets no answers to keep for it: it asks again.
+            if lines.is_open(from) {
+                self.answer(lines, from, seq);
+            }
+            return;
         }
         let is_past = call.epoch < epoch;
         let why = is_past.then_some(Refusal::Epoch);
-        if let Some(why) = why.or_else(|| self.refusal(from, &call, arguments.len())) {
+        let bytes = arguments.len() + call.context.len();
+        if let Some(why) = why.or_else(|| self.refusal(from, &call, bytes)) {
             return self.refuse(now, lines, from, seq, call, why);
         }
         let until = self.until(now, call.budget);
         let client = self.clients.entry(from).or_default();
-        let order = call.order.clone();
-        client.bytes += arguments.len();
+        let gone = call.order.as_mut().map(|order| std::mem::take(&mut order.gone));
+        let lane = call.order.as_ref().map(|order| order.lane);
+        client.bytes += bytes;
         let (has_begun, state) = (false, State::Held);
         let entry = Entry { call, arguments, until, has_begun, state };
         client.calls.insert(seq, Box::new(entry));
         self.deadlines.insert((until, from, seq));
-        match order {
+        match lane {
             None => self.ready(now, lines, from, seq),
-            Some(order) => {
-                for (gone, after) in order.gone {
+            Some(lane) => {
+                for (gone, after) in gone.into_iter().flatten() {
                     self.over(now, lines, from, gone, Some(after));
                 }
-                self.enter_lane(now, lines, from, order.lane, seq);
+                self.enter_lane(now, lines, from, lane, seq);
             }
         }
     }
@@ -253,10 +279,14 @@ impl Server {
         lines: &mut Lines,
         from: NodeId,
         seq: u64,
-        call: CallHead,
+        mut call: CallHead,
         why: Refusal,
     ) {
         self.counts.refused += 1;
+        call.context = Bytes::new();
+        if let Some(order) = &mut call.order {
+            order.gone = Vec::new();
+        }
         let client = self.clients.entry(from).or_default();
         if client.calls.len() >= 2 * self.config.window as usize {
             self.counts.absurd += 1;
@@ -285,32 +315,31 @@ impl Server {
         if self.is_draining {
             return Some(Refusal::Draining);
         }
+        if bytes > self.config.body_bytes_max {
+            return Some(Refusal::TooLarge);
+        }
         let is_full = client.calls.len() >= self.config.window as usize
-            || client.bytes + bytes > self.config.client_bytes_max
-            || bytes > self.config.body_bytes_max;
+            || client.bytes + bytes > self.config.client_bytes_max;
         is_full.then_some(Refusal::Busy)
     }
 
     /// A call that nobody answers.
-    pub(crate) fn on_cast(
-        &mut self,
-        now: Instant,
-        lines: &mut Lines,
-        client: NodeId,
-        (procedure, version, budget): (ProcedureId, u16, u64),
-        arguments: Bytes,
-    ) {
-        let versions = self.served.get(&procedure);
+    pub(crate) fn on_cast(&mut self, now: Instant, lines: &mut Lines, mut loose: Loose) {
+        let versions = self.served.get(&loose.procedure);
         let is_served =
-            versions.is_some_and(|(oldest, newest)| (*oldest..=*newest).contains(&version));
-        let waits = self.loose.iter().filter(|loose| loose.client == client);
-        if !is_served || self.is_draining || waits.count() >= self.config.window as usize {
+            versions.is_some_and(|(oldest, newest)| (*oldest..=*newest).contains(&loose.version));
+        let waits = || self.loose.iter().filter(|it| it.client == loose.client);
+        let bytes = waits().map(Loose::bytes).sum::<usize>() + loose.bytes();
+        let is_room = waits().count() < self.config.window as usize
+            && loose.bytes() <= self.config.body_bytes_max
+            && bytes <= self.config.client_bytes_max;
+        if !is_served || self.is_draining || !is_room {
             self.counts.refused += 1;
             return;
         }
-        let life = self.clients.entry(client).or_default().life;
-        let until = self.until(now, budget);
-        self.loose.push_back(Loose { client, life, until, procedure, version, arguments });
+        loose.life = self.clients.entry(loose.client).or_default().life;
+        loose.until = self.until(now, loose.budget);
+        self.loose.push_back(loose);
         self.fill(now, lines);
     }
 
@@ -348,6 +377,13 @@ impl Server {
     fn ready(&mut self, now: Instant, lines: &mut Lines, from: NodeId, seq: u64) {
         let life = self.clients.get(&from).map_or(0, |client| client.life);
         self.ready.push_back((from, life, seq));
+        if self.ready.len() > 2 * self.deadlines.len() + 64 {
+            // Most of them were ended while they waited.
+            let clients = &self.clients;
+            self.ready.retain(|(of, life, seq)| {
+                clients.get(of).is_some_and(|it| it.life == *life && it.holds(*seq))
+            });
+        }
         self.fill(now, lines);
     }
 
@@ -361,7 +397,7 @@ impl Server {
                     continue;
                 };
                 if client.orphans > 0 {
-                    client.waiting.push(seq);
+                    client.wait(seq);
                 } else if client.calls.get(&seq).is_some_and(|it| it.is_held()) {
                     self.begin(now, lines, from, seq);
                 }
@@ -384,7 +420,7 @@ impl Server {
     }
 
     fn begin_loose(&mut self, now: Instant, lines: &mut Lines, loose: Loose) {
-        let Loose { client, life, until, procedure, version, arguments } = loose;
+        let Loose { client, life, until, procedure, version, arguments, context, .. } = loose;
         if until <= now {
             return;
         }
@@ -404,7 +440,7 @@ impl Server {
         self.loose_deadlines.insert((until, ticket));
         self.counts.begun += 1;
         let semantics = Semantics::Maybe;
-        let (left, context) = (until.saturating_since(now), Bytes::new());
+        let left = until.saturating_since(now);
         let execution =
             Execution { ticket, client, procedure, version, semantics, arguments, left, context };
         lines.tell(Event::Execute(execution));
@@ -456,11 +492,13 @@ impl Server {
             let (lane, life) = (run.lane, run.life);
             self.runs.remove(&ticket);
             self.finish(now, lines, from, seq, Answer::Refused(Refusal::Late));
-            return self.leave_lane(now, lines, from, lane, life);
+            self.leave_lane(now, lines, from, lane, life);
+            return self.fill(now, lines);
         }
         entry.state = State::Running(ticket);
         let arguments = std::mem::take(&mut entry.arguments);
-        client.bytes -= arguments.len();
+        let context = std::mem::take(&mut entry.call.context);
+        client.bytes -= arguments.len() + context.len();
         self.counts.begun += 1;
         lines.tell(Event::Execute(Execution {
             ticket,
@@ -470,7 +508,7 @@ impl Server {
             semantics: entry.call.semantics,
             arguments,
             left: entry.until.saturating_since(now),
-            context: entry.call.context.clone(),
+            context,
         }));
     }
 
@@ -502,6 +540,7 @@ impl Entry {
             Answer::Refused(_) => 0,
         };
         self.arguments.len()
+            + self.call.context.len()
             + match &self.state {
                 State::Ending(answer) | State::Over(answer) => of(answer),
                 _ => 0,

@@ -13,7 +13,7 @@ use mainstay_base::{
 use crate::calls::Calls;
 use crate::lines::Lines;
 use crate::orphans::Watch;
-use crate::server::{Answer, Counts, Past, Record, Server};
+use crate::server::{Answer, Counts, Loose, Past, Record, Server};
 use crate::wire::{Head, Item, Message, ProcedureId};
 use crate::{Config, Failure, Refusal, Semantics};
 
@@ -151,7 +151,7 @@ pub enum Event {
         /// Which node.
         server: NodeId,
     },
-    /// A server is gone, and with it all that it executed.
+    /// A server is gone, and with it all that it executed, unless it stores results and comes back.
     Lost {
         /// Which node.
         server: NodeId,
@@ -176,6 +176,8 @@ pub struct Status {
     pub served: Counts,
     /// Messages that were sent (RPC-61).
     pub sent: u64,
+    /// As in [`Config::body_bytes_max`].
+    pub body_bytes_max: usize,
 }
 
 /// The service of calls of a node: a client of the others, and a server for them.
@@ -306,10 +308,13 @@ impl Rpc {
             Item::Call { seq, call, .. } if is_bound => {
                 server.on_call(now, lines, from, (seq, self.watch.epoch()), call, body);
             }
-            Item::Cast { procedure, version, budget, .. } => {
-                server.on_cast(now, lines, from, (procedure, version, budget), body);
+            Item::Cast { procedure, version, budget, context, .. } => {
+                let loose = Loose::new(from, (procedure, version, budget), body, context);
+                server.on_cast(now, lines, loose);
             }
-            Item::Probe { seq } if is_bound => server.on_probe(lines, from, seq),
+            Item::Probe { seq } if is_bound && lines.is_open(from) => {
+                server.on_probe(lines, from, seq);
+            }
             Item::Cancel { seq, after } if is_bound => {
                 server.over(now, lines, from, seq, Some(after));
             }
@@ -356,7 +361,10 @@ impl Machine for Rpc {
             In::Datagram { from, message, .. } => self.receive(now, from, message),
             In::Peer(change) => self.on_peer(now, change),
             In::Full { to, message } => self.lines.full(to, message),
-            In::Room { to } => self.lines.room(to),
+            In::Room { to } => {
+                self.lines.room(to);
+                self.calls.on_room(now, &mut self.lines, to.node);
+            }
             In::Written(io) => self.on_written(now, io),
             In::Compact { upto } => self.compact(upto),
             _ => {}
@@ -441,14 +449,15 @@ impl Service for Rpc {
         let Start { me, past, seed, .. } = start;
         let (mut life, mut memory) = (config.life, Rng::new(seed).stream("memory").next_u64() | 1);
         if config.stored {
-            life = life.max(past.life + 1);
+            life = life.max(past.life.saturating_add(1));
             if past.memory != 0 {
                 memory = past.memory;
             }
         }
         let mut lines = Lines::new(Outbox::new(past.last), config.carrier, life, memory);
         let watch = Watch::new(config.clone());
-        let mut server = Server::new(config.clone(), memory, past);
+        let tickets = Rng::new(seed).stream("tickets").next_u64() >> 1;
+        let mut server = Server::new(config.clone(), memory, tickets, past);
         if config.stored {
             let io = server.write(&mut lines, Record::Life { life, memory });
             lines.mute_until(io);
@@ -474,6 +483,7 @@ impl Service for Rpc {
             kept,
             served: self.server.counts,
             sent: self.lines.sent,
+            body_bytes_max: self.config.body_bytes_max,
         }
     }
 

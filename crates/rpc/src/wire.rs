@@ -64,7 +64,7 @@ pub(crate) enum Item {
     Call { seq: u64, call: CallHead, len: u32 },
     /// A call that nobody answers.
     #[serde(rename = "m")]
-    Cast { procedure: ProcedureId, version: u16, budget: u64, len: u32 },
+    Cast { procedure: ProcedureId, version: u16, budget: u64, context: Bytes, len: u32 },
     /// How is it with this call?
     #[serde(rename = "p")]
     Probe { seq: u64 },
@@ -141,17 +141,19 @@ pub enum Refusal {
     Denied,
     /// The result is larger than a message may be. The procedure was executed.
     ResultTooLarge,
-    /// The server has as many calls, or unread results, as it takes.
+    /// The server has as many calls, or unread results, as it takes. Later there may be room.
     Busy,
+    /// The arguments have more bytes than the server takes.
+    TooLarge,
     /// A new epoch has begun, and the client has not heard of it.
     Epoch,
     /// The server is being shut down.
     Draining,
-    /// The deadline came before the execution began.
+    /// The deadline came before the execution began, or its client was taken for dead.
     Late,
     /// The deadline came while it was being executed, and ended it.
     Expired,
-    /// It was ended for another reason: its client was taken for dead, or its parent was ended.
+    /// It was ended because its client was taken for dead, or was not heard in a new epoch.
     Aborted,
     /// What serves the procedure has failed, or is gone.
     Handler,
@@ -170,6 +172,7 @@ impl Refusal {
                 | Self::Arguments
                 | Self::Denied
                 | Self::Busy
+                | Self::TooLarge
                 | Self::Epoch
                 | Self::Draining
                 | Self::Late
@@ -247,20 +250,14 @@ impl Batch {
         self.items.is_empty()
     }
 
-    /// Whether a body of `len` bytes belongs into a batch of its own.
-    pub(crate) fn is_full_for(&self, len: usize, bytes_max: usize) -> bool {
-        !self.items.is_empty() && len > 0 && self.bytes + len > bytes_max
-    }
-
-    /// The same for an item of a datagram, which is counted as a whole.
-    pub(crate) fn is_full_for_item(&self, item: &Item, bytes_max: usize) -> bool {
-        let bytes: usize = self.items.iter().map(Item::bytes).sum();
-        !self.items.is_empty() && bytes + item.bytes() > bytes_max
+    /// Whether the item belongs into a batch of its own.
+    pub(crate) fn is_full_for(&self, item: &Item, bytes_max: usize) -> bool {
+        !self.items.is_empty() && self.bytes + item.bytes() > bytes_max
     }
 
     pub(crate) fn push(&mut self, item: Item, body: Bytes) {
         debug_assert_eq!(item.len(), body.len());
-        self.bytes += body.len();
+        self.bytes += item.bytes();
         self.items.push(item);
         if !body.is_empty() {
             self.bodies.push(body);
@@ -269,11 +266,11 @@ impl Batch {
 
     /// The batch as a message; it is empty afterwards.
     pub(crate) fn take(&mut self, head: Head) -> Message {
-        let Self { items, bodies, bytes } = std::mem::take(self);
+        let Self { items, bodies, .. } = std::mem::take(self);
         let bodies = match <[Bytes; 1]>::try_from(bodies) {
             Ok([body]) => body,
             Err(bodies) => {
-                let mut whole = BytesMut::with_capacity(bytes);
+                let mut whole = BytesMut::with_capacity(bodies.iter().map(Bytes::len).sum());
                 bodies.iter().for_each(|body| whole.extend_from_slice(body));
                 whole.freeze()
             }

@@ -362,8 +362,8 @@ fn a_refused_call_does_not_hold_up_its_lane() {
     hand.run(5 * MS);
     assert_eq!(hand.count(2), 0, "the first one may come");
     hand.run(3 * MS);
-    let busy = Reason::Refused(Refusal::Busy);
-    assert_eq!(hand.failed(1), Some((Executed::NotAtAll, busy)));
+    let why = Reason::Refused(Refusal::TooLarge);
+    assert_eq!(hand.failed(1), Some((Executed::NotAtAll, why)));
     assert_eq!(hand.count(2), 1);
 }
 

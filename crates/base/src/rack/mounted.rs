@@ -161,6 +161,11 @@ pub enum Given {
 
 /// Takes events of a service; it must not block.
 pub trait Reader<E>: 'static {
+    /// Whether no other reader that says so may read the service as well. Default: it does not mind.
+    fn is_exclusive(&self) -> bool {
+        false
+    }
+
     /// Takes all of these, in order.
     fn read(&mut self, events: Vec<E>) -> Offered;
 }
@@ -264,6 +269,11 @@ impl<S: Service> Mounted<S> {
     pub fn subscribe(&mut self, id: ReaderId, reader: impl Reader<S::Event>) {
         let reader = Box::new(reader);
         self.readers.insert(id, Subscription { reader, full: false });
+    }
+
+    /// Whether a reader is there that suffers no other of its kind.
+    pub fn has_exclusive(&self) -> bool {
+        self.readers.values().any(|it| it.reader.is_exclusive())
     }
 
     /// The service itself.

@@ -6,23 +6,27 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mainstay_base::{NodeId, codec};
+use tokio::sync::Mutex;
 
 use super::handle::{CallInfo, Shared};
 use super::local::{self, Local};
-use super::{Atomic, CallError, Error, Idempotent, Procedure, Value};
+use super::stop::Stop;
+use super::{Atomic, CallError, Context, Error, Idempotent, Procedure, Value};
 use crate::{Command, Failure, Outcome, Reason, Refusal, Request, Semantics, Ticket};
 
 /// Without another word a call has so much time.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Calls one server. The calls of a caller and its clones are executed one after the other in the order in which they were made
-/// (RPC-5), also while several are on their way; calls of [different callers](super::RpcHandle::to), or of an [unordered](Self::unordered) one, are
-/// executed side by side.
+/// (RPC-5), also while several are on their way; [`maybe`](Self::maybe) stands outside that order. Calls of
+/// [different callers](super::RpcHandle::to), or of an [unordered](Self::unordered) one, are executed side by side.
 #[derive(Clone)]
 pub struct Caller {
     shared: Arc<Shared>,
     server: NodeId,
     lane: Option<u32>,
+    /// The same for calls to the own node.
+    turn: Option<Arc<Mutex<()>>>,
     pub(super) deadline: Duration,
     pub(super) parent: Option<Ticket>,
     pub(super) context: Bytes,
@@ -31,17 +35,20 @@ pub struct Caller {
 impl Caller {
     pub(super) fn new(shared: Arc<Shared>, server: NodeId) -> Self {
         let lane = Some(shared.next_lane());
-        Self { shared, server, lane, deadline: DEADLINE, parent: None, context: Bytes::new() }
+        let turn = (server == shared.me).then(Arc::default);
+        let (deadline, parent, context) = (DEADLINE, None, Bytes::new());
+        Self { shared, server, lane, turn, deadline, parent, context }
     }
 
     /// The calls work on data that no two of them share: they are executed as they come, side by side.
     #[must_use]
     pub fn unordered(mut self) -> Self {
-        self.lane = None;
+        (self.lane, self.turn) = (None, None);
         self
     }
 
-    /// Each call has so much time. Default 30 s. A nested call has no more than is left to its parent.
+    /// Each call has so much time, and no more than [`Config::deadline_max`](crate::Config::deadline_max). Default 30 s. A nested call has no more than is
+    /// left to its parent.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = match self.parent {
@@ -51,7 +58,7 @@ impl Caller {
         self
     }
 
-    /// Bytes that go along with each call: a trace context for instance.
+    /// Bytes that go along with each call: a trace context for instance. They count as arguments do.
     #[must_use]
     pub fn context(mut self, context: Bytes) -> Self {
         self.context = context;
@@ -77,8 +84,8 @@ impl Caller {
         self.clone().call(Semantics::ExactlyOnce, arguments)
     }
 
-    /// Calls a procedure, to be executed once or more often: it is repeated until there is a result. Late copies may be executed
-    /// after later calls.
+    /// Calls a procedure, to be executed once or more often: it is repeated until there is a result, at most up to the deadline and
+    /// [`Config::attempts`](crate::Config::attempts) without a sign. Late copies may be executed after later calls.
     ///
     /// # Errors
     /// As [`exactly_once`](Self::exactly_once), with [`Executed::Unknown`](crate::Executed::Unknown).
@@ -103,13 +110,17 @@ impl Caller {
     /// Calls a procedure without a result (today: *one-way*): executed never or once. `Ok` says that it was handed to the connection.
     ///
     /// # Errors
-    /// It was not: it will not be executed.
+    /// What is known is in [`Failure::executed`]: nearly always that it was not sent and will not be executed; unknown if the service ended
+    /// meanwhile.
     pub fn maybe<P: Procedure>(
         &self,
         arguments: P,
     ) -> impl Future<Output = Result<(), Failure>> + Send + use<P> {
         let caller = self.clone();
         async move {
+            if caller.server == caller.shared.me {
+                return caller.maybe_here(arguments);
+            }
             let arguments = codec::encode(&arguments);
             match caller.outcome::<P>(Semantics::Maybe, arguments).await {
                 Outcome::Failed(failure) => Err(failure),
@@ -118,9 +129,31 @@ impl Caller {
         }
     }
 
+    /// At the own node it begins, and nobody waits for it.
+    fn maybe_here<P: Procedure>(&self, arguments: P) -> Result<(), Failure> {
+        let (shared, semantics) = (&self.shared, Semantics::Maybe);
+        let info = CallInfo { procedure: P::NAME, node: shared.me, semantics };
+        let context = Context {
+            client: shared.me,
+            ticket: self.parent,
+            semantics,
+            until: shared.now() + self.deadline.min(local::LONGEST),
+            bytes: self.context.clone(),
+            stop: Stop::default(),
+            shared: Arc::clone(shared),
+        };
+        local::execute(shared, &info, arguments, context, None).map(drop)
+    }
+
     /// Sends a procedure that nobody answers, without a wait: if there is no room it is not sent.
-    pub(super) fn tell<P: Procedure>(&self, arguments: &P) {
-        let request = self.request::<P>(Semantics::Maybe, codec::encode(arguments), Bytes::new());
+    pub(super) fn tell<P: Procedure>(&self, arguments: P) {
+        if self.server == self.shared.me {
+            // What is not served any more need not be told.
+            let _ = self.maybe_here(arguments);
+            return;
+        }
+        let context = self.context.clone();
+        let request = self.request::<P>(Semantics::Maybe, codec::encode(&arguments), context);
         // Its outcome is of no interest.
         let _ = self.shared.ask(Semantics::Maybe, request).map(super::handle::Asked::forget);
     }
@@ -131,8 +164,8 @@ impl Caller {
         arguments: P,
     ) -> Result<Value<P>, CallError<Error<P>>> {
         if self.server == self.shared.me {
-            let local =
-                Local { shared: &self.shared, deadline: self.deadline, context: &self.context };
+            let Self { shared, deadline, context, parent, turn, .. } = self;
+            let local = Local { shared, deadline, context, parent, turn };
             return local::call(local, semantics, arguments).await;
         }
         let unknown =

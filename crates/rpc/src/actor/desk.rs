@@ -14,7 +14,7 @@ use mainstay_service::ReachError;
 use tokio::task::AbortHandle;
 
 use super::Context;
-use super::handle::{CallInfo, Shared};
+use super::handle::{CallInfo, OpenError, Shared};
 use super::served::{Running, Served};
 use super::stop::Stop;
 use crate::{Command, Event, Execution, Failure, Finish, Outcome, Reason, Semantics, Ticket};
@@ -36,18 +36,24 @@ const TAKEN: u8 = 1;
 const DROPPED: u8 = 2;
 
 impl Post {
-    /// Gives it to the service.
-    async fn attach(shared: &Arc<Shared>, desk: Addr<Desk>) -> Result<(), ReachError> {
+    /// Gives it to the service. False: another handle has done that.
+    async fn attach(shared: &Arc<Shared>, desk: Addr<Desk>) -> Result<bool, ReachError> {
         let standing = Arc::new(AtomicU8::new(NEW));
         let post = Self { shared: Arc::downgrade(shared), desk, standing: Arc::clone(&standing) };
-        shared.service.attach(post).await?;
+        if shared.service.attach(post).await?.is_none() {
+            return Ok(false);
+        }
         let taken = standing.compare_exchange(NEW, TAKEN, Ordering::SeqCst, Ordering::SeqCst);
         // It may have ended again meanwhile.
-        taken.map(drop).map_err(|_| ReachError::NotMounted)
+        taken.map(|_| true).map_err(|_| ReachError::NotMounted)
     }
 }
 
 impl Reader<Event> for Post {
+    fn is_exclusive(&self) -> bool {
+        self.shared.strong_count() > 0
+    }
+
     fn read(&mut self, events: Vec<Event>) -> Offered {
         let Some(shared) = self.shared.upgrade() else { return Offered::Gone };
         let mut work = Vec::new();
@@ -101,18 +107,44 @@ struct Begun {
     abort: Option<AbortHandle>,
 }
 
+type Executions = Rc<RefCell<BTreeMap<Ticket, Begun>>>;
+
 pub(super) struct Desk {
     shared: Weak<Shared>,
-    begun: Rc<RefCell<BTreeMap<Ticket, Begun>>>,
+    begun: Executions,
+}
+
+/// An execution, in its task. The service hears of its end in any case.
+struct Doing {
+    begun: Executions,
+    shared: Arc<Shared>,
+    ticket: Ticket,
+}
+
+impl Doing {
+    fn finish(&self, result: Finish) {
+        if self.begun.borrow_mut().remove(&self.ticket).is_some() {
+            self.shared.give(Command::Finished { ticket: self.ticket, result });
+        }
+    }
+}
+
+impl Drop for Doing {
+    /// It has panicked, unless it has finished.
+    fn drop(&mut self) {
+        self.finish(Finish::Failed);
+    }
 }
 
 impl Desk {
     /// Reads the events of the service from here on.
-    pub(super) async fn open(shared: &Arc<Shared>) -> Result<(), ReachError> {
+    pub(super) async fn open(shared: &Arc<Shared>) -> Result<(), OpenError> {
         let desk = Self { shared: Arc::downgrade(shared), begun: Rc::default() }.start();
-        Post::attach(shared, desk.clone()).await?;
+        if !Post::attach(shared, desk.clone()).await? {
+            return Err(OpenError::Taken);
+        }
         shared.set_desk(desk.recipient());
-        shared.begin().await
+        Ok(shared.begin().await?)
     }
 
     fn execute(&self, shared: &Arc<Shared>, execution: Execution) {
@@ -124,29 +156,29 @@ impl Desk {
         let info = CallInfo { procedure: served.name(), node: client, semantics };
         let context = Context {
             client,
-            ticket: (semantics != Semantics::Maybe).then_some(ticket),
+            ticket: Some(ticket),
             semantics,
             until: shared.now() + left,
             bytes: context,
             stop: stop.clone(),
             shared: Arc::clone(shared),
         };
-        if !shared.admits(&info, &context) {
-            return finish(Finish::Denied);
-        }
-        let running = served.execute(&arguments, context);
-        let (begun, at) = (Rc::clone(&self.begun), shared.has_interceptors().then(|| shared.now()));
-        let of = Arc::clone(shared);
+        let may_drop = served.may_drop();
+        let doing = Doing { begun: Rc::clone(&self.begun), shared: Arc::clone(shared), ticket };
+        // What users wrote runs in here, where a panic ends this execution and nothing else.
         let task = tokio::task::spawn_local(async move {
-            let result = running.await;
+            let of = &doing.shared;
+            if !of.admits(&info, &context) {
+                return doing.finish(Finish::Denied);
+            }
+            let at = of.has_interceptors().then(|| of.now());
+            let result = served.execute(&arguments, context).await;
             if let Some(at) = at {
                 of.served_one(&info, &result, of.now().saturating_since(at));
             }
-            if begun.borrow_mut().remove(&ticket).is_some() {
-                of.give(Command::Finished { ticket, result });
-            }
+            doing.finish(result);
         });
-        let abort = served.may_drop().then(|| task.abort_handle());
+        let abort = may_drop.then(|| task.abort_handle());
         self.begun.borrow_mut().insert(ticket, Begun { stop, abort });
     }
 
@@ -206,12 +238,19 @@ impl Handler<Ended> for Desk {
             loop {
                 let Some(it) = shared.upgrade() else { return };
                 match Post::attach(&it, desk.clone()).await {
-                    Ok(()) => {
+                    // Another handle has been opened meanwhile.
+                    Ok(false) => return,
+                    Ok(true) => {
                         // If it is gone again, its end is told.
                         let _ = it.begin().await;
                         return;
                     }
-                    Err(ReachError::NotMounted | ReachError::NotStarted | ReachError::Full) => {}
+                    Err(
+                        ReachError::NotMounted
+                        | ReachError::NotStarted
+                        | ReachError::Fallen
+                        | ReachError::Full,
+                    ) => {}
                     Err(_) => return,
                 }
                 drop(it);

@@ -1,6 +1,6 @@
 //! Calls by HTTP and JSON, for `curl` and for other languages.
 //!
-//! `POST /call/SERVER/PROCEDURE` with the arguments as JSON calls a procedure exactly once and answers an object with one field:
+//! `POST /call/SERVER/PROCEDURE` with the arguments as JSON (4 MiB at most) calls a procedure exactly once and answers an object with one field:
 //!
 //! | field | status | |
 //! |---|---|---|
@@ -9,8 +9,8 @@
 //! | `failed` | 503 | `executed` is `not_at_all`: a retry is safe; `reason` says why |
 //! | `failed` | 504 | `executed` is `not_more_than_once` |
 //!
-//! `?deadline_ms=N` sets the deadline. Only procedures that were exposed are called (404), the body is JSON by its content type (415) and by its
-//! text (400), and the host that is asked for is the loopback interface (403): so no web page makes calls. At most 256 requests are on their way.
+//! `?deadline_ms=N` sets the deadline, 30 s without it. Only procedures that were exposed are called (404), the body is JSON by its content type (415) and by its
+//! text (400; these answers and 413 are plain text), and the host that is asked for is the loopback interface (403): so no web page makes calls. At most 256 requests are on their way.
 
 use std::collections::BTreeMap;
 use std::future::Future;

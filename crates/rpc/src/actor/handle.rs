@@ -11,7 +11,7 @@ use mainstay_base::{ClusterId, Instant, NodeId};
 use mainstay_runtime::{LocalReader, Recipient, TimeSource as _, TokioTime};
 use mainstay_service::{CommandQueue, ReachError, ServiceHandle};
 use thiserror::Error;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 use super::desk::{Desk, Run, Table, ended};
 use super::served::Running;
@@ -50,8 +50,8 @@ pub struct CallInfo {
     pub semantics: Semantics,
 }
 
-/// Sees all calls of a node, at both ends: for authorisation, metrics, traces. It is called on the thread of the caller, or of the service,
-/// and must not block.
+/// Sees the calls of a node, at both ends: for authorisation, metrics, traces. It is called on the thread of the caller, or of the
+/// handle, and must not block. Calls to the own node have results without their bytes.
 pub trait Interceptor: Send + Sync {
     /// A call goes out; `context` goes along to the server.
     ///
@@ -62,7 +62,7 @@ pub trait Interceptor: Send + Sync {
         Ok(())
     }
 
-    /// A call of this node is over.
+    /// A call of this node is over; not one that was forbidden, or whose future was dropped.
     fn called(&self, info: &CallInfo, outcome: &Outcome, took: Duration) {
         let _ = (info, outcome, took);
     }
@@ -73,10 +73,22 @@ pub trait Interceptor: Send + Sync {
         true
     }
 
-    /// A call was executed.
+    /// An execution has ended by itself: also if its arguments were none. Not one that was dropped when it was stopped.
     fn executed(&self, info: &CallInfo, result: &Finish, took: Duration) {
         let _ = (info, result, took);
     }
+}
+
+/// Why a handle is not made. Nothing changed.
+#[derive(Error, Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Somebody reads the service's events already: another handle was opened, of which this one would be a clone.
+    #[error("the service is in use already: a handle is opened once, and cloned")]
+    Taken,
+    /// The service was not reached.
+    #[error(transparent)]
+    Reach(#[from] ReachError),
 }
 
 /// Why a procedure is not served. Nothing changed.
@@ -100,6 +112,8 @@ pub(super) struct Shared {
     pub(super) service: ServiceHandle<Rpc>,
     commands: CommandQueue<Rpc>,
     pub(super) me: NodeId,
+    /// Of the service.
+    pub(super) body_bytes_max: usize,
     resolver: Box<dyn Resolver>,
     interceptors: Vec<Box<dyn Interceptor>>,
     waiting: Mutex<BTreeMap<u64, Waiting>>,
@@ -109,9 +123,14 @@ pub(super) struct Shared {
     tokens: AtomicU64,
     lanes: AtomicU32,
     is_open: AtomicBool,
+    /// How often the service has ended.
+    ends: Mutex<u64>,
     time: LocalReader,
+    /// Nothing is executed any more after a drain, or the service has ended.
     drained: watch::Sender<bool>,
-    lost: watch::Sender<Option<NodeId>>,
+    /// How often each node was lost.
+    losses: Mutex<BTreeMap<NodeId, u64>>,
+    lost: Notify,
 }
 
 impl Drop for Shared {
@@ -131,12 +150,15 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Shared {
     /// Tells the service what is served, when it begins and when it begins anew.
     pub(super) async fn begin(&self) -> Result<(), ReachError> {
+        let before = *locked(&self.ends);
         let served: Vec<_> =
             locked(&self.table).iter().map(|(id, it)| (*id, it.versions())).collect();
         for (procedure, versions) in served {
             self.service.send(Command::Serve { procedure, versions }).await?;
         }
-        self.is_open.store(true, Ordering::Release);
+        let ends = locked(&self.ends);
+        // It may have ended again meanwhile.
+        self.is_open.store(*ends == before, Ordering::SeqCst);
         Ok(())
     }
 
@@ -190,7 +212,7 @@ impl Shared {
         semantics: Semantics,
         request: impl FnOnce(u64) -> Command,
     ) -> Result<Asked, Failure> {
-        if !self.is_open.load(Ordering::Acquire) {
+        if !self.is_open.load(Ordering::SeqCst) {
             return Err(Failure::not_at_all(Reason::Ended));
         }
         let token = self.next_token();
@@ -200,6 +222,10 @@ impl Shared {
             locked(&self.waiting).remove(&token);
             let reason = if error == ReachError::Full { Reason::Full } else { Reason::Ended };
             return Err(Failure::not_at_all(reason));
+        }
+        // The service may have ended, and all who waited have been told, before this one was among them.
+        if !self.is_open.load(Ordering::SeqCst) && locked(&self.waiting).remove(&token).is_some() {
+            return Err(Failure { executed: semantics.unknown(), reason: Reason::Ended });
         }
         Ok(Asked { shared: Arc::clone(self), token, told, is_over: false })
     }
@@ -214,7 +240,13 @@ impl Shared {
 
     /// The service is gone, and with it all that was asked of it.
     pub(super) fn ended(&self) {
-        self.is_open.store(false, Ordering::Release);
+        {
+            let mut ends = locked(&self.ends);
+            *ends += 1;
+            self.is_open.store(false, Ordering::SeqCst);
+        }
+        self.lost(self.me);
+        self.drained.send_replace(true);
         for (_, waiting) in std::mem::take(&mut *locked(&self.waiting)) {
             let _ = waiting.tell.send(ended(waiting.semantics));
         }
@@ -222,7 +254,12 @@ impl Shared {
 
     pub(super) fn lost(&self, server: NodeId) {
         self.lose_readers(server);
-        self.lost.send_replace(Some(server));
+        *locked(&self.losses).entry(server).or_default() += 1;
+        self.lost.notify_waiters();
+    }
+
+    fn losses(&self, server: NodeId) -> u64 {
+        locked(&self.losses).get(&server).copied().unwrap_or(0)
     }
 
     pub(super) fn drained(&self) {
@@ -294,11 +331,11 @@ pub struct RpcHandle {
 }
 
 impl RpcHandle {
-    /// The handle of the service at the node called `name`. What hands calls to actors is started on the caller's `LocalSet`, and
-    /// lives as long as a handle does.
+    /// The handle of the service at the node called `name`: opened once, and cloned. What hands calls to actors is started on the caller's
+    /// `LocalSet`, and lives as long as a handle does.
     ///
     /// # Errors
-    /// [`ReachError`]: the service is not mounted there.
+    /// [`OpenError`].
     ///
     /// # Panics
     /// Outside a `LocalSet` of a tokio runtime.
@@ -306,7 +343,7 @@ impl RpcHandle {
         service: ServiceHandle<Rpc>,
         cluster: ClusterId,
         name: &str,
-    ) -> Result<Self, ReachError> {
+    ) -> Result<Self, OpenError> {
         Self::open_with(service, NodeId::new(cluster, name), Box::new(Nodes(cluster)), Vec::new())
             .await
     }
@@ -314,7 +351,7 @@ impl RpcHandle {
     /// The same with another resolver of names, and with interceptors, which are asked in this order.
     ///
     /// # Errors
-    /// [`ReachError`]: the service is not mounted there.
+    /// [`OpenError`].
     ///
     /// # Panics
     /// Outside a `LocalSet` of a tokio runtime.
@@ -323,13 +360,15 @@ impl RpcHandle {
         me: NodeId,
         resolver: Box<dyn Resolver>,
         interceptors: Vec<Box<dyn Interceptor>>,
-    ) -> Result<Self, ReachError> {
+    ) -> Result<Self, OpenError> {
+        let body_bytes_max = service.status().await?.body_bytes_max;
         let time = TokioTime::new().reader().expect("it is read on any thread");
         let commands = CommandQueue::new(service.clone(), COMMANDS_MAX);
         let shared = Arc::new(Shared {
             service,
             commands,
             me,
+            body_bytes_max,
             resolver,
             interceptors,
             waiting: Mutex::default(),
@@ -339,15 +378,17 @@ impl RpcHandle {
             tokens: AtomicU64::new(1),
             lanes: AtomicU32::new(1),
             is_open: AtomicBool::new(false),
+            ends: Mutex::new(0),
             time,
             drained: watch::Sender::new(false),
-            lost: watch::Sender::new(None),
+            losses: Mutex::default(),
+            lost: Notify::new(),
         });
         Desk::open(&shared).await?;
         let rpc = Self { shared };
         match stream::serve(&rpc).await {
             Ok(()) | Err(ServeError::Taken(_)) => Ok(rpc),
-            Err(ServeError::Reach(error)) => Err(error),
+            Err(ServeError::Reach(error)) => Err(error.into()),
         }
     }
 
@@ -451,37 +492,41 @@ impl RpcHandle {
         Ok(told?)
     }
 
-    /// The procedure is not served any more. What was taken is executed.
+    /// The procedure is not served any more. What is being executed goes on; what waits for its turn is refused, and not executed.
     ///
     /// # Errors
-    /// [`ReachError`].
+    /// [`ReachError`]: it is served still, as long as the service is.
     pub async fn withdraw<P: Procedure>(&self) -> Result<(), ReachError> {
         self.shared.service.send(Command::Withdraw { procedure: P::ID }).await?;
         locked(&self.shared.table).remove(&P::ID);
         Ok(())
     }
 
-    /// Takes no call any more, and waits until those that were taken are answered. Others are told that theirs were not executed.
+    /// Takes no call any more, and waits until those that were taken are answered. Others are told that theirs were not executed; those that
+    /// nobody answers are dropped. Nothing does that by itself when a node is closed.
     ///
     /// # Errors
-    /// [`ReachError`].
+    /// [`ReachError`]: the service has ended, perhaps before all was answered.
     pub async fn drain(&self) -> Result<(), ReachError> {
+        self.shared.drained.send_replace(false);
         let mut drained = self.shared.drained.subscribe();
         self.shared.service.send(Command::Drain).await?;
         // The sender lives in this handle.
         let _ = drained.wait_for(|it| *it).await;
-        Ok(())
+        if self.shared.is_open.load(Ordering::Acquire) { Ok(()) } else { Err(ReachError::Closed) }
     }
 
     /// Waits until the server at a node is lost: its node was restarted or left, or its service has ended. Whatever it executed is over, or
-    /// will be. Reports that came before this call do not count.
+    /// will be, unless it [stores](crate::Config::stored) its results. The end of the own service counts as well. What came before this call does not.
     pub async fn lost(&self, server: NodeId) {
-        let mut lost = self.shared.lost.subscribe();
-        lost.mark_unchanged();
-        while lost.changed().await.is_ok() {
-            if *lost.borrow_and_update() == Some(server) {
+        let losses = || self.shared.losses(server) + self.shared.losses(self.shared.me);
+        let before = losses();
+        loop {
+            let told = self.shared.lost.notified();
+            if losses() > before {
                 return;
             }
+            told.await;
         }
     }
 }

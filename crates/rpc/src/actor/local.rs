@@ -1,67 +1,150 @@
-//! A call to the own node: what serves the procedure gets the arguments as they are (RPC-11).
+//! A call to the own node: what serves the procedure gets the arguments as they are (RPC-11). Nothing is encoded, so interceptors see a result
+//! without its bytes. The bounds of a server, its draining and its orphan policy are about others and do not count here.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
+use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
 use tokio::time::timeout;
 
-use super::handle::Shared;
+use super::handle::{CallInfo, Shared};
 use super::served::Port;
 use super::stop::Stop;
 use super::{CallError, Context, Error, Procedure, Reply as _, Value};
-use crate::{Failure, Reason, Refusal, Semantics};
+use crate::{Failure, Finish, Outcome, Reason, Refusal, Semantics, Ticket};
 
 /// A longer deadline is cut to this.
-const LONGEST: Duration = Duration::from_secs(24 * 3_600);
+pub(super) const LONGEST: Duration = Duration::from_secs(24 * 3_600);
 
-pub(super) struct Local<'a> {
-    pub(super) shared: &'a Arc<Shared>,
+pub(super) struct Local {
+    pub(super) shared: Arc<Shared>,
     pub(super) deadline: Duration,
-    pub(super) context: &'a Bytes,
+    pub(super) context: Bytes,
+    pub(super) parent: Option<Ticket>,
+    /// The calls of a caller go one after the other.
+    pub(super) turn: Option<Arc<Mutex<()>>>,
+}
+
+/// What an execution for the own node is stopped by: its future is dropped, or its time is over.
+struct Guard(Stop);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
 }
 
 pub(super) async fn call<P: Procedure>(
-    local: Local<'_>,
+    local: Local,
     semantics: Semantics,
     arguments: P,
 ) -> Result<Value<P>, CallError<Error<P>>> {
-    let Local { shared, deadline, context } = local;
-    let refused =
-        |why: Refusal| Failure { executed: why.executed(semantics), reason: Reason::Refused(why) };
-    let served = shared.served(P::ID).ok_or_else(|| refused(Refusal::Procedure))?;
-    if !served.as_any().is::<Port<P>>() {
-        // Another type of the same name is served: it may be another version of it.
-        return Err(refused(Refusal::Version).into());
+    let (shared, begun) = (Arc::clone(&local.shared), local.shared.now());
+    let info = CallInfo { procedure: P::NAME, node: shared.me, semantics };
+    let told = within::<P>(local, &info, arguments).await;
+    if shared.has_interceptors() {
+        let outcome = match &told {
+            Ok(_) => Outcome::Done(Bytes::new()),
+            Err(CallError::Remote(_)) => Outcome::Remote(Bytes::new()),
+            Err(CallError::Failed(failure)) => Outcome::Failed(*failure),
+        };
+        shared.called(&info, &outcome, shared.now().saturating_since(begun));
+    }
+    told
+}
+
+async fn within<P: Procedure>(
+    local: Local,
+    info: &CallInfo,
+    arguments: P,
+) -> Result<Value<P>, CallError<Error<P>>> {
+    let Local { shared, deadline, mut context, parent, turn } = local;
+    let semantics = info.semantics;
+    if deadline.is_zero() {
+        return Err(Failure::not_at_all(Reason::TooLate).into());
+    }
+    if shared.has_interceptors() {
+        let mut bytes = context.to_vec();
+        shared.intercepted(info, &mut bytes)?;
+        context = bytes.into();
     }
     let until = shared.now() + deadline.min(LONGEST);
+    let place = match turn {
+        // Those that wait here have not begun.
+        Some(turn) => match timeout(deadline, turn.lock_owned()).await {
+            Ok(place) => Some(place),
+            Err(_) => return Err(Failure::not_at_all(Reason::Deadline).into()),
+        },
+        None => None,
+    };
     let stop = Stop::default();
     let context = Context {
         client: shared.me,
-        ticket: None,
+        ticket: parent,
         semantics,
         until,
-        bytes: context.clone(),
+        bytes: context,
         stop: stop.clone(),
-        shared: Arc::clone(shared),
+        shared: Arc::clone(&shared),
     };
+    let told = execute::<P>(&shared, info, arguments, context, place)?;
+    let guard = Guard(stop);
+    let left = until.saturating_since(shared.now());
+    let unknown = |reason| Failure { executed: semantics.unknown(), reason };
+    let told = match timeout(left, told).await {
+        Ok(Ok(Some(result))) => result.into_result().map_err(CallError::Remote),
+        Ok(Ok(None)) => Err(unknown(Reason::Refused(Refusal::Handler)).into()),
+        Ok(Err(_)) => Err(unknown(Reason::Ended).into()),
+        Err(_) => Err(unknown(Reason::Deadline).into()),
+    };
+    drop(guard);
+    told
+}
+
+/// Begins it, on the thread of the handle. The result comes, if the procedure is still served when it is its turn.
+pub(super) fn execute<P: Procedure>(
+    shared: &Arc<Shared>,
+    info: &CallInfo,
+    arguments: P,
+    context: Context,
+    place: Option<OwnedMutexGuard<()>>,
+) -> Result<oneshot::Receiver<Option<P::Result>>, Failure> {
+    let refused = |why: Refusal| Failure::not_at_all(Reason::Refused(why));
+    let served = shared.served(P::ID).ok_or_else(|| refused(Refusal::Procedure))?;
+    if !served.as_any().is::<Port<P>>() {
+        // Another type of the same name is served: it may be another version of it.
+        return Err(refused(Refusal::Version));
+    }
+    if !shared.admits(info, &context) {
+        return Err(refused(Refusal::Denied));
+    }
     let (tell, told) = oneshot::channel();
+    let (of, info, begun) = (Arc::clone(shared), *info, shared.now());
     shared.run(move || {
         Box::pin(async move {
-            if let Some(port) = served.as_any().downcast_ref::<Port<P>>() {
-                // Nobody waits any more: then nobody is told.
-                let _ = tell.send(port.call(arguments, context).await);
+            let Some(port) = served.as_any().downcast_ref::<Port<P>>() else { return };
+            // The next call of the caller begins when this one has stopped.
+            let (_place, stop) = (place, context.stop.clone());
+            let running = port.call(arguments, context);
+            let result = match served.may_drop() {
+                true => tokio::select! {
+                    biased;
+                    result = running => result,
+                    () = stop.stopped() => return,
+                },
+                false => running.await,
+            };
+            if of.has_interceptors() {
+                let finish = match &result {
+                    Some(_) => Finish::Value(Bytes::new()),
+                    None => Finish::Failed,
+                };
+                of.served_one(&info, &finish, of.now().saturating_since(begun));
             }
+            // Nobody waits any more: then nobody is told.
+            let _ = tell.send(result);
         })
     });
-    match timeout(deadline, told).await {
-        Ok(Ok(Some(result))) => result.into_result().map_err(CallError::Remote),
-        Ok(Ok(None)) => Err(refused(Refusal::Handler).into()),
-        Ok(Err(_)) => Err(Failure { executed: semantics.unknown(), reason: Reason::Ended }.into()),
-        Err(_) => {
-            stop.stop();
-            Err(Failure { executed: semantics.unknown(), reason: Reason::Deadline }.into())
-        }
-    }
+    Ok(told)
 }

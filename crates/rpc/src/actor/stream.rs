@@ -3,11 +3,12 @@
 //! A stream is *offered* at the node of the one who writes it. What is left of it for others is an [`Offer`], plain data that travels as an
 //! argument or a result: so a procedure takes or gives a stream, or something that is too large for one message, without another
 //! word in the protocol. The reader pulls batches by calls of its own, executed exactly once and in order; the writer waits while as
-//! many items are unread as its stream holds. So nothing is buffered beyond that, and each item comes once.
+//! many items are unread as its stream holds. So nothing is buffered beyond that and the batch that the reader has, and each item comes once.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
+use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -57,7 +58,7 @@ pub enum WriteError {
     /// The reader is gone, has ended the stream, or has read nothing for a minute.
     #[error("nobody reads the stream any more")]
     Gone,
-    /// The item has more bytes than a message may.
+    /// The item has more bytes than a quarter of [`Config::body_bytes_max`](crate::Config::body_bytes_max).
     #[error("the item is too large")]
     TooLarge,
 }
@@ -66,7 +67,7 @@ pub enum WriteError {
 #[derive(Error, Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OfferError {
-    /// The node offers as many as it may.
+    /// The node offers as many as it may, and all of them are still being written.
     #[error("{OFFERS_MAX} streams are offered")]
     TooMany,
 }
@@ -125,7 +126,8 @@ pub(super) async fn serve(rpc: &RpcHandle) -> Result<(), ServeError> {
             let offered = offers.get(&id).filter(|it| it.reader == context.client());
             Arc::clone(&offered.ok_or(NoSuchStream)?.items)
         };
-        let pulled = pull(&mut *items.lock().await).await;
+        let bytes_max = (context.shared.body_bytes_max / 2).min(BATCH_BYTES);
+        let pulled = pull(&mut *items.lock().await, bytes_max).await;
         if pulled.is_end {
             locked(&context.shared.offers).remove(&id);
         }
@@ -143,7 +145,7 @@ pub(super) async fn serve(rpc: &RpcHandle) -> Result<(), ServeError> {
 }
 
 /// All that is there, and at least one item or the end.
-async fn pull(items: &mut mpsc::Receiver<Bytes>) -> Pulled {
+async fn pull(items: &mut mpsc::Receiver<Bytes>, bytes_max: usize) -> Pulled {
     let (mut pulled, mut bytes) = (Pulled { items: Vec::new(), is_end: false }, 0);
     let Some(first) = items.recv().await else {
         return Pulled { is_end: true, ..pulled };
@@ -152,7 +154,7 @@ async fn pull(items: &mut mpsc::Receiver<Bytes>) -> Pulled {
     while let Some(item) = next.take() {
         bytes += item.len();
         pulled.items.push(item);
-        if bytes >= BATCH_BYTES {
+        if bytes >= bytes_max {
             break;
         }
         match items.try_recv() {
@@ -212,11 +214,14 @@ fn offer<T: Serialize>(
     let id = shared.next_token();
     let mut offers = locked(&shared.offers);
     if offers.len() >= OFFERS_MAX {
-        return Err(OfferError::TooMany);
+        // What was written to its end, and nobody has read, goes first.
+        let is_over = |it: &Offered| it.items.try_lock().is_ok_and(|items| items.is_closed());
+        let over = offers.iter().find(|(_, it)| is_over(it)).map(|(id, _)| *id);
+        offers.remove(&over.ok_or(OfferError::TooMany)?);
     }
     offers.insert(id, Offered { reader, items: Arc::new(Mutex::new(items)) });
     drop(offers);
-    let bytes_max = crate::BODY_BYTES_MAX / 2;
+    let bytes_max = shared.body_bytes_max / 4;
     let items = Items { to, id, shared: Arc::downgrade(shared), bytes_max, item: PhantomData };
     Ok((items, Offer { node: shared.me, id, item: PhantomData }))
 }
@@ -251,60 +256,74 @@ impl<T: Serialize> Items<T> {
     }
 }
 
+type Pulling = Pin<Box<dyn Future<Output = Result<Pulled, CallError<NoSuchStream>>> + Send>>;
+
 /// Reads a stream. Dropped: the writer is told that nobody does.
 pub struct Reading<T> {
     from: Caller,
     id: u64,
     read: std::vec::IntoIter<Bytes>,
-    is_over: bool,
+    /// A batch is on its way: it is not lost with the future that waits for it.
+    pulling: Option<Pulling>,
+    end: Option<Result<(), Failure>>,
     item: PhantomData<fn() -> T>,
 }
 
 impl<T: DeserializeOwned> Reading<T> {
     fn new(from: Caller, offer: Offer<T>) -> Self {
         let read = Vec::new().into_iter();
-        Self { from, id: offer.id, read, is_over: false, item: PhantomData }
+        Self { from, id: offer.id, read, pulling: None, end: None, item: PhantomData }
     }
 
     /// The next item; `None` after the last one. A writer that has nothing for longer than the deadline of the caller (30 s) fails the
-    /// stream.
+    /// stream. Dropping the future loses nothing.
     ///
     /// # Errors
-    /// The stream is broken: what was read so far is its beginning, and nothing comes any more.
+    /// The stream is broken: what was read so far is its beginning, and nothing comes any more, however often it is asked.
     pub async fn next(&mut self) -> Result<Option<T>, Failure> {
-        let broken = Reason::Refused(Refusal::Handler);
         loop {
             if let Some(item) = self.read.next() {
-                let item = codec::decode(&item).map_err(|_| {
-                    self.is_over = true;
-                    Failure::not_at_all(broken)
-                })?;
-                return Ok(Some(item));
+                return match codec::decode(&item) {
+                    Ok(item) => Ok(Some(item)),
+                    Err(_) => Err(self.fail(BROKEN)),
+                };
             }
-            if self.is_over {
-                return Ok(None);
+            if let Some(end) = self.end {
+                return end.map(|()| None);
             }
-            match self.from.exactly_once(Pull { id: self.id }).await {
+            let (from, id) = (&self.from, self.id);
+            let pulling =
+                self.pulling.get_or_insert_with(|| Box::pin(from.exactly_once(Pull { id })));
+            let pulled = pulling.await;
+            self.pulling = None;
+            match pulled {
                 Ok(pulled) => {
                     self.read = pulled.items.into_iter();
-                    self.is_over = pulled.is_end;
+                    self.end = pulled.is_end.then_some(Ok(()));
                 }
-                Err(error) => {
-                    self.is_over = true;
-                    return Err(match error {
-                        CallError::Remote(NoSuchStream) => Failure::not_at_all(broken),
-                        CallError::Failed(failure) => failure,
-                    });
-                }
+                Err(CallError::Remote(NoSuchStream)) => return Err(self.fail(BROKEN)),
+                Err(CallError::Failed(failure)) => return Err(self.fail(failure)),
             }
         }
     }
+
+    fn fail(&mut self, failure: Failure) -> Failure {
+        self.read = Vec::new().into_iter();
+        self.end = Some(Err(failure));
+        failure
+    }
 }
+
+/// The other end has no such stream, or its items are none of this type.
+const BROKEN: Failure = Failure {
+    executed: crate::Executed::NotMoreThanOnce,
+    reason: Reason::Refused(Refusal::Handler),
+};
 
 impl<T> Drop for Reading<T> {
     fn drop(&mut self) {
-        if !self.is_over {
-            self.from.tell(&Leave { id: self.id });
+        if self.end.is_none() {
+            self.from.tell(Leave { id: self.id });
         }
     }
 }

@@ -129,6 +129,11 @@ impl Binding {
         }
     }
 
+    /// It was never heard, and nothing waits for it: a name that means no node, perhaps.
+    pub(super) fn is_unknown(&self) -> bool {
+        self.memory == 0 && self.waits.is_empty() && self.sent.is_empty() && self.lanes.is_empty()
+    }
+
     /// All calls below are over.
     pub(super) fn floor(&self) -> u64 {
         self.sent.keys().next().copied().unwrap_or(self.last + 1)

@@ -41,6 +41,20 @@ impl Client {
 }
 
 impl Client {
+    /// Whether the call is here, and has not begun.
+    pub(super) fn holds(&self, seq: u64) -> bool {
+        self.calls.get(&seq).is_some_and(|it| it.is_held())
+    }
+
+    /// A call waits until the orphans of former lives have stopped.
+    pub(super) fn wait(&mut self, seq: u64) {
+        self.waiting.push(seq);
+        if self.waiting.len() > 2 * self.calls.len() + 64 {
+            let calls = &self.calls;
+            self.waiting.retain(|seq| calls.get(seq).is_some_and(|it| it.is_held()));
+        }
+    }
+
     /// A call of a lane will not begin; that one came before it.
     pub(super) fn skip(&mut self, seq: u64, before: u64, config: &Config) {
         if self.skipped.len() < 4 * config.window as usize {
@@ -216,14 +230,16 @@ impl Server {
         self.try_lanes(now, lines, of);
     }
 
-    fn add_over(&mut self, of: NodeId, first: u64, last: u64) {
-        let Some(client) = self.clients.get_mut(&of) else { return };
+    /// False: it is not noted.
+    fn add_over(&mut self, of: NodeId, first: u64, last: u64) -> bool {
+        let Some(client) = self.clients.get_mut(&of) else { return false };
         // Between two calls that are open lies at most one gap, or the peer keeps no rule.
         if client.over.len() > 2 * self.config.window as usize {
             self.counts.absurd += 1;
-            return;
+            return false;
         }
         client.over.add(first.max(client.floor), last);
+        true
     }
 
     /// A call is over for the client: it has the answer, or has given the call up, and this one came before it in its lane.
@@ -243,11 +259,11 @@ impl Server {
         if let Some(before) = given_up.filter(|_| !client.calls.contains_key(&seq)) {
             client.skip(seq, before, &self.config);
         }
-        self.add_over(of, seq, seq);
+        let is_noted = self.add_over(of, seq, seq);
         let Some(client) = self.clients.get_mut(&of) else { return };
         let Some(entry) = client.calls.get(&seq) else {
             // It may come later, after a restart too.
-            if let Some(before) = given_up.filter(|_| self.config.stored) {
+            if let Some(before) = given_up.filter(|_| self.config.stored && is_noted) {
                 self.write(lines, Record::Over { client: of, life, seq, before });
             }
             return self.try_lanes(now, lines, of);

@@ -61,6 +61,7 @@ impl Server {
         let Some(entry) = client.calls.get_mut(&seq) else { return };
         self.deadlines.remove(&(entry.until, of, seq));
         client.bytes -= std::mem::take(&mut entry.arguments).len();
+        client.bytes -= std::mem::take(&mut entry.call.context).len();
         let lane = entry.call.order.as_ref().map(|order| order.lane);
         if let Answer::Result(_, body) = &answer {
             client.bytes += body.len();

@@ -65,7 +65,13 @@ fn item() -> impl Strategy<Value = Item> {
         }),
         (number(), call(), len.clone()).prop_map(|(seq, call, len)| Item::Call { seq, call, len }),
         (procedure, any::<u16>(), number(), len.clone()).prop_map(
-            |(procedure, version, budget, len)| Item::Cast { procedure, version, budget, len }
+            |(procedure, version, budget, len)| Item::Cast {
+                procedure,
+                version,
+                budget,
+                context: Bytes::from_static(b"context"),
+                len,
+            }
         ),
         number().prop_map(|seq| Item::Probe { seq }),
         (number(), number()).prop_map(|(seq, after)| Item::Cancel { seq, after }),

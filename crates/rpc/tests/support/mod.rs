@@ -469,7 +469,8 @@ impl Play {
         let beside = self.work.iter().find(|work| {
             work.boot == server && {
                 let it = &self.calls[&work.tag];
-                it.client == call.client && it.lane == Some(lane) && it.semantics == call.semantics
+                let is_ordered = !matches!(it.semantics, Semantics::AtLeastOnce | Semantics::Maybe);
+                it.client == call.client && it.lane == Some(lane) && is_ordered
             }
         });
         if let Some(beside) = beside {

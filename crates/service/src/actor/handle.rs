@@ -233,17 +233,23 @@ impl<S: Service> ServiceHandle<S> {
     }
 
     /// From here on a reader of one's own is told what the service tells, in its turns and on its thread: it must not block. It is dropped
-    /// when the service has ended.
+    /// when the service has ended. `None`, and it is dropped: it is [exclusive](Reader::is_exclusive), and so is one that is there.
     ///
     /// # Errors
     /// [`ReachError`]; the reader is dropped.
     pub async fn attach(
         &self,
         reader: impl Reader<S::Event> + Send,
-    ) -> Result<ReaderId, ReachError> {
+    ) -> Result<Option<ReaderId>, ReachError> {
         let id = self.reach.next_reader();
-        self.with(move |mounted| mounted.subscribe(id, reader)).await?;
-        Ok(id)
+        let attach = move |mounted: &mut Mounted<S>| {
+            if reader.is_exclusive() && mounted.has_exclusive() {
+                return None;
+            }
+            mounted.subscribe(id, reader);
+            Some(id)
+        };
+        self.with(attach).await
     }
 
     /// Ends a subscription. The actor is told that it is the end.

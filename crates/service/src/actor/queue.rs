@@ -1,6 +1,7 @@
 //! Many commands a turn for one service: they wait in a queue that the node takes as a whole.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mainstay_base::service::{Ask, Service};
@@ -40,41 +41,52 @@ impl<S: Service> CommandQueue<S> {
             return self.handle.try_send(command);
         }
         let courier = self.handle.reach().courier()?;
-        {
-            let mut waiting = lock(&self.waiting);
-            if waiting.commands.len() >= self.max {
-                return Err(ReachError::Full);
-            }
-            if waiting.is_rung {
-                if courier.is_closed() {
-                    return Err(ReachError::Closed);
-                }
-                waiting.commands.push(command);
-                return Ok(());
+        // It is locked until the node has been told: what others put in meanwhile would be lost with a word that did not arrive.
+        let mut waiting = lock(&self.waiting);
+        if waiting.commands.len() >= self.max {
+            return Err(ReachError::Full);
+        }
+        if waiting.is_rung {
+            if courier.is_closed() {
+                return Err(ReachError::Closed);
             }
             waiting.commands.push(command);
-            waiting.is_rung = true;
+            return Ok(());
         }
-        let instance = self.handle.instance();
-        let mut rung = Rung { waiting: Arc::clone(&self.waiting), is_taken: false };
+        let (instance, standing) = (self.handle.instance(), Arc::new(AtomicU8::new(NEW)));
+        let mut rung = Rung { waiting: Arc::clone(&self.waiting), standing: Arc::clone(&standing) };
         let take = move |services: &mut crate::Services, now| {
             let commands = rung.take();
             services.ask(now, Ask::of::<S>(instance, commands));
         };
-        courier.try_send(Request::Change(Box::new(take)))
+        courier.try_send(Request::Change(Box::new(take)))?;
+        let told = standing.compare_exchange(NEW, TOLD, Ordering::SeqCst, Ordering::SeqCst);
+        // The node may have dropped it already.
+        told.map_err(|_| ReachError::NotMounted)?;
+        waiting.commands.push(command);
+        waiting.is_rung = true;
+        Ok(())
     }
 }
 
 /// The node was told. If it never takes what waits, because it has ended or begun anew, that is dropped.
 struct Rung<C> {
     waiting: Arc<Mutex<Waiting<C>>>,
-    is_taken: bool,
+    standing: Arc<AtomicU8>,
 }
+
+/// Whoever rings is not sure yet that the node was told.
+const NEW: u8 = 0;
+/// It was, and takes what waits.
+const TOLD: u8 = 1;
+/// It has taken it, or never will.
+const DONE: u8 = 2;
 
 impl<C> Rung<C> {
     fn take(&mut self) -> Vec<C> {
-        self.is_taken = true;
+        // Whoever has rung has put its command in by the time that this is locked.
         let mut waiting = lock(&self.waiting);
+        self.standing.store(DONE, Ordering::SeqCst);
         waiting.is_rung = false;
         std::mem::take(&mut waiting.commands)
     }
@@ -82,8 +94,8 @@ impl<C> Rung<C> {
 
 impl<C> Drop for Rung<C> {
     fn drop(&mut self) {
-        // After that others may have rung again.
-        if !self.is_taken {
+        // After a take others may have rung again. One who is just ringing sees that it was for nothing.
+        if self.standing.swap(DONE, Ordering::SeqCst) == TOLD {
             self.take();
         }
     }
