@@ -153,7 +153,7 @@ pub struct Services {
     /// The host carries datagrams, in place of the connections.
     outside: bool,
     /// There may be something to do at the end of the turn although nothing is mounted.
-    stirred: bool,
+    has_news: bool,
     outputs: VecDeque<Output>,
 }
 
@@ -211,7 +211,7 @@ impl Services {
     }
 
     fn begin(&mut self, now: Instant, of: Address) {
-        self.stirred = true;
+        self.has_news = true;
         self.writes.gone.remove(&of);
         if let Some(view) = &self.view {
             self.rack.give(now, of, Given::View(Arc::clone(view)));
@@ -221,13 +221,13 @@ impl Services {
     /// A service comes to its end: it is told so, turned once more, and gone; one beside the node when its actor has done that. False if
     /// there is none.
     pub fn dismount(&mut self, now: Instant, of: Address) -> bool {
-        self.stirred = true;
+        self.has_news = true;
         self.rack.dismount(now, of)
     }
 
     /// A service that has fallen is to be started again, from what the log has of it: when it is gone and that is stable the host is told.
     pub fn begin_again(&mut self, again: Again) {
-        self.stirred = true;
+        self.has_news = true;
         self.again.push(again);
     }
 
@@ -295,7 +295,7 @@ impl Services {
     /// Takes an event of the link. Those of a channel of its own are used up; others are for the rest of the node as well.
     pub fn on_link(&mut self, now: Instant, event: link::Event) -> Option<link::Event> {
         self.mux.on_link(now, &event);
-        self.stirred |= !self.mux.is_idle();
+        self.has_news |= !self.mux.is_idle();
         match event {
             link::Event::Deliver { channel: CHANNEL, .. }
             | link::Event::NotSent { channel: CHANNEL, .. } => None,
@@ -305,7 +305,7 @@ impl Services {
 
     /// The node has installed a view.
     pub fn on_view(&mut self, now: Instant, view: &Arc<View>) {
-        self.stirred = true;
+        self.has_news = true;
         self.view = Some(Arc::clone(view));
         self.mark = Some(view.id);
         self.rack.view(now, view);
@@ -313,19 +313,19 @@ impl Services {
 
     /// A boot was removed by a view: nothing comes from it any more.
     pub fn on_removed(&mut self, boot: BootId) {
-        self.stirred = true;
+        self.has_news = true;
         self.mux.forget(boot, None);
     }
 
     /// Commands for a service. False, and counted: there is none of that kind and instance.
     pub fn ask(&mut self, now: Instant, ask: Ask) -> bool {
-        self.stirred = true;
+        self.has_news = true;
         self.rack.ask(now, ask)
     }
 
     /// An input for one service, from the host.
     pub fn give(&mut self, now: Instant, to: Address, given: Given) -> bool {
-        self.stirred = true;
+        self.has_news = true;
         self.rack.give(now, to, given)
     }
 
@@ -347,7 +347,7 @@ impl Services {
 
     /// The same, to subscribe and to listen.
     pub fn rack_mut(&mut self) -> &mut Rack {
-        self.stirred = true;
+        self.has_news = true;
         &mut self.rack
     }
 
@@ -369,7 +369,7 @@ impl Services {
     #[must_use]
     #[inline]
     pub fn is_wanted(&self) -> bool {
-        self.stirred || !self.rack.is_empty()
+        self.has_news || !self.rack.is_empty()
     }
 
     #[inline(never)]
@@ -399,12 +399,12 @@ impl Services {
             self.outputs.extend(self.writes.issue(entries, &self.rack));
         }
         self.release_again();
-        self.stirred = !(self.mux.is_idle() && self.again.is_empty());
+        self.has_news = !(self.mux.is_idle() && self.again.is_empty());
     }
 
     /// The write with this number, and all before it, are stable.
     pub fn written(&mut self, now: Instant, io: u64) {
-        self.stirred = true;
+        self.has_news = true;
         for (of, io) in self.writes.written(io) {
             self.rack.give(now, of, Given::Written(io));
         }

@@ -52,9 +52,9 @@ pub enum Fate {
     Pass,
     Lose,
     Twice,
-    /// It is put aside, for [`Hand::release`].
+    /// It is held back until [`Hand::release`].
     Hold,
-    /// It is put aside, and comes as well.
+    /// It arrives, and a copy is held back.
     Copy,
     Late(Duration),
 }
@@ -384,7 +384,7 @@ impl Hand {
         }
     }
 
-    /// What was put aside arrives now.
+    /// The messages that were held back arrive now.
     pub fn release(&mut self, index: usize) {
         let flying = self.held.remove(index);
         self.arrive(flying);
