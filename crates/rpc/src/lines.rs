@@ -157,6 +157,12 @@ impl Lines {
         line.is_full = false;
     }
 
+    /// Nothing is known of the other end any more.
+    pub(crate) fn remove(&mut self, node: NodeId) {
+        self.lines.remove(&node);
+        self.dirty.remove(&node);
+    }
+
     pub(crate) fn tell(&mut self, event: Event) {
         self.out.tell(event);
     }

@@ -259,8 +259,14 @@ impl Rpc {
         self.lines.forget(node);
         self.calls.on_gone(now, &mut self.lines, node);
         self.lines.tell(Event::Lost { server: node });
-        if new.is_some() {
+        if new.is_some() || !self.config.stored {
             self.server.on_dead(now, &mut self.lines, node);
+        }
+        if new.is_none() {
+            // It may be a guest, and there may be any number of them in time. Whoever comes back says hello as if it had never been here.
+            self.server.forget(node);
+            self.calls.forget(node);
+            self.lines.remove(node);
         }
     }
 
