@@ -95,7 +95,7 @@ pub use actor::gateway;
 pub use actor::{
     Among, Atomic, CallError, CallInfo, Caller, Context, Error, Idempotent, Incoming, Interceptor,
     Items, Offer, OfferError, OpenError, Procedure, Reading, Reply, Resolver, RpcHandle,
-    ServeError, Value, WriteError,
+    ServeError, Servers, Value, WriteError,
 };
 pub use config::{BODY_BYTES_MAX, Carrier, Config, ConfigError, DATAGRAM_BYTES_MAX, Orphans};
 pub use outcome::{Executed, Failure, Reason, Semantics};

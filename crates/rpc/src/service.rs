@@ -103,6 +103,8 @@ pub struct Execution {
     pub ticket: Ticket,
     /// Who calls.
     pub client: NodeId,
+    /// In which life.
+    pub life: u64,
     /// Which procedure.
     pub procedure: ProcedureId,
     /// Which version of it.
