@@ -251,6 +251,12 @@ impl Rpc {
         }
     }
 
+    /// Whether the server's half, the client's half and the way there know a node.
+    #[cfg(test)]
+    pub(crate) fn knows(&self, node: NodeId) -> (bool, bool, bool) {
+        (self.server.clients.contains_key(&node), self.calls.knows(node), self.lines.knows(node))
+    }
+
     fn on_replaced(&mut self, now: Instant, old: BootId, new: Option<BootId>) {
         let node = old.node;
         let line = self.lines.line(node);

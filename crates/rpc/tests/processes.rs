@@ -179,7 +179,10 @@ fn judge(home: &Home) -> BTreeMap<String, usize> {
             "once-at-most" => count <= 1,
             _ => false,
         };
-        assert!(is_true, "RPC-74: call {tag} was told to be {outcome}, and was executed {count} times");
+        assert!(
+            is_true,
+            "RPC-74: call {tag} was told to be {outcome}, and was executed {count} times"
+        );
         *told.entry(outcome.to_owned()).or_default() += 1;
     }
     told

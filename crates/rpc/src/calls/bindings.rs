@@ -74,6 +74,11 @@ impl Calls {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn knows(&self, server: NodeId) -> bool {
+        self.servers.contains_key(&server)
+    }
+
     /// The server is gone for ever: if nothing waits for it, it is forgotten.
     pub(crate) fn forget(&mut self, server: NodeId) {
         let is_idle = |it: &Binding| it.waits.is_empty() && it.sent.is_empty();
