@@ -1,7 +1,7 @@
 //! Guests: processes outside the roster that call what nodes have opened to them, over real sockets.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
-#[allow(unreachable_pub, dead_code, reason = "shared by tests")]
+#[allow(unreachable_pub, reason = "shared by tests")]
 mod stations;
 
 use std::collections::BTreeMap;

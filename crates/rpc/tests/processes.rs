@@ -1,8 +1,9 @@
 //! Processes of the operating system that call each other and are killed and stopped meanwhile: what is told of each call is held against what
 //! was executed. Both write what they do to files, one line a write.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+#![allow(clippy::disallowed_methods, reason = "the clock on the wall limits the test")]
 
-#[allow(unreachable_pub, dead_code, reason = "shared by tests")]
+#[allow(unreachable_pub, reason = "shared by tests")]
 mod stations;
 
 use std::collections::BTreeMap;
