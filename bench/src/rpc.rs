@@ -21,6 +21,8 @@ use crate::process::{self, Process};
 const WARM_UP: Duration = Duration::from_millis(500);
 const MEASURE: Duration = Duration::from_secs(3);
 const IN_FLIGHT: usize = 64;
+/// Longer than the way there and back.
+const SPIN: Duration = Duration::from_micros(100);
 
 #[derive(Clone, Serialize, Deserialize, Message)]
 #[rtype(result = "Result<Bytes, ()>")]
@@ -52,6 +54,9 @@ pub(crate) struct Options {
     /// Keeps results here.
     #[arg(long)]
     store: Option<std::path::PathBuf>,
+    /// Spins for so many microseconds after each turn.
+    #[arg(long, default_value_t = 0)]
+    spin: u64,
 }
 
 fn cluster() -> ClusterId {
@@ -63,8 +68,11 @@ async fn station(
     roster: BTreeMap<String, SocketAddr>,
     config: Config,
     directory: Option<std::path::PathBuf>,
+    spin: Duration,
 ) -> io::Result<(StationHandle, RpcHandle)> {
-    let parts = StationParts::tcp(cluster(), name, roster, directory).map_err(io::Error::other)?;
+    let mut parts =
+        StationParts::tcp(cluster(), name, roster, directory).map_err(io::Error::other)?;
+    parts.options.spin = spin;
     let station = start(parts, |node| node.mount::<Rpc>("rpc", config).map(drop));
     let station = station.map_err(io::Error::other)?;
     let rpc = RpcHandle::open(station.service("rpc"), cluster(), name).await;
@@ -79,9 +87,10 @@ fn roster(addresses: &[SocketAddr]) -> BTreeMap<String, SocketAddr> {
 /// Serves until the process is killed.
 pub(crate) fn serve(options: Options) -> io::Result<()> {
     process::run(async move {
-        let Options { addresses, store } = options;
+        let Options { addresses, store, spin } = options;
+        let spin = Duration::from_micros(spin);
         let config = Config { stored: store.is_some(), ..Config::started_now() };
-        let (station, rpc) = station("server", roster(&addresses), config, store).await?;
+        let (station, rpc) = station("server", roster(&addresses), config, store, spin).await?;
         rpc.serve(Echoing.start().recipient::<Echo>()).await.map_err(io::Error::other)?;
         process::say("ready");
         let closed = station.closed();
@@ -119,18 +128,20 @@ fn measure(
     size: usize,
     flights: usize,
     store: Option<&std::path::Path>,
+    spin: Duration,
 ) -> io::Result<Vec<Measured>> {
     let free = || TcpListener::bind("127.0.0.1:0")?.local_addr();
     let addresses = [free()?, free()?];
     let mut arguments = vec!["rpc-server".to_owned()];
     arguments.extend(addresses.iter().map(ToString::to_string));
+    arguments.push(format!("--spin={}", spin.as_micros()));
     arguments.extend(store.map(|store| format!("--store={}", store.display())));
     let mut server = Process::start(&arguments)?;
     server.hear("ready")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (mut took, sent) = LocalSet::new().block_on(&runtime, async {
         let config = Config::started_now();
-        let (_station, rpc) = station("client", roster(&addresses), config, None).await?;
+        let (_station, rpc) = station("client", roster(&addresses), config, None, spin).await?;
         let caller = rpc.to(NodeId::new(cluster(), "server"));
         let caller = if flights > 1 { caller.unordered() } else { caller };
         let loops =
@@ -161,7 +172,8 @@ fn local() -> io::Result<Vec<Measured>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, async {
         let roster = BTreeMap::from([("server".to_owned(), address)]);
-        let (_station, rpc) = station("server", roster, Config::started_now(), None).await?;
+        let (_station, rpc) =
+            station("server", roster, Config::started_now(), None, Duration::ZERO).await?;
         let actor = Echoing.start().recipient::<Echo>();
         rpc.serve(actor.clone()).await.map_err(io::Error::other)?;
         let caller = rpc.to(NodeId::new(cluster(), "server"));
@@ -196,13 +208,16 @@ fn local() -> io::Result<Vec<Measured>> {
 pub(crate) fn run(place: &Place, report: &mut Report) -> io::Result<()> {
     let sizes = [("64B", 64), ("1KiB", 1 << 10), ("16KiB", 16 << 10), ("64KiB", 64 << 10)];
     for (name, size) in sizes {
-        report.case("rpc", &format!("rpc/echo/{name}"), || measure(size, 1, None));
+        report.case("rpc", &format!("rpc/echo/{name}"), || measure(size, 1, None, Duration::ZERO));
         let many = format!("rpc/echo/{name}/{IN_FLIGHT}inflight");
-        report.case("rpc", &many, || measure(size, IN_FLIGHT, None));
+        report.case("rpc", &many, || measure(size, IN_FLIGHT, None, Duration::ZERO));
     }
     for (name, flights) in [("rpc/echo/64B/stored", 1), ("rpc/echo/64B/64inflight/stored", 64)] {
-        report.case("rpc", name, || measure(64, flights, Some(place.new_dir()?.path())));
+        report.case("rpc", name, || {
+            measure(64, flights, Some(place.new_dir()?.path()), Duration::ZERO)
+        });
     }
+    report.case("rpc", "rpc/echo/64B/spin", || measure(64, 1, None, SPIN));
     report.case("rpc", "rpc/local/64B", local);
     Ok(())
 }

@@ -200,7 +200,20 @@ impl NodeConfig {
         if let Some((peer, _)) = self.peers.iter().find(|(_, address)| *address == listen) {
             return Err(format!("peer {peer:?} has the address of this node, {listen}"));
         }
+        let own = [("listen", *listen), ("resp", self.resp), ("admin", self.admin)];
+        let doubled = own.iter().enumerate().find_map(|(at, (key, address))| {
+            let same = own[..at].iter().find(|(_, other)| other == address && address.port() != 0);
+            same.map(|(other, _)| (key, other, address))
+        });
+        if let Some((key, other, address)) = doubled {
+            return Err(format!("{key} and {other} have one address, {address}"));
+        }
         for (peer, address) in &self.peers {
+            if let Some((other, _)) =
+                self.peers.iter().find(|(it, at)| *it < peer && *at == address)
+            {
+                return Err(format!("peers {other:?} and {peer:?} have one address, {address}"));
+            }
             if !address.ip().is_loopback() {
                 return Err(format!(
                     "peer {peer:?} at {address}: not loopback, and frames go no further until there is TLS"

@@ -457,6 +457,10 @@ fn bad_input_is_named() {
         (good.replace("[peers]", "[peers]\nn1 = \"127.0.0.1:1\""), "itself"),
         (good.replace("[peers]", "colour = \"red\"\n[peers]"), "colour"),
         (good.replace("disk", "paper"), "paper"),
+        (
+            good.replace("[peers]", "[peers]\nn8 = \"127.0.0.1:1\"\nn9 = \"127.0.0.1:1\""),
+            "one address",
+        ),
     ] {
         fs::write(&foreign, text).unwrap();
         let arguments = with(&foreign);

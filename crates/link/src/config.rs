@@ -8,6 +8,10 @@ use thiserror::Error;
 #[cfg(feature = "test-util")]
 use crate::fault::Fault;
 
+/// The window between a node and a guest: the largest frame, and frames.
+const GUEST_BYTES: usize = frame::BODY_SIZE_MAX;
+const GUEST_FRAMES: usize = 4 << 10;
+
 /// The settings of a [`Link`](crate::Link); made by a [`Builder`], immutable afterwards.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -31,8 +35,22 @@ pub struct Config {
     pub(crate) conns_max: usize,
     pub(crate) dead_max: usize,
     pub(crate) taken_by_user: bool,
+    pub(crate) guests: Guests,
     #[cfg(feature = "test-util")]
     pub(crate) fault: Option<Fault>,
+}
+
+/// What a link has to do with guests: processes that are in no roster.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Guests {
+    /// This node is one.
+    pub(crate) is_one: bool,
+    /// Most guests at a time, connected or remembered.
+    pub(crate) max: usize,
+    /// Channels on which they may speak.
+    pub(crate) channels: BTreeSet<u16>,
+    /// How long the session of one that is not connected is kept.
+    pub(crate) keep: Duration,
 }
 
 /// Why settings do not fit together. Nothing was made; the caller's settings are at fault.
@@ -69,6 +87,9 @@ pub enum ConfigError {
     /// There must be room for two connections with each peer, and for one dead boot.
     #[error("conns_max is less than two for each peer, or dead_max is zero")]
     Tables,
+    /// A guest has no guests.
+    #[error("a guest has no guests")]
+    Guests,
 }
 
 impl Config {
@@ -96,6 +117,7 @@ impl Config {
             conns_max,
             dead_max: 1024,
             taken_by_user: false,
+            guests: Guests { keep: Duration::from_secs(10), ..Guests::default() },
             #[cfg(feature = "test-util")]
             fault: None,
         })
@@ -122,12 +144,22 @@ impl Config {
         &self.peers
     }
 
+    /// What may be on the way to a peer or come from it, in bytes and frames.
+    pub(crate) fn window(&self, guest: bool) -> (usize, usize) {
+        if guest || self.guests.is_one {
+            (self.window_bytes.min(GUEST_BYTES), self.window_frames.min(GUEST_FRAMES))
+        } else {
+            (self.window_bytes, self.window_frames)
+        }
+    }
+
     fn check(&self) -> Result<(), ConfigError> {
         let zero = [
             ("ack_delay", self.ack_delay),
             ("heartbeat", self.heartbeat),
             ("resend_after", self.resend_after),
             ("redial_min", self.redial_min),
+            ("guests", self.guests.keep),
         ];
         if let Some((name, _)) = zero.iter().find(|(_, value)| value.is_zero()) {
             return Err(ConfigError::Zero(name));
@@ -145,6 +177,7 @@ impl Config {
             (self.redial_min <= self.redial_max, ConfigError::Redial),
             (self.version_min <= self.version_max, ConfigError::Version),
             (self.conns_max >= 2 * self.peers.len() && self.dead_max > 0, ConfigError::Tables),
+            (!self.guests.is_one || self.guests.max == 0, ConfigError::Guests),
         ];
         rules.into_iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, error)| Err(error))
     }
@@ -241,6 +274,31 @@ impl Builder {
         self
     }
 
+    /// Admits guests: processes that are in no roster. They dial, and are never dialled; their windows have 1 MiB; frames of theirs on
+    /// other channels than these are dropped and counted. At most `max` at a time; the session of one that is not connected is
+    /// kept for `keep`, and then gone ([`Event::Gone`](crate::Event::Gone)). Default: none, and 10 s.
+    pub fn guests(
+        mut self,
+        max: usize,
+        channels: impl IntoIterator<Item = u16>,
+        keep: Duration,
+    ) -> Self {
+        self.0.conns_max =
+            (self.0.conns_max - 2 * self.0.guests.max).saturating_add(max.saturating_mul(2));
+        self.0.guests.max = max;
+        self.0.guests.channels = channels.into_iter().collect();
+        self.0.guests.keep = keep;
+        self
+    }
+
+    /// This process is a guest of its peers: it is not in their roster, and it alone dials. It speaks all versions, since what nodes
+    /// say to each other alone it does not hear. Default: it is not.
+    pub fn as_guest(mut self) -> Self {
+        self.0.guests.is_one = true;
+        (self.0.version_min, self.0.version_max) = (0, u8::MAX);
+        self
+    }
+
     /// Breaks the machine on purpose.
     #[cfg(feature = "test-util")]
     #[doc(hidden)]
@@ -299,6 +357,8 @@ mod tests {
             (lan().versions(2, 1), ConfigError::Version),
             (lan().tables(1, 1), ConfigError::Tables),
             (lan().tables(9, 0), ConfigError::Tables),
+            (lan().guests(1, [1], ms(0)), ConfigError::Zero("guests")),
+            (lan().guests(1, [1], ms(1)).as_guest(), ConfigError::Guests),
         ];
         for (builder, error) in table {
             assert_eq!(builder.build().unwrap_err(), error);

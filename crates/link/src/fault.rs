@@ -21,4 +21,8 @@ pub enum Fault {
     AdmitsSecondBoot,
     /// Never lets another boot of a node take the place of the known one, alive or not, before it is isolated.
     NeverAdmitsAnother,
+    /// Takes a guest whose session it has given up for one that it has never met.
+    WelcomesForgotten,
+    /// Delivers what guests say on any channel.
+    HearsGuestsAnywhere,
 }

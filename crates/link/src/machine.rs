@@ -2,6 +2,7 @@
 
 mod conn;
 mod data;
+mod guest;
 mod hello;
 mod peer;
 mod state;
@@ -113,6 +114,8 @@ pub enum Event {
         features: u64,
         /// The highest version that both ends speak.
         version: u8,
+        /// One of the two ends is a guest.
+        guest: bool,
     },
     /// A boot is not connected any more; its session is kept.
     Down {
@@ -127,6 +130,14 @@ pub enum Event {
         /// The boot known from now on.
         new: BootId,
         /// What of the messages accepted for the old one it did not acknowledge. Empty if it was isolated before.
+        unsettled: Unsettled,
+    },
+    /// The session with a boot is over although the boot may live: it was a guest's, which was not connected for too long. What
+    /// was not delivered to or from it is void. If the boot comes back it begins anew: [`Event::Up`].
+    Gone {
+        /// Which.
+        boot: BootId,
+        /// What of the messages accepted for it it did not acknowledge.
         unsettled: Unsettled,
     },
     /// A message came, in the order of sending, once.
@@ -243,6 +254,8 @@ pub enum Mismatch {
     Boot,
     /// It has received more than was sent.
     Expectation,
+    /// The sender is a guest, and guests are not admitted here, or there are too many; or it has the name of a node.
+    Guest,
 }
 
 /// The machine. See the crate's documentation.

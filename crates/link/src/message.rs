@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 /// The channel of the link itself; users have all others.
 pub const CHANNEL: u16 = 0;
 
+/// Of a hello's features, the one that says that the sender is a guest: it is in no roster.
+pub const GUEST: u64 = 1 << 63;
+
 /// The first frame each way on a connection. Its session field is 0.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Hello {

@@ -68,12 +68,18 @@ pub struct Stats {
     pub hello_boot: u64,
     /// Hellos that expect more than was ever sent.
     pub hello_expectation: u64,
+    /// Hellos of guests that were not admitted.
+    pub hello_guest: u64,
+    /// Dropped: frames of guests on channels that are not theirs.
+    pub dropped_guest: u64,
+    /// Sessions of guests given up since they were not connected for too long.
+    pub guests_gone: u64,
 }
 
 impl Stats {
     /// What was refused of what came from outside, for an operator: each reason with its count.
     #[must_use]
-    pub fn refused(&self) -> [(&'static str, u64); 12] {
+    pub fn refused(&self) -> [(&'static str, u64); 14] {
         [
             ("turned-away", self.conns_refused),
             ("silent", self.silent_closed),
@@ -87,6 +93,8 @@ impl Stats {
             ("hello-version", self.hello_version),
             ("hello-boot", self.hello_boot),
             ("hello-expectation", self.hello_expectation),
+            ("hello-guest", self.hello_guest),
+            ("guest-channel", self.dropped_guest),
         ]
     }
 }

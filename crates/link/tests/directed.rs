@@ -7,7 +7,7 @@ use bytes::Bytes;
 use mainstay_base::frame::BODY_SIZE_MAX;
 use mainstay_base::{BootId, BootNonce, ClusterId, ConnId, Frame, Instant, Machine, NodeId};
 use mainstay_link::message::{self, Expectation, Hello, Message};
-use mainstay_link::{Config, Event, Input, Link, Mismatch, NotSent, Output, Unsettled};
+use mainstay_link::{Builder, Config, Event, Input, Link, Mismatch, NotSent, Output, Unsettled};
 use support::{Nasty, World, cluster, config, ms, nodes, turn};
 
 const CONN: ConnId = ConnId(1);
@@ -72,7 +72,7 @@ fn accepted(me: BootId, from: BootId) -> Link {
     let mut link = link(me);
     open(&mut link, CONN, None);
     let outputs = receive(&mut link, CONN, Message::Hello(hello(from, me)).frame(0));
-    let up = Event::Up { boot: from, features: 0, version: 1 };
+    let up = Event::Up { boot: from, features: 0, version: 1, guest: false };
     assert_eq!(events(outputs), [up, Event::Heard { from }]);
     link
 }
@@ -143,7 +143,10 @@ fn versions_and_features_are_what_both_speak() {
     open(&mut link, CONN, None);
     let hello = Hello { version_min: 1, version_max: 4, features: 0b011, ..hello(a, b) };
     let outputs = receive(&mut link, CONN, Message::Hello(hello).frame(0));
-    assert_eq!(events(outputs)[0], Event::Up { boot: a, features: 0b010, version: 4 });
+    assert_eq!(
+        events(outputs)[0],
+        Event::Up { boot: a, features: 0b010, version: 4, guest: false }
+    );
 }
 
 /// Checks MB-25: a frame for a former boot of this node, or from another boot of the peer, is dropped.
@@ -508,4 +511,137 @@ fn silent_strangers_are_bounded() {
 #[test]
 fn what_is_not_taken_is_not_acknowledged() {
     assert_eq!(support::slow_user(|config| config), Ok(()));
+}
+
+fn guest_of(node: BootId, name: &str, nonce: u128) -> (BootId, Hello) {
+    let guest = boot(NodeId::new(cluster(), name), nonce);
+    let hello = hello(guest, node);
+    (guest, Hello { features: message::GUEST, expectation: None, ..hello })
+}
+
+/// A link with room for one guest, on channel 1.
+fn host(configure: fn(Builder) -> Builder) -> (Link, BootId) {
+    let (a, _) = pair();
+    let settings = config(a, &nodes(2)).guests(1, [1], ms(50));
+    let settings = configure(settings);
+    (Link::new(settings.build().unwrap(), 1, Instant::ZERO), a)
+}
+
+fn greet(link: &mut Link, conn: ConnId, hello: &Hello) -> Vec<Output> {
+    open(link, conn, None);
+    receive(link, conn, Message::Hello(hello.clone()).frame(0))
+}
+
+/// Guests are admitted as far as there is room, and none has the name of a node; a node that admits none refuses them all.
+#[test]
+fn guests_are_admitted_up_to_a_bound() {
+    let (mut link, node) = host(|it| it);
+    let (guest, hello) = guest_of(node, "g", 7);
+    let outputs = greet(&mut link, CONN, &hello);
+    assert_eq!(events(outputs), [Event::Up { boot: guest, features: 0, version: 1, guest: true }]);
+    assert!(link.is_guest(guest.node) && link.guests() == 1);
+    let refused = |outputs: Vec<Output>, conn| {
+        assert_eq!(events(outputs), [Event::Mismatch { conn, why: Mismatch::Guest }]);
+    };
+    let (_, second) = guest_of(node, "h", 8);
+    refused(greet(&mut link, ConnId(2), &second), ConnId(2));
+    // A guest with the name of a node.
+    let (_, b) = pair();
+    let impostor = Hello { from: boot(b.node, 9), ..second.clone() };
+    refused(greet(&mut link, ConnId(3), &impostor), ConnId(3));
+    assert_eq!(link.stats().hello_guest, 2);
+    // It says that it is no guest now.
+    let changed = Hello { features: 0, ..hello };
+    let outputs = greet(&mut link, ConnId(4), &changed);
+    assert_eq!(events(outputs), [Event::Mismatch { conn: ConnId(4), why: Mismatch::UnknownNode }]);
+    let mut none = accepted(node, b);
+    refused(greet(&mut none, ConnId(5), &second), ConnId(5));
+}
+
+/// A guest that is away for too long is forgotten: there is room for another one, and when it comes back with its session it is told that
+/// this is over.
+#[test]
+fn a_guest_that_is_away_is_forgotten() {
+    let (mut link, node) = host(|it| it);
+    let (guest, hello) = guest_of(node, "g", 7);
+    greet(&mut link, CONN, &hello);
+    send(&mut link, guest, Bytes::from_static(b"void"));
+    turn(&mut link, Instant::ZERO, Some(Input::Closed { conn: CONN }));
+    assert_eq!(link.boot(guest.node), Some(guest));
+    let outputs = turn(&mut link, Instant::ZERO + ms(50), None);
+    let unsettled = Unsettled { unknown: 1..2, void: 2..2 };
+    assert!(events(outputs).contains(&Event::Gone { boot: guest, unsettled }));
+    assert_eq!((link.guests(), link.stats().guests_gone), (0, 1));
+    let back = Hello { expectation: Some(Expectation { of: node.nonce, received: 0 }), ..hello };
+    turn(&mut link, Instant::ZERO + ms(60), Some(Input::Opened { conn: ConnId(2), dialled: None }));
+    let frame = Message::Hello(back.clone()).frame(0);
+    let received = Input::Received { conn: ConnId(2), frame };
+    let outputs = turn(&mut link, Instant::ZERO + ms(60), Some(received));
+    assert_eq!(messages(outputs), [Message::Dead { you: guest.nonce, by: node }]);
+    assert_eq!(link.guests(), 0);
+}
+
+/// The guest that is told so begins anew with the same node.
+#[test]
+fn a_guest_whose_session_is_over_begins_anew() {
+    let (a, b) = pair();
+    let mut link = Link::new(config(b, &nodes(2)).as_guest().build().unwrap(), 1, Instant::ZERO);
+    let outputs = open(&mut link, CONN, Some(a.node));
+    let [Message::Hello(said)] = &messages(outputs)[..] else { panic!("it greets") };
+    assert!(said.features == message::GUEST && said.expectation.is_none());
+    receive(&mut link, CONN, Message::Hello(hello(a, b)).frame(0));
+    turn(&mut link, Instant::ZERO, Some(Input::Closed { conn: CONN }));
+    let outputs = open(&mut link, ConnId(2), Some(a.node));
+    let [Message::Hello(said)] = &messages(outputs)[..] else { panic!("it greets") };
+    assert_eq!(said.expectation, Some(Expectation { of: a.nonce, received: 0 }));
+    let dead = Message::Dead { you: b.nonce, by: a };
+    let outputs = receive(&mut link, ConnId(2), dead.frame(0));
+    let gone = Event::Gone { boot: a, unsettled: Unsettled { unknown: 1..1, void: 1..1 } };
+    assert_eq!(events(outputs), [gone]);
+    assert_eq!(link.boot(a.node), None);
+    let outputs = open(&mut link, ConnId(3), Some(a.node));
+    let [Message::Hello(said)] = &messages(outputs)[..] else { panic!("it greets") };
+    assert!(said.expectation.is_none());
+}
+
+/// A guest is heard on the channels that are named for guests, and on no other.
+fn guest_channels(configure: fn(Builder) -> Builder) -> (usize, u64) {
+    let (mut link, node) = host(configure);
+    let (guest, hello) = guest_of(node, "g", 7);
+    greet(&mut link, CONN, &hello);
+    let mut delivered = 0;
+    for (position, channel) in [(1, 2), (2, 1), (3, 16)] {
+        let frame = Frame { channel, ..user(guest, node, position) };
+        let events = events(receive(&mut link, CONN, frame));
+        delivered += events.iter().filter(|it| matches!(it, Event::Deliver { .. })).count();
+    }
+    (delivered, link.stats().dropped_guest)
+}
+
+#[test]
+fn a_guest_speaks_on_its_channels_only() {
+    assert_eq!(guest_channels(|it| it), (1, 2));
+}
+
+#[cfg(feature = "test-util")]
+#[test]
+fn hearing_guests_on_any_channel_is_noticed() {
+    use mainstay_link::fault::Fault;
+
+    assert_eq!(guest_channels(|it| it.fault(Fault::HearsGuestsAnywhere)), (3, 0));
+}
+
+/// Connections that say nothing keep nobody out: the oldest of them makes room for the next.
+#[test]
+fn silent_connections_make_room() {
+    let (a, b) = pair();
+    let settings = config(b, &nodes(2)).tables(4, 9).build().unwrap();
+    let mut link = Link::new(settings, 1, Instant::ZERO);
+    for conn in 1..=9 {
+        let outputs = open(&mut link, ConnId(conn), None);
+        let closed = outputs.contains(&Output::Close { conn: ConnId(conn.wrapping_sub(4)) });
+        assert_eq!(closed, conn > 4);
+    }
+    let outputs = receive(&mut link, ConnId(9), Message::Hello(hello(a, b)).frame(0));
+    assert!(matches!(events(outputs)[0], Event::Up { .. }));
 }

@@ -14,8 +14,8 @@ use bytes::Bytes;
 use mainstay_base::{
     BootId, BootNonce, ConnId, Fingerprint, Fingerprinter, Frame, Instant, Machine, NodeId,
 };
-use mainstay_link::{Event, Input, Link, Output};
-use support::{config, nodes, turn};
+use mainstay_link::{Builder, Config, Event, Input, Link, Output};
+use support::{cluster, config, ms, nodes, turn};
 
 #[derive(Clone)]
 struct Wire {
@@ -39,12 +39,18 @@ struct World {
     /// Per direction: (sender, addressee, sent, delivered) of the boots that live.
     sent: [u8; 2],
     delivered: [u8; 2],
+    /// Delivered at each site, as far as the other one knows it: in its session.
+    reached: [u8; 2],
+    /// What was delivered at each site, by what was still wanted when it was sent: nothing comes twice, whatever began anew.
+    tags: [BTreeSet<u8>; 2],
     losses: u8,
     duplicates: u8,
     cuts: u8,
     restarts: u8,
     early: u8,
     conns: u64,
+    /// Site 1 is a guest of site 0, which is set up so.
+    guest: Option<fn(Builder) -> Builder>,
 }
 
 #[derive(Clone, Debug)]
@@ -76,15 +82,40 @@ impl World {
             wires: vec![],
             dials: vec![],
             wanted: [2, 1],
+            tags: Default::default(),
             sent: [0; 2],
             delivered: [0; 2],
+            reached: [0; 2],
             losses: 1,
             duplicates: 1,
             cuts: 1,
             restarts,
             early: 1,
             conns: 0,
+            guest: None,
         }
+    }
+
+    /// Site 1 is a guest of site 0, which gives its session up 5 ms after the end of a connection.
+    fn with_guest(restarts: u8, guest: fn(Builder) -> Builder) -> Self {
+        let mut world = Self { guest: Some(guest), ..Self::new(restarts) };
+        (0..2).for_each(|site| world.links[site] = world.link(site));
+        world
+    }
+
+    fn link(&self, site: usize) -> Link {
+        let (boot, Some(guest)) = (self.boots[site], self.guest) else {
+            return new_link(self.boots[site]);
+        };
+        let settings = match site {
+            0 => {
+                let settings = Config::for_test(cluster(), boot, BTreeSet::new());
+                let settings = settings.guests(1, [1], ms(5));
+                guest(settings)
+            }
+            _ => config(boot, &nodes(2)).as_guest(),
+        };
+        Link::new(settings.build().unwrap(), 1, Instant::ZERO)
     }
 
     fn is_quiet(&self) -> bool {
@@ -184,7 +215,8 @@ impl World {
                 self.sent[site] += 1;
                 let (me, to) = (self.boots[site], self.boots[1 - site]);
                 let boot = self.links[site].boot(to.node).unwrap();
-                let payload = vec![me.nonce.0 as u8, boot.nonce.0 as u8, self.sent[site]];
+                let tag = self.wanted[site];
+                let payload = vec![me.nonce.0 as u8, boot.nonce.0 as u8, self.sent[site], tag];
                 let (meta, payload) = (Bytes::new(), payload.into());
                 let input = Input::Send { to: to.node, boot: None, channel: 1, meta, payload };
                 self.input(site, Some(input));
@@ -227,14 +259,15 @@ impl World {
     fn restart(&mut self, site: usize) {
         self.restarts -= 1;
         self.boots[site].nonce.0 += 2;
-        self.links[site] = new_link(self.boots[site]);
+        self.links[site] = self.link(site);
+        self.tags = Default::default();
         self.now[site] = Instant::ZERO;
         self.dials.retain(|(from, _)| *from != site);
         for wire in &mut self.wires {
             wire.open[site] = false;
             wire.bag[site].clear();
         }
-        (self.sent[site], self.delivered[site], self.delivered[1 - site]) = (0, 0, 0);
+        (self.sent[site], self.delivered, self.reached) = (0, [0; 2], [0; 2]);
     }
 
     fn input(&mut self, site: usize, input: Option<Input>) {
@@ -267,7 +300,9 @@ impl World {
                 // Frames of a former boot may still come, in order, until the new one is known.
                 assert_eq!(payload[..2], [from.nonce.0 as u8, me.nonce.0 as u8], "MB-25");
                 if from == other {
+                    assert!(self.tags[site].insert(payload[3]), "MB-27: nothing comes twice");
                     self.delivered[site] += 1;
+                    self.reached[site] += 1;
                     assert_eq!(payload[2], self.delivered[site], "MB-27");
                 }
             }
@@ -275,8 +310,11 @@ impl World {
                 assert!(old != other && new == other, "the living are not replaced");
                 self.sent[site] = 0;
             }
+            Event::Gone { .. } => {
+                (self.sent[site], self.delivered[site], self.reached[1 - site]) = (0, 0, 0);
+            }
             Event::Sent { to, upto } if to == other => {
-                assert!(upto <= u64::from(self.delivered[1 - site]), "MB-26");
+                assert!(upto <= u64::from(self.reached[1 - site]), "MB-26");
             }
             Event::Mismatch { .. } | Event::Dead { .. } | Event::NotSent { .. } => {
                 panic!("{event:?} among the living")
@@ -291,7 +329,8 @@ impl World {
         for wire in &self.wires {
             (wire.dialler, wire.opened, wire.open, &wire.bag).hash(&mut into);
         }
-        (&self.dials, self.wanted, self.sent, self.delivered).hash(&mut into);
+        (&self.dials, self.wanted, self.sent, self.delivered, self.reached, &self.tags)
+            .hash(&mut into);
         (self.losses, self.duplicates, self.cuts, self.restarts, self.early).hash(&mut into);
         into.finish128()
     }
@@ -378,4 +417,42 @@ fn every_run_in_which_a_new_boot_asks_too_early_is_right() {
         "{states} states, complete; {settled} run to their end; {turned_away} after a refusal"
     );
     assert!(turned_away > 1_000);
+}
+
+/// The scope of a guest: its node gives its session up when it has been away for a while, before or after it asks again.
+fn guest_scope(restarts: u8, configure: fn(Builder) -> Builder) -> World {
+    let mut start = World::with_guest(restarts, configure);
+    (start.wanted, start.cuts, start.losses, start.duplicates) = ([2, 2], 1, 0, 0);
+    start.early = 2;
+    start
+}
+
+/// Checks MB-25 to MB-27 in every state of the scope of a guest, whose session may end although both boots live: both ends begin anew, and
+/// nothing of the old session comes in the new one.
+#[test]
+fn every_run_of_a_guest_is_right() {
+    let (states, settled, _) = explore(guest_scope(0, |it| it));
+    println!("{states} states, complete; {settled} run to their end");
+    assert!(states > 1_000);
+}
+
+/// The same with a restart of the guest or of its node.
+#[test]
+fn every_run_of_a_guest_with_a_restart_is_right() {
+    let mut start = guest_scope(1, |it| it);
+    (start.wanted, start.early) = ([1, 1], 1);
+    let (states, settled, _) = explore(start);
+    println!("{states} states, complete; {settled} run to their end");
+    assert!(states > 1_000);
+}
+
+/// A node that takes a guest of a session that it has given up for one that it has never met is found.
+#[cfg(feature = "test-util")]
+#[test]
+fn welcoming_a_forgotten_guest_is_noticed() {
+    use mainstay_link::fault::Fault;
+
+    let run = || explore(guest_scope(0, |it| it.fault(Fault::WelcomesForgotten)));
+    std::panic::catch_unwind(run)
+        .expect_err("the session goes on at one end and begins at the other");
 }

@@ -26,6 +26,7 @@ pub struct Config {
     pub(crate) nodes: BTreeMap<String, SocketAddr>,
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) accepted_max: Option<usize>,
+    pub(crate) guests: usize,
     pub(crate) disk_reserve: u64,
     pub(crate) data_dir: Option<PathBuf>,
     pub(crate) founding: Founding,
@@ -134,6 +135,7 @@ impl Config {
             nodes,
             listen: None,
             accepted_max: None,
+            guests: 0,
             data_dir: None,
             disk_reserve: 64 << 20,
             founding: Founding::Together,
@@ -156,10 +158,18 @@ impl Config {
     }
 
     /// Most connections that others have opened to the address of this node, at a time; further ones are closed at once.
-    /// Default 256. The others need two for each of them.
+    /// Default 256, and two for each [guest](Self::guests). The others need two for each of them.
     #[must_use]
     pub fn accepted_max(mut self, count: usize) -> Self {
         self.accepted_max = Some(count);
+        self
+    }
+
+    /// Most guests at a time: processes outside the cluster that reach the services of this node which are
+    /// [open to them](crate::NodeBuilder::open_to_guests). Default 0: none is admitted.
+    #[must_use]
+    pub fn guests(mut self, count: usize) -> Self {
+        self.guests = count;
         self
     }
 

@@ -215,6 +215,15 @@ impl NodeBuilder {
         self.reach.service(name)
     }
 
+    /// The instance `name` of a kind of service is open to [guests](crate::Config::guests), who neither hear of others nor reach them.
+    pub fn open_to_guests<S: Service>(&mut self, name: &str) {
+        let instance = name.to_owned();
+        self.mounts.push(Box::new(move |mounting| {
+            mounting.open_to_guests::<S>(&instance);
+            Ok(())
+        }));
+    }
+
     /// From here on the instance `to` of `T` is told what the instance `of` of `S` tells, in the same turn. Both are mounted before.
     pub fn listen<S: Service, T: Service>(&mut self, of: &str, to: &str) {
         let cluster = self.config.cluster;
@@ -277,6 +286,7 @@ impl NodeBuilder {
         parts.membership = parts.membership.with_timeout(timeout)?;
         parts.heartbeat = self.config.heartbeat;
         parts.window_bytes = 4 * UNSTABLE_BYTES * budgets;
+        parts.guests = self.config.guests;
         parts.disk = disk;
         parts.disk_reserve = self.config.disk_reserve;
         parts.founding = self.config.founding;
@@ -345,7 +355,7 @@ impl Node {
         let address = config.nodes[&config.name];
         let time = Rc::new(TokioTime::new());
         let mut tcp = TcpOptions::listening(config.listen.unwrap_or(address));
-        tcp.accepted_max = config.accepted_max.unwrap_or(tcp.accepted_max);
+        tcp.accepted_max = config.accepted_max.unwrap_or(tcp.accepted_max + 2 * config.guests);
         tcp.queue_bytes_max = 5 * UNSTABLE_BYTES;
         builder.transport = Some((Tcp::new(tcp, time.clone())?, time));
         Ok(builder)

@@ -11,6 +11,7 @@ use actix::Message;
 use common::{Cluster, NAMES};
 use mainstay::{ClusterId, Config, Durability, Node, NodeId, Placement};
 use mainstay_rpc::{CallError, Executed, Procedure, Rpc, RpcHandle};
+use mainstay_service::StationParts;
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 use tokio::time::timeout;
@@ -110,6 +111,43 @@ async fn beside_nodes() {
     let run = async {
         scenario(Some(Placement::Local)).await;
         scenario(Some(Placement::Thread)).await;
+    };
+    LocalSet::new().run_until(run).await;
+}
+
+/// A process outside the cluster calls a node of it, which has groups beside; membership does not notice it.
+#[tokio::test]
+async fn a_guest_calls_a_node() {
+    let run = async {
+        let nodes = Cluster::new(Durability::Memory).nodes;
+        let mut all = Vec::new();
+        for name in NAMES {
+            let config = Config::new(cluster(), name, nodes.clone());
+            let config = config.durability(Durability::Memory).guests(1);
+            let mut builder = Node::builder(config).unwrap();
+            let service = builder.mount::<Rpc>("rpc", |_| mainstay_rpc::Config::started_now());
+            builder.open_to_guests::<Rpc>("rpc");
+            let node = builder.start().unwrap();
+            let rpc = RpcHandle::open(service, cluster(), name).await.unwrap();
+            rpc.serve_fn(|Add(number), _| async move { Ok(number + 1) }).await.unwrap();
+            all.push((node, rpc));
+        }
+        for (node, _) in &all {
+            within(node.ready()).await.unwrap();
+        }
+        let parts = StationParts::tcp_guest(cluster(), nodes).unwrap();
+        let name = parts.name.clone();
+        let config = mainstay_rpc::Config::started_now();
+        let guest =
+            mainstay_service::start(parts, |node| node.mount::<Rpc>("rpc", config).map(drop))
+                .unwrap();
+        let rpc = RpcHandle::open(guest.service("rpc"), cluster(), &name).await.unwrap();
+        for name in NAMES {
+            let caller = rpc.to(NodeId::new(cluster(), name));
+            assert_eq!(within(caller.exactly_once(Add(1))).await, Ok(2));
+        }
+        let status = within(all[0].0.status()).await.unwrap();
+        assert_eq!(status.stack.unwrap().members.len(), 3);
     };
     LocalSet::new().run_until(run).await;
 }

@@ -9,6 +9,7 @@ pub mod gateway;
 mod handle;
 mod local;
 mod served;
+mod servers;
 mod stop;
 mod stream;
 
@@ -24,6 +25,7 @@ pub use among::Among;
 pub use caller::Caller;
 pub use context::{Context, Incoming};
 pub use handle::{CallInfo, Interceptor, OpenError, Resolver, RpcHandle, ServeError};
+pub use servers::Servers;
 pub use stream::{Items, Offer, OfferError, Reading, WriteError};
 
 use crate::{Config, Failure, ProcedureId};

@@ -51,4 +51,8 @@ pub enum Fault {
     NeverExpires,
     /// A new epoch that ends nothing.
     SparesEpochs,
+    /// A call that failed is told to be done, with the beginning of its arguments for a value.
+    AnswersItself,
+    /// The outcome of a call is told twice.
+    TellsTwice,
 }

@@ -31,6 +31,24 @@
 //! - [`Config::carrier`] and the policy of [`Config::orphans`] are equal at all nodes, or they do not hear each other; a [`Config`] that was changed is
 //!   [checked](Config::check) before it is mounted, or mounting panics.
 //!
+//! # Guests
+//! A client need not be in the roster. A node admits guests (`StationParts::guests`, or `Config::guests` of the facade) and opens the service to
+//! them; the guest is a station too:
+//!
+//! ```no_run
+//! # use std::{collections::BTreeMap, error::Error, net::SocketAddr};
+//! # use mainstay_base::ClusterId;
+//! # use mainstay_rpc::{Config, Rpc, RpcHandle};
+//! # use mainstay_service::{StationParts, start};
+//! # async fn guest(cluster: ClusterId, nodes: BTreeMap<String, SocketAddr>) -> Result<(), Box<dyn Error>> {
+//! let parts = StationParts::tcp_guest(cluster, nodes)?;
+//! let name = parts.name.clone();
+//! let station = start(parts, |node| node.mount::<Rpc>("rpc", Config::started_now()).map(drop))?;
+//! let rpc = RpcHandle::open(station.service("rpc"), cluster, &name).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # What there is not
 //! No TLS yet (loopback only); no calls of replicated clients and servers; no undo, which needs transactions.
 //!
@@ -95,7 +113,7 @@ pub use actor::gateway;
 pub use actor::{
     Among, Atomic, CallError, CallInfo, Caller, Context, Error, Idempotent, Incoming, Interceptor,
     Items, Offer, OfferError, OpenError, Procedure, Reading, Reply, Resolver, RpcHandle,
-    ServeError, Value, WriteError,
+    ServeError, Servers, Value, WriteError,
 };
 pub use config::{BODY_BYTES_MAX, Carrier, Config, ConfigError, DATAGRAM_BYTES_MAX, Orphans};
 pub use outcome::{Executed, Failure, Reason, Semantics};

@@ -157,6 +157,17 @@ impl Lines {
         line.is_full = false;
     }
 
+    #[cfg(test)]
+    pub(crate) fn knows(&self, node: NodeId) -> bool {
+        self.lines.contains_key(&node)
+    }
+
+    /// Nothing is known of the other end any more.
+    pub(crate) fn remove(&mut self, node: NodeId) {
+        self.lines.remove(&node);
+        self.dirty.remove(&node);
+    }
+
     pub(crate) fn tell(&mut self, event: Event) {
         self.out.tell(event);
     }

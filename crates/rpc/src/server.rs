@@ -441,8 +441,17 @@ impl Server {
         self.counts.begun += 1;
         let semantics = Semantics::Maybe;
         let left = until.saturating_since(now);
-        let execution =
-            Execution { ticket, client, procedure, version, semantics, arguments, left, context };
+        let execution = Execution {
+            ticket,
+            client,
+            life,
+            procedure,
+            version,
+            semantics,
+            arguments,
+            left,
+            context,
+        };
         lines.tell(Event::Execute(execution));
     }
 
@@ -503,6 +512,7 @@ impl Server {
         lines.tell(Event::Execute(Execution {
             ticket,
             client: from,
+            life: client.life,
             procedure: entry.call.procedure,
             version: entry.call.version,
             semantics: entry.call.semantics,

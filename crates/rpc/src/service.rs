@@ -103,6 +103,8 @@ pub struct Execution {
     pub ticket: Ticket,
     /// Who calls.
     pub client: NodeId,
+    /// In which life.
+    pub life: u64,
     /// Which procedure.
     pub procedure: ProcedureId,
     /// Which version of it.
@@ -249,6 +251,12 @@ impl Rpc {
         }
     }
 
+    /// Whether the server's half, the client's half and the way there know a node.
+    #[cfg(test)]
+    pub(crate) fn knows(&self, node: NodeId) -> (bool, bool, bool) {
+        (self.server.clients.contains_key(&node), self.calls.knows(node), self.lines.knows(node))
+    }
+
     fn on_replaced(&mut self, now: Instant, old: BootId, new: Option<BootId>) {
         let node = old.node;
         let line = self.lines.line(node);
@@ -259,8 +267,14 @@ impl Rpc {
         self.lines.forget(node);
         self.calls.on_gone(now, &mut self.lines, node);
         self.lines.tell(Event::Lost { server: node });
-        if new.is_some() {
+        if new.is_some() || !self.config.stored {
             self.server.on_dead(now, &mut self.lines, node);
+        }
+        if new.is_none() {
+            // It may be a guest, and there may be any number of them in time. Whoever comes back says hello as if it had never been here.
+            self.server.forget(node);
+            self.calls.forget(node);
+            self.lines.remove(node);
         }
     }
 

@@ -337,3 +337,54 @@ async fn a_server_is_restarted() {
     };
     LocalSet::new().run_until(run).await;
 }
+
+/// What a server has been told by its client.
+struct Sum(u64);
+
+impl Actor for Sum {
+    type Context = Context<Self>;
+}
+
+impl Handler<Withdraw> for Sum {
+    type Result = Result<u64, Overdrawn>;
+
+    fn handle(&mut self, Withdraw(amount): Withdraw, _: &mut Context<Self>) -> Self::Result {
+        self.0 += amount;
+        Ok(self.0)
+    }
+}
+
+/// Checks RPC-71: each client has a server of its own, a new life of a client another one, and the server of a client that has vanished
+/// disappears.
+#[tokio::test]
+async fn servers_are_made_for_clients() {
+    let run = async {
+        let roster = roster(3);
+        let place = Place::Mounted;
+        let (_server, server) = station(&roster, 0, place, Config::started_now(), None).await;
+        let idle = Duration::from_millis(1_500);
+        let servers = server.servers(idle, |_| Sum(0).start());
+        servers.serve::<Withdraw>().await.unwrap();
+        let (one, first) = station(&roster, 1, place, Config::started_now(), None).await;
+        let (_two, second) = station(&roster, 2, place, Config::started_now(), None).await;
+        for (client, told) in [(&first, 1), (&first, 2), (&second, 1), (&first, 3)] {
+            assert_eq!(within(client.to(node(0)).exactly_once(Withdraw(1))).await, Ok(told));
+        }
+        assert_eq!(servers.count(), 2);
+        let closed = one.closed();
+        one.stop();
+        drop((one, first));
+        within(closed).await;
+        let (_again, first) = station(&roster, 1, place, Config::started_now(), None).await;
+        let told = within(first.to(node(0)).exactly_once(Withdraw(1))).await;
+        assert_eq!(told, Ok(1), "a new life, a new server");
+        let gone = async {
+            while servers.count() > 0 {
+                tokio::time::sleep(idle / 10).await;
+            }
+        };
+        within(gone).await;
+        assert_eq!(within(second.to(node(0)).exactly_once(Withdraw(1))).await, Ok(1));
+    };
+    LocalSet::new().run_until(run).await;
+}

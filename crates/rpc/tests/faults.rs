@@ -18,7 +18,7 @@ fn noticed(kind: &Kind, runs: u64) -> Option<(u64, String)> {
     })
 }
 
-/// Checks RPC-2, RPC-3, RPC-5, RPC-8, RPC-14, RPC-20, RPC-21, RPC-23, RPC-70 and RPC-74 of the oracle: each defect that can show in a simulated world does.
+/// Checks RPC-1, RPC-2, RPC-3, RPC-5, RPC-8, RPC-9, RPC-14, RPC-20, RPC-21, RPC-23, RPC-70 and RPC-74 of the oracle: each defect that can show in a simulated world does.
 /// Those that need a datagram of a former boot, a client that is silent for ever, or that lie to nobody, are found in `edges.rs`, `rules.rs` and
 /// `orphans.rs`.
 #[test]
@@ -35,6 +35,8 @@ fn each_defect_is_noticed() {
     let semantics = vec![Semantics::ExactlyOnce];
     let mix = Mix { semantics, lanes: 1_000, cancel: 400, ..Mix::default() };
     let cancelled = Kind { mix: Some(mix), carrier: Some(Carrier::Datagrams), ..Kind::default() };
+    let mix = Mix { semantics: vec![Semantics::AtLeastOnce], ..Mix::default() };
+    let repeated = Kind { mix: Some(mix), ..Kind::default() };
     for (fault, kind, says) in [
         (F::ForgetsCalls, &any, "bytes of a client"),
         (F::ForgetsStored, &stored, "RPC-"),
@@ -52,6 +54,8 @@ fn each_defect_is_noticed() {
         (F::IgnoresOrder, &any, "RPC-5"),
         (F::ForgetsGivenUp, &cancelled, "RPC-5"),
         (F::BeginsUnwritten, &stored, "RPC-"),
+        (F::AnswersItself, &repeated, "RPC-1:"),
+        (F::TellsTwice, &any, "RPC-9"),
     ] {
         let kind = Kind { fault: Some(fault), ..kind.clone() };
         let (seed, what) =

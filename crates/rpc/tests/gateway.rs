@@ -86,3 +86,35 @@ async fn calls_by_http() {
     };
     LocalSet::new().run_until(run).await;
 }
+
+/// Requests whose bodies do not come take their places and no more: the next one is told so at once, and is let in when one of them goes.
+#[tokio::test]
+async fn bodies_that_do_not_come_are_bounded() {
+    let run = async {
+        let roster = roster(1);
+        let (_one, rpc) = station(&roster, 0, Place::Mounted, Config::started_now(), None).await;
+        let divide = |Divide { number, by }, _| async move { Ok(number / by) };
+        rpc.serve_fn(divide).await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        tokio::task::spawn_local(Gateway::new(rpc).expose::<Divide>().serve(listener));
+        let begin = "POST /call/n0/math.divide HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{";
+        let mut begun = Vec::new();
+        for _ in 0..256 {
+            let mut stream = TcpStream::connect(at).await.unwrap();
+            stream.write_all(begin.as_bytes()).await.unwrap();
+            begun.push(stream);
+        }
+        let good = r#"{"number": 12, "by": 4}"#;
+        let ask = || ask(at, "/call/n0/math.divide", "localhost", "application/json", good);
+        let (status, text) = ask().await;
+        // All have their places, or this one is the last to get one.
+        assert!(status == 200 || (status == 503 && text.contains("not_at_all")), "{text}");
+        let full = async { while ask().await.0 != 503 {} };
+        within(full).await;
+        drop(begun);
+        let free = async { while ask().await.0 != 200 {} };
+        within(free).await;
+    };
+    LocalSet::new().run_until(run).await;
+}

@@ -31,8 +31,11 @@ pub use mounting::{Mount, Mounting, Planned, ServicesError};
 pub use queue::CommandQueue;
 pub use reach::Reach;
 
-use crate::{Input, MountError, Station};
+use crate::{Input, MountError, Station, mux};
 use wiring::Wiring;
+
+/// Most accepted connections of the transport.
+const ACCEPTED_MAX: usize = 4096;
 
 /// What a station is made of.
 pub struct StationParts {
@@ -42,6 +45,12 @@ pub struct StationParts {
     pub name: String,
     /// All nodes, and where each listens for the others.
     pub roster: BTreeMap<String, SocketAddr>,
+    /// Most guests at a time: processes outside the roster that reach the services which are
+    /// [open](Mounting::open_to_guests) to them. Default 0.
+    pub guests: usize,
+    /// This process is a guest of the nodes of the roster, where it is not. It reaches what they have opened to guests, and hears no other
+    /// guest.
+    pub is_guest: bool,
     /// Frames to and from the others.
     pub transport: Box<dyn Transport>,
     /// Datagrams of services. `None`, the default: they go over the connections.
@@ -73,11 +82,30 @@ impl StationParts {
         let name = name.into();
         let listen = roster.get(&name).ok_or_else(|| StartError::NotInRoster(name.clone()))?;
         let time = Rc::new(TokioTime::new());
-        let options = TcpOptions::listening(*listen);
+        let mut options = TcpOptions::listening(*listen);
+        // The link bounds its connections by what it is to have, and closes those that say nothing first.
+        options.accepted_max = ACCEPTED_MAX;
         let tcp = Tcp::new(options, time.clone())?;
         let mut parts = Self::new(cluster, name, roster, Box::new(tcp), time, Box::new(OsEntropy));
         parts.disk = directory.map(|path| Box::new(FileDisk::new(path)) as Box<dyn Disk>);
         Ok(parts)
+    }
+
+    /// Parts for a guest of `nodes`, over TCP: a process outside their roster, which they admit ([`guests`](Self::guests)). Nothing listens
+    /// in it. Its name is drawn: each run is another guest. A guest that is not connected to a node for 10 s is forgotten there:
+    /// its services are told that the node's instances are gone for it, and what was under way is void.
+    ///
+    /// # Errors
+    /// [`StartError::Tcp`], [`StartError::Entropy`].
+    pub fn tcp_guest(
+        cluster: ClusterId,
+        nodes: BTreeMap<String, SocketAddr>,
+    ) -> Result<Self, StartError> {
+        let time = Rc::new(TokioTime::new());
+        let tcp = Tcp::new(TcpOptions::default(), time.clone())?;
+        let name = format!("guest {:032x}", OsEntropy.draw()?);
+        let parts = Self::new(cluster, name, nodes, Box::new(tcp), time, Box::new(OsEntropy));
+        Ok(Self { is_guest: true, ..parts })
     }
 
     /// Parts with the defaults, without a disk.
@@ -94,6 +122,8 @@ impl StationParts {
             cluster,
             name: name.into(),
             roster,
+            guests: 0,
+            is_guest: false,
             transport,
             datagrams: None,
             disk: None,
@@ -109,8 +139,8 @@ impl StationParts {
 #[derive(Error, Debug)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The node is not in the roster. The configuration is at fault.
-    #[error("node {0:?} is not in the roster")]
+    /// The node is not in the roster, or a guest is. The configuration is at fault.
+    #[error("{0:?} is not in the roster, or is a guest and in it")]
     NotInRoster(String),
     /// The numbers for the link do not fit together. The configuration is at fault.
     #[error(transparent)]
@@ -141,8 +171,8 @@ pub fn start(
     mount: impl FnOnce(&mut Mounting<'_>) -> Result<(), MountError>,
 ) -> Result<StationHandle, StartError> {
     let StationParts { cluster, name, roster, transport, disk, disk_reserve, .. } = parts;
-    let StationParts { time, mut entropy, options, datagrams, .. } = parts;
-    if !roster.contains_key(&name) {
+    let StationParts { time, mut entropy, options, datagrams, guests, is_guest, .. } = parts;
+    if roster.contains_key(&name) == is_guest {
         return Err(StartError::NotInRoster(name));
     }
     let node = NodeId::new(cluster, &name);
@@ -152,7 +182,8 @@ pub fn start(
     let peers = nodes.iter().copied().filter(|peer| *peer != node).collect();
     let config = link::Config::lan(cluster, me, peers)
         .redial(Duration::from_millis(10), Duration::from_millis(50))
-        .build()?;
+        .guests(guests, [mux::CHANNEL], mux::GUEST_KEEP);
+    let config = if is_guest { config.as_guest() } else { config }.build()?;
     let planned = Planned::gather(cluster, me, nodes, seed, time.reader(), mount)
         .map_err(ServicesError::Mount)?;
     let storage = disk.map(|disk| open(disk.into(), disk_reserve, node)).transpose();
@@ -162,6 +193,9 @@ pub fn start(
     let read = hosting.reading(planned)?()?;
     let now = time.now();
     let mut station = Station::new(config, Rng::new(seed).next_u64(), now);
+    if is_guest {
+        station.services_mut().be_guest();
+    }
     for mount in hosting.begin(read) {
         mount(station.services_mut(), now).map_err(ServicesError::Mount)?;
     }

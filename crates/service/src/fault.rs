@@ -21,4 +21,6 @@ pub enum Fault {
     GrantsEarly,
     /// Takes of a service beside the node what it sent before it knew of the peer.
     TakesUnheard,
+    /// Lets guests hear every instance.
+    OpenToAll,
 }

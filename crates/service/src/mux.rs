@@ -20,6 +20,12 @@
 //! of everything that comes later, however urgent. What has come at the peer is on the way no more, whether its service has taken it in
 //! or not: so a service that is stuck uses up the credit of its own stream, and nothing of its class.
 //!
+//! # Guests
+//! Between a node and a guest of it (a process outside the roster) only instances are heard that were
+//! [opened](Mux::open_to_guests) to guests; a guest learns of no other. The windows are smaller ([`GUEST_WINDOW`]), so that all of them fit
+//! the link's small window, and what all guests together have sent in part is bounded ([`GUEST_PARTS_BYTES`]): the guest that would exceed it
+//! is given up.
+//!
 //! # What bounds it
 //! What is on the way to a peer never fills the link's window: the classes together are below [`LINK_BYTES`]. One list of what is mounted
 //! is on the way at a time. Acknowledgements are sent as frames come and as streams are taken in, a few for each window.
@@ -54,6 +60,17 @@ pub const MOUNTED_MAX: usize = 4096;
 /// What the window of a link has to have for services.
 pub const LINK_BYTES: usize = 4 << 20;
 
+/// Most bytes of each class on the way between a node and a guest (128 KiB).
+pub const GUEST_WINDOW: u64 = 2 * PART_BYTES as u64;
+/// Most bytes of messages that guests have begun to send and not ended, by what they said of their sizes (64 MiB).
+pub const GUEST_PARTS_BYTES: usize = 64 << 20;
+/// So long a guest may be without a connection before what is on the way to and from it is void (10 s).
+pub const GUEST_KEEP: Duration = Duration::from_secs(10);
+/// Most instances that a guest may have mounted.
+const GUEST_MOUNTED_MAX: usize = 64;
+/// So many of the guests that are gone are remembered, in case something is still sent to them.
+const GUESTS_GONE_MAX: usize = 256;
+
 /// What a frame counts for beyond its bytes: so credit bounds the number of frames as well.
 const FRAME_COST: usize = 256;
 /// Most bytes of datagrams on the way to one peer; more are lost.
@@ -76,6 +93,10 @@ pub const fn window(class: Class) -> u64 {
     }
 }
 
+const fn peer_window(class: Class, guest: bool) -> u64 {
+    if guest { GUEST_WINDOW } else { window(class) }
+}
+
 /// What came from peers and could not be used. Nothing happened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
@@ -90,7 +111,7 @@ pub struct MuxStats {
     pub refused: u64,
     /// Datagrams that were lost here: the peer is not connected, or too many are on the way.
     pub lost: u64,
-    /// Peers that were given up since the link could not take what was meant for them.
+    /// Peers that were given up since the link could not take what was meant for them, and guests that sent too much in part.
     pub overflow: u64,
 }
 
@@ -167,6 +188,14 @@ pub struct Mux {
     turn: u64,
     /// Boots that are not met yet, with instances whose messages for them were given back.
     early: BTreeSet<(BootId, Address)>,
+    /// This process is a guest: all that is mounted is open.
+    is_guest: bool,
+    /// What guests hear.
+    open: BTreeSet<Address>,
+    /// The last guests that are gone.
+    guests_gone: VecDeque<BootId>,
+    /// Peers for which the end of the turn may have something to do.
+    touched: BTreeSet<BootId>,
     /// Of each node, the last boot that is gone for ever: who does not know yet may still send to it.
     gone: BTreeMap<NodeId, BootId>,
     frames: VecDeque<Frame>,
@@ -211,6 +240,7 @@ impl Mux {
         let boots: Vec<BootId> = self.peers.keys().copied().collect();
         for boot in boots {
             self.peers.entry(boot).or_default().stale = true;
+            self.touched.insert(boot);
             self.meet(boot);
         }
         true
@@ -221,20 +251,44 @@ impl Mux {
         if self.own.remove(&of).is_none() {
             return;
         }
-        for peer in self.peers.values_mut() {
+        for (boot, peer) in &mut self.peers {
             peer.stale = true;
             peer.forget(of);
+            self.touched.insert(*boot);
         }
+    }
+
+    /// This process is a guest of its peers.
+    pub fn be_guest(&mut self) {
+        self.is_guest = true;
+    }
+
+    /// From here on guests hear an instance, mounted now or later.
+    pub fn open_to_guests(&mut self, of: Address) {
+        self.open.insert(of);
+        let guests = self.peers.iter_mut().filter(|(_, peer)| peer.guest);
+        let guests: Vec<BootId> = guests.map(|(boot, peer)| (peer.stale = true, *boot).1).collect();
+        for boot in guests {
+            self.touched.insert(boot);
+            self.meet(boot);
+        }
+    }
+
+    /// Whether a peer may hear of an instance, and speak to it.
+    fn is_open(&self, of: Address, to_guest: bool) -> bool {
+        !to_guest || self.is_guest || self.open.contains(&of) || fault!(self, OpenToAll)
     }
 
     /// What the link says about peers.
     pub fn on_link(&mut self, now: Instant, event: &link::Event) {
         match event {
-            link::Event::Up { boot, .. } => {
+            link::Event::Up { boot, guest, .. } => {
+                self.touched.insert(*boot);
+                self.guests_gone.retain(|gone| gone != boot);
                 self.gone.retain(|_, gone| gone != boot);
                 // A node without services says nothing of them.
                 let stale = !self.own.is_empty();
-                let fresh = || Peer { stale, ..Peer::default() };
+                let fresh = || Peer { stale, guest: *guest, ..Peer::default() };
                 let peer = self.peers.entry(*boot).or_insert_with(fresh);
                 peer.connected = !peer.broken;
                 for (_, of) in self.early.iter().filter(|(it, _)| it == boot) {
@@ -247,7 +301,9 @@ impl Mux {
             }
             link::Event::Down { boot } => self.on_down(*boot),
             link::Event::Replaced { old, new, .. } => self.forget(*old, Some(*new)),
+            link::Event::Gone { boot, .. } => self.forget(*boot, None),
             link::Event::Deliver { from, channel: CHANNEL, meta, payload } => {
+                self.touched.insert(*from);
                 let is_sound = self.on_frame(now, *from, meta, payload).is_some();
                 self.stats.malformed += u64::from(!is_sound);
             }
@@ -265,10 +321,15 @@ impl Mux {
         let boots: Vec<BootId> = boots.map(|(boot, _)| *boot).collect();
         for boot in boots {
             self.stats.overflow += 1;
-            self.forget(boot, None);
-            self.frames.retain(|frame| frame.to != boot);
-            self.peers.insert(boot, Peer { broken: true, ..Peer::default() });
+            self.give_up_boot(boot);
         }
+    }
+
+    fn give_up_boot(&mut self, boot: BootId) {
+        let guest = self.peers.get(&boot).is_some_and(|peer| peer.guest);
+        self.forget(boot, None);
+        self.frames.retain(|frame| frame.to != boot);
+        self.peers.insert(boot, Peer { broken: true, guest, ..Peer::default() });
     }
 
     fn on_down(&mut self, boot: BootId) {
@@ -281,11 +342,17 @@ impl Mux {
 
     /// A boot is gone for ever: replaced by another one, or removed by a view. All that was on the way is void.
     pub fn forget(&mut self, old: BootId, new: Option<BootId>) {
-        if self.peers.remove(&old).is_none() {
-            return;
+        let Some(peer) = self.peers.remove(&old) else { return };
+        if peer.guest {
+            self.guests_gone.push_back(old);
+            self.guests_gone.drain(..self.guests_gone.len().saturating_sub(GUESTS_GONE_MAX));
+        } else {
+            self.gone.insert(old.node, old);
         }
-        self.gone.insert(old.node, old);
         for of in self.own.keys() {
+            if !self.is_open(*of, peer.guest) {
+                continue;
+            }
             self.given.push_back((*of, Given::Peer(PeerChange::Replaced { old, new })));
         }
     }
@@ -293,11 +360,14 @@ impl Mux {
     /// Tells the services that both ends have that the peer is up.
     fn meet(&mut self, boot: BootId) {
         let (turn, deaf) = (self.turn, fault!(self, TakesUnheard));
+        let to_guest = self.peers.get(&boot).is_some_and(|peer| peer.guest);
+        let closed: BTreeSet<Address> =
+            self.own.keys().copied().filter(|of| !self.is_open(*of, to_guest)).collect();
         let Some(peer) = self.peers.get_mut(&boot) else { return };
         if !peer.connected {
             return;
         }
-        for (of, own) in &mut self.own {
+        for (of, own) in self.own.iter_mut().filter(|(of, _)| !closed.contains(of)) {
             let Some(entry) = peer.mounted.get(of).filter(|it| it.agreed == own.agreed) else {
                 continue;
             };
@@ -327,6 +397,7 @@ impl Mux {
         let forgets = fault!(self, NoLatch);
         let Some(own) = self.own.get_mut(&of) else { return };
         for boot in to.iter() {
+            self.touched.insert(boot);
             let refused = match self.peers.get_mut(&boot) {
                 Some(peer) => {
                     if forgets {
@@ -340,7 +411,8 @@ impl Mux {
                 }
                 None => {
                     own.latch(self.turn, true);
-                    let is_gone = self.gone.get(&boot.node) == Some(&boot);
+                    let is_gone = self.gone.get(&boot.node) == Some(&boot)
+                        || self.guests_gone.contains(&boot);
                     if !is_gone && self.early.len() < EARLY_MAX {
                         self.early.insert((boot, of));
                     }
@@ -359,7 +431,7 @@ impl Mux {
         let cost = (FRAME_COST + meta.len() + payload.len()) as u64;
         let fits = |peer: &Peer| {
             let flight = peer.lanes[DATAGRAMS].flight();
-            peer.connected && peer.mounted.contains_key(&of) && flight + cost <= DATAGRAM_BYTES
+            peer.connected && peer.mounted.contains_key(&of) && flight + cost <= peer.datagrams()
         };
         let is_small = meta.len() + payload.len() <= PART_BYTES;
         let peer = self.peers.iter_mut().find(|(boot, peer)| boot.node == to && fits(peer));
@@ -390,12 +462,19 @@ impl Mux {
         if self.is_idle() {
             return;
         }
-        let boots: Vec<BootId> = self.peers.keys().copied().collect();
-        for boot in boots {
+        let is_due = |peer: &Peer| peer.tell_at.is_some_and(|at| at <= now);
+        let due = self.peers.iter().filter(|(_, peer)| is_due(peer));
+        self.touched.extend(due.map(|(boot, _)| *boot));
+        for boot in std::mem::take(&mut self.touched) {
             self.announce(boot);
             self.pump(boot);
             self.tell(now, boot);
             self.release(boot);
+            // What waits for a service to hear of something, or for a list to be answered, is looked at again.
+            let waits = |peer: &Peer| !peer.latched.is_empty() || peer.stale || peer.owes_seen;
+            if self.peers.get(&boot).is_some_and(waits) {
+                self.touched.insert(boot);
+            }
         }
     }
 
@@ -422,14 +501,16 @@ impl Mux {
             return;
         }
         (peer.stale, peer.unseen) = (false, true);
+        let guest = peer.guest;
         let entry = |(of, own): (&Address, &Own)| Entry {
             of: *of,
             agreed: own.agreed,
             run: own.run,
-            window: window(own.class),
+            window: peer_window(own.class, guest),
             class: own.class as u8,
         };
-        let head = Head::Mounted(self.own.iter().map(entry).collect());
+        let mounted = self.own.iter().filter(|(of, _)| self.is_open(**of, guest));
+        let head = Head::Mounted(mounted.map(entry).collect());
         self.push(boot, &head, Bytes::new());
     }
 
@@ -447,7 +528,7 @@ impl Mux {
             // Streams whose next message has to wait for another one's.
             let mut waiting = Vec::new();
             let has_room = |peer: &Peer| {
-                peer.lanes[index].flight() + (FRAME_COST + PART_BYTES) as u64 <= window(class)
+                peer.lanes[index].flight() + (FRAME_COST + PART_BYTES) as u64 <= peer.window(class)
             };
             while has_room(peer) || ignores_credit {
                 let Some(of) = peer.running[index].pop_front() else { break };
@@ -485,7 +566,7 @@ impl Mux {
         let Some(peer) = self.peers.get_mut(&boot) else { return };
         let is_much = CLASSES.iter().any(|class| {
             let (lane, untold) = (&peer.lanes[*class as usize], peer.untold[*class as usize]);
-            untold.max(lane.came - lane.told) >= window(*class) / 4
+            untold.max(lane.came - lane.told) >= peer.window(*class) / 4
         });
         if !is_much && peer.tell_at.is_none_or(|at| now < at) {
             return;
@@ -567,9 +648,9 @@ impl Mux {
         for peer in self.peers.values() {
             for class in CLASSES {
                 let flight = peer.lanes[class as usize].flight();
-                assert!(flight <= window(class), "a class is bounded");
+                assert!(flight <= peer.window(class), "a class is bounded");
             }
-            let is_granted = |out: &Outgoing| out.flight() <= window(out.class);
+            let is_granted = |out: &Outgoing| out.flight() <= peer.window(out.class);
             assert!(peer.out.values().all(is_granted), "a stream is bounded");
             assert!(peer.up.iter().all(|of| peer.out.contains_key(of)), "who is up has a stream");
             assert!(peer.connected || peer.up.is_empty(), "nobody is up who is not connected");

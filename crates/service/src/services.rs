@@ -276,6 +276,17 @@ impl Services {
         }
     }
 
+    /// From here on guests of the node hear an instance. Others they neither hear of nor reach.
+    pub fn open_to_guests(&mut self, of: Address) {
+        self.has_news = true;
+        self.mux.open_to_guests(of);
+    }
+
+    /// This process is a guest of its peers: all that it mounts is theirs to hear.
+    pub fn be_guest(&mut self) {
+        self.mux.be_guest();
+    }
+
     /// What the log has of an instance that is not mounted is needed no more.
     pub fn forget(&mut self, of: Address) {
         self.writes.gone.insert(of, Io::MAX);

@@ -6,7 +6,7 @@ use mainstay_base::rack::Given;
 use mainstay_base::service::{Address, Class, Dest, PeerChange};
 use mainstay_base::{BootId, BootNonce, Channel, ClusterId, Duration, Instance, Instant, NodeId};
 use mainstay_link::{Event, NotSent};
-use mainstay_service::mux::{CHANNEL, Frame, LINK_BYTES, PART_BYTES, window};
+use mainstay_service::mux::{CHANNEL, Frame, GUEST_WINDOW, LINK_BYTES, PART_BYTES, window};
 use mainstay_service::{Mux, Services};
 
 fn boot(name: &str) -> BootId {
@@ -52,7 +52,8 @@ impl Pair {
     fn connect(&mut self) {
         for at in 0..2 {
             let boot = self.boots[1 - at];
-            self.ends[at].on_link(self.now, &Event::Up { boot, features: 0, version: 1 });
+            self.ends[at]
+                .on_link(self.now, &Event::Up { boot, features: 0, version: 1, guest: false });
         }
     }
 
@@ -227,7 +228,7 @@ fn room_follows_whatever_was_sent_to_boots_that_are_gone() {
     assert!(mux.mount(of(), Class::Calls, 1) && peer.mount(of(), Class::Calls, 1));
     for nonce in 1..5_000 {
         let (old, new) = (at("b", nonce), at("b", nonce + 1));
-        mux.on_link(now, &Event::Up { boot: old, features: 0, version: 1 });
+        mux.on_link(now, &Event::Up { boot: old, features: 0, version: 1, guest: false });
         mux.on_link(now, &Event::Replaced { old, new, unsettled: Default::default() });
         send(&mut mux, old);
         assert_eq!(told(&mut mux), ["replaced", "full "]);
@@ -235,8 +236,8 @@ fn room_follows_whatever_was_sent_to_boots_that_are_gone() {
     let next = boot("c");
     send(&mut mux, next);
     assert_eq!(told(&mut mux), ["full "]);
-    mux.on_link(now, &Event::Up { boot: next, features: 0, version: 1 });
-    peer.on_link(now, &Event::Up { boot: boot("a"), features: 0, version: 1 });
+    mux.on_link(now, &Event::Up { boot: next, features: 0, version: 1, guest: false });
+    peer.on_link(now, &Event::Up { boot: boot("a"), features: 0, version: 1, guest: false });
     peer.end_turn(now);
     while let Some(Frame { meta, payload, .. }) = peer.poll_frame() {
         mux.on_link(now, &Event::Deliver { from: next, channel: CHANNEL, meta, payload });
@@ -310,9 +311,9 @@ fn a_node_without_services_answers_and_is_left_alone() {
     let (mut node, mut peer) = (Services::new(), Mux::new());
     let (here, there, now) = (boot("a"), boot("b"), Instant::ZERO);
     assert!(peer.mount(of(), Class::Calls, 1));
-    peer.on_link(now, &Event::Up { boot: here, features: 0, version: 1 });
+    peer.on_link(now, &Event::Up { boot: here, features: 0, version: 1, guest: false });
     assert!(!node.is_wanted());
-    node.on_link(now, Event::Up { boot: there, features: 0, version: 1 });
+    node.on_link(now, Event::Up { boot: there, features: 0, version: 1, guest: false });
     node.on_link(now, Event::Heard { from: there });
     assert!(!node.is_wanted());
     peer.end_turn(now);
@@ -326,4 +327,111 @@ fn a_node_without_services_answers_and_is_left_alone() {
     node.end_turn(now);
     assert!(node.poll_frame().is_none() && !node.is_wanted());
     assert_eq!(node.poll_timeout(), None);
+}
+
+/// A node and a guest of it, which have two instances; guests hear the first, at the guest all are open.
+struct Visit {
+    pair: Pair,
+    other: Address,
+}
+
+impl Visit {
+    fn new(configure: fn(&mut Mux)) -> Self {
+        let mut pair = Pair::new([1, 1]);
+        let other = Address { channel: Channel(21), ..of() };
+        for end in &mut pair.ends {
+            assert!(end.mount(other, Class::Calls, 1));
+        }
+        pair.ends[0].open_to_guests(of());
+        pair.ends[1].be_guest();
+        configure(&mut pair.ends[0]);
+        for at in 0..2 {
+            let boot = pair.boots[1 - at];
+            let up = Event::Up { boot, features: 0, version: 1, guest: true };
+            pair.ends[at].on_link(pair.now, &up);
+        }
+        pair.settle();
+        Self { pair, other }
+    }
+
+    /// Who was told that the other end is up, at the node.
+    fn heard(&mut self) -> Vec<Address> {
+        let given = std::iter::from_fn(|| self.pair.ends[0].poll_given());
+        let up = given.filter(|(_, it)| matches!(it, Given::Peer(PeerChange::Up { .. })));
+        up.map(|(of, _)| of).collect()
+    }
+}
+
+/// A guest hears of what is open to guests, and of nothing else, whatever it says that it has.
+#[test]
+fn a_guest_meets_what_is_open() {
+    assert_eq!(Visit::new(|_| {}).heard(), [of()]);
+    let mut visit = Visit::new(|_| {});
+    let (to, empty) = (Dest::Boot(visit.pair.boots[0]), Bytes::new());
+    visit.pair.ends[1].send(visit.other, 0, &to, &empty, &empty);
+    visit.pair.ends[1].send(of(), 0, &to, &empty, &empty);
+    visit.pair.settle();
+    let messages = std::iter::from_fn(|| visit.pair.ends[0].poll_given());
+    let messages = messages.filter(|(_, it)| matches!(it, Given::Message { .. }));
+    assert_eq!(messages.map(|(of, _)| of).collect::<Vec<_>>(), [of()]);
+    // What is opened later is met later.
+    let mut visit = Visit::new(|_| {});
+    visit.heard();
+    let other = visit.other;
+    visit.pair.ends[0].open_to_guests(other);
+    visit.pair.settle();
+    assert_eq!(visit.heard(), [other]);
+}
+
+#[cfg(feature = "test-util")]
+#[test]
+fn being_open_to_all_is_noticed() {
+    let mut visit = Visit::new(|node| node.break_it(mainstay_service::fault::Fault::OpenToAll));
+    assert_eq!(visit.heard(), [of(), visit.other]);
+}
+
+/// What is on the way to a guest is bounded by the smaller window, and what guests have begun to send by one number for all of them.
+#[test]
+fn a_guest_has_a_small_window() {
+    let mut visit = Visit::new(|_| {});
+    let to = Dest::Boot(visit.pair.boots[1]);
+    let payload = Bytes::from(vec![0; 60 << 10]);
+    for _ in 0..16 {
+        visit.pair.ends[0].send(of(), 0, &to, &Bytes::new(), &payload);
+    }
+    let frames = visit.pair.frames(0);
+    let bytes: usize = frames.iter().map(|it| it.meta.len() + it.payload.len()).sum();
+    assert!(bytes > 100 << 10 && bytes as u64 <= GUEST_WINDOW, "{bytes}");
+}
+
+/// The guests that begin large messages and never end them are given up when there are too many, and nobody else is.
+#[test]
+fn what_guests_begin_is_bounded() {
+    let mut node = Mux::new();
+    assert!(node.mount(of(), Class::Calls, 1));
+    node.open_to_guests(of());
+    let mut served = 0;
+    for number in 0..8 {
+        let mut guest = Mux::new();
+        assert!(guest.mount(of(), Class::Calls, 1));
+        guest.be_guest();
+        let mut pair =
+            Pair { ends: [node, guest], boots: [boot("a"), boot("a")], now: Instant::ZERO };
+        pair.boots[1] = boot(&format!("guest {number}"));
+        for at in 0..2 {
+            let boot = pair.boots[1 - at];
+            let up = Event::Up { boot, features: 0, version: 1, guest: true };
+            pair.ends[at].on_link(pair.now, &up);
+        }
+        pair.settle();
+        let (to, large) = (Dest::Boot(pair.boots[0]), Bytes::from(vec![0; 15 << 20]));
+        pair.ends[1].send(of(), 0, &to, &Bytes::new(), &large);
+        let frames = pair.frames(1);
+        pair.deliver(1, frames);
+        let [back, _] = pair.ends;
+        node = back;
+        served += usize::from(node.stats().overflow == 0);
+    }
+    assert_eq!((served, node.stats().overflow), (4, 4));
+    node.check_invariants();
 }

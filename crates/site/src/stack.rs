@@ -211,6 +211,9 @@ impl Stack {
                 None => return,
             },
         };
+        if self.is_of_guest(&event) {
+            return;
+        }
         match event {
             link::Event::Up { boot, .. } => {
                 self.met.insert(boot);
@@ -242,6 +245,17 @@ impl Stack {
             }
             // Meant for a boot that is gone; or news that nothing here waits for.
             _ => {}
+        }
+    }
+
+    /// Guests are peers of services, and of nothing else on the site.
+    fn is_of_guest(&self, event: &link::Event) -> bool {
+        match event {
+            link::Event::Up { boot, .. }
+            | link::Event::Down { boot }
+            | link::Event::Gone { boot, .. } => self.link.is_guest(boot.node),
+            link::Event::Replaced { new, .. } => self.link.is_guest(new.node),
+            _ => false,
         }
     }
 

@@ -153,11 +153,9 @@ impl Connection {
     }
 
     /// Takes in what came from the client. Call it only while [`wants_input`](Self::wants_input), with at most what
-    /// one read of the socket gives.
-    pub fn receive(&mut self, bytes: &[u8]) {
-        if !self.closing {
-            self.parser.feed(bytes);
-        }
+    /// one read of the socket gives. Answers by how many bytes the memory for what came has grown.
+    pub fn receive(&mut self, bytes: &[u8]) -> usize {
+        if self.closing { 0 } else { self.parser.feed(bytes) }
     }
 
     /// Whether the socket is to be read. False while commands that came are held back.

@@ -36,6 +36,9 @@ const READ_BYTES: usize = 16 << 10;
 /// What all clients together may have parsed between two turns of the node: 1,024 steps of 1 KiB, or a part of one.
 const INTAKE_STEPS: usize = 1 << 10;
 const STEP_BYTES: usize = 1 << 10;
+/// Room for a command that grows by so much at once counts as what is parsed: the first touch of fresh memory, of huge pages above all, takes
+/// as long as many reads.
+const GROWN_BYTES: usize = 64 << 10;
 
 /// Serves clients for ever; dropping the future ends the accepting, but not the clients that are connected. A client
 /// that fails is nobody's error; while the system gives no more sockets, clients wait.
@@ -56,6 +59,9 @@ pub struct Options {
     /// sends on and on before it reads would wait for ever otherwise, for it is not read either. An answer of more than 1 MiB has to be
     /// read to its end within that time, for others wait for its place. Default 60 s.
     pub write_within: Duration,
+    /// How long a client may rest while it reads an answer of more than 1 MiB; then its connection is closed. Clients that ask for such answers and
+    /// read nothing keep others from theirs for so long at most. Default 2 s.
+    pub large_rest: Duration,
     /// Whether commands may be lines of words, as people type them and as a page in a browser could smuggle them in.
     /// Programs need them not. Default true, as in Redis.
     pub inline: bool,
@@ -63,8 +69,12 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        let write_within = Duration::from_secs(60);
-        Self { clients_max: CLIENTS_MAX, write_within, inline: true }
+        Self {
+            clients_max: CLIENTS_MAX,
+            write_within: Duration::from_secs(60),
+            large_rest: Duration::from_secs(2),
+            inline: true,
+        }
     }
 }
 
@@ -339,7 +349,10 @@ impl<'a> Client<'a> {
                     let size = size?;
                     ended = size == 0;
                     self.intake.take(size).await;
-                    self.connection.receive(&buffer[..size]);
+                    let grown = self.connection.receive(&buffer[..size]);
+                    if grown >= GROWN_BYTES {
+                        self.intake.take(grown).await;
+                    }
                     // There may be more at once: the node, and other clients, have their turn before.
                     if size == READ_BYTES {
                         tokio::task::yield_now().await;
@@ -353,7 +366,10 @@ impl<'a> Client<'a> {
     async fn write(&mut self, writer: &mut WriteHalf<Box<dyn ClientStream>>) -> io::Result<()> {
         let writing = writer.write_buf(self.connection.output());
         let until = Instant::now() + self.options.write_within;
-        let until = self.large.until.map_or(until, |large| large.min(until));
+        let until = self
+            .large
+            .until
+            .map_or(until, |large| large.min(until).min(Instant::now() + self.options.large_rest));
         let Ok(written) = timeout_at(until, writing).await else {
             self.counted.unread.update(|count| count + 1);
             return Err(io::ErrorKind::TimedOut.into());

@@ -264,7 +264,9 @@ fn a_client_that_does_not_read_is_bounded() {
 #[test]
 fn large_answers_wait_for_each_other() {
     const KEYS: usize = 60;
-    let server = Server::start();
+    let mut options = Options::default();
+    options.large_rest = PATIENCE;
+    let server = Server::start_with(options);
     let mut other = Talk::with(&server);
     let value = vec![b'x'; BULK_BYTES_MAX];
     assert_eq!(other.ask(&[b"SET", b"k", &value]), simple("OK"));
@@ -291,6 +293,33 @@ fn large_answers_wait_for_each_other() {
     for mut asking in few {
         let Reply::Array(Some(values)) = asking.reply() else { panic!("no values") };
         assert_eq!(values.len(), KEYS);
+    }
+}
+
+/// Clients that ask for large answers and read nothing are let go one after the other: whoever reads has to wait for a few short rests.
+#[test]
+fn idle_readers_of_large_answers_are_let_go() {
+    const KEYS: usize = 60;
+    const IDLE: usize = 12;
+    let mut options = Options::default();
+    options.large_rest = Duration::from_millis(200);
+    let server = Server::start_with(options);
+    let mut other = Talk::with(&server);
+    let value = vec![b'x'; BULK_BYTES_MAX];
+    assert_eq!(other.ask(&[b"SET", b"k", &value]), simple("OK"));
+    let mut mget: Vec<&[u8]> = vec![b"k"; KEYS + 1];
+    mget[0] = b"MGET";
+    let idle: Vec<_> = (0..IDLE).map(|_| Talk::with(&server)).collect();
+    for mut asking in idle {
+        asking.client.send(&mget);
+        asking.flush();
+        std::mem::forget(asking);
+    }
+    let Reply::Array(Some(values)) = other.ask(&mget[..4]) else { panic!("no values") };
+    assert_eq!(values.len(), 3);
+    let deadline = Instant::now() + PATIENCE;
+    while server.info("unread_closed") < IDLE as u64 {
+        assert!(Instant::now() < deadline, "all are let go in time");
     }
 }
 

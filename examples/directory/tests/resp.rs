@@ -191,3 +191,18 @@ proptest! {
         prop_assert_eq!(&replies(bytes.chunks(1)), &(all, None));
     }
 }
+
+/// A command that comes in pieces has its room at once when its length is known: room that doubles is touched and copied several times.
+#[test]
+fn room_for_a_large_argument_grows_once() {
+    let command = encoded(&[vec![b"SET".to_vec(), b"k".to_vec(), vec![b'x'; BULK_BYTES_MAX]]]);
+    let mut parser = CommandParser::new();
+    let mut grown = Vec::new();
+    for piece in command.chunks(16 << 10) {
+        assert!(parser.next_command().unwrap().is_none());
+        grown.push(parser.feed(piece));
+    }
+    assert_eq!(parser.next_command().unwrap().unwrap().argument(2).unwrap().len(), BULK_BYTES_MAX);
+    let large: Vec<_> = grown.into_iter().filter(|it| *it >= 64 << 10).collect();
+    assert!(matches!(large[..], [it] if it < BULK_BYTES_MAX + (64 << 10)), "{large:?}");
+}

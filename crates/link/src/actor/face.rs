@@ -141,7 +141,9 @@ impl Face {
                 tracing::warn!(?conn, ?why, "a connection is refused");
                 return None;
             }
-            Event::Heard { .. }
+            // A link of its own has no guests, and is none.
+            Event::Gone { .. }
+            | Event::Heard { .. }
             | Event::Refused { .. }
             | Event::Ready { .. }
             | Event::NotSent { .. } => return None,

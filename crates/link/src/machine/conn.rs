@@ -56,7 +56,7 @@ impl Link {
                 .get(&node)
                 .is_none_or(|peer| self.config.me.node > node && peer.conn().is_some())
         });
-        let full = self.conns.len() >= self.config.conns_max;
+        let full = !surplus && self.conns.len() >= self.config.conns_max && !self.make_room();
         if surplus || full {
             self.stats.surplus_closed += u64::from(surplus);
             self.stats.conns_refused += u64::from(!surplus);
@@ -113,6 +113,9 @@ impl Link {
         let Some(peer) = self.peers.get_mut(&boot.node) else { return };
         peer.lost = true;
         peer.timers.stop_connected();
+        if peer.guest {
+            peer.timers.set(Timer::Keep, self.now + self.config.guests.keep);
+        }
         if let Some(session) = &mut peer.session {
             session.conn = None;
             session.ack_now = false;
@@ -148,6 +151,7 @@ impl Link {
             peer.refuses = false;
             peer.backoff = self.config.redial_min;
             peer.timers.stop(Timer::Dial);
+            peer.timers.stop(Timer::Keep);
             peer.timers.set(Timer::Heartbeat, self.now + self.config.heartbeat);
             peer.timers.set(Timer::Silence, self.now + self.config.silence);
             if let Some(session) = &mut peer.session {

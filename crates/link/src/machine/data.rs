@@ -77,7 +77,7 @@ impl Link {
         }
         // Without a connection the next hello says it.
         if session.conn.is_some() {
-            let frames = (self.config.window_frames / 4).max(1);
+            let frames = (self.config.window(peer.guest).1 / 4).max(1);
             session.ack_now |= session.incoming.owes_ack(self.config.ack_bytes, frames);
             if peer.timers.at(Timer::Ack).is_none() {
                 peer.timers.set(Timer::Ack, ack_at);
@@ -103,9 +103,10 @@ impl Link {
         if boot.is_some_and(|nonce| nonce != known.nonce) {
             return Err(NotSent::OtherBoot);
         }
+        let (bytes_max, frames_max) = self.config.window(peer.guest);
         let session = peer.session.as_mut().ok_or(NotSent::Isolated)?;
         // A smaller message must not pass one that was refused: the user's stream would have a hole.
-        let fits = session.outgoing.fits(body, self.config.window_bytes, self.config.window_frames);
+        let fits = session.outgoing.fits(body, bytes_max, frames_max);
         if session.blocked || !fits {
             session.blocked = true;
             return Err(NotSent::Full);
@@ -191,8 +192,13 @@ impl Link {
             return;
         }
         self.stats.dead_received += 1;
-        self.event(Event::Dead { by });
-        self.close(conn);
+        if self.config.guests.is_one {
+            self.close(conn);
+            self.begin_anew(by);
+        } else {
+            self.event(Event::Dead { by });
+            self.close(conn);
+        }
     }
 
     /// Whether a word about `you` is about this boot, and comes from the node at the other end of the connection.
@@ -263,7 +269,8 @@ impl Link {
         let repeats = fault!(self.config, NoDuplicateSuppression);
         let mixes = fault!(self.config, AcceptsOtherSessions);
         let any_order = repeats || (mixes && frame.session != session.id);
-        let (bytes_max, frames_max) = (self.config.window_bytes, self.config.window_frames);
+        let (bytes_max, frames_max) = self.config.window(peer.guest);
+        let may_speak = !peer.guest || self.config.guests.channels.contains(&frame.channel);
         let kept = self.config.taken_by_user && !fault!(self.config, AcksUntaken);
         if peer.timers.at(Timer::Ack).is_none() {
             peer.timers.set(Timer::Ack, ack_at);
@@ -286,8 +293,15 @@ impl Link {
             Arrival::Next => session.incoming.accept(frame.body_len()),
             Arrival::Duplicate | Arrival::Gap => {}
         }
-        let frames = (self.config.window_frames / 4).max(1);
+        let frames = (frames_max / 4).max(1);
         session.ack_now |= session.incoming.owes_ack(self.config.ack_bytes, frames);
+        if !may_speak && !fault!(self.config, HearsGuestsAnywhere) {
+            self.stats.dropped_guest += 1;
+            if kept {
+                self.on_taken(boot);
+            }
+            return;
+        }
         self.stats.delivered += 1;
         let Frame { channel, meta, payload, .. } = frame;
         self.event(Event::Deliver { from: boot, channel, meta, payload });

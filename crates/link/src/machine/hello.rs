@@ -17,7 +17,7 @@ use mainstay_base::{BootId, BootNonce, ConnId, NodeId, fault};
 
 use super::conn::Stage;
 use super::{Event, Link, Mismatch};
-use crate::message::{Expectation, Hello, Message};
+use crate::message::{Expectation, GUEST, Hello, Message};
 
 impl Link {
     pub(super) fn send_hello(&mut self, conn: ConnId, to: NodeId) {
@@ -29,7 +29,7 @@ impl Link {
         let hello = Hello {
             version_min: self.config.version_min,
             version_max: self.config.version_max,
-            features: self.config.features,
+            features: self.own_features(),
             cluster: self.config.cluster,
             from: self.config.me,
             to,
@@ -51,6 +51,12 @@ impl Link {
             return;
         }
         let from = hello.from;
+        if self.is_forgotten(hello) {
+            self.condemn(conn, from);
+            self.on_dead_speaks(conn);
+            return;
+        }
+        self.admit(from.node);
         let Some(peer) = self.peers.get(&from.node) else { return };
         let is_stale = peer.known.is_some_and(|known| known != from) && serial < peer.introduced;
         if is_stale || (peer.dead.contains(&from.nonce) && !fault!(self.config, IgnoresIsolation)) {
@@ -140,9 +146,10 @@ impl Link {
             self.send_hello(conn, boot.node);
         }
         if !was_up {
-            let features = self.config.features & hello.features;
+            let features = self.config.features & hello.features & !GUEST;
             let version = self.config.version_max.min(hello.version_max);
-            self.event(Event::Up { boot, features, version });
+            let guest = self.config.guests.is_one || hello.features & GUEST != 0;
+            self.event(Event::Up { boot, features, version, guest });
         }
         self.on_heard(boot.node);
         self.resume(boot.node, received);
@@ -155,9 +162,7 @@ impl Link {
         if hello.to != self.config.me.node {
             return Err(Mismatch::Addressee);
         }
-        if !self.peers.contains_key(&hello.from.node) {
-            return Err(Mismatch::UnknownNode);
-        }
+        self.check_name(hello)?;
         if dialled.is_some_and(|node| node != hello.from.node) {
             return Err(Mismatch::OtherNode);
         }
@@ -199,6 +204,7 @@ impl Link {
             Mismatch::Version => &mut self.stats.hello_version,
             Mismatch::Boot => &mut self.stats.hello_boot,
             Mismatch::Expectation => &mut self.stats.hello_expectation,
+            Mismatch::Guest => &mut self.stats.hello_guest,
         };
         *counter += 1;
         self.event(Event::Mismatch { conn, why });

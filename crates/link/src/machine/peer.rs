@@ -9,10 +9,12 @@ use super::window::{Incoming, Outgoing};
 use super::{Event, Link, Output};
 use crate::message;
 
-/// A configured node other than this one.
+/// A configured node other than this one, or a guest.
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
     pub(crate) node: NodeId,
+    /// It is a guest: it has a session as long as it is here, and is never dialled.
+    pub(crate) guest: bool,
     /// A dial was asked for and not answered yet.
     pub(crate) dialling: bool,
     /// A connection was lost and none stands since, or none came for long: also the side that does not dial first
@@ -73,6 +75,7 @@ impl Peer {
     pub(crate) fn new(node: NodeId, backoff: Duration) -> Self {
         Self {
             node,
+            guest: false,
             dialling: false,
             lost: false,
             refuses: false,
@@ -104,8 +107,9 @@ impl Link {
     /// as a silent connection is kept: they may reach another process under this name.
     pub(super) fn start_dials(&mut self, now: Instant) {
         let (me, patience) = (self.config.me.node, self.config.silence);
+        let alone = self.config.guests.is_one;
         for peer in self.peers.values_mut() {
-            let at = if me < peer.node { now } else { now + patience };
+            let at = if alone || me < peer.node { now } else { now + patience };
             peer.timers.set(Timer::Dial, at);
         }
     }
@@ -114,9 +118,15 @@ impl Link {
     fn wants_dial(&self, peer: &Peer) -> bool {
         let busy = self.conns.values().any(|conn| conn.dialled == Some(peer.node));
         peer.conn().is_none()
+            && !peer.guest
             && !peer.dialling
             && !busy
-            && (self.config.me.node < peer.node || peer.lost)
+            && (self.is_first(peer.node) || peer.lost)
+    }
+
+    /// Whether this end dials first.
+    fn is_first(&self, node: NodeId) -> bool {
+        self.config.guests.is_one || self.config.me.node < node
     }
 
     /// Arms the next dial of `node`, if it is wanted and not armed yet. The side that does not dial first waits longer.
@@ -127,7 +137,7 @@ impl Link {
         }
         let half = peer.backoff.as_nanos() as u64 / 2;
         let mut wait = Duration::from_nanos(half + self.rng.between(0, half));
-        if self.config.me.node > node {
+        if !self.is_first(node) {
             wait += peer.backoff;
         }
         let at = self.now + wait;

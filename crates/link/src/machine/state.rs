@@ -75,7 +75,12 @@ impl Link {
                 );
             }
         }
+        let guests = self.peers.values().filter(|peer| peer.guest);
+        assert!(guests.count() <= self.config.guests.max, "the guests are bounded");
         for peer in self.peers.values() {
+            let is_kept = peer.timers.at(Timer::Keep).is_some();
+            let is_lone = peer.guest && peer.conn().is_none();
+            assert_eq!(is_kept, is_lone, "who is not connected is kept for a time");
             assert!(peer.dead.len() <= self.config.dead_max, "the table of the dead is bounded");
             let connected = peer.conn().is_some();
             for timer in [Timer::Ack, Timer::Heartbeat, Timer::Resend, Timer::Silence] {
@@ -86,8 +91,9 @@ impl Link {
             assert_eq!(Some(session.boot), peer.known, "the session is with the known boot");
             let is_dead = peer.dead.contains(&session.boot.nonce);
             assert!(!is_dead, "there is no session with a dead boot");
-            session.outgoing.check_invariants(self.config.window_bytes, self.config.window_frames);
-            session.incoming.check_invariants(self.config.window_bytes, self.config.window_frames);
+            let (bytes_max, frames_max) = self.config.window(peer.guest);
+            session.outgoing.check_invariants(bytes_max, frames_max);
+            session.incoming.check_invariants(bytes_max, frames_max);
             if let Some(conn) = session.conn {
                 let stage = self.conns.get(&conn).map(|conn| conn.stage);
                 assert_eq!(

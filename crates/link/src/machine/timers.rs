@@ -15,11 +15,13 @@ pub(crate) enum Timer {
     Resend,
     /// To give up the connection on which nothing comes.
     Silence,
+    /// To give up the session of a guest that is not connected.
+    Keep,
 }
 
 impl Timer {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Dial, Self::Ack, Self::Heartbeat, Self::Resend, Self::Silence];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Dial, Self::Ack, Self::Heartbeat, Self::Resend, Self::Silence, Self::Keep];
 }
 
 /// When each [`Timer`] is due.

@@ -31,6 +31,7 @@ impl Link {
             Timer::Dial => self.on_dial_due(node),
             Timer::Silence => self.on_silence(node),
             Timer::Resend => self.on_resend_due(node),
+            Timer::Keep => self.on_guest_gone(node),
             Timer::Ack | Timer::Heartbeat => {
                 let Some(peer) = self.peers.get_mut(&node) else { return };
                 if let Some(session) = &mut peer.session {
@@ -95,7 +96,7 @@ impl Link {
         let config = &self.config;
         let (out, stats) = (&mut self.out, &mut self.stats);
         for peer in self.peers.values_mut() {
-            let Peer { session: Some(session), timers, .. } = peer else { continue };
+            let Peer { session: Some(session), timers, guest, .. } = peer else { continue };
             let boot = session.boot;
             if let (true, Some(conn)) = (session.ack_now, session.conn) {
                 let only_heartbeat = timers.at(Timer::Ack).is_none();
@@ -109,14 +110,15 @@ impl Link {
                 timers.stop(Timer::Ack);
                 timers.set(Timer::Heartbeat, now + config.heartbeat);
             }
-            if std::mem::take(&mut session.heard) {
+            if std::mem::take(&mut session.heard) && !*guest {
                 out.push_back(Output::Event(Event::Heard { from: boot }));
             }
             if std::mem::take(&mut session.sent_moved) {
                 let upto = session.outgoing.acked();
                 out.push_back(Output::Event(Event::Sent { to: boot, upto }));
             }
-            let roomy = session.outgoing.is_roomy(config.window_bytes, config.window_frames);
+            let (bytes_max, frames_max) = config.window(*guest);
+            let roomy = session.outgoing.is_roomy(bytes_max, frames_max);
             if session.blocked && roomy {
                 session.blocked = false;
                 out.push_back(Output::Event(Event::Ready { to: boot }));

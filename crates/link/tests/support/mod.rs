@@ -432,7 +432,10 @@ impl World {
                 }
             }
             Event::Mismatch { why, .. } => self.fail(format!("{me:?} found a mismatch: {why:?}")),
-            Event::Refused { .. } | Event::NotSent { .. } | Event::Ready { .. } => {}
+            Event::Refused { .. }
+            | Event::NotSent { .. }
+            | Event::Ready { .. }
+            | Event::Gone { .. } => {}
         }
     }
 

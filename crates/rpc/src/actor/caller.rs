@@ -135,6 +135,7 @@ impl Caller {
         let info = CallInfo { procedure: P::NAME, node: shared.me, semantics };
         let context = Context {
             client: shared.me,
+            life: 0,
             ticket: self.parent,
             semantics,
             until: shared.now() + self.deadline.min(local::LONGEST),

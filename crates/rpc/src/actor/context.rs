@@ -18,6 +18,8 @@ use crate::{Semantics, Ticket};
 #[derive(Clone)]
 pub struct Context {
     pub(super) client: NodeId,
+    /// 0 for a call of the own node.
+    pub(super) life: u64,
     pub(super) ticket: Option<Ticket>,
     pub(super) semantics: Semantics,
     pub(super) until: Instant,

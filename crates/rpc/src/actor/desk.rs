@@ -148,14 +148,15 @@ impl Desk {
     }
 
     fn execute(&self, shared: &Arc<Shared>, execution: Execution) {
-        let Execution { ticket, client, procedure, semantics, arguments, left, context, .. } =
-            execution;
+        let Execution { ticket, client, life, procedure, semantics, arguments, .. } = execution;
+        let Execution { left, context, .. } = execution;
         let finish = |result| shared.give(Command::Finished { ticket, result });
         let Some(served) = shared.served(procedure) else { return finish(Finish::NotServed) };
         let stop = Stop::default();
         let info = CallInfo { procedure: served.name(), node: client, semantics };
         let context = Context {
             client,
+            life,
             ticket: Some(ticket),
             semantics,
             until: shared.now() + left,

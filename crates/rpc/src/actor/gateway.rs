@@ -10,7 +10,7 @@
 //! | `failed` | 504 | `executed` is `not_more_than_once` |
 //!
 //! `?deadline_ms=N` sets the deadline, 30 s without it. Only procedures that were exposed are called (404), the body is JSON by its content type (415) and by its
-//! text (400; these answers and 413 are plain text), and the host that is asked for is the loopback interface (403): so no web page makes calls. At most 256 requests are on their way.
+//! text (400; these two answers are plain text), and the host that is asked for is the loopback interface (403): so no web page makes calls. At most 256 requests are on their way; a body has to come within 10 s (408).
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -21,14 +21,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Json, Path, Query, State};
+use axum::body::to_bytes;
+use axum::extract::{DefaultBodyLimit, Json, Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header::HOST};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::{CallError, Caller, Procedure, RpcHandle};
 use crate::{Executed, Failure, Reason};
@@ -37,6 +40,8 @@ use crate::{Executed, Failure, Reason};
 const REQUESTS_MAX: usize = 256;
 /// Bytes of a request.
 const BODY_MAX: usize = 4 << 20;
+/// How long a body may take.
+const BODY_WITHIN: Duration = Duration::from_secs(10);
 
 type Answer = Pin<Box<dyn Future<Output = Response> + Send>>;
 type Route = Box<dyn Fn(Caller, Value) -> Answer + Send + Sync>;
@@ -89,11 +94,29 @@ impl Gateway {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         }
         let shared = Shared { gateway: self, places: Semaphore::new(REQUESTS_MAX) };
+        let shared = Arc::new(shared);
         let router = Router::new()
             .route("/call/{server}/{procedure}", post(call))
             .layer(DefaultBodyLimit::max(BODY_MAX))
-            .with_state(Arc::new(shared));
+            .layer(from_fn_with_state(Arc::clone(&shared), admit))
+            .with_state(shared);
         axum::serve(listener, router).await
+    }
+}
+
+/// A request has its place before anything of its body is read, and its body comes whole within a time.
+async fn admit(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    if !is_own_host(request.headers()) {
+        return refuse(StatusCode::FORBIDDEN, "the host is not the loopback interface");
+    }
+    let Ok(_place) = shared.places.try_acquire() else {
+        return failed(&Failure::not_at_all(Reason::Full));
+    };
+    let (parts, body) = request.into_parts();
+    match timeout(BODY_WITHIN, to_bytes(body, BODY_MAX)).await {
+        Ok(Ok(bytes)) => next.run(Request::from_parts(parts, bytes.into())).await,
+        Ok(Err(_)) => refuse(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large, or broke off"),
+        Err(_) => refuse(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"),
     }
 }
 
@@ -101,15 +124,8 @@ async fn call(
     State(shared): State<Arc<Shared>>,
     Path((server, procedure)): Path<(String, String)>,
     Query(options): Query<Options>,
-    headers: HeaderMap,
     Json(arguments): Json<Value>,
 ) -> Response {
-    if !is_own_host(&headers) {
-        return refuse(StatusCode::FORBIDDEN, "the host is not the loopback interface");
-    }
-    let Ok(_place) = shared.places.try_acquire() else {
-        return failed(&Failure::not_at_all(Reason::Full));
-    };
     let Some(route) = shared.gateway.routes.get(procedure.as_str()) else {
         return refuse(StatusCode::NOT_FOUND, "no such procedure is exposed");
     };

@@ -108,6 +108,45 @@ struct Waiting {
     tell: oneshot::Sender<Outcome>,
 }
 
+/// How often a node was lost while somebody waited for that.
+#[derive(Default)]
+struct Losses {
+    count: u64,
+    waiting: usize,
+}
+
+/// Waits for the loss of a node.
+struct Loss<'a> {
+    shared: &'a Shared,
+    node: NodeId,
+    before: u64,
+}
+
+impl<'a> Loss<'a> {
+    fn of(shared: &'a Shared, node: NodeId) -> Self {
+        let mut all = locked(&shared.losses);
+        let losses = all.entry(node).or_default();
+        losses.waiting += 1;
+        Self { shared, node, before: losses.count }
+    }
+
+    fn has_come(&self) -> bool {
+        locked(&self.shared.losses).get(&self.node).is_some_and(|it| it.count > self.before)
+    }
+}
+
+impl Drop for Loss<'_> {
+    fn drop(&mut self) {
+        let mut all = locked(&self.shared.losses);
+        if let Some(losses) = all.get_mut(&self.node) {
+            losses.waiting -= 1;
+            if losses.waiting == 0 {
+                all.remove(&self.node);
+            }
+        }
+    }
+}
+
 pub(super) struct Shared {
     pub(super) service: ServiceHandle<Rpc>,
     commands: CommandQueue<Rpc>,
@@ -128,8 +167,8 @@ pub(super) struct Shared {
     time: LocalReader,
     /// Nothing is executed any more after a drain, or the service has ended.
     drained: watch::Sender<bool>,
-    /// How often each node was lost.
-    losses: Mutex<BTreeMap<NodeId, u64>>,
+    /// Of the nodes that somebody waits for.
+    losses: Mutex<BTreeMap<NodeId, Losses>>,
     lost: Notify,
 }
 
@@ -254,12 +293,10 @@ impl Shared {
 
     pub(super) fn lost(&self, server: NodeId) {
         self.lose_readers(server);
-        *locked(&self.losses).entry(server).or_default() += 1;
+        if let Some(losses) = locked(&self.losses).get_mut(&server) {
+            losses.count += 1;
+        }
         self.lost.notify_waiters();
-    }
-
-    fn losses(&self, server: NodeId) -> u64 {
-        locked(&self.losses).get(&server).copied().unwrap_or(0)
     }
 
     pub(super) fn drained(&self) {
@@ -476,7 +513,10 @@ impl RpcHandle {
         self.table::<P>(Port::function(serve)).await
     }
 
-    async fn table<P: Procedure>(&self, served: Arc<dyn Served>) -> Result<(), ServeError> {
+    pub(super) async fn table<P: Procedure>(
+        &self,
+        served: Arc<dyn Served>,
+    ) -> Result<(), ServeError> {
         {
             let mut table = locked(&self.shared.table);
             if let Some(there) = table.get(&P::ID) {
@@ -519,11 +559,10 @@ impl RpcHandle {
     /// Waits until the server at a node is lost: its node was restarted or left, or its service has ended. Whatever it executed is over, or
     /// will be, unless it [stores](crate::Config::stored) its results. The end of the own service counts as well. What came before this call does not.
     pub async fn lost(&self, server: NodeId) {
-        let losses = || self.shared.losses(server) + self.shared.losses(self.shared.me);
-        let before = losses();
+        let (other, own) = (Loss::of(&self.shared, server), Loss::of(&self.shared, self.shared.me));
         loop {
             let told = self.shared.lost.notified();
-            if losses() > before {
+            if other.has_come() || own.has_come() {
                 return;
             }
             told.await;

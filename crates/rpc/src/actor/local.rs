@@ -81,6 +81,7 @@ async fn within<P: Procedure>(
     let stop = Stop::default();
     let context = Context {
         client: shared.me,
+        life: 0,
         ticket: parent,
         semantics,
         until,

@@ -6,10 +6,13 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use actix::dev::ToEnvelope;
+use actix::{Actor, Handler};
 use bytes::Bytes;
 use mainstay_base::codec;
-use mainstay_runtime::Recipient;
+use mainstay_runtime::{ActorMessage, Recipient};
 
+use super::servers::Made;
 use super::{Context, Incoming, Procedure};
 use crate::Finish;
 
@@ -31,9 +34,7 @@ pub(super) trait Served: Send + Sync {
     fn versions(&self) -> (u16, u16);
 }
 
-type Execute<P> = dyn Fn(P, Context) -> Running<Option<<P as mainstay_runtime::ActorMessage>::Result>>
-    + Send
-    + Sync;
+type Execute<P> = dyn Fn(P, Context) -> Running<Option<<P as ActorMessage>::Result>> + Send + Sync;
 
 /// The same with its types. `None` as a result: what serves it is gone.
 pub(super) struct Port<P: Procedure> {
@@ -57,6 +58,24 @@ impl<P: Procedure> Port<P> {
         let execute = move |arguments, context| -> Running<_> {
             let answer = to.send(Incoming { arguments, context });
             Box::pin(async move { answer.await.ok() })
+        };
+        Self::of(Box::new(execute), false)
+    }
+
+    /// An actor that was made for its client serves it.
+    pub(super) fn spawned<A>(servers: Arc<Made<A>>) -> Arc<dyn Served>
+    where
+        A: Actor + Handler<P>,
+        A::Context: ToEnvelope<A, P>,
+    {
+        let execute = move |arguments, context: Context| -> Running<_> {
+            let server = servers.of(&context);
+            let answer = server.to().send(arguments);
+            Box::pin(async move {
+                let answer = answer.await.ok();
+                drop(server);
+                answer
+            })
         };
         Self::of(Box::new(execute), false)
     }

@@ -74,6 +74,19 @@ impl Calls {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn knows(&self, server: NodeId) -> bool {
+        self.servers.contains_key(&server)
+    }
+
+    /// The server is gone for ever: if nothing waits for it, it is forgotten.
+    pub(crate) fn forget(&mut self, server: NodeId) {
+        let is_idle = |it: &Binding| it.waits.is_empty() && it.sent.is_empty();
+        if self.servers.get(&server).is_some_and(|it| !it.is_kept && is_idle(it)) {
+            self.servers.remove(&server);
+        }
+    }
+
     /// The server is not connected: what was sent arrives when it is again.
     pub(crate) fn on_down(&mut self, server: NodeId) {
         let _ = self.servers.get_mut(&server).map(|binding| binding.is_bound = false);

@@ -32,6 +32,8 @@ pub(crate) struct Client {
     pub(super) waiting: Vec<u64>,
     /// When it was heard last.
     pub(crate) heard: Instant,
+    /// It is forgotten as soon as the orphans have stopped.
+    pub(super) is_gone: bool,
 }
 
 impl Client {
@@ -120,6 +122,19 @@ impl Server {
         }
     }
 
+    /// The client is gone, and ended before: when its executions have stopped, nothing of it is kept. One whose results are stored is
+    /// remembered: it may come back and ask for them.
+    pub(crate) fn forget(&mut self, of: NodeId) {
+        if self.config.stored {
+            return;
+        }
+        match self.clients.get_mut(&of) {
+            Some(client) if client.orphans > 0 => client.is_gone = true,
+            Some(_) => drop(self.clients.remove(&of)),
+            None => {}
+        }
+    }
+
     fn runs_of(&self, of: NodeId) -> Vec<Ticket> {
         let runs = self.runs.iter().filter(|(_, run)| run.client == of);
         runs.map(|(ticket, _)| *ticket).collect()
@@ -168,7 +183,9 @@ impl Server {
             return;
         };
         client.orphans = client.orphans.saturating_sub(1);
-        if client.orphans == 0 {
+        if client.orphans == 0 && client.is_gone {
+            self.clients.remove(&of);
+        } else if client.orphans == 0 {
             let life = client.life;
             for seq in std::mem::take(&mut client.waiting) {
                 self.ready.push_back((of, life, seq));
@@ -211,8 +228,8 @@ impl Server {
         next: u64,
         open: &[u64],
     ) {
-        // A peer that keeps the rule names them in order.
-        if !open.is_sorted() {
+        // A peer that keeps the rule names them in order, and none that it has not begun.
+        if !open.is_sorted() || open.last().is_some_and(|last| *last >= next) {
             self.counts.absurd += 1;
             return;
         }

@@ -203,3 +203,50 @@ proptest! {
         }
     }
 }
+
+/// Of a peer that is gone for good, as a guest may be, nothing is kept when what ran for it has stopped; were it otherwise, each guest that
+/// ever called would cost memory.
+#[test]
+fn a_peer_that_is_gone_is_forgotten() {
+    let policy = Orphans::Extermination;
+    for is_running in [false, true] {
+        let (mut rpc, head) = machine(Carrier::Link, policy);
+        let (peer, now) = (boot("peer"), Instant::ZERO);
+        let call = CallHead {
+            procedure: ProcedureId(7),
+            version: 1,
+            semantics: Semantics::ExactlyOnce,
+            budget: 10_000,
+            epoch: 0,
+            order: None,
+            context: Bytes::new(),
+        };
+        let hello = Item::Hello { kept: false, window: 4, epoch: 0 };
+        let items = vec![hello, Item::Call { seq: 1, call, len: 0 }];
+        let message = Message { head, items, bodies: Bytes::new() };
+        rpc.handle(now, In::Message { from: peer, view: 0, message });
+        rpc.end_turn(now);
+        let mut tickets = Vec::new();
+        while let Some(out) = rpc.poll_output() {
+            if let mainstay_base::service::Out::Event { event: crate::Event::Execute(it), .. } = out
+            {
+                tickets.push(it.ticket);
+            }
+        }
+        let [ticket] = tickets[..] else { panic!("one is executed: {tickets:?}") };
+        let finished = Command::Finished { ticket, result: crate::Finish::Failed };
+        if !is_running {
+            rpc.handle(now, In::Command(finished.clone()));
+        }
+        rpc.handle(now, In::Peer(PeerChange::Replaced { old: peer, new: None }));
+        rpc.end_turn(now);
+        while rpc.poll_output().is_some() {}
+        assert_eq!(rpc.knows(peer.node), (is_running, false, false));
+        if is_running {
+            rpc.handle(now, In::Command(finished));
+            rpc.end_turn(now);
+            while rpc.poll_output().is_some() {}
+            assert_eq!(rpc.knows(peer.node), (false, false, false));
+        }
+    }
+}

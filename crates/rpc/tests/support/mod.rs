@@ -602,7 +602,13 @@ impl Play {
                 }
             };
             if !(least..=most).contains(&count) {
-                return Err(format!("RPC-74: call {tag} was executed {count} times: {call:?}"));
+                let rule = match (semantics, &call.outcome) {
+                    (Semantics::AtLeastOnce, Some(Outcome::Done(_) | Outcome::Remote(_))) => {
+                        "RPC-1"
+                    }
+                    _ => "RPC-74",
+                };
+                return Err(format!("{rule}: call {tag} was executed {count} times: {call:?}"));
             }
         }
         Ok(())

@@ -63,6 +63,9 @@ pub(super) struct Core<M: Hosted, P: Perform<M>> {
     taken: Admission,
     turn: Option<Turn>,
     slow_turn: Duration,
+    spin: Duration,
+    /// When the last turn with inputs ended.
+    turned: Instant,
     watch: Watch,
     timer: Timer,
     woken: Pin<Box<OwnedNotified>>,
@@ -127,6 +130,8 @@ impl<M: Hosted, P: Perform<M>> Core<M, P> {
             taken: gate.nothing(),
             turn: None,
             slow_turn: options.slow_turn,
+            spin: options.spin,
+            turned: Instant::ZERO,
             watch: Watch::default(),
             timer: Timer { deadline: None, sleep: None, due: false },
             woken: Box::pin(Arc::clone(&gate.pulse.wake).notified_owned()),
@@ -227,6 +232,12 @@ impl<M: Hosted, P: Perform<M>> Core<M, P> {
         Ok(caught_up)
     }
 
+    /// Whether the thread is to look for more rather than to sleep.
+    pub(super) fn spins(&self) -> bool {
+        let is_at_work = !self.spin.is_zero() && self.machine.is_some() && self.closing.is_none();
+        is_at_work && self.time.now().saturating_since(self.turned) < self.spin
+    }
+
     fn schedule_catch_up(&mut self) -> Next {
         if std::mem::replace(&mut self.catching_up, true) { Next::Nothing } else { Next::CatchUp }
     }
@@ -312,6 +323,9 @@ impl<M: Hosted, P: Perform<M>> Core<M, P> {
         self.time.charge(turn.cost(&work));
         self.read_clock();
         let (time, slow) = (&*self.time, self.slow_turn);
+        if turn.inputs > 0 {
+            self.turned = self.now;
+        }
         self.watch.observe(self.now, time, &turn, &work, slow, &self.gate.turns);
         Ok(())
     }

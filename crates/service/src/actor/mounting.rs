@@ -209,6 +209,13 @@ impl Mounting<'_> {
         self.other(move |services| services.forget(of));
     }
 
+    /// The instance `name` of a kind of service is open to [guests](crate::StationParts::guests), who neither hear of others nor reach them.
+    pub fn open_to_guests<S: Service>(&mut self, name: &str) {
+        let instance = Instance::new(self.cluster, name);
+        let of = Address { channel: S::CHANNEL, instance };
+        self.other(move |services| services.open_to_guests(of));
+    }
+
     /// From here on `T` is told what `S` tells, in the same turn.
     pub fn listen<S: Service, T: Service>(&mut self, of: Instance, to: Instance) {
         let of = Address { channel: S::CHANNEL, instance: of };

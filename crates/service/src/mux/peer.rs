@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use mainstay_base::Instant;
-use mainstay_base::service::Address;
+use mainstay_base::service::{Address, Class};
 
 use super::stream::{Incoming, Outgoing};
 use super::wire::Entry;
-use super::{FRAME_COST, TELL_AFTER};
+use super::{DATAGRAM_BYTES, FRAME_COST, GUEST_WINDOW, TELL_AFTER, peer_window};
 
 /// What is on the way to a peer counts for one of these: a class, or the datagrams.
 pub(super) const LANES: usize = 5;
@@ -19,6 +19,8 @@ pub(super) const DATAGRAMS: usize = 4;
 #[derive(Default)]
 pub(super) struct Peer {
     pub(super) connected: bool,
+    /// One of the two ends is a guest.
+    pub(super) guest: bool,
     /// What it has mounted, as far as it has said so.
     pub(super) mounted: BTreeMap<Address, Entry>,
     /// Instances that were told that it is up.
@@ -79,6 +81,16 @@ impl Lane {
 }
 
 impl Peer {
+    /// Most bytes of a class on the way, and most of a stream that were sent and not taken in.
+    pub(super) fn window(&self, class: Class) -> u64 {
+        peer_window(class, self.guest)
+    }
+
+    /// Most bytes of datagrams on the way.
+    pub(super) fn datagrams(&self) -> u64 {
+        if self.guest { GUEST_WINDOW } else { DATAGRAM_BYTES }
+    }
+
     /// Bytes have come, and will be told.
     pub(super) fn count(&mut self, now: Instant, lane: usize, body: usize) {
         self.lanes[lane].came += (FRAME_COST + body) as u64;

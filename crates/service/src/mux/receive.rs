@@ -11,8 +11,8 @@ use super::peer::DATAGRAMS;
 use super::stream::{Incoming, Outgoing, Whole};
 use super::wire::{self, Entry, Head, Taken};
 use super::{
-    CLASSES, Lending, Lent, MESSAGE_BYTES_MAX, MOUNTED_MAX, Mux, Own, PART_BYTES, TELL_AFTER,
-    window,
+    CLASSES, GUEST_MOUNTED_MAX, GUEST_PARTS_BYTES, Lending, Lent, MESSAGE_BYTES_MAX, MOUNTED_MAX,
+    Mux, Own, PART_BYTES, TELL_AFTER,
 };
 
 impl Mux {
@@ -43,6 +43,11 @@ impl Mux {
                 let size = (usize::try_from(meta).ok()?, usize::try_from(raw).ok()?);
                 (size.0.checked_add(size.1)? <= MESSAGE_BYTES_MAX).then_some(())?;
                 let body = rest.len() + payload.len();
+                if size.0 + size.1 > body && !self.may_begin(from, size.0 + size.1) {
+                    self.stats.overflow += 1;
+                    self.give_up_boot(from);
+                    return Some(());
+                }
                 let Some(stream) = self.incoming(now, from, of, run, body) else { return Some(()) };
                 let whole = stream.begin(view, size, rest, payload.clone());
                 self.on_body(now, from, of, whole)?;
@@ -73,6 +78,16 @@ impl Mux {
         Some(())
     }
 
+    /// Whether a message of this size may come from this peer in parts.
+    fn may_begin(&self, from: BootId, size: usize) -> bool {
+        let guests = self.peers.values().filter(|peer| peer.guest);
+        let begun: usize =
+            guests.flat_map(|peer| peer.incoming.values()).map(Incoming::begun_bytes).sum();
+        self.peers.get(&from).is_none_or(|peer| !peer.guest)
+            || self.is_guest
+            || begun + size <= GUEST_PARTS_BYTES
+    }
+
     fn on_datagram(
         &mut self,
         now: Instant,
@@ -81,12 +96,13 @@ impl Mux {
         meta: Bytes,
         payload: Bytes,
     ) -> Option<()> {
+        let is_open = self.is_open(of, self.peers.get(&from)?.guest);
         let peer = self.peers.get_mut(&from)?;
         let size = meta.len() + payload.len();
         (size <= PART_BYTES).then_some(())?;
         peer.count(now, DATAGRAMS, size);
         let agreed = peer.mounted.get(&of).map(|entry| entry.agreed);
-        if agreed.is_some() && agreed == self.own.get(&of).map(|own| own.agreed) {
+        if is_open && agreed.is_some() && agreed == self.own.get(&of).map(|own| own.agreed) {
             let given = Given::Datagram { at: now, from: from.node, meta, payload };
             self.given.push_back((of, given));
         } else {
@@ -98,21 +114,24 @@ impl Mux {
     fn on_mounted(&mut self, from: BootId, entries: Vec<Entry>) -> Option<()> {
         let peer = self.peers.get_mut(&from)?;
         let is_sound = |entry: &Entry| usize::from(entry.class) < CLASSES.len();
-        (entries.len() <= MOUNTED_MAX && entries.iter().all(is_sound)).then_some(())?;
+        let mounted_max = if peer.guest { GUEST_MOUNTED_MAX } else { MOUNTED_MAX };
+        (entries.len() <= mounted_max && entries.iter().all(is_sound)).then_some(())?;
         let mounted: BTreeMap<Address, Entry> =
             entries.into_iter().map(|entry| (entry.of, entry)).collect();
         let former = std::mem::replace(&mut peer.mounted, mounted);
+        peer.owes_seen = true;
         for (of, entry) in former {
+            let Some(peer) = self.peers.get_mut(&from) else { break };
             if peer.mounted.get(&of) == Some(&entry) {
                 continue;
             }
+            let guest = peer.guest;
             peer.forget(of);
-            if self.own.contains_key(&of) {
+            if self.own.contains_key(&of) && self.is_open(of, guest) {
                 let change = PeerChange::Replaced { old: from, new: None };
                 self.given.push_back((of, Given::Peer(change)));
             }
         }
-        peer.owes_seen = true;
         self.meet(from);
         Some(())
     }
@@ -127,25 +146,28 @@ impl Mux {
         body: usize,
     ) -> Option<&mut Incoming> {
         let mixes = fault!(self, MixesRuns);
+        let is_open = self.is_open(of, self.peers.get(&from)?.guest);
         let peer = self.peers.get_mut(&from)?;
         // Whoever sends has said before that it has mounted this.
         if let Some(class) = peer.mounted.get(&of).map(|entry| entry.class) {
             peer.count(now, class.into(), body);
         }
         let is_meant = |own: &&Own| {
-            (own.run == run || mixes)
+            is_open
+                && (own.run == run || mixes)
                 && peer.mounted.get(&of).is_some_and(|entry| entry.agreed == own.agreed)
         };
         let Some(own) = self.own.get(&of).filter(is_meant) else {
             self.stats.stray += 1;
             return None;
         };
+        let limit = peer.window(own.class);
         let streams = &mut self.streams;
         let stream = peer.incoming.entry(of).or_insert_with(|| {
             *streams += 1;
             Incoming::new(*streams)
         });
-        if !stream.count(body, window(own.class)) {
+        if !stream.count(body, limit) {
             self.stats.overrun += 1;
             return None;
         }
@@ -207,6 +229,9 @@ impl Mux {
         let Some(own) = self.own.get_mut(&of) else { return };
         let Some(Lending { lent, heard: so_far, .. }) = &mut own.beside else { return };
         *so_far += heard;
+        if heard > 0 {
+            self.touched.extend(self.peers.keys());
+        }
         // Whoever knows now that a peer is up sends to it at once.
         for peer in self.peers.values_mut().filter(|_| heard > 0) {
             peer.latched.retain(|it, latch| *it != of || latch.refused || latch.at > *so_far);
@@ -215,6 +240,7 @@ impl Mux {
         for Lent { from, stream: number, came } in lent.drain(..count) {
             // Of a stream that is void, or is another one by now, nothing is granted.
             let Some(peer) = self.peers.get_mut(&from) else { continue };
+            self.touched.insert(from);
             let Some(stream) = peer.incoming.get_mut(&of) else { continue };
             if stream.number == number {
                 peer.untold[own.class as usize] += stream.give_back(came);

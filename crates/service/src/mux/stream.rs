@@ -192,6 +192,11 @@ impl Incoming {
         self.assembly = None;
     }
 
+    /// What the message that has come in part says of its size; 0: none has.
+    pub(super) fn begun_bytes(&self) -> usize {
+        self.assembly.as_ref().map_or(0, |assembly| assembly.size)
+    }
+
     /// A message has come in part.
     pub(super) fn is_within(&self) -> bool {
         self.assembly.is_some()

@@ -132,7 +132,7 @@ impl Net {
         for (at, to) in [(one, other), (other, one)] {
             let boot = self.ends[to].boot;
             if self.ends[at].connected.insert(to) {
-                let event = Event::Up { boot, features: 0, version: 1 };
+                let event = Event::Up { boot, features: 0, version: 1, guest: false };
                 self.ends[at].mux.on_link(self.now, &event);
                 self.settle(at);
             }

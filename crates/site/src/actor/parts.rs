@@ -15,7 +15,7 @@ use mainstay_multicast::{self as multicast, Durability};
 use mainstay_runtime::{
     Bell, Datagrams, Disk, Entropy, EntropyError, HostOptions, TimeSource, Transport, with_causes,
 };
-use mainstay_service::mux::LINK_BYTES;
+use mainstay_service::mux::{CHANNEL, GUEST_KEEP, LINK_BYTES};
 use mainstay_service::{MountError, Mounting, Reach, ServicesError};
 use thiserror::Error;
 
@@ -62,6 +62,9 @@ pub struct SiteParts {
     /// Most bytes on the way to one peer: beyond, the peer is given up. What the groups may have unstable must fit
     /// twice. Default 32 MiB.
     pub window_bytes: usize,
+    /// Most guests at a time: processes outside the roster that reach the services which are [open](Mounting::open_to_guests) to
+    /// them. Default 0.
+    pub guests: usize,
     /// Where the node keeps what it must not forget; `None`: nowhere, for groups of durability `Memory` alone. A node
     /// that starts again without has lost its vote until the others have given it the state.
     pub disk: Option<Box<dyn Disk>>,
@@ -111,6 +114,7 @@ impl SiteParts {
             membership: membership::Config::default(),
             heartbeat: Duration::from_millis(50),
             window_bytes: 32 << 20,
+            guests: 0,
             disk: None,
             disk_reserve: 64 << 20,
             founding: Founding::Together,
@@ -173,6 +177,7 @@ pub(super) struct Plan {
     membership: membership::Config,
     heartbeat: Duration,
     window_bytes: usize,
+    guests: usize,
     traced: bool,
     founds: bool,
     /// The name of the disk, or of the process without one.
@@ -197,6 +202,7 @@ impl Plan {
             membership: parts.membership.clone(),
             heartbeat: parts.heartbeat,
             window_bytes: parts.window_bytes,
+            guests: parts.guests,
             traced: parts.trace.is_some(),
             founds: parts.founding == Founding::Together,
             disk: 0,
@@ -243,6 +249,7 @@ impl Plan {
             .window(self.window_bytes + LINK_BYTES, 256 << 10)
             .hold(self.membership.timeout())
             .versions(WIRE, WIRE)
+            .guests(self.guests, [CHANNEL], GUEST_KEEP)
             // A lost peer is dialled by both sides soon: that a dial is refused is how a killed process is noticed before
             // the failure timeout.
             .redial(Duration::from_millis(10), Duration::from_millis(50))

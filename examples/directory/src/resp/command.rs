@@ -90,6 +90,8 @@ pub struct CommandParser {
     /// Where in `buffer` the next argument begins; in an inline command, how far no end of line was found.
     at: usize,
     ranges: Vec<(u32, u32)>,
+    /// Bytes of `buffer` at the end of the argument that is not whole: at most [`COMMAND_BYTES_MAX`].
+    needed: usize,
     no_inline: bool,
     failed: Option<ProtocolError>,
 }
@@ -107,11 +109,18 @@ impl CommandParser {
         Self { no_inline: true, ..Self::default() }
     }
 
-    /// Appends what came from the client.
-    pub fn feed(&mut self, bytes: &[u8]) {
-        if self.failed.is_none() {
-            self.buffer.extend_from_slice(bytes);
+    /// Appends what came from the client. Answers by how much the room for it has grown: memory that is touched for the first time costs
+    /// time of its own.
+    pub fn feed(&mut self, bytes: &[u8]) -> usize {
+        if self.failed.is_some() {
+            return 0;
         }
+        let before = self.buffer.capacity();
+        // At once what the argument that has begun needs: room that doubles is touched, and copied, several times.
+        let missing = self.needed.saturating_sub(self.buffer.len());
+        self.buffer.reserve(missing.max(bytes.len()));
+        self.buffer.extend_from_slice(bytes);
+        self.buffer.capacity().saturating_sub(before)
     }
 
     /// How many bytes are held. Less than [`COMMAND_BYTES_MAX`] once [`next_command`](Self::next_command) gives `None`.
@@ -217,7 +226,11 @@ impl CommandParser {
         if end + 2 > COMMAND_BYTES_MAX {
             return Err(ProtocolError::Command);
         }
-        let Some(behind) = self.buffer.get(end..end + 2) else { return Ok(false) };
+        let Some(behind) = self.buffer.get(end..end + 2) else {
+            self.needed = end + 2;
+            return Ok(false);
+        };
+        self.needed = 0;
         if behind != b"\r\n" {
             return Err(ProtocolError::BulkEnd);
         }
