@@ -261,6 +261,12 @@ impl Config {
         NodeId::new(self.cluster, &self.name)
     }
 
+    /// What the nodes are called.
+    pub(crate) fn names(&self) -> BTreeMap<NodeId, Arc<str>> {
+        let named = |name: &String| (NodeId::new(self.cluster, name), name.as_str().into());
+        self.nodes.keys().map(named).collect()
+    }
+
     pub(crate) fn level(&self) -> Level {
         match self.durability {
             Durability::Memory => Level::Majority,

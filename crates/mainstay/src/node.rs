@@ -1,7 +1,6 @@
 //! The node: what it is built of, and its handle.
 
 use std::any::Any;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -79,8 +78,7 @@ impl NodeBuilder {
             return Err(StartError::NotConfigured(config.name));
         }
         let cluster = config.cluster;
-        let named = |name: &String| (NodeId::new(cluster, name), Arc::<str>::from(name.as_str()));
-        let names: BTreeMap<NodeId, Arc<str>> = config.nodes.keys().map(named).collect();
+        let names = config.names();
         let names = move |site: SiteId| {
             let name = names.get(&site.node).map_or_else(|| "?".into(), Arc::clone);
             Member::new(name, site)
@@ -132,6 +130,7 @@ impl NodeBuilder {
             level: config.level(),
             deadline: config.deadline,
             replica,
+            names: config.names(),
             turn_work: config.turn_work,
         };
         let (submits, taken) = inbox::<Submit, _>(&self.bell, id, QUEUE_BYTES);

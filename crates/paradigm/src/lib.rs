@@ -87,3 +87,5 @@ pub use stats::Stats;
 pub use typed::{Commands, decode_reply, encode_command};
 pub use user::{Snapshot, StateMachine};
 pub use views::MembersChanged;
+#[doc(no_inline)]
+pub use mainstay_base::NamedSite;

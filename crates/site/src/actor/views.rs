@@ -1,37 +1,13 @@
 //! The views of the sites, told to whoever wants to know: with names, and with what changed.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 
+pub use mainstay_base::NamedSite as Member;
 use mainstay_base::{NodeId, Reason, SiteId, ViewId};
 use mainstay_membership::View;
 use mainstay_runtime::Subscriber;
 use tokio::sync::watch;
-
-/// A site, and what the configuration calls its node.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-#[non_exhaustive]
-pub struct Member {
-    /// The name of its node.
-    pub name: Arc<str>,
-    /// The site: node and incarnation.
-    pub site: SiteId,
-}
-
-impl Member {
-    /// A site by name.
-    #[must_use]
-    pub fn new(name: Arc<str>, site: SiteId) -> Self {
-        Self { name, site }
-    }
-}
-
-impl fmt::Display for Member {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.name, self.site.incarnation.0)
-    }
-}
 
 /// A view of the sites is installed at this node.
 #[derive(Clone, PartialEq, Eq, Debug)]
