@@ -23,8 +23,8 @@
 //! - It numbers its records from 1 without a gap ([`Io`]), on from the last one that its folded past has, and answers
 //!   [`In::Compact`] in time. The position of a checkpoint is the number of the last record that it covers, so that a
 //!   service that begins from a checkpoint goes on behind it.
-//! - A message has at most [`MESSAGE_BYTES_MAX`], a record at most [`RECORD_BYTES_MAX`]. One that is larger is a panic of the service: it
-//!   ends the node, or the service alone if that lives beside its node.
+//! - A message has at most [`MESSAGE_BYTES_MAX`], a record at most [`RECORD_BYTES_MAX`]. A service that breaks this rule, or that of the
+//!   numbers of its records, is stopped with the [breach](crate::rack::Breach) as the reason, and nothing else with it.
 //! - Bytes of a peer that are no message never reach it. A message that makes no sense is dropped and counted.
 
 use std::any::Any;

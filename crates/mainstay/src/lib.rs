@@ -227,7 +227,7 @@ pub use mainstay_runtime::{
 pub use mainstay_runtime::{ClientDialer, DialError, Entropy, EntropyError, TcpError, TimeSource};
 #[cfg(feature = "node")]
 pub use mainstay_service::{
-    AgainError, MountError, Mounting, Placement, ReachError, ServiceHandle, ServicesError, Standing,
+    AgainError, Breach, MountError, Mounting, Placement, ReachError, ServiceHandle, ServicesError, Standing,
 };
 #[cfg(feature = "node")]
 pub use mainstay_site::{

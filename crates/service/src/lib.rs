@@ -106,7 +106,7 @@ pub use actor::{
     AgainError, CommandQueue, DiskError, Mounting, Reach, ReachError, ServiceHandle, ServicesError,
     StartError, StationHandle, StationParts, start,
 };
-pub use mainstay_base::rack::Placement;
+pub use mainstay_base::rack::{Breach, Placement};
 #[cfg(feature = "actor")]
 pub use mainstay_runtime::{Closed, Events, HostOptions, Recipient};
 pub use mux::{MESSAGE_BYTES_MAX, Mux, MuxStats, Standing};

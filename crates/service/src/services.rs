@@ -6,8 +6,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use mainstay_base::rack::beside::Aside;
-use mainstay_base::rack::{self, Effect, Given, LogEntry, Mounted, Proxy, Rack, Tenant as _};
-use mainstay_base::service::{Address, Ask, Io, Service};
+use mainstay_base::rack::{
+    self, Breach, Effect, Given, Left, LogEntry, Mounted, Proxy, Rack, Tenant as _,
+};
+use mainstay_base::service::{Address, Ask, Io, Kind, Service};
 use mainstay_base::{BootId, Instant, View, ViewId, Work};
 use mainstay_link as link;
 use thiserror::Error;
@@ -46,10 +48,18 @@ struct Writes {
 }
 
 impl Writes {
+    /// Whether a service leaves out a number or uses one twice: its log would not fold.
+    fn check(&mut self, of: Address, io: Io) -> Result<(), Breach> {
+        match self.last.get(&of) {
+            Some(last) if last.next() != io => Err(Breach::Number { io, last: *last }),
+            _ => {
+                self.last.insert(of, io);
+                Ok(())
+            }
+        }
+    }
+
     /// The next write, for the records of a turn.
-    ///
-    /// # Panics
-    /// If a service leaves out a number or uses one twice: its log would not fold.
     fn issue(&mut self, entries: Vec<LogEntry>, rack: &Rack) -> Option<Output> {
         if entries.is_empty() {
             return None;
@@ -57,9 +67,6 @@ impl Writes {
         let (mut whom, mut bytes) = (BTreeMap::new(), 0);
         for entry in &entries {
             let LogEntry::Record { of, io, meta, payload } = entry else { continue };
-            let last = self.last.insert(*of, *io);
-            let follows = last.is_none_or(|last| last.next() == *io);
-            assert!(follows, "{of:?} writes record {io:?} behind {last:?}");
             bytes += meta.len() + payload.len();
             whom.insert(*of, *io);
         }
@@ -103,6 +110,13 @@ pub enum Output {
     Effect(Effect),
     /// A service that has fallen is to be started again: all that it wrote is stable.
     Again(Again),
+    /// A service broke a rule, and is mounted no more: an alarm for the operator.
+    Stopped {
+        /// Which.
+        of: Address,
+        /// The rule.
+        breach: Breach,
+    },
 }
 
 /// How a service beside the node is to be started again; what is in it is the host's business.
@@ -145,6 +159,8 @@ pub struct Services {
     view: Option<Arc<View>>,
     /// The views that services beside the node know: those are what they send in.
     known: BTreeMap<Address, u64>,
+    /// Who was stopped, and is not mounted again.
+    stopped: BTreeMap<Address, Breach>,
     /// Who waits to be started again until what it wrote is stable.
     again: Vec<Again>,
     /// It was installed since the last write: the log is to say so.
@@ -213,6 +229,7 @@ impl Services {
     fn begin(&mut self, now: Instant, of: Address) {
         self.has_news = true;
         self.writes.gone.remove(&of);
+        self.stopped.remove(&of);
         if let Some(view) = &self.view {
             self.rack.give(now, of, Given::View(Arc::clone(view)));
         }
@@ -234,6 +251,33 @@ impl Services {
     /// What the log has of an instance does not count: without a disk nothing is kept for its next run.
     pub fn begin_anew(&mut self, of: Address) {
         self.writes.last.remove(&of);
+    }
+
+    /// The log has records of an instance that is to be mounted, the last of them with this number: it goes on behind that.
+    pub fn begin_behind(&mut self, of: Address, last: Io) {
+        self.writes.last.insert(of, last);
+    }
+
+    /// An instance cannot be mounted, or was stopped: what it has in the log stays there.
+    pub fn refuse(&mut self, of: Address, breach: Breach) {
+        self.has_news = true;
+        self.writes.gone.insert(of, Io::ZERO);
+        self.stopped.insert(of, breach);
+        if self.stopped.len() > MOUNTED_MAX {
+            self.stopped.pop_first();
+        }
+        self.outputs.push_back(Output::Stopped { of, breach });
+    }
+
+    /// Why an instance is mounted no more, if it broke a rule.
+    #[must_use]
+    pub fn breach(&self, of: Address) -> Option<Breach> {
+        self.stopped.get(&of).copied()
+    }
+
+    /// Whether a service of this kind was stopped.
+    pub(crate) fn has_stopped(&self, kind: Kind) -> bool {
+        self.stopped.keys().any(|of| of.channel == kind.channel)
     }
 
     /// Hands on who can be started again now.
@@ -377,18 +421,29 @@ impl Services {
         let mut records = Vec::new();
         for _ in 0..ROUNDS_MAX {
             self.hand_out(now);
-            for effect in self.rack.turn(now) {
-                self.carry_out(now, effect, &mut records);
+            let mut broken = BTreeMap::new();
+            let effects = self.rack.turn(now);
+            for effect in &effects {
+                if let Effect::Persist { from, io, .. } = effect
+                    && let Err(breach) = self.writes.check(*from, *io)
+                {
+                    broken.entry(*from).or_insert(breach);
+                }
+            }
+            for effect in effects {
+                if matches!(effect, Effect::Aside { .. }) || !broken.contains_key(&effect.of()) {
+                    self.carry_out(now, effect, &mut records);
+                }
+            }
+            for (of, breach) in &broken {
+                self.rack.stop(*of, *breach);
             }
             self.mux.end_turn(now);
-            // The last messages of who has left are on their way, as far as they were granted.
-            for (of, keeps) in self.rack.take_left() {
-                self.mux.dismount(of);
-                self.mux.end_turn(now);
-                self.known.remove(&of);
-                self.writes.gone.insert(of, keeps);
+            for left in self.rack.take_left() {
+                let breach = left.breach.or(broken.get(&left.of).copied());
+                self.leave(now, Left { breach, ..left });
             }
-            if !self.mux.has_given() {
+            if !self.mux.has_given() && broken.is_empty() {
                 break;
             }
         }
@@ -400,6 +455,18 @@ impl Services {
         }
         self.release_again();
         self.has_news = !(self.mux.is_idle() && self.again.is_empty());
+    }
+
+    /// The last messages of who has left are on their way, as far as they were granted.
+    fn leave(&mut self, now: Instant, Left { of, keeps, breach }: Left) {
+        self.mux.dismount(of);
+        self.mux.end_turn(now);
+        self.known.remove(&of);
+        self.writes.gone.insert(of, keeps);
+        if let Some(breach) = breach {
+            // What it said that it needs may rely on what it could not write.
+            self.refuse(of, breach);
+        }
     }
 
     /// The write with this number, and all before it, are stable.

@@ -177,7 +177,11 @@ impl Node for StationNode {
                     // Behind the records that it relies on.
                     out.write(0, Written::Cut(keeps));
                 }
-                Output::Service(services::Output::Written { .. } | services::Output::Again(_)) => {}
+                Output::Service(
+                    services::Output::Written { .. }
+                    | services::Output::Again(_)
+                    | services::Output::Stopped { .. },
+                ) => {}
                 Output::Service(services::Output::Effect(effect)) => self.effect(effect, out),
             }
         }

@@ -9,7 +9,7 @@ use std::any::Any;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 
-use super::ROUNDS_MAX;
+use super::{Breach, ROUNDS_MAX};
 use super::mounted::{Effect, Given, Mounted, Tenant, Turned};
 use crate::service::{Address, Ask, Io, PeerChange, Service, Told};
 use crate::{BootId, Instance, Instant, NodeId, Work};
@@ -106,6 +106,8 @@ pub enum Ending {
     Closed,
     /// It panicked, or was too far behind.
     Fallen,
+    /// It broke this rule.
+    Stopped(Breach),
 }
 
 /// What came of a turn of a service beside.
@@ -130,12 +132,6 @@ impl Report {
     #[must_use]
     pub fn fallen() -> Self {
         Self { ending: Some(Ending::Fallen), ..Self::default() }
-    }
-
-    /// What the service wants of the node.
-    #[must_use]
-    pub fn effects(&self) -> &[Effect] {
-        &self.effects
     }
 }
 
@@ -208,6 +204,10 @@ impl Desk {
             self.touched = false;
             let mut turned = Turned::default();
             self.tenant.turn(now, self.listeners, &mut turned);
+            if let Some(breach) = self.tenant.breach() {
+                let ending = Some(Ending::Stopped(breach));
+                return Some(Report { ending, ..Report::default() });
+            }
             self.report.effects.append(&mut turned.effects);
             self.report.asks.append(&mut turned.asks);
             self.report.told.append(&mut turned.told);
@@ -380,6 +380,9 @@ impl Tenant for Proxy {
         if let Some(opening) = self.opening.take() {
             turned.effects.push(Effect::Aside { from, word: Aside::Open(opening) });
         }
+        if self.breach().is_some() {
+            self.reports.clear();
+        }
         if let Some(report) = self.reports.pop_front() {
             self.carry_out(report, turned);
         }
@@ -409,6 +412,17 @@ impl Tenant for Proxy {
 
     fn is_over(&self, _closing: bool) -> bool {
         self.ending.is_some()
+    }
+
+    fn stop(&mut self, breach: Breach) {
+        self.ending.get_or_insert(Ending::Stopped(breach));
+    }
+
+    fn breach(&self) -> Option<Breach> {
+        match self.ending {
+            Some(Ending::Stopped(breach)) => Some(breach),
+            _ => None,
+        }
     }
 
     fn check_invariants(&self) {

@@ -254,7 +254,7 @@ impl ServiceRead {
             }
             opened.insert(of, checkpoints);
         }
-        let mounts = planned.fold(&whole, &positions)?;
+        let mounts = planned.fold(&whole, &positions);
         let device = StableLog::new(log, KIND);
         Ok((Self { device, index, opened, chunks }, mounts))
     }
@@ -314,7 +314,7 @@ impl ServiceStorage {
                     chunks = newest.chunks.into();
                 }
             }
-            Ok((chunks, planned.fold(&whole, &positions)?))
+            Ok((chunks, planned.fold_all(&whole, &positions)?))
         }
     }
 

@@ -152,7 +152,7 @@ impl<M: Hosted> Hosting<M> {
                 let reading = storage.reading(planned)?;
                 Box::new(move || reading().map(|(read, mounts)| (Some(read), mounts)))
             }
-            None => Box::new(move || Ok((None, planned_without(planned)?))),
+            None => Box::new(move || Ok((None, planned.fold(&[], &BTreeMap::new())))),
         };
         Ok(move || reading().map(|(read, mounts)| Begun { read, mounts }))
     }
@@ -208,6 +208,9 @@ impl<M: Hosted> Hosting<M> {
         match output {
             Output::Effect(effect) => self.effect(effect, port),
             Output::Again(again) => self.again(again, port),
+            Output::Stopped { of, breach } => {
+                tracing::error!(?of, %breach, "a service was stopped: its records pin the log");
+            }
             Output::Written { io } => {
                 if let Some(disk) = &mut self.disk {
                     disk.written(io);
@@ -272,7 +275,8 @@ impl<M: Hosted> Hosting<M> {
                 let Some(line) = self.lines.remove(&of) else { return };
                 match ending {
                     // Whoever asks is told that it has fallen, until it is started again.
-                    Ending::Fallen => line.give_up(),
+                    Ending::Fallen => line.give_up(None),
+                    Ending::Stopped(breach) => line.give_up(Some(breach)),
                     Ending::Closed => {
                         self.reach.leave(of);
                         line.end();
@@ -301,7 +305,7 @@ impl<M: Hosted> Hosting<M> {
         self.jobs.spawn_local(async move {
             let is_kept = read.is_ok();
             let mounts = match read {
-                Err(planned) => planned_without(planned),
+                Err(planned) => planned.fold_all(&[], &BTreeMap::new()),
                 Ok((reading, disk, chunks)) => {
                     // Its last run wrote a checkpoint perhaps.
                     while writing.join_next().await.is_some() {}
@@ -498,10 +502,6 @@ pub struct Begun {
     /// `None`: there is no disk.
     read: Option<ServiceRead>,
     mounts: Vec<Mount>,
-}
-
-fn planned_without(planned: Planned) -> Result<Vec<Mount>, ServicesError> {
-    Ok(planned.fold(&[], &BTreeMap::new())?)
 }
 
 /// Reads a state to its end.

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use mainstay_base::rack::beside::{Desk, Opening};
-use mainstay_base::rack::{BadRecord, LogEntry, Mounted, Placement, Proxy, check_place, fold};
+use mainstay_base::rack::{
+    self, BadRecord, Breach, LogEntry, Mounted, Placement, Proxy, check_place, fold,
+};
 use mainstay_base::service::{Address, Service, Start};
 use mainstay_base::{BootId, ClusterId, Instance, Instant, NodeId, Rng};
-use mainstay_runtime::LocalReader;
+use mainstay_runtime::{LocalReader, caught};
 use thiserror::Error;
 
 use super::beside::Line;
@@ -24,6 +26,14 @@ pub enum ServicesError {
     /// A record of the log is none of the service that is to be mounted.
     #[error(transparent)]
     Record(#[from] BadRecord),
+    /// The service panicked when it [folded](Service::fold) what the log has of it.
+    #[error("the service panicked over what the log has of it: {reason}")]
+    Fold {
+        /// Which.
+        of: Address,
+        /// What it said.
+        reason: String,
+    },
     /// A service cannot be mounted.
     #[error(transparent)]
     Mount(#[from] MountError),
@@ -33,7 +43,7 @@ pub enum ServicesError {
 pub type Mount = Box<dyn FnOnce(&mut Services, Instant) -> Result<(), MountError> + Send>;
 
 /// The past is folded, of the log and the position of the newest checkpoint.
-type Fold = Box<dyn FnOnce(&[LogEntry], Option<u64>) -> Result<Mount, BadRecord> + Send>;
+type Fold = Box<dyn FnOnce(&[LogEntry], Option<u64>) -> Result<Mount, ServicesError> + Send>;
 
 enum Step {
     Service(Address, Fold),
@@ -76,15 +86,25 @@ impl Planned {
         self.steps.iter().filter_map(Step::address).copied().collect()
     }
 
-    /// Folds what the log has. It takes time in proportion to the log.
-    ///
-    /// # Errors
-    /// [`BadRecord`].
-    pub fn fold(
+    /// Folds what the log has. It takes time in proportion to the log. A service that cannot be folded is not mounted, and the others are.
+    #[must_use]
+    pub fn fold(self, log: &[LogEntry], checkpoints: &BTreeMap<Address, u64>) -> Vec<Mount> {
+        let fold = |step| match step {
+            Step::Service(of, fold) => {
+                let folded = fold(log, checkpoints.get(&of).copied());
+                folded.unwrap_or_else(|error| refuse(of, &error))
+            }
+            Step::Other(mount) => mount,
+        };
+        self.steps.into_iter().map(fold).collect()
+    }
+
+    /// The same, if all services can be folded.
+    pub(super) fn fold_all(
         self,
         log: &[LogEntry],
         checkpoints: &BTreeMap<Address, u64>,
-    ) -> Result<Vec<Mount>, BadRecord> {
+    ) -> Result<Vec<Mount>, ServicesError> {
         let fold = |step| match step {
             Step::Service(of, fold) => fold(log, checkpoints.get(&of).copied()),
             Step::Other(mount) => Ok(mount),
@@ -100,9 +120,44 @@ fn folding<S: Service>(
     + Send
     + 'static,
 ) -> Fold {
+    let of = Address { channel: S::CHANNEL, instance };
     Box::new(move |log: &[LogEntry], checkpoint| {
-        let past = fold::<S>(instance, log)?;
-        Ok(Box::new(move |services: &mut Services, now| mount(past, checkpoint, services, now)))
+        let folded = caught(|| fold::<S>(instance, log));
+        let past = folded.map_err(|reason| ServicesError::Fold { of, reason })??;
+        let is_of = |entry: &&LogEntry| matches!(entry, LogEntry::Record { of: it, .. } if *it == of);
+        let last = log.iter().rev().find(is_of).and_then(|entry| match entry {
+            LogEntry::Record { io, .. } => Some(*io),
+            LogEntry::Installed(_) => None,
+        });
+        Ok(Box::new(move |services: &mut Services, now| {
+            if let Some(last) = last {
+                services.begin_behind(of, last);
+            }
+            match mount(past, checkpoint, services, now) {
+                Err(MountError::Rack(rack::MountError::Missing { needs, .. }))
+                    if services.has_stopped(needs) =>
+                {
+                    services.refuse(of, Breach::Needs(needs));
+                    Ok(())
+                }
+                mounted => mounted,
+            }
+        }))
+    })
+}
+
+/// It is not mounted; whoever asks is told why.
+fn refuse(of: Address, error: &ServicesError) -> Mount {
+    tracing::error!(?of, %error, "a service does not begin");
+    let breach = match error {
+        ServicesError::Record(BadRecord { io, why, .. }) => {
+            Breach::Unreadable { io: *io, why: *why }
+        }
+        _ => Breach::Fold,
+    };
+    Box::new(move |services: &mut Services, _| {
+        services.refuse(of, breach);
+        Ok(())
     })
 }
 

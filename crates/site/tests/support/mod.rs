@@ -337,7 +337,7 @@ impl Site {
                 services::Output::Write { io, entries, .. } => {
                     self.write(Write::Services(entries), Then::Services(io), out);
                 }
-                services::Output::Written { .. } => {}
+                services::Output::Written { .. } | services::Output::Stopped { .. } => {}
                 services::Output::Effect(_) | services::Output::Again(_) => {
                     out.fail("nobody wants that here");
                 }
