@@ -207,7 +207,8 @@ pub trait Service: Machine<Input = In<Self>, Output = Out<Self>> + Sized + 'stat
 pub enum Logged<R> {
     /// A record of the instance.
     Record(Io, R),
-    /// The node installed this view, between the records before and those behind.
+    /// The records behind this were written knowing this view: it is the last one that the service had been [told](In::View). A view that it
+    /// wrote nothing in is left out, and so is that of the first records of a log whose front was cut off.
     Installed(ViewId),
 }
 

@@ -95,7 +95,7 @@ pub enum Output {
     Write {
         /// The running number.
         io: u64,
-        /// The records of the turn, and before them the last view that was installed since the write before.
+        /// The records of the turn, and before those of an instance the view that it knows, if that is another one than before.
         entries: Vec<LogEntry>,
         /// The oldest record that each instance needs, once this is stable.
         keeps: BTreeMap<Address, Io>,
@@ -157,14 +157,14 @@ pub struct Services {
     rack: Rack,
     mux: Mux,
     view: Option<Arc<View>>,
-    /// The views that services beside the node know: those are what they send in.
-    known: BTreeMap<Address, u64>,
+    /// The views that services beside the node know: in those they send and write.
+    known: BTreeMap<Address, ViewId>,
     /// Who was stopped, and is not mounted again.
     stopped: BTreeMap<Address, Breach>,
     /// Who waits to be started again until what it wrote is stable.
     again: Vec<Again>,
-    /// It was installed since the last write: the log is to say so.
-    mark: Option<ViewId>,
+    /// The last view that the log names before records of each instance.
+    marked: BTreeMap<Address, ViewId>,
     writes: Writes,
     /// The host carries datagrams, in place of the connections.
     outside: bool,
@@ -215,7 +215,7 @@ impl Services {
         let agreed = proxy.agreed();
         let of = self.rack.mount_beside::<S>(proxy)?;
         self.mux.mount_beside(of, S::CLASS, agreed);
-        self.known.insert(of, 0);
+        self.known.insert(of, ViewId::NONE);
         self.begin(now, of);
         Ok(of)
     }
@@ -229,6 +229,7 @@ impl Services {
     fn begin(&mut self, now: Instant, of: Address) {
         self.has_news = true;
         self.writes.gone.remove(&of);
+        self.marked.remove(&of);
         self.stopped.remove(&of);
         if let Some(view) = &self.view {
             self.rack.give(now, of, Given::View(Arc::clone(view)));
@@ -290,18 +291,28 @@ impl Services {
         self.outputs.extend(self.again.extract_if(.., is_free).map(Output::Again));
     }
 
+    /// The last view that a service was told before what it wants now.
+    fn knows(&self, of: Address) -> ViewId {
+        let installed = || self.view.as_ref().map_or(ViewId::NONE, |view| view.id);
+        self.known.get(&of).copied().unwrap_or_else(installed)
+    }
+
     /// Carries out what a service wants; its records are gathered.
     fn carry_out(&mut self, now: Instant, effect: Effect, records: &mut Vec<LogEntry>) {
         match effect {
             Effect::Send { from, to, meta, payload, .. } => {
-                let view = self.view.as_ref().map_or(0, |view| view.id.number);
-                let view = self.known.get(&from).copied().unwrap_or(view);
+                let view = self.knows(from).number;
                 self.mux.send(from, view, &to, &meta, &payload);
             }
             Effect::Datagram { from, to, meta, payload } if !self.outside => {
                 self.mux.send_datagram(from, to, &meta, payload);
             }
             Effect::Persist { from, io, meta, payload } => {
+                let view = self.knows(from);
+                let marked = self.marked.entry(from).or_insert(ViewId::NONE);
+                if std::mem::replace(marked, view) != view {
+                    records.push(LogEntry::Installed { of: from, view });
+                }
                 records.push(LogEntry::Record { of: from, io, meta, payload });
             }
             Effect::Aside { from, word: Aside::Taken { messages, heard } } => {
@@ -351,7 +362,6 @@ impl Services {
     pub fn on_view(&mut self, now: Instant, view: &Arc<View>) {
         self.has_news = true;
         self.view = Some(Arc::clone(view));
-        self.mark = Some(view.id);
         self.rack.view(now, view);
     }
 
@@ -449,9 +459,7 @@ impl Services {
         }
         self.hand_out(now);
         if !records.is_empty() {
-            let mark = self.mark.take().map(LogEntry::Installed);
-            let entries = mark.into_iter().chain(records).collect();
-            self.outputs.extend(self.writes.issue(entries, &self.rack));
+            self.outputs.extend(self.writes.issue(records, &self.rack));
         }
         self.release_again();
         self.has_news = !(self.mux.is_idle() && self.again.is_empty());

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::{Breach, ROUNDS_MAX};
 use super::mounted::{Effect, Given, Mounted, Tenant, Turned};
 use crate::service::{Address, Ask, Io, PeerChange, Service, Told};
-use crate::{BootId, Instance, Instant, NodeId, Work};
+use crate::{BootId, Instance, Instant, NodeId, ViewId, Work};
 
 /// Most inputs of a batch: so a turn beside is bounded as one of the node is.
 pub const BATCH_MAX: usize = 256;
@@ -69,8 +69,8 @@ pub enum Aside {
         /// Words that a peer is up, or that a message was not taken.
         heard: u64,
     },
-    /// What it sends from here on it sends knowing the view with this number.
-    Knows(u64),
+    /// What it sends and writes from here on it does knowing this view.
+    Knows(ViewId),
 }
 
 enum Item {
@@ -122,7 +122,7 @@ pub struct Report {
     messages: usize,
     heard: u64,
     malformed: u64,
-    view: Option<u64>,
+    view: Option<ViewId>,
     keeps: Option<Io>,
     ending: Option<Ending>,
 }
@@ -166,7 +166,7 @@ impl Desk {
                         Given::Full { .. } | Given::Peer(PeerChange::Up { .. }) => {
                             self.report.heard += 1;
                         }
-                        Given::View(view) => self.report.view = Some(view.id.number),
+                        Given::View(view) => self.report.view = Some(view.id),
                         Given::Close => self.closing = true,
                         _ => {}
                     }

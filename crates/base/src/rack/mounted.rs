@@ -218,8 +218,13 @@ pub enum LogEntry {
         /// The raw part.
         payload: Bytes,
     },
-    /// The node installed this view.
-    Installed(ViewId),
+    /// What the instance wrote behind this it wrote knowing this view.
+    Installed {
+        /// Which instance.
+        of: Address,
+        /// The last view that it was told before.
+        view: ViewId,
+    },
 }
 
 /// A service that has its place on a rack, with those who read it.
@@ -261,7 +266,9 @@ pub fn fold<'a, S: Service>(
     let mut past = S::Past::default();
     for entry in log {
         match entry {
-            LogEntry::Installed(view) => S::fold(&mut past, Logged::Installed(*view)),
+            LogEntry::Installed { of, view } if *of == own => {
+                S::fold(&mut past, Logged::Installed(*view));
+            }
             LogEntry::Record { of, io, meta, payload } if *of == own => {
                 let record = S::Record::decode(meta, payload.clone()).map_err(|why| BadRecord {
                     of: own,
@@ -270,7 +277,7 @@ pub fn fold<'a, S: Service>(
                 })?;
                 S::fold(&mut past, Logged::Record(*io, record));
             }
-            LogEntry::Record { .. } => {}
+            LogEntry::Record { .. } | LogEntry::Installed { .. } => {}
         }
     }
     Ok(past)

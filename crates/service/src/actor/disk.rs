@@ -62,8 +62,18 @@ pub enum DiskError {
 /// What stands before an entry in a record of the log.
 #[derive(Serialize, Deserialize)]
 enum Head {
-    Record { of: Address, io: Io, meta: u32, payload: u32 },
-    Installed(ViewId),
+    Record {
+        of: Address,
+        io: Io,
+        meta: u32,
+        payload: u32,
+    },
+    /// As it was written before: the view of the node. What services knew it does not say.
+    Node(ViewId),
+    Installed {
+        of: Address,
+        view: ViewId,
+    },
 }
 
 /// Entries as records of the log.
@@ -71,7 +81,9 @@ fn encode(entries: &[LogEntry]) -> Vec<Bytes> {
     let mut records = vec![BytesMut::from(&[FIRST][..])];
     for entry in entries {
         let (head, meta, payload) = match entry {
-            LogEntry::Installed(view) => (Head::Installed(*view), &[][..], &[][..]),
+            LogEntry::Installed { of, view } => {
+                (Head::Installed { of: *of, view: *view }, &[][..], &[][..])
+            }
             LogEntry::Record { of, io, meta, payload } => {
                 let (meta_len, payload_len) = (meta.len() as u32, payload.len() as u32);
                 let head = Head::Record { of: *of, io: *io, meta: meta_len, payload: payload_len };
@@ -140,7 +152,8 @@ fn decode(mut record: Bytes) -> Result<(u8, Vec<LogEntry>), DecodeError> {
         let length = record.try_get_u32_le().map_err(|_| DecodeError::Type)?;
         let head = take(&mut record, length)?;
         entries.push(match codec::decode(&head)? {
-            Head::Installed(view) => LogEntry::Installed(view),
+            Head::Node(_) => continue,
+            Head::Installed { of, view } => LogEntry::Installed { of, view },
             Head::Record { of, io, meta, payload } => {
                 let meta = take(&mut record, meta)?;
                 let payload = take(&mut record, payload)?;
@@ -450,7 +463,7 @@ mod tests {
 
     #[test]
     fn entries_come_back_and_garbage_is_refused() {
-        let entries = vec![record(1, 1, 3), LogEntry::Installed(ViewId::NONE), record(2, 9, 0)];
+        let entries = vec![record(1, 1, 3), LogEntry::Installed { of: of(2), view: ViewId::NONE }, record(2, 9, 0)];
         let records = encode(&entries);
         assert_eq!(records.len(), 1);
         let join = |records: &[Bytes]| -> Result<Vec<LogEntry>, DecodeError> {

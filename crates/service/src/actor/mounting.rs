@@ -127,7 +127,7 @@ fn folding<S: Service>(
         let is_of = |entry: &&LogEntry| matches!(entry, LogEntry::Record { of: it, .. } if *it == of);
         let last = log.iter().rev().find(is_of).and_then(|entry| match entry {
             LogEntry::Record { io, .. } => Some(*io),
-            LogEntry::Installed(_) => None,
+            LogEntry::Installed { .. } => None,
         });
         Ok(Box::new(move |services: &mut Services, now| {
             if let Some(last) = last {
