@@ -7,7 +7,7 @@
 //!
 //! # What a service may rely on
 //! - Messages of one instance between two boots arrive once and in the order of sending, for as long as neither boot is
-//!   [replaced](PeerChange::Replaced). A connection that breaks meanwhile costs time only.
+//!   [replaced](PeerChange::Replaced) and neither instance has [ended](PeerChange::Ended). A connection that breaks meanwhile costs time only.
 //! - [`PeerChange::Up`] says that the other end has the same instance mounted. What is sent to a boot that is not up is
 //!   refused by [`In::Full`], never lost in silence.
 //! - After [`In::Full`] everything to that boot is refused until [`In::Room`]: there is no hole in the middle of a stream.
@@ -313,13 +313,18 @@ pub enum PeerChange {
         /// Who.
         boot: BootId,
     },
-    /// What was not delivered to it or from it is void. Given in place of `Down`. With `new` it is gone for good. Without, either a view
-    /// left it out, or the boot lives and the instance ended there (it fell beside its node, or was dismounted): when it is mounted
-    /// again the same boot comes [`Up`](Self::Up), and knows nothing of what was said before.
+    /// Its instance has ended, and the boot lives on: the instance was dismounted, fell beside its node, or broke a rule of its host. What
+    /// was not delivered to it or from it is void. Given in place of `Down`. When one is mounted there again the same boot comes
+    /// [`Up`](Self::Up), and knows nothing of what was said before.
+    Ended {
+        /// Where it was.
+        boot: BootId,
+    },
+    /// The boot is gone for good. What was not delivered to it or from it is void. Given in place of `Down`.
     Replaced {
         /// Who it was.
         old: BootId,
-        /// Who is there in its place, if anybody is yet.
+        /// Who is there in its place. `None`: nobody yet; a view left it out, or it acknowledged nothing for so long that the link gave it up.
         new: Option<BootId>,
     },
 }

@@ -245,23 +245,28 @@ impl Rpc {
                 self.lines.line(boot.node).is_up = false;
                 self.calls.on_down(boot.node);
             }
-            PeerChange::Replaced { old, new } => self.on_replaced(now, old, new),
+            // One that is mounted there again says in its hello that it is another one.
+            PeerChange::Ended { boot } => drop(self.on_gone(now, boot, None)),
+            PeerChange::Replaced { old, new } => {
+                if self.on_gone(now, old, new) {
+                    self.server.on_dead(now, &mut self.lines, old.node);
+                }
+            }
         }
     }
 
-    fn on_replaced(&mut self, now: Instant, old: BootId, new: Option<BootId>) {
+    /// What was on its way to a boot or from it is void. False: another boot of its node is known.
+    fn on_gone(&mut self, now: Instant, old: BootId, new: Option<BootId>) -> bool {
         let node = old.node;
         let line = self.lines.line(node);
         if line.boot.is_some_and(|boot| boot != old) {
-            return;
+            return false;
         }
         (line.boot, line.is_up) = (new, false);
         self.lines.forget(node);
         self.calls.on_gone(now, &mut self.lines, node);
         self.lines.tell(Event::Lost { server: node });
-        if new.is_some() {
-            self.server.on_dead(now, &mut self.lines, node);
-        }
+        true
     }
 
     fn receive(&mut self, now: Instant, from: NodeId, message: Message) {

@@ -108,7 +108,7 @@ impl Mux {
             }
             peer.forget(of);
             if self.own.contains_key(&of) {
-                let change = PeerChange::Replaced { old: from, new: None };
+                let change = PeerChange::Ended { boot: from };
                 self.given.push_back((of, Given::Peer(change)));
             }
         }
