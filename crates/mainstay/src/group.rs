@@ -195,6 +195,12 @@ pub enum GroupEvent {
     StateWanted(StateRequest),
     /// The group stands still: it waits for members that failed last and may have more of its past.
     Blocked,
+    /// This node hears too few of the others for a majority of the nodes: it stays in its last view, nothing is delivered in total order, and
+    /// what is cast waits. The others may have made another view meanwhile, and with that another first member.
+    MajorityLost,
+    /// A majority is heard again, after [`MajorityLost`](Self::MajorityLost), and the group goes on. If the node was declared dead meanwhile
+    /// it begins anew, and this is told just before the first view that has it again.
+    MajorityBack,
     /// Messages from this position on may be lost, acknowledged ones too: an operator accepted that, or all nodes are there and no
     /// majority of them knows how far the group had got. So it is after a restart of all nodes of a group on disk that delivers below
     /// `Disk`: what was on its way then may be gone. With [`deliver_at(Disk)`](GroupConfig::deliver_at) nothing that was delivered is.

@@ -422,7 +422,7 @@ impl Node {
 
     /// Whether it is [ready](Self::ready); not any more from when it is declared dead until it is ready again. A node that hears no majority any more
     /// does not know what the others do: it stays ready, in its last view, and what is cast or executed waits. Its [`status`](Self::status)
-    /// says so (`stack.minority`, `stack.minority_for`).
+    /// says so (`stack.minority`, `stack.minority_for`), and so do its [views](Self::views).
     #[must_use]
     pub fn watch_ready(&self) -> watch::Receiver<bool> {
         self.site.ready()
@@ -479,7 +479,8 @@ impl Views {
         Some(self.site.upgrade()?.views())
     }
 
-    /// From here on an actor is told each view, in order; at once the last one. One that has 64 unread and is told more loses
+    /// From here on an actor is told each view, in order, and when the node has lost its majority or has it back
+    /// ([`ViewChanged::has_majority`]); at once the last one. One that has 64 unread and is told more loses
     /// its subscription: the last message that it gets says so. False: the node has ended.
     pub async fn subscribe(&self, to: Recipient<Events<Arc<ViewChanged>>>) -> bool {
         const UNREAD_MAX: usize = 64;

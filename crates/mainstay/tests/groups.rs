@@ -27,6 +27,7 @@ struct Kept {
     requests: Vec<StateRequest>,
     blocked: usize,
     maybe_lost: usize,
+    minority: Vec<bool>,
     ended: bool,
 }
 
@@ -87,6 +88,8 @@ impl Handler<Events<GroupEvent>> for Keeper {
                 GroupEvent::StateWanted(request) if self.is_mute => kept.requests.push(request),
                 GroupEvent::StateWanted(request) => request.give(encode(&kept.state)),
                 GroupEvent::Blocked => kept.blocked += 1,
+                GroupEvent::MajorityLost => kept.minority.push(true),
+                GroupEvent::MajorityBack => kept.minority.push(false),
                 GroupEvent::MaybeLost(_) => kept.maybe_lost += 1,
                 _ => {}
             }
@@ -285,6 +288,38 @@ fn views_say_who_left_and_why() {
         let ids: Vec<_> = seen.borrow().iter().map(|view| view.id.number).collect();
         assert!(ids.is_sorted(), "{ids:?}");
         b.node.close().await;
+    });
+}
+
+/// A node that hears no majority any more tells so, to the actors of its groups and to those that hear its views, and tells when it does
+/// again; what was cast meanwhile is delivered then.
+#[test]
+fn a_minority_is_told_and_its_end_too() {
+    run(async {
+        let cluster = Cluster::new(Durability::Memory);
+        let [a, b, c] = Member::all(&cluster, &GroupConfig::memory());
+        let mut views = a.node.views().watch().unwrap();
+        assert!(!views.borrow().has_majority, "before the first view");
+        for member in [&a, &b, &c] {
+            member.node.ready().await.unwrap();
+        }
+        assert!(views.borrow_and_update().has_majority);
+        a.group.cast("first", Order::Total).await.unwrap().safe().await.unwrap();
+        c.node.close().await;
+        let two = views.wait_for(|view| view.members.len() == 2).await.unwrap().clone();
+        assert!(two.has_majority && a.kept.borrow().minority.is_empty());
+        b.node.close().await;
+        let lost = views.wait_for(|view| !view.has_majority).await.unwrap().clone();
+        assert_eq!((lost.id, &lost.members, lost.is_member), (two.id, &two.members, true));
+        assert!(lost.joined.is_empty() && lost.left.is_empty());
+        a.until(|kept| kept.minority == [true]).await;
+        let receipt = a.group.cast("meanwhile", Order::Total).await.unwrap();
+        assert_eq!(receipt.has_reached(Level::Delivered), None);
+        let _c = Member::start(&cluster, "c", GroupConfig::memory());
+        views.wait_for(|view| view.has_majority).await.unwrap();
+        a.until(|kept| kept.minority == [true, false]).await;
+        receipt.majority().await.unwrap();
+        assert_eq!(a.has(2).await, ["first", "meanwhile"]);
     });
 }
 

@@ -10,10 +10,11 @@ mod toy;
 use std::sync::mpsc as block;
 use std::sync::{Arc, Barrier};
 
+use mainstay_base::rack::Breach;
 use mainstay_base::service::{
     Class, In, Io, Logged, Out, Outbox, PeerChange, Service, Start, Wire,
 };
-use mainstay_base::{BootId, Channel, Instant, Machine};
+use mainstay_base::{BootId, Channel, Instant, Machine, codec};
 use mainstay_service::{
     AgainError, Closed, Placement, ReachError, ServiceHandle, StationHandle, StationParts, start,
 };

@@ -24,6 +24,9 @@ pub struct ViewChanged {
     /// This node is a member. Otherwise it takes no part; if it did, it was declared dead, and a node of `mainstay` starts anew by itself
     /// in its process.
     pub is_member: bool,
+    /// This node hears a majority of the nodes. A member that does not stays in its last view, and does not know what the others do: they may
+    /// have another view by now. When that changes the view is told again, with nobody in [`joined`](Self::joined) and [`left`](Self::left).
+    pub has_majority: bool,
 }
 
 impl ViewChanged {
@@ -39,6 +42,7 @@ pub(super) struct Views {
     names: BTreeMap<NodeId, Arc<str>>,
     last: watch::Sender<Arc<ViewChanged>>,
     subscribers: Vec<Subscriber<Arc<ViewChanged>>>,
+    minority: bool,
 }
 
 impl Views {
@@ -49,11 +53,13 @@ impl Views {
             joined: Vec::new(),
             left: Vec::new(),
             is_member: false,
+            has_majority: false,
         };
         Self {
             names: names.iter().map(|(name, node)| (*node, name.as_str().into())).collect(),
             last: watch::Sender::new(Arc::new(none)),
             subscribers: Vec::new(),
+            minority: false,
         }
     }
 
@@ -75,15 +81,30 @@ impl Views {
         let why = |member: &Member| view.departures.why(member.site).unwrap_or(Reason::Absent);
         let gone = last.members.iter().filter(|it| !members.contains(it));
         let left = gone.map(|member| (member.clone(), why(member))).collect();
-        let changed = Arc::new(ViewChanged { id: view.id, members, joined, left, is_member });
+        let has_majority = !self.minority;
+        let id = view.id;
+        self.tell(ViewChanged { id, members, joined, left, is_member, has_majority });
+    }
+
+    fn tell(&mut self, changed: ViewChanged) {
+        let changed = Arc::new(changed);
         self.subscribers.retain_mut(|it| it.tell(vec![Arc::clone(&changed)]));
         self.last.send_replace(changed);
     }
 
+    /// Too few nodes are heard for a majority, or enough again.
+    pub(super) fn minority(&mut self, on: bool) {
+        self.minority = on;
+        let last = (**self.last.borrow()).clone();
+        let (joined, left) = (Vec::new(), Vec::new());
+        self.tell(ViewChanged { has_majority: !on, joined, left, ..last });
+    }
+
     /// The boot is dead: the node is no member until another view has it.
     pub(super) fn killed(&mut self) {
+        self.minority = false;
         self.last.send_modify(|last| {
-            let out = ViewChanged { is_member: false, ..(**last).clone() };
+            let out = ViewChanged { is_member: false, has_majority: false, ..(**last).clone() };
             *last = Arc::new(out);
         });
     }
