@@ -296,8 +296,8 @@ fn views_say_who_left_and_why() {
 #[test]
 fn a_minority_is_told_and_its_end_too() {
     run(async {
-        let cluster = Cluster::new(Durability::Memory);
-        let [a, b, c] = Member::all(&cluster, &GroupConfig::memory());
+        let cluster = Cluster::new(Durability::Disk);
+        let [a, b, c] = Member::all(&cluster, &GroupConfig::disk());
         let mut views = a.node.views().watch().unwrap();
         assert!(!views.borrow().has_majority, "before the first view");
         for member in [&a, &b, &c] {
@@ -315,7 +315,7 @@ fn a_minority_is_told_and_its_end_too() {
         a.until(|kept| kept.minority == [true]).await;
         let receipt = a.group.cast("meanwhile", Order::Total).await.unwrap();
         assert_eq!(receipt.has_reached(Level::Delivered), None);
-        let _c = Member::start(&cluster, "c", GroupConfig::memory());
+        let _b = Member::start(&cluster, "b", GroupConfig::disk());
         views.wait_for(|view| view.has_majority).await.unwrap();
         a.until(|kept| kept.minority == [true, false]).await;
         receipt.majority().await.unwrap();
