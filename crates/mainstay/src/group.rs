@@ -1,6 +1,7 @@
 //! A process group: its handle, and what its members are told.
 
 mod book;
+mod commands;
 mod member;
 
 use std::fmt;
@@ -18,6 +19,7 @@ use crate::config::UNSTABLE_BYTES;
 use crate::outcome::AcceptLossError;
 pub(crate) use book::Book;
 pub use book::{NotReached, Receipt};
+pub use commands::CastCommand;
 pub(crate) use member::GroupMember;
 
 /// Most bytes of casts that the group has not taken yet (8 MiB).

@@ -185,7 +185,7 @@ pub use client::{Client, ClientConfig, ClientStatus, ConnectError};
 pub use config::{Config, StartError};
 #[cfg(feature = "node")]
 pub use group::{
-    CastError, GroupConfig, GroupEvent, GroupHandle, GroupView, MESSAGE_BYTES_MAX, Message,
+    CastCommand, CastError, GroupConfig, GroupEvent, GroupHandle, GroupView, MESSAGE_BYTES_MAX, Message,
     NotReached, Receipt, State, StateRequest,
 };
 #[cfg(feature = "node")]
@@ -221,13 +221,14 @@ pub use mainstay_paradigm::{
 pub use mainstay_paradigm::{Envelope, RestoreError, Session, Snapshot, StateMachine};
 #[cfg(feature = "node")]
 pub use mainstay_runtime::{
-    Beacon, ClientListener, Closed, Disk, Events, Ports, Pulse, Recipient, TcpClients, Transport,
+    Beacon, Carries, ClientListener, Closed, Disk, Events, LocalFuture, Porter, Ports, Pulse, Recipient,
+    TcpClients, Transport,
 };
 #[cfg(feature = "client")]
 pub use mainstay_runtime::{ClientDialer, DialError, Entropy, EntropyError, TcpError, TimeSource};
 #[cfg(feature = "node")]
 pub use mainstay_service::{
-    AgainError, Breach, MountError, Mounting, Placement, ReachError, ServiceHandle, ServicesError, Standing,
+    AgainError, Breach, Give, MountError, Mounting, Placement, ReachError, ServiceHandle, ServicesError, Standing,
 };
 #[cfg(feature = "node")]
 pub use mainstay_site::{

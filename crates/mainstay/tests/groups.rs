@@ -11,8 +11,8 @@ use actix::{Actor, Addr, Context, Handler};
 use bytes::Bytes;
 use common::{Cluster, Journal, NAMES, run};
 use mainstay::{
-    CastError, Durability, Events, GroupConfig, GroupEvent, GroupHandle, Level, MESSAGE_BYTES_MAX,
-    Node, NotReached, Order, Reason, StartError, StateRequest, ViewChanged,
+    CastCommand, CastError, Durability, Events, GroupConfig, GroupEvent, GroupHandle, Level, MESSAGE_BYTES_MAX,
+    Node, NotReached, Order, Porter, Reason, Recipient, StartError, StateRequest, ViewChanged,
 };
 use std::sync::Arc;
 use tokio::sync::Notify;
@@ -320,6 +320,31 @@ fn a_minority_is_told_and_its_end_too() {
         a.until(|kept| kept.minority == [true, false]).await;
         receipt.majority().await.unwrap();
         assert_eq!(a.has(2).await, ["first", "meanwhile"]);
+    });
+}
+
+/// Who has a recipient of the group and no handle casts, in the order of its messages, and is refused as with the handle.
+#[test]
+fn casts_come_as_messages() {
+    run(async {
+        let cluster = Cluster::new(Durability::Memory);
+        let [a, b, c] = Member::all(&cluster, &GroupConfig::memory());
+        let door: Recipient<CastCommand> = Porter::start(a.group.clone()).recipient();
+        let casts = numbered(0..100).map(|it| door.send(CastCommand::new(it, Order::Total)));
+        let mut receipts = Vec::new();
+        for cast in casts.collect::<Vec<_>>() {
+            receipts.push(cast.await.unwrap().unwrap());
+        }
+        receipts.last().unwrap().safe().await.unwrap();
+        assert!(receipts.iter().map(mainstay::Receipt::number).is_sorted());
+        assert_eq!(b.has(100).await, numbered(0..100).collect::<Vec<_>>());
+        let large = vec![0; MESSAGE_BYTES_MAX + 1];
+        let refused = door.send(CastCommand::new(large, Order::Total)).await.unwrap();
+        assert_eq!(refused.unwrap_err(), CastError::TooLarge(MESSAGE_BYTES_MAX + 1));
+        a.node.close().await;
+        let refused = door.send(CastCommand::new("late", Order::Total)).await.unwrap();
+        assert_eq!(refused.unwrap_err(), CastError::Closed);
+        drop((b, c));
     });
 }
 

@@ -2,6 +2,7 @@
 
 mod among;
 mod caller;
+mod commands;
 mod context;
 mod desk;
 #[cfg(feature = "gateway")]
@@ -22,6 +23,7 @@ use thiserror::Error;
 
 pub use among::Among;
 pub use caller::Caller;
+pub use commands::{AtLeastOnce, AtMostOnce, ExactlyOnce, Maybe};
 pub use context::{Context, Incoming};
 pub use handle::{CallInfo, Interceptor, OpenError, Resolver, RpcHandle, ServeError};
 pub use stream::{Items, Offer, OfferError, Reading, WriteError};

@@ -1,6 +1,7 @@
 //! Services in an actor of their own, over a link of their own: with or without a disk, without membership.
 
 mod beside;
+mod commands;
 mod datagrams;
 mod disk;
 mod handle;
@@ -23,6 +24,7 @@ use mainstay_runtime::{
 };
 use thiserror::Error;
 
+pub use commands::Give;
 pub use disk::{DiskError, ServiceStorage};
 pub use handle::{AgainError, ReachError, ServiceHandle, StationHandle};
 pub use hosting::{Answer, Begun, Ended, Hosting};

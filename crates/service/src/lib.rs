@@ -103,12 +103,12 @@ mod station;
 
 #[cfg(feature = "actor")]
 pub use actor::{
-    AgainError, CommandQueue, DiskError, Mounting, Reach, ReachError, ServiceHandle, ServicesError,
+    AgainError, CommandQueue, DiskError, Give, Mounting, Reach, ReachError, ServiceHandle, ServicesError,
     StartError, StationHandle, StationParts, start,
 };
 pub use mainstay_base::rack::{Breach, Placement};
 #[cfg(feature = "actor")]
-pub use mainstay_runtime::{Closed, Events, HostOptions, Recipient};
+pub use mainstay_runtime::{Closed, Events, HostOptions, Porter, Recipient};
 pub use mux::{MESSAGE_BYTES_MAX, Mux, MuxStats, Standing};
 pub use services::{Change, MountError, Request, Services};
 pub use station::{Input, Output, Station};
