@@ -50,7 +50,8 @@ pub enum MountError {
 }
 
 /// The rule that a service broke, for which its host has stopped it. Its node goes on, and so do the other services. Nothing of the turn in
-/// which it broke the rule was sent, written or told; what is in its log stays there.
+/// which it broke the rule was sent or written; what is in its log stays there. Its readers were told nothing of that turn, unless it lives
+/// beside its node and the first record of its run has a wrong number.
 #[derive(Error, Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Breach {

@@ -100,7 +100,7 @@ pub struct Batch {
 }
 
 /// How a service beside has come to its end.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ending {
     /// It was dismounted.
     Closed,

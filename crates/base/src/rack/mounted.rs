@@ -235,6 +235,8 @@ pub struct Mounted<S: Service> {
     readers: BTreeMap<ReaderId, Subscription<S::Event>>,
     /// It is turned no more.
     breach: Option<Breach>,
+    /// The last record that it wrote. Whether the first one follows its log is looked at by its host.
+    last: Option<Io>,
 }
 
 struct Subscription<E> {
@@ -288,7 +290,7 @@ impl<S: Service> Mounted<S> {
     pub fn recover(config: S::Config, start: Start<S::Past>) -> Self {
         let (instance, agreed) = (start.instance, S::agreed(&config));
         let service = S::recover(config, start);
-        Self { service, instance, agreed, readers: BTreeMap::new(), breach: None }
+        Self { service, instance, agreed, readers: BTreeMap::new(), breach: None, last: None }
     }
 
     /// From here on this reader is told events, in order. One with the same id is replaced.
@@ -442,6 +444,9 @@ impl<S: Service> Mounted<S> {
                 Effect::Datagram { from, to, meta, payload }
             }
             Out::Persist { io, record } => {
+                if let Some(last) = self.last.replace(io).filter(|last| last.next() != io) {
+                    self.stop(Breach::Number { io, last });
+                }
                 let breach = |bytes| Breach::Record { bytes };
                 let (meta, payload) = self.sized(record.encode(), RECORD_BYTES_MAX, breach)?;
                 Effect::Persist { from, io, meta, payload }

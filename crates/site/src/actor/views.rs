@@ -70,7 +70,7 @@ impl Views {
 
     fn named(&self, site: SiteId) -> Member {
         let name = self.names.get(&site.node).map_or_else(|| "?".into(), Arc::clone);
-        Member { name, site }
+        Member::new(name, site)
     }
 
     pub(super) fn install(&mut self, view: &View, is_member: bool) {
