@@ -228,7 +228,7 @@ pub use mainstay_runtime::{
 pub use mainstay_runtime::{ClientDialer, DialError, Entropy, EntropyError, TcpError, TimeSource};
 #[cfg(feature = "node")]
 pub use mainstay_service::{
-    AgainError, Breach, Give, MountError, Mounting, Placement, ReachError, ServiceHandle, ServicesError, Standing,
+    AgainError, Breach, Give, MountError, MountLateError, Mounting, Placement, ReachError, ServiceHandle, ServicesError, Standing,
 };
 #[cfg(feature = "node")]
 pub use mainstay_site::{

@@ -15,7 +15,7 @@ use mainstay_runtime::{
     inbox,
 };
 use mainstay_service::Reach;
-use mainstay_service::{Mounting, Placement, ServiceHandle};
+use mainstay_service::{MountLateError, Mounting, Placement, ServiceHandle};
 use mainstay_site::{
     self as site, Application, Member, MountServices, SiteHandle, SiteParts, ViewChanged, WeakSite,
 };
@@ -426,6 +426,40 @@ impl Node {
     #[must_use]
     pub fn watch_ready(&self) -> watch::Receiver<bool> {
         self.site.ready()
+    }
+
+    /// Mounts a service on the node while it runs, as the instance `name` of its kind. It begins with what the disk has of it; in its first turn it
+    /// is told the view and the peers that are up. Peers that have not mounted it are not up for it, and [say so](ServiceHandle::peers). It is mounted again
+    /// when the node was declared dead and begins anew, with what `config` says then, unless it was
+    /// [dismounted](ServiceHandle::dismount). A node that is started again mounts what its builder says.
+    ///
+    /// # Errors
+    /// [`MountLateError`]; its place is [taken](crate::MountError), or what it needs is not mounted, among others. Nothing changed.
+    pub async fn mount<S: Service>(
+        &self,
+        name: &str,
+        config: impl FnMut(&Mounting<'_>) -> S::Config + Send + 'static,
+    ) -> Result<ServiceHandle<S>, MountLateError> {
+        self.site.mount(name, None, config).await
+    }
+
+    /// The same [beside](NodeBuilder::mount_beside) the node.
+    ///
+    /// # Errors
+    /// As [`mount`](Self::mount).
+    pub async fn mount_beside<S: Service>(
+        &self,
+        name: &str,
+        placement: Placement,
+        config: impl FnMut(&Mounting<'_>) -> S::Config + Send + 'static,
+    ) -> Result<ServiceHandle<S>, MountLateError> {
+        self.site.mount(name, Some(placement), config).await
+    }
+
+    /// The instance `name` of a service, mounted or not. The handle does not keep the node running.
+    #[must_use]
+    pub fn service<S: Service>(&self, name: &str) -> ServiceHandle<S> {
+        self.site.service(name)
     }
 
     /// The views of the sites.

@@ -1,7 +1,7 @@
 //! The services of a node, and their channels to other nodes.
 
 use std::any::Any;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
@@ -110,6 +110,13 @@ pub enum Output {
     Effect(Effect),
     /// A service that has fallen is to be started again: all that it wrote is stable.
     Again(Again),
+    /// A service was mounted late, or could not be.
+    Late(Late),
+    /// A user has dismounted a service.
+    Dismounted {
+        /// Which.
+        of: Address,
+    },
     /// A service broke a rule, and is mounted no more: an alarm for the operator.
     Stopped {
         /// Which.
@@ -119,7 +126,15 @@ pub enum Output {
     },
 }
 
-/// How a service beside the node is to be started again; what is in it is the host's business.
+/// What became of a service that was to be [mounted late](Services::begin_late); what is in it is the host's business.
+pub struct Late {
+    /// Which.
+    pub of: Address,
+    /// What.
+    pub found: Box<dyn Any + Send>,
+}
+
+/// How a service that has fallen is to be started again, or one is to be mounted late; what is in it is the host's business.
 pub struct Again {
     /// Which.
     pub of: Address,
@@ -161,7 +176,9 @@ pub struct Services {
     known: BTreeMap<Address, ViewId>,
     /// Who was stopped, and is not mounted again.
     stopped: BTreeMap<Address, Breach>,
-    /// Who waits to be started again until what it wrote is stable.
+    /// Who is to be mounted late, and is not yet.
+    coming: BTreeSet<Address>,
+    /// Who waits to be started again, or to be mounted late, until what it wrote is stable.
     again: Vec<Again>,
     /// The last view that the log names before records of each instance.
     marked: BTreeMap<Address, ViewId>,
@@ -240,7 +257,39 @@ impl Services {
     /// there is none.
     pub fn dismount(&mut self, now: Instant, of: Address) -> bool {
         self.has_news = true;
-        self.rack.dismount(now, of)
+        let is_there = self.rack.dismount(now, of);
+        if is_there {
+            self.outputs.push_back(Output::Dismounted { of });
+        }
+        is_there
+    }
+
+    /// Whether there is a place for a service now.
+    ///
+    /// # Errors
+    /// [`MountError`].
+    pub fn check_place<S: Service>(&self, of: Address) -> Result<(), MountError> {
+        let mounted = self.rack.mounted().map(|(of, _)| of);
+        let again = self.again.iter().map(|again| again.of);
+        let all: Vec<Address> = mounted.chain(again).chain(self.coming.iter().copied()).collect();
+        if all.len() >= MOUNTED_MAX {
+            return Err(MountError::TooMany);
+        }
+        Ok(rack::check_place::<S, _>(of, || all.iter())?)
+    }
+
+    /// A service is to be mounted while the node runs: when what its address wrote before is stable the host is told
+    /// ([`Output::Again`]), and says in the end what [came of it](Self::mounted_late).
+    pub fn begin_late(&mut self, late: Again) {
+        self.coming.insert(late.of);
+        self.begin_again(late);
+    }
+
+    /// It is mounted, or will not be.
+    pub fn mounted_late(&mut self, late: Late) {
+        self.has_news = true;
+        self.coming.remove(&late.of);
+        self.outputs.push_back(Output::Late(late));
     }
 
     /// A service that has fallen is to be started again, from what the log has of it: when it is gone and that is stable the host is told.

@@ -180,7 +180,9 @@ impl Node for StationNode {
                 Output::Service(
                     services::Output::Written { .. }
                     | services::Output::Again(_)
-                    | services::Output::Stopped { .. },
+                    | services::Output::Stopped { .. }
+                    | services::Output::Dismounted { .. }
+                    | services::Output::Late(_),
                 ) => {}
                 Output::Service(services::Output::Effect(effect)) => self.effect(effect, out),
             }

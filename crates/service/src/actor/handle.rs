@@ -13,7 +13,8 @@ use tokio::sync::oneshot;
 
 use super::beside::Line;
 use super::hosting::{Asker, Restart};
-use super::mounting::{Planned, ServicesError};
+use super::late::MountLateError;
+use super::mounting::{Mounting, Next, ServicesError};
 use super::reach::Reach;
 use crate::services::Again;
 use crate::{Request, Services, Standing, Station};
@@ -36,6 +37,20 @@ impl StationHandle {
     pub fn service<S: Service>(&self, name: &str) -> ServiceHandle<S> {
         let host = Arc::new(self.host.clone());
         ServiceHandle { keeps: Some(host), ..self.reach.service(name) }
+    }
+
+    /// Mounts a service on the station while it runs, or beside it. See [`Reach::mount`].
+    ///
+    /// # Errors
+    /// [`MountLateError`].
+    pub async fn mount<S: Service>(
+        &self,
+        name: &str,
+        placement: Option<Placement>,
+        config: impl FnMut(&Mounting<'_>) -> S::Config + Send + 'static,
+    ) -> Result<ServiceHandle<S>, MountLateError> {
+        let handle = self.reach.mount(name, placement, config).await?;
+        Ok(ServiceHandle { keeps: Some(Arc::new(self.host.clone())), ..handle })
     }
 
     /// Asks the station to stop: what was admitted is still taken in.
@@ -181,7 +196,7 @@ impl<S: Service> ServiceHandle<S> {
     }
 
     /// Asks something of the services between two turns.
-    async fn between<T: Send + 'static>(
+    pub(super) async fn between<T: Send + 'static>(
         &self,
         ask: impl FnOnce(&mut Services, Instant) -> T + Send + 'static,
     ) -> Result<T, ReachError> {
@@ -314,8 +329,8 @@ impl<S: Service> ServiceHandle<S> {
         // Two that read the log would begin where the first one has gone on already.
         let claim = line.claim().ok_or(AgainError::NotFallen)?;
         let (tell, told) = oneshot::channel();
-        let planned = Planned::again::<S>(&line, config);
-        let restart = Restart { planned, asker: Asker { claim, tell } };
+        let next = Next::of::<S>(&line, config);
+        let restart = Restart { next, asker: Asker { claim, tell } };
         let again = Again { of, plan: Box::new(restart) };
         self.between(move |services, _| services.begin_again(again)).await?;
         // Else the node has ended or begins anew.
@@ -334,7 +349,8 @@ impl<S: Service> ServiceHandle<S> {
     }
 
     /// The service comes to its end: it is told so, turned once more, and gone; one beside the node when its actor has done that. False if
-    /// it is not mounted.
+    /// it is not mounted. What the disk has of it stays there, for the day when it is [mounted](Reach::mount) again. A node that is declared
+    /// dead and begins anew mounts it again if it was there when the node started, and not if it was mounted later.
     ///
     /// # Errors
     /// [`ReachError`].

@@ -50,10 +50,30 @@ enum Step {
     Other(Mount),
 }
 
+/// The boot that services are mounted by, and what they are given of it.
+#[derive(Clone)]
+pub(super) struct Origin {
+    cluster: ClusterId,
+    me: BootId,
+    roster: Vec<NodeId>,
+    seed: u64,
+    local: Option<LocalReader>,
+    /// Whether there is a place for them is looked at when they are mounted.
+    is_late: bool,
+}
+
+impl Origin {
+    /// For a service that is mounted late, as the one with this number.
+    pub(super) fn late(&self, number: u64) -> Self {
+        let seed = Rng::new(self.seed).stream(&format!("late {number}")).next_u64();
+        Self { seed, is_late: true, ..self.clone() }
+    }
+}
+
 /// What a boot is to mount, in order.
-#[derive(Default)]
 pub struct Planned {
     steps: Vec<Step>,
+    origin: Origin,
 }
 
 impl Planned {
@@ -69,17 +89,35 @@ impl Planned {
         local: Option<LocalReader>,
         mount: impl FnOnce(&mut Mounting<'_>) -> Result<(), MountError>,
     ) -> Result<Self, MountError> {
-        let mut planned = Self::default();
-        let steps = &mut planned.steps;
-        mount(&mut Mounting { steps, seeds: Rng::new(seed), cluster, me, roster, local })?;
+        let origin = Origin { cluster, me, roster, seed, local, is_late: false };
+        let mut planned = Self { steps: Vec::new(), origin };
+        planned.add(mount)?;
         Ok(planned)
     }
 
-    /// The next run of a service that has fallen.
-    pub(super) fn again<S: Service>(line: &Line, config: S::Config) -> Self {
-        let seed = Rng::new(line.seed).stream("again").next_u64();
-        let step = beside::<S>(line.me, line.of.instance, seed, line.placement, config);
-        Self { steps: vec![step] }
+    /// What is mounted late.
+    pub(super) fn late(
+        origin: Origin,
+        mount: impl FnOnce(&mut Mounting<'_>) -> Result<(), MountError>,
+    ) -> Result<Self, MountError> {
+        let mut planned = Self { steps: Vec::new(), origin };
+        planned.add(mount)?;
+        Ok(planned)
+    }
+
+    /// More of it, behind the rest.
+    pub(super) fn add(
+        &mut self,
+        mount: impl FnOnce(&mut Mounting<'_>) -> Result<(), MountError>,
+    ) -> Result<(), MountError> {
+        let Origin { cluster, me, roster, seed, local, is_late } = self.origin.clone();
+        let steps = &mut self.steps;
+        let seeds = Rng::new(seed);
+        mount(&mut Mounting { steps, seeds, cluster, is_late, me, roster, local })
+    }
+
+    pub(super) fn origin(&self) -> &Origin {
+        &self.origin
     }
 
     pub(super) fn addresses(&self) -> Vec<Address> {
@@ -110,6 +148,29 @@ impl Planned {
             Step::Other(mount) => Ok(mount),
         };
         self.steps.into_iter().map(fold).collect()
+    }
+}
+
+/// The next run of a service that has fallen.
+pub(super) struct Next {
+    of: Address,
+    fold: Fold,
+}
+
+impl Next {
+    pub(super) fn of<S: Service>(line: &Line, config: S::Config) -> Self {
+        let seed = Rng::new(line.seed).stream("again").next_u64();
+        let fold = beside::<S>(line.me, line.of.instance, seed, line.placement, config);
+        Self { of: line.of, fold }
+    }
+
+    /// See [`Planned::fold_all`].
+    pub(super) fn fold(
+        self,
+        log: &[LogEntry],
+        checkpoints: &BTreeMap<Address, u64>,
+    ) -> Result<Mount, ServicesError> {
+        (self.fold)(log, checkpoints.get(&self.of).copied())
     }
 }
 
@@ -168,8 +229,8 @@ fn beside<S: Service>(
     seed: u64,
     placement: Placement,
     config: S::Config,
-) -> Step {
-    let fold = folding::<S>(instance, move |past, checkpoint, services, now| {
+) -> Fold {
+    folding::<S>(instance, move |past, checkpoint, services, now| {
         let agreed = S::agreed(&config);
         let open = Box::new(move |now| {
             let start = Start { me, instance, past, checkpoint, now, seed };
@@ -177,8 +238,7 @@ fn beside<S: Service>(
         });
         let opening = Opening { placement, me, seed, open };
         services.mount_beside::<S>(now, Proxy::new::<S>(instance, agreed, opening)).map(drop)
-    });
-    Step::Service(Address { channel: S::CHANNEL, instance }, fold)
+    })
 }
 
 impl Step {
@@ -195,6 +255,7 @@ pub struct Mounting<'a> {
     steps: &'a mut Vec<Step>,
     seeds: Rng,
     cluster: ClusterId,
+    is_late: bool,
     /// The boot.
     pub me: BootId,
     /// All nodes.
@@ -208,11 +269,13 @@ impl Mounting<'_> {
     fn place<S: Service>(&mut self, name: &str) -> Result<(Address, u64), MountError> {
         let instance = Instance::new(self.cluster, name);
         let of = Address { channel: S::CHANNEL, instance };
-        let mounted = || self.steps.iter().filter_map(Step::address);
-        if mounted().count() >= MOUNTED_MAX {
-            return Err(MountError::TooMany);
+        if !self.is_late {
+            let mounted = || self.steps.iter().filter_map(Step::address);
+            if mounted().count() >= MOUNTED_MAX {
+                return Err(MountError::TooMany);
+            }
+            check_place::<S, _>(of, mounted)?;
         }
-        check_place::<S, _>(of, mounted)?;
         let seed = self.seeds.stream(&format!("{of:?}")).next_u64();
         Ok((of, seed))
     }
@@ -252,7 +315,8 @@ impl Mounting<'_> {
         config: S::Config,
     ) -> Result<Instance, MountError> {
         let (of, seed) = self.place::<S>(name)?;
-        self.steps.push(beside::<S>(self.me, of.instance, seed, placement, config));
+        let fold = beside::<S>(self.me, of.instance, seed, placement, config);
+        self.steps.push(Step::Service(of, fold));
         Ok(of.instance)
     }
 
