@@ -229,7 +229,11 @@ where
     }
 
     /// The state that each node has in the end.
-    fn states(&self, run: &Run<'_>, room: &mut Room<Replicated<S>>) -> Result<Vec<Option<S>>, String> {
+    fn states(
+        &self,
+        run: &Run<'_>,
+        room: &mut Room<Replicated<S>>,
+    ) -> Result<Vec<Option<S>>, String> {
         let (nodes, count) = (room.outside(), self.plan.nodes);
         run.finish(room, async move {
             let mut states = Vec::new();

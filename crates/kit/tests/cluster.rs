@@ -93,7 +93,8 @@ fn what_a_process_draws_is_found() {
 #[test]
 fn the_place_where_states_differ_is_shown() {
     let mut states: Vec<Vec<u32>> = vec![(1_000..2_000).collect(); 3];
-    let of = |states: &[Vec<u32>]| differing(&[("a", &states[0]), ("b", &states[1]), ("c", &states[2])]);
+    let of =
+        |states: &[Vec<u32>]| differing(&[("a", &states[0]), ("b", &states[1]), ("c", &states[2])]);
     assert_eq!(of(&states), None);
     states[2][500] = 77;
     let text = of(&states).unwrap();

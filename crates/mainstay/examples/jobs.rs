@@ -2,9 +2,7 @@
 //!
 //! `cargo run -p mainstay --example jobs`
 
-use std::collections::BTreeMap;
 use std::error::Error;
-use std::net::{SocketAddr, TcpListener};
 
 use mainstay::{
     ClusterId, Commands, Config, Durability, Map, MembersChanged, Position, Replicated,
@@ -57,7 +55,9 @@ impl Commands for Jobs {
 
     fn view(&mut self, _at: Position, view: &MembersChanged) {
         let is_gone = |lease: &Lease| {
-            lease.as_ref().is_some_and(|(node, _)| view.left.iter().any(|(it, _)| *it.name == **node))
+            lease
+                .as_ref()
+                .is_some_and(|(node, _)| view.left.iter().any(|(it, _)| *it.name == **node))
         };
         let lost: Vec<u64> =
             self.0.iter().filter(|(_, lease)| is_gone(lease)).map(|(job, _)| *job).collect();
@@ -67,22 +67,14 @@ impl Commands for Jobs {
     }
 }
 
-fn start(
-    name: &str,
-    nodes: &BTreeMap<String, SocketAddr>,
-) -> Result<Replicated<Jobs>, Box<dyn Error>> {
-    let config = Config::new(ClusterId::from_entropy(5), name, nodes.clone());
-    Ok(Replicated::start(config.durability(Durability::Memory), Jobs::default)?)
-}
-
 #[actix::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0"));
-    let mut nodes = BTreeMap::new();
-    for (name, listener) in ["a", "b", "c"].into_iter().zip(listeners) {
-        nodes.insert(name.to_owned(), listener?.local_addr()?);
-    }
-    let [a, b, c] = [start("a", &nodes)?, start("b", &nodes)?, start("c", &nodes)?];
+    let nodes = Config::loopback(["a", "b", "c"])?;
+    let start = |name| {
+        let config = Config::new(ClusterId::from_entropy(5), name, nodes.clone());
+        Replicated::start(config.durability(Durability::Memory), Jobs::default)
+    };
+    let [a, b, c] = [start("a")?, start("b")?, start("c")?];
     for jobs in [&a, &b, &c] {
         jobs.node().ok_or("it has one")?.ready().await?;
     }

@@ -141,6 +141,14 @@ pub struct GroupView {
     pub me: Option<usize>,
 }
 
+/// As `view 3: ann/1 bob/1`.
+impl fmt::Display for GroupView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "view {}:", self.id.number)?;
+        self.members.iter().try_for_each(|member| write!(f, " {member}"))
+    }
+}
+
 /// The state of a group, as a member gave it.
 #[derive(Clone, Default, Debug)]
 pub struct State {

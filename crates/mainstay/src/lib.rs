@@ -185,8 +185,8 @@ pub use client::{Client, ClientConfig, ClientStatus, ConnectError};
 pub use config::{Config, StartError};
 #[cfg(feature = "node")]
 pub use group::{
-    CastCommand, CastError, GroupConfig, GroupEvent, GroupHandle, GroupView, MESSAGE_BYTES_MAX, Message,
-    NotReached, Receipt, State, StateRequest,
+    CastCommand, CastError, GroupConfig, GroupEvent, GroupHandle, GroupView, MESSAGE_BYTES_MAX,
+    Message, NotReached, Receipt, State, StateRequest,
 };
 #[cfg(feature = "node")]
 pub use mainstay_base::service::{self, ReaderId, Service};
@@ -221,14 +221,15 @@ pub use mainstay_paradigm::{
 pub use mainstay_paradigm::{Envelope, RestoreError, Session, Snapshot, StateMachine};
 #[cfg(feature = "node")]
 pub use mainstay_runtime::{
-    Beacon, Carries, ClientListener, Closed, Disk, Events, LocalFuture, Porter, Ports, Pulse, Recipient,
-    TcpClients, Transport,
+    Beacon, Carries, ClientListener, Closed, Disk, Events, LocalFuture, Porter, Ports, Pulse,
+    Recipient, TcpClients, Transport,
 };
 #[cfg(feature = "client")]
 pub use mainstay_runtime::{ClientDialer, DialError, Entropy, EntropyError, TcpError, TimeSource};
 #[cfg(feature = "node")]
 pub use mainstay_service::{
-    AgainError, Breach, Give, MountError, MountLateError, Mounting, Placement, ReachError, ServiceHandle, ServicesError, Standing,
+    AgainError, Breach, Give, MountError, MountLateError, Mounting, Placement, ReachError,
+    ServiceHandle, ServicesError, Standing,
 };
 #[cfg(feature = "node")]
 pub use mainstay_site::{

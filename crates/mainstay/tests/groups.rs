@@ -11,8 +11,9 @@ use actix::{Actor, Addr, Context, Handler};
 use bytes::Bytes;
 use common::{Cluster, Journal, NAMES, run};
 use mainstay::{
-    CastCommand, CastError, Durability, Events, GroupConfig, GroupEvent, GroupHandle, Level, MESSAGE_BYTES_MAX,
-    Node, NotReached, Order, Porter, Reason, Recipient, StartError, StateRequest, ViewChanged,
+    CastCommand, CastError, Durability, Events, GroupConfig, GroupEvent, GroupHandle, Level,
+    MESSAGE_BYTES_MAX, Node, NotReached, Order, Porter, Reason, Recipient, StartError,
+    StateRequest, ViewChanged,
 };
 use std::sync::Arc;
 use tokio::sync::Notify;

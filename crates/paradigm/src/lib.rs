@@ -79,6 +79,8 @@ pub use account::TURN_WORK;
 pub use compare::Verdict;
 pub use config::{Builder, Config, ConfigError};
 pub use envelope::{Envelope, EnvelopeError, Session, VIEW_MEMBERS_MAX};
+#[doc(no_inline)]
+pub use mainstay_base::NamedSite;
 pub use map::{ENTRY_BYTES_MAX, EntryTooLarge, Map, MapKey, MapSnapshot, MapValue};
 pub use replica::{DeliverError, Outcome, Output, Replica, Retired, SnapshotError, Status};
 pub use snapshot::{CHUNK_BYTES_MAX, NextChunkError, RestoreError, SnapshotStream};
@@ -87,5 +89,3 @@ pub use stats::Stats;
 pub use typed::{Commands, decode_reply, encode_command};
 pub use user::{Snapshot, StateMachine};
 pub use views::MembersChanged;
-#[doc(no_inline)]
-pub use mainstay_base::NamedSite;

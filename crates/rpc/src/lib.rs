@@ -94,8 +94,8 @@ pub use actor::gateway;
 #[cfg(feature = "actor")]
 pub use actor::{
     Among, AtLeastOnce, AtMostOnce, Atomic, CallError, CallInfo, Caller, Context, Error,
-    ExactlyOnce, Idempotent, Incoming, Interceptor, Items, Maybe, Offer, OfferError, OpenError, Procedure, Reading, Reply, Resolver, RpcHandle,
-    ServeError, Value, WriteError,
+    ExactlyOnce, Idempotent, Incoming, Interceptor, Items, Maybe, Offer, OfferError, OpenError,
+    Procedure, Reading, Reply, Resolver, RpcHandle, ServeError, Value, WriteError,
 };
 pub use config::{BODY_BYTES_MAX, Carrier, Config, ConfigError, DATAGRAM_BYTES_MAX, Orphans};
 pub use outcome::{Executed, Failure, Reason, Semantics};

@@ -29,8 +29,8 @@ pub use commands::Give;
 pub use disk::{DiskError, ServiceStorage};
 pub use handle::{AgainError, ReachError, ServiceHandle, StationHandle};
 pub use hosting::{Answer, Begun, Ended, Hosting};
-pub use mainstay_base::service::RECORD_BYTES_MAX;
 pub use late::{MountLateError, OpenStorage};
+pub use mainstay_base::service::RECORD_BYTES_MAX;
 pub use mounting::{Mount, Mounting, Planned, ServicesError};
 pub use queue::CommandQueue;
 pub use reach::Reach;
@@ -162,7 +162,8 @@ pub fn start(
     let storage = disk.map(|disk| open(disk.into(), disk_reserve, node)).transpose();
     let reach = Reach::new(cluster);
     let storage = storage.map_err(ServicesError::Disk)?;
-    let mut hosting = Hosting::new(wiring::input, &planned, storage, datagrams, &reach, Rc::clone(&time));
+    let mut hosting =
+        Hosting::new(wiring::input, &planned, storage, datagrams, &reach, Rc::clone(&time));
     let read = hosting.reading(planned)?()?;
     let now = time.now();
     let mut station = Station::new(config, Rng::new(seed).next_u64(), now);

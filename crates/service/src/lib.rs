@@ -102,8 +102,8 @@ mod station;
 
 #[cfg(feature = "actor")]
 pub use actor::{
-    AgainError, CommandQueue, DiskError, Give, MountLateError, Mounting, Reach, ReachError, ServiceHandle, ServicesError,
-    StartError, StationHandle, StationParts, start,
+    AgainError, CommandQueue, DiskError, Give, MountLateError, Mounting, Reach, ReachError,
+    ServiceHandle, ServicesError, StartError, StationHandle, StationParts, start,
 };
 pub use mainstay_base::rack::{Breach, Placement};
 #[cfg(feature = "actor")]

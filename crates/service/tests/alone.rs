@@ -9,7 +9,8 @@ mod stations;
 
 use mainstay_base::Duration as Span;
 use mainstay_service::{
-    Give, MountError, Placement, Porter, ReachError, Recipient, ServicesError, Standing, StartError, StationParts, start,
+    Give, MountError, Placement, Porter, ReachError, Recipient, ServicesError, Standing,
+    StartError, StationParts, start,
 };
 use stations::{LIMIT, ask, cluster, listen, next, roster, station, stop};
 use tokio::sync::oneshot;

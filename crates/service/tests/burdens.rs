@@ -52,7 +52,11 @@ impl Machine for Pipe {
     fn handle(&mut self, _: Instant, input: In<Self>) {
         match input {
             In::Peer(PeerChange::Up { boot }) => self.up.push(boot),
-            In::Peer(PeerChange::Down { boot } | PeerChange::Ended { boot } | PeerChange::Replaced { old: boot, .. }) => {
+            In::Peer(
+                PeerChange::Down { boot }
+                | PeerChange::Ended { boot }
+                | PeerChange::Replaced { old: boot, .. },
+            ) => {
                 self.up.retain(|up| *up != boot);
             }
             In::Command(Do::Send(size)) => {

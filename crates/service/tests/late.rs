@@ -74,8 +74,7 @@ async fn mounted_late(placement: Option<Placement>, disk: bool) {
     let roster = roster();
     LocalSet::new()
         .run_until(async {
-            let stations: Vec<_> =
-                ["n0", "n1", "n2"].map(|name| bare(&roster, name, home)).into();
+            let stations: Vec<_> = ["n0", "n1", "n2"].map(|name| bare(&roster, name, home)).into();
             let first = mount(&stations[0], placement).await.unwrap();
             assert_eq!(first.placement(), placement);
             stand(&first, &[Standing::Missing, Standing::Missing]).await;
@@ -106,9 +105,8 @@ async fn mounted_late(placement: Option<Placement>, disk: bool) {
             if !disk {
                 return;
             }
-            let stations: Vec<_> = (0..3)
-                .map(|index| stations::station(&roster, index, home, placement))
-                .collect();
+            let stations: Vec<_> =
+                (0..3).map(|index| stations::station(&roster, index, home, placement)).collect();
             let register = stations[1].service::<Register>("r");
             assert_eq!(read(&register, 5).await, Event::Read { op: 5, value: 10 });
             drop(register);

@@ -179,7 +179,10 @@ impl Node {
 fn the_log_has_the_views_that_a_service_knew() {
     let mut node = Node::new();
     node.write(1);
-    assert_eq!((node.past("mounted"), node.past("beside")), (vec!["line 1".into()], vec!["line 1".into()]));
+    assert_eq!(
+        (node.past("mounted"), node.past("beside")),
+        (vec!["line 1".into()], vec!["line 1".into()])
+    );
     node.services.on_view(NOW, &view(7));
     node.turn();
     node.write(2);

@@ -175,7 +175,8 @@ async fn is_stopped(placement: Option<Placement>, how: Do, why: Breach) {
     LocalSet::new()
         .run_until(async {
             let node = station(directory.path(), placement);
-            let (keeper, other) = (node.service::<Keeper<0>>("k"), node.service::<Keeper<2>>("other"));
+            let (keeper, other) =
+                (node.service::<Keeper<0>>("k"), node.service::<Keeper<2>>("other"));
             let mut heard = listen(&keeper, None, 64).await;
             for number in [1, 2] {
                 keeper.send(Do::Note(number)).await.unwrap();
@@ -205,8 +206,7 @@ async fn is_stopped(placement: Option<Placement>, how: Do, why: Breach) {
         .await;
 }
 
-const PLACEMENTS: [Option<Placement>; 3] =
-    [None, Some(Placement::Local), Some(Placement::Thread)];
+const PLACEMENTS: [Option<Placement>; 3] = [None, Some(Placement::Local), Some(Placement::Thread)];
 
 /// Messages have two bytes beside their payload.
 #[tokio::test]

@@ -188,14 +188,8 @@ mod tests {
                 at: Instant::from_nanos(0),
                 fault: Fault::Cut { one: 0, other: 1, length: Duration::from_millis(5) },
             },
-            FaultEvent {
-                at: Instant::from_nanos(1_000),
-                fault: Fault::Reset { one: 3, other: 1 },
-            },
-            FaultEvent {
-                at: Instant::from_nanos(1_000),
-                fault: Fault::Backup { node: 1 },
-            },
+            FaultEvent { at: Instant::from_nanos(1_000), fault: Fault::Reset { one: 3, other: 1 } },
+            FaultEvent { at: Instant::from_nanos(1_000), fault: Fault::Backup { node: 1 } },
             FaultEvent {
                 at: Instant::from_nanos(1_000),
                 fault: Fault::Clock {

@@ -9,8 +9,8 @@ use std::any::Any;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 
-use super::{Breach, ROUNDS_MAX};
 use super::mounted::{Effect, Given, Mounted, Tenant, Turned};
+use super::{Breach, ROUNDS_MAX};
 use crate::service::{Address, Ask, Io, PeerChange, Service, Told};
 use crate::{BootId, Instance, Instant, NodeId, ViewId, Work};
 

@@ -523,7 +523,11 @@ mod tests {
 
     #[test]
     fn entries_come_back_and_garbage_is_refused() {
-        let entries = vec![record(1, 1, 3), LogEntry::Installed { of: of(2), view: ViewId::NONE }, record(2, 9, 0)];
+        let entries = vec![
+            record(1, 1, 3),
+            LogEntry::Installed { of: of(2), view: ViewId::NONE },
+            record(2, 9, 0),
+        ];
         let records = encode(&entries);
         assert_eq!(records.len(), 1);
         let join = |records: &[Bytes]| -> Result<Vec<LogEntry>, DecodeError> {

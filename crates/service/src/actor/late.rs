@@ -107,7 +107,11 @@ impl<M: Hosted> Hosting<M> {
         }
     }
 
-    fn reading_late(&mut self, of: Address, mount: &mut MountLate) -> Result<Reading, ServicesError> {
+    fn reading_late(
+        &mut self,
+        of: Address,
+        mount: &mut MountLate,
+    ) -> Result<Reading, ServicesError> {
         let origin = self.late.origin(&self.origin);
         let planned = Planned::late(origin, mount)?;
         if self.storage.is_none()
@@ -130,12 +134,7 @@ impl<M: Hosted> Hosting<M> {
         Ok(Box::new(move || reading().map(|(shelf, mounts)| (Found::Shelf(shelf), mounts))))
     }
 
-    fn read_late(
-        &mut self,
-        of: Address,
-        reading: Reading,
-        port: &Port<'_, M>,
-    ) {
+    fn read_late(&mut self, of: Address, reading: Reading, port: &Port<'_, M>) {
         // A former run of it wrote a checkpoint perhaps.
         let mut writing = self.writing.remove(&of).unwrap_or_default();
         let disk = self.storage.as_ref().map(ServiceStorage::disk);

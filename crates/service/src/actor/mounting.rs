@@ -185,7 +185,8 @@ fn folding<S: Service>(
     Box::new(move |log: &[LogEntry], checkpoint| {
         let folded = caught(|| fold::<S>(instance, log));
         let past = folded.map_err(|reason| ServicesError::Fold { of, reason })??;
-        let is_of = |entry: &&LogEntry| matches!(entry, LogEntry::Record { of: it, .. } if *it == of);
+        let is_of =
+            |entry: &&LogEntry| matches!(entry, LogEntry::Record { of: it, .. } if *it == of);
         let last = log.iter().rev().find(is_of).and_then(|entry| match entry {
             LogEntry::Record { io, .. } => Some(*io),
             LogEntry::Installed { .. } => None,

@@ -17,9 +17,7 @@ use mainstay_runtime::{
     Transport, WeakHandle, blocking, halt, host, with_causes,
 };
 use mainstay_service::actor::{Begun, Hosting};
-use mainstay_service::{
-    MountLateError, Mounting, Placement, Reach, ServiceHandle, ServicesError,
-};
+use mainstay_service::{MountLateError, Mounting, Placement, Reach, ServiceHandle, ServicesError};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -81,8 +79,7 @@ pub fn start(
     let kept = storage.as_ref().filter(|_| mounts.mount.is_some());
     let kept = kept.map(|storage| storage.services(me.node)).transpose();
     let kept = kept.map_err(ServicesError::Disk)?;
-    let mut hosting =
-        Hosting::new(answered, &planned, kept, datagrams, &reach, Rc::clone(&time));
+    let mut hosting = Hosting::new(answered, &planned, kept, datagrams, &reach, Rc::clone(&time));
     if let Some(open) = storage.as_ref().map(|storage| storage.open_services(me.node)) {
         hosting.open_late(open);
     }
