@@ -525,7 +525,7 @@ fn edge_20_the_manager_alone_crashes() {
     }
 }
 
-/// Checks RPC-6: a client's boot that a view leaves out is gone for good, whether or not its node is there again: what it had called is ended.
+/// A client's boot that a view leaves out is gone for good, whether or not its node is there again: what it had called is ended.
 #[test]
 fn calls_of_a_boot_that_a_view_leaves_out_are_ended() {
     for carrier in [Carrier::Link, Carrier::Datagrams] {
