@@ -100,7 +100,7 @@ pub enum StartError {
     NoPorts,
     /// The thread of the node cannot be started, or has ended.
     #[error("no thread for the node: {0}")]
-    Thread(std::io::Error),
+    Thread(io::Error),
     /// The site does not start.
     #[error(transparent)]
     Site(#[from] site::StartError),
@@ -304,7 +304,6 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use std::error::Error;
-    use std::io;
 
     use mainstay_site::StorageError;
     use mainstay_site::identity::IdentityError;

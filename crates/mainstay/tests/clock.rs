@@ -65,7 +65,7 @@ async fn clocks_beside_their_nodes_agree_and_join() {
 struct Bell(mpsc::UnboundedSender<u32>);
 
 impl Bell {
-    fn new() -> (Recipient<Ring>, mpsc::UnboundedReceiver<u32>) {
+    fn hung() -> (Recipient<Ring>, mpsc::UnboundedReceiver<u32>) {
         let (tell, told) = mpsc::unbounded_channel();
         (Self(tell).start().recipient(), told)
     }
@@ -90,7 +90,7 @@ impl Handler<Ring> for Bell {
 /// An actor that has recipients of the clock sets what another one is told, and takes some of it back.
 async fn rings_by_messages(clock: &ClockHandle) {
     let door = Porter::start(clock.clone());
-    let (to, mut told) = Bell::new();
+    let (to, mut told) = Bell::hung();
     let alarms: Recipient<SetAlarm<Ring>> = door.clone().recipient();
     let set = async |millis, number| {
         let at = clock.now().0.saturating_add(Duration::from_millis(millis));
@@ -136,7 +136,7 @@ async fn agree_and_join(placement: Option<Placement>) {
             node.close().await;
         }
         let at = Time::from_nanos(1);
-        let told = door.send(SetAlarm { at, to: Bell::new().0, message: Ring(3) }).await.unwrap();
+        let told = door.send(SetAlarm { at, to: Bell::hung().0, message: Ring(3) }).await.unwrap();
         assert_eq!(told, Err(ReachError::Closed));
     };
     LocalSet::new().run_until(run).await;

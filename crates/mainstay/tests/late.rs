@@ -41,7 +41,7 @@ impl Machine for Roll {
             In::Peer(PeerChange::Up { .. }) => self.up += 1,
             In::Peer(_) => self.up -= 1,
             In::Command(()) => drop(self.out.persist(Line)),
-            In::Written(_) => self.lines += 1,
+            In::Written(io) => self.lines = io.0,
             _ => {}
         }
     }

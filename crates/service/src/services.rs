@@ -499,7 +499,7 @@ impl Services {
             }
             self.mux.end_turn(now);
             for left in self.rack.take_left() {
-                let breach = left.breach.or(broken.get(&left.of).copied());
+                let breach = left.breach.or_else(|| broken.get(&left.of).copied());
                 self.leave(now, Left { breach, ..left });
             }
             if !self.mux.has_given() && broken.is_empty() {

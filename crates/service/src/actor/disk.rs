@@ -343,12 +343,9 @@ impl ServiceStorage {
         &mut self,
         of: Address,
         planned: Planned,
-    ) -> Result<
-        impl FnOnce() -> Result<(LateShelf, Vec<Mount>), ServicesError> + Send + use<>,
-        DiskError,
-    > {
+    ) -> Result<Reading<LateShelf>, DiskError> {
         let (log, owner, medium) = (Arc::clone(&self.log), self.owner, self.shelf(of)?);
-        Ok(move || {
+        Ok(Box::new(move || {
             let records = Log::peek(&*log, Options::new(owner)).map_err(DiskError::Log)?;
             let whole = join(records, |_, _, _| {})?;
             let opened = Checkpoints::open(medium.clone(), owner).map_err(DiskError::from)?;
@@ -357,7 +354,7 @@ impl ServiceStorage {
             let chunks = newest.map_or_else(VecDeque::new, |newest| newest.chunks.into());
             let mounts = planned.fold_all(&whole, &positions)?;
             Ok((LateShelf { of, medium, owner, opened, chunks }, mounts))
-        })
+        }))
     }
 
     /// What reads for one instance that is started again while the log is written: all that it wrote is stable. Run beside the turns.
