@@ -326,7 +326,8 @@ impl Services {
     }
 
     /// Whether a service of this kind was stopped.
-    pub(crate) fn has_stopped(&self, kind: Kind) -> bool {
+    #[must_use]
+    pub fn has_stopped(&self, kind: Kind) -> bool {
         self.stopped.keys().any(|of| of.channel == kind.channel)
     }
 
