@@ -10,8 +10,8 @@ use mainstay::service::{
     Class, In, Io, Logged, Never, Out, Outbox, PeerChange, Service, Start, Wire,
 };
 use mainstay::{
-    Channel, Closed, Config, Durability, Instant, Machine, MountLateError, Node, Placement,
-    ReachError, ServiceHandle, Standing,
+    Channel, Closed, ClusterId, Config, Durability, Instant, Machine, MountLateError, Node,
+    Placement, ReachError, ServiceHandle, Standing,
 };
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
@@ -154,4 +154,21 @@ fn a_service_is_mounted_on_nodes_that_run() {
             node.close().await;
         }
     });
+}
+
+/// Any task of a program on several threads mounts a service on a node that runs on a thread of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_is_mounted_from_another_thread() {
+    let nodes = Config::loopback(["a"]).unwrap();
+    let config = Config::new(ClusterId::from_entropy(3), "a", nodes).durability(Durability::Memory);
+    let (node, ()) = Node::spawn(config, |_| Ok(())).await.unwrap();
+    let task = tokio::spawn(async move {
+        node.ready().await.unwrap();
+        let roll = node.mount::<Roll>("roll", |_| ()).await.unwrap();
+        roll.send(()).await.unwrap();
+        until(&roll, |it| it == (1, 0, 1)).await;
+        assert_eq!(roll.dismount().await, Ok(true));
+        node.close().await
+    });
+    assert_eq!(timeout(LIMIT, task).await.unwrap().unwrap(), Closed::Stopped);
 }
