@@ -9,9 +9,10 @@ mod toy;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::mpsc as block;
 
-use mainstay_base::rack;
-use mainstay_base::service::Service;
+use mainstay_base::service::{Class, In, Logged, Never, Out, Outbox, Service, Start};
+use mainstay_base::{Channel, Instant, Machine, rack};
 use mainstay_service::{
     MountError, MountLateError, Placement, ReachError, ServiceHandle, ServicesError, Standing,
     StationHandle, StationParts, start,
@@ -164,6 +165,117 @@ async fn what_cannot_be_mounted_late_is_refused() {
             closed.await;
             let late = mount(&station, None).await.unwrap_err();
             assert!(matches!(late, MountLateError::Reach(ReachError::Closed)), "{late}");
+        })
+        .await;
+}
+
+/// Does jobs that wait until they are told to end, and counts those that are done.
+struct Worker {
+    out: Outbox<Self>,
+    done: u64,
+}
+
+/// It ends when something comes, and says so when it has.
+type Job = (block::Receiver<()>, block::Sender<()>);
+
+impl Machine for Worker {
+    type Input = In<Self>;
+    type Output = Out<Self>;
+
+    fn handle(&mut self, _: Instant, input: In<Self>) {
+        match input {
+            In::Command(job) => self.out.put(Out::Work(job)),
+            In::Done(()) => self.done += 1,
+            _ => {}
+        }
+    }
+
+    fn handle_timeout(&mut self, _: Instant) {}
+
+    fn end_turn(&mut self, _: Instant) {}
+
+    fn poll_output(&mut self) -> Option<Out<Self>> {
+        self.out.pop()
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        None
+    }
+}
+
+impl Service for Worker {
+    const CHANNEL: Channel = Channel(0x4060);
+    const NAME: &'static str = "worker";
+    const CLASS: Class = Class::Calls;
+    type Message = Never;
+    type Record = Never;
+    type Command = Job;
+    type Event = Never;
+    type Job = Job;
+    type Done = ();
+    type Past = ();
+    type Config = ();
+    type Status = u64;
+
+    fn fold((): &mut (), _: Logged<Never>) {}
+
+    fn recover((): (), _: Start<()>) -> Self {
+        Self { out: Outbox::default(), done: 0 }
+    }
+
+    fn work((until, said): Job) {
+        let _ = until.recv();
+        let _ = said.send(());
+    }
+
+    fn status(&self) -> u64 {
+        self.done
+    }
+}
+
+/// What comes of a job of a run that was dismounted is not for the next one.
+#[tokio::test]
+async fn a_job_of_a_former_run_is_of_no_interest() {
+    let roster = roster();
+    LocalSet::new()
+        .run_until(async {
+            for placement in [None, Some(Placement::Local)] {
+                let station = bare(&roster, "n0", None);
+                let mounted =
+                    async || station.mount::<Worker>("w", placement, |_| ()).await.unwrap();
+                let (mut ends, mut said) = (vec![], vec![]);
+                let mut job = || {
+                    let ((end, until), (say, heard)) = (block::channel(), block::channel());
+                    ends.push(end);
+                    said.push(heard);
+                    (until, say)
+                };
+                let worker = mounted().await;
+                worker.send(job()).await.unwrap();
+                assert_eq!(worker.status().await, Ok(0));
+                worker.dismount().await.unwrap();
+                while worker.status().await != Err(ReachError::NotMounted) {
+                    tokio::task::yield_now().await;
+                }
+                mounted().await;
+                worker.send(job()).await.unwrap();
+                // The former one first.
+                for (end, said) in ends.iter().zip(&said) {
+                    end.send(()).unwrap();
+                    said.recv().unwrap();
+                }
+                let done = async {
+                    while worker.status().await == Ok(0) {
+                        tokio::task::yield_now().await;
+                    }
+                };
+                timeout(LIMIT, done).await.expect("the second is done");
+                for _ in 0..100 {
+                    assert_eq!(worker.status().await, Ok(1));
+                }
+                drop(worker);
+                stop(vec![station]).await;
+            }
         })
         .await;
 }

@@ -374,7 +374,7 @@ impl<M: Hosted> Hosting<M> {
         answer: impl FnOnce(T) -> Given + 'static,
     ) {
         let (handle, line) = (port.handle(), self.lines.get(&of).cloned());
-        let (life, input) = (self.life, self.input);
+        let (life, input, run) = (self.life, self.input, self.late.mark(of));
         let disk = self.disk.as_ref().map(ServiceDisk::disk);
         while self.jobs.try_join_next().is_some() {}
         self.jobs.spawn_local(async move {
@@ -385,7 +385,7 @@ impl<M: Hosted> Hosting<M> {
                 None => tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string()),
             };
             // It is not for the next run of the service.
-            if line.as_ref().is_some_and(|line| !line.is_on()) {
+            if line.as_ref().is_some_and(|line| !line.is_on()) || !run.is_present() {
                 return;
             }
             let answer = match (done.flatten(), line) {

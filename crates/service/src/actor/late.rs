@@ -1,7 +1,9 @@
 //! Services that are mounted while their node runs: one after the other, each from what the disk has of it.
 
 use std::any::Any;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
 
 use mainstay_base::rack::Placement;
 use mainstay_base::service::{Address, Service};
@@ -55,6 +57,22 @@ pub(super) struct Latecomers {
     present: Option<(Address, Latecomer)>,
     /// Counts the runs of a boot: each has a seed of its own.
     runs: u64,
+    /// The present run of each address that was mounted late. What a former one has under way is not for it.
+    present_runs: Rc<RefCell<BTreeMap<Address, u64>>>,
+}
+
+/// A run of a service.
+pub(super) struct RunMark {
+    of: Address,
+    run: Option<u64>,
+    present: Rc<RefCell<BTreeMap<Address, u64>>>,
+}
+
+impl RunMark {
+    /// No other one was begun at its address since.
+    pub(super) fn is_present(&self) -> bool {
+        self.present.borrow().get(&self.of).copied() == self.run
+    }
 }
 
 impl Latecomers {
@@ -76,12 +94,22 @@ impl Latecomers {
     pub(super) fn end(&mut self) -> JoinSet<()> {
         self.waiting.clear();
         (self.present, self.runs) = (None, 0);
+        self.present_runs.borrow_mut().clear();
         std::mem::take(&mut self.reading)
     }
 
-    fn origin(&mut self, origin: &Origin) -> Origin {
+    /// For the next run of an address.
+    fn origin(&mut self, of: Address, origin: &Origin) -> Origin {
         self.runs += 1;
+        self.present_runs.borrow_mut().insert(of, self.runs);
         origin.late(self.runs)
+    }
+
+    /// The present run of an address.
+    pub(super) fn mark(&self, of: Address) -> RunMark {
+        let present = Rc::clone(&self.present_runs);
+        let run = present.borrow().get(&of).copied();
+        RunMark { of, run, present }
     }
 }
 
@@ -112,7 +140,7 @@ impl<M: Hosted> Hosting<M> {
         of: Address,
         mount: &mut MountLate,
     ) -> Result<Reading, ServicesError> {
-        let origin = self.late.origin(&self.origin);
+        let origin = self.late.origin(of, &self.origin);
         let planned = Planned::late(origin, mount)?;
         if self.storage.is_none()
             && let Some(open) = &mut self.open
