@@ -18,6 +18,7 @@ use mainstay_service::{
     StationHandle, StationParts, start,
 };
 use stations::{LIMIT, ask, cluster, config, listen, roster, stop};
+use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 use tokio::time::timeout;
 use toy::{Command, Event, Register, Watcher};
@@ -176,7 +177,7 @@ struct Worker {
 }
 
 /// It ends when something comes, and says so when it has.
-type Job = (block::Receiver<()>, block::Sender<()>);
+type Job = (block::Receiver<()>, oneshot::Sender<()>);
 
 impl Machine for Worker {
     type Input = In<Self>;
@@ -245,7 +246,7 @@ async fn a_job_of_a_former_run_is_of_no_interest() {
                     async || station.mount::<Worker>("w", placement, |_| ()).await.unwrap();
                 let (mut ends, mut said) = (vec![], vec![]);
                 let mut job = || {
-                    let ((end, until), (say, heard)) = (block::channel(), block::channel());
+                    let ((end, until), (say, heard)) = (block::channel(), oneshot::channel());
                     ends.push(end);
                     said.push(heard);
                     (until, say)
@@ -260,9 +261,9 @@ async fn a_job_of_a_former_run_is_of_no_interest() {
                 mounted().await;
                 worker.send(job()).await.unwrap();
                 // The former one first.
-                for (end, said) in ends.iter().zip(&said) {
+                for (end, said) in ends.iter().zip(said) {
                     end.send(()).unwrap();
-                    said.recv().unwrap();
+                    timeout(LIMIT, said).await.unwrap().unwrap();
                 }
                 let done = async {
                     while worker.status().await == Ok(0) {
