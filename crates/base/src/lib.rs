@@ -55,5 +55,5 @@ pub use order::{Level, Order};
 pub use rng::Rng;
 pub use std::time::Duration;
 pub use time::Instant;
-pub use view::{Departures, Member, Reason, View};
+pub use view::{Departures, Member, NamedSite, Reason, View};
 pub use work::Work;

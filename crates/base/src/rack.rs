@@ -13,7 +13,10 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::service::{Address, Ask, Io, Kind, PeerChange, Service, Told};
+use crate::codec::DecodeError;
+use crate::service::{
+    Address, Ask, Io, Kind, MESSAGE_BYTES_MAX, PeerChange, RECORD_BYTES_MAX, Service, Told,
+};
 use crate::{Instance, Instant, View, Work};
 
 pub use beside::{Placement, Proxy};
@@ -44,6 +47,48 @@ pub enum MountError {
         /// What it lacks.
         needs: Kind,
     },
+}
+
+/// The rule that a service broke, for which its host has stopped it. Its node goes on, and so do the other services. Nothing of the turn in
+/// which it broke the rule was sent or written; what is in its log stays there. Its readers were told nothing of that turn, unless it lives
+/// beside its node and the first record of its run has a wrong number.
+#[derive(Error, Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Breach {
+    /// It has a message to send that is larger than [`MESSAGE_BYTES_MAX`].
+    #[error("it has a message of {bytes} bytes to send, and {MESSAGE_BYTES_MAX} is the most")]
+    Message {
+        /// Of both parts.
+        bytes: usize,
+    },
+    /// It has a record to write that is larger than [`RECORD_BYTES_MAX`].
+    #[error("it has a record of {bytes} bytes to write, and {RECORD_BYTES_MAX} is the most")]
+    Record {
+        /// Of both parts.
+        bytes: usize,
+    },
+    /// The record that it writes does not follow its last one: its log would have a gap, or a number twice.
+    #[error("it writes record {} behind record {}", io.0, last.0)]
+    Number {
+        /// The record's.
+        io: Io,
+        /// The last one's.
+        last: Io,
+    },
+    /// The log has a record that is none of it. It was not begun.
+    #[error("record {} of its log is not one of this service: {why}", io.0)]
+    Unreadable {
+        /// The record's number.
+        io: Io,
+        /// What is wrong with it.
+        why: DecodeError,
+    },
+    /// It panicked when it [folded](Service::fold) its log. It was not begun.
+    #[error("it panicked over what its log has")]
+    Fold,
+    /// A service that it needs was stopped before it could begin. It was not begun.
+    #[error("it needs {0}, which was stopped")]
+    Needs(Kind),
 }
 
 /// Whether there is a place for a service of type `S` beside those that are mounted.
@@ -86,11 +131,22 @@ pub struct Rack {
     touched: BTreeSet<Address>,
     /// Who was told to come to its end.
     closing: BTreeSet<Address>,
-    /// Who has left, and what it needed last of the log.
-    left: Vec<(Address, Io)>,
+    /// Who has left.
+    left: Vec<Left>,
     deadlines: Deadlines,
     work: Work,
     stats: RackStats,
+}
+
+/// A service that has left the rack.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Left {
+    /// Which.
+    pub of: Address,
+    /// The oldest record that it still needed.
+    pub keeps: Io,
+    /// The rule that it broke; `None`: it was dismounted, or fell beside its node.
+    pub breach: Option<Breach>,
 }
 
 /// When each service is due, by time.
@@ -160,9 +216,17 @@ impl Rack {
         self.tenants.is_empty()
     }
 
-    /// Who has left the rack since the last call, with the oldest record that it still needed.
-    pub fn take_left(&mut self) -> Vec<(Address, Io)> {
+    /// Who has left the rack since the last call.
+    pub fn take_left(&mut self) -> Vec<Left> {
         std::mem::take(&mut self.left)
+    }
+
+    /// A service has broken a rule of its host: it is turned no more, and leaves with the next turn.
+    pub fn stop(&mut self, of: Address, breach: Breach) {
+        if let Some(tenant) = self.tenants.get_mut(&of) {
+            tenant.stop(breach);
+            self.touched.insert(of);
+        }
     }
 
     /// A service comes to its end: it is told so, turned once more, and gone; one beside the node when its actor has done that. False
@@ -271,12 +335,12 @@ impl Rack {
         let told = listeners.iter().copied().zip(turned.told).collect();
         self.stats.malformed += turned.malformed;
         let is_over = tenant.is_over(self.closing.contains(&of));
-        let left = is_over.then(|| (of, tenant.keeps()));
+        let (keeps, breach) = (tenant.keeps(), tenant.breach());
         for ask in turned.asks {
             self.ask(now, ask);
         }
         if is_over {
-            self.left.extend(left);
+            self.left.push(Left { of, keeps, breach });
             self.closing.remove(&of);
             self.tenants.remove(&of);
             self.touched.remove(&of);

@@ -7,7 +7,7 @@
 //!
 //! # What a service may rely on
 //! - Messages of one instance between two boots arrive once and in the order of sending, for as long as neither boot is
-//!   [replaced](PeerChange::Replaced). A connection that breaks meanwhile costs time only.
+//!   [replaced](PeerChange::Replaced) and neither instance has [ended](PeerChange::Ended). A connection that breaks meanwhile costs time only.
 //! - [`PeerChange::Up`] says that the other end has the same instance mounted. What is sent to a boot that is not up is
 //!   refused by [`In::Full`], never lost in silence.
 //! - After [`In::Full`] everything to that boot is refused until [`In::Room`]: there is no hole in the middle of a stream.
@@ -23,8 +23,8 @@
 //! - It numbers its records from 1 without a gap ([`Io`]), on from the last one that its folded past has, and answers
 //!   [`In::Compact`] in time. The position of a checkpoint is the number of the last record that it covers, so that a
 //!   service that begins from a checkpoint goes on behind it.
-//! - A message has at most [`MESSAGE_BYTES_MAX`], a record at most [`RECORD_BYTES_MAX`]. One that is larger is a panic of the service: it
-//!   ends the node, or the service alone if that lives beside its node.
+//! - A message has at most [`MESSAGE_BYTES_MAX`], a record at most [`RECORD_BYTES_MAX`]. A service that breaks this rule, or that of the
+//!   numbers of its records, is stopped with the [breach](crate::rack::Breach) as the reason, and nothing else with it.
 //! - Bytes of a peer that are no message never reach it. A message that makes no sense is dropped and counted.
 
 use std::any::Any;
@@ -207,7 +207,8 @@ pub trait Service: Machine<Input = In<Self>, Output = Out<Self>> + Sized + 'stat
 pub enum Logged<R> {
     /// A record of the instance.
     Record(Io, R),
-    /// The node installed this view, between the records before and those behind.
+    /// The records behind this were written knowing this view: it is the last one that the service had been [told](In::View). A view that it
+    /// wrote nothing in is left out, and so is that of the first records of a log whose front was cut off.
     Installed(ViewId),
 }
 
@@ -312,13 +313,18 @@ pub enum PeerChange {
         /// Who.
         boot: BootId,
     },
-    /// What was not delivered to it or from it is void. Given in place of `Down`. With `new` it is gone for good. Without, either a view
-    /// left it out, or the boot lives and the instance ended there (it fell beside its node, or was dismounted): when it is mounted
-    /// again the same boot comes [`Up`](Self::Up), and knows nothing of what was said before.
+    /// Its instance has ended, and the boot lives on: the instance was dismounted, fell beside its node, or broke a rule of its host. What
+    /// was not delivered to it or from it is void. Given in place of `Down`. When one is mounted there again the same boot comes
+    /// [`Up`](Self::Up), and knows nothing of what was said before.
+    Ended {
+        /// Where it was.
+        boot: BootId,
+    },
+    /// The boot is gone for good. What was not delivered to it or from it is void. Given in place of `Down`.
     Replaced {
         /// Who it was.
         old: BootId,
-        /// Who is there in its place, if anybody is yet.
+        /// Who is there in its place. `None`: nobody yet; a view left it out, or it acknowledged nothing for so long that the link gave it up.
         new: Option<BootId>,
     },
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +22,30 @@ impl Member {
     #[must_use]
     pub fn boot(&self) -> BootId {
         BootId { node: self.site.node, nonce: self.nonce }
+    }
+}
+
+/// A site, and what the configuration calls its node.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[non_exhaustive]
+pub struct NamedSite {
+    /// The name of its node.
+    pub name: Arc<str>,
+    /// The site: node and incarnation.
+    pub site: SiteId,
+}
+
+impl NamedSite {
+    /// A site by name.
+    #[must_use]
+    pub fn new(name: Arc<str>, site: SiteId) -> Self {
+        Self { name, site }
+    }
+}
+
+impl fmt::Display for NamedSite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.name, self.site.incarnation.0)
     }
 }
 

@@ -254,7 +254,8 @@ fn outputs_are_effects_and_come_back_with_their_types() {
     let log = [
         LogEntry::Record { of: at("b"), io: Io(1), meta: record.clone(), payload: "other".into() },
         LogEntry::Record { of: at("a"), io, meta: record, payload: kept },
-        LogEntry::Installed(ViewId { number: 7, nonce: 0 }),
+        LogEntry::Installed { of: at("a"), view: ViewId { number: 7, nonce: 0 } },
+        LogEntry::Installed { of: at("b"), view: ViewId { number: 8, nonce: 0 } },
     ];
     assert_eq!(fold::<Puppet>(named("a"), &log).unwrap(), ["1 b\"kept\"", "view 7"]);
     let garbage =

@@ -31,7 +31,7 @@ enum Reply {
 /// The leases of the jobs that are not done; the last lease, and the last one at the last tick.
 type State = (Map<u64, Option<u64>>, Small<(u64, u64)>);
 
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 struct Queue<const LOOKS: bool>(State);
 
 impl<const LOOKS: bool> Commands for Queue<LOOKS> {

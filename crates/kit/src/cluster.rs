@@ -9,12 +9,12 @@ use std::sync::Arc;
 use mainstay::{Commands, Config, Durability, Replicated, TraceSink};
 use mainstay_base::Duration;
 use mainstay_check::linear::{Model, Outcome};
-use mainstay_sim::live::{self, Found, Plan, Run, Start};
+use mainstay_sim::live::{self, Found, Plan, Room, Run, Start};
 use mainstay_sim::{Atlas, FaultEvent};
 
 use crate::client::{Book, Client};
 use crate::linear::{Asked, Itself, linearisable};
-use crate::place::{all_are_one, replica, same_state};
+use crate::place::{all_are_one, differing, name, replica, same_state};
 use crate::traces::Traces;
 
 type Working = Pin<Box<dyn Future<Output = ()>>>;
@@ -55,7 +55,7 @@ pub struct Cluster<S: Commands> {
 
 impl<S> Cluster<S>
 where
-    S: Commands<Command: Clone + Debug, Reply: Clone + PartialEq + Debug> + Clone + Default,
+    S: Commands<Command: Clone + Debug, Reply: Clone + PartialEq + Debug> + Clone + Debug + Default,
 {
     /// A run for each of the seeds; `MAINSTAY_SEED` and `MAINSTAY_SEEDS` in the environment say others. Three nodes with disks, of which
     /// one may be down at a time, and three clients that do nothing.
@@ -199,7 +199,11 @@ where
         let nodes = room.outside();
         let whole = run.finish(&mut room, all_are_one(nodes.clone(), self.plan.nodes));
         let statuses = whole.map_err(|stuck| format!("the nodes do not become one: {stuck}"))?;
-        same_state(&statuses)?;
+        if let Err(text) = same_state(&statuses) {
+            let states = self.states(run, &mut room)?;
+            let named: Vec<_> = statuses.iter().map(name).zip(states).collect();
+            return Err(text + &differing(&named).unwrap_or_default());
+        }
         traces.judge(&statuses)?;
         let state =
             run.finish(&mut room, async move { nodes.node(0)?.read_local(S::clone).await.ok() })?;
@@ -221,6 +225,25 @@ where
             unknown,
             faults,
             crashes,
+        })
+    }
+
+    /// The state that each node has in the end.
+    fn states(
+        &self,
+        run: &Run<'_>,
+        room: &mut Room<Replicated<S>>,
+    ) -> Result<Vec<Option<S>>, String> {
+        let (nodes, count) = (room.outside(), self.plan.nodes);
+        run.finish(room, async move {
+            let mut states = Vec::new();
+            for index in 0..count {
+                states.push(match nodes.node(index) {
+                    Some(node) => node.read_local(S::clone).await.ok(),
+                    None => None,
+                });
+            }
+            states
         })
     }
 

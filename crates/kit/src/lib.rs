@@ -8,7 +8,7 @@
 //! use mainstay_kit::{Client, Cluster};
 //!
 //! /// Hands out numbers.
-//! #[derive(Clone, Default)]
+//! #[derive(Clone, Default, Debug)]
 //! struct Numbers(Small<u64>);
 //!
 //! impl Commands for Numbers {
@@ -57,6 +57,6 @@ pub use linear::{Asked, answered, linearisable};
 pub use mainstay_base::{Duration, Instant};
 pub use mainstay_check::linear::{Model, Operation, Outcome};
 pub use mainstay_sim::live::Found;
-pub use mainstay_sim::{Action, Disk, Fault, FaultEvent, Moment, Point};
-pub use place::{all_are_one, cluster, is_whole, replica, same_state, start};
+pub use mainstay_sim::{Action, ClockFault, Disk, Fault, FaultEvent, Moment, Point, as_code};
+pub use place::{all_are_one, cluster, differing, is_whole, replica, same_state, start};
 pub use traces::Traces;

@@ -1,7 +1,9 @@
 //! A node in a room: how it is started, and when all of them are one.
 
+use std::fmt::{Debug, Write as _};
+
 use mainstay::{Config, Node, NodeBuilder, Ports, Replicated, StartError, StateMachine, Status};
-use mainstay_base::{ClusterId, Duration};
+use mainstay_base::{ClusterId, Duration, NodeId};
 use mainstay_sim::live::{Outside, Restored, Start};
 
 /// The cluster of every room.
@@ -110,12 +112,45 @@ pub async fn all_are_one<S: StateMachine + 'static>(
 /// Checks PD-31: at one position the states are equal.
 ///
 /// # Errors
-/// They differ, or did before.
+/// They differ, or did before: which node has which, by hash. [`differing`] says in what.
 pub fn same_state(statuses: &[Status]) -> Result<(), String> {
-    let hashes: Vec<Option<u128>> = statuses.iter().map(|status| status.replica.hash).collect();
+    let hash = |status: &Status| status.replica.hash;
     let diverged: u64 = statuses.iter().map(|status| status.replica.diverged).sum();
-    if diverged > 0 || hashes.windows(2).any(|pair| pair[0] != pair[1]) {
-        return Err(format!("the states differ: {hashes:x?}, noticed {diverged} times"));
+    if diverged == 0 && statuses.windows(2).all(|pair| hash(&pair[0]) == hash(&pair[1])) {
+        return Ok(());
     }
-    Ok(())
+    let mut text = format!("the states differ, noticed {diverged} times:");
+    for status in statuses {
+        let (name, position) = (name(status), status.replica.position.0);
+        let hash = hash(status).map_or_else(|| "none".to_owned(), |hash| format!("{hash:032x}"));
+        let _ = write!(text, "\n  {name} at position {position}: hash {hash}");
+    }
+    Err(text)
+}
+
+/// What the configuration calls the node.
+pub(crate) fn name(status: &Status) -> &str {
+    let is_it = |(_, node): &(&String, &NodeId)| **node == status.site.node;
+    status.site.roster.iter().find(is_it).map_or("?", |(name, _)| name)
+}
+
+/// The states of nodes, from a little before the place where the first two that differ do so. `None`: all are equal.
+#[must_use]
+pub fn differing<S: Debug>(states: &[(&str, S)]) -> Option<String> {
+    /// So much is shown before the difference, and so much in all.
+    const BEFORE: usize = 60;
+    const SHOWN: usize = 200;
+    let texts: Vec<Vec<char>> =
+        states.iter().map(|(_, state)| format!("{state:?}").chars().collect()).collect();
+    let other = texts.iter().position(|text| *text != texts[0])?;
+    let pairs = texts[0].iter().zip(&texts[other]);
+    let from = pairs.take_while(|(one, other)| one == other).count().saturating_sub(BEFORE);
+    let mut all = String::new();
+    for ((name, _), text) in states.iter().zip(&texts) {
+        let part: String = text.iter().skip(from).take(SHOWN).collect();
+        let before = if from > 0 { "..." } else { "" };
+        let behind = if text.len() > from + SHOWN { "..." } else { "" };
+        let _ = write!(all, "\n  {name}: {before}{part}{behind}");
+    }
+    Some(all)
 }

@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use mainstay::{Commands, Position, Small};
 use mainstay_kit::{
     Action, Client, Cluster, Disk, Duration, Fault, FaultEvent, Instant, Moment, Outcome, Point,
+    differing,
 };
 
 /// Hands out numbers; with a bug, if there is one.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 struct Numbers<const BUG: u8> {
     last: Small<u64>,
     /// With a bug: it is not in the state, and so not in a checkpoint.
@@ -79,6 +80,26 @@ fn what_a_process_draws_is_found() {
     let found = numbers::<DRAWS>(1).find().expect_err("the bug shows");
     assert!(found.what.contains("differ"), "{found}");
     assert!(found.faults.is_empty(), "it takes no fault: {found}");
+    let text = found.to_string();
+    for node in ["n0", "n1", "n2"] {
+        let lines: Vec<&str> = text.lines().filter(|line| line.trim().starts_with(node)).collect();
+        assert_eq!(lines.len(), 2, "a hash and a state: {text}");
+        assert!(lines[0].contains(": hash ") && lines[1].contains("Numbers { last: "), "{text}");
+    }
+    assert!(text.ends_with("the same again, with seed 0 and this script:\nvec![]"), "{text}");
+}
+
+/// Of large states the place is shown where they differ.
+#[test]
+fn the_place_where_states_differ_is_shown() {
+    let mut states: Vec<Vec<u32>> = vec![(1_000..2_000).collect(); 3];
+    let of =
+        |states: &[Vec<u32>]| differing(&[("a", &states[0]), ("b", &states[1]), ("c", &states[2])]);
+    assert_eq!(of(&states), None);
+    states[2][500] = 77;
+    let text = of(&states).unwrap();
+    assert!(text.len() < 900 && text.contains("c: ...") && text.contains(", 77, "), "{text}");
+    assert_eq!(text.matches(", 1500, ").count(), 2, "{text}");
 }
 
 /// Checks that a state machine which forgets something when it is restored is found: its answers are part of the state.
@@ -86,6 +107,9 @@ fn what_a_process_draws_is_found() {
 fn what_is_forgotten_is_found() {
     let found = numbers::<FORGETS>(20).find().expect_err("the bug shows");
     assert!(found.what.contains("differ") && found.faults.len() < 4, "{found}");
+    // What is printed goes into a test as it is.
+    let code = mainstay_kit::as_code(&found.faults);
+    assert!(found.to_string().ends_with(&code) && code.contains("Fault::"), "{found}");
 }
 
 /// Checks that answers which no order of the model explains are found, and only by the model.

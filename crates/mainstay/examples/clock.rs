@@ -2,7 +2,6 @@
 //! `cargo run -p mainstay --example clock`
 
 use std::error::Error;
-use std::net::TcpListener;
 use std::time::Duration;
 
 use actix::{Actor, Context, Handler, Message};
@@ -30,11 +29,7 @@ impl Handler<Beat> for Player {
 
 #[actix::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let bound = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0"));
-    let mut nodes = std::collections::BTreeMap::new();
-    for (name, bound) in ["a", "b", "c"].into_iter().zip(bound) {
-        nodes.insert(name.to_owned(), bound?.local_addr()?);
-    }
+    let nodes = Config::loopback(["a", "b", "c"])?;
     let kind = Kind::Averaging { function: Function::Midpoint, reading: Reading::ROUND_TRIP };
     let mut config = sync::Config::lan(kind, 3, 0);
     config.delay = Delay { min: Duration::from_micros(1), max: Duration::from_millis(30) };

@@ -2,26 +2,24 @@
 //!
 //! `cargo run -p mainstay --example jobs`
 
-use std::collections::BTreeMap;
 use std::error::Error;
-use std::net::{SocketAddr, TcpListener};
 
 use mainstay::{
-    ClusterId, Commands, Config, Durability, Map, MembersChanged, NodeId, Position, Replicated,
+    ClusterId, Commands, Config, Durability, Map, MembersChanged, Position, Replicated,
 };
 use serde::{Deserialize, Serialize};
 
 #[derive(Serialize, Deserialize)]
 enum Command {
     Put(u64),
-    /// The next free job, for this node.
-    Take(NodeId),
+    /// The next free job, for the node of this name.
+    Take(String),
     /// It is done, if the lease is still this one.
     Done(u64, Position),
 }
 
 /// Whoever has a job, and since which position: the position is a fencing token.
-type Lease = Option<(NodeId, Position)>;
+type Lease = Option<(String, Position)>;
 
 /// The jobs that are not done.
 #[derive(Default)]
@@ -41,7 +39,7 @@ impl Commands for Jobs {
                 Some((job, at))
             }
             Command::Done(job, lease) => {
-                let (_, since) = (*self.0.get(&job)?)?;
+                let since = self.0.get(&job)?.as_ref()?.1;
                 (since == lease).then(|| self.0.remove(&job)).map(|_| (job, at))
             }
         }
@@ -57,7 +55,9 @@ impl Commands for Jobs {
 
     fn view(&mut self, _at: Position, view: &MembersChanged) {
         let is_gone = |lease: &Lease| {
-            lease.is_some_and(|(node, _)| view.left.iter().any(|(site, _)| site.node == node))
+            lease
+                .as_ref()
+                .is_some_and(|(node, _)| view.left.iter().any(|(it, _)| *it.name == **node))
         };
         let lost: Vec<u64> =
             self.0.iter().filter(|(_, lease)| is_gone(lease)).map(|(job, _)| *job).collect();
@@ -67,22 +67,14 @@ impl Commands for Jobs {
     }
 }
 
-fn start(
-    name: &str,
-    nodes: &BTreeMap<String, SocketAddr>,
-) -> Result<Replicated<Jobs>, Box<dyn Error>> {
-    let config = Config::new(ClusterId::from_entropy(5), name, nodes.clone());
-    Ok(Replicated::start(config.durability(Durability::Memory), Jobs::default)?)
-}
-
 #[actix::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0"));
-    let mut nodes = BTreeMap::new();
-    for (name, listener) in ["a", "b", "c"].into_iter().zip(listeners) {
-        nodes.insert(name.to_owned(), listener?.local_addr()?);
-    }
-    let [a, b, c] = [start("a", &nodes)?, start("b", &nodes)?, start("c", &nodes)?];
+    let nodes = Config::loopback(["a", "b", "c"])?;
+    let start = |name| {
+        let config = Config::new(ClusterId::from_entropy(5), name, nodes.clone());
+        Replicated::start(config.durability(Durability::Memory), Jobs::default)
+    };
+    let [a, b, c] = [start("a")?, start("b")?, start("c")?];
     for jobs in [&a, &b, &c] {
         jobs.node().ok_or("it has one")?.ready().await?;
     }
@@ -91,17 +83,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
         session.send(Command::Put(job)).await?;
     }
     // c takes three jobs and is gone; its lease on the first one is worth nothing any more.
-    let me = NodeId::new(ClusterId::from_entropy(5), "c");
     let mut taken = Vec::new();
     for _ in 0..3 {
-        taken.extend(c.send(Command::Take(me)).await?);
+        taken.extend(c.send(Command::Take("c".to_owned())).await?);
     }
     println!("c has {taken:?}");
     c.close().await;
-    let (me, mut done) = (NodeId::new(ClusterId::from_entropy(5), "b"), 0);
+    let mut done = 0;
     let mut tick = tokio::time::interval(std::time::Duration::from_millis(5));
     while done < 10 {
-        match b.send(Command::Take(me)).await? {
+        match b.send(Command::Take("b".to_owned())).await? {
             Some((job, lease)) => {
                 done += usize::from(b.send(Command::Done(job, lease)).await?.is_some());
             }

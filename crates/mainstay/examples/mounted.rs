@@ -3,7 +3,6 @@
 //! `cargo run -p mainstay --example mounted`
 
 use std::error::Error;
-use std::net::TcpListener;
 
 use actix::{Actor, Context, Handler};
 use mainstay::service::{Class, In, Logged, Never, Out, Outbox, Service, Start};
@@ -79,8 +78,7 @@ impl Handler<Events<u64>> for Listener {
 
 #[actix::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-    let config = Config::new(ClusterId::from_entropy(8), "a", [("a".to_owned(), address)].into())
+    let config = Config::new(ClusterId::from_entropy(8), "a", Config::loopback(["a"])?)
         .durability(mainstay::Durability::Memory);
     let mut node = Node::builder(config)?;
     let group = node.group("news", GroupConfig::memory().stateless())?;

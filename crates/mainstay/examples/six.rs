@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use actix::{Actor, Context, Handler, Recipient};
@@ -179,11 +179,7 @@ async fn start(
 
 #[actix::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0"));
-    let mut nodes = BTreeMap::new();
-    for (name, listener) in ["a", "b", "c"].into_iter().zip(listeners) {
-        nodes.insert(name.to_owned(), listener?.local_addr()?);
-    }
+    let nodes = Config::loopback(["a", "b", "c"])?;
     let (a, lost, _serves) = start("a", &nodes).await?;
     let (b, _, rpc) = start("b", &nodes).await?;
     let (c, ..) = start("c", &nodes).await?;

@@ -3,14 +3,12 @@
 //! `cargo run -p mainstay --example spawned`
 
 use std::error::Error;
-use std::net::TcpListener;
 
 use mainstay::{ClusterId, Config, GroupConfig, Node, Order};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-    let config = Config::new(ClusterId::from_entropy(2), "a", [("a".to_owned(), address)].into());
+    let config = Config::new(ClusterId::from_entropy(2), "a", Config::loopback(["a"])?);
     let spawned = Node::spawn(config, |node| {
         let orders = node.group("orders", GroupConfig::memory().stateless())?;
         let bills = node.group("bills", GroupConfig::memory().stateless())?;

@@ -2,7 +2,7 @@
 //!
 //! `cargo run -p mainstay --example views`
 
-use std::{collections::BTreeMap, error::Error, io, net::TcpListener, sync::Arc};
+use std::{error::Error, sync::Arc};
 
 use actix::{Actor, Context, Handler};
 use mainstay::{ClusterId, Config, Events, Node, Reason, ViewChanged};
@@ -26,8 +26,7 @@ impl Handler<Events<Arc<ViewChanged>>> for Screen {
 
 #[actix::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let free = |name: &str| Ok((name.into(), TcpListener::bind("127.0.0.1:0")?.local_addr()?));
-    let nodes = ["a", "b", "c"].map(free).into_iter().collect::<io::Result<BTreeMap<_, _>>>()?;
+    let nodes = Config::loopback(["a", "b", "c"])?;
     let cluster = ClusterId::from_entropy(1);
     let start = |name| Node::builder(Config::new(cluster, name, nodes.clone()))?.start();
     let (a, b, c) = (start("a")?, start("b")?, start("c")?);

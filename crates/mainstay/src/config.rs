@@ -1,7 +1,8 @@
 //! What a node is told once.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -100,7 +101,7 @@ pub enum StartError {
     NoPorts,
     /// The thread of the node cannot be started, or has ended.
     #[error("no thread for the node: {0}")]
-    Thread(std::io::Error),
+    Thread(io::Error),
     /// The site does not start.
     #[error(transparent)]
     Site(#[from] site::StartError),
@@ -148,6 +149,20 @@ impl Config {
             pulse: None,
             trace: None,
         }
+    }
+
+    /// Names of nodes, each with a free port of the loopback interface: for nodes of a trial in one process. Another program may take a port
+    /// before the node listens there.
+    ///
+    /// # Errors
+    /// The system has no ports to give.
+    pub fn loopback<'a>(
+        names: impl IntoIterator<Item = &'a str>,
+    ) -> io::Result<BTreeMap<String, SocketAddr>> {
+        let bind = |name: &'a str| Ok((name, TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?));
+        // All are bound until each has its own.
+        let bound: Vec<_> = names.into_iter().map(bind).collect::<io::Result<_>>()?;
+        bound.iter().map(|(name, port)| Ok(((*name).to_owned(), port.local_addr()?))).collect()
     }
 
     /// Where to listen, if it is not the address that the others know.
@@ -271,6 +286,12 @@ impl Config {
         NodeId::new(self.cluster, &self.name)
     }
 
+    /// What the nodes are called.
+    pub(crate) fn names(&self) -> BTreeMap<NodeId, Arc<str>> {
+        let named = |name: &String| (NodeId::new(self.cluster, name), name.as_str().into());
+        self.nodes.keys().map(named).collect()
+    }
+
     pub(crate) fn level(&self) -> Level {
         match self.durability {
             Durability::Memory => Level::Majority,
@@ -293,7 +314,6 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use std::error::Error;
-    use std::io;
 
     use mainstay_site::StorageError;
     use mainstay_site::identity::IdentityError;
@@ -303,6 +323,13 @@ mod tests {
     };
 
     use super::*;
+
+    #[test]
+    fn each_name_has_a_port_of_its_own() {
+        let nodes = Config::loopback(["a", "b", "c", "d"]).expect("there are ports");
+        let ports: BTreeSet<u16> = nodes.values().map(SocketAddr::port).collect();
+        assert!(ports.len() == 4 && nodes.values().all(|it| it.ip().is_loopback()), "{nodes:?}");
+    }
 
     /// Checks that whoever prints a `StartError`, with its sources or without, prints what the system said once.
     #[test]

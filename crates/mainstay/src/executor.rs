@@ -4,7 +4,8 @@ mod announcing;
 mod intake;
 mod outgoing;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use mainstay_base::{
@@ -35,6 +36,7 @@ pub(crate) struct Settings {
     pub(crate) level: Level,
     pub(crate) deadline: Duration,
     pub(crate) replica: paradigm::Config,
+    pub(crate) names: BTreeMap<NodeId, Arc<str>>,
     /// How much a turn may do, in nominal time.
     pub(crate) turn_work: Duration,
 }
@@ -447,7 +449,7 @@ fn retire<T: Send + 'static>(over: Option<T>) {
 /// A replica whose state is not known yet.
 fn unknown<S: StateMachine>(settings: &Settings, make: &mut dyn FnMut() -> S) -> Replica<S> {
     let replica = Replica::new(settings.replica.clone(), make());
-    let mut replica = replica.turn_work(settings.turn_work);
+    let mut replica = replica.turn_work(settings.turn_work).names(settings.names.clone());
     drop(replica.begin_restore(make()));
     replica
 }

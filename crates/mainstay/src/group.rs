@@ -1,6 +1,7 @@
 //! A process group: its handle, and what its members are told.
 
 mod book;
+mod commands;
 mod member;
 
 use std::fmt;
@@ -18,6 +19,7 @@ use crate::config::UNSTABLE_BYTES;
 use crate::outcome::AcceptLossError;
 pub(crate) use book::Book;
 pub use book::{NotReached, Receipt};
+pub use commands::CastCommand;
 pub(crate) use member::GroupMember;
 
 /// Most bytes of casts that the group has not taken yet (8 MiB).
@@ -139,6 +141,14 @@ pub struct GroupView {
     pub me: Option<usize>,
 }
 
+/// As `view 3: ann/1 bob/1`.
+impl fmt::Display for GroupView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "view {}:", self.id.number)?;
+        self.members.iter().try_for_each(|member| write!(f, " {member}"))
+    }
+}
+
 /// The state of a group, as a member gave it.
 #[derive(Clone, Default, Debug)]
 pub struct State {
@@ -195,6 +205,12 @@ pub enum GroupEvent {
     StateWanted(StateRequest),
     /// The group stands still: it waits for members that failed last and may have more of its past.
     Blocked,
+    /// This node hears too few of the others for a majority of the nodes: it stays in its last view, nothing is delivered in total order, and
+    /// what is cast waits. The others may have made another view meanwhile, and with that another first member.
+    MajorityLost,
+    /// A majority is heard again, after [`MajorityLost`](Self::MajorityLost), and the group goes on. If the node was declared dead meanwhile
+    /// it begins anew, and this is told just before the first view that has it again.
+    MajorityBack,
     /// Messages from this position on may be lost, acknowledged ones too: an operator accepted that, or all nodes are there and no
     /// majority of them knows how far the group had got. So it is after a restart of all nodes of a group on disk that delivers below
     /// `Disk`: what was on its way then may be gone. With [`deliver_at(Disk)`](GroupConfig::deliver_at) nothing that was delivered is.

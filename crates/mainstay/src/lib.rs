@@ -36,7 +36,7 @@
 //!
 //! # Views
 //! [`Node::views`] tells who works, in age order, agreed with the others, and why who left did. The number of a view is a fencing
-//! token.
+//! token. They also tell when the node has lost its majority, and when it has it back ([`ViewChanged::has_majority`]).
 //!
 //! # Replicated state machines
 //! A deterministic [`StateMachine`] is replicated on all configured nodes: a [`Replicated`] is its handle. A command is executed
@@ -59,7 +59,11 @@
 //! A [`Service`] of one's own is a machine on the contract of `mainstay_base::service`: messages between its instances, records in the
 //! log of the node, events for its readers. It is [mounted](NodeBuilder::mount) on the node, in the same turns, or
 //! [beside](NodeBuilder::mount_beside) it, in an actor there or on a thread of its own ([`Placement`]); there a panic ends it alone, and
-//! [`ServiceHandle::start_again`] starts it again. The example `mounted` has one.
+//! [`ServiceHandle::start_again`] starts it again. One that breaks a rule of its host is stopped alone ([`ReachError::Stopped`] says which). [`Node::mount`] mounts one
+//! while the node runs. The example `mounted` has one.
+//!
+//! Who has no handle but a `Recipient` gives commands as messages: a [`Porter`] is an actor in front of any handle
+//! ([`CastCommand`] to a group, [`Give`] to a service).
 //!
 //! # Life of a node
 //! A cluster is made when all its nodes are there, none has a past and their settings are equal ([`Founding`]); [`Node::ready`] waits until
@@ -185,8 +189,8 @@ pub use client::{Client, ClientConfig, ClientStatus, ConnectError};
 pub use config::{Config, StartError};
 #[cfg(feature = "node")]
 pub use group::{
-    CastError, GroupConfig, GroupEvent, GroupHandle, GroupView, MESSAGE_BYTES_MAX, Message,
-    NotReached, Receipt, State, StateRequest,
+    CastCommand, CastError, GroupConfig, GroupEvent, GroupHandle, GroupView, MESSAGE_BYTES_MAX,
+    Message, NotReached, Receipt, State, StateRequest,
 };
 #[cfg(feature = "node")]
 pub use mainstay_base::service::{self, ReaderId, Service};
@@ -221,13 +225,15 @@ pub use mainstay_paradigm::{
 pub use mainstay_paradigm::{Envelope, RestoreError, Session, Snapshot, StateMachine};
 #[cfg(feature = "node")]
 pub use mainstay_runtime::{
-    Beacon, ClientListener, Closed, Disk, Events, Ports, Pulse, Recipient, TcpClients, Transport,
+    Beacon, Carries, ClientListener, Closed, Disk, Events, LocalFuture, Porter, Ports, Pulse,
+    Recipient, TcpClients, Transport,
 };
 #[cfg(feature = "client")]
 pub use mainstay_runtime::{ClientDialer, DialError, Entropy, EntropyError, TcpError, TimeSource};
 #[cfg(feature = "node")]
 pub use mainstay_service::{
-    AgainError, MountError, Mounting, Placement, ReachError, ServiceHandle, ServicesError, Standing,
+    AgainError, Breach, Give, MountError, MountLateError, Mounting, Placement, ReachError,
+    ServiceHandle, ServicesError, Standing,
 };
 #[cfg(feature = "node")]
 pub use mainstay_site::{

@@ -1,7 +1,6 @@
 //! The node: what it is built of, and its handle.
 
 use std::any::Any;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -16,7 +15,7 @@ use mainstay_runtime::{
     inbox,
 };
 use mainstay_service::Reach;
-use mainstay_service::{Mounting, Placement, ServiceHandle};
+use mainstay_service::{MountLateError, Mounting, Placement, ServiceHandle};
 use mainstay_site::{
     self as site, Application, Member, MountServices, SiteHandle, SiteParts, ViewChanged, WeakSite,
 };
@@ -79,8 +78,7 @@ impl NodeBuilder {
             return Err(StartError::NotConfigured(config.name));
         }
         let cluster = config.cluster;
-        let named = |name: &String| (NodeId::new(cluster, name), Arc::<str>::from(name.as_str()));
-        let names: BTreeMap<NodeId, Arc<str>> = config.nodes.keys().map(named).collect();
+        let names = config.names();
         let names = move |site: SiteId| {
             let name = names.get(&site.node).map_or_else(|| "?".into(), Arc::clone);
             Member::new(name, site)
@@ -132,6 +130,7 @@ impl NodeBuilder {
             level: config.level(),
             deadline: config.deadline,
             replica,
+            names: config.names(),
             turn_work: config.turn_work,
         };
         let (submits, taken) = inbox::<Submit, _>(&self.bell, id, QUEUE_BYTES);
@@ -433,10 +432,44 @@ impl Node {
 
     /// Whether it is [ready](Self::ready); not any more from when it is declared dead until it is ready again. A node that hears no majority any more
     /// does not know what the others do: it stays ready, in its last view, and what is cast or executed waits. Its [`status`](Self::status)
-    /// says so (`stack.minority`, `stack.minority_for`).
+    /// says so (`stack.minority`, `stack.minority_for`), and so do its [views](Self::views).
     #[must_use]
     pub fn watch_ready(&self) -> watch::Receiver<bool> {
         self.site.ready()
+    }
+
+    /// Mounts a service on the node while it runs, as the instance `name` of its kind. It begins with what the disk has of it; in its first turn it
+    /// is told the view and the peers that are up. Peers that have not mounted it are not up for it, and [say so](ServiceHandle::peers). It is mounted again
+    /// when the node was declared dead and begins anew, with what `config` says then, unless it was
+    /// [dismounted](ServiceHandle::dismount). A node that is started again mounts what its builder says.
+    ///
+    /// # Errors
+    /// [`MountLateError`]; its place is [taken](crate::MountError), or what it needs is not mounted, among others. Nothing changed.
+    pub async fn mount<S: Service>(
+        &self,
+        name: &str,
+        config: impl FnMut(&Mounting<'_>) -> S::Config + Send + 'static,
+    ) -> Result<ServiceHandle<S>, MountLateError> {
+        self.site.mount(name, None, config).await
+    }
+
+    /// The same [beside](NodeBuilder::mount_beside) the node.
+    ///
+    /// # Errors
+    /// As [`mount`](Self::mount).
+    pub async fn mount_beside<S: Service>(
+        &self,
+        name: &str,
+        placement: Placement,
+        config: impl FnMut(&Mounting<'_>) -> S::Config + Send + 'static,
+    ) -> Result<ServiceHandle<S>, MountLateError> {
+        self.site.mount(name, Some(placement), config).await
+    }
+
+    /// The instance `name` of a service, mounted or not. The handle does not keep the node running.
+    #[must_use]
+    pub fn service<S: Service>(&self, name: &str) -> ServiceHandle<S> {
+        self.site.service(name)
     }
 
     /// The views of the sites.
@@ -490,7 +523,8 @@ impl Views {
         Some(self.site.upgrade()?.views())
     }
 
-    /// From here on an actor is told each view, in order; at once the last one. One that has 64 unread and is told more loses
+    /// From here on an actor is told each view, in order, and when the node has lost its majority or has it back
+    /// ([`ViewChanged::has_majority`]); at once the last one. One that has 64 unread and is told more loses
     /// its subscription: the last message that it gets says so. False: the node has ended.
     pub async fn subscribe(&self, to: Recipient<Events<Arc<ViewChanged>>>) -> bool {
         const UNREAD_MAX: usize = 64;

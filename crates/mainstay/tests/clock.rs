@@ -7,10 +7,15 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use actix::{Actor, Context, Handler};
 use common::{Cluster, NAMES};
-use mainstay::{ClusterId, Config, Durability, Mounting, Node, Placement};
-use mainstay_clock::sync::global::{ClockHandle, Global, Setup};
+use mainstay::{
+    ClusterId, Config, Durability, Mounting, Node, Placement, Porter, ReachError, Recipient,
+};
+use mainstay_clock::Time;
+use mainstay_clock::sync::global::{CancelAlarm, ClockHandle, Global, SetAlarm, Setup};
 use mainstay_clock::sync::{self, Delay, Function, Kind, Plan, Reading};
+use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 use tokio::time::timeout;
 
@@ -56,6 +61,49 @@ async fn clocks_beside_their_nodes_agree_and_join() {
     agree_and_join(Some(Placement::Thread)).await;
 }
 
+/// Counts what it is told.
+struct Bell(mpsc::UnboundedSender<u32>);
+
+impl Bell {
+    fn hung() -> (Recipient<Ring>, mpsc::UnboundedReceiver<u32>) {
+        let (tell, told) = mpsc::unbounded_channel();
+        (Self(tell).start().recipient(), told)
+    }
+}
+
+#[derive(actix::Message)]
+#[rtype(result = "()")]
+struct Ring(u32);
+
+impl Actor for Bell {
+    type Context = Context<Self>;
+}
+
+impl Handler<Ring> for Bell {
+    type Result = ();
+
+    fn handle(&mut self, Ring(number): Ring, _: &mut Context<Self>) {
+        self.0.send(number).unwrap();
+    }
+}
+
+/// An actor that has recipients of the clock sets what another one is told, and takes some of it back.
+async fn rings_by_messages(clock: &ClockHandle) {
+    let door = Porter::start(clock.clone());
+    let (to, mut told) = Bell::hung();
+    let alarms: Recipient<SetAlarm<Ring>> = door.clone().recipient();
+    let set = async |millis, number| {
+        let at = clock.now().0.saturating_add(Duration::from_millis(millis));
+        let alarm = SetAlarm { at, to: to.clone(), message: Ring(number) };
+        alarms.send(alarm).await.unwrap().unwrap()
+    };
+    let late = set(1_000_000, 1).await;
+    set(10, 2).await;
+    assert!(door.send(CancelAlarm(late)).await.unwrap());
+    assert!(!door.send(CancelAlarm(late)).await.unwrap());
+    assert_eq!(timeout(LIMIT, told.recv()).await.unwrap(), Some(2));
+}
+
 async fn agree_and_join(placement: Option<Placement>) {
     let nodes = Cluster::new(Durability::Memory).nodes;
     let run = async {
@@ -82,9 +130,14 @@ async fn agree_and_join(placement: Option<Placement>) {
             assert!(between.saturating_add(promise.precision) >= first);
             assert!(last.saturating_add(promise.precision) >= between);
         }
+        rings_by_messages(&all[0].1).await;
+        let door = Porter::start(all[0].1.clone());
         for (node, _) in all {
             node.close().await;
         }
+        let at = Time::from_nanos(1);
+        let told = door.send(SetAlarm { at, to: Bell::hung().0, message: Ring(3) }).await.unwrap();
+        assert_eq!(told, Err(ReachError::Closed));
     };
     LocalSet::new().run_until(run).await;
 }

@@ -11,8 +11,9 @@ use actix::{Actor, Addr, Context, Handler};
 use bytes::Bytes;
 use common::{Cluster, Journal, NAMES, run};
 use mainstay::{
-    CastError, Durability, Events, GroupConfig, GroupEvent, GroupHandle, Level, MESSAGE_BYTES_MAX,
-    Node, NotReached, Order, Reason, StartError, StateRequest, ViewChanged,
+    CastCommand, CastError, Durability, Events, GroupConfig, GroupEvent, GroupHandle, Level,
+    MESSAGE_BYTES_MAX, Node, NotReached, Order, Porter, Reason, Recipient, StartError,
+    StateRequest, ViewChanged,
 };
 use std::sync::Arc;
 use tokio::sync::Notify;
@@ -27,6 +28,7 @@ struct Kept {
     requests: Vec<StateRequest>,
     blocked: usize,
     maybe_lost: usize,
+    minority: Vec<bool>,
     ended: bool,
 }
 
@@ -87,6 +89,8 @@ impl Handler<Events<GroupEvent>> for Keeper {
                 GroupEvent::StateWanted(request) if self.is_mute => kept.requests.push(request),
                 GroupEvent::StateWanted(request) => request.give(encode(&kept.state)),
                 GroupEvent::Blocked => kept.blocked += 1,
+                GroupEvent::MajorityLost => kept.minority.push(true),
+                GroupEvent::MajorityBack => kept.minority.push(false),
                 GroupEvent::MaybeLost(_) => kept.maybe_lost += 1,
                 _ => {}
             }
@@ -285,6 +289,63 @@ fn views_say_who_left_and_why() {
         let ids: Vec<_> = seen.borrow().iter().map(|view| view.id.number).collect();
         assert!(ids.is_sorted(), "{ids:?}");
         b.node.close().await;
+    });
+}
+
+/// A node that hears no majority any more tells so, to the actors of its groups and to those that hear its views, and tells when it does
+/// again; what was cast meanwhile is delivered then.
+#[test]
+fn a_minority_is_told_and_its_end_too() {
+    run(async {
+        let cluster = Cluster::new(Durability::Disk);
+        let [a, b, c] = Member::all(&cluster, &GroupConfig::disk());
+        let mut views = a.node.views().watch().unwrap();
+        assert!(!views.borrow().has_majority, "before the first view");
+        for member in [&a, &b, &c] {
+            member.node.ready().await.unwrap();
+        }
+        assert!(views.borrow_and_update().has_majority);
+        a.group.cast("first", Order::Total).await.unwrap().safe().await.unwrap();
+        c.node.close().await;
+        let two = views.wait_for(|view| view.members.len() == 2).await.unwrap().clone();
+        assert!(two.has_majority && a.kept.borrow().minority.is_empty());
+        b.node.close().await;
+        let lost = views.wait_for(|view| !view.has_majority).await.unwrap().clone();
+        assert_eq!((lost.id, &lost.members, lost.is_member), (two.id, &two.members, true));
+        assert!(lost.joined.is_empty() && lost.left.is_empty());
+        a.until(|kept| kept.minority == [true]).await;
+        let receipt = a.group.cast("meanwhile", Order::Total).await.unwrap();
+        assert_eq!(receipt.has_reached(Level::Delivered), None);
+        let _b = Member::start(&cluster, "b", GroupConfig::disk());
+        views.wait_for(|view| view.has_majority).await.unwrap();
+        a.until(|kept| kept.minority == [true, false]).await;
+        receipt.majority().await.unwrap();
+        assert_eq!(a.has(2).await, ["first", "meanwhile"]);
+    });
+}
+
+/// Who has a recipient of the group and no handle casts, in the order of its messages, and is refused as with the handle.
+#[test]
+fn casts_come_as_messages() {
+    run(async {
+        let cluster = Cluster::new(Durability::Memory);
+        let [a, b, c] = Member::all(&cluster, &GroupConfig::memory());
+        let door: Recipient<CastCommand> = Porter::start(a.group.clone()).recipient();
+        let casts = numbered(0..100).map(|it| door.send(CastCommand::new(it, Order::Total)));
+        let mut receipts = Vec::new();
+        for cast in casts.collect::<Vec<_>>() {
+            receipts.push(cast.await.unwrap().unwrap());
+        }
+        receipts.last().unwrap().safe().await.unwrap();
+        assert!(receipts.iter().map(mainstay::Receipt::number).is_sorted());
+        assert_eq!(b.has(100).await, numbered(0..100).collect::<Vec<_>>());
+        let large = vec![0; MESSAGE_BYTES_MAX + 1];
+        let refused = door.send(CastCommand::new(large, Order::Total)).await.unwrap();
+        assert_eq!(refused.unwrap_err(), CastError::TooLarge(MESSAGE_BYTES_MAX + 1));
+        a.node.close().await;
+        let refused = door.send(CastCommand::new("late", Order::Total)).await.unwrap();
+        assert_eq!(refused.unwrap_err(), CastError::Closed);
+        drop((b, c));
     });
 }
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use actix::Message;
 use common::{Cluster, NAMES};
-use mainstay::{ClusterId, Config, Durability, Node, NodeId, Placement};
-use mainstay_rpc::{CallError, Executed, Procedure, Rpc, RpcHandle};
+use mainstay::{ClusterId, Config, Durability, Node, NodeId, Placement, Porter};
+use mainstay_rpc::{CallError, ExactlyOnce, Executed, Maybe, Procedure, Rpc, RpcHandle};
 use mainstay_service::StationParts;
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
@@ -76,6 +76,11 @@ async fn scenario(placement: Option<Placement>) {
             assert_eq!(within(caller.exactly_once(Add(1))).await, Ok(2));
         }
     }
+    // An actor that has recipients and no handles.
+    let door = Porter::start(all[0].1.to(NodeId::new(cluster(), "b")));
+    let exactly: mainstay::Recipient<ExactlyOnce<Add>> = door.clone().recipient();
+    assert_eq!(within(exactly.send(ExactlyOnce(Add(2)))).await, Ok(Ok(3)));
+    assert_eq!(within(door.send(Maybe(Add(2)))).await, Ok(Ok(())));
     let (begin, mut begun) = mpsc::unbounded_channel();
     let (left, rpc) = all.pop().unwrap();
     let hang = move |Hang, _| {

@@ -9,30 +9,30 @@ use bytes::Bytes;
 use common::{Cluster, NAMES, agreed, ready, run, until};
 use mainstay::{
     Client, ClientConfig, Closed, Commands, Config, Durability, Failed, Map, MembersChanged, Node,
-    NodeId, NotDone, Outcome, Position, Replicated, ServeError, SessionError, Small,
+    NotDone, Outcome, Position, Replicated, ServeError, SessionError, Small,
 };
 use serde::{Deserialize, Serialize};
 
 #[derive(Serialize, Deserialize)]
 enum Command {
     Put(u64),
-    Take(NodeId),
+    Take(String),
 }
 
 struct Take {
-    worker: NodeId,
+    worker: &'static str,
 }
 
 impl From<Take> for Command {
     fn from(Take { worker }: Take) -> Self {
-        Self::Take(worker)
+        Self::Take(worker.to_owned())
     }
 }
 
 /// Jobs with whoever has them, and how many commands changed something.
 #[derive(Default)]
 struct Jobs {
-    state: (Map<u64, Option<NodeId>>, Small<u64>),
+    state: (Map<u64, Option<String>>, Small<u64>),
 }
 
 impl Jobs {
@@ -44,7 +44,7 @@ impl Jobs {
 impl Commands for Jobs {
     type Command = Command;
     type Reply = Option<u64>;
-    type State = (Map<u64, Option<NodeId>>, Small<u64>);
+    type State = (Map<u64, Option<String>>, Small<u64>);
 
     fn execute(&mut self, _at: Position, command: Command) -> Option<u64> {
         let (jobs, changes) = &mut self.state;
@@ -72,9 +72,9 @@ impl Commands for Jobs {
     }
 
     fn view(&mut self, _at: Position, view: &MembersChanged) {
-        let left = |holder: &NodeId| view.left.iter().any(|(site, _)| site.node == *holder);
+        let left = |holder: &String| view.left.iter().any(|(it, _)| *it.name == **holder);
         let jobs = &mut self.state.0;
-        let is_lost = |holder: &Option<NodeId>| holder.as_ref().is_some_and(left);
+        let is_lost = |holder: &Option<String>| holder.as_ref().is_some_and(left);
         let lost: Vec<u64> =
             jobs.iter().filter(|(_, holder)| is_lost(holder)).map(|(job, _)| *job).collect();
         for job in lost {
@@ -115,12 +115,11 @@ fn leases_return_when_their_holder_leaves() {
         for job in 0..10 {
             assert_eq!(a.send(Command::Put(job)).await, Ok(Some(job)));
         }
-        let worker = NodeId::new(cluster.id, "c");
+        let worker = "c";
         for _ in 0..4 {
             assert!(c.send(Take { worker }).await.unwrap().is_some());
         }
-        let mine = NodeId::new(cluster.id, "a");
-        assert!(a.send(Take { worker: mine }).await.unwrap().is_some());
+        assert!(a.send(Take { worker: "a" }).await.unwrap().is_some());
         assert_eq!(leased(&b).await, 5);
         drop(c.close().await);
         ready(&a, 2).await;

@@ -79,6 +79,8 @@ pub use account::TURN_WORK;
 pub use compare::Verdict;
 pub use config::{Builder, Config, ConfigError};
 pub use envelope::{Envelope, EnvelopeError, Session, VIEW_MEMBERS_MAX};
+#[doc(no_inline)]
+pub use mainstay_base::NamedSite;
 pub use map::{ENTRY_BYTES_MAX, EntryTooLarge, Map, MapKey, MapSnapshot, MapValue};
 pub use replica::{DeliverError, Outcome, Output, Replica, Retired, SnapshotError, Status};
 pub use snapshot::{CHUNK_BYTES_MAX, NextChunkError, RestoreError, SnapshotStream};

@@ -1,11 +1,12 @@
 //! The replica: one state machine, its sessions, and what it tells its host.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::Hasher as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use mainstay_base::{Duration, Fingerprinter, MessageId, Position, SiteId, Work, codec};
+use mainstay_base::{Duration, Fingerprinter, MessageId, NodeId, Position, SiteId, Work, codec};
 use thiserror::Error;
 
 use crate::account::{Account, CHUNK_BYTE, COMMAND};
@@ -16,7 +17,7 @@ use crate::sessions::{Admission, Answer, Sessions};
 use crate::snapshot::{Restore, RestoreError, SnapshotStream};
 use crate::stats::Stats;
 use crate::user::StateMachine;
-use crate::views::Members;
+use crate::views::{Members, Names};
 
 /// What became of a message; the same at all replicas (PD-31).
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -187,6 +188,8 @@ pub struct Replica<S: StateMachine> {
     machine: S,
     state: State,
     status: Status,
+    /// For the views that the machine is told.
+    names: Names,
     restore: Option<Restore>,
     /// To be passed over when they come again; learnt while the replica stood at them.
     passes: BTreeSet<Position>,
@@ -213,6 +216,7 @@ impl<S: StateMachine> Replica<S> {
             machine,
             state: State::new(),
             status: Status::Running,
+            names: Names::default(),
             restore: None,
             passes: BTreeSet::new(),
             told: Position::ZERO,
@@ -228,6 +232,13 @@ impl<S: StateMachine> Replica<S> {
     #[must_use]
     pub fn turn_work(mut self, most: Duration) -> Self {
         self.account.most = most;
+        self
+    }
+
+    /// What the nodes are called, for the views that the state machine is told. The same at all replicas. Default: nobody has a name.
+    #[must_use]
+    pub fn names(mut self, names: BTreeMap<NodeId, Arc<str>>) -> Self {
+        self.names = Names::new(names);
         self
     }
 
@@ -512,7 +523,7 @@ impl<S: StateMachine> Replica<S> {
             return Ok(Outcome::Malformed);
         };
         let next = Members { number, sites };
-        if let Some(change) = self.state.members.change_to(&next, &departures) {
+        if let Some(change) = self.state.members.change_to(&next, &departures, &self.names) {
             let machine = &mut self.machine;
             catch_unwind(AssertUnwindSafe(|| machine.view(at, &change))).map_err(|_| Panicked)?;
             self.state.members = next;

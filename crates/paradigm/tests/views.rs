@@ -70,7 +70,7 @@ impl Commands for Jobs {
         let silent = view.left.iter().filter(|(_, why)| *why == Reason::Silent).count();
         self.state.1.push((view.number, view.joined.len(), silent));
         for (worker, _) in &view.left {
-            for job in self.of(*worker) {
+            for job in self.of(worker.site) {
                 self.state.0.insert(job, None);
             }
         }
@@ -134,6 +134,38 @@ fn leases_come_back_when_their_holder_leaves() {
     assert_eq!(send(&mut replica, &Command::Take(a)), Some(1));
     assert_eq!(**replica.machine().unwrap().state().1, [(4, 2, 0), (5, 0, 1)]);
     assert_eq!(replica.view_number(), Some(5));
+}
+
+/// Views name their members as the configuration does, those who left too; a node that it does not have is `?`.
+#[test]
+fn members_have_names() {
+    #[derive(Default)]
+    struct Names(Small<Vec<String>>);
+    impl Commands for Names {
+        type Command = ();
+        type Reply = ();
+        type State = Small<Vec<String>>;
+        fn execute(&mut self, _: Position, (): ()) {}
+        fn state(&self) -> &Self::State {
+            &self.0
+        }
+        fn state_mut(&mut self) -> &mut Self::State {
+            &mut self.0
+        }
+        fn view(&mut self, _: Position, view: &MembersChanged) {
+            let left = view.left.iter().map(|(site, why)| format!("-{site} {why}"));
+            self.0.extend(view.joined.iter().map(|site| format!("+{site}")).chain(left));
+        }
+    }
+    let names = ["a", "b"].map(|name| (site(name).node, name.into())).into();
+    let mut replica = Replica::new(config(), Names::default()).names(names);
+    let all = [site("a"), site("b"), site("c")];
+    for (number, members) in [(1, &all[..]), (2, &all[..1])] {
+        let message = MessageId { sender: site("a"), sequence: number };
+        replica.deliver(Position(number), message, view(number, members), true).unwrap();
+    }
+    let told = &**replica.machine().unwrap().state();
+    assert_eq!(told, &["+a/1", "+b/1", "+?/1", "-b/1 silent", "-?/1 absent"]);
 }
 
 /// What is no command, no view and no reply is answered; it changes nothing and never panics.

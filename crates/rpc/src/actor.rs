@@ -2,6 +2,7 @@
 
 mod among;
 mod caller;
+mod commands;
 mod context;
 mod desk;
 #[cfg(feature = "gateway")]
@@ -23,6 +24,7 @@ use thiserror::Error;
 
 pub use among::Among;
 pub use caller::Caller;
+pub use commands::{AtLeastOnce, AtMostOnce, ExactlyOnce, Maybe};
 pub use context::{Context, Incoming};
 pub use handle::{CallInfo, Interceptor, OpenError, Resolver, RpcHandle, ServeError};
 pub use servers::Servers;

@@ -111,9 +111,9 @@ mod wire;
 pub use actor::gateway;
 #[cfg(feature = "actor")]
 pub use actor::{
-    Among, Atomic, CallError, CallInfo, Caller, Context, Error, Idempotent, Incoming, Interceptor,
-    Items, Offer, OfferError, OpenError, Procedure, Reading, Reply, Resolver, RpcHandle,
-    ServeError, Servers, Value, WriteError,
+    Among, AtLeastOnce, AtMostOnce, Atomic, CallError, CallInfo, Caller, Context, Error,
+    ExactlyOnce, Idempotent, Incoming, Interceptor, Items, Maybe, Offer, OfferError, OpenError,
+    Procedure, Reading, Reply, Resolver, RpcHandle, ServeError, Servers, Value, WriteError,
 };
 pub use config::{BODY_BYTES_MAX, Carrier, Config, ConfigError, DATAGRAM_BYTES_MAX, Orphans};
 pub use outcome::{Executed, Failure, Reason, Semantics};

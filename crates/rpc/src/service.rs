@@ -247,7 +247,19 @@ impl Rpc {
                 self.lines.line(boot.node).is_up = false;
                 self.calls.on_down(boot.node);
             }
-            PeerChange::Replaced { old, new } => self.on_replaced(now, old, new),
+            PeerChange::Ended { boot } => {
+                if self.on_gone(now, boot, None) {
+                    self.forget(now, boot.node);
+                }
+            }
+            PeerChange::Replaced { old, new } => {
+                if self.on_gone(now, old, new) {
+                    self.server.on_dead(now, &mut self.lines, old.node);
+                    if new.is_none() {
+                        self.forget(now, old.node);
+                    }
+                }
+            }
         }
     }
 
@@ -257,25 +269,30 @@ impl Rpc {
         (self.server.clients.contains_key(&node), self.calls.knows(node), self.lines.knows(node))
     }
 
-    fn on_replaced(&mut self, now: Instant, old: BootId, new: Option<BootId>) {
+    /// The other end is gone. It may be a guest, and there may be any number of them in time: nothing is kept, unless results are stored. Whoever
+    /// comes back says hello as if it had never been here.
+    fn forget(&mut self, now: Instant, node: NodeId) {
+        if self.config.stored {
+            return;
+        }
+        self.server.on_dead(now, &mut self.lines, node);
+        self.server.forget(node);
+        self.calls.forget(node);
+        self.lines.remove(node);
+    }
+
+    /// What was on its way to a boot or from it is void. False: another boot of its node is known.
+    fn on_gone(&mut self, now: Instant, old: BootId, new: Option<BootId>) -> bool {
         let node = old.node;
         let line = self.lines.line(node);
         if line.boot.is_some_and(|boot| boot != old) {
-            return;
+            return false;
         }
         (line.boot, line.is_up) = (new, false);
         self.lines.forget(node);
         self.calls.on_gone(now, &mut self.lines, node);
         self.lines.tell(Event::Lost { server: node });
-        if new.is_some() || !self.config.stored {
-            self.server.on_dead(now, &mut self.lines, node);
-        }
-        if new.is_none() {
-            // It may be a guest, and there may be any number of them in time. Whoever comes back says hello as if it had never been here.
-            self.server.forget(node);
-            self.calls.forget(node);
-            self.lines.remove(node);
-        }
+        true
     }
 
     fn receive(&mut self, now: Instant, from: NodeId, message: Message) {

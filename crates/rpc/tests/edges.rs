@@ -524,3 +524,18 @@ fn edge_20_the_manager_alone_crashes() {
         assert_eq!(hand.runs.len(), 3);
     }
 }
+
+/// A client's boot that a view leaves out is gone for good, whether or not its node is there again: what it had called is ended.
+#[test]
+fn calls_of_a_boot_that_a_view_leaves_out_are_ended() {
+    for carrier in [Carrier::Link, Carrier::Datagrams] {
+        let mut hand = Hand::new(2, config(carrier, false, None));
+        hand.takes = Some(50 * MS);
+        hand.call(0, 1, 1, ONCE);
+        hand.run(5 * MS);
+        assert!(hand.runs[0].goes_on());
+        hand.leave_out(0);
+        hand.run(5 * MS);
+        assert!(!hand.runs[0].goes_on(), "what it had called is ended");
+    }
+}

@@ -64,6 +64,8 @@ mod loopback;
 mod memory;
 mod outside;
 #[cfg(feature = "host")]
+mod porter;
+#[cfg(feature = "host")]
 pub mod ports;
 #[cfg(feature = "host")]
 mod shelf;
@@ -103,6 +105,8 @@ pub use outside::{
     Across, ClientDialer, ClientListener, ClientStream, DialError, Entropy, EntropyError,
     LocalFuture, LocalReader, TimeSource,
 };
+#[cfg(feature = "host")]
+pub use porter::{Carries, Porter};
 #[cfg(feature = "host")]
 pub use ports::{
     CloseReason, Completed, Disk, EventSink, IoId, LogError, Ports, Record, SinkClosed, Space,

@@ -81,7 +81,11 @@ impl Machine for Board {
                 let missed: Vec<Note> = self.notes.values().cloned().collect();
                 missed.into_iter().for_each(|note| self.out.send(boot, note));
             }
-            In::Peer(PeerChange::Down { boot } | PeerChange::Replaced { old: boot, .. }) => {
+            In::Peer(
+                PeerChange::Down { boot }
+                | PeerChange::Ended { boot }
+                | PeerChange::Replaced { old: boot, .. },
+            ) => {
                 self.up.retain(|it| *it != boot);
                 self.waiting.remove(&boot);
             }

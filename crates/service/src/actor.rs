@@ -1,10 +1,12 @@
 //! Services in an actor of their own, over a link of their own: with or without a disk, without membership.
 
 mod beside;
+mod commands;
 mod datagrams;
 mod disk;
 mod handle;
 mod hosting;
+mod late;
 mod mounting;
 mod queue;
 mod reach;
@@ -23,9 +25,11 @@ use mainstay_runtime::{
 };
 use thiserror::Error;
 
+pub use commands::Give;
 pub use disk::{DiskError, ServiceStorage};
 pub use handle::{AgainError, ReachError, ServiceHandle, StationHandle};
 pub use hosting::{Answer, Begun, Ended, Hosting};
+pub use late::{MountLateError, OpenStorage};
 pub use mainstay_base::service::RECORD_BYTES_MAX;
 pub use mounting::{Mount, Mounting, Planned, ServicesError};
 pub use queue::CommandQueue;
@@ -189,7 +193,8 @@ pub fn start(
     let storage = disk.map(|disk| open(disk.into(), disk_reserve, node)).transpose();
     let reach = Reach::new(cluster);
     let storage = storage.map_err(ServicesError::Disk)?;
-    let mut hosting = Hosting::new(wiring::input, storage, datagrams, &reach, Rc::clone(&time));
+    let mut hosting =
+        Hosting::new(wiring::input, &planned, storage, datagrams, &reach, Rc::clone(&time));
     let read = hosting.reading(planned)?()?;
     let now = time.now();
     let mut station = Station::new(config, Rng::new(seed).next_u64(), now);

@@ -17,8 +17,7 @@
 //! Both say what they mount in a function on [`Mounting`]. A [`ServiceHandle`] gives commands to a service of either, and any actix
 //! actor subscribes to events by its `Recipient`. [`Reach`] makes handles before the node has started.
 //!
-//! What there is not yet: TLS (loopback only), processes outside the roster, services that are mounted while a node
-//! runs, datagrams outside the connections.
+//! What there is not yet: TLS (loopback only), processes outside the roster.
 //!
 //! ```
 //! use std::collections::BTreeMap;
@@ -103,12 +102,12 @@ mod station;
 
 #[cfg(feature = "actor")]
 pub use actor::{
-    AgainError, CommandQueue, DiskError, Mounting, Reach, ReachError, ServiceHandle, ServicesError,
-    StartError, StationHandle, StationParts, start,
+    AgainError, CommandQueue, DiskError, Give, MountLateError, Mounting, Reach, ReachError,
+    ServiceHandle, ServicesError, StartError, StationHandle, StationParts, start,
 };
-pub use mainstay_base::rack::Placement;
+pub use mainstay_base::rack::{Breach, Placement};
 #[cfg(feature = "actor")]
-pub use mainstay_runtime::{Closed, Events, HostOptions, Recipient};
+pub use mainstay_runtime::{Closed, Events, HostOptions, Porter, Recipient};
 pub use mux::{MESSAGE_BYTES_MAX, Mux, MuxStats, Standing};
 pub use services::{Change, MountError, Request, Services};
 pub use station::{Input, Output, Station};

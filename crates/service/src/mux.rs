@@ -301,7 +301,8 @@ impl Mux {
             }
             link::Event::Down { boot } => self.on_down(*boot),
             link::Event::Replaced { old, new, .. } => self.forget(*old, Some(*new)),
-            link::Event::Gone { boot, .. } => self.forget(*boot, None),
+            // Its session is over; it may come back, and begins anew.
+            link::Event::Gone { boot, .. } => self.lose(*boot, PeerChange::Ended { boot: *boot }),
             link::Event::Deliver { from, channel: CHANNEL, meta, payload } => {
                 self.touched.insert(*from);
                 let is_sound = self.on_frame(now, *from, meta, payload).is_some();
@@ -342,18 +343,21 @@ impl Mux {
 
     /// A boot is gone for ever: replaced by another one, or removed by a view. All that was on the way is void.
     pub fn forget(&mut self, old: BootId, new: Option<BootId>) {
-        let Some(peer) = self.peers.remove(&old) else { return };
+        self.lose(old, PeerChange::Replaced { old, new });
+    }
+
+    fn lose(&mut self, boot: BootId, change: PeerChange) {
+        let Some(peer) = self.peers.remove(&boot) else { return };
         if peer.guest {
-            self.guests_gone.push_back(old);
+            self.guests_gone.push_back(boot);
             self.guests_gone.drain(..self.guests_gone.len().saturating_sub(GUESTS_GONE_MAX));
         } else {
-            self.gone.insert(old.node, old);
+            self.gone.insert(boot.node, boot);
         }
         for of in self.own.keys() {
-            if !self.is_open(*of, peer.guest) {
-                continue;
+            if self.is_open(*of, peer.guest) {
+                self.given.push_back((*of, Given::Peer(change)));
             }
-            self.given.push_back((*of, Given::Peer(PeerChange::Replaced { old, new })));
         }
     }
 

@@ -1,13 +1,15 @@
 //! The services of a node, and their channels to other nodes.
 
 use std::any::Any;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
 use mainstay_base::rack::beside::Aside;
-use mainstay_base::rack::{self, Effect, Given, LogEntry, Mounted, Proxy, Rack, Tenant as _};
-use mainstay_base::service::{Address, Ask, Io, Service};
+use mainstay_base::rack::{
+    self, Breach, Effect, Given, Left, LogEntry, Mounted, Proxy, Rack, Tenant as _,
+};
+use mainstay_base::service::{Address, Ask, Io, Kind, Service};
 use mainstay_base::{BootId, Instant, View, ViewId, Work};
 use mainstay_link as link;
 use thiserror::Error;
@@ -46,10 +48,18 @@ struct Writes {
 }
 
 impl Writes {
+    /// Whether a service leaves out a number or uses one twice: its log would not fold.
+    fn check(&mut self, of: Address, io: Io) -> Result<(), Breach> {
+        match self.last.get(&of) {
+            Some(last) if last.next() != io => Err(Breach::Number { io, last: *last }),
+            _ => {
+                self.last.insert(of, io);
+                Ok(())
+            }
+        }
+    }
+
     /// The next write, for the records of a turn.
-    ///
-    /// # Panics
-    /// If a service leaves out a number or uses one twice: its log would not fold.
     fn issue(&mut self, entries: Vec<LogEntry>, rack: &Rack) -> Option<Output> {
         if entries.is_empty() {
             return None;
@@ -57,9 +67,6 @@ impl Writes {
         let (mut whom, mut bytes) = (BTreeMap::new(), 0);
         for entry in &entries {
             let LogEntry::Record { of, io, meta, payload } = entry else { continue };
-            let last = self.last.insert(*of, *io);
-            let follows = last.is_none_or(|last| last.next() == *io);
-            assert!(follows, "{of:?} writes record {io:?} behind {last:?}");
             bytes += meta.len() + payload.len();
             whom.insert(*of, *io);
         }
@@ -88,7 +95,7 @@ pub enum Output {
     Write {
         /// The running number.
         io: u64,
-        /// The records of the turn, and before them the last view that was installed since the write before.
+        /// The records of the turn, and before those of an instance the view that it knows, if that is another one than before.
         entries: Vec<LogEntry>,
         /// The oldest record that each instance needs, once this is stable.
         keeps: BTreeMap<Address, Io>,
@@ -103,9 +110,31 @@ pub enum Output {
     Effect(Effect),
     /// A service that has fallen is to be started again: all that it wrote is stable.
     Again(Again),
+    /// A service was mounted late, or could not be.
+    Late(Late),
+    /// A user has dismounted a service.
+    Dismounted {
+        /// Which.
+        of: Address,
+    },
+    /// A service broke a rule, and is mounted no more: an alarm for the operator.
+    Stopped {
+        /// Which.
+        of: Address,
+        /// The rule.
+        breach: Breach,
+    },
 }
 
-/// How a service beside the node is to be started again; what is in it is the host's business.
+/// What became of a service that was to be [mounted late](Services::begin_late); what is in it is the host's business.
+pub struct Late {
+    /// Which.
+    pub of: Address,
+    /// What.
+    pub found: Box<dyn Any + Send>,
+}
+
+/// How a service that has fallen is to be started again, or one is to be mounted late; what is in it is the host's business.
 pub struct Again {
     /// Which.
     pub of: Address,
@@ -143,12 +172,16 @@ pub struct Services {
     rack: Rack,
     mux: Mux,
     view: Option<Arc<View>>,
-    /// The views that services beside the node know: those are what they send in.
-    known: BTreeMap<Address, u64>,
-    /// Who waits to be started again until what it wrote is stable.
+    /// The views that services beside the node know: in those they send and write.
+    known: BTreeMap<Address, ViewId>,
+    /// Who was stopped, and is not mounted again.
+    stopped: BTreeMap<Address, Breach>,
+    /// Who is to be mounted late, and is not yet.
+    coming: BTreeSet<Address>,
+    /// Who waits to be started again, or to be mounted late, until what it wrote is stable.
     again: Vec<Again>,
-    /// It was installed since the last write: the log is to say so.
-    mark: Option<ViewId>,
+    /// The last view that the log names before records of each instance.
+    marked: BTreeMap<Address, ViewId>,
     writes: Writes,
     /// The host carries datagrams, in place of the connections.
     outside: bool,
@@ -199,7 +232,7 @@ impl Services {
         let agreed = proxy.agreed();
         let of = self.rack.mount_beside::<S>(proxy)?;
         self.mux.mount_beside(of, S::CLASS, agreed);
-        self.known.insert(of, 0);
+        self.known.insert(of, ViewId::NONE);
         self.begin(now, of);
         Ok(of)
     }
@@ -213,6 +246,8 @@ impl Services {
     fn begin(&mut self, now: Instant, of: Address) {
         self.has_news = true;
         self.writes.gone.remove(&of);
+        self.marked.remove(&of);
+        self.stopped.remove(&of);
         if let Some(view) = &self.view {
             self.rack.give(now, of, Given::View(Arc::clone(view)));
         }
@@ -222,7 +257,39 @@ impl Services {
     /// there is none.
     pub fn dismount(&mut self, now: Instant, of: Address) -> bool {
         self.has_news = true;
-        self.rack.dismount(now, of)
+        let is_there = self.rack.dismount(now, of);
+        if is_there {
+            self.outputs.push_back(Output::Dismounted { of });
+        }
+        is_there
+    }
+
+    /// Whether there is a place for a service now.
+    ///
+    /// # Errors
+    /// [`MountError`].
+    pub fn check_place<S: Service>(&self, of: Address) -> Result<(), MountError> {
+        let mounted = self.rack.mounted().map(|(of, _)| of);
+        let again = self.again.iter().map(|again| again.of);
+        let all: Vec<Address> = mounted.chain(again).chain(self.coming.iter().copied()).collect();
+        if all.len() >= MOUNTED_MAX {
+            return Err(MountError::TooMany);
+        }
+        Ok(rack::check_place::<S, _>(of, || all.iter())?)
+    }
+
+    /// A service is to be mounted while the node runs: when what its address wrote before is stable the host is told
+    /// ([`Output::Again`]), and says in the end what [came of it](Self::mounted_late).
+    pub fn begin_late(&mut self, late: Again) {
+        self.coming.insert(late.of);
+        self.begin_again(late);
+    }
+
+    /// It is mounted, or will not be.
+    pub fn mounted_late(&mut self, late: Late) {
+        self.has_news = true;
+        self.coming.remove(&late.of);
+        self.outputs.push_back(Output::Late(late));
     }
 
     /// A service that has fallen is to be started again, from what the log has of it: when it is gone and that is stable the host is told.
@@ -236,6 +303,34 @@ impl Services {
         self.writes.last.remove(&of);
     }
 
+    /// The log has records of an instance that is to be mounted, the last of them with this number: it goes on behind that.
+    pub fn begin_behind(&mut self, of: Address, last: Io) {
+        self.writes.last.insert(of, last);
+    }
+
+    /// An instance cannot be mounted, or was stopped: what it has in the log stays there.
+    pub fn refuse(&mut self, of: Address, breach: Breach) {
+        self.has_news = true;
+        self.writes.gone.insert(of, Io::ZERO);
+        self.stopped.insert(of, breach);
+        if self.stopped.len() > MOUNTED_MAX {
+            self.stopped.pop_first();
+        }
+        self.outputs.push_back(Output::Stopped { of, breach });
+    }
+
+    /// Why an instance is mounted no more, if it broke a rule.
+    #[must_use]
+    pub fn breach(&self, of: Address) -> Option<Breach> {
+        self.stopped.get(&of).copied()
+    }
+
+    /// Whether a service of this kind was stopped.
+    #[must_use]
+    pub fn has_stopped(&self, kind: Kind) -> bool {
+        self.stopped.keys().any(|of| of.channel == kind.channel)
+    }
+
     /// Hands on who can be started again now.
     fn release_again(&mut self) {
         let (writes, rack) = (&self.writes, &self.rack);
@@ -246,18 +341,28 @@ impl Services {
         self.outputs.extend(self.again.extract_if(.., is_free).map(Output::Again));
     }
 
+    /// The last view that a service was told before what it wants now.
+    fn knows(&self, of: Address) -> ViewId {
+        let installed = || self.view.as_ref().map_or(ViewId::NONE, |view| view.id);
+        self.known.get(&of).copied().unwrap_or_else(installed)
+    }
+
     /// Carries out what a service wants; its records are gathered.
     fn carry_out(&mut self, now: Instant, effect: Effect, records: &mut Vec<LogEntry>) {
         match effect {
             Effect::Send { from, to, meta, payload, .. } => {
-                let view = self.view.as_ref().map_or(0, |view| view.id.number);
-                let view = self.known.get(&from).copied().unwrap_or(view);
+                let view = self.knows(from).number;
                 self.mux.send(from, view, &to, &meta, &payload);
             }
             Effect::Datagram { from, to, meta, payload } if !self.outside => {
                 self.mux.send_datagram(from, to, &meta, payload);
             }
             Effect::Persist { from, io, meta, payload } => {
+                let view = self.knows(from);
+                let marked = self.marked.entry(from).or_insert(ViewId::NONE);
+                if std::mem::replace(marked, view) != view {
+                    records.push(LogEntry::Installed { of: from, view });
+                }
                 records.push(LogEntry::Record { of: from, io, meta, payload });
             }
             Effect::Aside { from, word: Aside::Taken { messages, heard } } => {
@@ -318,7 +423,6 @@ impl Services {
     pub fn on_view(&mut self, now: Instant, view: &Arc<View>) {
         self.has_news = true;
         self.view = Some(Arc::clone(view));
-        self.mark = Some(view.id);
         self.rack.view(now, view);
     }
 
@@ -388,29 +492,50 @@ impl Services {
         let mut records = Vec::new();
         for _ in 0..ROUNDS_MAX {
             self.hand_out(now);
-            for effect in self.rack.turn(now) {
-                self.carry_out(now, effect, &mut records);
+            let mut broken = BTreeMap::new();
+            let effects = self.rack.turn(now);
+            for effect in &effects {
+                if let Effect::Persist { from, io, .. } = effect
+                    && let Err(breach) = self.writes.check(*from, *io)
+                {
+                    broken.entry(*from).or_insert(breach);
+                }
+            }
+            for effect in effects {
+                if matches!(effect, Effect::Aside { .. }) || !broken.contains_key(&effect.of()) {
+                    self.carry_out(now, effect, &mut records);
+                }
+            }
+            for (of, breach) in &broken {
+                self.rack.stop(*of, *breach);
             }
             self.mux.end_turn(now);
-            // The last messages of who has left are on their way, as far as they were granted.
-            for (of, keeps) in self.rack.take_left() {
-                self.mux.dismount(of);
-                self.mux.end_turn(now);
-                self.known.remove(&of);
-                self.writes.gone.insert(of, keeps);
+            for left in self.rack.take_left() {
+                let breach = left.breach.or_else(|| broken.get(&left.of).copied());
+                self.leave(now, Left { breach, ..left });
             }
-            if !self.mux.has_given() {
+            if !self.mux.has_given() && broken.is_empty() {
                 break;
             }
         }
         self.hand_out(now);
         if !records.is_empty() {
-            let mark = self.mark.take().map(LogEntry::Installed);
-            let entries = mark.into_iter().chain(records).collect();
-            self.outputs.extend(self.writes.issue(entries, &self.rack));
+            self.outputs.extend(self.writes.issue(records, &self.rack));
         }
         self.release_again();
         self.has_news = !(self.mux.is_idle() && self.again.is_empty());
+    }
+
+    /// The last messages of who has left are on their way, as far as they were granted.
+    fn leave(&mut self, now: Instant, Left { of, keeps, breach }: Left) {
+        self.mux.dismount(of);
+        self.mux.end_turn(now);
+        self.known.remove(&of);
+        self.writes.gone.insert(of, keeps);
+        if let Some(breach) = breach {
+            // What it said that it needs may rely on what it could not write.
+            self.refuse(of, breach);
+        }
     }
 
     /// The write with this number, and all before it, are stable.

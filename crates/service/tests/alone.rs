@@ -9,7 +9,8 @@ mod stations;
 
 use mainstay_base::Duration as Span;
 use mainstay_service::{
-    MountError, Placement, ReachError, ServicesError, Standing, StartError, StationParts, start,
+    Give, MountError, Placement, Porter, ReachError, Recipient, ServicesError, Standing,
+    StartError, StationParts, start,
 };
 use stations::{LIMIT, ask, cluster, listen, next, roster, station, stop};
 use tokio::sync::oneshot;
@@ -118,6 +119,35 @@ async fn a_subscriber_that_does_not_read_is_left_behind_and_told() {
             assert_eq!(got, expected, "what it had room for, in order, and no hole");
             drop(register);
             stop(stations).await;
+        })
+        .await;
+}
+
+/// Commands come as messages from whoever has a recipient; one for a service that is not there is refused when that is known.
+#[tokio::test]
+async fn commands_come_as_messages() {
+    let roster = roster();
+    LocalSet::new()
+        .run_until(async {
+            for placement in [None, Some(Placement::Thread)] {
+                let stations: Vec<_> =
+                    (0..3).map(|index| station(&roster, index, None, placement)).collect();
+                let register = stations[0].service::<Register>("r");
+                let mut heard = listen(&register, None, 16).await;
+                let door: Recipient<Give<Register>> = Porter::start(register).recipient();
+                for op in 1..20 {
+                    let command = Give(Command::Write { op, value: op });
+                    assert_eq!(door.send(command).await.unwrap(), Ok(()));
+                    assert_eq!(next(&mut heard).await.0, [Event::Written { op, value: op }]);
+                }
+                let closed = stations[0].closed();
+                stations[0].stop();
+                closed.await;
+                let told = door.send(Give(Command::Read { op: 1 })).await.unwrap();
+                assert!(told.is_err(), "{told:?}");
+                drop(door);
+                stop(stations).await;
+            }
         })
         .await;
 }

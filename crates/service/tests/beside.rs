@@ -9,6 +9,7 @@ mod toy;
 use std::sync::mpsc as block;
 
 use bytes::Bytes;
+use mainstay_base::rack::Breach;
 use mainstay_base::service::{
     Class, In, Io, Logged, Out, Outbox, PeerChange, Service, Start, Wire,
 };
@@ -95,7 +96,11 @@ impl Machine for Pipe {
     fn handle(&mut self, _: Instant, input: In<Self>) {
         match input {
             In::Peer(PeerChange::Up { boot }) => self.up.push(boot),
-            In::Peer(PeerChange::Down { boot } | PeerChange::Replaced { old: boot, .. }) => {
+            In::Peer(
+                PeerChange::Down { boot }
+                | PeerChange::Ended { boot }
+                | PeerChange::Replaced { old: boot, .. },
+            ) => {
                 self.up.retain(|up| *up != boot);
             }
             In::Message { message, .. } => {
@@ -268,7 +273,12 @@ async fn commands_for_a_stuck_actor_are_refused() {
 }
 
 /// A panic ends the service alone; whoever asks is told, who subscribed is told; it is started again with its past.
-async fn falls_and_is_started_again(placement: Placement, disk: bool, how: fn() -> Do) {
+async fn falls_and_is_started_again(
+    placement: Placement,
+    disk: bool,
+    how: fn() -> Do,
+    why: ReachError,
+) {
     let directory = tempfile::tempdir().unwrap();
     LocalSet::new()
         .run_until(async {
@@ -286,20 +296,20 @@ async fn falls_and_is_started_again(placement: Placement, disk: bool, how: fn() 
             pipe.send(how())
                 .await
                 .or_else(|error| match error {
-                    ReachError::Fallen => Ok(()),
+                    error if error == why => Ok(()),
                     error => Err(error),
                 })
                 .unwrap();
             let (_, is_end) = next(&mut heard).await;
             assert!(is_end, "who subscribed is told");
             let fallen = async {
-                while pipe.status().await != Err(ReachError::Fallen) {
+                while pipe.status().await != Err(why) {
                     tokio::task::yield_now().await;
                 }
             };
             timeout(LIMIT, fallen).await.expect("it has fallen");
-            assert_eq!(pipe.send(Do::Note(9)).await, Err(ReachError::Fallen));
-            assert_eq!(pipe.try_send(Do::Note(9)), Err(ReachError::Fallen));
+            assert_eq!(pipe.send(Do::Note(9)).await, Err(why));
+            assert_eq!(pipe.try_send(Do::Note(9)), Err(why));
             // The node, and the same service elsewhere, go on.
             let register = stations[0].service::<Register>("mounted");
             let mut said = listen(&register, None, 64).await;
@@ -337,27 +347,28 @@ async fn falls_and_is_started_again(placement: Placement, disk: bool, how: fn() 
 
 #[tokio::test]
 async fn a_panic_beside_the_node_ends_that_service_only() {
-    falls_and_is_started_again(Placement::Local, true, || Do::Panic).await;
+    falls_and_is_started_again(Placement::Local, true, || Do::Panic, ReachError::Fallen).await;
 }
 
 #[tokio::test]
 async fn a_panic_on_another_thread_ends_that_service_only() {
-    falls_and_is_started_again(Placement::Thread, true, || Do::Panic).await;
+    falls_and_is_started_again(Placement::Thread, true, || Do::Panic, ReachError::Fallen).await;
 }
 
 #[tokio::test]
 async fn a_panic_in_a_job_of_it_ends_that_service_only() {
-    falls_and_is_started_again(Placement::Local, true, || Do::PanicInJob).await;
+    falls_and_is_started_again(Placement::Local, true, || Do::PanicInJob, ReachError::Fallen).await;
 }
 
 #[tokio::test]
 async fn a_message_that_is_too_large_ends_that_service_only() {
-    falls_and_is_started_again(Placement::Local, true, || Do::SendTooMuch).await;
+    let why = ReachError::Stopped(Breach::Message { bytes: MESSAGE_BYTES_MAX + 2 });
+    falls_and_is_started_again(Placement::Local, true, || Do::SendTooMuch, why).await;
 }
 
 #[tokio::test]
 async fn without_a_disk_it_is_started_anew() {
-    falls_and_is_started_again(Placement::Thread, false, || Do::Panic).await;
+    falls_and_is_started_again(Placement::Thread, false, || Do::Panic, ReachError::Fallen).await;
 }
 
 /// Whoever waits for an answer of an actor that panics is told, and does not wait for ever.

@@ -10,10 +10,11 @@ mod toy;
 use std::sync::mpsc as block;
 use std::sync::{Arc, Barrier};
 
+use mainstay_base::rack::Breach;
 use mainstay_base::service::{
     Class, In, Io, Logged, Out, Outbox, PeerChange, Service, Start, Wire,
 };
-use mainstay_base::{BootId, Channel, Instant, Machine};
+use mainstay_base::{BootId, Channel, Instant, Machine, codec};
 use mainstay_service::{
     AgainError, Closed, Placement, ReachError, ServiceHandle, StationHandle, StationParts, start,
 };
@@ -51,7 +52,11 @@ impl Machine for Pipe {
     fn handle(&mut self, _: Instant, input: In<Self>) {
         match input {
             In::Peer(PeerChange::Up { boot }) => self.up.push(boot),
-            In::Peer(PeerChange::Down { boot } | PeerChange::Replaced { old: boot, .. }) => {
+            In::Peer(
+                PeerChange::Down { boot }
+                | PeerChange::Ended { boot }
+                | PeerChange::Replaced { old: boot, .. },
+            ) => {
                 self.up.retain(|up| *up != boot);
             }
             In::Command(Do::Send(size)) => {
@@ -251,8 +256,8 @@ async fn who_waits_for_a_stuck_actor_is_told_when_the_node_ends() {
         .await;
 }
 
-/// What would end the node if it were mounted ends the service alone.
-async fn breaks_a_rule(command: Do) {
+/// Whoever breaks a rule of its node ends alone, and is started again.
+async fn breaks_a_rule(command: Do, breach: Breach) {
     LocalSet::new()
         .run_until(async {
             let stations = stations();
@@ -261,12 +266,12 @@ async fn breaks_a_rule(command: Do) {
             pipe.send(Do::Note(1)).await.unwrap();
             until(&pipe, |it| it.0 == 1).await;
             let _ = pipe.send(command).await;
-            let fallen = async {
-                while pipe.status().await != Err(ReachError::Fallen) {
+            let stopped = async {
+                while pipe.status().await != Err(ReachError::Stopped(breach)) {
                     tokio::task::yield_now().await;
                 }
             };
-            timeout(LIMIT, fallen).await.expect("it falls");
+            timeout(LIMIT, stopped).await.expect("it is stopped");
             until(&mounted, |it| it.1 == 1).await;
             pipe.start_again(()).await.unwrap();
             until(&pipe, |it| it.1 == 1).await;
@@ -276,12 +281,13 @@ async fn breaks_a_rule(command: Do) {
 
 #[tokio::test]
 async fn too_large_a_message_ends_the_service_alone() {
-    breaks_a_rule(Do::Send((16 << 20) + 1)).await;
+    let bytes = codec::encode(&Piece(vec![0; (16 << 20) + 1])).len();
+    breaks_a_rule(Do::Send((16 << 20) + 1), Breach::Message { bytes }).await;
 }
 
 #[tokio::test]
 async fn a_record_left_out_ends_the_service_alone() {
-    breaks_a_rule(Do::Skip).await;
+    breaks_a_rule(Do::Skip, Breach::Number { io: Io(99), last: Io(1) }).await;
 }
 
 /// The actor ends with a node that crashes: nobody is told any more that it has taken something.

@@ -23,6 +23,7 @@ fn told(mux: &mut Mux) -> Vec<String> {
     let name = |given| match given {
         Given::Peer(PeerChange::Up { .. }) => "up".to_owned(),
         Given::Peer(PeerChange::Down { .. }) => "down".to_owned(),
+        Given::Peer(PeerChange::Ended { .. }) => "ended".to_owned(),
         Given::Peer(PeerChange::Replaced { .. }) => "replaced".to_owned(),
         Given::Full { meta, .. } => format!("full {}", String::from_utf8_lossy(&meta)),
         Given::Room { .. } => "room".to_owned(),
@@ -148,6 +149,27 @@ fn ends_with_other_settings_hear_nothing_of_each_other() {
     pair.settle();
     assert_eq!(told(&mut pair.ends[1]), Vec::<String>::new());
     assert_eq!(pair.ends[1].stats().stray, 1);
+}
+
+/// The instance of a peer that lives on ends, and is mounted there again; a boot that is gone for good is told of in other words.
+#[test]
+fn the_end_of_an_instance_is_not_that_of_its_boot() {
+    let mut pair = Pair::new([1, 1]);
+    pair.connect();
+    pair.settle();
+    pair.ends[1].dismount(of());
+    pair.settle();
+    assert_eq!(told(&mut pair.ends[0]), ["up", "ended"]);
+    assert!(pair.ends[1].mount(of(), Class::Calls, 1));
+    pair.settle();
+    assert_eq!(told(&mut pair.ends[0]), ["up"]);
+    // It is another one by the time that the peer hears of it.
+    assert!(pair.ends[1].mount(of(), Class::Calls, 1));
+    pair.settle();
+    assert_eq!(told(&mut pair.ends[0]), ["ended", "up"]);
+    let boot = pair.boots[1];
+    pair.ends[0].forget(boot, None);
+    assert_eq!(told(&mut pair.ends[0]), ["replaced"]);
 }
 
 /// A peer that acknowledges nothing fills the link: it is given up, for its streams have a hole.

@@ -177,7 +177,13 @@ impl Node for StationNode {
                     // Behind the records that it relies on.
                     out.write(0, Written::Cut(keeps));
                 }
-                Output::Service(services::Output::Written { .. } | services::Output::Again(_)) => {}
+                Output::Service(
+                    services::Output::Written { .. }
+                    | services::Output::Again(_)
+                    | services::Output::Stopped { .. }
+                    | services::Output::Dismounted { .. }
+                    | services::Output::Late(_),
+                ) => {}
                 Output::Service(services::Output::Effect(effect)) => self.effect(effect, out),
             }
         }

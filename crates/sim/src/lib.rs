@@ -64,6 +64,7 @@
 
 mod addresses;
 mod clock;
+mod code;
 mod disk;
 mod explore;
 mod faults;
@@ -82,6 +83,7 @@ mod world;
 
 pub use addresses::free_addresses;
 pub use clock::{Clock, ClockFault};
+pub use code::as_code;
 pub use explore::{Model, Report, Search, Violation, explore};
 pub use faults::Beyond;
 pub use node::{Effects, Node, Peer, Refusal, Start};

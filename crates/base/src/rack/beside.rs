@@ -9,10 +9,10 @@ use std::any::Any;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 
-use super::ROUNDS_MAX;
 use super::mounted::{Effect, Given, Mounted, Tenant, Turned};
+use super::{Breach, ROUNDS_MAX};
 use crate::service::{Address, Ask, Io, PeerChange, Service, Told};
-use crate::{BootId, Instance, Instant, NodeId, Work};
+use crate::{BootId, Instance, Instant, NodeId, ViewId, Work};
 
 /// Most inputs of a batch: so a turn beside is bounded as one of the node is.
 pub const BATCH_MAX: usize = 256;
@@ -69,8 +69,8 @@ pub enum Aside {
         /// Words that a peer is up, or that a message was not taken.
         heard: u64,
     },
-    /// What it sends from here on it sends knowing the view with this number.
-    Knows(u64),
+    /// What it sends and writes from here on it does knowing this view.
+    Knows(ViewId),
 }
 
 enum Item {
@@ -100,12 +100,14 @@ pub struct Batch {
 }
 
 /// How a service beside has come to its end.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ending {
     /// It was dismounted.
     Closed,
     /// It panicked, or was too far behind.
     Fallen,
+    /// It broke this rule.
+    Stopped(Breach),
 }
 
 /// What came of a turn of a service beside.
@@ -120,7 +122,7 @@ pub struct Report {
     messages: usize,
     heard: u64,
     malformed: u64,
-    view: Option<u64>,
+    view: Option<ViewId>,
     keeps: Option<Io>,
     ending: Option<Ending>,
 }
@@ -130,12 +132,6 @@ impl Report {
     #[must_use]
     pub fn fallen() -> Self {
         Self { ending: Some(Ending::Fallen), ..Self::default() }
-    }
-
-    /// What the service wants of the node.
-    #[must_use]
-    pub fn effects(&self) -> &[Effect] {
-        &self.effects
     }
 }
 
@@ -170,7 +166,7 @@ impl Desk {
                         Given::Full { .. } | Given::Peer(PeerChange::Up { .. }) => {
                             self.report.heard += 1;
                         }
-                        Given::View(view) => self.report.view = Some(view.id.number),
+                        Given::View(view) => self.report.view = Some(view.id),
                         Given::Close => self.closing = true,
                         _ => {}
                     }
@@ -208,6 +204,10 @@ impl Desk {
             self.touched = false;
             let mut turned = Turned::default();
             self.tenant.turn(now, self.listeners, &mut turned);
+            if let Some(breach) = self.tenant.breach() {
+                let ending = Some(Ending::Stopped(breach));
+                return Some(Report { ending, ..Report::default() });
+            }
             self.report.effects.append(&mut turned.effects);
             self.report.asks.append(&mut turned.asks);
             self.report.told.append(&mut turned.told);
@@ -380,6 +380,9 @@ impl Tenant for Proxy {
         if let Some(opening) = self.opening.take() {
             turned.effects.push(Effect::Aside { from, word: Aside::Open(opening) });
         }
+        if self.breach().is_some() {
+            self.reports.clear();
+        }
         if let Some(report) = self.reports.pop_front() {
             self.carry_out(report, turned);
         }
@@ -409,6 +412,17 @@ impl Tenant for Proxy {
 
     fn is_over(&self, _closing: bool) -> bool {
         self.ending.is_some()
+    }
+
+    fn stop(&mut self, breach: Breach) {
+        self.ending.get_or_insert(Ending::Stopped(breach));
+    }
+
+    fn breach(&self) -> Option<Breach> {
+        match self.ending {
+            Some(Ending::Stopped(breach)) => Some(breach),
+            _ => None,
+        }
     }
 
     fn check_invariants(&self) {

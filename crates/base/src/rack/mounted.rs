@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::Breach;
 use super::beside::{Aside, Report};
 use crate::codec::DecodeError;
 use crate::service::{
@@ -81,6 +82,22 @@ pub enum Effect {
         /// What.
         word: Aside,
     },
+}
+
+impl Effect {
+    /// Which instance wants it.
+    #[must_use]
+    pub fn of(&self) -> Address {
+        match self {
+            Self::Send { from, .. }
+            | Self::Datagram { from, .. }
+            | Self::Persist { from, .. }
+            | Self::Checkpoint { from, .. }
+            | Self::NextChunk { from }
+            | Self::Work { from, .. }
+            | Self::Aside { from, .. } => *from,
+        }
+    }
 }
 
 /// What came of a job; for [`Rack::give`](super::Rack::give).
@@ -201,8 +218,13 @@ pub enum LogEntry {
         /// The raw part.
         payload: Bytes,
     },
-    /// The node installed this view.
-    Installed(ViewId),
+    /// What the instance wrote behind this it wrote knowing this view.
+    Installed {
+        /// Which instance.
+        of: Address,
+        /// The last view that it was told before.
+        view: ViewId,
+    },
 }
 
 /// A service that has its place on a rack, with those who read it.
@@ -211,6 +233,10 @@ pub struct Mounted<S: Service> {
     instance: Instance,
     agreed: u128,
     readers: BTreeMap<ReaderId, Subscription<S::Event>>,
+    /// It is turned no more.
+    breach: Option<Breach>,
+    /// The last record that it wrote. Whether the first one follows its log is looked at by its host.
+    last: Option<Io>,
 }
 
 struct Subscription<E> {
@@ -242,7 +268,9 @@ pub fn fold<'a, S: Service>(
     let mut past = S::Past::default();
     for entry in log {
         match entry {
-            LogEntry::Installed(view) => S::fold(&mut past, Logged::Installed(*view)),
+            LogEntry::Installed { of, view } if *of == own => {
+                S::fold(&mut past, Logged::Installed(*view));
+            }
             LogEntry::Record { of, io, meta, payload } if *of == own => {
                 let record = S::Record::decode(meta, payload.clone()).map_err(|why| BadRecord {
                     of: own,
@@ -251,7 +279,7 @@ pub fn fold<'a, S: Service>(
                 })?;
                 S::fold(&mut past, Logged::Record(*io, record));
             }
-            LogEntry::Record { .. } => {}
+            LogEntry::Record { .. } | LogEntry::Installed { .. } => {}
         }
     }
     Ok(past)
@@ -262,7 +290,7 @@ impl<S: Service> Mounted<S> {
     pub fn recover(config: S::Config, start: Start<S::Past>) -> Self {
         let (instance, agreed) = (start.instance, S::agreed(&config));
         let service = S::recover(config, start);
-        Self { service, instance, agreed, readers: BTreeMap::new() }
+        Self { service, instance, agreed, readers: BTreeMap::new(), breach: None, last: None }
     }
 
     /// From here on this reader is told events, in order. One with the same id is replaced.
@@ -334,10 +362,12 @@ pub trait Tenant: Any {
     fn take_work(&mut self) -> Work;
     /// The oldest record that it needs.
     fn keeps(&self) -> Io;
-    /// Whether it leaves the rack after this turn. `closing`: it was told to come to its end. Default: if it was.
-    fn is_over(&self, closing: bool) -> bool {
-        closing
-    }
+    /// Whether it leaves the rack after this turn. `closing`: it was told to come to its end.
+    fn is_over(&self, closing: bool) -> bool;
+    /// It has broken a rule of its host: nothing comes of it any more.
+    fn stop(&mut self, breach: Breach);
+    /// The rule that it broke.
+    fn breach(&self) -> Option<Breach>;
     /// Panics if it is not as it should be.
     fn check_invariants(&self);
     /// Itself, for those who know its type.
@@ -386,19 +416,27 @@ impl<S: Service> Mounted<S> {
         })
     }
 
-    /// # Panics
-    /// If both parts have more bytes than that: where the service runs, so that one beside its node falls alone.
-    fn sized(&self, parts: (Bytes, Bytes), most: usize) -> (Bytes, Bytes) {
-        let size = parts.0.len() + parts.1.len();
-        assert!(size <= most, "{} has {size} bytes to send or to write, {most} may be", S::NAME);
-        parts
+    /// Stops the service if both parts have more bytes than that.
+    fn sized(
+        &mut self,
+        (meta, payload): (Bytes, Bytes),
+        most: usize,
+        breach: fn(usize) -> Breach,
+    ) -> Option<(Bytes, Bytes)> {
+        let bytes = meta.len() + payload.len();
+        if bytes > most {
+            self.stop(breach(bytes));
+            return None;
+        }
+        Some((meta, payload))
     }
 
-    fn effect(&self, output: Out<S>, turned: &mut Turned) -> Option<(Readers, S::Event)> {
+    fn effect(&mut self, output: Out<S>, turned: &mut Turned) -> Option<(Readers, S::Event)> {
         let from = self.address();
         let effect = match output {
             Out::Send { to, message } => {
-                let (meta, payload) = self.sized(message.encode(), MESSAGE_BYTES_MAX);
+                let breach = |bytes| Breach::Message { bytes };
+                let (meta, payload) = self.sized(message.encode(), MESSAGE_BYTES_MAX, breach)?;
                 Effect::Send { from, class: S::CLASS, to, meta, payload }
             }
             Out::Datagram { to, message } => {
@@ -406,7 +444,11 @@ impl<S: Service> Mounted<S> {
                 Effect::Datagram { from, to, meta, payload }
             }
             Out::Persist { io, record } => {
-                let (meta, payload) = self.sized(record.encode(), RECORD_BYTES_MAX);
+                if let Some(last) = self.last.replace(io).filter(|last| last.next() != io) {
+                    self.stop(Breach::Number { io, last });
+                }
+                let breach = |bytes| Breach::Record { bytes };
+                let (meta, payload) = self.sized(record.encode(), RECORD_BYTES_MAX, breach)?;
                 Effect::Persist { from, io, meta, payload }
             }
             Out::Checkpoint { position, alone, source } => {
@@ -451,21 +493,31 @@ impl<S: Service> Tenant for Mounted<S> {
             }
         }
         let Some(input) = Self::typed(given) else { return false };
-        self.service.handle(now, input);
+        if self.breach.is_none() {
+            self.service.handle(now, input);
+        }
         true
     }
 
     fn asked(&mut self, now: Instant, ask: Ask) -> bool {
         let Ok(commands) = ask.commands.downcast::<Vec<S::Command>>() else { return false };
+        if self.breach.is_some() {
+            return false;
+        }
         commands.into_iter().for_each(|command| self.service.handle(now, In::Command(command)));
         true
     }
 
     fn told(&mut self, now: Instant, told: Told) {
-        self.service.handle(now, In::Told(told));
+        if self.breach.is_none() {
+            self.service.handle(now, In::Told(told));
+        }
     }
 
     fn turn(&mut self, now: Instant, listeners: usize, turned: &mut Turned) {
+        if self.breach.is_some() {
+            return;
+        }
         if self.service.poll_timeout().is_some_and(|due| due <= now) {
             self.service.handle_timeout(now);
         }
@@ -473,6 +525,10 @@ impl<S: Service> Tenant for Mounted<S> {
         let mut events = Vec::new();
         while let Some(output) = self.service.poll_output() {
             events.extend(self.effect(output, turned));
+        }
+        if self.breach.is_some() {
+            *turned = Turned::default();
+            return;
         }
         if events.is_empty() {
             return;
@@ -498,6 +554,18 @@ impl<S: Service> Tenant for Mounted<S> {
 
     fn keeps(&self) -> Io {
         self.service.keeps()
+    }
+
+    fn is_over(&self, closing: bool) -> bool {
+        closing || self.breach.is_some()
+    }
+
+    fn stop(&mut self, breach: Breach) {
+        self.breach.get_or_insert(breach);
+    }
+
+    fn breach(&self) -> Option<Breach> {
+        self.breach
     }
 
     fn check_invariants(&self) {

@@ -98,6 +98,8 @@ pub(crate) struct GroupMember {
     /// Nobody keeps the state here any more.
     left: bool,
     disk_short: bool,
+    /// It was told that the majority is lost.
+    minority: bool,
 }
 
 impl GroupMember {
@@ -125,6 +127,7 @@ impl GroupMember {
             begun: false,
             left: false,
             disk_short: false,
+            minority: false,
         }
     }
 
@@ -161,6 +164,10 @@ impl GroupMember {
             // The group is made: there is nothing that anybody could give.
             self.begin(view.start, Vec::new());
         }
+        if self.site.is_none() {
+            // A former boot was in a minority: who is admitted is not.
+            self.tell_minority(false);
+        }
         let me = self.me;
         self.site = view.members.iter().copied().find(|site| site.node == me);
         let named = |sites: &[SiteId]| sites.iter().map(|site| (self.names)(*site)).collect();
@@ -173,6 +180,13 @@ impl GroupMember {
             me: view.members.iter().position(|site| site.node == me),
         };
         self.listeners.push(GroupEvent::View(Arc::new(told)));
+    }
+
+    fn tell_minority(&mut self, on: bool) {
+        if std::mem::replace(&mut self.minority, on) != on {
+            let told = if on { GroupEvent::MajorityLost } else { GroupEvent::MajorityBack };
+            self.listeners.push(told);
+        }
     }
 
     fn want(&mut self, position: Position, wanted: Wanted) {
@@ -425,6 +439,10 @@ impl Application for GroupMember {
         !self.casts.waiting.is_empty()
             || states.checkpoint.is_some()
             || states.transferred.is_some()
+    }
+
+    fn on_minority(&mut self, on: bool) {
+        self.tell_minority(on);
     }
 
     fn disk_short(&mut self, short: bool) {

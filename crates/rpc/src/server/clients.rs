@@ -122,12 +122,8 @@ impl Server {
         }
     }
 
-    /// The client is gone, and ended before: when its executions have stopped, nothing of it is kept. One whose results are stored is
-    /// remembered: it may come back and ask for them.
+    /// The client is gone, and ended before: when its executions have stopped, nothing of it is kept.
     pub(crate) fn forget(&mut self, of: NodeId) {
-        if self.config.stored {
-            return;
-        }
         match self.clients.get_mut(&of) {
             Some(client) if client.orphans > 0 => client.is_gone = true,
             Some(_) => drop(self.clients.remove(&of)),

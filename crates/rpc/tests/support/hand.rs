@@ -288,12 +288,21 @@ impl Hand {
         }
     }
 
+    /// The node has crashed, and a view is without it.
+    pub fn leave_out(&mut self, at: usize) {
+        let old = self.sites[at].boot;
+        self.crash(at);
+        for other in (0..self.sites.len()).filter(|other| *other != at) {
+            self.give(other, In::Peer(PeerChange::Replaced { old, new: None }));
+        }
+    }
+
     /// The service of calls ends at a node, and another one is mounted there: the boot goes on.
     pub fn remount(&mut self, at: usize) {
         let old = self.sites[at].boot;
         self.crash(at);
         for other in (0..self.sites.len()).filter(|other| *other != at) {
-            self.give(other, In::Peer(PeerChange::Replaced { old, new: None }));
+            self.give(other, In::Peer(PeerChange::Ended { boot: old }));
         }
         self.void(old);
         self.sites[at].is_new = false;

@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use mainstay_base::rack::beside::{Batch, Desk, Open, Opening, Report};
-use mainstay_base::rack::{Effect, Placement};
-use mainstay_base::service::{Address, Ask, Io};
+use mainstay_base::rack::{Breach, Placement};
+use mainstay_base::service::{Address, Ask};
 use mainstay_base::{BootId, Instant, Machine, Work};
 use mainstay_runtime::{
     Bell, Closed, HostHandle, HostOptions, Port, SendError, TimeSource, WeakHandle, caught, host,
@@ -82,7 +82,7 @@ impl Shared {
 enum State {
     Starting,
     Running(WeakHandle<Actor>),
-    Fallen,
+    Fallen(ReachError),
     Ended,
 }
 
@@ -164,7 +164,7 @@ impl Line {
                 Ok(desk) => desk,
                 Err(reason) => return line.fell(&reason),
             };
-            let actor = Actor { desk, line: Arc::clone(&line), out: None, full: false, last: None };
+            let actor = Actor { desk, line: Arc::clone(&line), out: None, full: false };
             let to = Arc::clone(&line);
             let put = move |report, _: &mut Port<'_, Actor>| to.put(report);
             let handle = host::start(actor, put, time, HostOptions::default());
@@ -240,7 +240,7 @@ impl Line {
     /// The service panicked.
     pub(super) fn fell(&self, reason: &str) {
         tracing::error!(of = ?self.of, reason, "a service beside the node has fallen");
-        if self.fall() {
+        if self.fall(ReachError::Fallen) {
             self.put(Report::fallen());
         }
     }
@@ -264,18 +264,18 @@ impl Line {
         }
     }
 
-    /// The service has fallen for the node: it panicked, or is too far behind.
-    pub(super) fn give_up(&self) {
-        self.fall();
+    /// The service has fallen for the node: it panicked, is too far behind, or broke this rule.
+    pub(super) fn give_up(&self, breach: Option<Breach>) {
+        self.fall(breach.map_or(ReachError::Fallen, ReachError::Stopped));
         self.end();
     }
 
     /// True if it had not ended before.
-    fn fall(&self) -> bool {
+    fn fall(&self, why: ReachError) -> bool {
         self.state.send_if_modified(|state| {
             let runs = matches!(state, State::Starting | State::Running(_));
             if runs {
-                *state = State::Fallen;
+                *state = State::Fallen(why);
             }
             runs
         })
@@ -294,12 +294,12 @@ impl Line {
     }
 
     fn is_fallen(&self) -> bool {
-        matches!(*self.state.borrow(), State::Fallen)
+        matches!(*self.state.borrow(), State::Fallen(_))
     }
 
     /// What comes of its work is for it still.
     pub(super) fn is_on(&self) -> bool {
-        !matches!(*self.state.borrow(), State::Fallen | State::Ended)
+        !matches!(*self.state.borrow(), State::Fallen(_) | State::Ended)
     }
 
     async fn actor(&self) -> Result<HostHandle<Actor>, ReachError> {
@@ -313,8 +313,11 @@ impl Line {
     }
 
     /// Why it is not reached.
-    fn why(&self) -> ReachError {
-        if self.is_fallen() { ReachError::Fallen } else { ReachError::NotMounted }
+    pub(super) fn why(&self) -> ReachError {
+        match *self.state.borrow() {
+            State::Fallen(why) => why,
+            _ => ReachError::NotMounted,
+        }
     }
 
     /// Asks the desk something between two turns; waits while the actor has more to do than it takes in.
@@ -360,7 +363,7 @@ impl Line {
         let actor = match state {
             State::Starting => return Err(ReachError::Full),
             State::Running(actor) => actor.upgrade(),
-            State::Fallen | State::Ended => None,
+            State::Fallen(_) | State::Ended => None,
         };
         let actor = actor.ok_or_else(|| self.why())?;
         if lock(&self.shared).is_full() {
@@ -390,21 +393,6 @@ struct Actor {
     out: Option<Report>,
     /// The node has not carried out enough of its reports.
     full: bool,
-    /// The last record that it wrote.
-    last: Option<Io>,
-}
-
-impl Actor {
-    /// Panics if the service breaks a rule that is one of the node's: so it falls, and the node does not.
-    fn check(&mut self, report: &Report) {
-        for effect in report.effects() {
-            if let Effect::Persist { io, .. } = effect {
-                let last = self.last.replace(*io);
-                let follows = last.is_none_or(|last| last.next() == *io);
-                assert!(follows, "it writes record {io:?} behind {last:?}");
-            }
-        }
-    }
 }
 
 impl Machine for Actor {
@@ -436,9 +424,7 @@ impl Machine for Actor {
         if let Some(batch) = batch {
             self.desk.take(now, batch);
         }
-        let report = self.desk.turn(now);
-        report.iter().for_each(|report| self.check(report));
-        self.out = report;
+        self.out = self.desk.turn(now);
     }
 
     fn poll_output(&mut self) -> Option<Report> {

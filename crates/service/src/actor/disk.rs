@@ -21,7 +21,7 @@ use mainstay_stable::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::mounting::{Mount, Planned, ServicesError};
+use super::mounting::{Mount, Next, Planned, ServicesError};
 
 /// The directory of the log, in that of the node.
 const LOG: &str = "services";
@@ -62,8 +62,18 @@ pub enum DiskError {
 /// What stands before an entry in a record of the log.
 #[derive(Serialize, Deserialize)]
 enum Head {
-    Record { of: Address, io: Io, meta: u32, payload: u32 },
-    Installed(ViewId),
+    Record {
+        of: Address,
+        io: Io,
+        meta: u32,
+        payload: u32,
+    },
+    /// As it was written before: the view of the node. What services knew it does not say.
+    Node(ViewId),
+    Installed {
+        of: Address,
+        view: ViewId,
+    },
 }
 
 /// Entries as records of the log.
@@ -71,7 +81,9 @@ fn encode(entries: &[LogEntry]) -> Vec<Bytes> {
     let mut records = vec![BytesMut::from(&[FIRST][..])];
     for entry in entries {
         let (head, meta, payload) = match entry {
-            LogEntry::Installed(view) => (Head::Installed(*view), &[][..], &[][..]),
+            LogEntry::Installed { of, view } => {
+                (Head::Installed { of: *of, view: *view }, &[][..], &[][..])
+            }
             LogEntry::Record { of, io, meta, payload } => {
                 let (meta_len, payload_len) = (meta.len() as u32, payload.len() as u32);
                 let head = Head::Record { of: *of, io: *io, meta: meta_len, payload: payload_len };
@@ -140,7 +152,8 @@ fn decode(mut record: Bytes) -> Result<(u8, Vec<LogEntry>), DecodeError> {
         let length = record.try_get_u32_le().map_err(|_| DecodeError::Type)?;
         let head = take(&mut record, length)?;
         entries.push(match codec::decode(&head)? {
-            Head::Installed(view) => LogEntry::Installed(view),
+            Head::Node(_) => continue,
+            Head::Installed { of, view } => LogEntry::Installed { of, view },
             Head::Record { of, io, meta, payload } => {
                 let meta = take(&mut record, meta)?;
                 let payload = take(&mut record, payload)?;
@@ -230,12 +243,22 @@ pub(super) struct ServiceRead {
     chunks: BTreeMap<Address, VecDeque<Bytes>>,
 }
 
+/// What was read for an instance that is mounted late.
+pub(super) struct LateShelf {
+    of: Address,
+    medium: Arc<dyn Medium>,
+    owner: Owner,
+    opened: Checkpoints,
+    chunks: VecDeque<Bytes>,
+}
+
 impl ServiceRead {
     fn read(
         log: Arc<dyn Medium>,
         owner: Owner,
         shelves: Vec<(Address, Arc<dyn Medium>)>,
         planned: Planned,
+        all: bool,
     ) -> Result<(Self, Vec<Mount>), ServicesError> {
         let (log, recovered) = Log::open(log, Options::new(owner)).map_err(DiskError::Log)?;
         let mut index = Index::new(log.first());
@@ -254,7 +277,10 @@ impl ServiceRead {
             }
             opened.insert(of, checkpoints);
         }
-        let mounts = planned.fold(&whole, &positions)?;
+        let mounts = match all {
+            true => planned.fold_all(&whole, &positions)?,
+            false => planned.fold(&whole, &positions),
+        };
         let device = StableLog::new(log, KIND);
         Ok((Self { device, index, opened, chunks }, mounts))
     }
@@ -277,30 +303,66 @@ impl ServiceStorage {
     }
 
     /// What reads the log and the checkpoints for those that are to be mounted, and folds them. It takes as long as they are large:
-    /// it is run beside the turns, when nothing of a former boot writes any more.
+    /// it is run beside the turns, when nothing of a former boot writes any more. `all`: it is an error if one of them cannot be folded.
     ///
     /// # Errors
     /// [`DiskError`]: a directory of checkpoints cannot be used.
-    pub(super) fn reading(&mut self, planned: Planned) -> Result<Reading<ServiceRead>, DiskError> {
+    pub(super) fn reading(
+        &mut self,
+        planned: Planned,
+        all: bool,
+    ) -> Result<Reading<ServiceRead>, DiskError> {
         let mut shelves = Vec::new();
         for of in planned.addresses() {
-            let medium = match self.shelves.get(&of) {
-                Some(medium) => Arc::clone(medium),
-                None => self.disk.open(Some(&shelf_name(of)))?,
-            };
-            self.shelves.insert(of, Arc::clone(&medium));
-            shelves.push((of, medium));
+            shelves.push((of, self.shelf(of)?));
         }
         let (log, owner) = (Arc::clone(&self.log), self.owner);
-        Ok(Box::new(move || ServiceRead::read(log, owner, shelves, planned)))
+        Ok(Box::new(move || ServiceRead::read(log, owner, shelves, planned, all)))
+    }
+
+    /// The directory of the checkpoints of an instance.
+    fn shelf(&mut self, of: Address) -> Result<Arc<dyn Medium>, DiskError> {
+        let medium = match self.shelves.get(&of) {
+            Some(medium) => Arc::clone(medium),
+            None => self.disk.open(Some(&shelf_name(of)))?,
+        };
+        self.shelves.insert(of, Arc::clone(&medium));
+        Ok(medium)
+    }
+
+    /// The disk, for what runs beside.
+    pub(super) fn disk(&self) -> Rc<dyn Disk> {
+        Rc::clone(&self.disk)
+    }
+
+    /// What reads for one instance that is mounted while the log is written: all that it wrote before is stable. Run beside the turns.
+    ///
+    /// # Errors
+    /// [`DiskError`]: its directory of checkpoints cannot be used.
+    pub(super) fn reading_late(
+        &mut self,
+        of: Address,
+        planned: Planned,
+    ) -> Result<Reading<LateShelf>, DiskError> {
+        let (log, owner, medium) = (Arc::clone(&self.log), self.owner, self.shelf(of)?);
+        Ok(Box::new(move || {
+            let records = Log::peek(&*log, Options::new(owner)).map_err(DiskError::Log)?;
+            let whole = join(records, |_, _, _| {})?;
+            let opened = Checkpoints::open(medium.clone(), owner).map_err(DiskError::from)?;
+            let newest = opened.read_newest().map_err(DiskError::from)?;
+            let positions = newest.iter().map(|newest| (of, newest.position)).collect();
+            let chunks = newest.map_or_else(VecDeque::new, |newest| newest.chunks.into());
+            let mounts = planned.fold_all(&whole, &positions)?;
+            Ok((LateShelf { of, medium, owner, opened, chunks }, mounts))
+        }))
     }
 
     /// What reads for one instance that is started again while the log is written: all that it wrote is stable. Run beside the turns.
     pub(super) fn reading_again(
         &self,
         of: Address,
-        planned: Planned,
-    ) -> impl FnOnce() -> Result<(VecDeque<Bytes>, Vec<Mount>), ServicesError> + Send + use<> {
+        next: Next,
+    ) -> impl FnOnce() -> Result<(VecDeque<Bytes>, Mount), ServicesError> + Send + use<> {
         let (log, owner) = (Arc::clone(&self.log), self.owner);
         let shelf = self.shelves.get(&of).cloned();
         move || {
@@ -314,7 +376,7 @@ impl ServiceStorage {
                     chunks = newest.chunks.into();
                 }
             }
-            Ok((chunks, planned.fold(&whole, &positions)?))
+            Ok((chunks, next.fold(&whole, &positions)?))
         }
     }
 
@@ -387,6 +449,14 @@ impl ServiceDisk {
         self.chunks.borrow_mut().get_mut(&of)?.pop_front()
     }
 
+    /// An instance is mounted late: its checkpoints have a place.
+    pub(super) fn add(&mut self, late: LateShelf) {
+        let LateShelf { of, medium, owner, opened, chunks } = late;
+        let shelf = self.shelves.entry(of).or_insert_with(|| Shelf::new(medium, owner));
+        shelf.fill(opened);
+        self.chunks.borrow_mut().insert(of, chunks);
+    }
+
     /// What is left to be read, for whoever reads it again.
     pub(super) fn chunks(&self) -> ChunksLeft {
         Rc::clone(&self.chunks)
@@ -450,7 +520,11 @@ mod tests {
 
     #[test]
     fn entries_come_back_and_garbage_is_refused() {
-        let entries = vec![record(1, 1, 3), LogEntry::Installed(ViewId::NONE), record(2, 9, 0)];
+        let entries = vec![
+            record(1, 1, 3),
+            LogEntry::Installed { of: of(2), view: ViewId::NONE },
+            record(2, 9, 0),
+        ];
         let records = encode(&entries);
         assert_eq!(records.len(), 1);
         let join = |records: &[Bytes]| -> Result<Vec<LogEntry>, DecodeError> {

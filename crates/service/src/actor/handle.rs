@@ -5,7 +5,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use mainstay_base::rack::{Given, Mounted, Placement, Reader};
+use mainstay_base::rack::{Breach, Given, Mounted, Placement, Reader};
 use mainstay_base::service::{Address, Ask, ReaderChange, ReaderId, Service};
 use mainstay_base::{BootId, Instance, Instant};
 use mainstay_runtime::{Closed, Door, Events, HostHandle, Recipient};
@@ -13,7 +13,8 @@ use tokio::sync::oneshot;
 
 use super::beside::Line;
 use super::hosting::{Asker, Restart};
-use super::mounting::{Planned, ServicesError};
+use super::late::MountLateError;
+use super::mounting::{Mounting, Next, ServicesError};
 use super::reach::Reach;
 use crate::services::Again;
 use crate::{Request, Services, Standing, Station};
@@ -36,6 +37,20 @@ impl StationHandle {
     pub fn service<S: Service>(&self, name: &str) -> ServiceHandle<S> {
         let host = Arc::new(self.host.clone());
         ServiceHandle { keeps: Some(host), ..self.reach.service(name) }
+    }
+
+    /// Mounts a service on the station while it runs, or beside it. See [`Reach::mount`].
+    ///
+    /// # Errors
+    /// [`MountLateError`].
+    pub async fn mount<S: Service>(
+        &self,
+        name: &str,
+        placement: Option<Placement>,
+        config: impl FnMut(&Mounting<'_>) -> S::Config + Send + 'static,
+    ) -> Result<ServiceHandle<S>, MountLateError> {
+        let handle = self.reach.mount(name, placement, config).await?;
+        Ok(ServiceHandle { keeps: Some(Arc::new(self.host.clone())), ..handle })
     }
 
     /// Asks the station to stop: what was admitted is still taken in.
@@ -80,6 +95,9 @@ pub enum ReachError {
     /// It panicked in an actor of its own, and was not started again. What it was given last it may have got.
     #[error("the service has panicked, and was not started again")]
     Fallen,
+    /// It broke a rule of its host, and was stopped; it was not mounted or started again since. What it was given last it may have got.
+    #[error("the service was stopped: {0}")]
+    Stopped(Breach),
     /// The node, or the service if it is beside it, has more to do than it takes in. Trying again later may help.
     #[error("the node has more to do than it takes in")]
     Full,
@@ -101,6 +119,11 @@ pub enum AgainError {
     /// It cannot be recovered, or has no place any more.
     #[error(transparent)]
     Services(#[from] ServicesError),
+}
+
+/// Why one that is not on the rack is not.
+fn why(services: &Services, of: Address) -> ReachError {
+    services.breach(of).map_or(ReachError::NotMounted, ReachError::Stopped)
 }
 
 impl<S: Service> ServiceHandle<S> {
@@ -129,26 +152,26 @@ impl<S: Service> ServiceHandle<S> {
     /// Gives the service a command; waits while the node has more to do than it takes in, and until the service has it.
     ///
     /// # Errors
-    /// [`ReachError`], never `Full`. Where it is `NotMounted` or `NotStarted` the service has not got it; where it is `Closed` or `Fallen`
-    /// the node or the service has ended.
+    /// [`ReachError`], never `Full`. Where it is `NotMounted` or `NotStarted` the service has not got it; where it is `Closed`, `Fallen` or
+    /// `Stopped` the node or the service has ended.
     pub async fn send(&self, command: S::Command) -> Result<(), ReachError> {
         let ask = Ask::of::<S>(self.instance, vec![command]);
         let (of, mut ask) = (self.address(), ask);
-        let taken = loop {
+        loop {
             if let Some(line) = self.line() {
-                break self.told(line.ask(move |desk, now| desk.ask(now, ask)).await)?;
+                let taken = self.told(line.ask(move |desk, now| desk.ask(now, ask)).await)?;
+                return if taken { Ok(()) } else { Err(line.why()) };
             }
             let asked = move |services: &mut Services, now| match services.is_beside(of) {
                 true => Err(ask),
-                false => Ok(services.ask(now, ask)),
+                false => Ok(services.ask(now, ask).then_some(()).ok_or_else(|| why(services, of))),
             };
             match self.between(asked).await? {
-                Ok(taken) => break taken,
+                Ok(taken) => return taken,
                 // Its actor starts with the end of the turn.
                 Err(back) => ask = back,
             }
-        };
-        if taken { Ok(()) } else { Err(ReachError::NotMounted) }
+        }
     }
 
     /// Gives the service a command, if there is room now, and does not wait: `Ok` says that the node will hand it on. If the service is not
@@ -173,7 +196,7 @@ impl<S: Service> ServiceHandle<S> {
     }
 
     /// Asks something of the services between two turns.
-    async fn between<T: Send + 'static>(
+    pub(super) async fn between<T: Send + 'static>(
         &self,
         ask: impl FnOnce(&mut Services, Instant) -> T + Send + 'static,
     ) -> Result<T, ReachError> {
@@ -197,21 +220,24 @@ impl<S: Service> ServiceHandle<S> {
         ask: impl FnOnce(&mut Mounted<S>) -> T + Send + 'static,
     ) -> Result<T, ReachError> {
         let (of, instance, mut ask) = (self.address(), self.instance, ask);
-        let told = loop {
+        loop {
             if let Some(line) = self.line() {
-                break self.told(line.ask(move |desk, _| desk.get_mut::<S>().map(ask)).await)?;
+                let told = line.ask(move |desk, _| desk.get_mut::<S>().map(ask)).await;
+                return self.told(told)?.ok_or_else(|| line.why());
             }
-            let asked = move |services: &mut Services, _| match services.is_beside(of) {
-                true => Err(ask),
-                false => Ok(services.rack_mut().get_mut::<S>(instance).map(ask)),
+            let asked = move |services: &mut Services, _| {
+                if services.is_beside(of) {
+                    return Err(ask);
+                }
+                let told = services.rack_mut().get_mut::<S>(instance).map(ask);
+                Ok(told.ok_or_else(|| why(services, of)))
             };
             match self.between(asked).await? {
-                Ok(told) => break told,
+                Ok(told) => return told,
                 // Its actor starts with the end of the turn.
                 Err(back) => ask = back,
             }
-        };
-        told.ok_or(ReachError::NotMounted)
+        }
     }
 
     /// From here on an actor is told what the service tells, in order. With `unread_max` unread events it is full (1 at least): one that
@@ -288,7 +314,7 @@ impl<S: Service> ServiceHandle<S> {
         self.line().filter(|line| line.is_on()).map(|line| line.placement)
     }
 
-    /// Starts a service again that has [fallen](ReachError::Fallen), at its place and under its address: from what the log and the newest
+    /// Starts a service beside the node again that has [fallen](ReachError::Fallen) or was [stopped](ReachError::Stopped), at its place and under its address: from what the log and the newest
     /// checkpoint have of it; without a disk anew. The log is read beside the node's turns. Whoever was subscribed subscribes again,
     /// and has to ask for what it missed.
     ///
@@ -303,8 +329,8 @@ impl<S: Service> ServiceHandle<S> {
         // Two that read the log would begin where the first one has gone on already.
         let claim = line.claim().ok_or(AgainError::NotFallen)?;
         let (tell, told) = oneshot::channel();
-        let planned = Planned::again::<S>(&line, config);
-        let restart = Restart { planned, asker: Asker { claim, tell } };
+        let next = Next::of::<S>(&line, config);
+        let restart = Restart { next, asker: Asker { claim, tell } };
         let again = Again { of, plan: Box::new(restart) };
         self.between(move |services, _| services.begin_again(again)).await?;
         // Else the node has ended or begins anew.
@@ -323,7 +349,8 @@ impl<S: Service> ServiceHandle<S> {
     }
 
     /// The service comes to its end: it is told so, turned once more, and gone; one beside the node when its actor has done that. False if
-    /// it is not mounted.
+    /// it is not mounted. What the disk has of it stays there, for the day when it is [mounted](Reach::mount) again. A node that is declared
+    /// dead and begins anew mounts it again if it was there when the node started, and not if it was mounted later.
     ///
     /// # Errors
     /// [`ReachError`].

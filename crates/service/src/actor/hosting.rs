@@ -20,7 +20,8 @@ use tokio::task::JoinSet;
 use super::beside::{Claim, Line};
 use super::datagrams;
 use super::disk::{Reading, ServiceDisk, ServiceRead, ServiceStorage};
-use super::mounting::{Mount, Planned, ServicesError};
+use super::late::{Latecomers, OpenStorage};
+use super::mounting::{Mount, Next, Origin, Planned, ServicesError};
 use super::reach::Reach;
 use crate::Services;
 use crate::services::{Again, Change, Output};
@@ -42,7 +43,7 @@ pub enum Answer {
 
 /// What is to come of a service that is started again.
 pub(super) struct Restart {
-    pub(super) planned: Planned,
+    pub(super) next: Next,
     pub(super) asker: Asker,
 }
 
@@ -68,11 +69,13 @@ impl Asker {
 pub struct Ended {
     close: Option<Box<dyn FnOnce() + Send>>,
     writing: BTreeMap<Address, JoinSet<()>>,
+    reading: JoinSet<()>,
 }
 
 impl Ended {
     /// When no checkpoint of it is written any more: what is to be run, beside the turns, to close its log.
-    pub async fn close(self) -> Option<Box<dyn FnOnce() + Send>> {
+    pub async fn close(mut self) -> Option<Box<dyn FnOnce() + Send>> {
+        while self.reading.join_next().await.is_some() {}
         for mut writing in self.writing.into_values() {
             while writing.join_next().await.is_some() {}
         }
@@ -82,21 +85,26 @@ impl Ended {
 
 /// The hosting half of the services of a node. Its owner is the performer of the machine that has them.
 pub struct Hosting<M: Hosted> {
-    input: fn(u64, Answer) -> M::Input,
+    pub(super) input: fn(u64, Answer) -> M::Input,
     /// The boots of the process are counted.
-    life: u64,
-    storage: Option<ServiceStorage>,
+    pub(super) life: u64,
+    pub(super) storage: Option<ServiceStorage>,
+    /// Opens it when it is needed.
+    pub(super) open: Option<OpenStorage>,
+    /// Of the present boot.
+    pub(super) origin: Origin,
+    pub(super) late: Latecomers,
     /// `None`: they go over the connections.
     datagrams: Option<Box<dyn Datagrams>>,
     /// The present boot, for what comes from outside.
     present: Rc<Cell<Option<u64>>>,
     /// `None`: what services write is stable at once, and gone with the boot.
-    disk: Option<ServiceDisk>,
+    pub(super) disk: Option<ServiceDisk>,
     /// Of this turn, or held back because the log has enough to do; the last is of write `io`.
     records: Vec<Bytes>,
     io: u64,
     /// Checkpoints being written, and the word that they shall end.
-    writing: BTreeMap<Address, JoinSet<()>>,
+    pub(super) writing: BTreeMap<Address, JoinSet<()>>,
     stop: Stop,
     jobs: JoinSet<()>,
     reach: Reach,
@@ -109,10 +117,11 @@ pub struct Hosting<M: Hosted> {
 
 impl<M: Hosted> Hosting<M> {
     /// `input` makes an answer for the boot with this number, from 0, an input of the machine. `reach` leads to the services;
-    /// `time` is the node's clock.
+    /// `time` is the node's clock. `planned` is what the first boot [mounts](Self::reading).
     #[must_use]
     pub fn new(
         input: fn(u64, Answer) -> M::Input,
+        planned: &Planned,
         storage: Option<ServiceStorage>,
         datagrams: Option<Box<dyn Datagrams>>,
         reach: &Reach,
@@ -123,6 +132,9 @@ impl<M: Hosted> Hosting<M> {
             input,
             life: 0,
             storage,
+            open: None,
+            origin: planned.origin().clone(),
+            late: Latecomers::default(),
             datagrams,
             present: Rc::default(),
             disk: None,
@@ -139,20 +151,27 @@ impl<M: Hosted> Hosting<M> {
         }
     }
 
+    /// Opens the place where services keep what they write when the first one is mounted: for a node that begins without any.
+    pub fn open_late(&mut self, open: OpenStorage) {
+        self.open = Some(open);
+    }
+
     /// What is to be run, beside the turns, before a boot [begins](Self::begin): it reads what the disk has for it, if there is one.
     ///
     /// # Errors
     /// [`ServicesError`].
     pub fn reading(
         &mut self,
-        planned: Planned,
+        mut planned: Planned,
     ) -> Result<impl FnOnce() -> Result<Begun, ServicesError> + Send + use<M>, ServicesError> {
+        self.late.plan(&mut planned);
+        self.origin = planned.origin().clone();
         let reading: Reading<Option<ServiceRead>> = match &mut self.storage {
             Some(storage) => {
-                let reading = storage.reading(planned)?;
+                let reading = storage.reading(planned, false)?;
                 Box::new(move || reading().map(|(read, mounts)| (Some(read), mounts)))
             }
-            None => Box::new(move || Ok((None, planned_without(planned)?))),
+            None => Box::new(move || Ok((None, planned.fold(&[], &BTreeMap::new())))),
         };
         Ok(move || reading().map(|(read, mounts)| Begun { read, mounts }))
     }
@@ -174,14 +193,8 @@ impl<M: Hosted> Hosting<M> {
 
     /// The host runs, or runs for the boot that has begun: its log may be written.
     pub fn start(&mut self, port: &Port<'_, M>) {
+        self.start_log(port);
         let (life, input) = (self.life, self.input);
-        if let Some(disk) = &mut self.disk {
-            let answer = |done: &Completed| match &done.result {
-                Ok(()) => Answer::Written { io: done.io.0 },
-                Err(error) => Answer::Failed(error.to_string()),
-            };
-            disk.log().start(completions(port.handle(), move |done| input(life, answer(done))));
-        }
         let is_first = self.present.replace(Some(life)).is_none();
         if let Some(datagrams) = self.datagrams.as_mut().filter(|_| is_first) {
             let (handle, present) = (port.handle(), Rc::clone(&self.present));
@@ -197,6 +210,17 @@ impl<M: Hosted> Hosting<M> {
         }
     }
 
+    pub(super) fn start_log(&mut self, port: &Port<'_, M>) {
+        let (life, input) = (self.life, self.input);
+        if let Some(disk) = &mut self.disk {
+            let answer = |done: &Completed| match &done.result {
+                Ok(()) => Answer::Written { io: done.io.0 },
+                Err(error) => Answer::Failed(error.to_string()),
+            };
+            disk.log().start(completions(port.handle(), move |done| input(life, answer(done))));
+        }
+    }
+
     /// What was refused of datagrams outside the connections, by reason.
     #[must_use]
     pub fn refused(&self) -> BTreeMap<&'static str, u64> {
@@ -208,6 +232,11 @@ impl<M: Hosted> Hosting<M> {
         match output {
             Output::Effect(effect) => self.effect(effect, port),
             Output::Again(again) => self.again(again, port),
+            Output::Late(late) => self.end_late(late, port),
+            Output::Dismounted { of } => self.late.forget(of),
+            Output::Stopped { of, breach } => {
+                tracing::error!(?of, %breach, "a service was stopped: its records pin the log");
+            }
             Output::Written { io } => {
                 if let Some(disk) = &mut self.disk {
                     disk.written(io);
@@ -272,7 +301,8 @@ impl<M: Hosted> Hosting<M> {
                 let Some(line) = self.lines.remove(&of) else { return };
                 match ending {
                     // Whoever asks is told that it has fallen, until it is started again.
-                    Ending::Fallen => line.give_up(),
+                    Ending::Fallen => line.give_up(None),
+                    Ending::Stopped(breach) => line.give_up(Some(breach)),
                     Ending::Closed => {
                         self.reach.leave(of);
                         line.end();
@@ -287,41 +317,44 @@ impl<M: Hosted> Hosting<M> {
 
     /// Reads what the log has of a service that has fallen, beside the turns, and mounts it again.
     fn again(&mut self, Again { of, plan }: Again, port: &Port<'_, M>) {
-        let Ok(restart) = plan.downcast::<Restart>() else { return };
-        let Restart { planned, asker } = *restart;
+        let restart = match plan.downcast::<Restart>() {
+            Ok(restart) => restart,
+            Err(plan) => return self.begin_late(Again { of, plan }, port),
+        };
+        let Restart { next, asker } = *restart;
         let read = match (&self.storage, &self.disk) {
             (Some(storage), Some(disk)) => {
-                Ok((storage.reading_again(of, planned), disk.disk(), disk.chunks()))
+                Ok((storage.reading_again(of, next), disk.disk(), disk.chunks()))
             }
-            _ => Err(planned),
+            _ => Err(next),
         };
         let mut writing = self.writing.remove(&of).unwrap_or_default();
         let (handle, life, input) = (port.handle(), self.life, self.input);
         while self.jobs.try_join_next().is_some() {}
         self.jobs.spawn_local(async move {
             let is_kept = read.is_ok();
-            let mounts = match read {
-                Err(planned) => planned_without(planned),
+            let mount = match read {
+                Err(next) => next.fold(&[], &BTreeMap::new()),
                 Ok((reading, disk, chunks)) => {
                     // Its last run wrote a checkpoint perhaps.
                     while writing.join_next().await.is_some() {}
                     // The node ends.
                     let Ok(read) = blocking(&*disk, reading).await else { return };
-                    read.map(|(read, mounts)| {
+                    read.map(|(read, mount)| {
                         chunks.borrow_mut().insert(of, read);
-                        mounts
+                        mount
                     })
                 }
             };
-            let mounts = match mounts {
-                Ok(mounts) => mounts,
+            let mount = match mount {
+                Ok(mount) => mount,
                 Err(error) => return asker.tell(Err(error)),
             };
             let change = Box::new(move |services: &mut Services, now| {
                 if !is_kept {
                     services.begin_anew(of);
                 }
-                let mounted = mounts.into_iter().try_for_each(|mount| mount(services, now));
+                let mounted = mount(services, now);
                 asker.tell(mounted.map_err(ServicesError::Mount));
             });
             if let Some(handle) = handle.upgrade() {
@@ -341,7 +374,7 @@ impl<M: Hosted> Hosting<M> {
         answer: impl FnOnce(T) -> Given + 'static,
     ) {
         let (handle, line) = (port.handle(), self.lines.get(&of).cloned());
-        let (life, input) = (self.life, self.input);
+        let (life, input, run) = (self.life, self.input, self.late.mark(of));
         let disk = self.disk.as_ref().map(ServiceDisk::disk);
         while self.jobs.try_join_next().is_some() {}
         self.jobs.spawn_local(async move {
@@ -352,7 +385,7 @@ impl<M: Hosted> Hosting<M> {
                 None => tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string()),
             };
             // It is not for the next run of the service.
-            if line.as_ref().is_some_and(|line| !line.is_on()) {
+            if line.as_ref().is_some_and(|line| !line.is_on()) || !run.is_present() {
                 return;
             }
             let answer = match (done.flatten(), line) {
@@ -466,7 +499,8 @@ impl<M: Hosted> Hosting<M> {
         self.stop.stop();
         self.stop = Stop::default();
         let close = self.disk.take().map(ServiceDisk::closing);
-        Ended { close, writing: std::mem::take(&mut self.writing) }
+        let (reading, writing) = (self.late.end(), std::mem::take(&mut self.writing));
+        Ended { close, writing, reading }
     }
 
     /// The node ends. Completes when what was handed to the log is written, and nobody writes there any more.
@@ -498,10 +532,6 @@ pub struct Begun {
     /// `None`: there is no disk.
     read: Option<ServiceRead>,
     mounts: Vec<Mount>,
-}
-
-fn planned_without(planned: Planned) -> Result<Vec<Mount>, ServicesError> {
-    Ok(planned.fold(&[], &BTreeMap::new())?)
 }
 
 /// Reads a state to its end.

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use mainstay_base::rack::beside::{Desk, Opening};
-use mainstay_base::rack::{BadRecord, LogEntry, Mounted, Placement, Proxy, check_place, fold};
+use mainstay_base::rack::{
+    self, BadRecord, Breach, LogEntry, Mounted, Placement, Proxy, check_place, fold,
+};
 use mainstay_base::service::{Address, Service, Start};
 use mainstay_base::{BootId, ClusterId, Instance, Instant, NodeId, Rng};
-use mainstay_runtime::LocalReader;
+use mainstay_runtime::{LocalReader, caught};
 use thiserror::Error;
 
 use super::beside::Line;
@@ -24,6 +26,14 @@ pub enum ServicesError {
     /// A record of the log is none of the service that is to be mounted.
     #[error(transparent)]
     Record(#[from] BadRecord),
+    /// The service panicked when it [folded](Service::fold) what the log has of it.
+    #[error("the service panicked over what the log has of it: {reason}")]
+    Fold {
+        /// Which.
+        of: Address,
+        /// What it said.
+        reason: String,
+    },
     /// A service cannot be mounted.
     #[error(transparent)]
     Mount(#[from] MountError),
@@ -33,17 +43,37 @@ pub enum ServicesError {
 pub type Mount = Box<dyn FnOnce(&mut Services, Instant) -> Result<(), MountError> + Send>;
 
 /// The past is folded, of the log and the position of the newest checkpoint.
-type Fold = Box<dyn FnOnce(&[LogEntry], Option<u64>) -> Result<Mount, BadRecord> + Send>;
+type Fold = Box<dyn FnOnce(&[LogEntry], Option<u64>) -> Result<Mount, ServicesError> + Send>;
 
 enum Step {
     Service(Address, Fold),
     Other(Mount),
 }
 
+/// The boot that services are mounted by, and what they are given of it.
+#[derive(Clone)]
+pub(super) struct Origin {
+    cluster: ClusterId,
+    me: BootId,
+    roster: Vec<NodeId>,
+    seed: u64,
+    local: Option<LocalReader>,
+    /// Whether there is a place for them is looked at when they are mounted.
+    is_late: bool,
+}
+
+impl Origin {
+    /// For a service that is mounted late, as the one with this number.
+    pub(super) fn late(&self, number: u64) -> Self {
+        let seed = Rng::new(self.seed).stream(&format!("late {number}")).next_u64();
+        Self { seed, is_late: true, ..self.clone() }
+    }
+}
+
 /// What a boot is to mount, in order.
-#[derive(Default)]
 pub struct Planned {
     steps: Vec<Step>,
+    origin: Origin,
 }
 
 impl Planned {
@@ -59,37 +89,88 @@ impl Planned {
         local: Option<LocalReader>,
         mount: impl FnOnce(&mut Mounting<'_>) -> Result<(), MountError>,
     ) -> Result<Self, MountError> {
-        let mut planned = Self::default();
-        let steps = &mut planned.steps;
-        mount(&mut Mounting { steps, seeds: Rng::new(seed), cluster, me, roster, local })?;
+        let origin = Origin { cluster, me, roster, seed, local, is_late: false };
+        let mut planned = Self { steps: Vec::new(), origin };
+        planned.add(mount)?;
         Ok(planned)
     }
 
-    /// The next run of a service that has fallen.
-    pub(super) fn again<S: Service>(line: &Line, config: S::Config) -> Self {
-        let seed = Rng::new(line.seed).stream("again").next_u64();
-        let step = beside::<S>(line.me, line.of.instance, seed, line.placement, config);
-        Self { steps: vec![step] }
+    /// What is mounted late.
+    pub(super) fn late(
+        origin: Origin,
+        mount: impl FnOnce(&mut Mounting<'_>) -> Result<(), MountError>,
+    ) -> Result<Self, MountError> {
+        let mut planned = Self { steps: Vec::new(), origin };
+        planned.add(mount)?;
+        Ok(planned)
+    }
+
+    /// More of it, behind the rest.
+    pub(super) fn add(
+        &mut self,
+        mount: impl FnOnce(&mut Mounting<'_>) -> Result<(), MountError>,
+    ) -> Result<(), MountError> {
+        let Origin { cluster, me, roster, seed, local, is_late } = self.origin.clone();
+        let steps = &mut self.steps;
+        let seeds = Rng::new(seed);
+        mount(&mut Mounting { steps, seeds, cluster, is_late, me, roster, local })
+    }
+
+    pub(super) fn origin(&self) -> &Origin {
+        &self.origin
     }
 
     pub(super) fn addresses(&self) -> Vec<Address> {
         self.steps.iter().filter_map(Step::address).copied().collect()
     }
 
-    /// Folds what the log has. It takes time in proportion to the log.
-    ///
-    /// # Errors
-    /// [`BadRecord`].
-    pub fn fold(
+    /// Folds what the log has. It takes time in proportion to the log. A service that cannot be folded is not mounted, and the others are.
+    #[must_use]
+    pub fn fold(self, log: &[LogEntry], checkpoints: &BTreeMap<Address, u64>) -> Vec<Mount> {
+        let fold = |step| match step {
+            Step::Service(of, fold) => {
+                let folded = fold(log, checkpoints.get(&of).copied());
+                folded.unwrap_or_else(|error| refuse(of, &error))
+            }
+            Step::Other(mount) => mount,
+        };
+        self.steps.into_iter().map(fold).collect()
+    }
+
+    /// The same, if all services can be folded.
+    pub(super) fn fold_all(
         self,
         log: &[LogEntry],
         checkpoints: &BTreeMap<Address, u64>,
-    ) -> Result<Vec<Mount>, BadRecord> {
+    ) -> Result<Vec<Mount>, ServicesError> {
         let fold = |step| match step {
             Step::Service(of, fold) => fold(log, checkpoints.get(&of).copied()),
             Step::Other(mount) => Ok(mount),
         };
         self.steps.into_iter().map(fold).collect()
+    }
+}
+
+/// The next run of a service that has fallen.
+pub(super) struct Next {
+    of: Address,
+    fold: Fold,
+}
+
+impl Next {
+    pub(super) fn of<S: Service>(line: &Line, config: S::Config) -> Self {
+        let seed = Rng::new(line.seed).stream("again").next_u64();
+        let fold = beside::<S>(line.me, line.of.instance, seed, line.placement, config);
+        Self { of: line.of, fold }
+    }
+
+    /// See [`Planned::fold_all`].
+    pub(super) fn fold(
+        self,
+        log: &[LogEntry],
+        checkpoints: &BTreeMap<Address, u64>,
+    ) -> Result<Mount, ServicesError> {
+        (self.fold)(log, checkpoints.get(&self.of).copied())
     }
 }
 
@@ -100,9 +181,45 @@ fn folding<S: Service>(
     + Send
     + 'static,
 ) -> Fold {
+    let of = Address { channel: S::CHANNEL, instance };
     Box::new(move |log: &[LogEntry], checkpoint| {
-        let past = fold::<S>(instance, log)?;
-        Ok(Box::new(move |services: &mut Services, now| mount(past, checkpoint, services, now)))
+        let folded = caught(|| fold::<S>(instance, log));
+        let past = folded.map_err(|reason| ServicesError::Fold { of, reason })??;
+        let is_of =
+            |entry: &&LogEntry| matches!(entry, LogEntry::Record { of: it, .. } if *it == of);
+        let last = log.iter().rev().find(is_of).and_then(|entry| match entry {
+            LogEntry::Record { io, .. } => Some(*io),
+            LogEntry::Installed { .. } => None,
+        });
+        Ok(Box::new(move |services: &mut Services, now| {
+            if let Some(last) = last {
+                services.begin_behind(of, last);
+            }
+            match mount(past, checkpoint, services, now) {
+                Err(MountError::Rack(rack::MountError::Missing { needs, .. }))
+                    if services.has_stopped(needs) =>
+                {
+                    services.refuse(of, Breach::Needs(needs));
+                    Ok(())
+                }
+                mounted => mounted,
+            }
+        }))
+    })
+}
+
+/// It is not mounted; whoever asks is told why.
+fn refuse(of: Address, error: &ServicesError) -> Mount {
+    tracing::error!(?of, %error, "a service does not begin");
+    let breach = match error {
+        ServicesError::Record(BadRecord { io, why, .. }) => {
+            Breach::Unreadable { io: *io, why: *why }
+        }
+        _ => Breach::Fold,
+    };
+    Box::new(move |services: &mut Services, _| {
+        services.refuse(of, breach);
+        Ok(())
     })
 }
 
@@ -113,8 +230,8 @@ fn beside<S: Service>(
     seed: u64,
     placement: Placement,
     config: S::Config,
-) -> Step {
-    let fold = folding::<S>(instance, move |past, checkpoint, services, now| {
+) -> Fold {
+    folding::<S>(instance, move |past, checkpoint, services, now| {
         let agreed = S::agreed(&config);
         let open = Box::new(move |now| {
             let start = Start { me, instance, past, checkpoint, now, seed };
@@ -122,8 +239,7 @@ fn beside<S: Service>(
         });
         let opening = Opening { placement, me, seed, open };
         services.mount_beside::<S>(now, Proxy::new::<S>(instance, agreed, opening)).map(drop)
-    });
-    Step::Service(Address { channel: S::CHANNEL, instance }, fold)
+    })
 }
 
 impl Step {
@@ -140,6 +256,7 @@ pub struct Mounting<'a> {
     steps: &'a mut Vec<Step>,
     seeds: Rng,
     cluster: ClusterId,
+    is_late: bool,
     /// The boot.
     pub me: BootId,
     /// All nodes.
@@ -153,11 +270,13 @@ impl Mounting<'_> {
     fn place<S: Service>(&mut self, name: &str) -> Result<(Address, u64), MountError> {
         let instance = Instance::new(self.cluster, name);
         let of = Address { channel: S::CHANNEL, instance };
-        let mounted = || self.steps.iter().filter_map(Step::address);
-        if mounted().count() >= MOUNTED_MAX {
-            return Err(MountError::TooMany);
+        if !self.is_late {
+            let mounted = || self.steps.iter().filter_map(Step::address);
+            if mounted().count() >= MOUNTED_MAX {
+                return Err(MountError::TooMany);
+            }
+            check_place::<S, _>(of, mounted)?;
         }
-        check_place::<S, _>(of, mounted)?;
         let seed = self.seeds.stream(&format!("{of:?}")).next_u64();
         Ok((of, seed))
     }
@@ -197,7 +316,8 @@ impl Mounting<'_> {
         config: S::Config,
     ) -> Result<Instance, MountError> {
         let (of, seed) = self.place::<S>(name)?;
-        self.steps.push(beside::<S>(self.me, of.instance, seed, placement, config));
+        let fold = beside::<S>(self.me, of.instance, seed, placement, config);
+        self.steps.push(Step::Service(of, fold));
         Ok(of.instance)
     }
 

@@ -128,7 +128,7 @@ impl Mux {
             let guest = peer.guest;
             peer.forget(of);
             if self.own.contains_key(&of) && self.is_open(of, guest) {
-                let change = PeerChange::Replaced { old: from, new: None };
+                let change = PeerChange::Ended { boot: from };
                 self.given.push_back((of, Given::Peer(change)));
             }
         }

@@ -194,7 +194,7 @@ impl Net {
                 assert!(known.up, "down twice");
                 known.up = false;
             }
-            Given::Peer(PeerChange::Replaced { old, .. }) => {
+            Given::Peer(PeerChange::Ended { boot: old } | PeerChange::Replaced { old, .. }) => {
                 end.early.remove(&(of, old));
                 peers.remove(&old);
             }

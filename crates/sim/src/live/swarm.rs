@@ -10,7 +10,7 @@ use mainstay_base::{Instant, Rng};
 use super::outside::Outside;
 use super::room::Room;
 use super::start::Start;
-use crate::{Atlas, Disk, Fault, FaultEvent, Options, Wire, schedule, shrink};
+use crate::{Atlas, Disk, Fault, FaultEvent, Options, Wire, as_code, schedule, shrink};
 
 /// How often at most a scenario is run to find the faults that matter.
 const SHRINKS_MAX: usize = 200;
@@ -191,7 +191,7 @@ pub fn run<T>(
     scenario(&Run { seed, plan, faults: plan.faults(seed), busy: Rc::new(()) })
 }
 
-/// A run that found something.
+/// A run that found something. It prints what, the faults that it takes, and these as [code](as_code) for [`Plan::script`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Found {
     /// Its seed.
@@ -205,7 +205,9 @@ pub struct Found {
 impl fmt::Display for Found {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let faults: Vec<String> = self.faults.iter().map(ToString::to_string).collect();
-        write!(f, "seed {}\n{}\nit takes:\n{}", self.seed, self.what, faults.join("\n"))
+        write!(f, "seed {}\n{}\nit takes:\n{}", self.seed, self.what, faults.join("\n"))?;
+        let code = as_code(&self.faults);
+        write!(f, "\nthe same again, with seed {} and this script:\n{code}", self.seed)
     }
 }
 

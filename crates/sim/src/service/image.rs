@@ -55,7 +55,7 @@ impl Image {
                     LogEntry::Record { of, io, .. } => {
                         keeps.get(of).is_none_or(|keeps| io >= keeps)
                     }
-                    LogEntry::Installed(_) => false,
+                    LogEntry::Installed { .. } => false,
                 };
                 let front = self.log.iter().position(is_needed).unwrap_or(self.log.len());
                 self.log.drain(..front);

@@ -75,8 +75,8 @@ struct Installed {
     next_look: Instant,
     /// Since when a boot is not reached.
     apart: BTreeMap<BootId, Instant>,
-    /// The view is to go into the log of this turn.
-    mark: Option<ViewId>,
+    /// The last view that the log names before records of each instance.
+    marked: BTreeMap<Address, ViewId>,
 }
 
 #[derive(Default)]
@@ -313,7 +313,6 @@ impl<E: 'static> ServiceNode<E> {
 
     fn install(&mut self, now: Instant, view: Arc<View>) {
         let former = self.views.view.replace(Arc::clone(&view));
-        self.views.mark = Some(view.id);
         let gone = former.into_iter().flat_map(|it| it.boots().collect::<Vec<_>>());
         for boot in gone.filter(|boot| view.member(*boot).is_none()) {
             self.forget(now, boot, None);
@@ -399,6 +398,11 @@ impl<E: 'static> ServiceNode<E> {
                     out.fail(format!("{from:?} persists {io:?} after {last:?}"));
                 }
                 *last = io;
+                let view = self.views.view.as_ref().map_or(ViewId::NONE, |view| view.id);
+                let marked = self.views.marked.entry(from).or_insert(ViewId::NONE);
+                if std::mem::replace(marked, view) != view {
+                    records.push(LogEntry::Installed { of: from, view });
+                }
                 records.push(LogEntry::Record { of: from, io, meta, payload });
             }
             Effect::Checkpoint { from, position, mut source, .. } => {
@@ -454,17 +458,14 @@ impl<E: 'static> ServiceNode<E> {
                 whom.insert(*of, *io);
             }
         }
-        let mut entries: Vec<_> =
-            self.views.mark.take().map(LogEntry::Installed).into_iter().collect();
-        entries.extend(records);
-        if entries.is_empty() {
+        if records.is_empty() {
             return;
         }
         for of in whom.keys() {
             self.spend(*of, |costs| costs.forced += 1);
         }
         let whom = whom.into_iter().map(|(of, io)| (of, Given::Written(io))).collect();
-        self.issue(Written::Records(entries), whom, out);
+        self.issue(Written::Records(records), whom, out);
         self.disk.uncut += 1;
         if self.disk.uncut >= CUT_EVERY {
             self.disk.uncut = 0;
@@ -555,7 +556,7 @@ impl<E: 'static> Node for ServiceNode<E> {
                 view: None,
                 next_look: now,
                 apart: BTreeMap::new(),
-                mark: None,
+                marked: BTreeMap::new(),
             },
             jobs: Jobs::default(),
             busy: Busy { until: now, inbox: VecDeque::new() },

@@ -477,7 +477,7 @@ where
                 let told = match &write {
                     Write::Records(records) => records.iter().rev().find_map(|it| match it {
                         LogEntry::Record { io, .. } => Some(In::Written(*io)),
-                        LogEntry::Installed(_) => None,
+                        LogEntry::Installed { .. } => None,
                     }),
                     Write::Checkpoint(position, _) => {
                         Some(In::Checkpointed { position: *position, written: true })

@@ -279,7 +279,9 @@ impl Register {
                 self.up.insert(boot.node, boot);
                 self.ask_again(boot);
             }
-            PeerChange::Down { boot } | PeerChange::Replaced { old: boot, .. } => {
+            PeerChange::Down { boot }
+            | PeerChange::Ended { boot }
+            | PeerChange::Replaced { old: boot, .. } => {
                 self.up.retain(|_, up| *up != boot);
             }
         }

@@ -17,7 +17,7 @@ use mainstay_runtime::{
     Transport, WeakHandle, blocking, halt, host, with_causes,
 };
 use mainstay_service::actor::{Begun, Hosting};
-use mainstay_service::{Reach, ServiceHandle, ServicesError};
+use mainstay_service::{MountLateError, Mounting, Placement, Reach, ServiceHandle, ServicesError};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -79,7 +79,10 @@ pub fn start(
     let kept = storage.as_ref().filter(|_| mounts.mount.is_some());
     let kept = kept.map(|storage| storage.services(me.node)).transpose();
     let kept = kept.map_err(ServicesError::Disk)?;
-    let mut hosting = Hosting::new(answered, kept, datagrams, &reach, Rc::clone(&time));
+    let mut hosting = Hosting::new(answered, &planned, kept, datagrams, &reach, Rc::clone(&time));
+    if let Some(open) = storage.as_ref().map(|storage| storage.open_services(me.node)) {
+        hosting.open_late(open);
+    }
     let begun = hosting.reading(planned)?()?;
     let (mut boot, log) = boot(recovered, draw, Past::new(), bootstrap);
     boot.mounts = hosting.begin(begun);
@@ -485,6 +488,19 @@ impl SiteHandle {
     ) -> bool {
         let subscriber = Subscriber::new(to, unread_max, |_| 1);
         self.host.send(Input::Views(subscriber)).await.is_ok()
+    }
+
+    /// Mounts a service on the site while it runs, or beside it. See [`Reach::mount`].
+    ///
+    /// # Errors
+    /// [`MountLateError`].
+    pub async fn mount<S: Service>(
+        &self,
+        name: &str,
+        placement: Option<Placement>,
+        config: impl FnMut(&Mounting<'_>) -> S::Config + Send + 'static,
+    ) -> Result<ServiceHandle<S>, MountLateError> {
+        self.reach.mount(name, placement, config).await
     }
 
     /// The instance `name` of a mounted service. Whether it is mounted shows when it is used. The handle does not keep the site

@@ -322,7 +322,10 @@ impl Site {
                 self.tell_view(&view, member);
                 self.views.install(&view, member);
             }
-            core::Output::Minority { on } => self.seats.each(|app| app.on_minority(on)),
+            core::Output::Minority { on } => {
+                self.views.minority(on);
+                self.seats.each(|app| app.on_minority(on));
+            }
             core::Output::Group { group, event } => {
                 self.call(now, group, |app, port| app.on_event(event, port));
             }

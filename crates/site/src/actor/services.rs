@@ -19,8 +19,10 @@ pub(super) struct Mounts {
 impl Mounts {
     /// What the boot `me` is to mount.
     pub(super) fn plan(&mut self, me: BootId, seed: u64) -> Result<Planned, MountError> {
-        let Some(mount) = &mut self.mount else { return Ok(Planned::default()) };
-        let mount = |mounting: &mut Mounting<'_>| mount(mounting);
+        let mount = |mounting: &mut Mounting<'_>| match &mut self.mount {
+            Some(mount) => mount(mounting),
+            None => Ok(()),
+        };
         let (roster, local) = (self.roster.clone(), self.local.clone());
         Planned::gather(self.cluster, me, roster, seed, local, mount)
     }

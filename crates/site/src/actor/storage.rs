@@ -10,7 +10,7 @@ use mainstay_base::{ClusterId, GroupId, NodeId, Position};
 use mainstay_membership::Durable;
 use mainstay_runtime::{CheckpointError, Disk, LogDevice as _, Shelf, Store};
 use mainstay_service::DiskError;
-use mainstay_service::actor::ServiceStorage;
+use mainstay_service::actor::{OpenStorage, ServiceStorage};
 use mainstay_stable::{
     Checkpoints, FileMediumError, Log, Lsn, Medium, OpenCheckpointsError, OpenError, Options,
     Owner, ReadCheckpointError,
@@ -198,6 +198,13 @@ impl Storage {
     pub(super) fn services(&self, node: NodeId) -> Result<ServiceStorage, DiskError> {
         let home = Arc::clone(&self.home.medium);
         ServiceStorage::open(Rc::clone(&self.disk), home, self.reserve, node)
+    }
+
+    /// The same, when the first service is mounted on a node that began without one.
+    pub(super) fn open_services(&self, node: NodeId) -> OpenStorage {
+        let (home, disk) = (Arc::clone(&self.home.medium), Rc::clone(&self.disk));
+        let reserve = self.reserve;
+        Box::new(move || ServiceStorage::open(Rc::clone(&disk), Arc::clone(&home), reserve, node))
     }
 
     /// The disk, for what runs beside.

@@ -1,37 +1,13 @@
 //! The views of the sites, told to whoever wants to know: with names, and with what changed.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 
+pub use mainstay_base::NamedSite as Member;
 use mainstay_base::{NodeId, Reason, SiteId, ViewId};
 use mainstay_membership::View;
 use mainstay_runtime::Subscriber;
 use tokio::sync::watch;
-
-/// A site, and what the configuration calls its node.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-#[non_exhaustive]
-pub struct Member {
-    /// The name of its node.
-    pub name: Arc<str>,
-    /// The site: node and incarnation.
-    pub site: SiteId,
-}
-
-impl Member {
-    /// A site by name.
-    #[must_use]
-    pub fn new(name: Arc<str>, site: SiteId) -> Self {
-        Self { name, site }
-    }
-}
-
-impl fmt::Display for Member {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.name, self.site.incarnation.0)
-    }
-}
 
 /// A view of the sites is installed at this node.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,6 +24,9 @@ pub struct ViewChanged {
     /// This node is a member. Otherwise it takes no part; if it did, it was declared dead, and a node of `mainstay` starts anew by itself
     /// in its process.
     pub is_member: bool,
+    /// This node hears a majority of the nodes. A member that does not stays in its last view, and does not know what the others do: they may
+    /// have another view by now. When that changes the view is told again, with nobody in [`joined`](Self::joined) and [`left`](Self::left).
+    pub has_majority: bool,
 }
 
 impl ViewChanged {
@@ -63,6 +42,7 @@ pub(super) struct Views {
     names: BTreeMap<NodeId, Arc<str>>,
     last: watch::Sender<Arc<ViewChanged>>,
     subscribers: Vec<Subscriber<Arc<ViewChanged>>>,
+    minority: bool,
 }
 
 impl Views {
@@ -73,11 +53,13 @@ impl Views {
             joined: Vec::new(),
             left: Vec::new(),
             is_member: false,
+            has_majority: false,
         };
         Self {
             names: names.iter().map(|(name, node)| (*node, name.as_str().into())).collect(),
             last: watch::Sender::new(Arc::new(none)),
             subscribers: Vec::new(),
+            minority: false,
         }
     }
 
@@ -88,7 +70,7 @@ impl Views {
 
     fn named(&self, site: SiteId) -> Member {
         let name = self.names.get(&site.node).map_or_else(|| "?".into(), Arc::clone);
-        Member { name, site }
+        Member::new(name, site)
     }
 
     pub(super) fn install(&mut self, view: &View, is_member: bool) {
@@ -99,15 +81,30 @@ impl Views {
         let why = |member: &Member| view.departures.why(member.site).unwrap_or(Reason::Absent);
         let gone = last.members.iter().filter(|it| !members.contains(it));
         let left = gone.map(|member| (member.clone(), why(member))).collect();
-        let changed = Arc::new(ViewChanged { id: view.id, members, joined, left, is_member });
+        let has_majority = !self.minority;
+        let id = view.id;
+        self.tell(ViewChanged { id, members, joined, left, is_member, has_majority });
+    }
+
+    fn tell(&mut self, changed: ViewChanged) {
+        let changed = Arc::new(changed);
         self.subscribers.retain_mut(|it| it.tell(vec![Arc::clone(&changed)]));
         self.last.send_replace(changed);
     }
 
+    /// Too few nodes are heard for a majority, or enough again.
+    pub(super) fn minority(&mut self, on: bool) {
+        self.minority = on;
+        let last = (**self.last.borrow()).clone();
+        let (joined, left) = (Vec::new(), Vec::new());
+        self.tell(ViewChanged { has_majority: !on, joined, left, ..last });
+    }
+
     /// The boot is dead: the node is no member until another view has it.
     pub(super) fn killed(&mut self) {
+        self.minority = false;
         self.last.send_modify(|last| {
-            let out = ViewChanged { is_member: false, ..(**last).clone() };
+            let out = ViewChanged { is_member: false, has_majority: false, ..(**last).clone() };
             *last = Arc::new(out);
         });
     }

@@ -93,7 +93,9 @@ impl Machine for Flood {
         match input {
             In::Peer(PeerChange::Up { boot }) => self.streams.entry(boot).or_default().up = true,
             In::Peer(PeerChange::Down { boot }) => self.streams.entry(boot).or_default().up = false,
-            In::Peer(PeerChange::Replaced { old, .. }) => drop(self.streams.remove(&old)),
+            In::Peer(PeerChange::Ended { boot } | PeerChange::Replaced { old: boot, .. }) => {
+                self.streams.remove(&boot);
+            }
             In::Message { from, message, .. } => {
                 let stream = self.streams.entry(from).or_default();
                 let expected = stream.got + 1;

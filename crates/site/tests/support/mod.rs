@@ -337,8 +337,12 @@ impl Site {
                 services::Output::Write { io, entries, .. } => {
                     self.write(Write::Services(entries), Then::Services(io), out);
                 }
-                services::Output::Written { .. } => {}
-                services::Output::Effect(_) | services::Output::Again(_) => {
+                services::Output::Written { .. }
+                | services::Output::Dismounted { .. }
+                | services::Output::Stopped { .. } => {}
+                services::Output::Effect(_)
+                | services::Output::Again(_)
+                | services::Output::Late(_) => {
                     out.fail("nobody wants that here");
                 }
             }

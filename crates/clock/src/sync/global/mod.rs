@@ -17,6 +17,8 @@ mod adjusted;
 #[cfg_attr(not(feature = "service"), allow(dead_code, reason = "only who has the service waits"))]
 mod alarms;
 mod clock;
+#[cfg(feature = "service")]
+mod commands;
 mod course;
 #[cfg(feature = "service")]
 mod face;
@@ -25,6 +27,8 @@ mod service;
 
 pub use adjusted::Promise;
 pub use clock::{Bounded, Forgotten, GlobalClock, LocalTime, Now, Unsynchronised};
+#[cfg(feature = "service")]
+pub use commands::{CancelAlarm, Reference, SetAlarm};
 #[cfg(feature = "service")]
 pub use face::{AlarmId, ClockHandle, Setup, Ticks, WaitError};
 pub use service::{Command, Config, Event, Global, Limit, Past, Status, Why};

@@ -88,6 +88,8 @@ fn copy(event: &GroupEvent) -> Option<GroupEvent> {
         GroupEvent::Deliver(message) => GroupEvent::Deliver(message.clone()),
         GroupEvent::StateWanted(_) => return None,
         GroupEvent::Blocked => GroupEvent::Blocked,
+        GroupEvent::MajorityLost => GroupEvent::MajorityLost,
+        GroupEvent::MajorityBack => GroupEvent::MajorityBack,
         GroupEvent::MaybeLost(from) => GroupEvent::MaybeLost(*from),
     })
 }
