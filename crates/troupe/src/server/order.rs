@@ -1,0 +1,235 @@
+//! One order of the calls of all clients: by casts of somebody else, or by troupe commit.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use mainstay_base::{BootId, codec};
+use serde::{Deserialize, Serialize};
+
+use super::{Early, HELD_MAX, Member, Server, answer, report};
+use crate::join::Standing;
+use crate::record::{Record, Stage};
+use crate::service::Turn;
+use crate::wire::{CallHead, Key};
+use crate::{Event, TroupeName, Version};
+
+/// Of so many calls the order remembers that it has brought them.
+const BROUGHT_MAX: usize = 4_096;
+
+/// A call on its way through the order: all of it, since its client may fail before all servers have it.
+#[derive(Serialize, Deserialize)]
+struct Cast {
+    head: CallHead,
+    arguments: Bytes,
+}
+
+/// What a troupe has of its order.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ordered {
+    /// The last place that came.
+    position: u64,
+    /// The last places that came and have not begun, with what is there.
+    pending: VecDeque<(u64, Key)>,
+    /// What the order has brought, the oldest first: the same at all members.
+    brought: VecDeque<Key>,
+    pub(super) known: BTreeSet<Key>,
+}
+
+impl Ordered {
+    pub(crate) fn new(from: u64) -> Self {
+        Self { position: from, ..Self::default() }
+    }
+
+    /// The state of a member is as of this place.
+    pub(crate) fn position(&self) -> u64 {
+        self.pending.front().map_or(self.position, |(position, _)| position - 1)
+    }
+
+    pub(crate) fn brought(&self) -> Vec<Key> {
+        self.brought.iter().cloned().collect()
+    }
+
+    /// As at another member.
+    pub(crate) fn restore(&mut self, position: u64, brought: Vec<Key>) {
+        self.position = self.position.max(position);
+        self.known = brought.iter().cloned().collect();
+        self.brought = brought.into();
+    }
+
+    pub(crate) fn begins(&mut self, key: &Key) {
+        self.pending.retain(|(_, it)| it != key);
+    }
+
+    /// Whether the call is the first one of its name.
+    fn brings(&mut self, key: &Key) -> bool {
+        if !self.known.insert(key.clone()) {
+            return false;
+        }
+        self.brought.push_back(key.clone());
+        if self.brought.len() > BROUGHT_MAX
+            && let Some(oldest) = self.brought.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+        true
+    }
+}
+
+impl Member {
+    /// Has a call put into the order, by the oldest member now, by others if it does not come.
+    pub(super) fn cast(&mut self, turn: &mut Turn<'_>, key: &Key) {
+        let (name, me) = (self.name, turn.lines.me());
+        let oldest = turn.bindings.get(name).and_then(|it| it.members.first().copied());
+        if self.order.known.contains(key) {
+            return;
+        }
+        let Some(record) = self.records.get_mut(key) else { return };
+        record.stage = Stage::Unordered { cast_at: turn.now + turn.config.cast_again };
+        if oldest == Some(me) {
+            let call = record.cast(key);
+            turn.lines.tell(Event::Order { troupe: name, call });
+        }
+    }
+}
+
+impl Record {
+    fn cast(&self, key: &Key) -> Bytes {
+        let arguments = self.chosen.and_then(|it| self.bodies.get(&it).cloned());
+        let head = CallHead {
+            id: key.id.clone(),
+            caller: self.caller,
+            procedure: self.procedure,
+            version: self.version,
+            context: self.context.clone(),
+        };
+        codec::encode(&Cast { head, arguments: arguments.unwrap_or_default() })
+    }
+}
+
+impl Server {
+    /// The order has brought a call. Equal at all members: who has not heard it from its client executes it all the same.
+    pub(crate) fn on_ordered(
+        &mut self,
+        turn: &mut Turn<'_>,
+        name: TroupeName,
+        position: u64,
+        call: Bytes,
+    ) {
+        let Some(member) = self.members.get_mut(&name) else { return };
+        if member.standing != Standing::Full {
+            if member.early.len() < HELD_MAX {
+                member.early.push_back(Early::Ordered { position, call });
+            } else {
+                // Without it this member would not be as the others are.
+                self.counts.dropped += 1;
+                self.leave(turn, name);
+            }
+            return;
+        }
+        if position <= member.order.position {
+            return;
+        }
+        member.order.position = position;
+        let Ok(Cast { head, arguments }) = codec::decode::<Cast>(&call) else {
+            self.counts.dropped += 1;
+            return;
+        };
+        let key = head.key();
+        if !member.order.brings(&key) {
+            return;
+        }
+        if !member.records.contains_key(&key) {
+            let record = Record::new(&head, turn.now);
+            member.insert(key.clone(), record);
+            if head.caller.version != Version::SOLO {
+                // As many as there may be are known: then its result is kept until that is too long.
+                let _ = turn.bindings.watch(turn.lines, head.caller.name);
+            }
+        }
+        let Some(record) = member.records.get_mut(&key) else { return };
+        if matches!(record.stage, Stage::Waits | Stage::Unordered { .. }) {
+            let hash = record.with(&head, arguments);
+            (record.chosen, record.stage) = (Some(hash), Stage::Ready);
+            member.order.pending.push_back((position, key.clone()));
+            member.recount(&key);
+            member.ready.push_back(key);
+            self.advance(turn, name);
+        }
+    }
+
+    /// A client asks how it is with a call, and is to decide from here on.
+    pub(crate) fn on_ask(
+        &mut self,
+        turn: &mut Turn<'_>,
+        from: BootId,
+        name: TroupeName,
+        key: &Key,
+        by: Version,
+    ) {
+        let Some(member) = self.members.get_mut(&name) else { return };
+        let Some(record) = member.records.get_mut(key) else { return };
+        record.fence = record.fence.max(by);
+        match &record.stage {
+            Stage::Done(result) => {
+                let result = result.clone();
+                answer(turn, name, from, key, &result);
+            }
+            _ => report(turn, name, from, key, record),
+        }
+    }
+
+    /// A client says whether an execution counts.
+    #[allow(clippy::too_many_arguments, reason = "they are those of the message")]
+    pub(crate) fn on_decide(
+        &mut self,
+        turn: &mut Turn<'_>,
+        from: BootId,
+        name: TroupeName,
+        key: &Key,
+        by: Version,
+        attempt: u32,
+        commit: bool,
+    ) {
+        let Some(member) = self.members.get_mut(&name) else { return };
+        let Some(record) = member.records.get_mut(key) else { return };
+        let counts = by >= record.fence && record.attempt == attempt;
+        let Stage::Held(ticket, result) = record.stage.clone() else { return };
+        if !counts || !record.copies.contains_key(&from) {
+            self.counts.dropped += 1;
+            return;
+        }
+        member.busy -= 1;
+        turn.lines.tell(Event::Decided { ticket, counts: commit });
+        if commit {
+            self.done(turn, name, key, result);
+        } else {
+            record.attempt += 1;
+            record.stage = Stage::Ready;
+            member.ready.push_back(key.clone());
+            self.counts.undone += 1;
+        }
+        self.advance(turn, name);
+    }
+
+    /// What the order has not brought is put into it again.
+    pub(super) fn cast_again(&mut self, turn: &mut Turn<'_>, name: TroupeName) {
+        let Some(member) = self.members.get_mut(&name) else { return };
+        for (key, record) in &mut member.records {
+            let Stage::Unordered { cast_at } = record.stage else { continue };
+            if cast_at <= turn.now {
+                let call = record.cast(key);
+                record.stage = Stage::Unordered { cast_at: turn.now + turn.config.cast_again };
+                turn.lines.tell(Event::Order { troupe: name, call });
+            }
+        }
+    }
+}
+
+impl Record {
+    /// Executes it with these arguments, whatever the client said here.
+    fn with(&mut self, head: &CallHead, arguments: Bytes) -> u128 {
+        let hash = crate::record::hash(head, &arguments);
+        self.bodies.insert(hash, arguments);
+        hash
+    }
+}

@@ -1,0 +1,646 @@
+//! The service of troupes: replicated clients call replicated servers.
+//!
+//! # The problem
+//! A program is replicated so that it goes on when nodes fail. If a replicated program calls another one, each of its m replicas makes the call,
+//! and each of the n replicas of the other one is to execute it: once, not m times. All m are to get the result. Nobody may have to know how many
+//! the others are.
+//!
+//! # The idea of Circus (Cooper 1985)
+//! Replicas are deterministic, so they make the same calls, and a name that follows from the program alone is the same at all of them:
+//! the troupe in which a chain of calls began, the thread there, the number of the call in its thread, and then for each nested call its
+//! number within the execution that made it ([`CallId`]). A server that gets a call looks whether it knows the name. The first copy makes a *record*;
+//! each further copy adds its sender to that. The record is executed once, and its result goes to everyone who has sent a copy. No replica of a
+//! server speaks with another one about a call. So m clients and n servers cost m·n calls and m·n answers: the price for not agreeing on anything.
+//!
+//! # When it begins, and what an answer is
+//! A server may begin with the first copy ([`Begin::First`]), which is fast; or when all replicas of the client have said the same, or more
+//! than half, which finds or masks a wrong client. A client has n answers, and a [`Collator`] makes one of them: the first, a unanimous one, that of
+//! a majority, or whatever a program says.
+//!
+//! # How long a result is kept
+//! A replica of the client may be late, or be added meanwhile. A result is kept until *all members of the client's troupe, as it is now* have it.
+//! Not those that were members when the call was made: a replica that joins with the state of another one makes the calls that come after that
+//! state, and others may have made them long ago. What a member does not want is found by asking it. Nothing but a newer membership says
+//! that a member has left, since that names the newcomers as well.
+//!
+//! # Troupes change
+//! A binding agent says who belongs to a troupe, and gives each membership a number. A call names the membership that it was sent for;
+//! a server that knows a newer one refuses it, and says which. The client sends it to the troupe as it is now. A server that has executed it answers
+//! what it has kept. For that a call stays open at its client until all members of the newest membership have answered, although its caller has got its
+//! outcome long before; a client that stopped there would leave servers that differ.
+//! How a new member gets the state is in `join.rs`.
+//!
+//! # Order
+//! One client's calls come to all servers in its order, since channels are FIFO. Calls of two clients may come in different orders, and then servers
+//! whose executions do not commute come apart. There are two remedies ([`Sequence`]): the calls go through a total order of somebody else, which
+//! brings them to all servers alike; or the servers ask the client back before an execution counts (`calls/commit.rs`).
+//!
+//! # What cannot be had
+//! If all replicas of a client fail in the middle of a call, some servers may execute it and others not: nobody is left to send it. A total order
+//! closes that gap, for a call in the order is executed by all. A partition that outlasts [`Config::patience`] lets the binding
+//! agent take living members out; they are told when they are heard again, and what they executed meanwhile is void.
+
+use bytes::Bytes;
+use mainstay_base::service::{Class, In, Logged, Never, Out, PeerChange, Service, Start};
+use mainstay_base::{BootId, Channel, Duration, Instant, Machine, Rng};
+use mainstay_rpc::ProcedureId;
+
+use crate::bindings::Bindings;
+use crate::calls::{Calls, Maker};
+use crate::lines::Lines;
+use crate::ringmaster::Ringmaster;
+use crate::server::Server;
+use crate::wire::{Item, Message};
+use crate::{
+    Answer, Binding, CallId, Collator, Config, Outcome, Reason, Refusal, TroupeId, TroupeName,
+};
+
+/// What the halves need in a turn.
+pub(crate) struct Turn<'a> {
+    pub(crate) now: Instant,
+    pub(crate) lines: &'a mut Lines,
+    pub(crate) bindings: &'a mut Bindings,
+    pub(crate) config: &'a Config,
+}
+
+/// When a server begins a call of a troupe of clients.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub enum Begin {
+    /// With the first copy. Later ones that differ are refused ([`Refusal::Differs`]).
+    #[default]
+    First,
+    /// When all replicas of the client, as its troupe is then, have sent it; if two differ it is not executed.
+    All,
+    /// When more than half of them have sent the same: others are masked.
+    Majority,
+}
+
+/// In which order a server begins the calls of different clients.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub enum Sequence {
+    /// As they come, at each replica by itself. For calls that commute, and for servers with one client.
+    #[default]
+    Independent,
+    /// As somebody else says: [`Event::Order`] is to be cast in total order, and [`Command::Ordered`] given at all replicas for what was delivered.
+    Cast,
+    /// Troupe commit: an execution counts when all replicas are at it; else it is undone, and begins again.
+    Commit,
+}
+
+/// How a troupe serves. The same at all its replicas.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Serving {
+    /// When calls begin.
+    pub begin: Begin,
+    /// In which order.
+    pub sequence: Sequence,
+    /// So many are executed at a time. Default 1: more is for executions that do not share data. With [`Sequence::Commit`] always 1.
+    pub at_once: u32,
+    /// With [`Sequence::Cast`]: the place of the order behind which this replica hears it, from its join on.
+    pub from: u64,
+}
+
+impl Default for Serving {
+    fn default() -> Self {
+        Self { begin: Begin::First, sequence: Sequence::Independent, at_once: 1, from: 0 }
+    }
+}
+
+/// A call that somebody wants.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Request {
+    /// Comes back with the outcome. No two open calls of the service have the same.
+    pub token: u64,
+    /// The troupe that makes it; all its replicas make the same call. `None`: this node by itself.
+    pub caller: Option<TroupeName>,
+    /// The thread of calls; with its number the name of the call. Of no meaning for a nested call.
+    pub thread: u64,
+    /// Its number in the thread, from 1 on, greater than those before.
+    pub number: u64,
+    /// The troupe that is called.
+    pub server: TroupeName,
+    /// What is called.
+    pub procedure: ProcedureId,
+    /// Which version of it.
+    pub version: u16,
+    /// The arguments: equal at all replicas.
+    pub arguments: Bytes,
+    /// What the answers become.
+    pub collator: Collator,
+    /// The outcome is known after so long at the latest.
+    pub deadline: Duration,
+    /// The execution that makes it: then its troupe is the caller.
+    pub parent: Option<Ticket>,
+    /// Bytes that are handed to whoever executes: equal at all replicas.
+    pub context: Bytes,
+}
+
+/// What others of the node want of the service.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Command {
+    /// A call. It has one [`Event::Over`]. It is never taken back: others make it as well.
+    Call(Request),
+    /// This node is to be a replica of a troupe. [`Event::Joined`] says when it is; if that is not possible, [`Event::Left`].
+    Join {
+        /// Which.
+        troupe: TroupeName,
+        /// How it serves.
+        serving: Serving,
+    },
+    /// It is to be none any more.
+    Leave {
+        /// Of which.
+        troupe: TroupeName,
+    },
+    /// An execution has a result.
+    Finished {
+        /// Which.
+        ticket: Ticket,
+        /// What came of it.
+        result: Finish,
+    },
+    /// Answers [`Event::StateWanted`]: the state after all executions that were told to have begun, and none besides.
+    State {
+        /// Of which troupe.
+        troupe: TroupeName,
+        /// It. `None`: there is none to be had.
+        state: Option<Bytes>,
+    },
+    /// Answers [`Event::Restore`]: the state was taken in.
+    Restored {
+        /// Of which troupe.
+        troupe: TroupeName,
+    },
+    /// The order has brought what [`Event::Order`] had of some replica.
+    Ordered {
+        /// Of which troupe.
+        troupe: TroupeName,
+        /// Its place; greater than those before.
+        position: u64,
+        /// What was cast.
+        call: Bytes,
+    },
+}
+
+/// What came of an execution.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Finish {
+    /// A value.
+    Value(Bytes),
+    /// An error of the procedure.
+    Error(Bytes),
+    /// There is no result. The same at all replicas, or they come apart.
+    Refused(Refusal),
+}
+
+/// Names an execution, in one life of a node.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Ticket(pub u64);
+
+/// A procedure is to be executed.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Execution {
+    /// Names it.
+    pub ticket: Ticket,
+    /// As a replica of this troupe.
+    pub troupe: TroupeName,
+    /// Who calls.
+    pub caller: TroupeId,
+    /// The logical call.
+    pub id: CallId,
+    /// Which procedure.
+    pub procedure: ProcedureId,
+    /// Which version of it.
+    pub version: u16,
+    /// The arguments.
+    pub arguments: Bytes,
+    /// As in [`Request::context`].
+    pub context: Bytes,
+}
+
+/// What the service tells.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Event {
+    /// A call has its outcome.
+    Over {
+        /// Its token.
+        token: u64,
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// Of a call with [`Collator::Each`]: a replica has answered.
+    Answer {
+        /// Its token.
+        token: u64,
+        /// Which replica.
+        from: BootId,
+        /// What it says.
+        answer: Answer,
+        /// So many replicas were sent it, as far as is known now.
+        replicas: usize,
+    },
+    /// Somebody calls: the execution ends with [`Command::Finished`].
+    Execute(Execution),
+    /// Troupe commit: an execution that has a result counts, or is undone: then it will begin again with another ticket.
+    Decided {
+        /// Which.
+        ticket: Ticket,
+        /// False: its effect is to be undone.
+        counts: bool,
+    },
+    /// This node is a replica now.
+    Joined {
+        /// Of which troupe.
+        troupe: TroupeName,
+        /// It begins with the first state: no other member had one.
+        is_first: bool,
+        /// There were members with a state, and all of them have gone: what the troupe had is lost.
+        is_lost: bool,
+    },
+    /// This node is no replica any more: it has left, was taken for dead, or could not join. What it had as one is void.
+    Left {
+        /// Of which troupe.
+        troupe: TroupeName,
+    },
+    /// A new member needs the state: nothing begins until [`Command::State`] has it.
+    StateWanted {
+        /// Of which troupe.
+        troupe: TroupeName,
+    },
+    /// The state of an older member: it takes the place of the own one. [`Command::Restored`] answers it.
+    Restore {
+        /// Of which troupe.
+        troupe: TroupeName,
+        /// It.
+        state: Bytes,
+    },
+    /// A call is to be put into the total order of the troupe.
+    Order {
+        /// Which troupe.
+        troupe: TroupeName,
+        /// For [`Command::Ordered`] at all members.
+        call: Bytes,
+    },
+    /// The membership of a troupe that this node is a member of, calls, or is called by has changed.
+    Changed {
+        /// Which troupe.
+        troupe: TroupeName,
+        /// How it is now.
+        binding: Binding,
+    },
+}
+
+/// What a node has done as a server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Counts {
+    /// Executions that have begun.
+    pub executed: u64,
+    /// Copies that were answered from what was kept.
+    pub retained: u64,
+    /// Copies that named the troupe as it was before.
+    pub stale: u64,
+    /// Copies that differ from what was executed.
+    pub differing: u64,
+    /// Copies that were refused otherwise.
+    pub refused: u64,
+    /// Results that were dropped before all had fetched them.
+    pub forgotten: u64,
+    /// Executions that were undone.
+    pub undone: u64,
+    /// What made no sense.
+    pub dropped: u64,
+}
+
+/// How a service of troupes is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Status {
+    /// Calls of this node that some server has not answered.
+    pub open: usize,
+    /// Executions.
+    pub executing: usize,
+    /// Calls of others that are known: waiting, executed, or kept for their results.
+    pub kept: usize,
+    /// What was done as a server.
+    pub served: Counts,
+    /// Calls that were sent again since their troupe had changed (RPC-46).
+    pub rebound: u64,
+    /// Messages that were sent (RPC-61).
+    pub sent: u64,
+    /// As in [`Config::body_bytes_max`].
+    pub body_bytes_max: usize,
+}
+
+/// The service of troupes of a node: a replica of clients and of servers.
+#[derive(Clone)]
+pub struct Troupes {
+    lines: Lines,
+    bindings: Bindings,
+    calls: Calls,
+    server: Server,
+    ringmaster: Option<Ringmaster>,
+    due: Option<Instant>,
+    config: Config,
+    /// Nested calls that are named by this node alone: a defect.
+    flat: u64,
+}
+
+macro_rules! turn {
+    ($self:ident, $now:ident) => {
+        &mut Turn {
+            now: $now,
+            lines: &mut $self.lines,
+            bindings: &mut $self.bindings,
+            config: &$self.config,
+        }
+    };
+}
+
+impl Troupes {
+    fn on_command(&mut self, now: Instant, command: Command) {
+        match command {
+            Command::Call(request) => {
+                let maker = self.maker(&request);
+                self.calls.call(turn!(self, now), request, maker);
+            }
+            Command::Join { troupe, mut serving } => {
+                serving.at_once = match serving.sequence {
+                    Sequence::Commit => 1,
+                    _ => serving.at_once.max(1),
+                };
+                if !self.server.join(turn!(self, now), troupe, serving) {
+                    self.lines.tell(Event::Left { troupe });
+                }
+            }
+            Command::Leave { troupe } => self.server.leave(turn!(self, now), troupe),
+            Command::Finished { ticket, result } => {
+                self.server.on_finished(turn!(self, now), ticket, result);
+            }
+            Command::State { troupe, state } => {
+                self.server.on_given(turn!(self, now), troupe, state);
+            }
+            Command::Restored { troupe } => self.server.on_restored(turn!(self, now), troupe),
+            Command::Ordered { troupe, position, call } => {
+                self.server.on_ordered(turn!(self, now), troupe, position, call);
+            }
+        }
+    }
+
+    /// Who makes a call, and what it is called.
+    fn maker(&mut self, request: &Request) -> Result<Maker, Reason> {
+        let me = self.lines.me();
+        if let Some(parent) = request.parent {
+            let (caller, mut id, is_tentative) = self.server.nest(parent).ok_or(Reason::Orphan)?;
+            if is_tentative {
+                return Err(Reason::Tentative);
+            }
+            if mainstay_base::fault!(self.config, FlatIds) {
+                self.flat += 1;
+                id.path = vec![TroupeName::solo(me).0 >> 1, self.flat];
+            }
+            return Ok(Maker { caller, id });
+        }
+        let caller = match request.caller {
+            None => TroupeName::solo(me),
+            Some(name) if self.server.is_full(name) => name,
+            Some(_) => return Err(Reason::NotMember),
+        };
+        let (thread, path) = (request.thread, vec![request.number]);
+        Ok(Maker { caller, id: CallId { root: caller, thread, path } })
+    }
+
+    fn on_peer(&mut self, now: Instant, change: PeerChange) {
+        match change {
+            PeerChange::Up { boot } => self.on_up(now, boot),
+            PeerChange::Down { boot } => {
+                self.lines.up(boot, false);
+                self.server.on_down(turn!(self, now), boot);
+                if let Some(ringmaster) = &mut self.ringmaster {
+                    ringmaster.on_down(now, boot);
+                }
+            }
+            PeerChange::Replaced { old, .. } => {
+                self.lines.forget(old);
+                self.bindings.on_gone(old);
+                self.server.on_down(turn!(self, now), old);
+                self.server.on_solo_gone(turn!(self, now), old);
+                if let Some(ringmaster) = &mut self.ringmaster {
+                    ringmaster.on_replaced(now, &mut self.lines, old);
+                }
+            }
+        }
+    }
+
+    fn on_up(&mut self, now: Instant, boot: BootId) {
+        self.lines.up(boot, true);
+        if let Some(ringmaster) = &mut self.ringmaster {
+            ringmaster.on_up(boot);
+        }
+        if self.bindings.on_up(&mut self.lines, boot) {
+            self.server.on_binder(turn!(self, now));
+        }
+    }
+
+    fn receive(&mut self, now: Instant, from: BootId, message: Message) {
+        for (item, body) in message.into_items() {
+            self.on_item(now, from, item, body);
+        }
+    }
+
+    fn on_item(&mut self, now: Instant, from: BootId, item: Item, body: Bytes) {
+        let turn = turn!(self, now);
+        let (calls, server) = (&mut self.calls, &mut self.server);
+        match item {
+            Item::Call { server: to, call, .. } => server.on_call(turn, from, to, call, body),
+            Item::Answer { server: of, key, kind, .. } => {
+                calls.on_answer(turn, from, of, key, (kind, body));
+            }
+            Item::Stale { server: name, now: Some(binding), .. } => {
+                turn.bindings.learn(name, binding);
+            }
+            // Its node is not a replica, and the binding agent will say so.
+            Item::Stale { now: None, .. } => {}
+            Item::Ack { server: name, keys } => server.on_ack(turn, from, name, &keys),
+            Item::Wanted { server: name, keys } => {
+                let over = |key: &crate::wire::Key| {
+                    calls.is_over(key).unwrap_or_else(|| server.is_past(key))
+                };
+                for key in keys.into_iter().filter(over) {
+                    turn.lines.acknowledge(now, turn.config.acknowledge, from, name, key);
+                }
+            }
+            Item::Ready { server: name, key, attempt, is_held, fence } => {
+                calls.on_ready(turn, from, name, &key, attempt, is_held, fence);
+            }
+            Item::Ask { server: name, key, by } => server.on_ask(turn, from, name, &key, by),
+            Item::Decide { server: name, key, by, attempt, commit } => {
+                server.on_decide(turn, from, name, &key, by, attempt, commit);
+            }
+            Item::Bound { name, binding } => turn.bindings.learn(name, binding),
+            Item::WantState { name, binding, after } => {
+                server.on_want_state(turn, from, name, binding, after);
+            }
+            Item::State { name, luggage, .. } => server.on_state(turn, from, name, luggage, body),
+            Item::Join { .. } | Item::Leave { .. } | Item::Watch { .. } | Item::Known { .. } => {
+                self.on_binding_item(now, from, item);
+            }
+        }
+    }
+
+    /// Something for the binding agent.
+    fn on_binding_item(&mut self, now: Instant, from: BootId, item: Item) {
+        let lines = &mut self.lines;
+        let Some(ringmaster) = &mut self.ringmaster else {
+            self.server.counts.dropped += 1;
+            return;
+        };
+        match item {
+            Item::Join { name } => ringmaster.on_change(lines, from, name, true),
+            Item::Leave { name } => ringmaster.on_change(lines, from, name, false),
+            Item::Watch { name } => ringmaster.on_watch(lines, from, name),
+            Item::Known { name, binding } => ringmaster.on_known(now, lines, from, name, binding),
+            _ => {}
+        }
+    }
+
+    /// Looks at all that has changed, and at what this node has said to itself, until there is nothing more.
+    fn settle(&mut self, now: Instant) {
+        // What one step brings about is bounded by what is open: so is their number, and what is left waits for the next turn.
+        for _ in 0..STEPS_MAX {
+            if let Some(name) = self.bindings.news.pop_first() {
+                self.server.on_binding(turn!(self, now), name);
+                self.calls.on_binding(turn!(self, now), name);
+                if let Some(binding) = self.bindings.get(name).cloned() {
+                    self.lines.tell(Event::Changed { troupe: name, binding });
+                }
+            } else if let Some((item, body)) = self.lines.hear() {
+                let me = self.lines.me();
+                self.on_item(now, me, item, body);
+            } else if let Some(name) = self.server.left.pop() {
+                self.calls.on_evicted(turn!(self, now), name);
+            } else {
+                return;
+            }
+        }
+        self.lines.again();
+    }
+}
+
+/// So many steps a turn has at most.
+const STEPS_MAX: usize = 65_536;
+
+impl Machine for Troupes {
+    type Input = In<Self>;
+    type Output = Out<Self>;
+
+    fn handle(&mut self, now: Instant, input: In<Self>) {
+        match input {
+            In::Command(command) => self.on_command(now, command),
+            In::Message { from, message, .. } => self.receive(now, from, message),
+            In::Peer(change) => self.on_peer(now, change),
+            In::Full { to, message } => self.lines.full(to, message),
+            In::Room { to } => self.lines.room(to),
+            _ => {}
+        }
+        self.settle(now);
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        if let Some(ringmaster) = &mut self.ringmaster {
+            ringmaster.on_time(now, &mut self.lines);
+        }
+        self.server.on_time(turn!(self, now));
+        self.calls.on_time(turn!(self, now));
+        self.lines.on_time(now);
+        self.settle(now);
+    }
+
+    fn end_turn(&mut self, now: Instant) {
+        if self.due.is_some_and(|due| due <= now) {
+            self.handle_timeout(now);
+        }
+        self.settle(now);
+        self.lines.flush();
+        let halves = self.server.timeout(now, &self.config).into_iter().chain(self.calls.timeout());
+        let agent = self.ringmaster.as_ref().and_then(Ringmaster::timeout);
+        self.due = halves.chain(self.lines.timeout()).chain(agent).min();
+    }
+
+    fn poll_output(&mut self) -> Option<Out<Self>> {
+        self.lines.pop()
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.due
+    }
+}
+
+impl Service for Troupes {
+    const CHANNEL: Channel = Channel(0x0042);
+    const NAME: &'static str = "troupes";
+    const CLASS: Class = Class::Calls;
+    type Message = Message;
+    type Record = Never;
+    type Command = Command;
+    type Event = Event;
+    type Job = Never;
+    type Done = Never;
+    type Past = ();
+    type Config = Config;
+    type Status = Status;
+
+    /// All nodes have the same binding agent.
+    fn agreed(config: &Config) -> u128 {
+        u128::from_le_bytes(*config.binder.as_bytes())
+    }
+
+    fn fold((): &mut (), logged: Logged<Never>) {
+        if let Logged::Record(_, never) = logged {
+            match never {}
+        }
+    }
+
+    /// # Panics
+    /// If the configuration was not [checked](Config::check) and does not hold.
+    fn recover(config: Config, start: Start<()>) -> Self {
+        config.check().expect("the configuration was checked");
+        let Start { me, now, seed, .. } = start;
+        let mut lines = Lines::new(me);
+        let mut bindings = Bindings::new(config.binder, config.troupes_max);
+        let is_binder = config.binder == me.node;
+        let ringmaster = is_binder.then(|| Ringmaster::new(me, config.clone(), now));
+        bindings.on_up(&mut lines, me);
+        let calls = Calls::new(me, seed);
+        let server = Server::new(Rng::new(seed).stream("tickets").next_u64() >> 1);
+        let due = ringmaster.as_ref().and_then(Ringmaster::timeout);
+        Self { lines, bindings, calls, server, ringmaster, due, config, flat: 0 }
+    }
+
+    fn work(job: Never) -> Never {
+        match job {}
+    }
+
+    fn status(&self) -> Status {
+        let (executing, kept) = self.server.load();
+        let mut served = self.server.counts;
+        served.dropped += self.ringmaster.as_ref().map_or(0, |it| it.dropped);
+        Status {
+            open: self.calls.len(),
+            executing,
+            kept,
+            served,
+            rebound: self.calls.rebound,
+            sent: self.lines.sent,
+            body_bytes_max: self.config.body_bytes_max,
+        }
+    }
+
+    fn check_invariants(&self) {
+        self.calls.check(&self.bindings, self.config.window);
+        self.server.check();
+        if let Some(ringmaster) = &self.ringmaster {
+            ringmaster.check();
+        }
+    }
+}

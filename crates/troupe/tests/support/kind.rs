@@ -1,0 +1,65 @@
+//! The swarm: what its runs are.
+
+use mainstay_base::{Duration, Rng};
+use mainstay_sim::{Atlas, Options, Wire, schedule};
+use mainstay_troupe::fault::Fault;
+use mainstay_troupe::{Begin, Collator, Sequence, Serving};
+
+use super::{Part, Play, setup, short};
+
+pub const NODES: usize = 7;
+
+/// What a run of the swarm is; what is not said is drawn.
+#[derive(Clone, Debug, Default)]
+pub struct Kind {
+    pub sequence: Option<Sequence>,
+    pub begin: Option<Begin>,
+    pub fault: Option<Fault>,
+    pub calm: bool,
+}
+
+impl Kind {
+    fn parts(&self, seed: u64) -> Vec<Part> {
+        let mut rng = Rng::new(seed).stream("kind");
+        let sequences = [Sequence::Independent, Sequence::Independent, Sequence::Cast, Sequence::Commit];
+        let sequence = self.sequence.unwrap_or(*rng.pick(&sequences).unwrap());
+        let begins = [Begin::First, Begin::First, Begin::All, Begin::Majority];
+        let begin = self.begin.unwrap_or(*rng.pick(&begins).unwrap());
+        let collators = [Collator::First, Collator::First, Collator::Majority, Collator::Unanimous];
+        let collator = *rng.pick(&collators).unwrap();
+        let serving = Serving { begin, sequence, ..Serving::default() };
+        let depth = rng.between(1, 4);
+        let mut front = Part { serving, ..Part::server("front", &[1, 2, 3]) };
+        // What may be undone calls nobody.
+        front.nests = (sequence != Sequence::Commit).then_some("back");
+        let mut back = Part::server("back", &[2, 3, 4]);
+        back.serving.begin = begin;
+        let one = Part { collator, ..Part::client("one", &[5, 6], "front", depth) };
+        let two = Part::client("two", &[4], "front", 1);
+        vec![front, back, one, two]
+    }
+
+    /// One run.
+    pub fn run(&self, seed: u64) -> Result<Play, String> {
+        let mut options = Options::from_seed(seed, Wire::Channel, Atlas { down: 2, lost: 0 });
+        if self.calm {
+            options = Options::calm(Wire::Channel);
+        }
+        options.span = Duration::from_millis(1_200);
+        options.length /= 2;
+        let schedule = schedule(seed, NODES, &options);
+        let fault = self.fault;
+        let setup = setup(move |config| {
+            let mut config = short(config);
+            config.fault = fault;
+            if seed % 3 == 0 {
+                (config.window, config.retained_max) = (2, 2);
+            }
+            config
+        });
+        let mut play = Play::new(seed, NODES, self.parts(seed), setup, options, schedule);
+        play.run(Duration::from_millis(1_600))?;
+        play.finish()?;
+        Ok(play)
+    }
+}

@@ -1,0 +1,29 @@
+//! Troupes under faults, over seeds.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+
+#[allow(unreachable_pub, reason = "shared by tests")]
+mod support;
+
+use support::kind::Kind;
+
+/// Checks RPC-40, RPC-41, RPC-43, RPC-44, RPC-45 and RPC-47: two clients, one of them replicated, call a troupe that calls another one, with each order,
+/// collator and beginning, while nodes crash and come back, are paused and cut off. `TROUPE_RUNS` makes it so many runs.
+#[test]
+fn each_call_is_executed_once_by_each_replica() {
+    let runs = std::env::var("TROUPE_RUNS").ok().and_then(|it| it.parse().ok()).unwrap_or(300);
+    let (mut done, mut executions, mut undone, mut lost) = (0, 0, 0, 0);
+    for seed in 0..runs {
+        let kind = Kind::default();
+        match kind.run(seed) {
+            Ok(play) => {
+                done += play.outcomes.len();
+                executions += play.executions;
+                undone += play.undone;
+                lost += usize::from(!play.lost.is_empty());
+            }
+            Err(what) => panic!("seed {seed}: {what}"),
+        }
+    }
+    println!("{runs} runs: {done} calls, {executions} executions, {undone} undone; in {lost} runs a troupe lost all its members");
+    assert!(done as u64 > runs * 50 && lost as u64 * 5 < runs);
+}
