@@ -29,6 +29,8 @@ struct Slot {
     is_answered: bool,
     /// Troupe commit: what it said last.
     report: Option<commit::Report>,
+    /// The attempt after the last one that was undone.
+    attempt: u32,
 }
 
 /// A call that some replica of the server has not answered.
@@ -204,7 +206,9 @@ impl Calls {
                 continue;
             }
             again |= call.is_sent;
-            let slot = Slot { version: binding.version, is_answered: false, report: None };
+            let attempt = slot.map_or(0, |it| it.attempt);
+            let slot =
+                Slot { version: binding.version, is_answered: false, report: None, attempt };
             call.slots.insert(*member, slot);
             let mut head = call.head.clone();
             head.caller.version = turn.bindings.version(head.caller.name);

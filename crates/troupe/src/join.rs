@@ -174,8 +174,8 @@ impl Server {
         if member.wants.len() < WANTS_MAX && member.wants.iter().all(|(boot, _)| *boot != from) {
             member.wants.push((from, after));
         }
-        // What has come for the old id is looked at first: the news are on their way.
-        turn.lines.again();
+        // If it has news for this node, those are looked at first.
+        self.advance(turn, name);
     }
 
     /// Asks the user for the state, if it may be given now.

@@ -27,7 +27,7 @@ pub(super) struct Report {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Committing {
-    /// The attempt after those that were given up.
+    /// How often it was undone.
     attempt: u32,
     /// When patience ends.
     pub(super) until: Instant,
@@ -63,6 +63,10 @@ impl Calls {
             return;
         };
         let Some(slot) = call.slots.get_mut(&from).filter(|slot| !slot.is_answered) else { return };
+        if attempt < slot.attempt {
+            // That one was undone by this replica.
+            return;
+        }
         slot.report = Some(Report { attempt, is_held, fence });
         let by = turn.bindings.version(key.caller);
         if call.commit.is_none() {
@@ -99,9 +103,7 @@ impl Calls {
             || call.is_over && !call.answers.is_empty();
         let open = || call.slots.values().filter(|slot| !slot.is_answered);
         let reports = || open().map(|slot| slot.report.filter(|it| it.fence == by));
-        let first = reports().flatten().next();
-        let is_ready = reports().all(|it| it.is_some_and(|it| it.is_held))
-            && reports().flatten().all(|it| Some(it.attempt) == first.map(|it| it.attempt));
+        let is_ready = reports().all(|it| it.is_some_and(|it| it.is_held));
         if is_done || commit.is_committed || is_ready {
             commit.is_committed = true;
             return conclude(turn, call, by, true);
@@ -171,6 +173,7 @@ fn conclude(turn: &mut Turn<'_>, call: &mut Call, by: Version, commit: bool) {
         let Some(report) = slot.report.filter(|it| it.is_held && it.fence == by) else { continue };
         slot.report = None;
         let (server, key, attempt) = (call.server, call.key.clone(), report.attempt);
+        slot.attempt = attempt.saturating_add(u32::from(!commit));
         let item = Item::Decide { server, key, by, attempt, commit };
         turn.lines.say(*boot, item, bytes::Bytes::new());
     }

@@ -205,7 +205,12 @@ impl Server {
         } else {
             record.attempt += 1;
             record.stage = Stage::Ready;
-            member.ready.push_back(key.clone());
+            // Other clients go first; of this one nothing passes it.
+            let (later, mut ready): (VecDeque<Key>, VecDeque<Key>) =
+                member.ready.drain(..).partition(|it| it.caller == key.caller);
+            ready.push_back(key.clone());
+            ready.extend(later);
+            member.ready = ready;
             self.counts.undone += 1;
         }
         self.advance(turn, name);

@@ -625,13 +625,17 @@ impl Play {
         self.is_open = false;
         if let Err(what) = self.until("RPC-41: all calls are over", Duration::from_secs(40), Self::is_idle)
         {
-            let states: Vec<_> = (0..self.nodes).map(|node| self.status(node)).collect();
+            let told = |node: usize| match self.status(node) {
+                Some(it) => format!("\n{node}: {} open, {} run, {} kept, {:?}", it.open, it.executing, it.kept, it.served),
+                None => format!("\n{node}: down"),
+            };
+            let states: String = (0..self.nodes).map(told).collect();
             let replicas: Vec<_> = self
                 .replicas
                 .iter()
                 .map(|it| (self.parts[it.part].name, it.node, it.is_full, it.done, it.log.len()))
                 .collect();
-            return Err(format!("{what}\n{replicas:?}\n{states:#?}"));
+            return Err(format!("{what}\n{replicas:?}{states}"));
         }
         self.check()?;
         let kept = |it: &Self| (0..it.nodes).all(|node| it.status(node).is_some_and(|it| it.kept == 0));
