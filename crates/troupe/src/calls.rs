@@ -251,7 +251,9 @@ impl Calls {
         };
         let Some(slot) = call.slots.get_mut(&from).filter(|slot| !slot.is_answered) else { return };
         slot.is_answered = true;
-        turn.lines.acknowledge(turn.now, within, from, server, key);
+        if call.is_over {
+            turn.lines.acknowledge(turn.now, within, from, server, key);
+        }
         let answer = Answer::new(kind, body);
         call.answers.push((from, answer.clone()));
         if call.collator == Collator::Each && !call.is_over {
@@ -272,6 +274,7 @@ impl Calls {
     /// Tells the caller what the answers come to, and closes the call when all have come.
     fn decide(&mut self, turn: &mut Turn<'_>, number: u64) {
         let Some(call) = self.calls.get_mut(&number) else { return };
+        let was_over = call.is_over;
         let binding = turn.bindings.get(call.server);
         let is_known = binding.is_some_and(|it| !it.members.is_empty());
         let is_settled =
@@ -288,6 +291,9 @@ impl Calls {
                 (call.is_over, call.answers) = (true, call.answers.iter().map(void).collect());
                 turn.lines.tell(Event::Over { token: call.token, outcome });
             }
+        }
+        if call.is_over && !was_over {
+            call.release(turn);
         }
         let stops = mainstay_base::fault!(turn.config, StopsAtOutcome) && call.is_over;
         if is_settled || stops {
@@ -316,6 +322,7 @@ impl Calls {
     fn fail(&mut self, turn: &mut Turn<'_>, number: u64, reason: Reason) {
         let Some(call) = self.calls.get_mut(&number).filter(|call| !call.is_over) else { return };
         call.is_over = true;
+        call.release(turn);
         let failure = match call.is_sent {
             true => Failure::unknown(reason),
             false => Failure::not_at_all(reason),
@@ -380,6 +387,17 @@ impl Calls {
             );
             let all = target.open.iter().chain(&target.waits);
             assert!(all.clone().all(|it| self.calls.contains_key(it)), "what is counted is open");
+        }
+    }
+}
+
+impl Call {
+    /// The caller has been told, so the state of this replica has the outcome: no replica that begins with that state asks again. Not before:
+    /// a server that has all acknowledgements drops the result.
+    fn release(&self, turn: &mut Turn<'_>) {
+        let (now, within) = (turn.now, turn.config.acknowledge);
+        for (boot, _) in self.slots.iter().filter(|(_, slot)| slot.is_answered) {
+            turn.lines.acknowledge(now, within, *boot, self.server, self.key.clone());
         }
     }
 }

@@ -75,6 +75,8 @@ pub struct Binding {
 pub struct CallId {
     /// The troupe in which the chain of calls began.
     pub root: TroupeName,
+    /// The membership in which that troupe began with its first state. One that lost all its members and begins anew makes other calls.
+    pub born: Version,
     /// The thread of calls there.
     pub thread: u64,
     /// The number of the call in its thread; then, for each level, its number among the calls of the execution that made it.
@@ -87,7 +89,7 @@ impl CallId {
     pub fn parent(&self) -> Option<Self> {
         let (_, path) = self.path.split_last()?;
         let path = (!path.is_empty()).then(|| path.to_vec())?;
-        Some(Self { root: self.root, thread: self.thread, path })
+        Some(Self { path, ..*self })
     }
 
     /// The call with this number that its execution makes.

@@ -15,7 +15,7 @@ use crate::record::{Record, Stage};
 use crate::server::{Early, Load, Member, Server};
 use crate::service::{Sequence, Serving, Turn};
 use crate::wire::{CallHead, Item, Key, Kind};
-use crate::{Answer, Binding, Event, Refusal, TroupeName};
+use crate::{Answer, Binding, Event, Refusal, TroupeName, Version};
 
 /// Most bytes of results that travel along with a state (4 MiB); a larger rest is forgotten.
 const RESULTS_BYTES_MAX: usize = 4 << 20;
@@ -37,6 +37,7 @@ pub(crate) enum Standing {
 /// What travels with a state.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Luggage {
+    born: Version,
     position: u64,
     brought: Vec<Key>,
     kept: Vec<Kept>,
@@ -138,7 +139,7 @@ impl Server {
                 turn.lines.say(from, Item::WantState { name, binding, after }, Bytes::new());
             }
             _ => {
-                member.standing = Standing::Full;
+                (member.standing, member.born) = (Standing::Full, binding.version);
                 turn.lines.tell(Event::Joined { troupe: name, is_first: true, is_lost });
                 self.go(turn, name);
             }
@@ -297,12 +298,13 @@ impl Member {
             kept.push(Kept { head, chosen, kind, len, acked });
         }
         let (position, brought) = (self.order.position(), self.order.brought());
-        (codec::encode(&Luggage { position, brought, kept }), results.freeze())
+        (codec::encode(&Luggage { born: self.born, position, brought, kept }), results.freeze())
     }
 
     fn unpack(&mut self, turn: &mut Turn<'_>, luggage: Luggage, body: &mut Bytes) {
         (self.records, self.ready) = (std::collections::BTreeMap::new(), VecDeque::new());
         self.load.clear();
+        self.born = luggage.born;
         self.order.restore(luggage.position, luggage.brought);
         for Kept { head, chosen, kind, len, acked } in luggage.kept {
             let mut record = Record::new(&head, turn.now);
@@ -314,7 +316,7 @@ impl Member {
             record.counted = record.bytes();
             let Load { records, done, bytes } = self.load.entry(head.caller.name).or_default();
             (*records, *done, *bytes) = (*records + 1, *done + 1, *bytes + record.counted);
-            if head.caller.version != crate::Version::SOLO {
+            if head.caller.version != Version::SOLO {
                 // As many as there may be are known: then its result is kept until that is too long.
                 let _ = turn.bindings.watch(turn.lines, head.caller.name);
             }

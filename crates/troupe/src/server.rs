@@ -43,6 +43,8 @@ pub(crate) struct Member {
     pub(crate) name: TroupeName,
     pub(crate) serving: Serving,
     pub(crate) standing: Standing,
+    /// The membership in which the troupe began with its first state.
+    pub(crate) born: Version,
     pub(crate) records: BTreeMap<Key, Record>,
     /// What begins next, in this order.
     pub(crate) ready: VecDeque<Key>,
@@ -290,7 +292,10 @@ impl Server {
 
     /// Of a call that a replica of this troupe may have made from within an execution: whether it needs no answer any more.
     pub(crate) fn is_past(&self, key: &Key) -> bool {
-        let Some(parent) = key.id.parent() else { return false };
+        let Some(parent) = key.id.parent() else {
+            // What the troupe called before it lost all its members nobody waits for.
+            return self.born(key.caller).is_some_and(|born| born != key.id.born);
+        };
         let Some(member) = self.members.get(&key.caller) else { return true };
         let found = member.records.iter().find(|(it, _)| it.id == parent).map(|(_, it)| it);
         match found.map(|record| &record.stage) {
@@ -302,9 +307,9 @@ impl Server {
         }
     }
 
-    /// Whether this node is a replica of the troupe, with its state.
-    pub(crate) fn is_full(&self, name: TroupeName) -> bool {
-        self.members.get(&name).is_some_and(|it| it.standing == Standing::Full)
+    /// When the troupe began, if this node is a replica of it, with its state.
+    pub(crate) fn born(&self, name: TroupeName) -> Option<Version> {
+        self.members.get(&name).filter(|it| it.standing == Standing::Full).map(|it| it.born)
     }
 
     /// How much is executed, and kept.
@@ -340,6 +345,7 @@ impl Member {
             name,
             serving,
             standing: Standing::Joining,
+            born: Version::SOLO,
             records: BTreeMap::new(),
             ready: VecDeque::new(),
             busy: 0,
@@ -380,7 +386,7 @@ impl Member {
         if self.records.contains_key(&key) {
             return None;
         }
-        if self.forgotten.contains(&key) {
+        if self.forgotten.contains(&key) || self.order.is_brought(&key) {
             return Some(Refusal::Forgotten);
         }
         let most = config.retained_max.saturating_add(config.window.saturating_mul(8));

@@ -53,6 +53,7 @@ use crate::server::Server;
 use crate::wire::{Item, Message};
 use crate::{
     Answer, Binding, CallId, Collator, Config, Outcome, Reason, Refusal, TroupeId, TroupeName,
+    Version,
 };
 
 /// What the halves need in a turn.
@@ -401,13 +402,12 @@ impl Troupes {
             }
             return Ok(Maker { caller, id });
         }
-        let caller = match request.caller {
-            None => TroupeName::solo(me),
-            Some(name) if self.server.is_full(name) => name,
-            Some(_) => return Err(Reason::NotMember),
+        let (caller, born) = match request.caller {
+            None => (TroupeName::solo(me), Version::SOLO),
+            Some(name) => (name, self.server.born(name).ok_or(Reason::NotMember)?),
         };
         let (thread, path) = (request.thread, vec![request.number]);
-        Ok(Maker { caller, id: CallId { root: caller, thread, path } })
+        Ok(Maker { caller, id: CallId { root: caller, born, thread, path } })
     }
 
     fn on_peer(&mut self, now: Instant, change: PeerChange) {

@@ -215,7 +215,7 @@ impl super::Member {
 
 impl super::Ordered {
     /// The order has brought it: it is executed at all members, whatever their membership.
-    pub(super) fn is_brought(&self, key: &Key) -> bool {
+    pub(crate) fn is_brought(&self, key: &Key) -> bool {
         self.known.contains(key)
     }
 }

@@ -32,6 +32,10 @@ impl Kind {
         let mut front = Part { serving, ..Part::server("front", &[1, 2, 3]) };
         // What may be undone calls nobody.
         front.nests = (sequence != Sequence::Commit).then_some("back");
+        if sequence == Sequence::Independent && begin != Begin::First {
+            // Replicas that are at different calls would wait for each other where what they call waits for all of them.
+            front.serving.at_once = 32;
+        }
         let mut back = Part::server("back", &[2, 3, 4]);
         back.serving.begin = begin;
         let one = Part { collator, ..Part::client("one", &[5, 6], "front", depth) };

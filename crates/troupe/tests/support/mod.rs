@@ -109,6 +109,8 @@ pub struct Replica {
     /// And those that are over ahead.
     ahead: BTreeSet<u64>,
     issued: u64,
+    /// How often the troupe has begun with its first state.
+    generation: u64,
     /// Up to where it has heard the order.
     heard: usize,
     next_heard: Instant,
@@ -147,6 +149,7 @@ pub struct Play {
     pub answers: BTreeMap<u64, Vec<(BootId, Answer)>>,
     /// The greatest number that some replica of a client has called.
     issued: BTreeMap<usize, u64>,
+    generations: BTreeMap<usize, u64>,
     /// All that had the state of the troupe have failed.
     pub lost: BTreeSet<usize>,
     /// Its answers are wrong: one node; or all differ.
@@ -185,8 +188,8 @@ pub fn short(config: Config) -> Config {
 }
 
 /// What the tag of a call says: whose it is, and which.
-pub fn tag(part: usize, number: u64) -> u64 {
-    (part as u64 + 1) << 40 | number
+pub fn tag(part: usize, generation: u64, number: u64) -> u64 {
+    (part as u64 + 1) << 48 | generation << 40 | number
 }
 
 /// What an execution comes to.
@@ -226,6 +229,7 @@ impl Play {
             told: BTreeMap::new(),
             answers: BTreeMap::new(),
             issued: BTreeMap::new(),
+            generations: BTreeMap::new(),
             lost: BTreeSet::new(),
             liar: None,
             is_random: false,
@@ -294,6 +298,7 @@ impl Play {
                     done: 0,
                     ahead: BTreeSet::new(),
                     issued: 0,
+                    generation: 0,
                     heard,
                     next_heard: self.world.now(),
                 });
@@ -362,8 +367,17 @@ impl Play {
         if is_lost || is_first && was_there {
             self.lost.insert(part);
         }
+        let generations = self.generations.entry(part).or_default();
+        *generations += u64::from(is_first);
+        let generation = *generations;
         if let Some(replica) = self.replica(boot, part) {
             replica.is_full = true;
+            if is_first {
+                replica.generation = generation - 1;
+            }
+        }
+        if is_first {
+            self.issued.remove(&part);
         }
     }
 
@@ -381,6 +395,10 @@ impl Play {
         let node = self.node_of(boot);
         let Some(replica) = self.replica(boot, part) else { return };
         let mut state = replica.done.to_le_bytes().to_vec();
+        state.extend(replica.generation.to_le_bytes());
+        // What was told is in the state: also what is over before an earlier one is.
+        state.extend((replica.ahead.len() as u64).to_le_bytes());
+        replica.ahead.iter().for_each(|number| state.extend(number.to_le_bytes()));
         replica.log.iter().for_each(|tag| state.extend(tag.to_le_bytes()));
         self.give(node, boot, Command::State { troupe, state: Some(state.into()) });
     }
@@ -392,6 +410,9 @@ impl Play {
         let mut words = state.chunks(8).map(word);
         replica.done = words.next().unwrap();
         replica.issued = replica.done;
+        replica.generation = words.next().unwrap();
+        let ahead = words.next().unwrap();
+        replica.ahead = words.by_ref().take(ahead as usize).collect();
         replica.log = words.collect();
         self.give(node, boot, Command::Restored { troupe });
     }
@@ -473,7 +494,8 @@ impl Play {
             }
             return;
         }
-        let tag = tag(part, number);
+        let Some(generation) = self.replica(boot, part).map(|it| it.generation) else { return };
+        let tag = tag(part, generation, number);
         *self.told.entry(tag).or_default() += 1;
         match self.outcomes.get(&tag) {
             Some(former) if *former != outcome && !self.is_random => {
@@ -496,7 +518,7 @@ impl Play {
     fn perform(&mut self) {
         let now = self.world.now();
         for at in 0..self.replicas.len() {
-            let Replica { part, node, boot, is_full, done, issued, .. } = self.replicas[at].clone();
+            let Replica { part, node, boot, is_full, done, issued, generation, .. } = self.replicas[at].clone();
             let Some(server) = self.parts[part].calls.filter(|_| is_full) else { continue };
             let most = match self.is_open {
                 true => done + self.parts[part].depth,
@@ -508,10 +530,13 @@ impl Play {
             }
             let number = issued + 1;
             self.replicas[at].issued = number;
+            if self.replicas[at].ahead.contains(&number) {
+                continue;
+            }
             let greatest = self.issued.entry(part).or_default();
             *greatest = number.max(*greatest);
             let (caller, collator) = (Some(self.parts[part].id()), self.parts[part].collator);
-            let request = self.request(TroupeName::new(server), tag(part, number));
+            let request = self.request(TroupeName::new(server), tag(part, generation, number));
             let request = Request { caller, number, collator, ..request };
             self.tokens.insert(request.token, (boot, part, number));
             self.give(node, boot, Command::Call(request));
@@ -668,8 +693,8 @@ impl Play {
                     continue;
                 }
                 let of: Vec<u64> =
-                    one.iter().copied().filter(|it| it >> 40 == *client as u64 + 1 && it & 1 << 39 == 0).collect();
-                let all: Vec<u64> = (1..=*issued).map(|number| tag(*client, number)).collect();
+                    one.iter().copied().filter(|it| it >> 48 == *client as u64 + 1 && it & 1 << 39 == 0).collect();
+                let all: Vec<u64> = (1..=*issued).map(|number| tag(*client, 0, number)).collect();
                 if of != all {
                     return Err(format!(
                         "RPC-41: {} has executed {} of {} calls of {}, or not in its order",
@@ -684,7 +709,7 @@ impl Play {
         for (tag, outcome) in &self.outcomes {
             let is_right = match outcome {
                 Outcome::Done(it) if self.liar.is_none() && !self.is_random => {
-                    let part = &self.parts[(tag >> 40) as usize - 1];
+                    let part = &self.parts[(tag >> 48) as usize - 1];
                     let server = self.parts.iter().find(|it| Some(it.name) == part.calls);
                     let is_nested = server.is_some_and(|it| it.nests.is_some()) && tag % 3 == 0;
                     let under = if is_nested { value(*tag | 1 << 39, 0) } else { 0 };
@@ -712,5 +737,5 @@ impl Play {
 
 /// The name of a call, for tests of what names it.
 pub fn call_id(root: &str, path: &[u64]) -> CallId {
-    CallId { root: TroupeName::new(root), thread: 1, path: path.to_vec() }
+    CallId { root: TroupeName::new(root), born: mainstay_troupe::Version::SOLO, thread: 1, path: path.to_vec() }
 }
