@@ -45,6 +45,10 @@ impl Bindings {
         self.known.get(&name).map_or(Version::SOLO, |binding| binding.version)
     }
 
+    pub(crate) fn all(&self) -> impl Iterator<Item = (TroupeName, Binding)> + '_ {
+        self.known.iter().map(|(name, binding)| (*name, binding.clone()))
+    }
+
     /// Whether all that is known is at least as new.
     pub(crate) fn knows(&self, troupe: TroupeId) -> bool {
         self.known.get(&troupe.name).is_some_and(|it| it.version >= troupe.version)

@@ -251,9 +251,6 @@ impl Calls {
         };
         let Some(slot) = call.slots.get_mut(&from).filter(|slot| !slot.is_answered) else { return };
         slot.is_answered = true;
-        if call.is_over {
-            turn.lines.acknowledge(turn.now, within, from, server, key);
-        }
         let answer = Answer::new(kind, body);
         call.answers.push((from, answer.clone()));
         if call.collator == Collator::Each && !call.is_over {
@@ -274,7 +271,6 @@ impl Calls {
     /// Tells the caller what the answers come to, and closes the call when all have come.
     fn decide(&mut self, turn: &mut Turn<'_>, number: u64) {
         let Some(call) = self.calls.get_mut(&number) else { return };
-        let was_over = call.is_over;
         let binding = turn.bindings.get(call.server);
         let is_known = binding.is_some_and(|it| !it.members.is_empty());
         let is_settled =
@@ -292,9 +288,6 @@ impl Calls {
                 turn.lines.tell(Event::Over { token: call.token, outcome });
             }
         }
-        if call.is_over && !was_over {
-            call.release(turn);
-        }
         let stops = mainstay_base::fault!(turn.config, StopsAtOutcome) && call.is_over;
         if is_settled || stops {
             self.close(turn, number);
@@ -304,6 +297,7 @@ impl Calls {
     /// The call is over for everybody.
     fn close(&mut self, turn: &mut Turn<'_>, number: u64) {
         let Some(call) = self.calls.remove(&number) else { return };
+        call.release(turn);
         self.by_key.remove(&call.key);
         self.timers.remove(&(call.deadline, number));
         if let Some(commit) = &call.commit {
@@ -322,7 +316,6 @@ impl Calls {
     fn fail(&mut self, turn: &mut Turn<'_>, number: u64, reason: Reason) {
         let Some(call) = self.calls.get_mut(&number).filter(|call| !call.is_over) else { return };
         call.is_over = true;
-        call.release(turn);
         let failure = match call.is_sent {
             true => Failure::unknown(reason),
             false => Failure::not_at_all(reason),
@@ -392,8 +385,9 @@ impl Calls {
 }
 
 impl Call {
-    /// The caller has been told, so the state of this replica has the outcome: no replica that begins with that state asks again. Not before:
-    /// a server that has all acknowledgements drops the result.
+    /// Servers need not keep the result any more. Not before the caller was told: a replica that begins with the state of this one asks again for what
+    /// is not in that. And not before all servers have answered: one that has joined gets the result with the state of another one, or
+    /// would execute the call on top of a state that has it.
     fn release(&self, turn: &mut Turn<'_>) {
         let (now, within) = (turn.now, turn.config.acknowledge);
         for (boot, _) in self.slots.iter().filter(|(_, slot)| slot.is_answered) {

@@ -41,6 +41,9 @@ pub(crate) struct Luggage {
     position: u64,
     brought: Vec<Key>,
     kept: Vec<Kept>,
+    forgotten: Vec<Key>,
+    /// The clients, as the older member knows them: a copy of a call may be here whose sender has left since, and whose result was dropped for that.
+    callers: Vec<(TroupeName, Binding)>,
 }
 
 /// A result that somebody may want still.
@@ -198,7 +201,7 @@ impl Server {
         }
         let wants = std::mem::take(&mut member.wants);
         if let Some(state) = state.filter(|it| it.len() <= most) {
-            let (luggage, results) = member.pack();
+            let (luggage, results) = member.pack(turn);
             let mut body =
                 BytesMut::with_capacity(luggage.len() + results.len() + state.len());
             body.extend_from_slice(&luggage);
@@ -276,7 +279,7 @@ impl Member {
         gives && !turn.bindings.news.contains(&self.name)
     }
 
-    fn pack(&self) -> (Bytes, Bytes) {
+    fn pack(&self, turn: &Turn<'_>) -> (Bytes, Bytes) {
         let (mut kept, mut results) = (Vec::new(), BytesMut::new());
         for (key, record) in &self.records {
             let (Stage::Done(answer), Some(chosen)) = (&record.stage, record.chosen) else {
@@ -297,14 +300,26 @@ impl Member {
             let (len, acked) = (body.len() as u32, record.acked.iter().copied().collect());
             kept.push(Kept { head, chosen, kind, len, acked });
         }
-        let (position, brought) = (self.order.position(), self.order.brought());
-        (codec::encode(&Luggage { born: self.born, position, brought, kept }), results.freeze())
+        let luggage = Luggage {
+            born: self.born,
+            position: self.order.position(),
+            brought: self.order.brought(),
+            kept,
+            forgotten: self.forgotten.iter().cloned().collect(),
+            callers: turn.bindings.all().collect(),
+        };
+        (codec::encode(&luggage), results.freeze())
     }
 
     fn unpack(&mut self, turn: &mut Turn<'_>, luggage: Luggage, body: &mut Bytes) {
         (self.records, self.ready) = (std::collections::BTreeMap::new(), VecDeque::new());
         self.load.clear();
         self.born = luggage.born;
+        self.forgotten = luggage.forgotten.into();
+        self.forgotten.truncate(crate::server::FORGOTTEN_MAX);
+        for (name, binding) in luggage.callers {
+            turn.bindings.learn(name, binding);
+        }
         self.order.restore(luggage.position, luggage.brought);
         for Kept { head, chosen, kind, len, acked } in luggage.kept {
             let mut record = Record::new(&head, turn.now);

@@ -19,7 +19,7 @@ pub(crate) use order::Ordered;
 /// So much waits for the state of a new member.
 pub(crate) const HELD_MAX: usize = 65_536;
 /// So many calls were executed, forgotten, and are remembered as such.
-const FORGOTTEN_MAX: usize = 4_096;
+pub(crate) const FORGOTTEN_MAX: usize = 4_096;
 
 /// What came before the state has.
 #[derive(Clone, Debug)]
@@ -58,6 +58,8 @@ pub(crate) struct Member {
     /// The user was asked for the state.
     pub(crate) is_asked: bool,
     pub(crate) forgotten: VecDeque<Key>,
+    /// Troupe commit: replicas of a client that are of an older membership decide nothing any more.
+    pub(crate) fences: BTreeMap<TroupeName, Version>,
 }
 
 /// An execution that has begun.
@@ -169,6 +171,7 @@ impl Server {
             let mut record = Record::new(&head, turn.now);
             record.hear(from, &head, &arguments);
             record.named = named;
+            record.fence = record.fence.max(member.fence(key.caller));
             member.insert(key.clone(), record);
         }
         member.recount(&key);
@@ -355,6 +358,7 @@ impl Member {
             wants: Vec::new(),
             is_asked: false,
             forgotten: VecDeque::new(),
+            fences: BTreeMap::new(),
         }
     }
 
@@ -395,6 +399,18 @@ impl Member {
             None => self.load.len() >= config.troupes_max,
         };
         is_full.then_some(Refusal::Busy)
+    }
+
+    fn fence(&self, caller: TroupeName) -> Version {
+        self.fences.get(&caller).copied().unwrap_or_default()
+    }
+
+    /// A call that was executed is refused from here on.
+    fn remember(&mut self, key: Key) {
+        self.forgotten.push_back(key);
+        if self.forgotten.len() > FORGOTTEN_MAX {
+            self.forgotten.pop_front();
+        }
     }
 
     /// Another call of a client.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use mainstay_base::{BootId, Instant};
 
-use super::{FORGOTTEN_MAX, Server};
+use super::Server;
 use crate::record::{Record, Stage};
 use crate::service::Turn;
 use crate::wire::{Item, Key};
@@ -62,11 +62,16 @@ impl Server {
                     continue;
                 };
                 record.acked.insert(boot);
+                let is_done = matches!(record.stage, Stage::Done(_));
                 if let Stage::Held(ticket, _) = record.stage {
                     // Nobody will say that it counts: what was not agreed on by all is undone by all.
                     self.abandon(turn, name, &key, ticket);
                 }
                 self.release(turn, name, &key);
+                if is_done && let Some(member) = self.members.get_mut(&name) {
+                    // A copy of it may wait for the state of this member, elsewhere.
+                    member.remember(key);
+                }
             }
             self.advance(turn, name);
         }
@@ -186,10 +191,7 @@ impl Server {
         }
         for key in &old {
             member.drop_record(key);
-            member.forgotten.push_back(key.clone());
-            if member.forgotten.len() > FORGOTTEN_MAX {
-                member.forgotten.pop_front();
-            }
+            member.remember(key.clone());
             self.counts.forgotten += 1;
         }
         if !old.is_empty() {

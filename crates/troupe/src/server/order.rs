@@ -10,7 +10,7 @@ use super::{Early, HELD_MAX, Member, Server, answer, report};
 use crate::join::Standing;
 use crate::record::{Record, Stage};
 use crate::service::Turn;
-use crate::wire::{CallHead, Key};
+use crate::wire::{CallHead, Item, Key};
 use crate::{Event, TroupeName, Version};
 
 /// Of so many calls the order remembers that it has brought them.
@@ -167,7 +167,16 @@ impl Server {
         by: Version,
     ) {
         let Some(member) = self.members.get_mut(&name) else { return };
-        let Some(record) = member.records.get_mut(key) else { return };
+        if member.fences.contains_key(&key.caller) || member.fences.len() < turn.config.troupes_max {
+            let fence = member.fences.entry(key.caller).or_default();
+            *fence = by.max(*fence);
+        }
+        let Some(record) = member.records.get_mut(key) else {
+            // It has not come, or waits until this member has the state: then others wait for this one.
+            let (attempt, is_held, fence, key) = (u32::MAX, false, by, key.clone());
+            let item = Item::Ready { server: name, key, attempt, is_held, fence };
+            return turn.lines.say(from, item, Bytes::new());
+        };
         record.fence = record.fence.max(by);
         match &record.stage {
             Stage::Done(result) => {

@@ -163,6 +163,7 @@ pub struct Play {
     /// Executions whose effect does not count yet.
     held: BTreeMap<(BootId, Ticket), (usize, u64)>,
     wrong: Option<String>,
+    is_traced: bool,
     nodes: usize,
 }
 
@@ -240,6 +241,7 @@ impl Play {
             deadline: Duration::from_secs(60),
             held: BTreeMap::new(),
             wrong: None,
+            is_traced: std::env::var("TROUPE_TRACE").is_ok(),
             nodes,
         }
     }
@@ -260,6 +262,9 @@ impl Play {
     }
 
     pub fn give(&mut self, node: usize, boot: BootId, command: Command) {
+        if self.is_traced {
+            println!("{:?} {node} <- {command:?}", self.world.now());
+        }
         self.todo.push((node, boot, command));
     }
 
@@ -586,6 +591,9 @@ impl Play {
     pub fn step(&mut self) -> Result<(), String> {
         self.world.run(STEP).map_err(|stuck| stuck.to_string())?;
         for (boot, at, event) in self.world.take_events() {
+            if self.is_traced {
+                println!("{at:?} {}: {event:?}", self.node_of(boot));
+            }
             self.on_event(boot, at, event);
         }
         self.join();
