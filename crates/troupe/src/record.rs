@@ -43,6 +43,8 @@ pub(crate) struct Record {
     pub(crate) stage: Stage,
     /// Replicas of the client that have the result, or do not want it.
     pub(crate) acked: BTreeSet<BootId>,
+    /// Replicas of the client that will not send it, and are not waited for.
+    pub(crate) absent: BTreeSet<BootId>,
     /// When it was done, and when it was asked for last.
     pub(crate) done_at: Instant,
     pub(crate) probed_at: Instant,
@@ -78,6 +80,7 @@ impl Record {
             chosen: None,
             stage: Stage::Waits,
             acked: BTreeSet::new(),
+            absent: BTreeSet::new(),
             done_at: now,
             probed_at: now,
             attempt: 0,
@@ -112,7 +115,8 @@ impl Record {
         let counts = |boot: &BootId| binding.is_none_or(|it| it.members.contains(boot));
         let copies = || self.copies.iter().filter(|(boot, _)| counts(boot)).map(|(_, hash)| hash);
         let count = copies().count();
-        let replicas = binding.map_or(count, |it| it.members.len());
+        let is_due = |boot: &&BootId| self.copies.contains_key(*boot) || !self.absent.contains(*boot);
+        let replicas = binding.map_or(count, |it| it.members.iter().filter(is_due).count());
         // All that have sent it may be gone: what they said stands.
         let first = copies().next().or_else(|| self.copies.values().next()).copied();
         let Some(first) = first else { return Choice::Open };

@@ -310,6 +310,11 @@ impl Server {
         }
     }
 
+    /// Whether this node is a new member, without a state.
+    pub(crate) fn is_joining(&self, name: TroupeName) -> bool {
+        self.members.get(&name).is_some_and(|it| it.standing != Standing::Full)
+    }
+
     /// When the troupe began, if this node is a replica of it, with its state.
     pub(crate) fn born(&self, name: TroupeName) -> Option<Version> {
         self.members.get(&name).filter(|it| it.standing == Standing::Full).map(|it| it.born)

@@ -470,6 +470,17 @@ impl Troupes {
                     turn.lines.acknowledge(now, turn.config.acknowledge, from, name, key);
                 }
             }
+            Item::Awaited { server: name, keys } => {
+                let is_absent = |key: &crate::wire::Key| {
+                    let is_past = || calls.is_over(key).unwrap_or_else(|| server.is_past(key));
+                    server.is_joining(key.caller) || is_past()
+                };
+                let keys: Vec<_> = keys.into_iter().filter(is_absent).collect();
+                if !keys.is_empty() {
+                    turn.lines.say(from, Item::Absent { server: name, keys }, Bytes::new());
+                }
+            }
+            Item::Absent { server: name, keys } => server.on_absent(turn, from, name, &keys),
             Item::Ready { server: name, key, attempt, is_held, fence } => {
                 calls.on_ready(turn, from, name, &key, attempt, is_held, fence);
             }

@@ -101,6 +101,12 @@ pub(crate) enum Item {
     /// Are the answers to these calls wanted still?
     #[serde(rename = "w")]
     Wanted { server: TroupeName, keys: Vec<Key> },
+    /// These calls begin when all replicas of the client have sent them: will this one?
+    #[serde(rename = "v")]
+    Awaited { server: TroupeName, keys: Vec<Key> },
+    /// It will not, or not before they begin: it is a new member.
+    #[serde(rename = "z")]
+    Absent { server: TroupeName, keys: Vec<Key> },
     /// Executed, and not yet for good: all servers are to be at this call. With `is_held` false: not executed, or undone.
     #[serde(rename = "y")]
     Ready { server: TroupeName, key: Key, attempt: u32, is_held: bool, fence: Version },
@@ -139,7 +145,10 @@ impl Item {
         let key = |key: &Key| 32 + 9 * key.id.path.len();
         let own = match self {
             Self::Call { call, .. } => 9 * call.id.path.len() + call.context.len(),
-            Self::Ack { keys, .. } | Self::Wanted { keys, .. } => keys.iter().map(key).sum(),
+            Self::Ack { keys, .. }
+            | Self::Wanted { keys, .. }
+            | Self::Awaited { keys, .. }
+            | Self::Absent { keys, .. } => keys.iter().map(key).sum(),
             Self::Stale { now: Some(binding), .. }
             | Self::Known { binding, .. }
             | Self::Bound { binding, .. }

@@ -163,30 +163,38 @@ impl Server {
     fn probe(&mut self, turn: &mut Turn<'_>, name: TroupeName) {
         let (now, config) = (turn.now, turn.config);
         let Some(member) = self.members.get_mut(&name) else { return };
-        let mut asked: BTreeMap<BootId, Vec<Key>> = BTreeMap::new();
+        let mut asked: BTreeMap<(BootId, bool), Vec<Key>> = BTreeMap::new();
         let mut old = Vec::new();
         for (key, record) in &mut member.records {
-            if !matches!(record.stage, Stage::Done(_)) {
-                continue;
-            }
-            if record.done_at + config.retain <= now {
+            let is_done = matches!(record.stage, Stage::Done(_));
+            if is_done && record.done_at + config.retain <= now {
                 old.push(key.clone());
-            } else if record.probed_at + config.probe <= now {
+            } else if (is_done || record.stage == Stage::Waits)
+                && record.probed_at + config.probe <= now
+            {
                 record.probed_at = now;
                 let binding = turn.bindings.get(key.caller).map(|it| it.members.clone());
                 let whom = binding.unwrap_or_else(|| record.copies.keys().copied().collect());
-                for boot in whom.into_iter().filter(|it| !record.acked.contains(it)) {
-                    let keys = asked.entry(boot).or_default();
+                let has = |it: &BootId| match is_done {
+                    true => record.acked.contains(it),
+                    false => record.copies.contains_key(it),
+                };
+                for boot in whom.into_iter().filter(|it| !has(it)) {
+                    let keys = asked.entry((boot, is_done)).or_default();
                     if keys.len() < PROBES_MAX {
                         keys.push(key.clone());
                     }
                 }
             }
         }
-        for (boot, keys) in asked {
+        for ((boot, is_done), keys) in asked {
             // Who is not connected is asked when it is.
             if turn.lines.is_up(boot) {
-                turn.lines.say(boot, Item::Wanted { server: name, keys }, Bytes::new());
+                let item = match is_done {
+                    true => Item::Wanted { server: name, keys },
+                    false => Item::Awaited { server: name, keys },
+                };
+                turn.lines.say(boot, item, Bytes::new());
             }
         }
         for key in &old {
@@ -197,6 +205,25 @@ impl Server {
         if !old.is_empty() {
             self.advance(turn, name);
         }
+    }
+
+    /// A replica of a client does not send these calls: they begin without it.
+    pub(crate) fn on_absent(
+        &mut self,
+        turn: &mut Turn<'_>,
+        from: BootId,
+        name: TroupeName,
+        keys: &[Key],
+    ) {
+        for key in keys {
+            let Some(member) = self.members.get_mut(&name) else { return };
+            let Some(record) = member.records.get_mut(key) else { continue };
+            if record.absent.len() < crate::bindings::MEMBERS_MAX {
+                record.absent.insert(from);
+            }
+            self.consider(turn, name, key);
+        }
+        self.advance(turn, name);
     }
 }
 

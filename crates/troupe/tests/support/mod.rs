@@ -170,7 +170,12 @@ pub struct Play {
 pub fn setup(config: impl Fn(Config) -> Config + 'static) -> Setup<Event> {
     let setup = Setup::new(move |node| {
         let now = Config::new(node.roster[0], node.now.as_nanos() + 1);
-        node.mount::<Troupes>(instance(), config(now));
+        let mut config = config(now);
+        if node.now > Instant::ZERO + Duration::from_millis(50) {
+            // No fault lasts so long: somebody tells a binding agent that was started again what was.
+            config.settle = Duration::from_millis(1_500);
+        }
+        node.mount::<Troupes>(instance(), config);
         node.read::<Troupes>(instance(), |event| event);
     });
     setup.window(16)
@@ -178,7 +183,7 @@ pub fn setup(config: impl Fn(Config) -> Config + 'static) -> Setup<Event> {
 
 pub fn short(config: Config) -> Config {
     Config {
-        settle: Duration::from_millis(150),
+        settle: Duration::from_millis(60),
         patience: Duration::from_secs(30),
         probe: Duration::from_millis(200),
         retain: Duration::from_secs(20),
