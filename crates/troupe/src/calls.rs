@@ -244,10 +244,9 @@ impl Calls {
         let number = self.by_key.get(&key).copied();
         let call = number.and_then(|number| self.calls.get_mut(&number));
         let call = call.filter(|it| it.server == server);
-        let within = turn.config.acknowledge;
         let Some(call) = call else {
             // It is over here; the server need not keep it.
-            return turn.lines.acknowledge(turn.now, within, from, server, key);
+            return turn.acknowledge(from, server, key);
         };
         let Some(slot) = call.slots.get_mut(&from).filter(|slot| !slot.is_answered) else { return };
         slot.is_answered = true;
@@ -389,9 +388,8 @@ impl Call {
     /// is not in that. And not before all servers have answered: one that has joined gets the result with the state of another one, or
     /// would execute the call on top of a state that has it.
     fn release(&self, turn: &mut Turn<'_>) {
-        let (now, within) = (turn.now, turn.config.acknowledge);
         for (boot, _) in self.slots.iter().filter(|(_, slot)| slot.is_answered) {
-            turn.lines.acknowledge(now, within, *boot, self.server, self.key.clone());
+            turn.acknowledge(*boot, self.server, self.key.clone());
         }
     }
 }

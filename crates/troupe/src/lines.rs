@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use mainstay_base::service::{Out, Outbox};
-use mainstay_base::{BootId, BootNonce, Duration, Instant};
+use mainstay_base::{BootId, BootNonce, Instant};
 
 use crate::wire::{Batch, Item, Key, Message};
-use crate::{Event, TroupeName, Troupes};
+use crate::{Event, TroupeName, Troupes, Version};
 
 /// So many acknowledgements go into one item.
 const ACKS_MAX: usize = 256;
@@ -21,7 +21,7 @@ struct Line {
     refused: VecDeque<Message>,
     batch: Batch,
     /// Answers that came and were not acknowledged.
-    acks: BTreeMap<TroupeName, Vec<Key>>,
+    acks: BTreeMap<(TroupeName, Version), Vec<Key>>,
     /// When they are acknowledged at the latest.
     owed: Option<Instant>,
 }
@@ -98,22 +98,21 @@ impl Lines {
     /// Acknowledges an answer, soon.
     pub(crate) fn acknowledge(
         &mut self,
-        now: Instant,
-        within: Duration,
+        due: Instant,
         to: BootId,
-        server: TroupeName,
+        (server, by): (TroupeName, Version),
         key: Key,
     ) {
         if to == self.me {
-            return self.own.push_back((Item::Ack { server, keys: vec![key] }, Bytes::new()));
+            return self.own.push_back((Item::Ack { server, by, keys: vec![key] }, Bytes::new()));
         }
         let line = self.lines.entry(to).or_default();
-        line.owed.get_or_insert(now + within);
-        let keys = line.acks.entry(server).or_default();
+        line.owed.get_or_insert(due);
+        let keys = line.acks.entry((server, by)).or_default();
         keys.push(key);
         if keys.len() >= ACKS_MAX {
             let keys = std::mem::take(keys);
-            self.say(to, Item::Ack { server, keys }, Bytes::new());
+            self.say(to, Item::Ack { server, by, keys }, Bytes::new());
         }
     }
 
@@ -165,11 +164,11 @@ impl Lines {
                 continue;
             }
             line.owed = None;
-            for (server, keys) in std::mem::take(&mut line.acks) {
+            for ((server, by), keys) in std::mem::take(&mut line.acks) {
                 if keys.is_empty() {
                     continue;
                 }
-                let item = Item::Ack { server, keys };
+                let item = Item::Ack { server, by, keys };
                 if line.batch.is_full_for(&item) {
                     let message = line.batch.take();
                     line.refused.push_back(message);

@@ -64,6 +64,15 @@ pub(crate) struct Turn<'a> {
     pub(crate) config: &'a Config,
 }
 
+impl Turn<'_> {
+    /// A result is not needed any more by this replica of the client. The server is told as what: a newer member may need it, and the server may not
+    /// have heard of that one.
+    pub(crate) fn acknowledge(&mut self, to: BootId, server: TroupeName, key: crate::wire::Key) {
+        let by = self.bindings.version(key.caller);
+        self.lines.acknowledge(self.now + self.config.acknowledge, to, (server, by), key);
+    }
+}
+
 /// When a server begins a call of a troupe of clients.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub enum Begin {
@@ -461,13 +470,13 @@ impl Troupes {
             }
             // Its node is not a replica, and the binding agent will say so.
             Item::Stale { now: None, .. } => {}
-            Item::Ack { server: name, keys } => server.on_ack(turn, from, name, &keys),
+            Item::Ack { server: name, by, keys } => server.on_ack(turn, from, name, by, &keys),
             Item::Wanted { server: name, keys } => {
                 let over = |key: &crate::wire::Key| {
                     calls.is_over(key).unwrap_or_else(|| server.is_past(key))
                 };
                 for key in keys.into_iter().filter(over) {
-                    turn.lines.acknowledge(now, turn.config.acknowledge, from, name, key);
+                    turn.acknowledge(from, name, key);
                 }
             }
             Item::Awaited { server: name, keys } => {

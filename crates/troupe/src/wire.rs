@@ -95,9 +95,9 @@ pub(crate) enum Item {
     /// The call names a troupe as it is no more. How it is now, if that is known.
     #[serde(rename = "s")]
     Stale { server: TroupeName, key: Key, named: Version, now: Option<Binding> },
-    /// The answers to these calls have come, or are not wanted.
+    /// The answers to these calls have come, or are not wanted, by a replica of the client in this membership.
     #[serde(rename = "k")]
-    Ack { server: TroupeName, keys: Vec<Key> },
+    Ack { server: TroupeName, by: Version, keys: Vec<Key> },
     /// Are the answers to these calls wanted still?
     #[serde(rename = "w")]
     Wanted { server: TroupeName, keys: Vec<Key> },

@@ -9,7 +9,7 @@ use super::Server;
 use crate::record::{Record, Stage};
 use crate::service::Turn;
 use crate::wire::{Item, Key};
-use crate::{Config, TroupeName};
+use crate::{Config, TroupeName, Version};
 
 /// So many results are asked for in one message.
 const PROBES_MAX: usize = 64;
@@ -21,11 +21,13 @@ impl Server {
         turn: &mut Turn<'_>,
         from: BootId,
         name: TroupeName,
+        by: Version,
         keys: &[Key],
     ) {
         for key in keys {
             let Some(member) = self.members.get_mut(&name) else { return };
             let Some(record) = member.records.get_mut(key) else { continue };
+            record.caller.version = record.caller.version.max(by);
             if record.acked.len() < crate::bindings::MEMBERS_MAX {
                 record.acked.insert(from);
             }
