@@ -15,7 +15,7 @@ use crate::record::{Record, Stage};
 use crate::server::{Early, Load, Member, Server};
 use crate::service::{Sequence, Serving, Turn};
 use crate::wire::{CallHead, Item, Key, Kind};
-use crate::{Answer, Binding, Event, Refusal, TroupeName, Version};
+use crate::{Answer, Binding, CallId, Event, Refusal, TroupeName, Version};
 
 /// Most bytes of results that travel along with a state (4 MiB); a larger rest is forgotten.
 const RESULTS_BYTES_MAX: usize = 4 << 20;
@@ -39,9 +39,9 @@ pub(crate) enum Standing {
 pub(crate) struct Luggage {
     born: Version,
     position: u64,
-    brought: Vec<Key>,
+    brought: Vec<CallId>,
     kept: Vec<Kept>,
-    forgotten: Vec<Key>,
+    past: Vec<CallId>,
     /// The clients, as the older member knows them: a copy of a call may be here whose sender has left since, and whose result was dropped for that.
     callers: Vec<(TroupeName, Binding)>,
 }
@@ -305,7 +305,7 @@ impl Member {
             position: self.order.position(),
             brought: self.order.brought(),
             kept,
-            forgotten: self.forgotten.iter().cloned().collect(),
+            past: self.past.iter().cloned().collect(),
             callers: turn.bindings.all().collect(),
         };
         (codec::encode(&luggage), results.freeze())
@@ -315,8 +315,7 @@ impl Member {
         (self.records, self.ready) = (std::collections::BTreeMap::new(), VecDeque::new());
         self.load.clear();
         self.born = luggage.born;
-        self.forgotten = luggage.forgotten.into();
-        self.forgotten.truncate(crate::server::FORGOTTEN_MAX);
+        self.past = luggage.past.into_iter().collect();
         for (name, binding) in luggage.callers {
             turn.bindings.learn(name, binding);
         }

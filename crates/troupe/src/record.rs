@@ -1,6 +1,6 @@
 //! What a replica of a server keeps of one logical call.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::Hasher as _;
 
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use mainstay_rpc::ProcedureId;
 use crate::bindings::Bindings;
 use crate::service::{Begin, Ticket};
 use crate::wire::CallHead;
-use crate::{Answer, Binding, TroupeId, Version};
+use crate::{Answer, Binding, CallId, TroupeId, Version};
 
 /// How far a call is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -55,6 +55,55 @@ pub(crate) struct Record {
     pub(crate) named: Version,
     /// As many bytes are counted for it.
     pub(crate) counted: usize,
+}
+
+/// The last calls of some kind, so many of them.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Past {
+    ids: VecDeque<CallId>,
+    known: BTreeSet<CallId>,
+}
+
+impl Past {
+    /// So many are remembered.
+    pub(crate) const MAX: usize = 4_096;
+
+    /// Whether it is not one of them yet.
+    pub(crate) fn add(&mut self, id: &CallId) -> bool {
+        if !self.known.insert(id.clone()) {
+            return false;
+        }
+        self.ids.push_back(id.clone());
+        if self.ids.len() > Self::MAX
+            && let Some(oldest) = self.ids.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+        true
+    }
+
+    pub(crate) fn contains(&self, id: &CallId) -> bool {
+        self.known.contains(id)
+    }
+
+    /// The oldest first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &CallId> {
+        self.ids.iter()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.ids.len()
+    }
+}
+
+impl FromIterator<CallId> for Past {
+    fn from_iter<T: IntoIterator<Item = CallId>>(ids: T) -> Self {
+        let mut past = Self::default();
+        ids.into_iter().for_each(|id| {
+            past.add(&id);
+        });
+        past
+    }
 }
 
 /// What a call begins with, or what it comes to without.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use mainstay_base::{BootId, Instant};
 
 use crate::join::Standing;
-use crate::record::{Choice, Record, Stage};
+use crate::record::{Choice, Past, Record, Stage};
 use crate::service::{Counts, Execution, Finish, Sequence, Serving, Ticket, Turn};
 use crate::wire::{CallHead, Item, Key, Kind};
 use crate::{Answer, Event, Refusal, TroupeId, TroupeName, Version};
@@ -18,9 +18,6 @@ pub(crate) use order::Ordered;
 
 /// So much waits for the state of a new member.
 pub(crate) const HELD_MAX: usize = 65_536;
-/// So many calls were executed, forgotten, and are remembered as such.
-pub(crate) const FORGOTTEN_MAX: usize = 4_096;
-
 /// What came before the state has.
 #[derive(Clone, Debug)]
 pub(crate) enum Early {
@@ -57,7 +54,8 @@ pub(crate) struct Member {
     pub(crate) wants: Vec<(BootId, u64)>,
     /// The user was asked for the state.
     pub(crate) is_asked: bool,
-    pub(crate) forgotten: VecDeque<Key>,
+    /// What was executed, and whose result is kept no longer.
+    pub(crate) past: Past,
     /// Troupe commit: replicas of a client that are of an older membership decide nothing any more.
     pub(crate) fences: BTreeMap<TroupeName, Version>,
 }
@@ -306,7 +304,8 @@ impl Server {
             Some(Stage::Running(ticket)) => {
                 self.runs.get(ticket).is_some_and(|run| run.nested >= key.id.number())
             }
-            _ => false,
+            Some(_) => false,
+            None => member.past.contains(&parent),
         }
     }
 
@@ -342,7 +341,7 @@ impl Server {
             let records: u32 = member.load.values().map(|it| it.records).sum();
             assert_eq!(records as usize, member.records.len(), "records are counted");
             assert!(member.early.len() <= HELD_MAX, "what waits is bounded");
-            assert!(member.forgotten.len() <= FORGOTTEN_MAX, "what is forgotten is bounded");
+            assert!(member.past.len() <= Past::MAX, "what is forgotten is bounded");
         }
     }
 }
@@ -362,7 +361,7 @@ impl Member {
             order: Ordered::new(serving.from),
             wants: Vec::new(),
             is_asked: false,
-            forgotten: VecDeque::new(),
+            past: Past::default(),
             fences: BTreeMap::new(),
         }
     }
@@ -395,7 +394,7 @@ impl Member {
         if self.records.contains_key(&key) {
             return None;
         }
-        if self.forgotten.contains(&key) || self.order.is_brought(&key) {
+        if self.past.contains(&key.id) || self.order.has(&key.id) {
             return Some(Refusal::Forgotten);
         }
         let most = config.retained_max.saturating_add(config.window.saturating_mul(8));
@@ -408,14 +407,6 @@ impl Member {
 
     fn fence(&self, caller: TroupeName) -> Version {
         self.fences.get(&caller).copied().unwrap_or_default()
-    }
-
-    /// A call that was executed is refused from here on.
-    fn remember(&mut self, key: Key) {
-        self.forgotten.push_back(key);
-        if self.forgotten.len() > FORGOTTEN_MAX {
-            self.forgotten.pop_front();
-        }
     }
 
     /// Another call of a client.

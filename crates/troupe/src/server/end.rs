@@ -64,16 +64,11 @@ impl Server {
                     continue;
                 };
                 record.acked.insert(boot);
-                let is_done = matches!(record.stage, Stage::Done(_));
                 if let Stage::Held(ticket, _) = record.stage {
                     // Nobody will say that it counts: what was not agreed on by all is undone by all.
                     self.abandon(turn, name, &key, ticket);
                 }
                 self.release(turn, name, &key);
-                if is_done && let Some(member) = self.members.get_mut(&name) {
-                    // A copy of it may wait for the state of this member, elsewhere.
-                    member.remember(key);
-                }
             }
             self.advance(turn, name);
         }
@@ -121,7 +116,7 @@ impl Server {
         let now = turn.bindings.get(name).cloned();
         let is_early =
             |stage: &Stage| matches!(stage, Stage::Waits | Stage::Ready | Stage::Unordered { .. });
-        let keeps = |key: &Key| member.order.is_brought(key);
+        let keeps = |key: &Key| member.order.has(&key.id);
         let version = turn.bindings.version(name);
         let is_old = |it: &Record| is_early(&it.stage) && it.named < version;
         let stale = member.records.iter().filter(|(key, it)| is_old(it) && !keeps(key));
@@ -201,7 +196,6 @@ impl Server {
         }
         for key in &old {
             member.drop_record(key);
-            member.remember(key.clone());
             self.counts.forgotten += 1;
         }
         if !old.is_empty() {
@@ -237,16 +231,11 @@ impl super::Member {
         load.bytes -= record.counted;
         if matches!(record.stage, Stage::Done(_)) {
             load.done -= 1;
+            // A copy that was on its way for long, or waits where a new member gets its state, finds that it was executed.
+            self.past.add(&key.id);
         }
         if load.records == 0 {
             self.load.remove(&key.caller);
         }
-    }
-}
-
-impl super::Ordered {
-    /// The order has brought it: it is executed at all members, whatever their membership.
-    pub(crate) fn is_brought(&self, key: &Key) -> bool {
-        self.known.contains(key)
     }
 }

@@ -1,6 +1,6 @@
 //! One order of the calls of all clients: by casts of somebody else, or by troupe commit.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 use mainstay_base::{BootId, codec};
@@ -8,13 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{Early, HELD_MAX, Member, Server, answer, report};
 use crate::join::Standing;
-use crate::record::{Record, Stage};
+use crate::record::{Past, Record, Stage};
 use crate::service::Turn;
 use crate::wire::{CallHead, Item, Key};
-use crate::{Event, TroupeName, Version};
-
-/// Of so many calls the order remembers that it has brought them.
-const BROUGHT_MAX: usize = 4_096;
+use crate::{CallId, Event, TroupeName, Version};
 
 /// A call on its way through the order: all of it, since its client may fail before all servers have it.
 #[derive(Serialize, Deserialize)]
@@ -30,9 +27,8 @@ pub(crate) struct Ordered {
     position: u64,
     /// The last places that came and have not begun, with what is there.
     pending: VecDeque<(u64, Key)>,
-    /// What the order has brought, the oldest first: the same at all members.
-    brought: VecDeque<Key>,
-    pub(super) known: BTreeSet<Key>,
+    /// What the order has brought: the same at all members.
+    brought: Past,
 }
 
 impl Ordered {
@@ -45,33 +41,25 @@ impl Ordered {
         self.pending.front().map_or(self.position, |(position, _)| position - 1)
     }
 
-    pub(crate) fn brought(&self) -> Vec<Key> {
-        self.brought.iter().cloned().collect()
+    /// What the order has brought up to there.
+    pub(crate) fn brought(&self) -> Vec<CallId> {
+        let waits = |id: &&CallId| self.pending.iter().any(|(_, key)| key.id == **id);
+        self.brought.iter().filter(|id| !waits(id)).cloned().collect()
     }
 
     /// As at another member.
-    pub(crate) fn restore(&mut self, position: u64, brought: Vec<Key>) {
+    pub(crate) fn restore(&mut self, position: u64, brought: Vec<CallId>) {
         self.position = self.position.max(position);
-        self.known = brought.iter().cloned().collect();
-        self.brought = brought.into();
+        self.brought = brought.into_iter().collect();
     }
 
     pub(crate) fn begins(&mut self, key: &Key) {
         self.pending.retain(|(_, it)| it != key);
     }
 
-    /// Whether the call is the first one of its name.
-    fn brings(&mut self, key: &Key) -> bool {
-        if !self.known.insert(key.clone()) {
-            return false;
-        }
-        self.brought.push_back(key.clone());
-        if self.brought.len() > BROUGHT_MAX
-            && let Some(oldest) = self.brought.pop_front()
-        {
-            self.known.remove(&oldest);
-        }
-        true
+    /// The order has brought it: it is executed at all members, whatever their membership.
+    pub(crate) fn has(&self, id: &CallId) -> bool {
+        self.brought.contains(id)
     }
 }
 
@@ -80,7 +68,7 @@ impl Member {
     pub(super) fn cast(&mut self, turn: &mut Turn<'_>, key: &Key) {
         let (name, me) = (self.name, turn.lines.me());
         let oldest = turn.bindings.get(name).and_then(|it| it.members.first().copied());
-        if self.order.known.contains(key) {
+        if self.order.has(&key.id) {
             return;
         }
         let Some(record) = self.records.get_mut(key) else { return };
@@ -135,7 +123,7 @@ impl Server {
             return;
         };
         let key = head.key();
-        if !member.order.brings(&key) {
+        if !member.order.brought.add(&key.id) {
             return;
         }
         if !member.records.contains_key(&key) {
