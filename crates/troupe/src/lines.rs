@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use mainstay_base::service::{Out, Outbox};
-use mainstay_base::{BootId, BootNonce, Instant};
+use mainstay_base::{BootId, Instant};
 
 use crate::wire::{Batch, Item, Key, Message};
 use crate::{Event, TroupeName, Troupes, Version};
 
+/// So many boots are remembered as gone.
+const GONE_MAX: usize = 256;
 /// So many acknowledgements go into one item.
 const ACKS_MAX: usize = 256;
 
@@ -33,6 +35,8 @@ pub(crate) struct Lines {
     lines: BTreeMap<BootId, Line>,
     /// Those with something to say.
     dirty: BTreeSet<BootId>,
+    /// Boots that are known to be gone: what is said to them would wait for ever.
+    gone: VecDeque<BootId>,
     /// What this node says to itself, in order.
     own: VecDeque<(Item, Bytes)>,
     out: Outbox<Troupes>,
@@ -46,6 +50,7 @@ impl Lines {
             me,
             lines: BTreeMap::new(),
             dirty: BTreeSet::new(),
+            gone: VecDeque::new(),
             own: VecDeque::new(),
             out: Outbox::default(),
             sent: 0,
@@ -57,6 +62,7 @@ impl Lines {
     }
 
     pub(crate) fn up(&mut self, boot: BootId, is: bool) {
+        self.gone.retain(|it| *it != boot);
         self.lines.entry(boot).or_default().is_up = is;
         self.dirty.insert(boot);
     }
@@ -65,17 +71,14 @@ impl Lines {
         boot == self.me || self.lines.get(&boot).is_some_and(|line| line.is_up)
     }
 
-    /// Another boot of its node is there: what is said to it would wait for ever.
-    fn is_former(&self, boot: BootId) -> bool {
-        let (least, most) = (BootNonce(0), BootNonce(u128::MAX));
-        let node = BootId { nonce: least, ..boot }..=BootId { nonce: most, ..boot };
-        self.lines.range(node).any(|(other, line)| *other != boot && line.is_up)
-    }
-
     /// The boot is gone, and what was to be said to it is void.
     pub(crate) fn forget(&mut self, boot: BootId) {
         self.lines.remove(&boot);
         self.dirty.remove(&boot);
+        self.gone.push_back(boot);
+        if self.gone.len() > GONE_MAX {
+            self.gone.pop_front();
+        }
     }
 
     /// Says something at the end of the turn. To a boot that is not there it waits, or is void when that is known to be gone.
@@ -83,7 +86,7 @@ impl Lines {
         if to == self.me {
             return self.own.push_back((item, body));
         }
-        if self.is_former(to) {
+        if self.gone.contains(&to) {
             return;
         }
         let line = self.lines.entry(to).or_default();
@@ -105,6 +108,9 @@ impl Lines {
     ) {
         if to == self.me {
             return self.own.push_back((Item::Ack { server, by, keys: vec![key] }, Bytes::new()));
+        }
+        if self.gone.contains(&to) {
+            return;
         }
         let line = self.lines.entry(to).or_default();
         line.owed.get_or_insert(due);

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use mainstay_base::{BootId, Instant};
 
+use crate::bindings::MEMBERS_MAX;
 use crate::join::Standing;
 use crate::record::{Choice, Past, Record, Stage};
 use crate::service::{Counts, Execution, Finish, Sequence, Serving, Ticket, Turn};
@@ -210,9 +211,7 @@ impl Server {
         let mut skipped = VecDeque::new();
         while member.busy < member.serving.at_once && !member.is_frozen(turn) {
             let Some(key) = member.ready.pop_front() else { break };
-            let is_full = member.load.get(&key.caller).is_some_and(|load| {
-                load.done >= turn.config.retained_max || load.bytes > member.bytes_max(turn)
-            });
+            let is_full = member.is_full_of(turn, key.caller);
             // In an order of all, what stands in front stands in front of all.
             let is_cast = member.serving.sequence == Sequence::Cast;
             if is_full && !is_cast {
@@ -397,9 +396,11 @@ impl Member {
         if self.past.contains(&key.id) || self.order.has(&key.id) {
             return Some(Refusal::Forgotten);
         }
-        let most = config.retained_max.saturating_add(config.window.saturating_mul(8));
+        // Each replica of the client has no more than a window open.
+        let open = config.window.saturating_mul(MEMBERS_MAX as u32);
+        let most = config.retained_max.saturating_add(open);
         let is_full = match self.load.get(&head.caller.name) {
-            Some(load) => load.records >= most || load.bytes > self.bytes_max(turn) * 2,
+            Some(load) => load.records >= most || load.bytes / 2 > config.retained_bytes_max,
             None => self.load.len() >= config.troupes_max,
         };
         is_full.then_some(Refusal::Busy)
@@ -424,9 +425,12 @@ impl Member {
         record.counted = bytes;
     }
 
-    /// Most bytes that are kept of one caller before nothing more begins for it.
-    pub(crate) fn bytes_max(&self, turn: &Turn<'_>) -> usize {
-        turn.config.retained_bytes_max
+    /// So much is kept of one caller that nothing more begins for it.
+    fn is_full_of(&self, turn: &Turn<'_>, caller: TroupeName) -> bool {
+        let config = turn.config;
+        self.load.get(&caller).is_some_and(|load| {
+            load.done >= config.retained_max || load.bytes > config.retained_bytes_max
+        })
     }
 }
 

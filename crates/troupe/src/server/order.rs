@@ -1,6 +1,6 @@
 //! One order of the calls of all clients: by casts of somebody else, or by troupe commit.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use mainstay_base::{BootId, codec};
@@ -71,9 +71,10 @@ impl Member {
         if self.order.has(&key.id) {
             return;
         }
+        let is_full = self.is_full_of(turn, key.caller);
         let Some(record) = self.records.get_mut(key) else { return };
         record.stage = Stage::Unordered { cast_at: turn.now + turn.config.cast_again };
-        if oldest == Some(me) {
+        if oldest == Some(me) && !is_full {
             let call = record.cast(key);
             turn.lines.tell(Event::Order { troupe: name, call });
         }
@@ -216,9 +217,11 @@ impl Server {
     /// What the order has not brought is put into it again.
     pub(super) fn cast_again(&mut self, turn: &mut Turn<'_>, name: TroupeName) {
         let Some(member) = self.members.get_mut(&name) else { return };
+        let full = |caller: &TroupeName| member.is_full_of(turn, *caller);
+        let full: BTreeSet<TroupeName> = member.load.keys().copied().filter(full).collect();
         for (key, record) in &mut member.records {
             let Stage::Unordered { cast_at } = record.stage else { continue };
-            if cast_at <= turn.now {
+            if cast_at <= turn.now && !full.contains(&key.caller) {
                 let call = record.cast(key);
                 record.stage = Stage::Unordered { cast_at: turn.now + turn.config.cast_again };
                 turn.lines.tell(Event::Order { troupe: name, call });
