@@ -123,6 +123,10 @@ impl Server {
             Standing::Restoring => return,
             Standing::Full => {
                 self.refuse_stale(turn, name);
+                if let Some(member) = self.members.get_mut(&name) {
+                    // It may be the oldest now.
+                    member.cast_all(turn, false);
+                }
                 return self.advance(turn, name);
             }
         };

@@ -129,6 +129,7 @@ impl Server {
                 turn.lines.say(asker, item, Bytes::new());
             }
             member.drop_record(key);
+            member.order.forget(key);
             self.counts.stale += 1;
         }
         member.ready.retain(|key| member.records.contains_key(key));

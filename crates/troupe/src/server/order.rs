@@ -27,6 +27,8 @@ pub(crate) struct Ordered {
     position: u64,
     /// The last places that came and have not begun, with what is there.
     pending: VecDeque<(u64, Key)>,
+    /// What is to come from the order, as it came here, and whether this member has cast it.
+    uncast: VecDeque<(Key, bool)>,
     /// What the order has brought: the same at all members.
     brought: Past,
 }
@@ -57,6 +59,11 @@ impl Ordered {
         self.pending.retain(|(_, it)| it != key);
     }
 
+    /// It is not to be cast any more.
+    pub(crate) fn forget(&mut self, key: &Key) {
+        self.uncast.retain(|(it, _)| it != key);
+    }
+
     /// The order has brought it: it is executed at all members, whatever their membership.
     pub(crate) fn has(&self, id: &CallId) -> bool {
         self.brought.contains(id)
@@ -66,18 +73,37 @@ impl Ordered {
 impl Member {
     /// Has a call put into the order, by the oldest member now, by others if it does not come.
     pub(super) fn cast(&mut self, turn: &mut Turn<'_>, key: &Key) {
-        let (name, me) = (self.name, turn.lines.me());
-        let oldest = turn.bindings.get(name).and_then(|it| it.members.first().copied());
         if self.order.has(&key.id) {
             return;
         }
-        let is_full = self.is_full_of(turn, key.caller);
         let Some(record) = self.records.get_mut(key) else { return };
         record.stage = Stage::Unordered { cast_at: turn.now + turn.config.cast_again };
-        if oldest == Some(me) && !is_full {
-            let call = record.cast(key);
-            turn.lines.tell(Event::Order { troupe: name, call });
+        self.order.uncast.push_back((key.clone(), false));
+        self.cast_all(turn, false);
+    }
+
+    /// Casts what has not been, or all if that did not come; as it came, so that no call of a client passes one before it.
+    pub(crate) fn cast_all(&mut self, turn: &mut Turn<'_>, again: bool) {
+        let oldest = turn.bindings.get(self.name).and_then(|it| it.members.first().copied());
+        if oldest != Some(turn.lines.me()) && !again {
+            return;
         }
+        let mut full = BTreeSet::new();
+        let mut uncast = std::mem::take(&mut self.order.uncast);
+        for (key, is_cast) in &mut uncast {
+            if self.is_full_of(turn, key.caller) {
+                full.insert(key.caller);
+            }
+            let Some(record) = self.records.get_mut(key) else { continue };
+            if full.contains(&key.caller) || *is_cast && !again {
+                continue;
+            }
+            *is_cast = true;
+            record.stage = Stage::Unordered { cast_at: turn.now + turn.config.cast_again };
+            let call = record.cast(key);
+            turn.lines.tell(Event::Order { troupe: self.name, call });
+        }
+        self.order.uncast = uncast;
     }
 }
 
@@ -135,6 +161,7 @@ impl Server {
                 let _ = turn.bindings.watch(turn.lines, head.caller.name);
             }
         }
+        member.order.forget(&key);
         let Some(record) = member.records.get_mut(&key) else { return };
         if matches!(record.stage, Stage::Waits | Stage::Unordered { .. }) {
             let hash = record.with(&head, arguments);
@@ -217,16 +244,11 @@ impl Server {
     /// What the order has not brought is put into it again.
     pub(super) fn cast_again(&mut self, turn: &mut Turn<'_>, name: TroupeName) {
         let Some(member) = self.members.get_mut(&name) else { return };
-        let full = |caller: &TroupeName| member.is_full_of(turn, *caller);
-        let full: BTreeSet<TroupeName> = member.load.keys().copied().filter(full).collect();
-        for (key, record) in &mut member.records {
-            let Stage::Unordered { cast_at } = record.stage else { continue };
-            if cast_at <= turn.now && !full.contains(&key.caller) {
-                let call = record.cast(key);
-                record.stage = Stage::Unordered { cast_at: turn.now + turn.config.cast_again };
-                turn.lines.tell(Event::Order { troupe: name, call });
-            }
-        }
+        let is_late = member.records.values().any(|record| match record.stage {
+            Stage::Unordered { cast_at } => cast_at <= turn.now,
+            _ => false,
+        });
+        member.cast_all(turn, is_late);
     }
 }
 

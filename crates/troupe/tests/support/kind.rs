@@ -62,8 +62,14 @@ impl Kind {
             config
         });
         let mut play = Play::new(seed, NODES, self.parts(seed), setup, options, schedule);
-        play.run(Duration::from_millis(1_600))?;
-        play.finish()?;
-        Ok(play)
+        let run = |play: &mut Play| {
+            play.run(Duration::from_millis(1_600))?;
+            play.finish()
+        };
+        let serving = play.parts[0].serving;
+        match run(&mut play) {
+            Ok(()) => Ok(play),
+            Err(what) => Err(format!("{:?}, {:?}: {what}", serving.begin, serving.sequence)),
+        }
     }
 }
