@@ -201,6 +201,13 @@ impl Record {
         bindings.get(self.caller.name).filter(|_| is_known)
     }
 
+    /// Executed, and not yet for good, while none that has sent it is a member of the client any more.
+    pub(crate) fn is_left(&self, bindings: &Bindings) -> bool {
+        let is_member = |it: &Binding| it.members.iter().any(|boot| self.copies.contains_key(boot));
+        matches!(self.stage, Stage::Held(..))
+            && self.binding(bindings).is_some_and(|it| !is_member(it))
+    }
+
     /// Who is to get the answer: those that have asked, and are members still.
     pub(crate) fn askers(&self, bindings: &Bindings) -> Vec<BootId> {
         let binding = self.binding(bindings);

@@ -292,10 +292,7 @@ impl Server {
 
     /// Of a call that a replica of this troupe may have made from within an execution: whether it needs no answer any more.
     pub(crate) fn is_past(&self, key: &Key) -> bool {
-        let Some(parent) = key.id.parent() else {
-            // What the troupe called before it lost all its members nobody waits for.
-            return self.born(key.caller).is_some_and(|born| born != key.id.born);
-        };
+        let Some(parent) = key.id.parent() else { return false };
         let Some(member) = self.members.get(&key.caller) else { return true };
         let found = member.records.iter().find(|(it, _)| it.id == parent).map(|(_, it)| it);
         match found.map(|record| &record.stage) {

@@ -50,7 +50,7 @@ use crate::calls::{Calls, Maker};
 use crate::lines::Lines;
 use crate::ringmaster::Ringmaster;
 use crate::server::Server;
-use crate::wire::{Item, Message};
+use crate::wire::{Item, Key, Message};
 use crate::{
     Answer, Binding, CallId, Collator, Config, Outcome, Reason, Refusal, TroupeId, TroupeName,
     Version,
@@ -67,7 +67,7 @@ pub(crate) struct Turn<'a> {
 impl Turn<'_> {
     /// A result is not needed any more by this replica of the client. The server is told as what: a newer member may need it, and the server may not
     /// have heard of that one.
-    pub(crate) fn acknowledge(&mut self, to: BootId, server: TroupeName, key: crate::wire::Key) {
+    pub(crate) fn acknowledge(&mut self, to: BootId, server: TroupeName, key: Key) {
         let by = self.bindings.version(key.caller);
         self.lines.acknowledge(self.now + self.config.acknowledge, to, (server, by), key);
     }
@@ -472,18 +472,13 @@ impl Troupes {
             Item::Stale { now: None, .. } => {}
             Item::Ack { server: name, by, keys } => server.on_ack(turn, from, name, by, &keys),
             Item::Wanted { server: name, keys } => {
-                let over = |key: &crate::wire::Key| {
-                    calls.is_over(key).unwrap_or_else(|| server.is_past(key))
-                };
-                for key in keys.into_iter().filter(over) {
+                for key in keys.into_iter().filter(|key| is_past(calls, server, key)) {
                     turn.acknowledge(from, name, key);
                 }
             }
             Item::Awaited { server: name, keys } => {
-                let is_absent = |key: &crate::wire::Key| {
-                    let is_past = || calls.is_over(key).unwrap_or_else(|| server.is_past(key));
-                    server.is_joining(key.caller) || is_past()
-                };
+                let is_absent =
+                    |key: &Key| server.is_joining(key.caller) || is_past(calls, server, key);
                 let keys: Vec<_> = keys.into_iter().filter(is_absent).collect();
                 if !keys.is_empty() {
                     turn.lines.say(from, Item::Absent { server: name, keys }, Bytes::new());
@@ -545,6 +540,14 @@ impl Troupes {
         }
         self.lines.again();
     }
+}
+
+/// Whether a call that a replica of a troupe of this node may make needs no answer any more, and will not be made.
+fn is_past(calls: &Calls, server: &Server, key: &Key) -> bool {
+    // What a troupe called before it lost all its members nobody waits for.
+    let is_root = key.id.root == key.caller && key.id.path.len() == 1;
+    let is_former = is_root && server.born(key.caller).is_some_and(|born| born != key.id.born);
+    is_former || calls.is_over(key).unwrap_or_else(|| server.is_past(key))
 }
 
 /// So many steps a turn has at most.

@@ -64,28 +64,31 @@ impl Server {
                     continue;
                 };
                 record.acked.insert(boot);
-                if let Stage::Held(ticket, _) = record.stage {
-                    // Nobody will say that it counts: what was not agreed on by all is undone by all.
-                    self.abandon(turn, name, &key, ticket);
-                }
+                record.absent.insert(boot);
+                self.abandon(turn, name, &key);
                 self.release(turn, name, &key);
             }
             self.advance(turn, name);
         }
     }
 
-    fn abandon(
-        &mut self,
-        turn: &mut Turn<'_>,
-        name: TroupeName,
-        key: &Key,
-        ticket: crate::service::Ticket,
-    ) {
+    /// Undoes what no replica of its client is left to say that it counts.
+    fn abandon(&mut self, turn: &mut Turn<'_>, name: TroupeName, key: &Key) {
         let Some(member) = self.members.get_mut(&name) else { return };
-        member.busy -= 1;
-        turn.lines.tell(crate::Event::Decided { ticket, counts: false });
-        self.counts.undone += 1;
-        member.drop_record(key);
+        let Some(record) = member.records.get(key) else { return };
+        let Stage::Held(ticket, _) = record.stage else { return };
+        let binding = turn.bindings.get(key.caller);
+        let is_out = |boot: &BootId| record.absent.contains(boot);
+        let is_over = match binding {
+            Some(binding) => record.is_left(turn.bindings) && binding.members.iter().all(is_out),
+            None => record.copies.keys().all(is_out),
+        };
+        if is_over {
+            member.busy -= 1;
+            turn.lines.tell(crate::Event::Decided { ticket, counts: false });
+            member.drop_record(key);
+            self.counts.undone += 1;
+        }
     }
 
     /// A troupe has changed: one that calls, or one of this node.
@@ -100,6 +103,7 @@ impl Server {
             let of = member.records.keys().filter(|key| key.caller == name);
             let keys: Vec<Key> = of.cloned().collect();
             for key in keys {
+                self.abandon(turn, server, &key);
                 self.consider(turn, server, &key);
                 self.release(turn, server, &key);
             }
@@ -167,7 +171,7 @@ impl Server {
             let is_done = matches!(record.stage, Stage::Done(_));
             if is_done && record.done_at + config.retain <= now {
                 old.push(key.clone());
-            } else if (is_done || record.stage == Stage::Waits)
+            } else if (is_done || record.stage == Stage::Waits || record.is_left(turn.bindings))
                 && record.probed_at + config.probe <= now
             {
                 record.probed_at = now;
@@ -218,6 +222,7 @@ impl Server {
             if record.absent.len() < crate::bindings::MEMBERS_MAX {
                 record.absent.insert(from);
             }
+            self.abandon(turn, name, key);
             self.consider(turn, name, key);
         }
         self.advance(turn, name);
