@@ -9,6 +9,7 @@ use mainstay_base::{BootId, Instant, Rng};
 
 use crate::bindings::Bindings;
 use crate::collate::{Collator, Verdict, collate};
+use crate::join::Carried;
 use crate::service::{Request, Turn};
 use crate::wire::{CallHead, Item, Key, Kind};
 use crate::{Answer, CallId, Event, Failure, Outcome, Reason, Refusal, TroupeId, TroupeName, Version};
@@ -29,14 +30,15 @@ struct Slot {
     is_answered: bool,
     /// Troupe commit: what it said last.
     report: Option<commit::Report>,
-    /// The attempt after the last one that was undone.
-    attempt: u32,
+    /// The last execution there that was decided on; those after it have greater numbers.
+    decided: u64,
 }
 
 /// A call that some replica of the server has not answered.
 #[derive(Clone, Debug)]
 struct Call {
-    token: u64,
+    /// Who is to be told. `None`: an older replica has made it.
+    token: Option<u64>,
     server: TroupeName,
     key: Key,
     head: CallHead,
@@ -48,6 +50,8 @@ struct Call {
     deadline: Instant,
     /// The caller has been told.
     is_over: bool,
+    /// Made before the state was asked for last, and whether that has its outcome.
+    is_in_state: Option<bool>,
     is_sent: bool,
     commit: Option<Committing>,
 }
@@ -102,7 +106,9 @@ impl Calls {
         let token = request.token;
         let made = maker.and_then(|maker| self.admit(turn, request, maker));
         match made {
-            Ok((number, server)) => {
+            // It is on its way already.
+            Ok(None) => {}
+            Ok(Some((number, server))) => {
                 let target = self.targets.entry(server).or_default();
                 target.waits.push_back(number);
                 self.issue(turn, server);
@@ -119,7 +125,7 @@ impl Calls {
         turn: &mut Turn<'_>,
         request: Request,
         maker: Maker,
-    ) -> Result<(u64, TroupeName), Reason> {
+    ) -> Result<Option<(u64, TroupeName)>, Reason> {
         let key = Key { caller: maker.caller, id: maker.id };
         let config = turn.config;
         if key.id.path.len() > crate::ids::DEPTH_MAX {
@@ -128,8 +134,8 @@ impl Calls {
         if request.arguments.len().saturating_add(request.context.len()) > config.body_bytes_max {
             return Err(Reason::TooLarge);
         }
-        if self.by_key.contains_key(&key) {
-            return Err(Reason::Twice);
+        if let Some(number) = self.by_key.get(&key).copied() {
+            return self.attach(turn, number, &request);
         }
         let thread = (key.caller, key.id.thread);
         let is_root = key.id.path.len() == 1;
@@ -161,7 +167,7 @@ impl Calls {
         self.timers.insert((deadline, number));
         self.by_key.insert(key.clone(), number);
         let call = Call {
-            token: request.token,
+            token: Some(request.token),
             server,
             key,
             head,
@@ -171,11 +177,37 @@ impl Calls {
             answers: Vec::new(),
             deadline,
             is_over: false,
+            is_in_state: None,
             is_sent: false,
             commit: None,
         };
         self.calls.insert(number, call);
-        Ok((number, server))
+        Ok(Some((number, server)))
+    }
+
+    /// The user makes a call that an older replica has made, and this one has gone on with.
+    fn attach(
+        &mut self,
+        turn: &mut Turn<'_>,
+        number: u64,
+        request: &Request,
+    ) -> Result<Option<(u64, TroupeName)>, Reason> {
+        let call = self.calls.get_mut(&number).filter(|it| it.token.is_none() && !it.is_over);
+        let Some(call) = call.filter(|it| it.server == request.server) else {
+            return Err(Reason::Twice);
+        };
+        (call.token, call.collator) = (Some(request.token), request.collator);
+        self.timers.remove(&(call.deadline, number));
+        call.deadline = turn.now + request.deadline.min(turn.config.deadline_max);
+        self.timers.insert((call.deadline, number));
+        if call.collator == Collator::Each {
+            let (token, replicas) = (request.token, call.slots.len());
+            for (from, answer) in call.answers.clone() {
+                turn.lines.tell(Event::Answer { token, from, answer, replicas });
+            }
+        }
+        self.decide(turn, number);
+        Ok(None)
     }
 
     /// Sends what waits for a troupe, as far as its window goes.
@@ -206,9 +238,9 @@ impl Calls {
                 continue;
             }
             again |= call.is_sent;
-            let attempt = slot.map_or(0, |it| it.attempt);
+            let decided = slot.map_or(0, |it| it.decided);
             let slot =
-                Slot { version: binding.version, is_answered: false, report: None, attempt };
+                Slot { version: binding.version, is_answered: false, report: None, decided };
             call.slots.insert(*member, slot);
             let mut head = call.head.clone();
             head.caller.version = turn.bindings.version(head.caller.name);
@@ -252,8 +284,9 @@ impl Calls {
         slot.is_answered = true;
         let answer = Answer::new(kind, body);
         call.answers.push((from, answer.clone()));
-        if call.collator == Collator::Each && !call.is_over {
-            let (token, replicas) = (call.token, call.slots.len());
+        if let Some(token) = call.token.filter(|_| call.collator == Collator::Each && !call.is_over)
+        {
+            let replicas = call.slots.len();
             turn.lines.tell(Event::Answer { token, from, answer, replicas });
         } else if call.is_over {
             // Nobody looks at it again: that it came is enough.
@@ -274,7 +307,7 @@ impl Calls {
         let is_known = binding.is_some_and(|it| !it.members.is_empty());
         let is_settled =
             is_known && !call.slots.is_empty() && call.slots.values().all(|it| it.is_answered);
-        if !call.is_over {
+        if let Some(token) = call.token.filter(|_| !call.is_over) {
             let mut collator = call.collator;
             if mainstay_base::fault!(turn.config, TakesFirst) {
                 collator = Collator::First;
@@ -284,11 +317,11 @@ impl Calls {
             if let Some(verdict) = verdict {
                 let outcome = outcome(verdict);
                 (call.is_over, call.answers) = (true, call.answers.iter().map(void).collect());
-                turn.lines.tell(Event::Over { token: call.token, outcome });
+                turn.lines.tell(Event::Over { token, outcome });
             }
         }
         let stops = mainstay_base::fault!(turn.config, StopsAtOutcome) && call.is_over;
-        if is_settled || stops {
+        if is_settled && call.is_over || stops {
             self.close(turn, number);
         }
     }
@@ -319,8 +352,54 @@ impl Calls {
             true => Failure::unknown(reason),
             false => Failure::not_at_all(reason),
         };
-        let (token, outcome) = (call.token, Outcome::Failed(failure));
-        turn.lines.tell(Event::Over { token, outcome });
+        if let Some(token) = call.token {
+            turn.lines.tell(Event::Over { token, outcome: Outcome::Failed(failure) });
+        }
+    }
+
+    /// The state of a troupe of this node is asked for: it has the outcomes that were told by now.
+    pub(crate) fn mark(&mut self, caller: TroupeName) {
+        for call in self.calls.values_mut().filter(|call| call.key.caller == caller) {
+            call.is_in_state = Some(call.is_over);
+        }
+    }
+
+    /// What a new member with that state goes on with.
+    pub(crate) fn carried(&self, caller: TroupeName) -> Vec<Carried> {
+        let of = self.calls.values().filter(|it| it.key.caller == caller);
+        let of = of.filter_map(|it| Some((it, it.is_in_state?)));
+        let carry = |(it, is_over): (&Call, bool)| {
+            Carried::new(it.head.clone(), it.server, is_over, it.arguments.clone())
+        };
+        of.map(carry).collect()
+    }
+
+    /// Goes on with calls of an older replica. Those whose outcomes are not in its state the user makes again.
+    pub(crate) fn adopt(&mut self, turn: &mut Turn<'_>, carried: Vec<Carried>) {
+        for Carried { head, server, is_over, arguments, .. } in carried {
+            let request = Request {
+                token: 0,
+                caller: None,
+                thread: head.id.thread,
+                number: 0,
+                server,
+                procedure: head.procedure,
+                version: head.version,
+                arguments,
+                collator: Collator::First,
+                deadline: turn.config.deadline_max,
+                parent: None,
+                context: head.context,
+            };
+            let maker = Maker { caller: head.caller.name, id: head.id };
+            if let Ok(Some((number, server))) = self.admit(turn, request, maker) {
+                if let Some(call) = self.calls.get_mut(&number) {
+                    (call.token, call.is_over) = (None, is_over);
+                }
+                self.targets.entry(server).or_default().waits.push_back(number);
+                self.issue(turn, server);
+            }
+        }
     }
 
     /// This node is no replica of the troupe any more: what it called as one is over.

@@ -29,7 +29,8 @@ pub struct Config {
     pub retained_max: u32,
     /// The same in bytes of arguments and results. Default 64 MiB.
     pub retained_bytes_max: usize,
-    /// A result that a replica of the client has not fetched for so long is dropped; it is told so if it comes. Default 60 s.
+    /// A result that a replica of the client has not fetched for so long is dropped; it is told so if it comes. A call that not enough replicas of
+    /// the client have sent for so long is refused. Default 60 s.
     pub retain: Duration,
     /// A replica of the client that has not fetched a result for so long is asked whether it wants it. Default 1 s.
     pub probe: Duration,

@@ -44,6 +44,31 @@ pub(crate) struct Luggage {
     past: Vec<CallId>,
     /// The clients, as the older member knows them: a copy of a call may be here whose sender has left since, and whose result was dropped for that.
     callers: Vec<(TroupeName, Binding)>,
+    /// What the older member has called, and not all servers have answered.
+    carried: Vec<Carried>,
+}
+
+/// A call that a new member goes on with: the one that made it may fail before all servers have it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Carried {
+    pub(crate) head: CallHead,
+    pub(crate) server: TroupeName,
+    /// Its outcome is in the state; else the user of the new member makes the call again.
+    pub(crate) is_over: bool,
+    len: u32,
+    #[serde(skip)]
+    pub(crate) arguments: Bytes,
+}
+
+impl Carried {
+    pub(crate) fn new(
+        head: CallHead,
+        server: TroupeName,
+        is_over: bool,
+        arguments: Bytes,
+    ) -> Self {
+        Self { head, server, is_over, len: arguments.len() as u32, arguments }
+    }
 }
 
 /// A result that somebody may want still.
@@ -192,12 +217,18 @@ impl Server {
         let is_quiet = member.busy == 0 || mainstay_base::fault!(turn.config, GivesBusy);
         if is_quiet && !member.is_asked && member.is_frozen(turn) {
             member.is_asked = true;
-            turn.lines.tell(Event::StateWanted { troupe: name });
+            self.offers.push(name);
         }
     }
 
     /// The user gives the state. `None`: there is none to be had.
-    pub(crate) fn on_given(&mut self, turn: &mut Turn<'_>, name: TroupeName, state: Option<Bytes>) {
+    pub(crate) fn on_given(
+        &mut self,
+        turn: &mut Turn<'_>,
+        name: TroupeName,
+        state: Option<Bytes>,
+        carried: Vec<Carried>,
+    ) {
         let most = turn.config.body_bytes_max;
         let Some(member) = self.members.get_mut(&name) else { return };
         if !std::mem::take(&mut member.is_asked) {
@@ -205,7 +236,7 @@ impl Server {
         }
         let wants = std::mem::take(&mut member.wants);
         if let Some(state) = state.filter(|it| it.len() <= most) {
-            let (luggage, results) = member.pack(turn);
+            let (luggage, results) = member.pack(turn, carried);
             let mut body =
                 BytesMut::with_capacity(luggage.len() + results.len() + state.len());
             body.extend_from_slice(&luggage);
@@ -230,8 +261,8 @@ impl Server {
         name: TroupeName,
         luggage: u32,
         mut body: Bytes,
-    ) {
-        let Some(member) = self.members.get_mut(&name) else { return };
+    ) -> Vec<Carried> {
+        let Some(member) = self.members.get_mut(&name) else { return Vec::new() };
         let is_asked = member.standing == Standing::Fetching { from };
         let read = |bytes: Bytes| codec::decode::<Luggage>(&bytes).ok();
         let head = (is_asked && luggage as usize <= body.len())
@@ -239,11 +270,12 @@ impl Server {
             .and_then(read);
         let Some(head) = head.filter(|head| head.fits(body.len())) else {
             self.counts.dropped += 1;
-            return;
+            return Vec::new();
         };
-        member.unpack(turn, head, &mut body);
+        let carried = member.unpack(turn, head, &mut body);
         member.standing = Standing::Restoring;
         turn.lines.tell(Event::Restore { troupe: name, state: body });
+        carried
     }
 
     /// The user has taken the state in.
@@ -283,7 +315,7 @@ impl Member {
         gives && !turn.bindings.news.contains(&self.name)
     }
 
-    fn pack(&self, turn: &Turn<'_>) -> (Bytes, Bytes) {
+    fn pack(&self, turn: &Turn<'_>, mut carried: Vec<Carried>) -> (Bytes, Bytes) {
         let (mut kept, mut results) = (Vec::new(), BytesMut::new());
         for (key, record) in &self.records {
             let (Stage::Done(answer), Some(chosen)) = (&record.stage, record.chosen) else {
@@ -304,6 +336,13 @@ impl Member {
             let (len, acked) = (body.len() as u32, record.acked.iter().copied().collect());
             kept.push(Kept { head, chosen, kind, len, acked });
         }
+        let mut left = RESULTS_BYTES_MAX;
+        carried.retain(|it| {
+            let fits = it.arguments.len() <= left;
+            left -= if fits { it.arguments.len() } else { 0 };
+            fits
+        });
+        carried.iter().for_each(|it| results.extend_from_slice(&it.arguments));
         let luggage = Luggage {
             born: self.born,
             position: self.order.position(),
@@ -311,11 +350,17 @@ impl Member {
             kept,
             past: self.past.iter().cloned().collect(),
             callers: turn.bindings.all().collect(),
+            carried,
         };
         (codec::encode(&luggage), results.freeze())
     }
 
-    fn unpack(&mut self, turn: &mut Turn<'_>, luggage: Luggage, body: &mut Bytes) {
+    fn unpack(
+        &mut self,
+        turn: &mut Turn<'_>,
+        luggage: Luggage,
+        body: &mut Bytes,
+    ) -> Vec<Carried> {
         (self.records, self.ready) = (std::collections::BTreeMap::new(), VecDeque::new());
         self.load.clear();
         self.born = luggage.born;
@@ -340,6 +385,12 @@ impl Member {
             }
             self.records.insert(head.key(), record);
         }
+        let mut carried = luggage.carried;
+        for it in &mut carried {
+            it.arguments = Bytes::copy_from_slice(&body.copy_to_bytes(it.len as usize));
+        }
+        carried.retain(|it| it.head.caller.name == self.name && !it.head.id.path.is_empty());
+        carried
     }
 }
 
@@ -347,6 +398,7 @@ impl Luggage {
     /// Whether so many bytes hold all results, and nothing is there twice.
     fn fits(&self, bytes: usize) -> bool {
         let lens = self.kept.iter().map(|it| it.len as usize);
+        let lens = lens.chain(self.carried.iter().map(|it| it.len as usize));
         let keys: std::collections::BTreeSet<Key> =
             self.kept.iter().map(|it| it.head.key()).collect();
         keys.len() == self.kept.len()

@@ -45,11 +45,10 @@ pub(crate) struct Record {
     pub(crate) acked: BTreeSet<BootId>,
     /// Replicas of the client that will not send it, and are not waited for.
     pub(crate) absent: BTreeSet<BootId>,
-    /// When it was done, and when it was asked for last.
+    /// When it was done, or came if it is not; and when it was asked for last.
     pub(crate) done_at: Instant,
     pub(crate) probed_at: Instant,
-    /// Troupe commit: which attempt, and whose word counts.
-    pub(crate) attempt: u32,
+    /// Troupe commit: nobody of an older membership of the client decides any more.
     pub(crate) fence: Version,
     /// The newest membership of the server that a copy named.
     pub(crate) named: Version,
@@ -132,7 +131,6 @@ impl Record {
             absent: BTreeSet::new(),
             done_at: now,
             probed_at: now,
-            attempt: 0,
             fence: head.caller.version,
             named: Version::SOLO,
             counted: 0,

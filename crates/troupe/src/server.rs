@@ -78,6 +78,8 @@ pub(crate) struct Server {
     last: u64,
     /// Troupes that this node is a replica of no more, since it was last asked.
     pub(crate) left: Vec<TroupeName>,
+    /// Troupes whose state is wanted of the user, since it was last asked.
+    pub(crate) offers: Vec<TroupeName>,
     /// When records are looked through next, if there are any.
     tick: Option<Instant>,
     pub(crate) counts: Counts,
@@ -86,7 +88,15 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn new(tickets: u64) -> Self {
         let (members, runs) = (BTreeMap::new(), BTreeMap::new());
-        Self { members, runs, last: tickets, left: Vec::new(), tick: None, counts: Counts::default() }
+        Self {
+            members,
+            runs,
+            last: tickets,
+            left: Vec::new(),
+            offers: Vec::new(),
+            tick: None,
+            counts: Counts::default(),
+        }
     }
 
     /// A replica of a client calls.
@@ -462,8 +472,10 @@ fn answer(turn: &mut Turn<'_>, server: TroupeName, to: BootId, key: &Key, answer
 
 /// Tells a replica of the client that its call was executed and does not count yet, or was not executed.
 fn report(turn: &mut Turn<'_>, server: TroupeName, to: BootId, key: &Key, record: &Record) {
-    let is_held = matches!(record.stage, Stage::Held(..));
-    let (attempt, fence) = (record.attempt, record.fence);
-    let item = Item::Ready { server, key: key.clone(), attempt, is_held, fence };
+    let held = match &record.stage {
+        Stage::Held(ticket, _) => Some(ticket.0),
+        _ => None,
+    };
+    let item = Item::Ready { server, key: key.clone(), held, fence: record.fence };
     turn.lines.say(to, item, Bytes::new());
 }

@@ -388,7 +388,8 @@ impl Troupes {
                 self.server.on_finished(turn!(self, now), ticket, result);
             }
             Command::State { troupe, state } => {
-                self.server.on_given(turn!(self, now), troupe, state);
+                let carried = self.calls.carried(troupe);
+                self.server.on_given(turn!(self, now), troupe, state, carried);
             }
             Command::Restored { troupe } => self.server.on_restored(turn!(self, now), troupe),
             Command::Ordered { troupe, position, call } => {
@@ -485,18 +486,21 @@ impl Troupes {
                 }
             }
             Item::Absent { server: name, keys } => server.on_absent(turn, from, name, &keys),
-            Item::Ready { server: name, key, attempt, is_held, fence } => {
-                calls.on_ready(turn, from, name, &key, attempt, is_held, fence);
+            Item::Ready { server: name, key, held, fence } => {
+                calls.on_ready(turn, from, name, &key, held, fence);
             }
             Item::Ask { server: name, key, by } => server.on_ask(turn, from, name, &key, by),
-            Item::Decide { server: name, key, by, attempt, commit } => {
-                server.on_decide(turn, from, name, &key, by, attempt, commit);
+            Item::Decide { server: name, key, by, held, commit } => {
+                server.on_decide(turn, from, name, &key, by, held, commit);
             }
             Item::Bound { name, binding } => turn.bindings.learn(name, binding),
             Item::WantState { name, binding, after } => {
                 server.on_want_state(turn, from, name, binding, after);
             }
-            Item::State { name, luggage, .. } => server.on_state(turn, from, name, luggage, body),
+            Item::State { name, luggage, .. } => {
+                let carried = server.on_state(turn, from, name, luggage, body);
+                calls.adopt(turn, carried);
+            }
             Item::Join { .. } | Item::Leave { .. } | Item::Watch { .. } | Item::Known { .. } => {
                 self.on_binding_item(now, from, item);
             }
@@ -532,6 +536,9 @@ impl Troupes {
             } else if let Some((item, body)) = self.lines.hear() {
                 let me = self.lines.me();
                 self.on_item(now, me, item, body);
+            } else if let Some(name) = self.server.offers.pop() {
+                self.calls.mark(name);
+                self.lines.tell(Event::StateWanted { troupe: name });
             } else if let Some(name) = self.server.left.pop() {
                 self.calls.on_evicted(turn!(self, now), name);
             } else {

@@ -107,15 +107,15 @@ pub(crate) enum Item {
     /// It will not, or not before they begin: it is a new member.
     #[serde(rename = "z")]
     Absent { server: TroupeName, keys: Vec<Key> },
-    /// Executed, and not yet for good: all servers are to be at this call. With `is_held` false: not executed, or undone.
+    /// Executed, by the execution with this number, and not yet for good: all servers are to be at this call. `None`: not executed, or undone.
     #[serde(rename = "y")]
-    Ready { server: TroupeName, key: Key, attempt: u32, is_held: bool, fence: Version },
+    Ready { server: TroupeName, key: Key, held: Option<u64>, fence: Version },
     /// How is it with this call? The one who asks decides from here on.
     #[serde(rename = "q")]
     Ask { server: TroupeName, key: Key, by: Version },
-    /// It counts, or it is to be undone, and executed again as the next attempt.
+    /// The execution with this number counts, or it is to be undone, and the call executed again.
     #[serde(rename = "d")]
-    Decide { server: TroupeName, key: Key, by: Version, attempt: u32, commit: bool },
+    Decide { server: TroupeName, key: Key, by: Version, held: u64, commit: bool },
     /// To the binding agent: the sender is a new member.
     #[serde(rename = "j")]
     Join { name: TroupeName },

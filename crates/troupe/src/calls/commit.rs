@@ -20,8 +20,7 @@ const PATIENCE_MAX: u32 = 5;
 /// What a server said of a call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Report {
-    attempt: u32,
-    is_held: bool,
+    held: Option<u64>,
     fence: Version,
 }
 
@@ -46,15 +45,13 @@ impl Calls {
     }
 
     /// A server has executed a call, or says that it has not.
-    #[allow(clippy::too_many_arguments, reason = "they are those of the message")]
     pub(crate) fn on_ready(
         &mut self,
         turn: &mut Turn<'_>,
         from: BootId,
         server: TroupeName,
         key: &Key,
-        attempt: u32,
-        is_held: bool,
+        held: Option<u64>,
         fence: Version,
     ) {
         let Some(number) = self.by_key.get(key).copied() else { return };
@@ -63,11 +60,11 @@ impl Calls {
             return;
         };
         let Some(slot) = call.slots.get_mut(&from).filter(|slot| !slot.is_answered) else { return };
-        if attempt < slot.attempt {
-            // That one was undone by this replica.
+        if held.is_some_and(|held| held <= slot.decided) {
+            // It was undone meanwhile.
             return;
         }
-        slot.report = Some(Report { attempt, is_held, fence });
+        slot.report = Some(Report { held, fence });
         let by = turn.bindings.version(key.caller);
         if call.commit.is_none() {
             let draw = self.rng.below(1 << 16);
@@ -79,7 +76,8 @@ impl Calls {
             return;
         }
         if mainstay_base::fault!(turn.config, CommitsAlone) {
-            let item = Item::Decide { server, key: key.clone(), by, attempt, commit: true };
+            let Some(held) = held else { return };
+            let item = Item::Decide { server, key: key.clone(), by, held, commit: true };
             return turn.lines.say(from, item, bytes::Bytes::new());
         }
         if fence != by {
@@ -103,7 +101,7 @@ impl Calls {
             || call.is_over && !call.answers.is_empty();
         let open = || call.slots.values().filter(|slot| !slot.is_answered);
         let reports = || open().map(|slot| slot.report.filter(|it| it.fence == by));
-        let is_ready = reports().all(|it| it.is_some_and(|it| it.is_held));
+        let is_ready = reports().all(|it| it.is_some_and(|it| it.held.is_some()));
         if is_done || commit.is_committed || is_ready {
             commit.is_committed = true;
             return conclude(turn, call, by, true);
@@ -170,11 +168,11 @@ fn ask(turn: &mut Turn<'_>, call: &mut Call) {
 /// Tells those that are ready what is decided.
 fn conclude(turn: &mut Turn<'_>, call: &mut Call, by: Version, commit: bool) {
     for (boot, slot) in call.slots.iter_mut().filter(|(_, slot)| !slot.is_answered) {
-        let Some(report) = slot.report.filter(|it| it.is_held && it.fence == by) else { continue };
-        slot.report = None;
-        let (server, key, attempt) = (call.server, call.key.clone(), report.attempt);
-        slot.attempt = attempt.saturating_add(u32::from(!commit));
-        let item = Item::Decide { server, key, by, attempt, commit };
+        let held = slot.report.filter(|it| it.fence == by).and_then(|it| it.held);
+        let Some(held) = held else { continue };
+        (slot.report, slot.decided) = (None, held);
+        let (server, key) = (call.server, call.key.clone());
+        let item = Item::Decide { server, key, by, held, commit };
         turn.lines.say(*boot, item, bytes::Bytes::new());
     }
 }

@@ -9,7 +9,7 @@ use super::Server;
 use crate::record::{Record, Stage};
 use crate::service::Turn;
 use crate::wire::{Item, Key};
-use crate::{Config, TroupeName, Version};
+use crate::{Answer, Config, Refusal, TroupeName, Version};
 
 /// So many results are asked for in one message.
 const PROBES_MAX: usize = 64;
@@ -166,10 +166,13 @@ impl Server {
         let (now, config) = (turn.now, turn.config);
         let Some(member) = self.members.get_mut(&name) else { return };
         let mut asked: BTreeMap<(BootId, bool), Vec<Key>> = BTreeMap::new();
-        let mut old = Vec::new();
+        let (mut old, mut late) = (Vec::new(), Vec::new());
         for (key, record) in &mut member.records {
             let is_done = matches!(record.stage, Stage::Done(_));
-            if is_done && record.done_at + config.retain <= now {
+            if record.stage == Stage::Waits && record.done_at + config.retain <= now {
+                // Who has sent it may be gone, and the others may never send it.
+                late.push(key.clone());
+            } else if is_done && record.done_at + config.retain <= now {
                 old.push(key.clone());
             } else if (is_done || record.stage == Stage::Waits || record.is_left(turn.bindings))
                 && record.probed_at + config.probe <= now
@@ -202,6 +205,9 @@ impl Server {
         for key in &old {
             member.drop_record(key);
             self.counts.forgotten += 1;
+        }
+        for key in &late {
+            self.done(turn, name, key, Answer::Refused(Refusal::NoAgreement));
         }
         if !old.is_empty() {
             self.advance(turn, name);

@@ -189,8 +189,7 @@ impl Server {
         }
         let Some(record) = member.records.get_mut(key) else {
             // It has not come, or waits until this member has the state: then others wait for this one.
-            let (attempt, is_held, fence, key) = (u32::MAX, false, by, key.clone());
-            let item = Item::Ready { server: name, key, attempt, is_held, fence };
+            let item = Item::Ready { server: name, key: key.clone(), held: None, fence: by };
             return turn.lines.say(from, item, Bytes::new());
         };
         record.fence = record.fence.max(by);
@@ -212,13 +211,13 @@ impl Server {
         name: TroupeName,
         key: &Key,
         by: Version,
-        attempt: u32,
+        held: u64,
         commit: bool,
     ) {
         let Some(member) = self.members.get_mut(&name) else { return };
         let Some(record) = member.records.get_mut(key) else { return };
-        let counts = by >= record.fence && record.attempt == attempt;
         let Stage::Held(ticket, result) = record.stage.clone() else { return };
+        let counts = by >= record.fence && ticket.0 == held;
         if !counts || !record.copies.contains_key(&from) {
             self.counts.dropped += 1;
             return;
@@ -228,7 +227,6 @@ impl Server {
         if commit {
             self.done(turn, name, key, result);
         } else {
-            record.attempt += 1;
             record.stage = Stage::Ready;
             // Other clients go first; of this one nothing passes it.
             let (later, mut ready): (VecDeque<Key>, VecDeque<Key>) =
