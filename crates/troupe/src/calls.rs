@@ -32,6 +32,8 @@ struct Slot {
     report: Option<commit::Report>,
     /// The last execution there that was decided on; those after it have greater numbers.
     decided: u64,
+    /// And how.
+    counts: bool,
 }
 
 /// A call that some replica of the server has not answered.
@@ -238,9 +240,9 @@ impl Calls {
                 continue;
             }
             again |= call.is_sent;
-            let decided = slot.map_or(0, |it| it.decided);
-            let slot =
-                Slot { version: binding.version, is_answered: false, report: None, decided };
+            let (decided, counts) = slot.map_or((0, false), |it| (it.decided, it.counts));
+            let (version, is_answered, report) = (binding.version, false, None);
+            let slot = Slot { version, is_answered, report, decided, counts };
             call.slots.insert(*member, slot);
             let mut head = call.head.clone();
             head.caller.version = turn.bindings.version(head.caller.name);

@@ -20,6 +20,11 @@ mod server;
 mod service;
 mod wire;
 
+#[cfg(feature = "actor")]
+pub use actor::{
+    CallError, Caller, Context, Decided, GiveState, Incoming, JoinError, NotSaid, OpenError, Part,
+    Replica, Said, TakeState, TroupesHandle,
+};
 pub use collate::{Answer, Collator};
 pub use config::{BODY_BYTES_MAX, Config, ConfigError};
 pub use ids::{Binding, CallId, DEPTH_MAX, TroupeId, TroupeName, Version};

@@ -60,12 +60,19 @@ impl Calls {
             return;
         };
         let Some(slot) = call.slots.get_mut(&from).filter(|slot| !slot.is_answered) else { return };
-        if held.is_some_and(|held| held <= slot.decided) {
-            // It was undone meanwhile.
-            return;
+        let by = turn.bindings.version(key.caller);
+        match held {
+            Some(held) if held == slot.decided && decides && fence <= by => {
+                // The word did not count, since it was of an older membership.
+                let (key, commit) = (key.clone(), slot.counts);
+                let item = Item::Decide { server, key, by, held, commit };
+                return turn.lines.say(from, item, bytes::Bytes::new());
+            }
+            // It was decided on meanwhile.
+            Some(held) if held <= slot.decided => return,
+            _ => {}
         }
         slot.report = Some(Report { held, fence });
-        let by = turn.bindings.version(key.caller);
         if call.commit.is_none() {
             let draw = self.rng.below(1 << 16);
             let until = turn.now + patience(turn, 0, draw);
@@ -170,7 +177,7 @@ fn conclude(turn: &mut Turn<'_>, call: &mut Call, by: Version, commit: bool) {
     for (boot, slot) in call.slots.iter_mut().filter(|(_, slot)| !slot.is_answered) {
         let held = slot.report.filter(|it| it.fence == by).and_then(|it| it.held);
         let Some(held) = held else { continue };
-        (slot.report, slot.decided) = (None, held);
+        (slot.report, slot.decided, slot.counts) = (None, held, commit);
         let (server, key) = (call.server, call.key.clone());
         let item = Item::Decide { server, key, by, held, commit };
         turn.lines.say(*boot, item, bytes::Bytes::new());

@@ -219,8 +219,9 @@ impl Server {
         let Stage::Held(ticket, result) = record.stage.clone() else { return };
         let counts = by >= record.fence && ticket.0 == held;
         if !counts || !record.copies.contains_key(&from) {
+            // Who decides may know of the newer membership by now.
             self.counts.dropped += 1;
-            return;
+            return report(turn, name, from, key, record);
         }
         member.busy -= 1;
         turn.lines.tell(Event::Decided { ticket, counts: commit });

@@ -69,7 +69,7 @@ impl Kind {
         let serving = play.parts[0].serving;
         match run(&mut play) {
             Ok(()) => Ok(play),
-            Err(what) => Err(format!("{:?}, {:?}: {what}", serving.begin, serving.sequence)),
+            Err(what) => Err(format!("{:?}, {:?}, {:?}: {what}", serving.begin, serving.sequence, play.lost)),
         }
     }
 }
