@@ -31,7 +31,6 @@ pub enum CallError<E> {
 }
 
 /// What one replica of a server said, for a [collator by program](Caller::call_with).
-#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Said<P: Procedure> {
     /// Which replica.
     pub from: BootId,

@@ -498,7 +498,9 @@ impl Play {
             match outcome {
                 Outcome::Done(value) => work.under = word(&value),
                 // Its client has failed in the middle of the call, so other replicas do not make this one.
-                Outcome::Failed(_) if self.lost.contains(&((work.tag >> 48) as usize - 1)) => {}
+                Outcome::Failed(_)
+                    if self.lost.contains(&((work.tag >> 48) as usize - 1))
+                        || self.lost.contains(&work.part) => {}
                 other => {
                     let tag = work.tag;
                     self.fail(format!("RPC-47: the nested call of {tag:x} has failed: {other:?}"));
@@ -537,6 +539,7 @@ impl Play {
                 // Replicas that are behind come to where the first one is.
                 false => self.issued.get(&part).copied().unwrap_or(0),
             };
+            let issued = issued.max(done);
             if issued >= most.min(done + self.parts[part].depth) {
                 continue;
             }
