@@ -27,7 +27,7 @@ fn each_call_is_executed_once_by_each_replica() {
                 done += play.outcomes.len();
                 executions += play.executions;
                 undone += play.undone;
-                lost += usize::from(!play.lost.is_empty());
+                lost += usize::from((0..3).any(|part| play.lost.contains(&part)));
             }
             Err(what) if goes_on => {
                 wrong += 1;
@@ -36,7 +36,7 @@ fn each_call_is_executed_once_by_each_replica() {
             Err(what) => panic!("seed {seed}: {what}"),
         }
     }
-    println!("{runs} runs: {done} calls, {executions} executions, {undone} undone; in {lost} runs a troupe lost all its members");
+    println!("{runs} runs: {done} calls, {executions} executions, {undone} undone; in {lost} runs a replicated troupe lost all its members");
     assert_eq!(wrong, 0, "runs that are wrong");
-    assert!(done as u64 > runs * 50 && lost as u64 * 5 < runs);
+    assert!(done as u64 > runs * 50 && lost as u64 * 10 < runs);
 }

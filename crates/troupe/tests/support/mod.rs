@@ -155,6 +155,8 @@ pub struct Play {
     /// Its answers are wrong: one node; or all differ.
     pub liar: Option<usize>,
     pub is_random: bool,
+    /// A replica of a client that says something else than the others.
+    pub wrong_client: Option<usize>,
     pub is_open: bool,
     pub executions: u64,
     pub undone: u64,
@@ -239,6 +241,7 @@ impl Play {
             lost: BTreeSet::new(),
             liar: None,
             is_random: false,
+            wrong_client: None,
             is_open: true,
             executions: 0,
             undone: 0,
@@ -552,7 +555,10 @@ impl Play {
             *greatest = number.max(*greatest);
             let (caller, collator) = (Some(self.parts[part].id()), self.parts[part].collator);
             let request = self.request(TroupeName::new(server), tag(part, generation, number));
-            let request = Request { caller, number, collator, ..request };
+            let mut request = Request { caller, number, collator, ..request };
+            if self.wrong_client == Some(node) {
+                request.arguments = bytes(tag(part, generation, number) | 1 << 38);
+            }
             self.tokens.insert(request.token, (boot, part, number));
             self.give(node, boot, Command::Call(request));
         }
