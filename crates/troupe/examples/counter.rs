@@ -1,7 +1,6 @@
 //! A counter in three replicas, and a shop in two that calls it: each call is executed once by each counter, though both shops make it.
 //! `cargo run -p mainstay-troupe --example counter`
 use std::{collections::BTreeMap, error::Error, net::TcpListener};
-
 use actix::{Actor, Context, Handler, Message};
 use mainstay_base::{ClusterId, NodeId};
 use mainstay_rpc::Procedure;
@@ -11,7 +10,6 @@ use mainstay_troupe::{Collator, Config, Troupes, TroupesHandle};
 #[derive(serde::Serialize, serde::Deserialize, Message)]
 #[rtype(result = "Result<u64, String>")]
 struct Add(u64);
-
 impl Procedure for Add {
     const NAME: &'static str = "counter.add";
 }
@@ -34,13 +32,12 @@ impl Handler<Add> for Counter {
 async fn main() -> Result<(), Box<dyn Error>> {
     let cluster = ClusterId::from_entropy(7);
     let free = || TcpListener::bind("127.0.0.1:0")?.local_addr();
-    let names = ["a", "b", "c", "d", "e"].map(str::to_owned);
     let mut roster = BTreeMap::new();
-    for name in &names {
-        roster.insert(name.clone(), free()?);
+    for name in ["a", "b", "c", "d", "e"] {
+        roster.insert(name.to_owned(), free()?);
     }
     let (mut stations, mut counters, mut shops) = (Vec::new(), Vec::new(), Vec::new());
-    for name in &names {
+    for name in roster.keys() {
         let parts = StationParts::tcp(cluster, name.as_str(), roster.clone(), None)?;
         let config = Config::started_now(NodeId::new(cluster, "a"));
         let station = start(parts, |node| node.mount::<Troupes>("troupes", config).map(drop))?;
@@ -54,11 +51,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
             shops.push(shop.collate(Collator::Majority));
         }
     }
-    for round in 1..=3 {
-        for shop in &shops {
-            assert_eq!(shop.call(Add(10)).await, Ok(10 * round));
-        }
-        println!("both shops have added 10, the counters are at {}", 10 * round);
+    for shop in shops.iter().chain(&shops) {
+        println!("the counters are at {}", shop.call(Add(10)).await?);
     }
     Ok(())
 }

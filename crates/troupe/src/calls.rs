@@ -12,7 +12,9 @@ use crate::collate::{Collator, Verdict, collate};
 use crate::join::Carried;
 use crate::service::{Request, Turn};
 use crate::wire::{CallHead, Item, Key, Kind};
-use crate::{Answer, CallId, Event, Failure, Outcome, Reason, Refusal, TroupeId, TroupeName, Version};
+use crate::{
+    Answer, CallId, Event, Failure, Outcome, Reason, Refusal, TroupeId, TroupeName, Version,
+};
 
 use commit::Committing;
 

@@ -28,7 +28,9 @@ pub(crate) enum Standing {
     /// The binding agent has not answered.
     Joining,
     /// This older member is to give its state.
-    Fetching { from: BootId },
+    Fetching {
+        from: BootId,
+    },
     /// The user takes the state in.
     Restoring,
     Full,
@@ -61,12 +63,7 @@ pub(crate) struct Carried {
 }
 
 impl Carried {
-    pub(crate) fn new(
-        head: CallHead,
-        server: TroupeName,
-        is_over: bool,
-        arguments: Bytes,
-    ) -> Self {
+    pub(crate) fn new(head: CallHead, server: TroupeName, is_over: bool, arguments: Bytes) -> Self {
         Self { head, server, is_over, len: arguments.len() as u32, arguments }
     }
 }
@@ -102,7 +99,9 @@ impl Server {
         for (name, member) in &self.members {
             let known = turn.bindings.get(*name).filter(|it| it.members.contains(&me)).cloned();
             match known {
-                Some(binding) => turn.bindings.ask(turn.lines, Item::Known { name: *name, binding }),
+                Some(binding) => {
+                    turn.bindings.ask(turn.lines, Item::Known { name: *name, binding })
+                }
                 None if member.standing == Standing::Joining => {
                     turn.bindings.ask(turn.lines, Item::Join { name: *name });
                 }
@@ -237,8 +236,7 @@ impl Server {
         let wants = std::mem::take(&mut member.wants);
         if let Some(state) = state.filter(|it| it.len() <= most) {
             let (luggage, results) = member.pack(turn, carried);
-            let mut body =
-                BytesMut::with_capacity(luggage.len() + results.len() + state.len());
+            let mut body = BytesMut::with_capacity(luggage.len() + results.len() + state.len());
             body.extend_from_slice(&luggage);
             body.extend_from_slice(&results);
             body.extend_from_slice(&state);
@@ -309,8 +307,8 @@ impl Member {
     pub(crate) fn is_frozen(&self, turn: &Turn<'_>) -> bool {
         let is_cast = self.serving.sequence == Sequence::Cast;
         let reached = |after: &u64| !is_cast || self.order.position() >= *after;
-        let gives = self.standing == Standing::Full
-            && self.wants.iter().any(|(_, after)| reached(after));
+        let gives =
+            self.standing == Standing::Full && self.wants.iter().any(|(_, after)| reached(after));
         // News of this troupe that were not looked at yet may make calls stale.
         gives && !turn.bindings.news.contains(&self.name)
     }
@@ -355,12 +353,7 @@ impl Member {
         (codec::encode(&luggage), results.freeze())
     }
 
-    fn unpack(
-        &mut self,
-        turn: &mut Turn<'_>,
-        luggage: Luggage,
-        body: &mut Bytes,
-    ) -> Vec<Carried> {
+    fn unpack(&mut self, turn: &mut Turn<'_>, luggage: Luggage, body: &mut Bytes) -> Vec<Carried> {
         (self.records, self.ready) = (std::collections::BTreeMap::new(), VecDeque::new());
         self.load.clear();
         self.born = luggage.born;

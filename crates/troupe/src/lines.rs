@@ -130,7 +130,11 @@ impl Lines {
     }
 
     pub(crate) fn timeout(&self) -> Option<Instant> {
-        self.lines.values().filter(|line| line.is_up && !line.is_full).filter_map(|it| it.owed).min()
+        self.lines
+            .values()
+            .filter(|line| line.is_up && !line.is_full)
+            .filter_map(|it| it.owed)
+            .min()
     }
 
     /// What this node has said to itself.

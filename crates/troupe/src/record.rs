@@ -18,7 +18,9 @@ pub(crate) enum Stage {
     /// Not all copies that it begins with have come.
     Waits,
     /// The order is to say when it begins; cast again by this replica then.
-    Unordered { cast_at: Instant },
+    Unordered {
+        cast_at: Instant,
+    },
     /// It begins when it is its turn.
     Ready,
     Running(Ticket),
@@ -162,7 +164,8 @@ impl Record {
         let counts = |boot: &BootId| binding.is_none_or(|it| it.members.contains(boot));
         let copies = || self.copies.iter().filter(|(boot, _)| counts(boot)).map(|(_, hash)| hash);
         let count = copies().count();
-        let is_due = |boot: &&BootId| self.copies.contains_key(*boot) || !self.absent.contains(*boot);
+        let is_due =
+            |boot: &&BootId| self.copies.contains_key(*boot) || !self.absent.contains(*boot);
         let replicas = binding.map_or(count, |it| it.members.iter().filter(is_due).count());
         // All that have sent it may be gone: what they said stands.
         let first = copies().next().or_else(|| self.copies.values().next()).copied();

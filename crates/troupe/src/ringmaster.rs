@@ -99,7 +99,8 @@ impl Ringmaster {
         if mainstay_base::fault!(self.config, ForgetsTroupes) {
             return;
         }
-        let is_new = self.troupes.contains_key(&name) || self.troupes.len() < self.config.troupes_max;
+        let is_new =
+            self.troupes.contains_key(&name) || self.troupes.len() < self.config.troupes_max;
         // Versions of this life are its own.
         if binding.version.life >= self.last.life && binding.version > self.last
             || !is_new
@@ -227,7 +228,8 @@ impl Ringmaster {
             }
         }
         if self.settles.is_none() && self.up.len() * 2 >= self.seen.len() {
-            let late = self.silent.iter().filter(|(_, since)| **since + self.config.patience <= now);
+            let late =
+                self.silent.iter().filter(|(_, since)| **since + self.config.patience <= now);
             let late: Vec<BootId> = late.map(|(boot, _)| *boot).collect();
             for boot in late {
                 self.silent.remove(&boot);

@@ -383,9 +383,8 @@ impl Member {
         let config = turn.config;
         if head.caller.version != Version::SOLO {
             let binding = turn.bindings.get(head.caller.name);
-            let is_out = binding.is_some_and(|it| {
-                it.version >= head.caller.version && !it.members.contains(&from)
-            });
+            let is_out = binding
+                .is_some_and(|it| it.version >= head.caller.version && !it.members.contains(&from));
             if is_out {
                 return Some(Refusal::NotMember);
             }

@@ -11,8 +11,8 @@ use mainstay_rpc::Procedure;
 use mainstay_service::{Placement, StationHandle, StationParts, start};
 use mainstay_sim::free_addresses;
 use mainstay_troupe::{
-    CallError, Collator, Config, Failure, GiveState, JoinError, Reason, Refusal, TakeState, Troupes,
-    TroupesHandle,
+    CallError, Collator, Config, Failure, GiveState, JoinError, Reason, Refusal, TakeState,
+    Troupes, TroupesHandle,
 };
 use serde::{Deserialize, Serialize};
 use tokio::task::LocalSet;

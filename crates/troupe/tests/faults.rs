@@ -36,7 +36,6 @@ fn each_defect_is_noticed() {
         (F::ForgetsResults, &first, "RPC-"),
         (F::KeepsResults, &first, "RPC-4"),
         (F::CallsOne, &first, "RPC-4"),
-        (F::IgnoresVersion, &first, "RPC-4"),
         (F::NeverRebinds, &first, "RPC-41"),
         (F::FlatIds, &first, "RPC-4"),
         (F::JoinsEmpty, &first, "RPC-4"),
@@ -45,8 +44,7 @@ fn each_defect_is_noticed() {
         (F::ForgetsTroupes, &first, "RPC-4"),
     ] {
         let kind = Kind { fault: Some(fault), ..kind.clone() };
-        let (seed, what) =
-            noticed(&kind, 60).unwrap_or_else(|| panic!("{fault:?} is not noticed"));
+        let (seed, what) = noticed(&kind, 60).unwrap_or_else(|| panic!("{fault:?} is not noticed"));
         let what = what.lines().next().unwrap_or_default().to_owned();
         println!("{fault:?}: seed {seed}, {what}");
         assert!(what.contains(says), "{fault:?} is noticed as {what}");

@@ -155,7 +155,8 @@ fn clients_agree_when_a_server_crashes_in_the_middle_of_its_answers() {
             for step in 0..12 {
                 let mut play = play(Collator::First, fault);
                 play.is_open = true;
-                play.until("a call is made", SECOND, |it| it.executions > 9).unwrap();
+                let both = |it: &Play| it.told.values().filter(|count| **count == 2).count() >= 3;
+                play.until("both are told", SECOND, both).unwrap();
                 play.run(Duration::from_micros(500) * step).unwrap();
                 crash(&mut play, 1, Duration::from_millis(300));
                 play.run(Duration::from_millis(200)).unwrap();
@@ -185,6 +186,9 @@ fn late_and_new_clients_get_what_is_kept() {
             assert!(served.retained > 10, "the late one got them: {served:?}");
             crash(&mut play, 5, Duration::from_millis(50));
             play.run(SECOND).unwrap();
+            play.is_open = false;
+            let dropped = |it: &Play| (1..4).all(|node| it.status(node).unwrap().kept == 0);
+            play.until("all is dropped when all have it", 2 * SECOND, dropped).unwrap();
             play.finish().unwrap();
         },
         &[Fault::ForgetsResults, Fault::KeepsResults],
@@ -196,7 +200,8 @@ fn late_and_new_clients_get_what_is_kept() {
 fn a_stale_call_is_bound_again_once() {
     holds_but_with(
         |fault| {
-            let mut parts = vec![Part::server("server", &[1, 2]), Part::client("client", &[4], "server", 1)];
+            let mut parts =
+                vec![Part::server("server", &[1, 2]), Part::client("client", &[4], "server", 1)];
             parts[0].nodes.push(3);
             let mut play = with(parts, fault);
             calls(&mut play, 3).unwrap();
@@ -206,10 +211,16 @@ fn a_stale_call_is_bound_again_once() {
             assert!(play.world.inject(Blow::Cut { one, other, length }));
             crash(&mut play, 3, Duration::from_millis(20));
             play.until("it is back", 2 * SECOND, Play::all_full).unwrap();
-            let stale = |play: &Play| (1..4).map(|node| play.status(node).unwrap().served.stale).sum::<u64>();
+            let stale = |play: &Play| {
+                (1..4).map(|node| play.status(node).unwrap().served.stale).sum::<u64>()
+            };
             let (before, rebound) = (stale(&play), play.status(4).unwrap().rebound);
             calls(&mut play, 10).unwrap();
-            assert_eq!(play.status(4).unwrap().rebound, rebound + 1, "one call is sent again, once");
+            assert_eq!(
+                play.status(4).unwrap().rebound,
+                rebound + 1,
+                "one call is sent again, once"
+            );
             assert_eq!(stale(&play), before + 2, "by all that it was sent to");
             let logs = play.logs("server");
             assert!(logs.iter().all(|log| *log == logs[0]), "also by the new one: {logs:x?}");
@@ -332,7 +343,8 @@ fn troupes_need_no_multicast_and_no_membership() {
 /// A call of a troupe that nobody is a member of fails at its deadline, and was not executed.
 #[test]
 fn nobody_answers_for_nobody() {
-    let mut play = with(vec![Part::server("server", &[1]), Part::client("client", &[4], "nobody", 1)], None);
+    let mut play =
+        with(vec![Part::server("server", &[1]), Part::client("client", &[4], "nobody", 1)], None);
     play.deadline = Duration::from_millis(50);
     calls(&mut play, 1).unwrap();
     let failure = Failure::not_at_all(Reason::NotBound);

@@ -165,7 +165,8 @@ impl Caller {
             Some(_) => 0,
             None => self.number.fetch_add(1, Ordering::SeqCst) + 1,
         };
-        let (caller, arguments) = (self.replica.as_ref().map(Replica::name), codec::encode(arguments));
+        let (caller, arguments) =
+            (self.replica.as_ref().map(Replica::name), codec::encode(arguments));
         self.shared.ask(|token| {
             Command::Call(Request {
                 token,

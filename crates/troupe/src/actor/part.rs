@@ -277,7 +277,10 @@ impl Replica {
 impl fmt::Debug for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let served: Vec<&str> = self.served.values().map(|it| it.name).collect();
-        f.debug_struct("Part").field("name", &self.name).field("served", &served).finish_non_exhaustive()
+        f.debug_struct("Part")
+            .field("name", &self.name)
+            .field("served", &served)
+            .finish_non_exhaustive()
     }
 }
 
@@ -286,4 +289,3 @@ impl fmt::Debug for Replica {
         f.debug_struct("Replica").field("name", &self.name()).finish_non_exhaustive()
     }
 }
-

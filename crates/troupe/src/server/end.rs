@@ -40,7 +40,8 @@ impl Server {
     pub(super) fn release(&mut self, turn: &mut Turn<'_>, name: TroupeName, key: &Key) {
         let Some(member) = self.members.get_mut(&name) else { return };
         let Some(record) = member.records.get(key) else { return };
-        if !matches!(record.stage, Stage::Done(_)) || mainstay_base::fault!(turn.config, KeepsResults)
+        if !matches!(record.stage, Stage::Done(_))
+            || mainstay_base::fault!(turn.config, KeepsResults)
         {
             return;
         }
@@ -59,7 +60,8 @@ impl Server {
             let keys: Vec<Key> =
                 member.records.keys().filter(|key| key.caller == solo).cloned().collect();
             for key in keys {
-                let Some(record) = self.members.get_mut(&name).and_then(|it| it.records.get_mut(&key))
+                let Some(record) =
+                    self.members.get_mut(&name).and_then(|it| it.records.get_mut(&key))
                 else {
                     continue;
                 };

@@ -183,7 +183,8 @@ impl Server {
         by: Version,
     ) {
         let Some(member) = self.members.get_mut(&name) else { return };
-        if member.fences.contains_key(&key.caller) || member.fences.len() < turn.config.troupes_max {
+        if member.fences.contains_key(&key.caller) || member.fences.len() < turn.config.troupes_max
+        {
             let fence = member.fences.entry(key.caller).or_default();
             *fence = by.max(*fence);
         }

@@ -21,7 +21,8 @@ pub struct Kind {
 impl Kind {
     fn parts(&self, seed: u64) -> Vec<Part> {
         let mut rng = Rng::new(seed).stream("kind");
-        let sequences = [Sequence::Independent, Sequence::Independent, Sequence::Cast, Sequence::Commit];
+        let sequences =
+            [Sequence::Independent, Sequence::Independent, Sequence::Cast, Sequence::Commit];
         let sequence = self.sequence.unwrap_or(*rng.pick(&sequences).unwrap());
         let begins = [Begin::First, Begin::First, Begin::All, Begin::Majority];
         let begin = self.begin.unwrap_or(*rng.pick(&begins).unwrap());
@@ -69,7 +70,9 @@ impl Kind {
         let serving = play.parts[0].serving;
         match run(&mut play) {
             Ok(()) => Ok(play),
-            Err(what) => Err(format!("{:?}, {:?}, {:?}: {what}", serving.begin, serving.sequence, play.lost)),
+            Err(what) => {
+                Err(format!("{:?}, {:?}, {:?}: {what}", serving.begin, serving.sequence, play.lost))
+            }
         }
     }
 }

@@ -14,8 +14,8 @@ use mainstay_sim::service::{ServiceNode, Setup};
 use mainstay_sim::{FaultEvent, Options, World};
 use mainstay_troupe::fault::Fault;
 use mainstay_troupe::{
-    Answer, CallId, Collator, Command, Config, Event, Execution, Finish, Outcome, Request, Sequence,
-    Serving, Ticket, TroupeName, Troupes,
+    Answer, CallId, Collator, Command, Config, Event, Execution, Finish, Outcome, Request,
+    Sequence, Serving, Ticket, TroupeName, Troupes,
 };
 
 thread_local! {
@@ -287,7 +287,8 @@ impl Play {
                 self.todo.push((node, boot, command));
                 continue;
             }
-            let give = |it: &mut ServiceNode<Event>, now| it.command::<Troupes>(now, instance(), command);
+            let give =
+                |it: &mut ServiceNode<Event>, now| it.command::<Troupes>(now, instance(), command);
             self.world.call(node, give);
         }
     }
@@ -535,7 +536,8 @@ impl Play {
     fn perform(&mut self) {
         let now = self.world.now();
         for at in 0..self.replicas.len() {
-            let Replica { part, node, boot, is_full, done, issued, generation, .. } = self.replicas[at].clone();
+            let Replica { part, node, boot, is_full, done, issued, generation, .. } =
+                self.replicas[at].clone();
             let Some(server) = self.parts[part].calls.filter(|_| is_full) else { continue };
             let most = match self.is_open {
                 true => done + self.parts[part].depth,
@@ -672,10 +674,14 @@ impl Play {
     pub fn finish(&mut self) -> Result<(), String> {
         self.world.heal();
         self.is_open = false;
-        if let Err(what) = self.until("RPC-41: all calls are over", Duration::from_secs(40), Self::is_idle)
+        if let Err(what) =
+            self.until("RPC-41: all calls are over", Duration::from_secs(40), Self::is_idle)
         {
             let told = |node: usize| match self.status(node) {
-                Some(it) => format!("\n{node}: {} open, {} run, {} kept, {:?}", it.open, it.executing, it.kept, it.served),
+                Some(it) => format!(
+                    "\n{node}: {} open, {} run, {} kept, {:?}",
+                    it.open, it.executing, it.kept, it.served
+                ),
                 None => format!("\n{node}: down"),
             };
             let states: String = (0..self.nodes).map(told).collect();
@@ -687,7 +693,8 @@ impl Play {
             return Err(format!("{what}\n{replicas:?}{states}"));
         }
         self.check()?;
-        let kept = |it: &Self| (0..it.nodes).all(|node| it.status(node).is_some_and(|it| it.kept == 0));
+        let kept =
+            |it: &Self| (0..it.nodes).all(|node| it.status(node).is_some_and(|it| it.kept == 0));
         self.until("RPC-44: all results are dropped", Duration::from_secs(25), kept)
     }
 
@@ -723,8 +730,11 @@ impl Play {
                 if server != Some(part.name) || self.lost.contains(client) {
                     continue;
                 }
-                let of: Vec<u64> =
-                    one.iter().copied().filter(|it| it >> 48 == *client as u64 + 1 && it & 1 << 39 == 0).collect();
+                let of: Vec<u64> = one
+                    .iter()
+                    .copied()
+                    .filter(|it| it >> 48 == *client as u64 + 1 && it & 1 << 39 == 0)
+                    .collect();
                 let all: Vec<u64> = (1..=*issued).map(|number| tag(*client, 0, number)).collect();
                 if of != all {
                     let at = of.iter().zip(&all).position(|(one, other)| one != other);
@@ -738,7 +748,8 @@ impl Play {
                 }
             }
         }
-        let waits = self.parts.iter().any(|part| part.serving.begin != mainstay_troupe::Begin::First);
+        let waits =
+            self.parts.iter().any(|part| part.serving.begin != mainstay_troupe::Begin::First);
         for (tag, outcome) in &self.outcomes {
             let is_right = match outcome {
                 Outcome::Done(it) if self.liar.is_none() && !self.is_random => {
@@ -771,5 +782,10 @@ impl Play {
 
 /// The name of a call, for tests of what names it.
 pub fn call_id(root: &str, path: &[u64]) -> CallId {
-    CallId { root: TroupeName::new(root), born: mainstay_troupe::Version::SOLO, thread: 1, path: path.to_vec() }
+    CallId {
+        root: TroupeName::new(root),
+        born: mainstay_troupe::Version::SOLO,
+        thread: 1,
+        path: path.to_vec(),
+    }
 }
