@@ -1,11 +1,11 @@
 //! A counter in three replicas, and a shop in two that calls it: each call is executed once by each counter, though both shops make it.
 //! `cargo run -p mainstay-troupe --example counter`
-use std::{collections::BTreeMap, error::Error, net::TcpListener};
 use actix::{Actor, Context, Handler, Message};
 use mainstay_base::{ClusterId, NodeId};
 use mainstay_rpc::Procedure;
 use mainstay_service::{StationParts, start};
 use mainstay_troupe::{Collator, Config, Troupes, TroupesHandle};
+use std::{collections::BTreeMap, error::Error, net::TcpListener};
 
 #[derive(serde::Serialize, serde::Deserialize, Message)]
 #[rtype(result = "Result<u64, String>")]

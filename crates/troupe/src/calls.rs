@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use mainstay_base::{BootId, Instant, Rng};
 
+use crate::api::Request;
 use crate::bindings::Bindings;
 use crate::collate::{Collator, Verdict, collate};
 use crate::join::Carried;
-use crate::service::{Request, Turn};
+use crate::service::Turn;
 use crate::wire::{CallHead, Item, Key, Kind};
 use crate::{
     Answer, CallId, Event, Failure, Outcome, Reason, Refusal, TroupeId, TroupeName, Version,

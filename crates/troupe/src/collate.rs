@@ -116,10 +116,10 @@ pub(crate) fn collate(
             if replicas == 0 || best * 2 > replicas {
                 return None;
             }
-            let refused = answers.iter().find_map(|(_, it)| it.refusal());
-            match (most, refused) {
-                (None, Some(why)) => Some(Verdict::Refused(why)),
-                _ => Some(Verdict::NoMajority),
+            match most {
+                Some(_) => Some(Verdict::NoMajority),
+                None if is_complete => answers[0].1.refusal().map(Verdict::Refused),
+                None => None,
             }
         }
     }

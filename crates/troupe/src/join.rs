@@ -11,9 +11,10 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use mainstay_base::{BootId, codec};
 use serde::{Deserialize, Serialize};
 
+use crate::api::{Sequence, Serving};
 use crate::record::{Record, Stage};
 use crate::server::{Early, Load, Member, Server};
-use crate::service::{Sequence, Serving, Turn};
+use crate::service::Turn;
 use crate::wire::{CallHead, Item, Key, Kind};
 use crate::{Answer, Binding, CallId, Event, Refusal, TroupeName, Version};
 

@@ -73,6 +73,7 @@
 
 #[cfg(feature = "actor")]
 mod actor;
+mod api;
 mod bindings;
 mod calls;
 mod collate;
@@ -80,6 +81,8 @@ mod config;
 #[cfg(feature = "test-util")]
 #[doc(hidden)]
 pub mod fault;
+#[cfg(test)]
+mod hostile;
 mod ids;
 mod join;
 mod lines;
@@ -95,12 +98,12 @@ pub use actor::{
     CallError, Caller, Context, Decided, GiveState, Incoming, JoinError, NotSaid, OpenError, Part,
     Replica, Said, TakeState, TroupesHandle,
 };
+pub use api::{
+    Begin, Command, Counts, Event, Execution, Finish, Request, Sequence, Serving, Status, Ticket,
+};
 pub use collate::{Answer, Collator};
 pub use config::{BODY_BYTES_MAX, Config, ConfigError};
 pub use ids::{Binding, CallId, DEPTH_MAX, TroupeId, TroupeName, Version};
 pub use outcome::{Failure, Outcome, Reason};
-pub use service::{
-    Begin, Command, Counts, Event, Execution, Finish, Request, Sequence, Serving, Status, Ticket,
-    Troupes,
-};
+pub use service::Troupes;
 pub use wire::{Message, Refusal};

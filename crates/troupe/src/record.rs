@@ -7,8 +7,8 @@ use bytes::Bytes;
 use mainstay_base::{BootId, Fingerprinter, Instant};
 use mainstay_rpc::ProcedureId;
 
+use crate::api::{Begin, Ticket};
 use crate::bindings::Bindings;
-use crate::service::{Begin, Ticket};
 use crate::wire::CallHead;
 use crate::{Answer, Binding, CallId, TroupeId, Version};
 

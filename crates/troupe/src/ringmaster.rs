@@ -101,10 +101,12 @@ impl Ringmaster {
         }
         let is_new =
             self.troupes.contains_key(&name) || self.troupes.len() < self.config.troupes_max;
+        let nodes: BTreeSet<NodeId> = binding.members.iter().map(|it| it.node).collect();
         // Versions of this life are its own.
         if binding.version.life >= self.last.life && binding.version > self.last
             || !is_new
             || binding.members.len() > MEMBERS_MAX
+            || nodes.len() < binding.members.len()
         {
             self.dropped += 1;
             return;

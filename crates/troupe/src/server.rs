@@ -8,10 +8,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use mainstay_base::{BootId, Instant};
 
+use crate::api::{Counts, Execution, Finish, Sequence, Serving, Ticket};
 use crate::bindings::MEMBERS_MAX;
 use crate::join::Standing;
 use crate::record::{Choice, Past, Record, Stage};
-use crate::service::{Counts, Execution, Finish, Sequence, Serving, Ticket, Turn};
+use crate::service::Turn;
 use crate::wire::{CallHead, Item, Key, Kind};
 use crate::{Answer, Event, Refusal, TroupeId, TroupeName, Version};
 

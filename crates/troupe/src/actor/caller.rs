@@ -127,14 +127,17 @@ impl Caller {
     ///
     /// # Errors
     /// [`Reason::NoMajority`]: all have answered, and it has not decided; others as in [`call`](Self::call).
-    pub fn call_with<P: Procedure, T: Send>(
+    pub fn call_with<P, T, F>(
         &self,
         arguments: P,
-        mut collate: impl FnMut(&[Said<P>], usize) -> Option<T> + Send,
-    ) -> impl Future<Output = Result<T, Failure>> + Send
+        mut collate: F,
+    ) -> impl Future<Output = Result<T, Failure>> + Send + use<P, T, F>
     where
+        P: Procedure,
         Value<P>: Sync,
         Error<P>: Sync,
+        T: Send,
+        F: FnMut(&[Said<P>], usize) -> Option<T> + Send,
     {
         let told = self.begin::<P>(&arguments, Collator::Each);
         async move {
