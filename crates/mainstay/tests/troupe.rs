@@ -11,8 +11,8 @@ use std::time::Duration;
 use actix::{Actor, Context, Handler, Message};
 use common::{Cluster, NAMES};
 use mainstay::{
-    ClusterId, Config, Durability, Events, GroupConfig, GroupEvent, GroupHandle, Node, NodeId, Order,
-    Placement,
+    ClusterId, Config, Durability, Events, GroupConfig, GroupEvent, GroupHandle, Node, NodeId,
+    Order, Placement,
 };
 use mainstay_rpc::Procedure;
 use mainstay_troupe::{Collator, Replica, Troupes, TroupesHandle};
