@@ -31,8 +31,9 @@ fn version(at: u64) -> Version {
 }
 
 fn key(draw: u64) -> Key {
-    let path =
-        (0..=draw % 3).map(|level| (draw >> (4 * level)) % 4).skip(usize::from(draw % 7 == 0));
+    let path = (0..=draw % 3)
+        .map(|level| (draw >> (4 * level)) % 4)
+        .skip(usize::from(draw.is_multiple_of(7)));
     let (root, born) = (name(draw / 3), version(draw / 5));
     Key { caller: name(draw), id: CallId { root, born, thread: draw % 2, path: path.collect() } }
 }
@@ -47,7 +48,7 @@ fn item(kind: u8, draw: u64) -> (Item, Bytes) {
     let (server, key, keys) = (name(draw / 11), key(draw), vec![key(draw), key(draw / 2)]);
     let (by, body) = (version(draw / 13), Bytes::from(draw.to_le_bytes().to_vec()));
     let len = body.len() as u32;
-    let held = (draw % 3 > 0).then_some(draw % 16);
+    let held = (!draw.is_multiple_of(3)).then_some(draw % 16);
     let without = |item| (item, Bytes::new());
     match kind % 18 {
         0..=3 => {
@@ -65,7 +66,13 @@ fn item(kind: u8, draw: u64) -> (Item, Bytes) {
         10 => without(Item::Absent { server, keys }),
         11 => without(Item::Ready { server, key, held, fence: by }),
         12 => without(Item::Ask { server, key, by }),
-        13 => without(Item::Decide { server, key, by, held: draw % 16, commit: draw % 2 == 0 }),
+        13 => without(Item::Decide {
+            server,
+            key,
+            by,
+            held: draw % 16,
+            commit: draw.is_multiple_of(2),
+        }),
         14 => without(match draw % 4 {
             0 => Item::Join { name: server },
             1 => Item::Leave { name: server },
@@ -91,7 +98,7 @@ fn command(kind: u8, draw: u64) -> Command {
         }
         _ => Command::Call(Request {
             token: draw,
-            caller: (draw % 2 == 0).then_some(troupe),
+            caller: draw.is_multiple_of(2).then_some(troupe),
             thread: draw % 2,
             number: draw % 8,
             server: name(draw),
@@ -164,7 +171,7 @@ proptest! {
             let from = boot(1 + from % 3 + 4 * (from / 3));
             let input = match what {
                 0 => In::Peer(PeerChange::Up { boot: from }),
-                1 if draw % 3 == 0 => In::Peer(PeerChange::Replaced { old: from, new: None }),
+                1 if draw.is_multiple_of(3) => In::Peer(PeerChange::Replaced { old: from, new: None }),
                 1 => In::Peer(PeerChange::Down { boot: from }),
                 2 => In::Command(command(kind, draw)),
                 3 => {

@@ -159,7 +159,6 @@ impl TroupesHandle {
     }
 
     /// This node is to be a replica of the troupe called `name`: says what it serves, and [joins](Part::join).
-    #[must_use]
     pub fn troupe(&self, name: &str) -> Part {
         Part::new(Arc::clone(&self.shared), name)
     }

@@ -23,9 +23,11 @@ impl Kind {
         let mut rng = Rng::new(seed).stream("kind");
         let sequences =
             [Sequence::Independent, Sequence::Independent, Sequence::Cast, Sequence::Commit];
-        let sequence = self.sequence.unwrap_or(*rng.pick(&sequences).unwrap());
+        let drawn = *rng.pick(&sequences).unwrap();
+        let sequence = self.sequence.unwrap_or(drawn);
         let begins = [Begin::First, Begin::First, Begin::All, Begin::Majority];
-        let begin = self.begin.unwrap_or(*rng.pick(&begins).unwrap());
+        let drawn = *rng.pick(&begins).unwrap();
+        let begin = self.begin.unwrap_or(drawn);
         let collators = [Collator::First, Collator::First, Collator::Majority, Collator::Unanimous];
         let collator = *rng.pick(&collators).unwrap();
         let serving = Serving { begin, sequence, ..Serving::default() };
@@ -57,7 +59,7 @@ impl Kind {
         let setup = setup(move |config| {
             let mut config = short(config);
             config.fault = fault;
-            if seed % 3 == 0 {
+            if seed.is_multiple_of(3) {
                 (config.window, config.retained_max) = (2, 2);
             }
             config

@@ -448,7 +448,7 @@ impl Play {
         }
         let until = at + Duration::from_micros(self.rng.below(self.micros.max(1)));
         let mut waits = None;
-        if let Some(server) = self.parts[part].nests.filter(|_| tag % 3 == 0) {
+        if let Some(server) = self.parts[part].nests.filter(|_| tag.is_multiple_of(3)) {
             // The tag of a nested call follows from that of its parent, as its arguments do.
             let request = self.request(TroupeName::new(server), tag | 1 << 39);
             let request = Request { parent: Some(execution.ticket), ..request };

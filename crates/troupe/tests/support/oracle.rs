@@ -105,7 +105,8 @@ impl Play {
                 Outcome::Done(it) if self.liar.is_none() && !self.is_random => {
                     let part = &self.parts[(tag >> 48) as usize - 1];
                     let server = self.parts.iter().find(|it| Some(it.name) == part.calls);
-                    let is_nested = server.is_some_and(|it| it.nests.is_some()) && tag % 3 == 0;
+                    let is_nested =
+                        server.is_some_and(|it| it.nests.is_some()) && tag.is_multiple_of(3);
                     let under = if is_nested { value(*tag | 1 << 39, 0) } else { 0 };
                     word(it) == value(*tag, under)
                 }
