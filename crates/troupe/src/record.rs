@@ -190,7 +190,9 @@ impl Record {
     /// Whether all replicas of the client have the result, or have left.
     pub(crate) fn is_fetched(&self, bindings: &Bindings) -> bool {
         if self.caller.version == Version::SOLO {
-            return self.copies.keys().all(|boot| self.acked.contains(boot));
+            // The order may have brought it before its client has.
+            return !self.acked.is_empty()
+                && self.copies.keys().all(|boot| self.acked.contains(boot));
         }
         let all = |it: &Binding| it.members.iter().all(|boot| self.acked.contains(boot));
         self.binding(bindings).is_some_and(all)
