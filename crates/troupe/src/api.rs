@@ -271,6 +271,6 @@ pub struct Status {
     pub rebound: u64,
     /// Messages that were sent (RPC-61).
     pub sent: u64,
-    /// As in [`Config::body_bytes_max`].
+    /// As in [`Config::body_bytes_max`](crate::Config::body_bytes_max).
     pub body_bytes_max: usize,
 }
