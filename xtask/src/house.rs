@@ -29,6 +29,7 @@ const PLACES: &[(&str, Place)] = &[
     ("mainstay-multicast", Floor(4)),
     ("mainstay-site", Floor(5)),
     ("mainstay-rpc", Floor(6)),
+    ("mainstay-troupe", Floor(7)),
     ("mainstay-paradigm", Floor(8)),
     ("mainstay", Floor(9)),
     ("mainstay-cli", Floor(10)),
@@ -62,11 +63,12 @@ const PURE: &[&str] = &[
     "paradigm",
     "rpc",
     "site",
+    "troupe",
 ];
 
 /// Directories under `crates/` with a feature `test-util` that breaks the machine, and a test `faults` that notices.
 pub(crate) const BROKEN_VARIANTS: &[&str] =
-    &["clock", "link", "service", "membership", "multicast", "paradigm", "rpc"];
+    &["clock", "link", "service", "membership", "multicast", "paradigm", "rpc", "troupe"];
 
 /// Packages and their examples that show what a user does; each ends by itself, and fails if what it shows is not so.
 pub(crate) const EXAMPLES: &[(&str, &str)] = &[
@@ -75,6 +77,7 @@ pub(crate) const EXAMPLES: &[(&str, &str)] = &[
     ("mainstay-link", "talk"),
     ("mainstay-service", "board"),
     ("mainstay-rpc", "bank"),
+    ("mainstay-troupe", "counter"),
     ("mainstay", "chat"),
     ("mainstay", "clock"),
     ("mainstay", "jobs"),

@@ -50,7 +50,7 @@
 //! ```
 //!
 //! # What there is not
-//! No TLS yet (loopback only); no calls of replicated clients and servers; no undo, which needs transactions.
+//! No TLS yet (loopback only); calls of replicated clients and servers are in `mainstay-troupe`; no undo, which needs transactions.
 //!
 //! ```
 //! use std::collections::BTreeMap;

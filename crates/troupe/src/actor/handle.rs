@@ -1,0 +1,198 @@
+//! The handle of the service of troupes.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use mainstay_base::BootId;
+use mainstay_service::{CommandQueue, ReachError, ServiceHandle};
+use thiserror::Error;
+use tokio::sync::mpsc;
+
+use super::desk::Desk;
+use super::part::{Inner, Part};
+use super::{Caller, Replica};
+use crate::{Answer, Command, Failure, Outcome, Reason, Status, TroupeName, Troupes};
+
+/// So many commands may wait for the node's next turn.
+const COMMANDS_MAX: usize = 1 << 17;
+
+/// Why a handle is not made. Nothing changed.
+#[derive(Error, Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Somebody reads the service's events already: another handle was opened, of which this one would be a clone.
+    #[error("the service is in use already: a handle is opened once, and cloned")]
+    Taken,
+    /// The service was not reached.
+    #[error(transparent)]
+    Reach(#[from] ReachError),
+}
+
+/// What a caller is told.
+pub(super) enum Told {
+    Answer { from: BootId, answer: Answer, replicas: usize },
+    Over(Outcome),
+}
+
+pub(super) struct Shared {
+    pub(super) service: ServiceHandle<Troupes>,
+    commands: CommandQueue<Troupes>,
+    /// Each is told once for each replica of its server, and once more.
+    waiting: Mutex<BTreeMap<u64, mpsc::UnboundedSender<Told>>>,
+    /// What this node is a replica of, or becomes one.
+    pub(super) parts: Mutex<BTreeMap<TroupeName, Arc<Inner>>>,
+    tokens: AtomicU64,
+    is_open: AtomicBool,
+}
+
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub(super) fn part(&self, name: TroupeName) -> Option<Arc<Inner>> {
+        locked(&self.parts).get(&name).cloned()
+    }
+
+    /// Gives the service a command that must not be lost: it waits beside the caller if it has to.
+    pub(super) fn give(self: &Arc<Self>, command: Command) {
+        let Err(ReachError::Full) = self.commands.push(command.clone()) else { return };
+        let shared = Arc::clone(self);
+        tokio::task::spawn_local(async move {
+            // A service that has ended needs no results.
+            let _ = shared.service.send(command).await;
+        });
+    }
+
+    /// The same where nobody can wait: what does not fit in is lost.
+    pub(super) fn try_give(&self, command: Command) -> Result<(), ReachError> {
+        self.commands.push(command)
+    }
+
+    /// Makes a call; what comes of it comes to the receiver.
+    pub(super) fn ask(
+        &self,
+        request: impl FnOnce(u64) -> Command,
+    ) -> Result<mpsc::UnboundedReceiver<Told>, Failure> {
+        if !self.is_open.load(Ordering::SeqCst) {
+            return Err(Failure::not_at_all(Reason::Ended));
+        }
+        let token = self.tokens.fetch_add(1, Ordering::Relaxed);
+        let (tell, told) = mpsc::unbounded_channel();
+        locked(&self.waiting).insert(token, tell);
+        if let Err(error) = self.commands.push(request(token)) {
+            locked(&self.waiting).remove(&token);
+            let reason = if error == ReachError::Full { Reason::Full } else { Reason::Ended };
+            return Err(Failure::not_at_all(reason));
+        }
+        // The service may have ended, and all who waited have been told, before this one was among them.
+        if !self.is_open.load(Ordering::SeqCst) {
+            locked(&self.waiting).remove(&token);
+        }
+        Ok(told)
+    }
+
+    pub(super) fn told(&self, token: u64, told: Told) {
+        let mut waiting = locked(&self.waiting);
+        let is_over = matches!(told, Told::Over(_));
+        if let Some(tell) = waiting.get(&token) {
+            // Nobody waits any more: then nobody is told.
+            let _ = tell.send(told);
+        }
+        if is_over {
+            waiting.remove(&token);
+        }
+    }
+
+    pub(super) fn begun(&self) {
+        self.is_open.store(true, Ordering::SeqCst);
+    }
+
+    /// The service is gone, and with it all that was asked of it.
+    pub(super) fn ended(&self) {
+        self.is_open.store(false, Ordering::SeqCst);
+        // Their receivers are told nothing more.
+        drop(std::mem::take(&mut *locked(&self.waiting)));
+        for (_, part) in std::mem::take(&mut *locked(&self.parts)) {
+            part.left();
+        }
+    }
+}
+
+/// Makes a node a replica of troupes, and calls others: cheap to clone, `Send` and `Sync`.
+#[derive(Clone)]
+pub struct TroupesHandle {
+    pub(super) shared: Arc<Shared>,
+}
+
+impl TroupesHandle {
+    /// The handle of the service: opened once, and cloned. What hands calls to actors is started on the caller's `LocalSet`.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    ///
+    /// # Panics
+    /// Outside a `LocalSet` of a tokio runtime.
+    pub async fn open(service: ServiceHandle<Troupes>) -> Result<Self, OpenError> {
+        let commands = CommandQueue::new(service.clone(), COMMANDS_MAX);
+        let shared = Arc::new(Shared {
+            service,
+            commands,
+            waiting: Mutex::default(),
+            parts: Mutex::default(),
+            tokens: AtomicU64::new(1),
+            is_open: AtomicBool::new(false),
+        });
+        Desk::open(&shared).await?;
+        Ok(Self { shared })
+    }
+
+    /// How the service is.
+    ///
+    /// # Errors
+    /// [`ReachError`].
+    pub async fn status(&self) -> Result<Status, ReachError> {
+        self.shared.service.status().await
+    }
+
+    /// This node is to be a replica of the troupe called `name`: says what it serves, and [joins](Part::join).
+    pub fn troupe(&self, name: &str) -> Part {
+        Part::new(Arc::clone(&self.shared), name)
+    }
+
+    /// Calls a troupe as one that is not replicated: a thread of calls of this node alone.
+    #[must_use]
+    pub fn to(&self, troupe: &str) -> Caller {
+        let thread = self.shared.tokens.fetch_add(1, Ordering::Relaxed);
+        let name = format!("thread {thread}");
+        Caller::new(&self.shared, None, &name, TroupeName::new(troupe), None)
+    }
+
+    /// The total order has brought a call of a troupe whose [`Sequence`](crate::Sequence) is `Cast`: what [`Part::order`] was told at some replica.
+    /// Positions only grow.
+    ///
+    /// # Errors
+    /// [`ReachError`]: the replica would not be as the others are, and has to leave.
+    pub fn ordered(&self, troupe: &str, position: u64, call: Bytes) -> Result<(), ReachError> {
+        let troupe = TroupeName::new(troupe);
+        self.shared.try_give(Command::Ordered { troupe, position, call })
+    }
+}
+
+impl fmt::Debug for TroupesHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TroupesHandle").finish_non_exhaustive()
+    }
+}
+
+impl Replica {
+    /// Calls another troupe as a replica of this one, in the thread called `thread`: the same at all replicas.
+    #[must_use]
+    pub fn to(&self, troupe: &str, thread: &str) -> Caller {
+        let shared = self.shared();
+        Caller::new(shared, Some(self.clone()), thread, TroupeName::new(troupe), None)
+    }
+}

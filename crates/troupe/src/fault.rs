@@ -1,0 +1,38 @@
+//! Ways to break troupes on purpose, so that tests can show that their checks notice.
+
+/// One deliberate defect.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// A server executes the copy of each replica of the client (RPC-40).
+    ExecutesCopies,
+    /// The first answer is not enough (RPC-41).
+    WaitsForAll,
+    /// A majority, and unanimity, are not waited for (RPC-42, RPC-48).
+    TakesFirst,
+    /// Executions begin before the order says so (RPC-43).
+    BeginsUnordered,
+    /// An execution counts as soon as one server is ready (RPC-43, troupe commit).
+    CommitsAlone,
+    /// A result is dropped when one replica of the client has it (RPC-44).
+    ForgetsResults,
+    /// A result is kept when all replicas of the client have it (RPC-44).
+    KeepsResults,
+    /// A server answers the first replica of the client that asked, and no other one (RPC-45).
+    AnswersOne,
+    /// A call goes to the oldest server only (RPC-45, RPC-41).
+    CallsOne,
+    /// A server takes calls that name its troupe as it was before (RPC-46).
+    IgnoresVersion,
+    /// A client does not send again what was refused as stale (RPC-46).
+    NeverRebinds,
+    /// Nested calls are numbered by their node, not by the call that they are a part of (RPC-47).
+    FlatIds,
+    /// A new member begins without the state of the others (RPC-40, joining).
+    JoinsEmpty,
+    /// A member gives its state in the middle of an execution.
+    GivesBusy,
+    /// A client stops once it has its outcome, and other servers are not told of the call.
+    StopsAtOutcome,
+    /// A binding agent that is restarted asks nobody what it was.
+    ForgetsTroupes,
+}

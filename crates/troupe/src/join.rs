@@ -1,0 +1,402 @@
+//! How a node becomes a replica of a troupe, and how it is none any more.
+//!
+//! It registers with the binding agent first: from then on the troupe has another id, calls that name the old one are refused wherever that
+//! is known, and clients send them again, to the new member as well. Then it asks an older member for its state. That one knows the new id
+//! before it gives it, lets executions end, and begins none meanwhile. So a call is either in the state, or is sent to the new member.
+//! The results that others have not fetched yet travel along.
+
+use std::collections::VecDeque;
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use mainstay_base::{BootId, codec};
+use serde::{Deserialize, Serialize};
+
+use crate::api::{Sequence, Serving};
+use crate::record::{Record, Stage};
+use crate::server::{Early, Load, Member, Server};
+use crate::service::Turn;
+use crate::wire::{CallHead, Item, Key, Kind};
+use crate::{Answer, Binding, CallId, Event, Refusal, TroupeName, Version};
+
+/// Most bytes of results that travel along with a state (4 MiB); a larger rest is forgotten.
+const RESULTS_BYTES_MAX: usize = 4 << 20;
+/// New members that wait for one state at most.
+const WANTS_MAX: usize = 64;
+
+/// How far a member is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Standing {
+    /// The binding agent has not answered.
+    Joining,
+    /// This older member is to give its state.
+    Fetching {
+        from: BootId,
+    },
+    /// The user takes the state in.
+    Restoring,
+    Full,
+}
+
+/// What travels with a state.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Luggage {
+    born: Version,
+    position: u64,
+    brought: Vec<CallId>,
+    kept: Vec<Kept>,
+    past: Vec<CallId>,
+    /// The clients, as the older member knows them: a copy of a call may be here whose sender has left since, and whose result was dropped for that.
+    callers: Vec<(TroupeName, Binding)>,
+    /// What the older member has called, and not all servers have answered.
+    carried: Vec<Carried>,
+}
+
+/// A call that a new member goes on with: the one that made it may fail before all servers have it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Carried {
+    pub(crate) head: CallHead,
+    pub(crate) server: TroupeName,
+    /// Its outcome is in the state; else the user of the new member makes the call again.
+    pub(crate) is_over: bool,
+    len: u32,
+    #[serde(skip)]
+    pub(crate) arguments: Bytes,
+}
+
+impl Carried {
+    pub(crate) fn new(head: CallHead, server: TroupeName, is_over: bool, arguments: Bytes) -> Self {
+        Self { head, server, is_over, len: arguments.len() as u32, arguments }
+    }
+}
+
+/// A result that somebody may want still.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    head: CallHead,
+    chosen: u128,
+    kind: Kind,
+    len: u32,
+    acked: Vec<BootId>,
+}
+
+impl Server {
+    /// This node is to be a replica. False: it is one already, or of too many troupes.
+    pub(crate) fn join(&mut self, turn: &mut Turn<'_>, name: TroupeName, serving: Serving) -> bool {
+        let is_new = !self.members.contains_key(&name);
+        if !is_new
+            || self.members.len() >= turn.config.troupes_max
+            || !turn.bindings.watch(turn.lines, name)
+        {
+            return false;
+        }
+        self.members.insert(name, Member::new(name, serving));
+        turn.bindings.ask(turn.lines, Item::Join { name });
+        true
+    }
+
+    /// The binding agent is there, perhaps for the first time, perhaps without its memory.
+    pub(crate) fn on_binder(&mut self, turn: &mut Turn<'_>) {
+        let me = turn.lines.me();
+        for (name, member) in &self.members {
+            let known = turn.bindings.get(*name).filter(|it| it.members.contains(&me)).cloned();
+            match known {
+                Some(binding) => {
+                    turn.bindings.ask(turn.lines, Item::Known { name: *name, binding })
+                }
+                None if member.standing == Standing::Joining => {
+                    turn.bindings.ask(turn.lines, Item::Join { name: *name });
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// This node is no replica any more, by its own will.
+    pub(crate) fn leave(&mut self, turn: &mut Turn<'_>, name: TroupeName) {
+        if self.members.contains_key(&name) {
+            turn.bindings.ask(turn.lines, Item::Leave { name });
+            self.forget(turn, name);
+        }
+    }
+
+    /// Everything of the troupe at this node is void.
+    fn forget(&mut self, turn: &mut Turn<'_>, name: TroupeName) {
+        self.members.remove(&name);
+        self.runs.retain(|_, run| run.troupe != name);
+        self.left.push(name);
+        turn.lines.tell(Event::Left { troupe: name });
+    }
+
+    /// A troupe of this node has changed.
+    pub(crate) fn on_own_binding(&mut self, turn: &mut Turn<'_>, name: TroupeName) {
+        let me = turn.lines.me();
+        let Some(member) = self.members.get_mut(&name) else { return };
+        let Some(binding) = turn.bindings.get(name).cloned() else { return };
+        if !binding.members.contains(&me) {
+            // Before the binding agent has heard of it, that is how it should be.
+            if member.standing != Standing::Joining {
+                self.forget(turn, name);
+            }
+            return;
+        }
+        member.wants.retain(|(boot, _)| binding.members.contains(boot));
+        member.is_asked &= !member.wants.is_empty();
+        let is_lost = match member.standing {
+            Standing::Joining => false,
+            Standing::Fetching { from } if binding.members.contains(&from) => return,
+            Standing::Fetching { .. } => true,
+            Standing::Restoring => return,
+            Standing::Full => {
+                self.refuse_stale(turn, name);
+                if let Some(member) = self.members.get_mut(&name) {
+                    // It may be the oldest now.
+                    member.cast_all(turn, false);
+                }
+                return self.advance(turn, name);
+            }
+        };
+        self.fetch(turn, name, &binding, is_lost);
+    }
+
+    /// Asks an older member for its state; if there is none the troupe begins here.
+    fn fetch(&mut self, turn: &mut Turn<'_>, name: TroupeName, binding: &Binding, is_lost: bool) {
+        let me = turn.lines.me();
+        let Some(member) = self.members.get_mut(&name) else { return };
+        let older = || binding.members.iter().take_while(|it| **it != me);
+        let donor = older().find(|it| turn.lines.is_up(**it)).or_else(|| older().next());
+        match donor.copied() {
+            Some(from) if !mainstay_base::fault!(turn.config, JoinsEmpty) => {
+                member.standing = Standing::Fetching { from };
+                let (binding, after) = (binding.clone(), member.serving.from);
+                turn.lines.say(from, Item::WantState { name, binding, after }, Bytes::new());
+            }
+            _ => {
+                (member.standing, member.born) = (Standing::Full, binding.version);
+                turn.lines.tell(Event::Joined { troupe: name, is_first: true, is_lost });
+                self.go(turn, name);
+            }
+        }
+    }
+
+    /// A boot is not connected: another one may have a state as well.
+    pub(crate) fn on_down(&mut self, turn: &mut Turn<'_>, boot: BootId) {
+        let waits = |it: &Member| it.standing == Standing::Fetching { from: boot };
+        let names: Vec<TroupeName> =
+            self.members.iter().filter(|(_, it)| waits(it)).map(|(name, _)| *name).collect();
+        for name in names {
+            let Some(binding) = turn.bindings.get(name).cloned() else { continue };
+            let me = turn.lines.me();
+            let mut older = binding.members.iter().take_while(|it| **it != me);
+            if older.any(|it| turn.lines.is_up(*it)) {
+                self.fetch(turn, name, &binding, false);
+            }
+        }
+    }
+
+    /// A new member wants the state.
+    pub(crate) fn on_want_state(
+        &mut self,
+        turn: &mut Turn<'_>,
+        from: BootId,
+        name: TroupeName,
+        binding: Binding,
+        after: u64,
+    ) {
+        turn.bindings.learn(name, binding);
+        let Some(member) = self.members.get_mut(&name) else { return };
+        if member.wants.len() < WANTS_MAX && member.wants.iter().all(|(boot, _)| *boot != from) {
+            member.wants.push((from, after));
+        }
+        // If it has news for this node, those are looked at first.
+        self.advance(turn, name);
+    }
+
+    /// Asks the user for the state, if it may be given now.
+    pub(crate) fn offer(&mut self, turn: &mut Turn<'_>, name: TroupeName) {
+        let Some(member) = self.members.get_mut(&name) else { return };
+        let is_quiet = member.busy == 0 || mainstay_base::fault!(turn.config, GivesBusy);
+        if is_quiet && !member.is_asked && member.is_frozen(turn) {
+            member.is_asked = true;
+            self.offers.push(name);
+        }
+    }
+
+    /// The user gives the state. `None`: there is none to be had.
+    pub(crate) fn on_given(
+        &mut self,
+        turn: &mut Turn<'_>,
+        name: TroupeName,
+        state: Option<Bytes>,
+        carried: Vec<Carried>,
+    ) {
+        let most = turn.config.body_bytes_max;
+        let Some(member) = self.members.get_mut(&name) else { return };
+        if !std::mem::take(&mut member.is_asked) {
+            return;
+        }
+        let wants = std::mem::take(&mut member.wants);
+        if let Some(state) = state.filter(|it| it.len() <= most) {
+            let (luggage, results) = member.pack(turn, carried);
+            let mut body = BytesMut::with_capacity(luggage.len() + results.len() + state.len());
+            body.extend_from_slice(&luggage);
+            body.extend_from_slice(&results);
+            body.extend_from_slice(&state);
+            let body = body.freeze();
+            for (boot, _) in wants {
+                let (luggage, len) = (luggage.len() as u32, body.len() as u32);
+                turn.lines.say(boot, Item::State { name, luggage, len }, body.clone());
+            }
+        } else {
+            self.counts.refused += 1;
+        }
+        self.advance(turn, name);
+    }
+
+    /// The state of an older member has come.
+    pub(crate) fn on_state(
+        &mut self,
+        turn: &mut Turn<'_>,
+        from: BootId,
+        name: TroupeName,
+        luggage: u32,
+        mut body: Bytes,
+    ) -> Vec<Carried> {
+        let Some(member) = self.members.get_mut(&name) else { return Vec::new() };
+        let is_asked = member.standing == Standing::Fetching { from };
+        let read = |bytes: Bytes| codec::decode::<Luggage>(&bytes).ok();
+        let head = (is_asked && luggage as usize <= body.len())
+            .then(|| body.split_to(luggage as usize))
+            .and_then(read);
+        let Some(head) = head.filter(|head| head.fits(body.len())) else {
+            self.counts.dropped += 1;
+            return Vec::new();
+        };
+        let carried = member.unpack(turn, head, &mut body);
+        member.standing = Standing::Restoring;
+        turn.lines.tell(Event::Restore { troupe: name, state: body });
+        carried
+    }
+
+    /// The user has taken the state in.
+    pub(crate) fn on_restored(&mut self, turn: &mut Turn<'_>, name: TroupeName) {
+        let Some(member) = self.members.get_mut(&name) else { return };
+        if member.standing == Standing::Restoring {
+            member.standing = Standing::Full;
+            turn.lines.tell(Event::Joined { troupe: name, is_first: false, is_lost: false });
+            self.go(turn, name);
+        }
+    }
+
+    /// Takes in what came before.
+    fn go(&mut self, turn: &mut Turn<'_>, name: TroupeName) {
+        let early = self.members.get_mut(&name).map(|it| std::mem::take(&mut it.early));
+        for it in early.unwrap_or_default() {
+            match it {
+                Early::Call { from, named, head, arguments } => {
+                    let server = crate::TroupeId { name, version: named };
+                    self.on_call(turn, from, server, head, arguments);
+                }
+                Early::Ordered { position, call } => self.on_ordered(turn, name, position, call),
+            }
+        }
+        self.advance(turn, name);
+    }
+}
+
+impl Member {
+    /// A new member wants the state as it is now: nothing begins until it was given.
+    pub(crate) fn is_frozen(&self, turn: &Turn<'_>) -> bool {
+        let is_cast = self.serving.sequence == Sequence::Cast;
+        let reached = |after: &u64| !is_cast || self.order.position() >= *after;
+        let gives =
+            self.standing == Standing::Full && self.wants.iter().any(|(_, after)| reached(after));
+        // News of this troupe that were not looked at yet may make calls stale.
+        gives && !turn.bindings.news.contains(&self.name)
+    }
+
+    fn pack(&self, turn: &Turn<'_>, mut carried: Vec<Carried>) -> (Bytes, Bytes) {
+        let (mut kept, mut results) = (Vec::new(), BytesMut::new());
+        for (key, record) in &self.records {
+            let (Stage::Done(answer), Some(chosen)) = (&record.stage, record.chosen) else {
+                continue;
+            };
+            let (mut kind, mut body) = answer.parts();
+            if results.len() + body.len() > RESULTS_BYTES_MAX {
+                (kind, body) = Answer::Refused(Refusal::Forgotten).parts();
+            }
+            results.extend_from_slice(&body);
+            let head = CallHead {
+                id: key.id.clone(),
+                caller: record.caller,
+                procedure: record.procedure,
+                version: record.version,
+                context: Bytes::new(),
+            };
+            let (len, acked) = (body.len() as u32, record.acked.iter().copied().collect());
+            kept.push(Kept { head, chosen, kind, len, acked });
+        }
+        let mut left = RESULTS_BYTES_MAX;
+        carried.retain(|it| {
+            let fits = it.arguments.len() <= left;
+            left -= if fits { it.arguments.len() } else { 0 };
+            fits
+        });
+        carried.iter().for_each(|it| results.extend_from_slice(&it.arguments));
+        let luggage = Luggage {
+            born: self.born,
+            position: self.order.position(),
+            brought: self.order.brought(),
+            kept,
+            past: self.past.iter().cloned().collect(),
+            callers: turn.bindings.all().collect(),
+            carried,
+        };
+        (codec::encode(&luggage), results.freeze())
+    }
+
+    fn unpack(&mut self, turn: &mut Turn<'_>, luggage: Luggage, body: &mut Bytes) -> Vec<Carried> {
+        (self.records, self.ready) = (std::collections::BTreeMap::new(), VecDeque::new());
+        self.load.clear();
+        self.born = luggage.born;
+        self.past = luggage.past.into_iter().collect();
+        for (name, binding) in luggage.callers {
+            turn.bindings.learn(name, binding);
+        }
+        self.order.restore(luggage.position, luggage.brought);
+        for Kept { head, chosen, kind, len, acked } in luggage.kept {
+            let mut record = Record::new(&head, turn.now);
+            // A copy: a small result would keep the whole state in memory.
+            let result = Bytes::copy_from_slice(&body.copy_to_bytes(len as usize));
+            record.chosen = Some(chosen);
+            record.acked = acked.into_iter().collect();
+            record.stage = Stage::Done(Answer::new(kind, result));
+            record.counted = record.bytes();
+            let Load { records, done, bytes } = self.load.entry(head.caller.name).or_default();
+            (*records, *done, *bytes) = (*records + 1, *done + 1, *bytes + record.counted);
+            if head.caller.version != Version::SOLO {
+                // As many as there may be are known: then its result is kept until that is too long.
+                let _ = turn.bindings.watch(turn.lines, head.caller.name);
+            }
+            self.records.insert(head.key(), record);
+        }
+        let mut carried = luggage.carried;
+        for it in &mut carried {
+            it.arguments = Bytes::copy_from_slice(&body.copy_to_bytes(it.len as usize));
+        }
+        carried.retain(|it| it.head.caller.name == self.name && !it.head.id.path.is_empty());
+        carried
+    }
+}
+
+impl Luggage {
+    /// Whether so many bytes hold all results, and nothing is there twice.
+    fn fits(&self, bytes: usize) -> bool {
+        let lens = self.kept.iter().map(|it| it.len as usize);
+        let lens = lens.chain(self.carried.iter().map(|it| it.len as usize));
+        let keys: std::collections::BTreeSet<Key> =
+            self.kept.iter().map(|it| it.head.key()).collect();
+        keys.len() == self.kept.len()
+            && self.brought.len() <= crate::server::HELD_MAX
+            && lens.sum::<usize>() <= bytes
+    }
+}
