@@ -23,6 +23,8 @@ pub enum Fault {
     NeverAdmitsAnother,
     /// Takes a guest whose session it has given up for one that it has never met.
     WelcomesForgotten,
+    /// Believes a guest that says that this boot is dead.
+    BelievesGuests,
     /// Delivers what guests say on any channel.
     HearsGuestsAnywhere,
 }

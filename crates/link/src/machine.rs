@@ -71,6 +71,11 @@ pub enum Input {
         /// Whose.
         from: BootId,
     },
+    /// The session of a guest is over: its user cannot go on with it. The guest is told, and may begin anew.
+    Forget {
+        /// Which; nothing happens if it is none, or has no session.
+        guest: BootId,
+    },
     /// From now on this boot is dead to this site: its frames are dropped, it is answered *you are dead*, nothing of it
     /// is delivered any more, and what was meant for it counts as sent (MB-8, MB-26).
     Isolate {
@@ -272,6 +277,8 @@ pub struct Link {
     peers: BTreeMap<NodeId, Peer>,
     out: VecDeque<Output>,
     draining: bool,
+    /// Connections opened up to this one cannot begin the session of a guest: one may have been given up since.
+    forgotten: u64,
     stats: Stats,
 }
 
@@ -289,6 +296,7 @@ impl Link {
             peers: peers.collect(),
             out: VecDeque::new(),
             draining: false,
+            forgotten: 0,
             stats: Stats::default(),
             config,
         };
@@ -327,6 +335,7 @@ impl Machine for Link {
             Input::Unreachable { node } => self.on_dial_failed(node, false),
             Input::Taken { from } => self.on_taken(from),
             Input::Isolate { boot } => self.on_isolate(boot),
+            Input::Forget { guest } => self.on_forget(guest),
         }
         if cfg!(debug_assertions) {
             self.check_invariants();

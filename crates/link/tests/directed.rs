@@ -645,3 +645,60 @@ fn silent_connections_make_room() {
     let outputs = receive(&mut link, ConnId(9), Message::Hello(hello(a, b)).frame(0));
     assert!(matches!(events(outputs)[0], Event::Up { .. }));
 }
+
+/// What a node makes of a guest that says that it is dead.
+fn guest_says_dead(configure: fn(Builder) -> Builder) -> Vec<Event> {
+    let (mut link, node) = host(configure);
+    let (guest, hello) = guest_of(node, "g", 7);
+    greet(&mut link, CONN, &hello);
+    let dead = Message::Dead { you: node.nonce, by: guest };
+    events(receive(&mut link, CONN, dead.frame(0)))
+}
+
+/// A guest has no say in who lives.
+#[test]
+fn a_guest_that_says_dead_is_not_believed() {
+    assert_eq!(guest_says_dead(|it| it), []);
+}
+
+#[cfg(feature = "test-util")]
+#[test]
+fn believing_guests_is_noticed() {
+    use mainstay_link::fault::Fault;
+
+    let told = guest_says_dead(|it| it.fault(Fault::BelievesGuests));
+    assert!(told.iter().any(|it| matches!(it, Event::Dead { .. })), "{told:?}");
+}
+
+/// A hello that lingered on a connection older than the end of a guest's session begins none: the session would be there twice.
+#[test]
+fn a_hello_from_before_the_end_of_a_session_begins_none() {
+    let (mut link, node) = host(|it| it);
+    let (guest, hello) = guest_of(node, "g", 7);
+    open(&mut link, ConnId(9), None);
+    greet(&mut link, CONN, &hello);
+    turn(&mut link, Instant::ZERO, Some(Input::Closed { conn: CONN }));
+    turn(&mut link, Instant::ZERO + ms(50), None);
+    let frame = Message::Hello(hello.clone()).frame(0);
+    let late = Input::Received { conn: ConnId(9), frame };
+    let outputs = turn(&mut link, Instant::ZERO + ms(51), Some(late));
+    assert!(outputs.contains(&Output::Close { conn: ConnId(9) }) && link.guests() == 0);
+    let conn = ConnId(10);
+    turn(&mut link, Instant::ZERO + ms(52), Some(Input::Opened { conn, dialled: None }));
+    let frame = Message::Hello(hello).frame(0);
+    turn(&mut link, Instant::ZERO + ms(52), Some(Input::Received { conn, frame }));
+    assert_eq!(link.boot(guest.node), Some(guest));
+}
+
+/// The user ends a guest's session: the guest is told, and there is room for it to begin anew.
+#[test]
+fn a_session_of_no_use_is_ended() {
+    let (mut link, node) = host(|it| it);
+    let (guest, hello) = guest_of(node, "g", 7);
+    greet(&mut link, CONN, &hello);
+    let outputs = turn(&mut link, Instant::ZERO, Some(Input::Forget { guest }));
+    assert_eq!(messages(outputs), [Message::Dead { you: guest.nonce, by: node }]);
+    assert_eq!(link.guests(), 0);
+    greet(&mut link, ConnId(2), &hello);
+    assert_eq!(link.guests(), 1);
+}

@@ -80,7 +80,8 @@ pub struct Config {
     pub calls_max: usize,
     /// Most calls of one client that a server holds, executes or keeps the result of (RPC-17). Clients keep to it. Default 4,096.
     pub window: u32,
-    /// With so many bytes of arguments and results of one client a server takes no more; results of what it has taken come on top. Default 64 MiB.
+    /// With so many bytes of arguments and results of one client a server takes no more. Results of what it has taken come on top, as many bytes again at
+    /// most: the call of one that does not fit is told that its result is too large; it was executed. Default 64 MiB.
     pub client_bytes_max: usize,
     /// Most calls that a server executes at a time; others wait for their turn. Default 1,024.
     pub executions_max: usize,

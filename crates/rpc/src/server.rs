@@ -83,6 +83,8 @@ pub(crate) struct Run {
     pub(crate) until: Instant,
     /// It was told to stop: its result counts for nothing.
     pub(crate) is_ended: bool,
+    /// It is for a former life of its client, or for one that was gone since. A client that was gone may come back in the same life.
+    pub(crate) is_orphan: bool,
     /// Its client has to grant it more time before this; else it is ended.
     pub(crate) granted: Option<Instant>,
     /// When it is asked for that.
@@ -433,6 +435,7 @@ impl Server {
             epoch: 0,
             until,
             is_ended: false,
+            is_orphan: false,
             granted: None,
             asks: now,
         };
@@ -472,6 +475,7 @@ impl Server {
             epoch: entry.call.epoch,
             until: entry.until,
             is_ended: false,
+            is_orphan: false,
             granted: quantum.map(|quantum| now + quantum),
             asks: quantum.map_or(now, |quantum| now + quantum / 2),
         };

@@ -23,8 +23,8 @@
 //! # Guests
 //! Between a node and a guest of it (a process outside the roster) only instances are heard that were
 //! [opened](Mux::open_to_guests) to guests; a guest learns of no other. The windows are smaller ([`GUEST_WINDOW`]), so that all of them fit
-//! the link's small window, and what all guests together have sent in part is bounded ([`GUEST_PARTS_BYTES`]): the guest that would exceed it
-//! is given up.
+//! the link's small window, and what all guests together have sent in part is bounded ([`GUEST_PARTS_BYTES`]): beyond, the guest that has
+//! most of it is given up, and told so by the link.
 //!
 //! # What bounds it
 //! What is on the way to a peer never fills the link's window: the classes together are below [`LINK_BYTES`]. One list of what is mounted
@@ -62,7 +62,7 @@ pub const LINK_BYTES: usize = 4 << 20;
 
 /// Most bytes of each class on the way between a node and a guest (128 KiB).
 pub const GUEST_WINDOW: u64 = 2 * PART_BYTES as u64;
-/// Most bytes of messages that guests have begun to send and not ended, by what they said of their sizes (64 MiB).
+/// Most bytes of messages that guests have begun to send and not ended (64 MiB).
 pub const GUEST_PARTS_BYTES: usize = 64 << 20;
 /// So long a guest may be without a connection before what is on the way to and from it is void (10 s).
 pub const GUEST_KEEP: Duration = Duration::from_secs(10);
@@ -199,6 +199,8 @@ pub struct Mux {
     /// Of each node, the last boot that is gone for ever: who does not know yet may still send to it.
     gone: BTreeMap<NodeId, BootId>,
     frames: VecDeque<Frame>,
+    /// Guests whose sessions are of no use any more.
+    useless: VecDeque<BootId>,
     given: VecDeque<(Address, Given)>,
     stats: MuxStats,
     #[cfg(feature = "test-util")]
@@ -328,7 +330,12 @@ impl Mux {
 
     fn give_up_boot(&mut self, boot: BootId) {
         let guest = self.peers.get(&boot).is_some_and(|peer| peer.guest);
-        self.forget(boot, None);
+        if guest {
+            self.useless.push_back(boot);
+            self.lose(boot, PeerChange::Ended { boot });
+        } else {
+            self.forget(boot, None);
+        }
         self.frames.retain(|frame| frame.to != boot);
         self.peers.insert(boot, Peer { broken: true, guest, ..Peer::default() });
     }
@@ -612,6 +619,11 @@ impl Mux {
     /// The next frame for the link, in order.
     pub fn poll_frame(&mut self) -> Option<Frame> {
         self.frames.pop_front()
+    }
+
+    /// The next guest whose session the link is to end.
+    pub fn poll_useless(&mut self) -> Option<BootId> {
+        self.useless.pop_front()
     }
 
     /// The next input for a service, in order. `None`: services have taken in all; what they send after this they send knowing it.

@@ -555,6 +555,9 @@ impl Services {
 
     /// The next frame for the link, in order.
     pub fn poll_frame(&mut self) -> Option<link::Input> {
+        if let Some(guest) = self.mux.poll_useless() {
+            return Some(link::Input::Forget { guest });
+        }
         let frame = self.mux.poll_frame()?;
         Some(link::Input::Send {
             to: frame.to.node,

@@ -78,6 +78,8 @@ pub struct Stack {
     lost: BTreeSet<BootId>,
     /// Peers that the link has a session with.
     met: BTreeSet<BootId>,
+    /// Guests that the link has a session with: bounded by its settings.
+    guests: BTreeSet<NodeId>,
     /// What is meant for boots that a view has named before this one has met them.
     early: BTreeMap<BootId, Early>,
     /// Parts of a message that has not come whole yet.
@@ -107,6 +109,7 @@ impl Stack {
             core: Core::recover(config, past, bootstrap, now),
             lost: BTreeSet::new(),
             met: BTreeSet::new(),
+            guests: BTreeSet::new(),
             early: BTreeMap::new(),
             parts: BTreeMap::new(),
             services: Services::new(),
@@ -249,12 +252,20 @@ impl Stack {
     }
 
     /// Guests are peers of services, and of nothing else on the site.
-    fn is_of_guest(&self, event: &link::Event) -> bool {
+    fn is_of_guest(&mut self, event: &link::Event) -> bool {
         match event {
-            link::Event::Up { boot, .. }
-            | link::Event::Down { boot }
-            | link::Event::Gone { boot, .. } => self.link.is_guest(boot.node),
-            link::Event::Replaced { new, .. } => self.link.is_guest(new.node),
+            link::Event::Up { boot, guest: true, .. } => {
+                self.guests.insert(boot.node);
+                true
+            }
+            link::Event::Replaced { new, .. } if self.link.is_guest(new.node) => true,
+            link::Event::Gone { boot, .. } => {
+                self.guests.remove(&boot.node);
+                true
+            }
+            link::Event::Down { boot }
+            | link::Event::Replaced { new: boot, .. }
+            | link::Event::Dead { by: boot } => self.guests.contains(&boot.node),
             _ => false,
         }
     }

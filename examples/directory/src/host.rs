@@ -6,7 +6,7 @@
 
 use std::cell::Cell;
 use std::io;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -110,10 +110,9 @@ pub async fn serve_with(
             });
         }
     };
-    tokio::select! {
-        () = accepting => {}
-        () = intake.refill() => {}
-    }
+    // It goes on for clients that are connected when this future is dropped.
+    tokio::task::spawn_local(refill(Rc::downgrade(&intake), Rc::clone(&intake.short)));
+    accepting.await;
 }
 
 /// What all clients together give the node to parse between two of its turns: as many as there are, they do not keep the
@@ -121,12 +120,12 @@ pub async fn serve_with(
 struct Intake {
     /// In steps of [`STEP_BYTES`]; who waits gets them in the order of waiting.
     steps: Semaphore,
-    short: Notify,
+    short: Rc<Notify>,
 }
 
 impl Intake {
     fn new() -> Self {
-        Self { steps: Semaphore::new(INTAKE_STEPS), short: Notify::new() }
+        Self { steps: Semaphore::new(INTAKE_STEPS), short: Rc::default() }
     }
 
     async fn take(&self, bytes: usize) {
@@ -141,14 +140,27 @@ impl Intake {
         // It is never closed.
         taken.into_iter().for_each(SemaphorePermit::forget);
     }
+}
 
-    /// When there is nothing left, all that is ready has its turn before there is more.
-    async fn refill(&self) {
+impl Drop for Intake {
+    fn drop(&mut self) {
+        self.short.notify_one();
+    }
+}
+
+/// When there is nothing left, all that is ready has its turn before there is more, until nobody waits any more.
+async fn refill(intake: Weak<Intake>, short: Rc<Notify>) {
+    loop {
+        short.notified().await;
         loop {
-            self.short.notified().await;
             tokio::task::yield_now().await;
-            let left = self.steps.available_permits();
-            self.steps.add_permits(INTAKE_STEPS.saturating_sub(left));
+            let Some(intake) = intake.upgrade() else { return };
+            let left = intake.steps.available_permits();
+            intake.steps.add_permits(INTAKE_STEPS.saturating_sub(left));
+            // Who waits has them now: then nothing is left.
+            if intake.steps.available_permits() > 0 {
+                break;
+            }
         }
     }
 }
@@ -344,6 +356,7 @@ impl<'a> Client<'a> {
                 }
                 Ok(place) = Arc::clone(&self.large.places).acquire_owned(), if self.large.waits() => {
                     self.large.place = Some(place);
+                    self.large.until = Some(Instant::now() + self.options.write_within);
                 }
                 size = reader.read(&mut buffer), if !ended && self.connection.wants_input() => {
                     let size = size?;

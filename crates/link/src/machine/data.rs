@@ -175,7 +175,14 @@ impl Link {
             self.stats.dropped_garbage += 1;
             return;
         };
+        let of_guest = matches!(stage, Stage::Bound(boot) if self.is_guest(boot.node));
         match (message, stage) {
+            // A guest has no say in who lives.
+            (Message::Dead { .. } | Message::Taken { .. }, _)
+                if of_guest && !fault!(self.config, BelievesGuests) =>
+            {
+                self.stats.dropped_garbage += 1;
+            }
             (Message::Hello(hello), _) => self.on_hello(conn, &hello),
             (Message::Dead { you, by }, _) => self.on_told_dead(conn, stage, you, by),
             (Message::Taken { you, by }, _) => self.on_told_taken(conn, stage, you, by),

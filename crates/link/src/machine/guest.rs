@@ -69,9 +69,32 @@ impl Link {
     pub(super) fn on_guest_gone(&mut self, node: NodeId) {
         let Some(peer) = self.peers.remove(&node) else { return };
         self.stats.guests_gone += 1;
+        self.forgotten = self.serial;
         let Some(session) = peer.session else { return };
         let unsettled = session.outgoing.unsettled();
         self.event(Event::Gone { boot: session.boot, unsettled });
+    }
+
+    /// The user has no use for a guest's session any more.
+    pub(super) fn on_forget(&mut self, guest: BootId) {
+        let Some(peer) = self.peers.get(&guest.node).filter(|peer| peer.guest) else { return };
+        if peer.session.as_ref().is_none_or(|session| session.boot != guest) {
+            return;
+        }
+        let conn = peer.conn();
+        self.on_guest_gone(guest.node);
+        if let Some(conn) = conn {
+            self.condemn(conn, guest);
+            self.on_dead_speaks(conn);
+        }
+    }
+
+    /// Whether the hello of a guest that is not known is too old to begin a session: its connection stood when a session was given up, perhaps
+    /// its own.
+    pub(super) fn is_too_old(&self, hello: &Hello, serial: u64) -> bool {
+        hello.features & GUEST != 0
+            && serial <= self.forgotten
+            && !self.peers.contains_key(&hello.from.node)
     }
 
     /// This process is a guest, and the node has given up its session.
@@ -86,10 +109,11 @@ impl Link {
         self.event(Event::Gone { boot: by, unsettled });
     }
 
-    /// The table of connections is full: the oldest accepted one that has not said hello goes. Whoever opens connections and says nothing
+    /// The table of connections is full: the oldest accepted one that has not said hello, or is of the dead, goes. Whoever opens connections and says nothing
     /// keeps nobody out. False: there is none.
     pub(super) fn make_room(&mut self) -> bool {
-        let waits = self.conns.iter().filter(|(_, conn)| conn.stage == Stage::Awaiting);
+        let is_idle = |stage| matches!(stage, Stage::Awaiting | Stage::Condemned { .. });
+        let waits = self.conns.iter().filter(|(_, conn)| is_idle(conn.stage));
         let oldest = waits.min_by_key(|(_, conn)| conn.serial).map(|(id, _)| *id);
         let Some(conn): Option<ConnId> = oldest else { return false };
         self.stats.conns_refused += 1;

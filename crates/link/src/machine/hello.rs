@@ -56,6 +56,11 @@ impl Link {
             self.on_dead_speaks(conn);
             return;
         }
+        if self.is_too_old(hello, serial) {
+            // It dials again.
+            self.close(conn);
+            return;
+        }
         self.admit(from.node);
         let Some(peer) = self.peers.get(&from.node) else { return };
         let is_stale = peer.known.is_some_and(|known| known != from) && serial < peer.introduced;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -15,10 +16,15 @@ use super::handle::{RpcHandle, ServeError, Shared, locked};
 use super::served::Port;
 use super::{Context, Procedure};
 
+/// A server lives at least so long without a call.
+const IDLE_MIN: Duration = Duration::from_millis(1);
+
 /// One client's.
 struct Server<A: Actor> {
     /// Of the client.
     life: u64,
+    /// Another one for each that is made.
+    number: u64,
     to: Addr<A>,
     /// Calls that it has not answered.
     open: usize,
@@ -30,6 +36,7 @@ struct Server<A: Actor> {
 pub(super) struct Made<A: Actor> {
     make: Box<dyn Fn(NodeId) -> Addr<A> + Send + Sync>,
     idle: Duration,
+    made: AtomicU64,
     servers: Mutex<BTreeMap<NodeId, Server<A>>>,
 }
 
@@ -67,11 +74,12 @@ impl<A: Actor> Made<A> {
         if !servers.get(&client).is_some_and(is_there) {
             let to = (self.make)(client);
             // With its last address the actor of a former life ends.
-            servers.insert(client, Server { life, to, open: 0, used: shared.now() });
+            let number = self.made.fetch_add(1, Ordering::Relaxed);
+            servers.insert(client, Server { life, number, to, open: 0, used: shared.now() });
             tokio::task::spawn_local(watch(
                 Arc::downgrade(self),
                 Arc::downgrade(&shared),
-                (client, life),
+                (client, number),
                 self.idle,
             ));
         }
@@ -85,7 +93,7 @@ impl<A: Actor> Made<A> {
 async fn watch<A: Actor>(
     made: Weak<Made<A>>,
     shared: Weak<Shared>,
-    (client, life): (NodeId, u64),
+    (client, number): (NodeId, u64),
     idle: Duration,
 ) {
     let mut wait = idle;
@@ -93,7 +101,7 @@ async fn watch<A: Actor>(
         sleep(wait).await;
         let (Some(made), Some(shared)) = (made.upgrade(), shared.upgrade()) else { return };
         let mut servers = locked(&made.servers);
-        let Some(server) = servers.get(&client).filter(|it| it.life == life) else { return };
+        let Some(server) = servers.get(&client).filter(|it| it.number == number) else { return };
         let unused = shared.now().saturating_since(server.used);
         if server.open == 0 && unused >= idle {
             servers.remove(&client);
@@ -119,7 +127,9 @@ impl RpcHandle {
         idle: Duration,
         make: impl Fn(NodeId) -> Addr<A> + Send + Sync + 'static,
     ) -> Servers<A> {
-        let made = Made { make: Box::new(make), idle, servers: Mutex::default() };
+        let idle = idle.max(IDLE_MIN);
+        let (made, servers) = (AtomicU64::new(0), Mutex::default());
+        let made = Made { make: Box::new(make), idle, made, servers };
         Servers { rpc: self.clone(), made: Arc::new(made) }
     }
 }

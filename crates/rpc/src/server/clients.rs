@@ -95,7 +95,11 @@ impl Server {
             }
         }
         self.loose.retain(|loose| loose.client != of);
-        let orphans = self.runs.values().filter(|run| run.client == of).count();
+        let mut orphans = 0;
+        for run in self.runs.values_mut().filter(|run| run.client == of) {
+            run.is_orphan = true;
+            orphans += 1;
+        }
         let client = self.clients.entry(of).or_default();
         for (seq, entry) in std::mem::take(&mut client.calls) {
             self.deadlines.remove(&(entry.until, of, seq));
@@ -166,18 +170,16 @@ impl Server {
     /// Ends one execution before its time.
     pub(crate) fn abort_run(&mut self, now: Instant, lines: &mut Lines, ticket: Ticket) {
         let Some(run) = self.runs.get(&ticket).filter(|run| !run.is_ended) else { return };
-        let (of, life, seq) = (run.client, run.life, run.seq);
+        let (of, is_orphan, seq) = (run.client, run.is_orphan, run.seq);
         self.end(lines, ticket);
-        if self.clients.get(&of).is_some_and(|client| client.life == life) {
+        if !is_orphan {
             self.finish(now, lines, of, seq, Answer::Refused(Refusal::Aborted));
         }
     }
 
     /// An execution for a former life has stopped. After the last one the client's calls begin.
-    pub(super) fn release(&mut self, of: NodeId, life: u64) {
-        let Some(client) = self.clients.get_mut(&of).filter(|client| client.life != life) else {
-            return;
-        };
+    pub(super) fn release(&mut self, of: NodeId) {
+        let Some(client) = self.clients.get_mut(&of) else { return };
         client.orphans = client.orphans.saturating_sub(1);
         if client.orphans == 0 && client.is_gone {
             self.clients.remove(&of);

@@ -43,8 +43,11 @@ impl Server {
     pub(super) fn stopped(&mut self, now: Instant, lines: &mut Lines, ticket: Ticket) {
         let Some(run) = self.runs.remove(&ticket) else { return };
         self.loose_deadlines.remove(&(run.until, ticket));
-        self.leave_lane(now, lines, run.client, run.lane, run.life);
-        self.release(run.client, run.life);
+        if run.is_orphan {
+            self.release(run.client);
+        } else {
+            self.leave_lane(now, lines, run.client, run.lane, run.life);
+        }
         self.fill(now, lines);
     }
 
@@ -63,6 +66,14 @@ impl Server {
         client.bytes -= std::mem::take(&mut entry.arguments).len();
         client.bytes -= std::mem::take(&mut entry.call.context).len();
         let lane = entry.call.order.as_ref().map(|order| order.lane);
+        // A client that acknowledges nothing has results of what was taken before it was full: no more than as much again.
+        let bytes_max = 2 * self.config.client_bytes_max;
+        let answer = match answer {
+            Answer::Result(_, body) if client.bytes + body.len() > bytes_max => {
+                Answer::Refused(Refusal::ResultTooLarge)
+            }
+            answer => answer,
+        };
         if let Answer::Result(_, body) = &answer {
             client.bytes += body.len();
         }

@@ -112,6 +112,7 @@ fn boot(name: &str) -> BootId {
 fn machine(carrier: Carrier, orphans: Orphans) -> (Rpc, Head) {
     let mut config = Config::new(3);
     (config.carrier, config.orphans, config.window) = (carrier, orphans, 4);
+    config.client_bytes_max = crate::BODY_BYTES_MAX;
     let instance = Instance::new(ClusterId::from_entropy(1), "rpc");
     let (past, now) = (<Rpc as Service>::Past::default(), Instant::ZERO);
     let me = boot("me");
@@ -249,4 +250,95 @@ fn a_peer_that_is_gone_is_forgotten() {
             assert_eq!(rpc.knows(peer.node), (false, false, false));
         }
     }
+}
+
+/// What is kept for a client that acknowledges nothing is bounded by bytes: a result that does not fit is refused, as too large.
+#[test]
+fn results_that_nobody_fetches_are_bounded() {
+    let (mut rpc, head) = machine(Carrier::Link, Orphans::Extermination);
+    let (peer, now) = (boot("peer"), Instant::ZERO);
+    let call = CallHead {
+        procedure: ProcedureId(7),
+        version: 1,
+        semantics: Semantics::ExactlyOnce,
+        budget: 10_000,
+        epoch: 0,
+        order: None,
+        context: Bytes::new(),
+    };
+    let hello = Item::Hello { kept: false, window: 4, epoch: 0 };
+    let calls = (1..=4).map(|seq| Item::Call { seq, call: call.clone(), len: 0 });
+    let items = [hello].into_iter().chain(calls).collect();
+    rpc.handle(
+        now,
+        In::Message { from: peer, view: 0, message: Message { head, items, bodies: Bytes::new() } },
+    );
+    rpc.end_turn(now);
+    let mut tickets = Vec::new();
+    while let Some(out) = rpc.poll_output() {
+        if let mainstay_base::service::Out::Event { event: crate::Event::Execute(it), .. } = out {
+            tickets.push(it.ticket);
+        }
+    }
+    assert_eq!(tickets.len(), 4);
+    let (mut results, mut refused) = (0, 0);
+    for ticket in tickets {
+        let result = crate::Finish::Value(vec![1; 7 << 20].into());
+        rpc.handle(now, In::Command(Command::Finished { ticket, result }));
+        rpc.end_turn(now);
+        rpc.check_invariants();
+        while let Some(out) = rpc.poll_output() {
+            if let mainstay_base::service::Out::Send { message, .. } = out {
+                let is =
+                    |it: &&Item| matches!(it, Item::Refused { why: Refusal::ResultTooLarge, .. });
+                refused += message.items.iter().filter(is).count();
+                results +=
+                    message.items.iter().filter(|it| matches!(it, Item::Reply { .. })).count();
+            }
+        }
+    }
+    assert_eq!((results, refused), (2, 2), "two of 7 MiB fit into twice 8");
+}
+
+/// A guest that was forgotten while a call of it ran, and comes back in the same life: its next calls wait for the old execution, and no longer.
+#[test]
+fn a_client_that_comes_back_is_served_when_the_old_execution_has_stopped() {
+    let (mut rpc, head) = machine(Carrier::Link, Orphans::Extermination);
+    let (peer, now) = (boot("peer"), Instant::ZERO);
+    let begun = |rpc: &mut Rpc, seq| {
+        let call = CallHead {
+            procedure: ProcedureId(7),
+            version: 1,
+            semantics: Semantics::ExactlyOnce,
+            budget: 10_000,
+            epoch: 0,
+            order: None,
+            context: Bytes::new(),
+        };
+        let hello = Item::Hello { kept: false, window: 4, epoch: 0 };
+        let items = vec![hello, Item::Call { seq, call, len: 0 }];
+        let message = Message { head: head.clone(), items, bodies: Bytes::new() };
+        rpc.handle(now, In::Message { from: peer, view: 0, message });
+        executed(rpc)
+    };
+    let [old] = begun(&mut rpc, 1)[..] else { panic!("it is executed") };
+    rpc.handle(now, In::Peer(PeerChange::Ended { boot: peer }));
+    executed(&mut rpc);
+    rpc.handle(now, In::Peer(PeerChange::Up { boot: peer }));
+    assert_eq!(begun(&mut rpc, 2), [], "the old one runs");
+    let finished = Command::Finished { ticket: old, result: crate::Finish::Failed };
+    rpc.handle(now, In::Command(finished));
+    assert_eq!(executed(&mut rpc).len(), 1);
+}
+
+/// What begins at the end of the turn.
+fn executed(rpc: &mut Rpc) -> Vec<crate::Ticket> {
+    rpc.end_turn(Instant::ZERO);
+    let mut tickets = Vec::new();
+    while let Some(out) = rpc.poll_output() {
+        if let mainstay_base::service::Out::Event { event: crate::Event::Execute(it), .. } = out {
+            tickets.push(it.ticket);
+        }
+    }
+    tickets
 }

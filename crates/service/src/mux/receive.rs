@@ -7,7 +7,7 @@ use mainstay_base::rack::Given;
 use mainstay_base::service::{Address, PeerChange};
 use mainstay_base::{BootId, Instant, fault};
 
-use super::peer::DATAGRAMS;
+use super::peer::{DATAGRAMS, Peer};
 use super::stream::{Incoming, Outgoing, Whole};
 use super::wire::{self, Entry, Head, Taken};
 use super::{
@@ -43,11 +43,6 @@ impl Mux {
                 let size = (usize::try_from(meta).ok()?, usize::try_from(raw).ok()?);
                 (size.0.checked_add(size.1)? <= MESSAGE_BYTES_MAX).then_some(())?;
                 let body = rest.len() + payload.len();
-                if size.0 + size.1 > body && !self.may_begin(from, size.0 + size.1) {
-                    self.stats.overflow += 1;
-                    self.give_up_boot(from);
-                    return Some(());
-                }
                 let Some(stream) = self.incoming(now, from, of, run, body) else { return Some(()) };
                 let whole = stream.begin(view, size, rest, payload.clone());
                 self.on_body(now, from, of, whole)?;
@@ -59,6 +54,9 @@ impl Mux {
                 };
                 let whole = stream.add(payload);
                 self.on_body(now, from, of, whole)?;
+                if self.peers.get(&from).is_some_and(|peer| peer.guest) {
+                    self.bound_parts();
+                }
             }
             Head::Taken(taken) => {
                 for taken in taken {
@@ -78,14 +76,19 @@ impl Mux {
         Some(())
     }
 
-    /// Whether a message of this size may come from this peer in parts.
-    fn may_begin(&self, from: BootId, size: usize) -> bool {
-        let guests = self.peers.values().filter(|peer| peer.guest);
-        let begun: usize =
-            guests.flat_map(|peer| peer.incoming.values()).map(Incoming::begun_bytes).sum();
-        self.peers.get(&from).is_none_or(|peer| !peer.guest)
-            || self.is_guest
-            || begun + size <= GUEST_PARTS_BYTES
+    /// Guests have sent too much in parts: the one that has most of it goes.
+    fn bound_parts(&mut self) {
+        let held = |peer: &Peer| peer.incoming.values().map(Incoming::held_bytes).sum::<usize>();
+        let guests = self.peers.iter().filter(|(_, peer)| peer.guest);
+        let guests: Vec<(usize, BootId)> = guests.map(|(boot, it)| (held(it), *boot)).collect();
+        let all: usize = guests.iter().map(|(bytes, _)| bytes).sum();
+        if all > GUEST_PARTS_BYTES
+            && !self.is_guest
+            && let Some((_, boot)) = guests.into_iter().max()
+        {
+            self.stats.overflow += 1;
+            self.give_up_boot(boot);
+        }
     }
 
     fn on_datagram(
@@ -115,6 +118,8 @@ impl Mux {
         let peer = self.peers.get_mut(&from)?;
         let is_sound = |entry: &Entry| usize::from(entry.class) < CLASSES.len();
         let mounted_max = if peer.guest { GUEST_MOUNTED_MAX } else { MOUNTED_MAX };
+        // The next list waits until this one was answered.
+        (!peer.owes_seen).then_some(())?;
         (entries.len() <= mounted_max && entries.iter().all(is_sound)).then_some(())?;
         let mounted: BTreeMap<Address, Entry> =
             entries.into_iter().map(|entry| (entry.of, entry)).collect();

@@ -192,9 +192,9 @@ impl Incoming {
         self.assembly = None;
     }
 
-    /// What the message that has come in part says of its size; 0: none has.
-    pub(super) fn begun_bytes(&self) -> usize {
-        self.assembly.as_ref().map_or(0, |assembly| assembly.size)
+    /// What has come of a message in part.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.assembly.as_ref().map_or(0, |assembly| assembly.bytes.len())
     }
 
     /// A message has come in part.
