@@ -140,7 +140,7 @@ impl Server {
             return;
         }
         member.wants.retain(|(boot, _)| binding.members.contains(boot));
-        member.is_asked &= !member.wants.is_empty();
+        member.is_asked &= member.gives();
         let is_lost = match member.standing {
             Standing::Joining => false,
             Standing::Fetching { from } if binding.members.contains(&from) => return,
@@ -215,10 +215,22 @@ impl Server {
     pub(crate) fn offer(&mut self, turn: &mut Turn<'_>, name: TroupeName) {
         let Some(member) = self.members.get_mut(&name) else { return };
         let is_quiet = member.busy == 0 || mainstay_base::fault!(turn.config, GivesBusy);
-        if is_quiet && !member.is_asked && member.is_frozen(turn) {
+        // News of this troupe that were not looked at yet may make calls stale.
+        let is_due = member.gives() && !turn.bindings.news.contains(&name);
+        if is_quiet && !member.is_asked && is_due {
             member.is_asked = true;
+            member.unanswered = member.unanswered.saturating_add(1);
             self.offers.push(name);
         }
+    }
+
+    /// Whether a state that the user gives now is the one that was asked for last. One that was asked for by members that have gone since is too old.
+    pub(crate) fn is_given(&mut self, name: TroupeName) -> bool {
+        let Some(member) = self.members.get_mut(&name).filter(|it| it.unanswered > 0) else {
+            return false;
+        };
+        member.unanswered -= 1;
+        member.unanswered == 0 && std::mem::take(&mut member.is_asked)
     }
 
     /// The user gives the state. `None`: there is none to be had.
@@ -231,10 +243,11 @@ impl Server {
     ) {
         let most = turn.config.body_bytes_max;
         let Some(member) = self.members.get_mut(&name) else { return };
-        if !std::mem::take(&mut member.is_asked) {
-            return;
-        }
-        let wants = std::mem::take(&mut member.wants);
+        // Others have heard less of the order than this state needs: they wait until it has come as far.
+        let (wants, later) = std::mem::take(&mut member.wants)
+            .into_iter()
+            .partition::<Vec<_>, _>(|(_, after)| member.reaches(*after));
+        member.wants = later;
         if let Some(state) = state.filter(|it| it.len() <= most) {
             let (luggage, results) = member.pack(turn, carried);
             let mut body = BytesMut::with_capacity(luggage.len() + results.len() + state.len());
@@ -304,14 +317,19 @@ impl Server {
 }
 
 impl Member {
-    /// A new member wants the state as it is now: nothing begins until it was given.
-    pub(crate) fn is_frozen(&self, turn: &Turn<'_>) -> bool {
-        let is_cast = self.serving.sequence == Sequence::Cast;
-        let reached = |after: &u64| !is_cast || self.order.position() >= *after;
-        let gives =
-            self.standing == Standing::Full && self.wants.iter().any(|(_, after)| reached(after));
-        // News of this troupe that were not looked at yet may make calls stale.
-        gives && !turn.bindings.news.contains(&self.name)
+    /// Whether the state is as of this place of the order, or a later one: a new member hears what comes behind.
+    fn reaches(&self, after: u64) -> bool {
+        self.serving.sequence != Sequence::Cast || self.order.position() >= after
+    }
+
+    /// A new member wants the state as it is now.
+    fn gives(&self) -> bool {
+        self.standing == Standing::Full && self.wants.iter().any(|(_, after)| self.reaches(*after))
+    }
+
+    /// Nothing begins until the state was given.
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.is_asked || self.gives()
     }
 
     fn pack(&self, turn: &Turn<'_>, mut carried: Vec<Carried>) -> (Bytes, Bytes) {

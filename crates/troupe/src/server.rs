@@ -56,6 +56,8 @@ pub(crate) struct Member {
     pub(crate) wants: Vec<(BootId, u64)>,
     /// The user was asked for the state.
     pub(crate) is_asked: bool,
+    /// So often the user was asked for it, and has not given it yet.
+    pub(crate) unanswered: u32,
     /// What was executed, and whose result is kept no longer.
     pub(crate) past: Past,
     /// Troupe commit: replicas of a client that are of an older membership decide nothing any more.
@@ -220,7 +222,7 @@ impl Server {
     pub(crate) fn advance(&mut self, turn: &mut Turn<'_>, name: TroupeName) {
         let Some(member) = self.members.get_mut(&name) else { return };
         let mut skipped = VecDeque::new();
-        while member.busy < member.serving.at_once && !member.is_frozen(turn) {
+        while member.busy < member.serving.at_once && !member.is_frozen() {
             let Some(key) = member.ready.pop_front() else { break };
             let is_full = member.is_full_of(turn, key.caller);
             // In an order of all, what stands in front stands in front of all.
@@ -372,6 +374,7 @@ impl Member {
             order: Ordered::new(serving.from),
             wants: Vec::new(),
             is_asked: false,
+            unanswered: 0,
             past: Past::default(),
             fences: BTreeMap::new(),
         }

@@ -117,8 +117,10 @@ impl Troupes {
                 self.server.on_finished(turn!(self, now), ticket, result);
             }
             Command::State { troupe, state } => {
-                let carried = self.calls.carried(troupe);
-                self.server.on_given(turn!(self, now), troupe, state, carried);
+                if self.server.is_given(troupe) {
+                    let carried = self.calls.carried(troupe);
+                    self.server.on_given(turn!(self, now), troupe, state, carried);
+                }
             }
             Command::Restored { troupe } => self.server.on_restored(turn!(self, now), troupe),
             Command::Ordered { troupe, position, call } => {
