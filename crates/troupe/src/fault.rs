@@ -29,6 +29,8 @@ pub enum Fault {
     FlatIds,
     /// A new member begins without the state of the others (RPC-40, joining).
     JoinsEmpty,
+    /// The oldest member begins anew without asking younger ones for a state.
+    AsksOlder,
     /// A member gives its state in the middle of an execution.
     GivesBusy,
     /// A client stops once it has its outcome, and other servers are not told of the call.

@@ -5,7 +5,7 @@
 //! before it gives it, lets executions end, and begins none meanwhile. So a call is either in the state, or is sent to the new member.
 //! The results that others have not fetched yet travel along.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use mainstay_base::{BootId, codec};
@@ -32,6 +32,8 @@ pub(crate) enum Standing {
     Fetching {
         from: BootId,
     },
+    /// The oldest member, without a state: each younger one is to give its state, or to say that it has none.
+    Asking,
     /// The user takes the state in.
     Restoring,
     Full,
@@ -145,6 +147,8 @@ impl Server {
             Standing::Joining => false,
             Standing::Fetching { from } if binding.members.contains(&from) => return,
             Standing::Fetching { .. } => true,
+            // Others may have come meanwhile, with the state of one that is gone.
+            Standing::Asking => member.is_lost,
             Standing::Restoring => return,
             Standing::Full => {
                 self.refuse_stale(turn, name);
@@ -158,29 +162,65 @@ impl Server {
         self.fetch(turn, name, &binding, is_lost);
     }
 
-    /// Asks an older member for its state; if there is none the troupe begins here.
+    /// Asks an older member for its state. The oldest one asks all others: a younger one may have got the state of a member that is gone.
     fn fetch(&mut self, turn: &mut Turn<'_>, name: TroupeName, binding: &Binding, is_lost: bool) {
         let me = turn.lines.me();
         let Some(member) = self.members.get_mut(&name) else { return };
+        if mainstay_base::fault!(turn.config, JoinsEmpty) {
+            return self.begin_anew(turn, name, binding.version, is_lost);
+        }
         let older = || binding.members.iter().take_while(|it| **it != me);
         let donor = older().find(|it| turn.lines.is_up(**it)).or_else(|| older().next());
-        match donor.copied() {
-            Some(from) if !mainstay_base::fault!(turn.config, JoinsEmpty) => {
-                member.standing = Standing::Fetching { from };
-                let (binding, after) = (binding.clone(), member.serving.from);
-                turn.lines.say(from, Item::WantState { name, binding, after }, Bytes::new());
-            }
-            _ => {
-                (member.standing, member.born) = (Standing::Full, binding.version);
-                turn.lines.tell(Event::Joined { troupe: name, is_first: true, is_lost });
-                self.go(turn, name);
-            }
+        if let Some(from) = donor.copied() {
+            member.standing = Standing::Fetching { from };
+            return member.want(turn, from, binding);
+        }
+        let younger: BTreeSet<BootId> =
+            binding.members.iter().filter(|it| **it != me).copied().collect();
+        if younger.is_empty() || mainstay_base::fault!(turn.config, AsksOlder) {
+            return self.begin_anew(turn, name, binding.version, is_lost);
+        }
+        (member.standing, member.is_lost) = (Standing::Asking, is_lost);
+        for boot in &younger {
+            member.want(turn, *boot, binding);
+        }
+        member.unheard = younger;
+    }
+
+    /// No member has a state: the troupe begins here.
+    fn begin_anew(&mut self, turn: &mut Turn<'_>, name: TroupeName, born: Version, is_lost: bool) {
+        let Some(member) = self.members.get_mut(&name) else { return };
+        (member.standing, member.born) = (Standing::Full, born);
+        turn.lines.tell(Event::Joined { troupe: name, is_first: true, is_lost });
+        self.go(turn, name);
+    }
+
+    /// A younger member has no state, and will take that of this one only.
+    pub(crate) fn on_stateless(
+        &mut self,
+        turn: &mut Turn<'_>,
+        from: BootId,
+        name: TroupeName,
+        version: Version,
+    ) {
+        let current = turn.bindings.version(name);
+        let Some(member) = self.members.get_mut(&name) else { return };
+        // Of a membership that this node does not know yet, or knows no more: all are asked again in that.
+        if member.standing != Standing::Asking || version != current {
+            return;
+        }
+        member.unheard.remove(&from);
+        if member.unheard.is_empty() {
+            let is_lost = member.is_lost;
+            self.begin_anew(turn, name, version, is_lost);
         }
     }
 
     /// A boot is not connected: another one may have a state as well.
     pub(crate) fn on_down(&mut self, turn: &mut Turn<'_>, boot: BootId) {
-        let waits = |it: &Member| it.standing == Standing::Fetching { from: boot };
+        let waits = |it: &Member| {
+            it.standing == Standing::Fetching { from: boot } && it.pledged != Some(boot)
+        };
         let names: Vec<TroupeName> =
             self.members.iter().filter(|(_, it)| waits(it)).map(|(name, _)| *name).collect();
         for name in names {
@@ -204,6 +244,7 @@ impl Server {
     ) {
         turn.bindings.learn(name, binding);
         let Some(member) = self.members.get_mut(&name) else { return };
+        member.pledge(turn, from);
         if member.wants.len() < WANTS_MAX && member.wants.iter().all(|(boot, _)| *boot != from) {
             member.wants.push((from, after));
         }
@@ -275,7 +316,11 @@ impl Server {
         mut body: Bytes,
     ) -> Vec<Carried> {
         let Some(member) = self.members.get_mut(&name) else { return Vec::new() };
-        let is_asked = member.standing == Standing::Fetching { from };
+        let is_asked = match member.standing {
+            Standing::Fetching { from: donor } => donor == from,
+            Standing::Asking => member.unheard.contains(&from),
+            _ => false,
+        };
         let read = |bytes: Bytes| codec::decode::<Luggage>(&bytes).ok();
         let head = (is_asked && luggage as usize <= body.len())
             .then(|| body.split_to(luggage as usize))
@@ -317,6 +362,31 @@ impl Server {
 }
 
 impl Member {
+    fn want(&self, turn: &mut Turn<'_>, from: BootId, binding: &Binding) {
+        let (name, binding, after) = (self.name, binding.clone(), self.serving.from);
+        turn.lines.say(from, Item::WantState { name, binding, after }, Bytes::new());
+    }
+
+    /// An older member asks this one, which may have no state. It says so, and from then on takes the state of no other member: the older one begins
+    /// anew when all have said so, and nobody may have a state then.
+    fn pledge(&mut self, turn: &mut Turn<'_>, from: BootId) {
+        let me = turn.lines.me();
+        let Some(binding) = turn.bindings.get(self.name).cloned() else { return };
+        let is_older = binding.members.iter().take_while(|it| **it != me).any(|it| *it == from);
+        let is_member = binding.members.contains(&me);
+        let has_state = matches!(self.standing, Standing::Restoring | Standing::Full);
+        if has_state || !is_older || !is_member {
+            return;
+        }
+        self.pledged = Some(from);
+        let item = Item::Stateless { name: self.name, version: binding.version };
+        turn.lines.say(from, item, Bytes::new());
+        if self.standing != (Standing::Fetching { from }) {
+            self.standing = Standing::Fetching { from };
+            self.want(turn, from, &binding);
+        }
+    }
+
     /// Whether the state is as of this place of the order, or a later one: a new member hears what comes behind.
     fn reaches(&self, after: u64) -> bool {
         self.serving.sequence != Sequence::Cast || self.order.position() >= after
@@ -353,10 +423,14 @@ impl Member {
             let (len, acked) = (body.len() as u32, record.acked.iter().copied().collect());
             kept.push(Kept { head, chosen, kind, len, acked });
         }
-        let mut left = RESULTS_BYTES_MAX;
+        let (mut left, mut cut) = (RESULTS_BYTES_MAX, BTreeSet::new());
         carried.retain(|it| {
-            let fits = it.arguments.len() <= left;
-            left -= if fits { it.arguments.len() } else { 0 };
+            // Behind one that is left out the user makes them all again: numbers of a thread only grow.
+            let fits = it.arguments.len() <= left && !cut.contains(&it.head.id.thread);
+            match fits {
+                true => left -= it.arguments.len(),
+                false => drop(cut.insert(it.head.id.thread)),
+            }
             fits
         });
         carried.iter().for_each(|it| results.extend_from_slice(&it.arguments));
@@ -411,7 +485,7 @@ impl Luggage {
     fn fits(&self, bytes: usize) -> bool {
         let lens = self.kept.iter().map(|it| it.len as usize);
         let lens = lens.chain(self.carried.iter().map(|it| it.len as usize));
-        let keys: std::collections::BTreeSet<Key> =
+        let keys: BTreeSet<Key> =
             self.kept.iter().map(|it| it.head.key()).collect();
         keys.len() == self.kept.len()
             && self.brought.len() <= crate::server::HELD_MAX

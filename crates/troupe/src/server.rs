@@ -42,6 +42,12 @@ pub(crate) struct Member {
     pub(crate) name: TroupeName,
     pub(crate) serving: Serving,
     pub(crate) standing: Standing,
+    /// This older member was told that there is no state here, and no other one is to give one.
+    pub(crate) pledged: Option<BootId>,
+    /// Of the oldest member, without a state: those that have not said yet whether they have one.
+    pub(crate) unheard: BTreeSet<BootId>,
+    /// And whether there was one.
+    pub(crate) is_lost: bool,
     /// The membership in which the troupe began with its first state.
     pub(crate) born: Version,
     pub(crate) records: BTreeMap<Key, Record>,
@@ -365,6 +371,9 @@ impl Member {
             name,
             serving,
             standing: Standing::Joining,
+            pledged: None,
+            unheard: BTreeSet::new(),
+            is_lost: false,
             born: Version::SOLO,
             records: BTreeMap::new(),
             ready: VecDeque::new(),

@@ -228,6 +228,7 @@ impl Troupes {
             Item::WantState { name, binding, after } => {
                 server.on_want_state(turn, from, name, binding, after);
             }
+            Item::Stateless { name, version } => server.on_stateless(turn, from, name, version),
             Item::State { name, luggage, .. } => {
                 let carried = server.on_state(turn, from, name, luggage, body);
                 calls.adopt(turn, carried);

@@ -134,6 +134,9 @@ pub(crate) enum Item {
     /// A new member wants the state of an older one, which all up to this place of the order has gone into.
     #[serde(rename = "g")]
     WantState { name: TroupeName, binding: Binding, after: u64 },
+    /// The sender has no state in this membership, and takes that of the receiver only.
+    #[serde(rename = "n")]
+    Stateless { name: TroupeName, version: Version },
     /// The state; it is the body, behind the [`Luggage`](crate::join::Luggage).
     #[serde(rename = "t")]
     State { name: TroupeName, luggage: u32, len: u32 },
