@@ -463,7 +463,7 @@ impl Member {
             record.acked = acked.into_iter().collect();
             record.stage = Stage::Done(Answer::new(kind, result));
             record.counted = record.bytes();
-            let Load { records, done, bytes } = self.load.entry(head.caller.name).or_default();
+            let Load { records, done, bytes, .. } = self.load.entry(head.caller.name).or_default();
             (*records, *done, *bytes) = (*records + 1, *done + 1, *bytes + record.counted);
             if head.caller.version != Version::SOLO {
                 // As many as there may be are known: then its result is kept until that is too long.

@@ -31,9 +31,11 @@ pub(crate) enum Early {
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Load {
     pub(crate) records: u32,
-    /// Of these with a result.
+    /// Of these with a result, and not kept for new members alone.
     pub(crate) done: u32,
     pub(crate) bytes: usize,
+    /// Of these what is kept for new members alone.
+    pub(crate) spare: usize,
 }
 
 /// A troupe that this node is, or becomes, a replica of.
@@ -357,6 +359,18 @@ impl Server {
                 member.load.values().map(|it| it.bytes).sum::<usize>(),
                 "bytes are counted"
             );
+            let spare = member.records.values().filter(|it| it.is_spare).map(|it| it.counted);
+            assert_eq!(
+                spare.sum::<usize>(),
+                member.load.values().map(|it| it.spare).sum::<usize>(),
+                "what holds nothing up is counted"
+            );
+            let done = member.records.values().filter(|it| matches!(it.stage, Stage::Done(_)));
+            assert_eq!(
+                done.filter(|it| !it.is_spare).count(),
+                member.load.values().map(|it| it.done as usize).sum::<usize>(),
+                "what is done is counted"
+            );
             let records: u32 = member.load.values().map(|it| it.records).sum();
             assert_eq!(records as usize, member.records.len(), "records are counted");
             assert!(member.early.len() <= HELD_MAX, "what waits is bounded");
@@ -445,6 +459,9 @@ impl Member {
         let load = self.load.entry(key.caller).or_default();
         let bytes = record.bytes();
         load.bytes = load.bytes + bytes - record.counted;
+        if record.is_spare {
+            load.spare = load.spare + bytes - record.counted;
+        }
         record.counted = bytes;
     }
 
@@ -452,7 +469,7 @@ impl Member {
     fn is_full_of(&self, turn: &Turn<'_>, caller: TroupeName) -> bool {
         let config = turn.config;
         self.load.get(&caller).is_some_and(|load| {
-            load.done >= config.retained_max || load.bytes > config.retained_bytes_max
+            load.done >= config.retained_max || load.bytes - load.spare > config.retained_bytes_max
         })
     }
 }

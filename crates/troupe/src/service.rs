@@ -204,8 +204,13 @@ impl Troupes {
             Item::Stale { now: None, .. } => {}
             Item::Ack { server: name, by, keys } => server.on_ack(turn, from, name, by, &keys),
             Item::Wanted { server: name, keys } => {
+                let (new, keys): (Vec<_>, Vec<_>) =
+                    keys.into_iter().partition(|key| server.is_joining(key.caller));
                 for key in keys.into_iter().filter(|key| is_past(calls, server, key)) {
                     turn.acknowledge(from, name, key);
+                }
+                if !new.is_empty() && !mainstay_base::fault!(turn.config, HoldsUp) {
+                    turn.lines.say(from, Item::Absent { server: name, keys: new }, Bytes::new());
                 }
             }
             Item::Awaited { server: name, keys } => {

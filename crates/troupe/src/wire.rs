@@ -104,7 +104,7 @@ pub(crate) enum Item {
     /// These calls begin when all replicas of the client have sent them: will this one?
     #[serde(rename = "v")]
     Awaited { server: TroupeName, keys: Vec<Key> },
-    /// It will not, or not before they begin: it is a new member.
+    /// It will not send them, or not before they begin: it is a new member. Or it cannot say yet whether it wants their answers.
     #[serde(rename = "z")]
     Absent { server: TroupeName, keys: Vec<Key> },
     /// Executed, by the execution with this number, and not yet for good: all servers are to be at this call. `None`: not executed, or undone.
