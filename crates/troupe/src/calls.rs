@@ -264,6 +264,9 @@ impl Calls {
         let open = self.targets.get(&name).map(|it| it.open.clone()).unwrap_or_default();
         for number in &open {
             self.spread(turn, *number);
+            if mainstay_base::fault!(turn.config, SendsNextFirst) {
+                self.decide(turn, *number);
+            }
         }
         // All are sent again before one that is over makes room for the next: servers hear them in their order.
         for number in open {
@@ -375,8 +378,12 @@ impl Calls {
     }
 
     /// What a new member with that state goes on with.
-    pub(crate) fn carried(&mut self, caller: TroupeName) -> Vec<Carried> {
-        self.marked.remove(&caller).unwrap_or_default()
+    pub(crate) fn carried(&mut self, turn: &Turn<'_>, caller: TroupeName) -> Vec<Carried> {
+        let mut carried = self.marked.remove(&caller).unwrap_or_default();
+        if mainstay_base::fault!(turn.config, CarriesOpen) {
+            carried.retain(|it| self.by_key.contains_key(&it.head.key()));
+        }
+        carried
     }
 
     /// Goes on with calls of an older replica. Those whose outcomes are not in its state the user makes again.
