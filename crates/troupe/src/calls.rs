@@ -14,7 +14,7 @@ use crate::join::Carried;
 use crate::service::Turn;
 use crate::wire::{CallHead, Item, Key, Kind};
 use crate::{
-    Answer, CallId, Event, Failure, Outcome, Reason, Refusal, TroupeId, TroupeName, Version,
+    Answer, CallId, Config, Event, Failure, Outcome, Reason, Refusal, TroupeId, TroupeName, Version,
 };
 
 use commit::Committing;
@@ -378,9 +378,9 @@ impl Calls {
     }
 
     /// What a new member with that state goes on with.
-    pub(crate) fn carried(&mut self, turn: &Turn<'_>, caller: TroupeName) -> Vec<Carried> {
+    pub(crate) fn carried(&mut self, config: &Config, caller: TroupeName) -> Vec<Carried> {
         let mut carried = self.marked.remove(&caller).unwrap_or_default();
-        if mainstay_base::fault!(turn.config, CarriesOpen) {
+        if mainstay_base::fault!(config, CarriesOpen) {
             carried.retain(|it| self.by_key.contains_key(&it.head.key()));
         }
         carried

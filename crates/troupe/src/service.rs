@@ -118,7 +118,7 @@ impl Troupes {
             }
             Command::State { troupe, state } => {
                 if self.server.is_given(troupe) {
-                    let carried = self.calls.carried(turn!(self, now), troupe);
+                    let carried = self.calls.carried(&self.config, troupe);
                     self.server.on_given(turn!(self, now), troupe, state, carried);
                 }
             }

@@ -404,21 +404,6 @@ impl Play {
         }
     }
 
-    /// A server has lost its state.
-    fn shake(&mut self, server: usize) {
-        for (client, number) in &self.issued {
-            if self.parts[*client].calls == Some(self.parts[server].name) {
-                let generation = self.generations.get(client).map_or(0, |it| it - 1);
-                self.shaken.insert(*client, tag(*client, generation, *number));
-            }
-        }
-    }
-
-    /// Whether what it called has lost its state since a client made this call.
-    fn is_shaken(&self, tag: u64) -> bool {
-        self.shaken.get(&((tag >> 48) as usize - 1)).is_some_and(|last| tag <= *last)
-    }
-
     fn on_left(&mut self, boot: BootId, troupe: TroupeName) {
         let part = self.part_of(troupe);
         self.work.retain(|work| work.boot != boot || work.part != part);

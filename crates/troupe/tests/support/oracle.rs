@@ -8,6 +8,21 @@ use mainstay_troupe::{Outcome, Sequence};
 use super::{Play, Replica, tag, value, word};
 
 impl Play {
+    /// A server has lost its state.
+    pub fn shake(&mut self, server: usize) {
+        for (client, number) in &self.issued {
+            if self.parts[*client].calls == Some(self.parts[server].name) {
+                let generation = self.generations.get(client).map_or(0, |it| it - 1);
+                self.shaken.insert(*client, tag(*client, generation, *number));
+            }
+        }
+    }
+
+    /// Whether what it called has lost its state since a client made this call.
+    pub fn is_shaken(&self, tag: u64) -> bool {
+        self.shaken.get(&((tag >> 48) as usize - 1)).is_some_and(|last| tag <= *last)
+    }
+
     fn is_idle(&self) -> bool {
         let open = |node: usize| self.status(node).map_or(0, |it| it.open);
         let is_behind = |it: &&Replica| {
