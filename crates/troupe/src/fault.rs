@@ -41,6 +41,8 @@ pub enum Fault {
     GivesBusy,
     /// A client stops once it has its outcome, and other servers are not told of the call.
     StopsAtOutcome,
+    /// Nothing begins while a new member waits for a state, for however long.
+    StaysFrozen,
     /// What is kept for new members without a state holds their client up.
     HoldsUp,
     /// A binding agent that is restarted asks nobody what it was.

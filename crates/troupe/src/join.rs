@@ -8,7 +8,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use mainstay_base::{BootId, codec};
+use mainstay_base::{BootId, Instant, codec};
 use serde::{Deserialize, Serialize};
 
 use crate::api::{Sequence, Serving};
@@ -38,6 +38,36 @@ pub(crate) enum Standing {
     Restoring,
     Full,
 }
+
+/// A member without a state.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Seeking {
+    /// This older member was told that there is no state here, and no other one is to give one.
+    pledged: Option<BootId>,
+    /// Of the oldest member: those that have not said yet whether they have one.
+    unheard: BTreeSet<BootId>,
+    /// And whether there was one.
+    is_lost: bool,
+}
+
+/// A member with a state that new ones want.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Giving {
+    /// They, and up to where in the order the state has to be.
+    wants: Vec<(BootId, u64)>,
+    /// The user was asked for the state.
+    is_asked: bool,
+    /// So often the user was asked for it, and has not given it yet.
+    unanswered: u32,
+    /// When calls begin all the same, since what runs does not end; and how often they have.
+    thaws_at: Option<Instant>,
+    thaws: u32,
+    /// So many may.
+    pub(crate) allowed: usize,
+}
+
+/// The time until calls begin all the same doubles so many times.
+const THAWS_MAX: u32 = 6;
 
 /// What travels with a state.
 #[derive(Serialize, Deserialize)]
@@ -141,14 +171,14 @@ impl Server {
             }
             return;
         }
-        member.wants.retain(|(boot, _)| binding.members.contains(boot));
-        member.is_asked &= member.gives();
+        member.giving.wants.retain(|(boot, _)| binding.members.contains(boot));
+        member.giving.is_asked &= member.gives();
         let is_lost = match member.standing {
             Standing::Joining => false,
             Standing::Fetching { from } if binding.members.contains(&from) => return,
             Standing::Fetching { .. } => true,
             // Others may have come meanwhile, with the state of one that is gone.
-            Standing::Asking => member.is_lost,
+            Standing::Asking => member.seeking.is_lost,
             Standing::Restoring => return,
             Standing::Full => {
                 self.refuse_stale(turn, name);
@@ -180,11 +210,11 @@ impl Server {
         if younger.is_empty() || mainstay_base::fault!(turn.config, AsksOlder) {
             return self.begin_anew(turn, name, binding.version, is_lost);
         }
-        (member.standing, member.is_lost) = (Standing::Asking, is_lost);
+        (member.standing, member.seeking.is_lost) = (Standing::Asking, is_lost);
         for boot in &younger {
             member.want(turn, *boot, binding);
         }
-        member.unheard = younger;
+        member.seeking.unheard = younger;
     }
 
     /// No member has a state: the troupe begins here.
@@ -209,9 +239,9 @@ impl Server {
         if member.standing != Standing::Asking || version != current {
             return;
         }
-        member.unheard.remove(&from);
-        if member.unheard.is_empty() {
-            let is_lost = member.is_lost;
+        member.seeking.unheard.remove(&from);
+        if member.seeking.unheard.is_empty() {
+            let is_lost = member.seeking.is_lost;
             self.begin_anew(turn, name, version, is_lost);
         }
     }
@@ -219,7 +249,7 @@ impl Server {
     /// A boot is not connected: another one may have a state as well.
     pub(crate) fn on_down(&mut self, turn: &mut Turn<'_>, boot: BootId) {
         let waits = |it: &Member| {
-            it.standing == Standing::Fetching { from: boot } && it.pledged != Some(boot)
+            it.standing == Standing::Fetching { from: boot } && it.seeking.pledged != Some(boot)
         };
         let names: Vec<TroupeName> =
             self.members.iter().filter(|(_, it)| waits(it)).map(|(name, _)| *name).collect();
@@ -245,8 +275,10 @@ impl Server {
         turn.bindings.learn(name, binding);
         let Some(member) = self.members.get_mut(&name) else { return };
         member.pledge(turn, from);
-        if member.wants.len() < WANTS_MAX && member.wants.iter().all(|(boot, _)| *boot != from) {
-            member.wants.push((from, after));
+        if member.giving.wants.len() < WANTS_MAX
+            && member.giving.wants.iter().all(|(boot, _)| *boot != from)
+        {
+            member.giving.wants.push((from, after));
         }
         // If it has news for this node, those are looked at first.
         self.advance(turn, name);
@@ -258,20 +290,41 @@ impl Server {
         let is_quiet = member.busy == 0 || mainstay_base::fault!(turn.config, GivesBusy);
         // News of this troupe that were not looked at yet may make calls stale.
         let is_due = member.gives() && !turn.bindings.news.contains(&name);
-        if is_quiet && !member.is_asked && is_due {
-            member.is_asked = true;
-            member.unanswered = member.unanswered.saturating_add(1);
+        if is_quiet && !member.giving.is_asked && is_due {
+            member.giving.is_asked = true;
+            member.giving.unanswered = member.giving.unanswered.saturating_add(1);
             self.offers.push(name);
         }
     }
 
     /// Whether a state that the user gives now is the one that was asked for last. One that was asked for by members that have gone since is too old.
     pub(crate) fn is_given(&mut self, name: TroupeName) -> bool {
-        let Some(member) = self.members.get_mut(&name).filter(|it| it.unanswered > 0) else {
+        let Some(member) = self.members.get_mut(&name).filter(|it| it.giving.unanswered > 0) else {
             return false;
         };
-        member.unanswered -= 1;
-        member.unanswered == 0 && std::mem::take(&mut member.is_asked)
+        member.giving.unanswered -= 1;
+        member.giving.unanswered == 0 && std::mem::take(&mut member.giving.is_asked)
+    }
+
+    /// What runs may wait for a nested call that begins when all replicas of this troupe have made it ([`Begin`](crate::Begin)). If two of them are to give
+    /// their states they wait for each other: after a time what is ready begins all the same.
+    pub(crate) fn thaw(&mut self, turn: &mut Turn<'_>, name: TroupeName) {
+        let Some(member) = self.members.get_mut(&name) else { return };
+        let waits = member.gives() && !member.giving.is_asked && member.busy > 0;
+        let giving = &mut member.giving;
+        if !waits || mainstay_base::fault!(turn.config, StaysFrozen) {
+            (giving.thaws_at, giving.thaws, giving.allowed) = (None, 0, 0);
+            return;
+        }
+        let at = *giving.thaws_at.get_or_insert(turn.now + turn.config.probe);
+        if at <= turn.now {
+            // Each time later, so that executions that are long come to an end as well.
+            giving.thaws = (giving.thaws + 1).min(THAWS_MAX);
+            let wait = turn.config.probe.saturating_mul(1 << giving.thaws);
+            giving.thaws_at = Some(turn.now + wait);
+            giving.allowed = member.ready.len();
+            self.advance(turn, name);
+        }
     }
 
     /// The user gives the state. `None`: there is none to be had.
@@ -286,10 +339,10 @@ impl Server {
         let Some(member) = self.members.get_mut(&name) else { return };
         // Others hear the order from a later place on: they wait until the state has come as far.
         let gives_all = mainstay_base::fault!(turn.config, GivesEarly);
-        let (wants, later) = std::mem::take(&mut member.wants)
+        let (wants, later) = std::mem::take(&mut member.giving.wants)
             .into_iter()
             .partition::<Vec<_>, _>(|(_, after)| gives_all || member.reaches(*after));
-        member.wants = later;
+        member.giving.wants = later;
         if let Some(state) = state.filter(|it| it.len() <= most) {
             let (luggage, results) = member.pack(turn, carried);
             let mut body = BytesMut::with_capacity(luggage.len() + results.len() + state.len());
@@ -319,7 +372,7 @@ impl Server {
         let Some(member) = self.members.get_mut(&name) else { return Vec::new() };
         let is_asked = match member.standing {
             Standing::Fetching { from: donor } => donor == from,
-            Standing::Asking => member.unheard.contains(&from),
+            Standing::Asking => member.seeking.unheard.contains(&from),
             _ => false,
         };
         let read = |bytes: Bytes| codec::decode::<Luggage>(&bytes).ok();
@@ -379,7 +432,7 @@ impl Member {
         if has_state || !is_older || !is_member {
             return;
         }
-        self.pledged = Some(from);
+        self.seeking.pledged = Some(from);
         let item = Item::Stateless { name: self.name, version: binding.version };
         turn.lines.say(from, item, Bytes::new());
         if self.standing != (Standing::Fetching { from }) {
@@ -395,12 +448,13 @@ impl Member {
 
     /// A new member wants the state as it is now.
     fn gives(&self) -> bool {
-        self.standing == Standing::Full && self.wants.iter().any(|(_, after)| self.reaches(*after))
+        self.standing == Standing::Full
+            && self.giving.wants.iter().any(|(_, after)| self.reaches(*after))
     }
 
-    /// Nothing begins until the state was given.
-    pub(crate) fn is_frozen(&self) -> bool {
-        self.is_asked || self.gives()
+    /// Nothing begins until the state was given, but what has to for that.
+    pub(crate) fn may_begin(&self) -> bool {
+        !self.giving.is_asked && (!self.gives() || self.giving.allowed > 0)
     }
 
     fn pack(&self, turn: &Turn<'_>, mut carried: Vec<Carried>) -> (Bytes, Bytes) {

@@ -10,7 +10,7 @@ use mainstay_base::{BootId, Instant};
 
 use crate::api::{Counts, Execution, Finish, Sequence, Serving, Ticket};
 use crate::bindings::MEMBERS_MAX;
-use crate::join::Standing;
+use crate::join::{Giving, Seeking, Standing};
 use crate::record::{Choice, Past, Record, Stage};
 use crate::service::Turn;
 use crate::wire::{CallHead, Item, Key, Kind};
@@ -44,12 +44,7 @@ pub(crate) struct Member {
     pub(crate) name: TroupeName,
     pub(crate) serving: Serving,
     pub(crate) standing: Standing,
-    /// This older member was told that there is no state here, and no other one is to give one.
-    pub(crate) pledged: Option<BootId>,
-    /// Of the oldest member, without a state: those that have not said yet whether they have one.
-    pub(crate) unheard: BTreeSet<BootId>,
-    /// And whether there was one.
-    pub(crate) is_lost: bool,
+    pub(crate) seeking: Seeking,
     /// The membership in which the troupe began with its first state.
     pub(crate) born: Version,
     pub(crate) records: BTreeMap<Key, Record>,
@@ -60,12 +55,7 @@ pub(crate) struct Member {
     pub(crate) load: BTreeMap<TroupeName, Load>,
     pub(crate) early: VecDeque<Early>,
     pub(crate) order: Ordered,
-    /// New members that want the state, and up to where it has to be.
-    pub(crate) wants: Vec<(BootId, u64)>,
-    /// The user was asked for the state.
-    pub(crate) is_asked: bool,
-    /// So often the user was asked for it, and has not given it yet.
-    pub(crate) unanswered: u32,
+    pub(crate) giving: Giving,
     /// What was executed, and whose result is kept no longer.
     pub(crate) past: Past,
     /// Troupe commit: replicas of a client that are of an older membership decide nothing any more.
@@ -230,7 +220,7 @@ impl Server {
     pub(crate) fn advance(&mut self, turn: &mut Turn<'_>, name: TroupeName) {
         let Some(member) = self.members.get_mut(&name) else { return };
         let mut skipped = VecDeque::new();
-        while member.busy < member.serving.at_once && !member.is_frozen() {
+        while member.busy < member.serving.at_once && member.may_begin() {
             let Some(key) = member.ready.pop_front() else { break };
             let is_full = member.is_full_of(turn, key.caller);
             // In an order of all, what stands in front stands in front of all.
@@ -246,6 +236,7 @@ impl Server {
             let execution = record.execution(ticket, name, &key, arguments.unwrap_or_default());
             record.stage = Stage::Running(ticket);
             member.busy += 1;
+            member.giving.allowed = member.giving.allowed.saturating_sub(1);
             member.order.begins(&key);
             self.runs.insert(ticket, Run { troupe: name, key, nested: 0 });
             self.counts.executed += 1;
@@ -385,9 +376,7 @@ impl Member {
             name,
             serving,
             standing: Standing::Joining,
-            pledged: None,
-            unheard: BTreeSet::new(),
-            is_lost: false,
+            seeking: Seeking::default(),
             born: Version::SOLO,
             records: BTreeMap::new(),
             ready: VecDeque::new(),
@@ -395,9 +384,7 @@ impl Member {
             load: BTreeMap::new(),
             early: VecDeque::new(),
             order: Ordered::new(serving.from),
-            wants: Vec::new(),
-            is_asked: false,
-            unanswered: 0,
+            giving: Giving::default(),
             past: Past::default(),
             fences: BTreeMap::new(),
         }

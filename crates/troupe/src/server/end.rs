@@ -155,6 +155,7 @@ impl Server {
         for name in names {
             self.probe(turn, name);
             self.cast_again(turn, name);
+            self.thaw(turn, name);
         }
     }
 
