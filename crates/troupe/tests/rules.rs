@@ -440,6 +440,38 @@ fn results_for_new_members_hold_nothing_up() {
     );
 }
 
+/// Checks RPC-41: both replicas of a troupe are to give their states, each to another new member. They are at calls of different clients, which call others
+/// that wait for both. After a time each begins the call of the other one.
+#[test]
+fn members_that_give_their_states_do_not_wait_for_each_other() {
+    holds_but_with(
+        |fault| {
+            let mut front = Part { nests: Some("back"), ..Part::server("front", &[1]) };
+            front.serving.at_once = 32;
+            let mut back = Part::server("back", &[5]);
+            back.serving.begin = Begin::All;
+            let one = Part::client("one", &[4], "front", 8);
+            let two = Part::client("two", &[5], "front", 8);
+            let mut play = with(vec![front, back, one, two], fault);
+            grow(&mut play, 2);
+            play.until("the second one is there", SECOND, Play::all_full).unwrap();
+            // Each client is heard by one of them; the new member at node 3 by the younger one, that at node 0 by the older one.
+            for (one, other) in [(4, 2), (5, 1), (3, 1)] {
+                let length = Duration::from_millis(60);
+                assert!(play.world.inject(Blow::Cut { one, other, length }));
+            }
+            play.run(Duration::from_millis(10)).unwrap();
+            play.is_open = true;
+            play.run(Duration::from_millis(20)).unwrap();
+            grow(&mut play, 3);
+            grow(&mut play, 0);
+            play.until("they are there", 2 * SECOND, Play::all_full).unwrap();
+            play.finish().unwrap();
+        },
+        &[Fault::StaysFrozen],
+    );
+}
+
 /// The crates of this workspace that a manifest names, those for tests aside, and those that they name.
 fn closure(manifest: &Path, found: &mut BTreeSet<String>) {
     let text = std::fs::read_to_string(manifest).unwrap();
