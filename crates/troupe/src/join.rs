@@ -4,6 +4,9 @@
 //! is known, and clients send them again, to the new member as well. Then it asks an older member for its state. That one knows the new id
 //! before it gives it, lets executions end, and begins none meanwhile. So a call is either in the state, or is sent to the new member.
 //! The results that others have not fetched yet travel along.
+//!
+//! The oldest member may be without a state, if the one that had it gave it to a younger member and failed. So it asks all others, and begins anew when all
+//! have said that they have none. Who has said so takes the state of the oldest one only.
 
 use std::collections::{BTreeSet, VecDeque};
 
