@@ -23,6 +23,11 @@ impl Play {
         self.shaken.get(&((tag >> 48) as usize - 1)).is_some_and(|last| tag <= *last)
     }
 
+    /// Whether calls wait for more than one replica of their client.
+    fn waits(&self) -> bool {
+        self.parts.iter().any(|part| part.serving.begin != mainstay_troupe::Begin::First)
+    }
+
     fn is_idle(&self) -> bool {
         let open = |node: usize| self.status(node).map_or(0, |it| it.open);
         let is_behind = |it: &&Replica| {
@@ -60,7 +65,9 @@ impl Play {
         self.check()?;
         let kept =
             |it: &Self| (0..it.nodes).all(|node| it.status(node).is_some_and(|it| it.kept == 0));
-        self.until("RPC-44: all results are dropped", Duration::from_secs(25), kept)
+        // What waits for replicas of a client that has failed is refused after the time that results are kept, and that is kept as long again.
+        let limit = if self.waits() && !self.lost.is_empty() { 45 } else { 25 };
+        self.until("RPC-44: all results are dropped", Duration::from_secs(limit), kept)
     }
 
     /// Checks RPC-40, RPC-41, RPC-45 and RPC-47: all replicas of a troupe have executed all its calls, once, the calls of each client in its order.
@@ -113,8 +120,7 @@ impl Play {
                 }
             }
         }
-        let waits =
-            self.parts.iter().any(|part| part.serving.begin != mainstay_troupe::Begin::First);
+        let waits = self.waits();
         for (tag, outcome) in &self.outcomes {
             let is_right = match outcome {
                 Outcome::Done(it) if self.liar.is_none() && !self.is_random => {
