@@ -197,7 +197,7 @@ pub enum Event {
         troupe: TroupeName,
         /// It begins with the first state: no other member had one.
         is_first: bool,
-        /// There were members with a state, and all of them have gone: what the troupe had is lost.
+        /// Of the first state: the member that was to give one has gone, and no other one has it. What the troupe had is lost, if it had any.
         is_lost: bool,
     },
     /// This node is no replica any more: it has left, was taken for dead, or could not join. What it had as one is void.

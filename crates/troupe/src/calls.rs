@@ -14,7 +14,7 @@ use crate::join::Carried;
 use crate::service::Turn;
 use crate::wire::{CallHead, Item, Key, Kind};
 use crate::{
-    Answer, CallId, Event, Failure, Outcome, Reason, Refusal, TroupeId, TroupeName, Version,
+    Answer, CallId, Config, Event, Failure, Outcome, Reason, Refusal, TroupeId, TroupeName, Version,
 };
 
 use commit::Committing;
@@ -55,8 +55,6 @@ struct Call {
     deadline: Instant,
     /// The caller has been told.
     is_over: bool,
-    /// Made before the state was asked for last, and whether that has its outcome.
-    is_in_state: Option<bool>,
     is_sent: bool,
     commit: Option<Committing>,
 }
@@ -76,6 +74,9 @@ pub(crate) struct Calls {
     calls: BTreeMap<u64, Call>,
     by_key: BTreeMap<Key, u64>,
     targets: BTreeMap<TroupeName, Target>,
+    /// What was open when the state of a troupe of this node was asked for last. A call that ends before that is given is among them: the state
+    /// does not have its outcome, and a new member goes on with all that came after it.
+    marked: BTreeMap<TroupeName, Vec<Carried>>,
     /// The greatest number of each thread.
     threads: BTreeMap<(TroupeName, u64), u64>,
     /// Deadlines, and the patience of those that wait for all to commit.
@@ -93,6 +94,7 @@ impl Calls {
             calls: BTreeMap::new(),
             by_key: BTreeMap::new(),
             targets: BTreeMap::new(),
+            marked: BTreeMap::new(),
             threads: BTreeMap::new(),
             timers: BTreeSet::new(),
             last: 0,
@@ -182,7 +184,6 @@ impl Calls {
             answers: Vec::new(),
             deadline,
             is_over: false,
-            is_in_state: None,
             is_sent: false,
             commit: None,
         };
@@ -256,14 +257,20 @@ impl Calls {
         }
         call.is_sent = true;
         self.rebound += u64::from(again);
-        self.decide(turn, number);
     }
 
     /// A troupe has changed: what is on its way to it, and what waits for it.
     pub(crate) fn on_binding(&mut self, turn: &mut Turn<'_>, name: TroupeName) {
         let open = self.targets.get(&name).map(|it| it.open.clone()).unwrap_or_default();
+        for number in &open {
+            self.spread(turn, *number);
+            if mainstay_base::fault!(turn.config, SendsNextFirst) {
+                self.decide(turn, *number);
+            }
+        }
+        // All are sent again before one that is over makes room for the next: servers hear them in their order.
         for number in open {
-            self.spread(turn, number);
+            self.decide(turn, number);
         }
         self.issue(turn, name);
         self.on_caller(turn, name);
@@ -364,19 +371,19 @@ impl Calls {
 
     /// The state of a troupe of this node is asked for: it has the outcomes that were told by now.
     pub(crate) fn mark(&mut self, caller: TroupeName) {
-        for call in self.calls.values_mut().filter(|call| call.key.caller == caller) {
-            call.is_in_state = Some(call.is_over);
-        }
+        let of = self.calls.values().filter(|it| it.key.caller == caller);
+        let carry =
+            |it: &Call| Carried::new(it.head.clone(), it.server, it.is_over, it.arguments.clone());
+        self.marked.insert(caller, of.map(carry).collect());
     }
 
     /// What a new member with that state goes on with.
-    pub(crate) fn carried(&self, caller: TroupeName) -> Vec<Carried> {
-        let of = self.calls.values().filter(|it| it.key.caller == caller);
-        let of = of.filter_map(|it| Some((it, it.is_in_state?)));
-        let carry = |(it, is_over): (&Call, bool)| {
-            Carried::new(it.head.clone(), it.server, is_over, it.arguments.clone())
-        };
-        of.map(carry).collect()
+    pub(crate) fn carried(&mut self, config: &Config, caller: TroupeName) -> Vec<Carried> {
+        let mut carried = self.marked.remove(&caller).unwrap_or_default();
+        if mainstay_base::fault!(config, CarriesOpen) {
+            carried.retain(|it| self.by_key.contains_key(&it.head.key()));
+        }
+        carried
     }
 
     /// Goes on with calls of an older replica. Those whose outcomes are not in its state the user makes again.
@@ -416,6 +423,7 @@ impl Calls {
             self.close(turn, number);
         }
         self.threads.retain(|(of, _), _| *of != caller);
+        self.marked.remove(&caller);
     }
 
     /// Whether the call was made here and needs no answer any more. `None`: it was not made here.

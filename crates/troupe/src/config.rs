@@ -32,7 +32,8 @@ pub struct Config {
     /// A result that a replica of the client has not fetched for so long is dropped; it is told so if it comes. A call that not enough replicas of
     /// the client have sent for so long is refused. Default 60 s.
     pub retain: Duration,
-    /// A replica of the client that has not fetched a result for so long is asked whether it wants it. Default 1 s.
+    /// A replica of the client that has not fetched a result for so long is asked whether it wants it. A server that is to give its state to a new member
+    /// begins nothing, but for what is ready if its executions have not ended after so long, then after twice that, and so on. Default 1 s.
     pub probe: Duration,
     /// Answers are acknowledged after so long, if no call to the server says so before. Default 50 ms.
     pub acknowledge: Duration,

@@ -29,10 +29,22 @@ pub enum Fault {
     FlatIds,
     /// A new member begins without the state of the others (RPC-40, joining).
     JoinsEmpty,
+    /// A state is given to all who want one, also to those that have heard the order from a later place on (RPC-43).
+    GivesEarly,
+    /// A new replica of a client goes on with what the older one has open when it gives its state, not with all that the state does not have.
+    CarriesOpen,
+    /// When a troupe has changed a call that is over makes room for the next one before others are sent again (RPC-46).
+    SendsNextFirst,
+    /// The oldest member begins anew without asking younger ones for a state.
+    AsksOlder,
     /// A member gives its state in the middle of an execution.
     GivesBusy,
     /// A client stops once it has its outcome, and other servers are not told of the call.
     StopsAtOutcome,
+    /// Nothing begins while a new member waits for a state, for however long.
+    StaysFrozen,
+    /// What is kept for new members without a state holds their client up.
+    HoldsUp,
     /// A binding agent that is restarted asks nobody what it was.
     ForgetsTroupes,
 }

@@ -50,7 +50,7 @@ fn item(kind: u8, draw: u64) -> (Item, Bytes) {
     let len = body.len() as u32;
     let held = (!draw.is_multiple_of(3)).then_some(draw % 16);
     let without = |item| (item, Bytes::new());
-    match kind % 18 {
+    match kind % 19 {
         0..=3 => {
             let caller = TroupeId { name: key.caller, version: version(draw / 17) };
             let (procedure, context) = (ProcedureId(draw % 2), Bytes::new());
@@ -81,6 +81,7 @@ fn item(kind: u8, draw: u64) -> (Item, Bytes) {
         }),
         15 => without(Item::Bound { name: server, binding: binding(draw) }),
         16 => without(Item::WantState { name: server, binding: binding(draw), after: draw % 9 }),
+        17 => without(Item::Stateless { name: server, version: by }),
         _ => (Item::State { name: server, luggage: (draw % 12) as u32, len }, body),
     }
 }

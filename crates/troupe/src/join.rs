@@ -4,11 +4,14 @@
 //! is known, and clients send them again, to the new member as well. Then it asks an older member for its state. That one knows the new id
 //! before it gives it, lets executions end, and begins none meanwhile. So a call is either in the state, or is sent to the new member.
 //! The results that others have not fetched yet travel along.
+//!
+//! The oldest member may be without a state, if the one that had it gave it to a younger member and failed. So it asks all others, and begins anew when all
+//! have said that they have none. Who has said so takes the state of the oldest one only.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use mainstay_base::{BootId, codec};
+use mainstay_base::{BootId, Instant, codec};
 use serde::{Deserialize, Serialize};
 
 use crate::api::{Sequence, Serving};
@@ -32,10 +35,42 @@ pub(crate) enum Standing {
     Fetching {
         from: BootId,
     },
+    /// The oldest member, without a state: each younger one is to give its state, or to say that it has none.
+    Asking,
     /// The user takes the state in.
     Restoring,
     Full,
 }
+
+/// A member without a state.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Seeking {
+    /// This older member was told that there is no state here, and no other one is to give one.
+    pledged: Option<BootId>,
+    /// Of the oldest member: those that have not said yet whether they have one.
+    unheard: BTreeSet<BootId>,
+    /// And whether there was one.
+    is_lost: bool,
+}
+
+/// A member with a state that new ones want.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Giving {
+    /// They, and up to where in the order the state has to be.
+    wants: Vec<(BootId, u64)>,
+    /// The user was asked for the state.
+    is_asked: bool,
+    /// So often the user was asked for it, and has not given it yet.
+    unanswered: u32,
+    /// When calls begin all the same, since what runs does not end; and how often they have.
+    thaws_at: Option<Instant>,
+    thaws: u32,
+    /// So many may.
+    pub(crate) allowed: usize,
+}
+
+/// The time until calls begin all the same doubles so many times.
+const THAWS_MAX: u32 = 6;
 
 /// What travels with a state.
 #[derive(Serialize, Deserialize)]
@@ -139,12 +174,14 @@ impl Server {
             }
             return;
         }
-        member.wants.retain(|(boot, _)| binding.members.contains(boot));
-        member.is_asked &= !member.wants.is_empty();
+        member.giving.wants.retain(|(boot, _)| binding.members.contains(boot));
+        member.giving.is_asked &= member.gives();
         let is_lost = match member.standing {
             Standing::Joining => false,
             Standing::Fetching { from } if binding.members.contains(&from) => return,
             Standing::Fetching { .. } => true,
+            // Others may have come meanwhile, with the state of one that is gone.
+            Standing::Asking => member.seeking.is_lost,
             Standing::Restoring => return,
             Standing::Full => {
                 self.refuse_stale(turn, name);
@@ -158,29 +195,65 @@ impl Server {
         self.fetch(turn, name, &binding, is_lost);
     }
 
-    /// Asks an older member for its state; if there is none the troupe begins here.
+    /// Asks an older member for its state. The oldest one asks all others: a younger one may have got the state of a member that is gone.
     fn fetch(&mut self, turn: &mut Turn<'_>, name: TroupeName, binding: &Binding, is_lost: bool) {
         let me = turn.lines.me();
         let Some(member) = self.members.get_mut(&name) else { return };
+        if mainstay_base::fault!(turn.config, JoinsEmpty) {
+            return self.begin_anew(turn, name, binding.version, is_lost);
+        }
         let older = || binding.members.iter().take_while(|it| **it != me);
         let donor = older().find(|it| turn.lines.is_up(**it)).or_else(|| older().next());
-        match donor.copied() {
-            Some(from) if !mainstay_base::fault!(turn.config, JoinsEmpty) => {
-                member.standing = Standing::Fetching { from };
-                let (binding, after) = (binding.clone(), member.serving.from);
-                turn.lines.say(from, Item::WantState { name, binding, after }, Bytes::new());
-            }
-            _ => {
-                (member.standing, member.born) = (Standing::Full, binding.version);
-                turn.lines.tell(Event::Joined { troupe: name, is_first: true, is_lost });
-                self.go(turn, name);
-            }
+        if let Some(from) = donor.copied() {
+            member.standing = Standing::Fetching { from };
+            return member.want(turn, from, binding);
+        }
+        let younger: BTreeSet<BootId> =
+            binding.members.iter().filter(|it| **it != me).copied().collect();
+        if younger.is_empty() || mainstay_base::fault!(turn.config, AsksOlder) {
+            return self.begin_anew(turn, name, binding.version, is_lost);
+        }
+        (member.standing, member.seeking.is_lost) = (Standing::Asking, is_lost);
+        for boot in &younger {
+            member.want(turn, *boot, binding);
+        }
+        member.seeking.unheard = younger;
+    }
+
+    /// No member has a state: the troupe begins here.
+    fn begin_anew(&mut self, turn: &mut Turn<'_>, name: TroupeName, born: Version, is_lost: bool) {
+        let Some(member) = self.members.get_mut(&name) else { return };
+        (member.standing, member.born) = (Standing::Full, born);
+        turn.lines.tell(Event::Joined { troupe: name, is_first: true, is_lost });
+        self.go(turn, name);
+    }
+
+    /// A younger member has no state, and will take that of this one only.
+    pub(crate) fn on_stateless(
+        &mut self,
+        turn: &mut Turn<'_>,
+        from: BootId,
+        name: TroupeName,
+        version: Version,
+    ) {
+        let current = turn.bindings.version(name);
+        let Some(member) = self.members.get_mut(&name) else { return };
+        // Of a membership that this node does not know yet, or knows no more: all are asked again in that.
+        if member.standing != Standing::Asking || version != current {
+            return;
+        }
+        member.seeking.unheard.remove(&from);
+        if member.seeking.unheard.is_empty() {
+            let is_lost = member.seeking.is_lost;
+            self.begin_anew(turn, name, version, is_lost);
         }
     }
 
     /// A boot is not connected: another one may have a state as well.
     pub(crate) fn on_down(&mut self, turn: &mut Turn<'_>, boot: BootId) {
-        let waits = |it: &Member| it.standing == Standing::Fetching { from: boot };
+        let waits = |it: &Member| {
+            it.standing == Standing::Fetching { from: boot } && it.seeking.pledged != Some(boot)
+        };
         let names: Vec<TroupeName> =
             self.members.iter().filter(|(_, it)| waits(it)).map(|(name, _)| *name).collect();
         for name in names {
@@ -204,8 +277,11 @@ impl Server {
     ) {
         turn.bindings.learn(name, binding);
         let Some(member) = self.members.get_mut(&name) else { return };
-        if member.wants.len() < WANTS_MAX && member.wants.iter().all(|(boot, _)| *boot != from) {
-            member.wants.push((from, after));
+        member.pledge(turn, from);
+        if member.giving.wants.len() < WANTS_MAX
+            && member.giving.wants.iter().all(|(boot, _)| *boot != from)
+        {
+            member.giving.wants.push((from, after));
         }
         // If it has news for this node, those are looked at first.
         self.advance(turn, name);
@@ -215,9 +291,42 @@ impl Server {
     pub(crate) fn offer(&mut self, turn: &mut Turn<'_>, name: TroupeName) {
         let Some(member) = self.members.get_mut(&name) else { return };
         let is_quiet = member.busy == 0 || mainstay_base::fault!(turn.config, GivesBusy);
-        if is_quiet && !member.is_asked && member.is_frozen(turn) {
-            member.is_asked = true;
+        // News of this troupe that were not looked at yet may make calls stale.
+        let is_due = member.gives() && !turn.bindings.news.contains(&name);
+        if is_quiet && !member.giving.is_asked && is_due {
+            member.giving.is_asked = true;
+            member.giving.unanswered = member.giving.unanswered.saturating_add(1);
             self.offers.push(name);
+        }
+    }
+
+    /// Whether a state that the user gives now is the one that was asked for last. One that was asked for by members that have gone since is too old.
+    pub(crate) fn is_given(&mut self, name: TroupeName) -> bool {
+        let Some(member) = self.members.get_mut(&name).filter(|it| it.giving.unanswered > 0) else {
+            return false;
+        };
+        member.giving.unanswered -= 1;
+        member.giving.unanswered == 0 && std::mem::take(&mut member.giving.is_asked)
+    }
+
+    /// What runs may wait for a nested call that begins when all replicas of this troupe have made it ([`Begin`](crate::Begin)). If two of them are to give
+    /// their states they wait for each other: after a time what is ready begins all the same.
+    pub(crate) fn thaw(&mut self, turn: &mut Turn<'_>, name: TroupeName) {
+        let Some(member) = self.members.get_mut(&name) else { return };
+        let waits = member.gives() && !member.giving.is_asked && member.busy > 0;
+        let giving = &mut member.giving;
+        if !waits || mainstay_base::fault!(turn.config, StaysFrozen) {
+            (giving.thaws_at, giving.thaws, giving.allowed) = (None, 0, 0);
+            return;
+        }
+        let at = *giving.thaws_at.get_or_insert(turn.now + turn.config.probe);
+        if at <= turn.now {
+            // Each time later, so that executions that are long come to an end as well.
+            giving.thaws = (giving.thaws + 1).min(THAWS_MAX);
+            let wait = turn.config.probe.saturating_mul(1 << giving.thaws);
+            giving.thaws_at = Some(turn.now + wait);
+            giving.allowed = member.ready.len();
+            self.advance(turn, name);
         }
     }
 
@@ -231,10 +340,12 @@ impl Server {
     ) {
         let most = turn.config.body_bytes_max;
         let Some(member) = self.members.get_mut(&name) else { return };
-        if !std::mem::take(&mut member.is_asked) {
-            return;
-        }
-        let wants = std::mem::take(&mut member.wants);
+        // Others hear the order from a later place on: they wait until the state has come as far.
+        let gives_all = mainstay_base::fault!(turn.config, GivesEarly);
+        let (wants, later) = std::mem::take(&mut member.giving.wants)
+            .into_iter()
+            .partition::<Vec<_>, _>(|(_, after)| gives_all || member.reaches(*after));
+        member.giving.wants = later;
         if let Some(state) = state.filter(|it| it.len() <= most) {
             let (luggage, results) = member.pack(turn, carried);
             let mut body = BytesMut::with_capacity(luggage.len() + results.len() + state.len());
@@ -262,7 +373,11 @@ impl Server {
         mut body: Bytes,
     ) -> Vec<Carried> {
         let Some(member) = self.members.get_mut(&name) else { return Vec::new() };
-        let is_asked = member.standing == Standing::Fetching { from };
+        let is_asked = match member.standing {
+            Standing::Fetching { from: donor } => donor == from,
+            Standing::Asking => member.seeking.unheard.contains(&from),
+            _ => false,
+        };
         let read = |bytes: Bytes| codec::decode::<Luggage>(&bytes).ok();
         let head = (is_asked && luggage as usize <= body.len())
             .then(|| body.split_to(luggage as usize))
@@ -304,14 +419,45 @@ impl Server {
 }
 
 impl Member {
-    /// A new member wants the state as it is now: nothing begins until it was given.
-    pub(crate) fn is_frozen(&self, turn: &Turn<'_>) -> bool {
-        let is_cast = self.serving.sequence == Sequence::Cast;
-        let reached = |after: &u64| !is_cast || self.order.position() >= *after;
-        let gives =
-            self.standing == Standing::Full && self.wants.iter().any(|(_, after)| reached(after));
-        // News of this troupe that were not looked at yet may make calls stale.
-        gives && !turn.bindings.news.contains(&self.name)
+    fn want(&self, turn: &mut Turn<'_>, from: BootId, binding: &Binding) {
+        let (name, binding, after) = (self.name, binding.clone(), self.serving.from);
+        turn.lines.say(from, Item::WantState { name, binding, after }, Bytes::new());
+    }
+
+    /// An older member asks this one, which may have no state. It says so, and from then on takes the state of no other member: the older one begins
+    /// anew when all have said so, and nobody may have a state then.
+    fn pledge(&mut self, turn: &mut Turn<'_>, from: BootId) {
+        let me = turn.lines.me();
+        let Some(binding) = turn.bindings.get(self.name).cloned() else { return };
+        let is_older = binding.members.iter().take_while(|it| **it != me).any(|it| *it == from);
+        let is_member = binding.members.contains(&me);
+        let has_state = matches!(self.standing, Standing::Restoring | Standing::Full);
+        if has_state || !is_older || !is_member {
+            return;
+        }
+        self.seeking.pledged = Some(from);
+        let item = Item::Stateless { name: self.name, version: binding.version };
+        turn.lines.say(from, item, Bytes::new());
+        if self.standing != (Standing::Fetching { from }) {
+            self.standing = Standing::Fetching { from };
+            self.want(turn, from, &binding);
+        }
+    }
+
+    /// Whether the state is as of this place of the order, or a later one: a new member hears what comes behind.
+    fn reaches(&self, after: u64) -> bool {
+        self.serving.sequence != Sequence::Cast || self.order.position() >= after
+    }
+
+    /// A new member wants the state as it is now.
+    fn gives(&self) -> bool {
+        self.standing == Standing::Full
+            && self.giving.wants.iter().any(|(_, after)| self.reaches(*after))
+    }
+
+    /// Nothing begins until the state was given, but what has to for that.
+    pub(crate) fn may_begin(&self) -> bool {
+        !self.giving.is_asked && (!self.gives() || self.giving.allowed > 0)
     }
 
     fn pack(&self, turn: &Turn<'_>, mut carried: Vec<Carried>) -> (Bytes, Bytes) {
@@ -335,10 +481,14 @@ impl Member {
             let (len, acked) = (body.len() as u32, record.acked.iter().copied().collect());
             kept.push(Kept { head, chosen, kind, len, acked });
         }
-        let mut left = RESULTS_BYTES_MAX;
+        let (mut left, mut cut) = (RESULTS_BYTES_MAX, BTreeSet::new());
         carried.retain(|it| {
-            let fits = it.arguments.len() <= left;
-            left -= if fits { it.arguments.len() } else { 0 };
+            // Behind one that is left out the user makes them all again: numbers of a thread only grow.
+            let fits = it.arguments.len() <= left && !cut.contains(&it.head.id.thread);
+            match fits {
+                true => left -= it.arguments.len(),
+                false => drop(cut.insert(it.head.id.thread)),
+            }
             fits
         });
         carried.iter().for_each(|it| results.extend_from_slice(&it.arguments));
@@ -371,7 +521,7 @@ impl Member {
             record.acked = acked.into_iter().collect();
             record.stage = Stage::Done(Answer::new(kind, result));
             record.counted = record.bytes();
-            let Load { records, done, bytes } = self.load.entry(head.caller.name).or_default();
+            let Load { records, done, bytes, .. } = self.load.entry(head.caller.name).or_default();
             (*records, *done, *bytes) = (*records + 1, *done + 1, *bytes + record.counted);
             if head.caller.version != Version::SOLO {
                 // As many as there may be are known: then its result is kept until that is too long.
@@ -393,8 +543,7 @@ impl Luggage {
     fn fits(&self, bytes: usize) -> bool {
         let lens = self.kept.iter().map(|it| it.len as usize);
         let lens = lens.chain(self.carried.iter().map(|it| it.len as usize));
-        let keys: std::collections::BTreeSet<Key> =
-            self.kept.iter().map(|it| it.head.key()).collect();
+        let keys: BTreeSet<Key> = self.kept.iter().map(|it| it.head.key()).collect();
         keys.len() == self.kept.len()
             && self.brought.len() <= crate::server::HELD_MAX
             && lens.sum::<usize>() <= bytes

@@ -45,7 +45,7 @@ pub(crate) struct Record {
     pub(crate) stage: Stage,
     /// Replicas of the client that have the result, or do not want it.
     pub(crate) acked: BTreeSet<BootId>,
-    /// Replicas of the client that will not send it, and are not waited for.
+    /// Replicas of the client that will not send it, or not before they have a state, and are not waited for.
     pub(crate) absent: BTreeSet<BootId>,
     /// When it was done, or came if it is not; and when it was asked for last.
     pub(crate) done_at: Instant,
@@ -56,6 +56,8 @@ pub(crate) struct Record {
     pub(crate) named: Version,
     /// As many bytes are counted for it.
     pub(crate) counted: usize,
+    /// It is done, and kept for those only who are not waited for: it holds nothing up.
+    pub(crate) is_spare: bool,
 }
 
 /// The last calls of some kind, so many of them.
@@ -136,6 +138,7 @@ impl Record {
             fence: head.caller.version,
             named: Version::SOLO,
             counted: 0,
+            is_spare: false,
         }
     }
 
@@ -196,6 +199,12 @@ impl Record {
         }
         let all = |it: &Binding| it.members.iter().all(|boot| self.acked.contains(boot));
         self.binding(bindings).is_some_and(all)
+    }
+
+    /// Whether all replicas of the client that do not have the result are new members without a state.
+    pub(crate) fn waits_for_new(&self, bindings: &Bindings) -> bool {
+        let is_out = |boot: &BootId| self.acked.contains(boot) || self.absent.contains(boot);
+        self.binding(bindings).is_some_and(|it| it.members.iter().all(is_out))
     }
 
     /// The troupe of clients, if it is one and is known at least as it was when it called.

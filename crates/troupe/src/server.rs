@@ -10,7 +10,7 @@ use mainstay_base::{BootId, Instant};
 
 use crate::api::{Counts, Execution, Finish, Sequence, Serving, Ticket};
 use crate::bindings::MEMBERS_MAX;
-use crate::join::Standing;
+use crate::join::{Giving, Seeking, Standing};
 use crate::record::{Choice, Past, Record, Stage};
 use crate::service::Turn;
 use crate::wire::{CallHead, Item, Key, Kind};
@@ -31,9 +31,11 @@ pub(crate) enum Early {
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Load {
     pub(crate) records: u32,
-    /// Of these with a result.
+    /// Of these with a result, and not kept for new members alone.
     pub(crate) done: u32,
     pub(crate) bytes: usize,
+    /// Of these what is kept for new members alone.
+    pub(crate) spare: usize,
 }
 
 /// A troupe that this node is, or becomes, a replica of.
@@ -42,6 +44,7 @@ pub(crate) struct Member {
     pub(crate) name: TroupeName,
     pub(crate) serving: Serving,
     pub(crate) standing: Standing,
+    pub(crate) seeking: Seeking,
     /// The membership in which the troupe began with its first state.
     pub(crate) born: Version,
     pub(crate) records: BTreeMap<Key, Record>,
@@ -52,10 +55,7 @@ pub(crate) struct Member {
     pub(crate) load: BTreeMap<TroupeName, Load>,
     pub(crate) early: VecDeque<Early>,
     pub(crate) order: Ordered,
-    /// New members that want the state, and up to where it has to be.
-    pub(crate) wants: Vec<(BootId, u64)>,
-    /// The user was asked for the state.
-    pub(crate) is_asked: bool,
+    pub(crate) giving: Giving,
     /// What was executed, and whose result is kept no longer.
     pub(crate) past: Past,
     /// Troupe commit: replicas of a client that are of an older membership decide nothing any more.
@@ -220,7 +220,7 @@ impl Server {
     pub(crate) fn advance(&mut self, turn: &mut Turn<'_>, name: TroupeName) {
         let Some(member) = self.members.get_mut(&name) else { return };
         let mut skipped = VecDeque::new();
-        while member.busy < member.serving.at_once && !member.is_frozen(turn) {
+        while member.busy < member.serving.at_once && member.may_begin() {
             let Some(key) = member.ready.pop_front() else { break };
             let is_full = member.is_full_of(turn, key.caller);
             // In an order of all, what stands in front stands in front of all.
@@ -236,6 +236,7 @@ impl Server {
             let execution = record.execution(ticket, name, &key, arguments.unwrap_or_default());
             record.stage = Stage::Running(ticket);
             member.busy += 1;
+            member.giving.allowed = member.giving.allowed.saturating_sub(1);
             member.order.begins(&key);
             self.runs.insert(ticket, Run { troupe: name, key, nested: 0 });
             self.counts.executed += 1;
@@ -349,6 +350,18 @@ impl Server {
                 member.load.values().map(|it| it.bytes).sum::<usize>(),
                 "bytes are counted"
             );
+            let spare = member.records.values().filter(|it| it.is_spare).map(|it| it.counted);
+            assert_eq!(
+                spare.sum::<usize>(),
+                member.load.values().map(|it| it.spare).sum::<usize>(),
+                "what holds nothing up is counted"
+            );
+            let done = member.records.values().filter(|it| matches!(it.stage, Stage::Done(_)));
+            assert_eq!(
+                done.filter(|it| !it.is_spare).count(),
+                member.load.values().map(|it| it.done as usize).sum::<usize>(),
+                "what is done is counted"
+            );
             let records: u32 = member.load.values().map(|it| it.records).sum();
             assert_eq!(records as usize, member.records.len(), "records are counted");
             assert!(member.early.len() <= HELD_MAX, "what waits is bounded");
@@ -363,6 +376,7 @@ impl Member {
             name,
             serving,
             standing: Standing::Joining,
+            seeking: Seeking::default(),
             born: Version::SOLO,
             records: BTreeMap::new(),
             ready: VecDeque::new(),
@@ -370,8 +384,7 @@ impl Member {
             load: BTreeMap::new(),
             early: VecDeque::new(),
             order: Ordered::new(serving.from),
-            wants: Vec::new(),
-            is_asked: false,
+            giving: Giving::default(),
             past: Past::default(),
             fences: BTreeMap::new(),
         }
@@ -433,6 +446,9 @@ impl Member {
         let load = self.load.entry(key.caller).or_default();
         let bytes = record.bytes();
         load.bytes = load.bytes + bytes - record.counted;
+        if record.is_spare {
+            load.spare = load.spare + bytes - record.counted;
+        }
         record.counted = bytes;
     }
 
@@ -440,7 +456,7 @@ impl Member {
     fn is_full_of(&self, turn: &Turn<'_>, caller: TroupeName) -> bool {
         let config = turn.config;
         self.load.get(&caller).is_some_and(|load| {
-            load.done >= config.retained_max || load.bytes > config.retained_bytes_max
+            load.done >= config.retained_max || load.bytes - load.spare > config.retained_bytes_max
         })
     }
 }

@@ -117,8 +117,10 @@ impl Troupes {
                 self.server.on_finished(turn!(self, now), ticket, result);
             }
             Command::State { troupe, state } => {
-                let carried = self.calls.carried(troupe);
-                self.server.on_given(turn!(self, now), troupe, state, carried);
+                if self.server.is_given(troupe) {
+                    let carried = self.calls.carried(&self.config, troupe);
+                    self.server.on_given(turn!(self, now), troupe, state, carried);
+                }
             }
             Command::Restored { troupe } => self.server.on_restored(turn!(self, now), troupe),
             Command::Ordered { troupe, position, call } => {
@@ -202,8 +204,13 @@ impl Troupes {
             Item::Stale { now: None, .. } => {}
             Item::Ack { server: name, by, keys } => server.on_ack(turn, from, name, by, &keys),
             Item::Wanted { server: name, keys } => {
+                let (new, keys): (Vec<_>, Vec<_>) =
+                    keys.into_iter().partition(|key| server.is_joining(key.caller));
                 for key in keys.into_iter().filter(|key| is_past(calls, server, key)) {
                     turn.acknowledge(from, name, key);
+                }
+                if !new.is_empty() && !mainstay_base::fault!(turn.config, HoldsUp) {
+                    turn.lines.say(from, Item::Absent { server: name, keys: new }, Bytes::new());
                 }
             }
             Item::Awaited { server: name, keys } => {
@@ -226,6 +233,7 @@ impl Troupes {
             Item::WantState { name, binding, after } => {
                 server.on_want_state(turn, from, name, binding, after);
             }
+            Item::Stateless { name, version } => server.on_stateless(turn, from, name, version),
             Item::State { name, luggage, .. } => {
                 let carried = server.on_state(turn, from, name, luggage, body);
                 calls.adopt(turn, carried);

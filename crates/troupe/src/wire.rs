@@ -104,7 +104,7 @@ pub(crate) enum Item {
     /// These calls begin when all replicas of the client have sent them: will this one?
     #[serde(rename = "v")]
     Awaited { server: TroupeName, keys: Vec<Key> },
-    /// It will not, or not before they begin: it is a new member.
+    /// It will not send them, or not before they begin: it is a new member. Or it cannot say yet whether it wants their answers.
     #[serde(rename = "z")]
     Absent { server: TroupeName, keys: Vec<Key> },
     /// Executed, by the execution with this number, and not yet for good: all servers are to be at this call. `None`: not executed, or undone.
@@ -134,6 +134,9 @@ pub(crate) enum Item {
     /// A new member wants the state of an older one, which all up to this place of the order has gone into.
     #[serde(rename = "g")]
     WantState { name: TroupeName, binding: Binding, after: u64 },
+    /// The sender has no state in this membership, and takes that of the receiver only.
+    #[serde(rename = "n")]
+    Stateless { name: TroupeName, version: Version },
     /// The state; it is the body, behind the [`Luggage`](crate::join::Luggage).
     #[serde(rename = "t")]
     State { name: TroupeName, luggage: u32, len: u32 },

@@ -11,7 +11,7 @@ use mainstay_base::Duration;
 use mainstay_rpc::Executed;
 use mainstay_sim::{Disk, Fault as Blow, Moment, Options, Wire};
 use mainstay_troupe::fault::Fault;
-use mainstay_troupe::{Begin, Collator, Failure, Outcome, Reason};
+use mainstay_troupe::{Begin, Collator, Config, Failure, Outcome, Reason, Sequence};
 use support::{Part, Play, holds_but_with, setup, short, tag};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -31,12 +31,12 @@ fn calm() -> Options {
 }
 
 fn with(parts: Vec<Part>, fault: Option<Fault>) -> Play {
-    let setup = setup(move |config| {
-        let mut config = short(config);
-        config.fault = fault;
-        config
-    });
-    let mut play = Play::new(1, 6, parts, setup, calm(), Vec::new());
+    of(parts, calm(), move |config| Config { fault, ..short(config) })
+}
+
+fn of(parts: Vec<Part>, options: Options, config: impl Fn(Config) -> Config + 'static) -> Play {
+    let setup = setup(config);
+    let mut play = Play::new(1, 6, parts, setup, options, Vec::new());
     play.is_open = false;
     play.until("all are there", SECOND, Play::all_full).unwrap();
     play
@@ -289,10 +289,7 @@ fn a_call_costs_as_many_messages_as_pairs_of_replicas() {
 #[test]
 fn silent_members_are_taken_out_and_come_back() {
     let parts = vec![Part::server("server", &[1, 2]), Part::client("client", &[4], "server", 1)];
-    let setup = setup(|config| mainstay_troupe::Config {
-        patience: Duration::from_millis(200),
-        ..short(config)
-    });
+    let setup = setup(|config| Config { patience: Duration::from_millis(200), ..short(config) });
     let mut play = Play::new(1, 6, parts, setup, calm(), Vec::new());
     play.is_open = false;
     play.until("all are there", SECOND, Play::all_full).unwrap();
@@ -306,6 +303,173 @@ fn silent_members_are_taken_out_and_come_back() {
     assert_eq!(play.status(4).unwrap().open, 1, "nothing waits for the one that was taken out");
     play.run(SECOND).unwrap();
     play.finish().unwrap();
+}
+
+/// Adds a replica of the first troupe at a node.
+fn grow(play: &mut Play, node: usize) {
+    play.parts[0].nodes.push(node);
+}
+
+/// Checks RPC-43: two members want the state at once and hear the order from different places on. Each is given a state that has all before its place.
+#[test]
+fn each_new_member_gets_a_state_that_its_order_goes_on_from() {
+    holds_but_with(
+        |fault| {
+            for step in 0..10 {
+                let mut server = Part::server("server", &[1]);
+                server.serving.sequence = Sequence::Cast;
+                let client = Part::client("client", &[4], "server", 16);
+                let mut play = with(vec![server, client], fault);
+                play.is_open = true;
+                play.run(Duration::from_millis(20)).unwrap();
+                // Both are heard when the member with the state goes on; it is behind its order by then.
+                let cut = Blow::Cut { one: 1, other: 2, length: Duration::from_millis(30) };
+                assert!(play.world.inject(cut));
+                grow(&mut play, 2);
+                play.run(Duration::from_millis(20) + Duration::from_micros(500) * step).unwrap();
+                let length = Duration::from_millis(40);
+                assert!(play.world.inject(Blow::Pause { node: 1, length }));
+                grow(&mut play, 3);
+                play.until("they are there", 2 * SECOND, Play::all_full).unwrap();
+                play.run(Duration::from_millis(20)).unwrap();
+                play.finish().unwrap();
+            }
+        },
+        &[Fault::GivesEarly],
+    );
+}
+
+/// Checks RPC-44: a replica of a client joins while calls are open; some of them end after the state was asked for, and before it is given. It makes all
+/// that the state does not have.
+#[test]
+fn a_new_client_makes_the_calls_that_its_state_does_not_have() {
+    holds_but_with(
+        |fault| {
+            for step in 0..40 {
+                let client = Part::client("client", &[4], "server", 4);
+                let parts = vec![client, Part::server("server", &[1])];
+                let options = Options { spread: Duration::from_millis(2), ..calm() };
+                let mut play = of(parts, options, move |it| Config { fault, ..short(it) });
+                play.is_open = true;
+                play.run(Duration::from_millis(20) + Duration::from_micros(500) * step).unwrap();
+                grow(&mut play, 5);
+                play.until("it is there", SECOND, Play::all_full).unwrap();
+                play.run(Duration::from_millis(20)).unwrap();
+                play.finish().unwrap();
+            }
+        },
+        &[Fault::CarriesOpen],
+    );
+}
+
+/// Checks RPC-46: a server that others do not wait for any more is taken out while calls are open, more than may be sent at a time. Those that were sent
+/// are sent again before a new one is, so that the calls of a client stay in their order.
+#[test]
+fn calls_are_sent_again_in_their_order() {
+    holds_but_with(
+        |fault| {
+            for step in 0..20 {
+                let mut server = Part::server("server", &[1, 2, 3]);
+                server.serving.begin = Begin::All;
+                let client = Part::client("client", &[4, 5], "server", 4);
+                let config = move |it| Config { fault, window: 2, ..short(it) };
+                let mut play = of(vec![server, client], calm(), config);
+                play.is_open = true;
+                play.run(Duration::from_millis(20) + Duration::from_micros(500) * step).unwrap();
+                crash(&mut play, 3, Duration::from_millis(30));
+                play.run(Duration::from_millis(200)).unwrap();
+                play.finish().unwrap();
+            }
+        },
+        &[Fault::SendsNextFirst],
+    );
+}
+
+/// Checks RPC-41: the oldest member that is left has no state, since it was cut off from the one that had it; a younger one got it in time. The oldest
+/// one takes it from there, and does not begin anew.
+#[test]
+fn the_oldest_member_takes_the_state_of_a_younger_one() {
+    holds_but_with(
+        |fault| {
+            let parts =
+                vec![Part::server("server", &[1]), Part::client("client", &[4], "server", 1)];
+            let mut play = with(parts, fault);
+            calls(&mut play, 5).unwrap();
+            let length = Duration::from_secs(100);
+            assert!(play.world.inject(Blow::Cut { one: 1, other: 2, length }));
+            grow(&mut play, 2);
+            play.run(Duration::from_millis(50)).unwrap();
+            grow(&mut play, 3);
+            play.run(Duration::from_millis(50)).unwrap();
+            let full: Vec<usize> =
+                play.replicas.iter().filter(|it| it.is_full).map(|it| it.node).collect();
+            assert_eq!(full, [1, 4, 3], "the younger one has the state, the older one has not");
+            crash(&mut play, 1, Duration::from_millis(50));
+            play.until("all are there", 2 * SECOND, Play::all_full).unwrap();
+            assert!(play.lost.is_empty());
+            play.finish().unwrap();
+            let logs = play.logs("server");
+            assert!(logs.iter().all(|log| *log == logs[0] && log.len() >= 5), "{logs:x?}");
+        },
+        &[Fault::AsksOlder],
+    );
+}
+
+/// Checks RPC-41: a replica comes anew while the other one executes calls that call others, more than results are kept for one that does not fetch them.
+/// It fetches none before it has a state, and the other one gives that when these calls are over: what is kept for the new one does not hold them up.
+#[test]
+fn results_for_new_members_hold_nothing_up() {
+    holds_but_with(
+        |fault| {
+            let mut front = Part { nests: Some("back"), ..Part::server("front", &[1, 2]) };
+            front.serving.at_once = 32;
+            let client = Part::client("client", &[4, 5], "front", 24);
+            let config = move |it| Config { fault, retained_max: 2, ..short(it) };
+            let parts = vec![front, Part::server("back", &[3]), client];
+            let mut play = of(parts, calm(), config);
+            play.is_open = true;
+            for _ in 0..10 {
+                play.run(Duration::from_millis(50)).unwrap();
+                crash(&mut play, 2, Duration::from_millis(5));
+                play.run(Duration::from_millis(6)).unwrap();
+                play.until("it is back", 2 * SECOND, Play::all_full).unwrap();
+            }
+            play.finish().unwrap();
+        },
+        &[Fault::HoldsUp],
+    );
+}
+
+/// Checks RPC-41: both replicas of a troupe are to give their states, each to another new member. They are at calls of different clients, which call others
+/// that wait for both. After a time each begins the call of the other one.
+#[test]
+fn members_that_give_their_states_do_not_wait_for_each_other() {
+    holds_but_with(
+        |fault| {
+            let mut front = Part { nests: Some("back"), ..Part::server("front", &[1]) };
+            front.serving.at_once = 32;
+            let mut back = Part::server("back", &[5]);
+            back.serving.begin = Begin::All;
+            let one = Part::client("one", &[4], "front", 8);
+            let two = Part::client("two", &[5], "front", 8);
+            let mut play = with(vec![front, back, one, two], fault);
+            grow(&mut play, 2);
+            play.until("the second one is there", SECOND, Play::all_full).unwrap();
+            // Each client is heard by one of them; the new member at node 3 by the younger one, that at node 0 by the older one.
+            for (one, other) in [(4, 2), (5, 1), (3, 1)] {
+                let length = Duration::from_millis(60);
+                assert!(play.world.inject(Blow::Cut { one, other, length }));
+            }
+            play.run(Duration::from_millis(10)).unwrap();
+            play.is_open = true;
+            play.run(Duration::from_millis(20)).unwrap();
+            grow(&mut play, 3);
+            grow(&mut play, 0);
+            play.until("they are there", 2 * SECOND, Play::all_full).unwrap();
+            play.finish().unwrap();
+        },
+        &[Fault::StaysFrozen],
+    );
 }
 
 /// The crates of this workspace that a manifest names, those for tests aside, and those that they name.

@@ -39,7 +39,7 @@ impl Server {
     /// Drops a result that nobody needs any more.
     pub(super) fn release(&mut self, turn: &mut Turn<'_>, name: TroupeName, key: &Key) {
         let Some(member) = self.members.get_mut(&name) else { return };
-        let Some(record) = member.records.get(key) else { return };
+        let Some(record) = member.records.get_mut(key) else { return };
         if !matches!(record.stage, Stage::Done(_))
             || mainstay_base::fault!(turn.config, KeepsResults)
         {
@@ -48,6 +48,11 @@ impl Server {
         let forgets = mainstay_base::fault!(turn.config, ForgetsResults);
         if record.is_fetched(turn.bindings) || forgets && !record.acked.is_empty() {
             member.drop_record(key);
+        } else if !record.is_spare && record.waits_for_new(turn.bindings) {
+            // A new member may wait for the state of one whose execution waits for the next call of this client.
+            record.is_spare = true;
+            let load = member.load.entry(key.caller).or_default();
+            (load.done, load.spare) = (load.done - 1, load.spare + record.counted);
         }
     }
 
@@ -150,6 +155,7 @@ impl Server {
         for name in names {
             self.probe(turn, name);
             self.cast_again(turn, name);
+            self.thaw(turn, name);
         }
     }
 
@@ -216,7 +222,7 @@ impl Server {
         }
     }
 
-    /// A replica of a client does not send these calls: they begin without it.
+    /// A replica of a client does not send these calls, or not before it has a state: they begin without it, and their results hold nothing up.
     pub(crate) fn on_absent(
         &mut self,
         turn: &mut Turn<'_>,
@@ -232,6 +238,7 @@ impl Server {
             }
             self.abandon(turn, name, key);
             self.consider(turn, name, key);
+            self.release(turn, name, key);
         }
         self.advance(turn, name);
     }
@@ -243,8 +250,11 @@ impl super::Member {
         let Some(load) = self.load.get_mut(&key.caller) else { return };
         load.records -= 1;
         load.bytes -= record.counted;
+        if record.is_spare {
+            load.spare -= record.counted;
+        }
         if matches!(record.stage, Stage::Done(_)) {
-            load.done -= 1;
+            load.done -= u32::from(!record.is_spare);
             // A copy that was on its way for long, or waits where a new member gets its state, finds that it was executed.
             self.past.add(&key.id);
         }

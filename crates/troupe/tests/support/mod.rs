@@ -153,6 +153,9 @@ pub struct Play {
     generations: BTreeMap<usize, u64>,
     /// All that had the state of the troupe have failed.
     pub lost: BTreeSet<usize>,
+    /// Of each client the tag of the last call that it had made when what it calls began anew. Those before may have come to anything: by the assumption
+    /// T-A4 some member with the state survives.
+    shaken: BTreeMap<usize, u64>,
     /// Its answers are wrong: one node; or all differ.
     pub liar: Option<usize>,
     pub is_random: bool,
@@ -240,6 +243,7 @@ impl Play {
             issued: BTreeMap::new(),
             generations: BTreeMap::new(),
             lost: BTreeSet::new(),
+            shaken: BTreeMap::new(),
             liar: None,
             is_random: false,
             wrong_client: None,
@@ -378,13 +382,17 @@ impl Play {
                 self.parts[part].name
             ));
         }
-        let was_there = self.issued.contains_key(&part) || self.executions > 0;
-        if is_lost || is_first && was_there {
-            self.lost.insert(part);
+        // Who was to give the first state may have failed before there was one: then nothing is lost.
+        let was_there = self.generations.contains_key(&part);
+        if is_lost && !is_first {
+            return self.fail(format!("{boot:?} has lost a state and got it"));
         }
-        let generations = self.generations.entry(part).or_default();
-        *generations += u64::from(is_first);
-        let generation = *generations;
+        if is_first && was_there {
+            self.lost.insert(part);
+            self.shake(part);
+        }
+        let generation = self.generations.get(&part).copied().unwrap_or(0) + u64::from(is_first);
+        self.generations.insert(part, generation);
         if let Some(replica) = self.replica(boot, part) {
             replica.is_full = true;
             if is_first {
@@ -517,7 +525,7 @@ impl Play {
         let tag = tag(part, generation, number);
         *self.told.entry(tag).or_default() += 1;
         match self.outcomes.get(&tag) {
-            Some(former) if *former != outcome && !self.is_random => {
+            Some(former) if *former != outcome && !self.is_random && !self.is_shaken(tag) => {
                 let (name, former) = (self.parts[part].name, former.clone());
                 self.fail(format!(
                     "RPC-45: replicas of {name} are told {former:?} and {outcome:?} of call {number}"
