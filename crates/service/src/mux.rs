@@ -199,8 +199,8 @@ pub struct Mux {
     /// Of each node, the last boot that is gone for ever: who does not know yet may still send to it.
     gone: BTreeMap<NodeId, BootId>,
     frames: VecDeque<Frame>,
-    /// Guests whose sessions are of no use any more.
-    useless: VecDeque<BootId>,
+    /// Guests whose sessions the link is to end.
+    to_end: VecDeque<BootId>,
     given: VecDeque<(Address, Given)>,
     stats: MuxStats,
     #[cfg(feature = "test-util")]
@@ -331,7 +331,7 @@ impl Mux {
     fn give_up_boot(&mut self, boot: BootId) {
         let guest = self.peers.get(&boot).is_some_and(|peer| peer.guest);
         if guest {
-            self.useless.push_back(boot);
+            self.to_end.push_back(boot);
             self.lose(boot, PeerChange::Ended { boot });
         } else {
             self.forget(boot, None);
@@ -622,8 +622,8 @@ impl Mux {
     }
 
     /// The next guest whose session the link is to end.
-    pub fn poll_useless(&mut self) -> Option<BootId> {
-        self.useless.pop_front()
+    pub fn poll_to_end(&mut self) -> Option<BootId> {
+        self.to_end.pop_front()
     }
 
     /// The next input for a service, in order. `None`: services have taken in all; what they send after this they send knowing it.

@@ -555,7 +555,7 @@ impl Services {
 
     /// The next frame for the link, in order.
     pub fn poll_frame(&mut self) -> Option<link::Input> {
-        if let Some(guest) = self.mux.poll_useless() {
+        if let Some(guest) = self.mux.poll_to_end() {
             return Some(link::Input::Forget { guest });
         }
         let frame = self.mux.poll_frame()?;

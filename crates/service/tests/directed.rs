@@ -433,7 +433,7 @@ fn what_guests_begin_is_bounded() {
     let mut node = Mux::new();
     assert!(node.mount(of(), Class::Calls, 1));
     node.open_to_guests(of());
-    let mut useless = Vec::new();
+    let mut to_end = Vec::new();
     for number in 0..6 {
         let mut guest = Mux::new();
         assert!(guest.mount(of(), Class::Calls, 1));
@@ -459,9 +459,9 @@ fn what_guests_begin_is_bounded() {
         }
         let [back, _] = pair.ends;
         node = back;
-        useless.extend(std::iter::from_fn(|| node.poll_useless()));
+        to_end.extend(std::iter::from_fn(|| node.poll_to_end()));
     }
-    assert_eq!(useless, [boot("guest 0")], "it has the most");
+    assert_eq!(to_end, [boot("guest 0")], "it has the most");
     assert_eq!(node.stats().overflow, 1);
     node.check_invariants();
 }

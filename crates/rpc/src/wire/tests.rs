@@ -1,11 +1,11 @@
 //! All that can be said, and what a peer could say that keeps to no rule.
 
-use mainstay_base::service::{In, Logged, PeerChange, Service, Start};
+use mainstay_base::service::{In, Logged, Out, PeerChange, Service, Start};
 use mainstay_base::{BootId, BootNonce, ClusterId, Instance, Instant, Machine as _, NodeId};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Carrier, Command, Config, Orphans, Rpc};
+use crate::{Carrier, Command, Config, Event, Finish, Orphans, Rpc, Ticket};
 
 fn number() -> impl Strategy<Value = u64> {
     prop_oneof![0u64..6, Just(u64::MAX), Just(u64::MAX - 1), any::<u64>()]
@@ -205,58 +205,8 @@ proptest! {
     }
 }
 
-/// Of a peer that is gone for good, as a guest may be, nothing is kept when what ran for it has stopped; were it otherwise, each guest that
-/// ever called would cost memory.
-#[test]
-fn a_peer_that_is_gone_is_forgotten() {
-    let policy = Orphans::Extermination;
-    for is_running in [false, true] {
-        let (mut rpc, head) = machine(Carrier::Link, policy);
-        let (peer, now) = (boot("peer"), Instant::ZERO);
-        let call = CallHead {
-            procedure: ProcedureId(7),
-            version: 1,
-            semantics: Semantics::ExactlyOnce,
-            budget: 10_000,
-            epoch: 0,
-            order: None,
-            context: Bytes::new(),
-        };
-        let hello = Item::Hello { kept: false, window: 4, epoch: 0 };
-        let items = vec![hello, Item::Call { seq: 1, call, len: 0 }];
-        let message = Message { head, items, bodies: Bytes::new() };
-        rpc.handle(now, In::Message { from: peer, view: 0, message });
-        rpc.end_turn(now);
-        let mut tickets = Vec::new();
-        while let Some(out) = rpc.poll_output() {
-            if let mainstay_base::service::Out::Event { event: crate::Event::Execute(it), .. } = out
-            {
-                tickets.push(it.ticket);
-            }
-        }
-        let [ticket] = tickets[..] else { panic!("one is executed: {tickets:?}") };
-        let finished = Command::Finished { ticket, result: crate::Finish::Failed };
-        if !is_running {
-            rpc.handle(now, In::Command(finished.clone()));
-        }
-        rpc.handle(now, In::Peer(PeerChange::Replaced { old: peer, new: None }));
-        rpc.end_turn(now);
-        while rpc.poll_output().is_some() {}
-        assert_eq!(rpc.knows(peer.node), (is_running, false, false));
-        if is_running {
-            rpc.handle(now, In::Command(finished));
-            rpc.end_turn(now);
-            while rpc.poll_output().is_some() {}
-            assert_eq!(rpc.knows(peer.node), (false, false, false));
-        }
-    }
-}
-
-/// What is kept for a client that acknowledges nothing is bounded by bytes: a result that does not fit is refused, as too large.
-#[test]
-fn results_that_nobody_fetches_are_bounded() {
-    let (mut rpc, head) = machine(Carrier::Link, Orphans::Extermination);
-    let (peer, now) = (boot("peer"), Instant::ZERO);
+/// A call of the procedure that is served.
+fn call_of(seq: u64) -> Item {
     let call = CallHead {
         procedure: ProcedureId(7),
         version: 1,
@@ -266,35 +216,71 @@ fn results_that_nobody_fetches_are_bounded() {
         order: None,
         context: Bytes::new(),
     };
+    Item::Call { seq, call, len: 0 }
+}
+
+/// The peer greets and makes these calls; what begins.
+fn calls(rpc: &mut Rpc, head: &Head, seqs: impl IntoIterator<Item = u64>) -> Vec<Ticket> {
     let hello = Item::Hello { kept: false, window: 4, epoch: 0 };
-    let calls = (1..=4).map(|seq| Item::Call { seq, call: call.clone(), len: 0 });
-    let items = [hello].into_iter().chain(calls).collect();
-    rpc.handle(
-        now,
-        In::Message { from: peer, view: 0, message: Message { head, items, bodies: Bytes::new() } },
-    );
-    rpc.end_turn(now);
-    let mut tickets = Vec::new();
+    let items = [hello].into_iter().chain(seqs.into_iter().map(call_of)).collect();
+    let message = Message { head: head.clone(), items, bodies: Bytes::new() };
+    rpc.handle(Instant::ZERO, In::Message { from: boot("peer"), view: 0, message });
+    turned(rpc).0
+}
+
+/// Ends the turn; what begins, and what is said.
+fn turned(rpc: &mut Rpc) -> (Vec<Ticket>, Vec<Item>) {
+    rpc.end_turn(Instant::ZERO);
+    rpc.check_invariants();
+    let (mut tickets, mut said) = (Vec::new(), Vec::new());
     while let Some(out) = rpc.poll_output() {
-        if let mainstay_base::service::Out::Event { event: crate::Event::Execute(it), .. } = out {
-            tickets.push(it.ticket);
+        match out {
+            Out::Event { event: Event::Execute(it), .. } => tickets.push(it.ticket),
+            Out::Send { message, .. } => said.extend(message.items),
+            _ => {}
         }
     }
+    (tickets, said)
+}
+
+fn finish(rpc: &mut Rpc, ticket: Ticket, result: Finish) -> (Vec<Ticket>, Vec<Item>) {
+    rpc.handle(Instant::ZERO, In::Command(Command::Finished { ticket, result }));
+    turned(rpc)
+}
+
+/// Of a peer that is gone for good, as a guest may be, nothing is kept when what ran for it has stopped; were it otherwise, each guest that
+/// ever called would cost memory.
+#[test]
+fn a_peer_that_is_gone_is_forgotten() {
+    for is_running in [false, true] {
+        let (mut rpc, head) = machine(Carrier::Link, Orphans::Extermination);
+        let peer = boot("peer");
+        let [ticket] = calls(&mut rpc, &head, [1])[..] else { panic!("one is executed") };
+        if !is_running {
+            finish(&mut rpc, ticket, Finish::Failed);
+        }
+        rpc.handle(Instant::ZERO, In::Peer(PeerChange::Replaced { old: peer, new: None }));
+        turned(&mut rpc);
+        assert_eq!(rpc.knows(peer.node), (is_running, false, false));
+        if is_running {
+            finish(&mut rpc, ticket, Finish::Failed);
+            assert_eq!(rpc.knows(peer.node), (false, false, false));
+        }
+    }
+}
+
+/// What is kept for a client that acknowledges nothing is bounded by bytes: a result that does not fit is refused, as too large.
+#[test]
+fn results_that_nobody_fetches_are_bounded() {
+    let (mut rpc, head) = machine(Carrier::Link, Orphans::Extermination);
+    let tickets = calls(&mut rpc, &head, 1..=4);
     assert_eq!(tickets.len(), 4);
     let (mut results, mut refused) = (0, 0);
     for ticket in tickets {
-        let result = crate::Finish::Value(vec![1; 7 << 20].into());
-        rpc.handle(now, In::Command(Command::Finished { ticket, result }));
-        rpc.end_turn(now);
-        rpc.check_invariants();
-        while let Some(out) = rpc.poll_output() {
-            if let mainstay_base::service::Out::Send { message, .. } = out {
-                let is =
-                    |it: &&Item| matches!(it, Item::Refused { why: Refusal::ResultTooLarge, .. });
-                refused += message.items.iter().filter(is).count();
-                results +=
-                    message.items.iter().filter(|it| matches!(it, Item::Reply { .. })).count();
-            }
+        for said in finish(&mut rpc, ticket, Finish::Value(vec![1; 7 << 20].into())).1 {
+            results += usize::from(matches!(said, Item::Reply { .. }));
+            let is_refused = matches!(said, Item::Refused { why: Refusal::ResultTooLarge, .. });
+            refused += usize::from(is_refused);
         }
     }
     assert_eq!((results, refused), (2, 2), "two of 7 MiB fit into twice 8");
@@ -304,41 +290,11 @@ fn results_that_nobody_fetches_are_bounded() {
 #[test]
 fn a_client_that_comes_back_is_served_when_the_old_execution_has_stopped() {
     let (mut rpc, head) = machine(Carrier::Link, Orphans::Extermination);
-    let (peer, now) = (boot("peer"), Instant::ZERO);
-    let begun = |rpc: &mut Rpc, seq| {
-        let call = CallHead {
-            procedure: ProcedureId(7),
-            version: 1,
-            semantics: Semantics::ExactlyOnce,
-            budget: 10_000,
-            epoch: 0,
-            order: None,
-            context: Bytes::new(),
-        };
-        let hello = Item::Hello { kept: false, window: 4, epoch: 0 };
-        let items = vec![hello, Item::Call { seq, call, len: 0 }];
-        let message = Message { head: head.clone(), items, bodies: Bytes::new() };
-        rpc.handle(now, In::Message { from: peer, view: 0, message });
-        executed(rpc)
-    };
-    let [old] = begun(&mut rpc, 1)[..] else { panic!("it is executed") };
-    rpc.handle(now, In::Peer(PeerChange::Ended { boot: peer }));
-    executed(&mut rpc);
-    rpc.handle(now, In::Peer(PeerChange::Up { boot: peer }));
-    assert_eq!(begun(&mut rpc, 2), [], "the old one runs");
-    let finished = Command::Finished { ticket: old, result: crate::Finish::Failed };
-    rpc.handle(now, In::Command(finished));
-    assert_eq!(executed(&mut rpc).len(), 1);
-}
-
-/// What begins at the end of the turn.
-fn executed(rpc: &mut Rpc) -> Vec<crate::Ticket> {
-    rpc.end_turn(Instant::ZERO);
-    let mut tickets = Vec::new();
-    while let Some(out) = rpc.poll_output() {
-        if let mainstay_base::service::Out::Event { event: crate::Event::Execute(it), .. } = out {
-            tickets.push(it.ticket);
-        }
-    }
-    tickets
+    let peer = boot("peer");
+    let [old] = calls(&mut rpc, &head, [1])[..] else { panic!("it is executed") };
+    rpc.handle(Instant::ZERO, In::Peer(PeerChange::Ended { boot: peer }));
+    turned(&mut rpc);
+    rpc.handle(Instant::ZERO, In::Peer(PeerChange::Up { boot: peer }));
+    assert_eq!(calls(&mut rpc, &head, [2]), [], "the old one runs");
+    assert_eq!(finish(&mut rpc, old, Finish::Failed).0.len(), 1);
 }
