@@ -123,7 +123,7 @@ fn machine(carrier: Carrier, orphans: Orphans) -> (Rpc, Head) {
     rpc.end_turn(now);
     let mut own = 0;
     while let Some(out) = rpc.poll_output() {
-        if let mainstay_base::service::Out::Send { message, .. } = out {
+        if let Out::Send { message, .. } = out {
             own = message.head.memory;
         }
     }
