@@ -702,3 +702,21 @@ fn a_session_of_no_use_is_ended() {
     greet(&mut link, ConnId(2), &hello);
     assert_eq!(link.guests(), 1);
 }
+
+/// Strangers whose connections are of the dead keep no peer out: the oldest of them makes room.
+#[test]
+fn connections_of_the_dead_make_room() {
+    let (a, b) = pair();
+    let settings = config(a, &nodes(2)).tables(2, 9).guests(1, [1], ms(50)).build().unwrap();
+    let mut link = Link::new(settings, 1, Instant::ZERO);
+    for conn in 1..=4 {
+        let (_, hello) = guest_of(a, &format!("g{conn}"), 7);
+        let expectation = Some(Expectation { of: a.nonce, received: 0 });
+        let told = messages(greet(&mut link, ConnId(conn), &Hello { expectation, ..hello }));
+        assert!(matches!(told[..], [Message::Dead { .. }]));
+    }
+    let outputs = open(&mut link, ConnId(9), None);
+    assert_eq!(outputs, [Output::Close { conn: ConnId(1) }]);
+    let outputs = receive(&mut link, ConnId(9), Message::Hello(hello(b, a)).frame(0));
+    assert!(matches!(events(outputs)[0], Event::Up { .. }));
+}

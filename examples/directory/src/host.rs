@@ -492,3 +492,26 @@ async fn info(node: &Replicated<Directory>) -> String {
         Err(reason) => format!("# Mainstay\r\nstopped:{reason}\r\n"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All who wait for their share get it, also when they ask for many times what there is at once.
+    #[tokio::test]
+    async fn all_who_wait_get_their_share() {
+        let run = async {
+            let intake = Rc::new(Intake::new());
+            tokio::task::spawn_local(refill(Rc::downgrade(&intake), Rc::clone(&intake.short)));
+            let mut clients = tokio::task::JoinSet::new();
+            for _ in 0..512 {
+                let intake = Rc::clone(&intake);
+                clients.spawn_local(async move { intake.take(READ_BYTES).await });
+            }
+            let all = async { while clients.join_next().await.is_some() {} };
+            let within = tokio::time::timeout(Duration::from_secs(20), all).await;
+            assert!(within.is_ok(), "nobody waits for ever");
+        };
+        tokio::task::LocalSet::new().run_until(run).await;
+    }
+}
