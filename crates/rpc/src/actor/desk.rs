@@ -2,7 +2,7 @@
 //! thread on which the handle was opened.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Weak};
@@ -112,7 +112,20 @@ type Executions = Rc<RefCell<BTreeMap<Ticket, Begun>>>;
 pub(super) struct Desk {
     shared: Weak<Shared>,
     begun: Executions,
+    /// What the service tells and is not begun or stopped yet, in order. Each belongs to an execution, and those are bounded.
+    waiting: VecDeque<Event>,
+    /// Others on this thread have their turn before more begins.
+    rests: bool,
 }
+
+/// So many executions begin before others on this thread have their turn. If all calls of a client were answered in one message, client
+/// and server would work by turns; so the client works on the first answers while the server executes the next calls.
+const BEGIN_MAX: usize = 16;
+
+/// The rest is over.
+#[derive(actix::Message)]
+#[rtype(result = "()")]
+struct GoOn;
 
 /// An execution, in its task. The service hears of its end in any case.
 struct Doing {
@@ -139,7 +152,8 @@ impl Drop for Doing {
 impl Desk {
     /// Reads the events of the service from here on.
     pub(super) async fn open(shared: &Arc<Shared>) -> Result<(), OpenError> {
-        let desk = Self { shared: Arc::downgrade(shared), begun: Rc::default() }.start();
+        let (begun, waiting) = (Rc::default(), VecDeque::new());
+        let desk = Self { shared: Arc::downgrade(shared), begun, waiting, rests: false }.start();
         if !Post::attach(shared, desk.clone()).await? {
             return Err(OpenError::Taken);
         }
@@ -183,6 +197,26 @@ impl Desk {
         self.begun.borrow_mut().insert(ticket, Begun { stop, abort });
     }
 
+    fn work(&mut self, at: &mut actix::Context<Self>) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        if self.rests {
+            return;
+        }
+        for event in self.waiting.drain(..self.waiting.len().min(BEGIN_MAX)).collect::<Vec<_>>() {
+            match event {
+                Event::Execute(execution) => self.execute(&shared, execution),
+                Event::Stop { ticket } => self.stop(ticket),
+                _ => {}
+            }
+        }
+        if !self.waiting.is_empty() {
+            self.rests = true;
+            let desk = at.address();
+            // It has its turn behind all that was begun.
+            tokio::task::spawn_local(async move { desk.do_send(GoOn) });
+        }
+    }
+
     fn stop(&self, ticket: Ticket) {
         let mut begun = self.begun.borrow_mut();
         let Some(it) = begun.get(&ticket) else { return };
@@ -204,15 +238,18 @@ impl Actor for Desk {
 impl Handler<Work> for Desk {
     type Result = ();
 
-    fn handle(&mut self, Work(events): Work, _: &mut Self::Context) {
-        let Some(shared) = self.shared.upgrade() else { return };
-        for event in events {
-            match event {
-                Event::Execute(execution) => self.execute(&shared, execution),
-                Event::Stop { ticket } => self.stop(ticket),
-                _ => {}
-            }
-        }
+    fn handle(&mut self, Work(events): Work, at: &mut Self::Context) {
+        self.waiting.extend(events);
+        self.work(at);
+    }
+}
+
+impl Handler<GoOn> for Desk {
+    type Result = ();
+
+    fn handle(&mut self, GoOn: GoOn, at: &mut Self::Context) {
+        self.rests = false;
+        self.work(at);
     }
 }
 
@@ -234,6 +271,7 @@ impl Handler<Ended> for Desk {
             self.stop(ticket);
         }
         self.begun.borrow_mut().clear();
+        self.waiting.clear();
         let (desk, shared) = (at.address(), self.shared.clone());
         tokio::task::spawn_local(async move {
             loop {
