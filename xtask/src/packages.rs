@@ -57,19 +57,26 @@ pub(crate) fn stable_stands_alone() -> Result<(), String> {
     }
 }
 
-/// Most crates that a program which is only a client compiles, its own not counted.
-const CLIENT_CRATES_MAX: usize = 44;
+/// What is to be had of few crates: what is built, with what flags, and the most crates in its tree, itself counted.
+const SMALL: &[(&str, &[&str], usize)] = &[
+    ("a client", &["--package=mainstay", "--no-default-features", "--features=client"], 44),
+    ("a link with its actor", &["--package=mainstay-link"], 60),
+    ("the machine of a link", &["--package=mainstay-link", "--no-default-features"], 27),
+];
 
-/// A client alone is built, and of few crates.
-pub(crate) fn client_is_small() -> Result<(), String> {
-    let client = ["--package=mainstay", "--no-default-features", "--features=client", "--locked"];
-    let tree = [&["tree"], &client[..], &["--edges=normal", "--prefix=none", "--format={p}"]];
-    let tree = cargo::output(&tree.concat())?;
-    let count = crates_in(&tree);
-    if count > CLIENT_CRATES_MAX {
-        return Err(format!("a client takes {count} crates, at most {CLIENT_CRATES_MAX} may be"));
+/// What users pick alone is built, and of few crates.
+pub(crate) fn picks_are_small() -> Result<(), String> {
+    for (what, flags, max) in SMALL {
+        let locked = [*flags, &["--locked"]].concat();
+        let tree =
+            [&["tree"], &locked[..], &["--edges=normal", "--prefix=none", "--format={p}"]].concat();
+        let count = crates_in(&cargo::output(&tree)?);
+        if count > *max {
+            return Err(format!("{what} takes {count} crates, at most {max} may be"));
+        }
+        cargo::run(&[&["check", "--quiet"], &locked[..]].concat())?;
     }
-    cargo::run(&[&["check", "--quiet"], &client[..]].concat())
+    Ok(())
 }
 
 /// How many packages a tree names.

@@ -66,6 +66,12 @@ pub struct Address {
     pub instance: Instance,
 }
 
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#06x} {:?}", self.channel.0, self.instance)
+    }
+}
+
 /// A kind of service, for machines and for people.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Kind {

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use mainstay::Status;
 use mainstay::WaitsFor;
+use mainstay_base::rack::Breach;
+use mainstay_base::service::Address;
 use mainstay_base::{Incarnation, NodeId};
 use mainstay_directory::host::Counted;
 use mainstay_paradigm::Status as Is;
@@ -226,7 +228,7 @@ fn minority(stack: &StackStatus, name: impl Fn(NodeId) -> String) -> String {
 }
 
 /// The kinds of alarms, in the order in which they are told.
-const KINDS: [&str; 12] = [
+const KINDS: [&str; 13] = [
     "minority",
     "apart",
     "blocked",
@@ -239,6 +241,7 @@ const KINDS: [&str; 12] = [
     "disk",
     "checkpoint",
     "restore",
+    "stopped",
 ];
 
 /// Each kind of alarm, and whether there is one among the alarms of a report.
@@ -268,6 +271,7 @@ fn alarms(
     };
     let unheard = stack.into_iter().flat_map(|stack| &stack.unheard);
     let unheard: Vec<_> = unheard.map(|node| name(*node)).collect();
+    let stopped: Vec<_> = stack.into_iter().flat_map(|stack| &stack.stopped).map(stopped).collect();
     let short = stack.filter(|stack| stack.minority);
     let deaths = own.deaths.get();
     let is_member = stack.is_some_and(|stack| stack.incarnation.is_some());
@@ -305,7 +309,12 @@ fn alarms(
             ": the last one could not be written, and the log grows".to_owned(),
         ),
         (replica.restores_failed > 0, ": a transferred state could not be restored".to_owned()),
+        (!stopped.is_empty(), format!(": {}", stopped.join("; "))),
     ];
     let alarms = KINDS.into_iter().zip(conditions).filter(|(_, (is, _))| *is);
     alarms.map(|(kind, (_, text))| format!("{kind}{text}")).collect()
+}
+
+fn stopped((of, breach): (&Address, &Breach)) -> String {
+    format!("service {of}: {breach}")
 }

@@ -9,11 +9,14 @@
 //! sent after its death too. As long as it stays away nothing more is told: sends are accepted until the window is full, and then
 //! wait. A program that does not want to wait for ever uses [`send_now`](LinkHandle::send_now), or gives up by itself.
 //!
+//! Actors send by messages: `Porter::start(handle)` is an actor that takes a [`SendCommand`].
+//!
 //! It needs a `LocalSet` of a current-thread tokio runtime; an actix `System` is one. Handles are `Send` and go anywhere.
 //!
 //! A program needs `mainstay-base` ([`ClusterId`]) beside this crate; with an actix actor as reader also `actix`, and
 //! `mainstay-runtime` for [`Events`].
 
+mod commands;
 mod event;
 mod face;
 mod handle;
@@ -32,11 +35,13 @@ use mainstay_base::frame::BODY_SIZE_MAX;
 use mainstay_runtime::{Bell, Door, OsEntropy, Tcp, TcpOptions, TokioTime, host, inbox};
 use thiserror::Error;
 
+pub use commands::SendCommand;
 pub use event::{LinkEvent, Peer};
 pub use handle::{Ended, LinkHandle, LinkStatus, PeerStatus, SendError, Sent, To, WeakLink};
 pub use mainstay_base::{BootId, ClusterId, NodeId};
 pub use mainstay_runtime::{
-    Closed, Entropy, EntropyError, Events, HostOptions, Recipient, TcpError, TimeSource, Transport,
+    Closed, Entropy, EntropyError, Events, HostOptions, Porter, Recipient, TcpError, TimeSource,
+    Transport,
 };
 pub use tray::LinkEvents;
 pub use wiring::{dial, inputs, weight};

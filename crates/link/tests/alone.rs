@@ -10,8 +10,8 @@ use bytes::Bytes;
 use mainstay_base::{ClusterId, Duration};
 use mainstay_link::Builder;
 use mainstay_link::actor::{
-    Ended, LinkEvent, LinkEvents, LinkHandle, LinkParts, MESSAGE_BYTES_MAX, SendError, StartError,
-    open, start,
+    Ended, LinkEvent, LinkEvents, LinkHandle, LinkParts, MESSAGE_BYTES_MAX, Porter, SendCommand,
+    SendError, StartError, open, start,
 };
 use mainstay_runtime::{Closed, Events};
 use tokio::sync::{mpsc, oneshot};
@@ -189,6 +189,32 @@ async fn a_slow_actor_closes_the_window_and_loses_nothing() {
         until(&mut told, acknowledged(ALL)).await;
         while read.recv().await.unwrap() < ALL {}
         assert!(b.status().await.unwrap().stats.dropped_untaken == 0);
+    })
+    .await;
+}
+
+/// Checks that actors send by messages: in the order in which the messages came, and what is refused comes back.
+#[tokio::test]
+async fn commands_are_messages() {
+    local(async {
+        let roster = roster();
+        let ((a, mut told_a), (_b, mut told_b)) = (opened("a", &roster), opened("b", &roster));
+        up(&mut told_a).await;
+        let door = Porter::start(a).recipient::<SendCommand>();
+        let answers: Vec<_> =
+            (1..=3).map(|it| door.send(SendCommand::new("b", message(it, 64)))).collect();
+        for (answer, expected) in answers.into_iter().zip(1..) {
+            assert_eq!(answer.await.unwrap().unwrap().number, expected);
+        }
+        for expected in 1..=3 {
+            let payload = until(&mut told_b, |event| match event {
+                LinkEvent::Message { payload, .. } => Some(payload),
+                _ => None,
+            });
+            assert_eq!(number(&payload.await), expected);
+        }
+        let refused = door.send(SendCommand::new("c", "nobody")).await.unwrap();
+        assert_eq!(refused, Err(SendError::UnknownPeer("nobody".into())));
     })
     .await;
 }

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use common::{Cluster, NAMES, run};
 use mainstay::service::{
-    Class, In, Io, Logged, Never, Out, Outbox, PeerChange, Service, Start, Wire,
+    Address, Class, In, Io, Logged, Never, Out, Outbox, PeerChange, RECORD_BYTES_MAX, Service,
+    Start, Wire,
 };
 use mainstay::{
-    Channel, Closed, ClusterId, Config, Durability, Instant, Machine, MountLateError, Node,
-    Placement, ReachError, ServiceHandle, Standing,
+    Breach, Channel, Closed, ClusterId, Config, Durability, Instance, Instant, Machine,
+    MountLateError, Node, Placement, ReachError, ServiceHandle, Standing,
 };
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
@@ -27,7 +28,7 @@ struct Roll {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Line;
+struct Line(Vec<u8>);
 
 impl Wire for Line {}
 
@@ -40,7 +41,7 @@ impl Machine for Roll {
             In::View(view) => self.view = view.id.number,
             In::Peer(PeerChange::Up { .. }) => self.up += 1,
             In::Peer(_) => self.up -= 1,
-            In::Command(()) => drop(self.out.persist(Line)),
+            In::Command(bytes) => drop(self.out.persist(Line(vec![0; bytes]))),
             In::Written(io) => self.lines = io.0,
             _ => {}
         }
@@ -65,7 +66,8 @@ impl Service for Roll {
     const CLASS: Class = Class::Calls;
     type Message = Never;
     type Record = Line;
-    type Command = ();
+    /// A line of so many bytes.
+    type Command = usize;
     type Event = Never;
     type Job = Never;
     type Done = Never;
@@ -75,7 +77,7 @@ impl Service for Roll {
     type Status = (u64, usize, u64);
 
     fn fold(past: &mut Io, logged: Logged<Line>) {
-        if let Logged::Record(io, Line) = logged {
+        if let Logged::Record(io, Line(_)) = logged {
             *past = io;
         }
     }
@@ -134,8 +136,8 @@ fn a_service_is_mounted_on_nodes_that_run() {
                 });
             }
             for roll in &rolls {
-                roll.send(()).await.unwrap();
-                roll.send(()).await.unwrap();
+                roll.send(1).await.unwrap();
+                roll.send(1).await.unwrap();
                 until(roll, |it| it == (view, 2, 2)).await;
             }
             let alone = nodes[0].mount::<Roll>("alone", |_| ()).await.unwrap();
@@ -165,10 +167,43 @@ async fn a_service_is_mounted_from_another_thread() {
     let task = tokio::spawn(async move {
         node.ready().await.unwrap();
         let roll = node.mount::<Roll>("roll", |_| ()).await.unwrap();
-        roll.send(()).await.unwrap();
+        roll.send(1).await.unwrap();
         until(&roll, |it| it == (1, 0, 1)).await;
         assert_eq!(roll.dismount().await, Ok(true));
         node.close().await
     });
     assert_eq!(timeout(LIMIT, task).await.unwrap().unwrap(), Closed::Stopped);
+}
+
+/// A service that breaks a rule of its host is stopped alone, and the status of its node says which it is and what it did.
+#[test]
+fn the_status_of_a_node_names_a_service_that_was_stopped() {
+    run(async {
+        let cluster = Cluster::new(Durability::Memory);
+        let nodes = NAMES.map(|name| start(&cluster, name));
+        for node in &nodes {
+            node.ready().await.unwrap();
+        }
+        let [good, bad] = ["good", "bad"].map(|name| nodes[0].mount::<Roll>(name, |_| ()));
+        let (good, bad) = (good.await.unwrap(), bad.await.unwrap());
+        let stopped = async || nodes[0].status().await.unwrap().stack.unwrap().stopped;
+        assert!(stopped().await.is_empty());
+        bad.send(RECORD_BYTES_MAX).await.unwrap();
+        let breach = timeout(LIMIT, async {
+            loop {
+                if let Err(ReachError::Stopped(breach)) = bad.status().await {
+                    break breach;
+                }
+            }
+        });
+        let breach = breach.await.unwrap();
+        assert!(matches!(breach, Breach::Record { .. }), "{breach}");
+        let of = Address { channel: Roll::CHANNEL, instance: Instance::new(cluster.id, "bad") };
+        assert_eq!(stopped().await, [(of, breach)].into());
+        good.send(1).await.unwrap();
+        until(&good, |it| it.2 == 1).await;
+        for node in nodes {
+            assert_eq!(node.close().await, Closed::Stopped);
+        }
+    });
 }

@@ -166,6 +166,11 @@ impl<M: Hosted, P: Perform<M>> Actor for Host<M, P> {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
+        // A `LocalSet` that is dropped polls actors that never ran, so that they can stop. Outside its runtime they cannot begin
+        // either: there is nothing to wait on, and no socket can be opened.
+        if tokio::runtime::Handle::try_current().is_err() {
+            return context.stop();
+        }
         context.spawn(Driver::default());
         let next = self.core.on_started();
         self.follow(next, context);

@@ -48,7 +48,7 @@ pub mod bell;
 #[cfg(feature = "host")]
 mod beside;
 mod causes;
-#[cfg(feature = "host")]
+#[cfg(feature = "datagrams")]
 pub mod datagram;
 mod entropy;
 #[cfg(feature = "host")]
@@ -84,7 +84,7 @@ pub use bell::{Bell, Inbox, Intake, Place, inbox};
 #[cfg(feature = "host")]
 pub use beside::{caught, drop_beside};
 pub use causes::with_causes;
-#[cfg(feature = "host")]
+#[cfg(feature = "datagrams")]
 pub use datagram::{Arrived, DatagramKey, Datagrams, Udp};
 pub use entropy::{OsEntropy, SeededEntropy};
 #[cfg(feature = "host")]

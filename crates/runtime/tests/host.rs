@@ -485,3 +485,17 @@ async fn a_wake_up_is_not_lost_to_a_timer() {
     })
     .await;
 }
+
+/// Checks that a host whose `LocalSet` is dropped before it ran, outside the runtime, does not begin, and says that it is gone.
+#[test]
+fn a_host_that_never_ran_does_not_begin_when_it_is_dropped() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let set = LocalSet::new();
+    let bench = runtime.block_on(async {
+        let _entered = set.enter();
+        Bench::new()
+    });
+    drop(set);
+    assert!(!bench.log.borrow().started);
+    assert_eq!(runtime.block_on(bench.handle.closed()), Closed::Dropped);
+}

@@ -325,6 +325,11 @@ impl Services {
         self.stopped.get(&of).copied()
     }
 
+    /// The instances that are mounted no more since they broke a rule, and which rule.
+    pub fn stopped(&self) -> impl Iterator<Item = (Address, Breach)> + '_ {
+        self.stopped.iter().map(|(of, breach)| (*of, *breach))
+    }
+
     /// Whether a service of this kind was stopped.
     #[must_use]
     pub fn has_stopped(&self, kind: Kind) -> bool {

@@ -98,6 +98,37 @@ impl fmt::Debug for SendError {
     }
 }
 
+/// A message whose answer is awaited.
+struct Waiting {
+    answered: oneshot::Receiver<Result<Sent, NotSent>>,
+    payload: Bytes,
+}
+
+impl Waiting {
+    async fn answer(self) -> Result<Sent, SendError> {
+        match self.answered.await {
+            Ok(sent) => sent.map_err(|why| SendError::new(why, self.payload)),
+            // It is answered in the turn in which it is accepted.
+            Err(_) => Err(SendError::Ended(self.payload)),
+        }
+    }
+}
+
+fn weight(post: &Post) -> usize {
+    post.payload.len() + size_of::<Post>()
+}
+
+fn put<T>(
+    sent: Result<T, runtime::SendError<Post>>,
+    waiting: Waiting,
+) -> Result<Waiting, SendError> {
+    match sent {
+        Err(runtime::SendError::Full(_)) => Err(SendError::Full(waiting.payload)),
+        Err(runtime::SendError::Closed(_)) => Err(SendError::Ended(waiting.payload)),
+        Ok(_) => Ok(waiting),
+    }
+}
+
 /// The link has ended: there is nothing to be asked.
 #[derive(Error, Clone, Copy, PartialEq, Eq, Debug)]
 #[error("the link has ended")]
@@ -194,7 +225,35 @@ impl LinkHandle {
         self.post(to.into(), payload.into(), false).await
     }
 
+    /// As [`send_now`](Self::send_now), begun by the call.
+    pub(super) fn begin(
+        &self,
+        to: To<'_>,
+        payload: Bytes,
+    ) -> impl Future<Output = Result<Sent, SendError>> + use<> {
+        let begun = self.prepare(to, payload, false).and_then(|(post, waiting)| {
+            put(self.inside.sends.try_send(weight(&post), post), waiting)
+        });
+        async move { begun?.answer().await }
+    }
+
     async fn post(&self, to: To<'_>, payload: Bytes, waits: bool) -> Result<Sent, SendError> {
+        let (post, waiting) = self.prepare(to, payload, waits)?;
+        let bytes = weight(&post);
+        let sent = if waits {
+            self.inside.sends.send(bytes, post).await
+        } else {
+            self.inside.sends.try_send(bytes, post)
+        };
+        put(sent, waiting)?.answer().await
+    }
+
+    fn prepare(
+        &self,
+        to: To<'_>,
+        payload: Bytes,
+        waits: bool,
+    ) -> Result<(Post, Waiting), SendError> {
         let (to, boot) = match to {
             To::Node(name) => (self.inside.names.node(name), None),
             To::Boot(peer) => (Some(peer.boot.node), Some(peer.boot.nonce)),
@@ -204,23 +263,8 @@ impl LinkHandle {
             return Err(SendError::TooLarge(payload));
         }
         let (answer, answered) = oneshot::channel();
-        let bytes = payload.len() + size_of::<Post>();
         let post = Post { to, boot, payload: payload.clone(), waits, answer };
-        let put = if waits {
-            self.inside.sends.send(bytes, post).await
-        } else {
-            self.inside.sends.try_send(bytes, post)
-        };
-        match put {
-            Err(runtime::SendError::Full(_)) => return Err(SendError::Full(payload)),
-            Err(runtime::SendError::Closed(_)) => return Err(SendError::Ended(payload)),
-            Ok(_) => {}
-        }
-        match answered.await {
-            Ok(sent) => sent.map_err(|why| SendError::new(why, payload)),
-            // It is answered in the turn in which it is accepted.
-            Err(_) => Err(SendError::Ended(payload)),
-        }
+        Ok((post, Waiting { answered, payload }))
     }
 
     /// How the link is, between two turns.

@@ -112,6 +112,8 @@ pub(crate) struct Log {
     /// Counted by another task of the thread.
     pub(crate) others_ran: u64,
     pub(crate) closing_at: Option<Instant>,
+    /// The first turn has begun.
+    pub(crate) started: bool,
 }
 
 impl Log {
@@ -149,6 +151,10 @@ pub(crate) struct Writer {
 }
 
 impl Perform<Probe> for Writer {
+    fn started(&mut self, _port: &mut Port<'_, Probe>) {
+        self.log.borrow_mut().started = true;
+    }
+
     fn perform(&mut self, output: Output, port: &mut Port<'_, Probe>) {
         match &output {
             Output::Bang => panic!("told to panic at Perform"),

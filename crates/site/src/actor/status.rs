@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use mainstay_base::rack::Breach;
+use mainstay_base::service::Address;
 use mainstay_base::{
     BootId, BootNonce, Duration, GroupId, Incarnation, Instant, NodeId, SiteId, ViewId,
 };
@@ -94,6 +96,8 @@ pub struct StackStatus {
     pub malformed: u64,
     /// Packets for groups that are not here.
     pub dropped: u64,
+    /// Services that broke a rule of their host and were stopped, and which. The newest of those of one boot, up to as many as can be mounted.
+    pub stopped: BTreeMap<Address, Breach>,
 }
 
 /// Adds counts to those that are there.
@@ -157,6 +161,7 @@ impl StackStatus {
             refused_by: stack.link().refused_by().collect(),
             malformed: stack.malformed(),
             dropped: core.dropped(),
+            stopped: stack.services().stopped().collect(),
         }
     }
 }
