@@ -78,14 +78,16 @@ impl GroupConfig {
     }
 
     /// An actor that is told more while so many bytes of messages are unread loses its subscription. A message counts 256 bytes
-    /// more than it has, every other event 256; a state counts no more, however large it is. Default 64 MiB.
+    /// more than it has, every other event 256; a state counts no more, however large it is, and what the own log has when the node is started
+    /// waits for the actor. Default 64 MiB.
     #[must_use]
     pub fn unread_bytes(mut self, most: usize) -> Self {
         self.unread_bytes = most;
         self
     }
 
-    /// On disk, the state is asked for after so many bytes of messages, so that the log can be cut. Default 16 MiB.
+    /// On disk, the state is asked for after so many bytes of messages, so that the log can be cut; and not before as many as the state had when
+    /// it was given last, so that large states are not written over and over. Default 16 MiB.
     #[must_use]
     pub fn checkpoint_bytes(mut self, bytes: usize) -> Self {
         self.checkpoint_bytes = bytes.max(1);
@@ -203,6 +205,10 @@ pub enum GroupEvent {
     /// A joiner or the own log needs the state, as of exactly this place in the stream: [give](StateRequest::give) it, now or
     /// later. The first actor that subscribed is asked.
     StateWanted(StateRequest),
+    /// The others declared this node dead: it takes no part, and the messages that it was told last may be told again or be void. It begins
+    /// anew by itself, as it does when it is started: a state comes, and then the first view that has it again. Whoever did something as a
+    /// member of the last view, as its first one does, stops that here.
+    Died,
     /// The group stands still: it waits for members that failed last and may have more of its past.
     Blocked,
     /// This node hears too few of the others for a majority of the nodes: it stays in its last view, nothing is delivered in total order, and
@@ -248,6 +254,10 @@ impl StateRequest {
     }
 
     /// The state as of the place in the stream where this was asked: what every member would give there.
+    ///
+    /// The request is `Send` and can wait: an actor whose state takes more than some milliseconds to write keeps a copy that is cheap to make (as
+    /// [`Map`](crate::Map) is), and writes and gives that on another thread. An actor on the thread of its node that writes a large state in
+    /// its handler holds the node up; above the patience of the others (250 ms by default) they declare it dead.
     pub fn give(mut self, state: impl Into<Bytes>) {
         self.answer(Some(state.into()));
     }
@@ -282,7 +292,12 @@ pub(crate) struct Cast {
 /// What else a handle may want.
 pub(crate) enum Ask {
     Subscribe(Subscriber<GroupEvent>),
-    State { number: u64, state: Option<Bytes> },
+    /// An actor has read so much that there is room for more.
+    Room,
+    State {
+        number: u64,
+        state: Option<Bytes>,
+    },
     AcceptLoss(oneshot::Sender<Result<(), AcceptLossError>>),
 }
 
@@ -418,9 +433,10 @@ impl GroupHandle {
     }
 
     /// From here on an actor is told what happens in the group. Whatever happened before the first subscription is kept for it, up
-    /// to [`GroupConfig::unread_bytes`]; later ones hear what follows.
+    /// to [`GroupConfig::unread_bytes`]; later ones hear what follows. In a stateless group nothing of it is kept once it was more than that,
+    /// and the first one hears what follows, too.
     ///
-    /// The first one keeps the state of the group at this node. If it goes, or does not read, or nobody has subscribed when the bound is
+    /// Where there is a state the first one keeps the state of the group at this node. If it goes, or does not read, or nobody has subscribed when the bound is
     /// reached, the node has no state to give and its log is not cut any more. It is still a member that receives what others cast, and a joiner may ask it in vain; but it is not
     /// [ready](crate::Node::ready) any more, and casts are refused ([`CastError::Left`]), until it is started again.
     ///
@@ -430,7 +446,10 @@ impl GroupHandle {
         if self.book.has_left() {
             return Err(CastError::Left);
         }
-        let subscriber = Subscriber::new(to, self.config.unread_bytes, GroupEvent::weight);
+        let asks = self.asks.clone();
+        // An inbox that is full wakes the group as well.
+        let room = move || drop(asks.try_send(ASK_BYTES, Ask::Room));
+        let subscriber = Subscriber::waking(to, self.config.unread_bytes, GroupEvent::weight, room);
         match self.asks.try_send(ASK_BYTES, Ask::Subscribe(subscriber)) {
             Ok(_) => Ok(()),
             Err(SendError::Full(_)) => Err(CastError::Full(Bytes::new())),

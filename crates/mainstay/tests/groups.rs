@@ -532,3 +532,77 @@ fn a_node_hosts_several() {
         assert_eq!(status.stack.unwrap().groups.len(), 3);
     });
 }
+
+/// A node that stands still is declared dead and begins anew. The actors of its group and those that hear its views are told so before they are told
+/// of a view that has it again: who led leads no more.
+#[test]
+fn who_is_declared_dead_is_told() {
+    struct Ear<E>(Rc<RefCell<Vec<E>>>);
+    impl<E: Unpin + 'static> Actor for Ear<E> {
+        type Context = Context<Self>;
+    }
+    impl Handler<Events<Arc<ViewChanged>>> for Ear<(bool, bool)> {
+        type Result = ();
+        fn handle(&mut self, events: Events<Arc<ViewChanged>>, _: &mut Context<Self>) {
+            let told = events.iter().map(|view| (view.is_member, view.has_majority));
+            self.0.borrow_mut().extend(told);
+        }
+    }
+    impl Handler<Events<GroupEvent>> for Ear<&'static str> {
+        type Result = ();
+        fn handle(&mut self, events: Events<GroupEvent>, _: &mut Context<Self>) {
+            self.0.borrow_mut().extend(events.iter().filter_map(|event| match event {
+                GroupEvent::View(_) => Some("view"),
+                GroupEvent::Died => Some("died"),
+                _ => None,
+            }));
+        }
+    }
+    run(async {
+        let cluster = Cluster::new(Durability::Memory);
+        let build = |builder: &mut mainstay::NodeBuilder| {
+            let group = builder.group("chat", GroupConfig::memory())?;
+            Ok((group, builder.replicate("jobs", Journal::default)?))
+        };
+        let start = |name| {
+            let mut builder = Node::builder(cluster.config(name)).unwrap();
+            let handles = build(&mut builder).unwrap();
+            (builder.start().unwrap(), handles)
+        };
+        let [a, b] = ["a", "b"].map(start);
+        let (node, (group, jobs)) = Node::spawn(cluster.config("c"), build).await.unwrap();
+        let (views, events) = (Rc::default(), Rc::default());
+        let (view_ear, event_ear) =
+            (Ear(Rc::clone(&views)).start(), Ear(Rc::clone(&events)).start());
+        group.subscribe(event_ear.recipient()).unwrap();
+        assert!(node.views().subscribe(view_ear.recipient()).await);
+        for node in [&a.0, &b.0, &node] {
+            node.ready().await.unwrap();
+        }
+        let mut seen = a.0.views().watch().unwrap();
+        seen.wait_for(|view| view.members.len() == 3).await.unwrap();
+        let (wake, woken) = std::sync::mpsc::channel::<()>();
+        jobs.submit_read(true, move |_| {
+            let _ = woken.recv_timeout(Duration::from_secs(20));
+        });
+        seen.wait_for(|view| view.members.len() == 2).await.unwrap();
+        wake.send(()).unwrap();
+        seen.wait_for(|view| view.members.len() == 3).await.unwrap();
+        let is_back = || {
+            let events = events.borrow();
+            let died = events.iter().position(|it| *it == "died");
+            died.is_some_and(|at| events[..at].contains(&"view") && events[at..].contains(&"view"))
+        };
+        let views_say = || {
+            let views = views.borrow();
+            let out = views.iter().rposition(|it| *it == (false, false));
+            out.is_some_and(|at| {
+                views[..at].contains(&(true, true)) && views[at..].contains(&(true, true))
+            })
+        };
+        while !(is_back() && views_say()) {
+            tokio::task::yield_now().await;
+        }
+        node.close().await;
+    });
+}

@@ -150,10 +150,36 @@ impl<E: Send + 'static> Subscriber<E> {
     /// An actor, and how much of what it was told may be unread; an event counts as `weigh` says.
     #[must_use]
     pub fn new(to: Recipient<Events<E>>, unread_max: usize, weigh: fn(&E) -> usize) -> Self {
+        Self::waking(to, unread_max, weigh, || {})
+    }
+
+    /// As [`new`](Self::new); `room` is called, on the actor's thread, when there is room again after there was none.
+    #[must_use]
+    pub fn waking(
+        to: Recipient<Events<E>>,
+        unread_max: usize,
+        weigh: fn(&E) -> usize,
+        room: impl Fn() + Send + Sync + 'static,
+    ) -> Self {
         let full = Arc::new(AtomicBool::new(false));
         let clears = Arc::clone(&full);
-        let door = Door::new(to, unread_max, move || clears.store(false, Ordering::SeqCst));
+        let door = Door::new(to, unread_max, move || {
+            clears.store(false, Ordering::SeqCst);
+            room();
+        });
         Self { door: door.weighing(weigh), full }
+    }
+
+    /// It can be told more.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        !self.full.load(Ordering::SeqCst)
+    }
+
+    /// The actor runs.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.door.to.connected()
     }
 
     /// Tells it. False: it is gone, or was told more than it has room for; it is to be dropped, and hears that this is the end.

@@ -247,6 +247,11 @@ impl Handler<Events<GroupEvent>> for Worker {
                     }
                 }
                 GroupEvent::View(view) => self.on_view(view, ctx),
+                // It leads no more, and works at nothing until a view has it again.
+                GroupEvent::Died => {
+                    self.view = None;
+                    self.handed.clear();
+                }
                 GroupEvent::Deliver(message) => {
                     let Ok(said) = serde_json::from_slice(&message.payload) else { continue };
                     self.pool.apply(message.id.sender, &said, self.planted);

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mainstay_base::service::Chunks;
-use mainstay_base::{Instant, Order, Position, SiteId};
+use mainstay_base::{Instant, Order, Position, SiteId, Work};
 use mainstay_multicast::{self as multicast, Delivery, Durability, MESSAGE_OVERHEAD};
 use mainstay_runtime::{Inbox, Intake};
 use mainstay_site::{AppPort, Application, CheckpointDone};
@@ -77,6 +77,8 @@ struct States {
     delivered_bytes: usize,
     /// Of the newest checkpoint on disk.
     newest: Option<Position>,
+    /// Bytes of the state, when it was last given.
+    size: usize,
 }
 
 /// The application of a process group.
@@ -210,7 +212,7 @@ impl GroupMember {
             || self.left
             || !self.begun
             || is_on_its_way
-            || states.delivered_bytes < self.config.checkpoint_bytes
+            || states.delivered_bytes < self.config.checkpoint_bytes.max(states.size)
         {
             return;
         }
@@ -226,6 +228,7 @@ impl GroupMember {
     fn on_state(&mut self, number: u64, state: Option<Bytes>, port: &mut AppPort<'_>) {
         let Some(at) = self.states.wanted.iter().position(|(it, ..)| *it == number) else { return };
         let Some((_, position, wanted)) = self.states.wanted.remove(at) else { return };
+        self.states.size = state.as_ref().map_or(self.states.size, Bytes::len);
         match (state, wanted) {
             (Some(state), Wanted::Joiner) => {
                 self.states.given = Some((position, Parts::of(state)));
@@ -301,6 +304,8 @@ impl GroupMember {
             match ask {
                 Ask::Subscribe(_) if self.left && self.config.stateful => {}
                 Ask::Subscribe(subscriber) => self.listeners.subscribe(subscriber),
+                // The end of the turn looks who has it.
+                Ask::Room => {}
                 Ask::State { number, state } => self.on_state(number, state, port),
                 Ask::AcceptLoss(asked) => {
                     let answer = match port.is_up() {
@@ -346,6 +351,7 @@ impl Application for GroupMember {
                 self.begin(checkpoint, if from_checkpoint { chunks } else { Vec::new() });
                 self.states.newest = from_checkpoint.then_some(checkpoint);
                 self.deliver(entries);
+                self.listeners.end_past();
             }
             Event::RestoreChunk { position, offset, bytes, last } => {
                 self.on_part((position, offset, bytes, last), port);
@@ -383,7 +389,7 @@ impl Application for GroupMember {
 
     fn compact(&mut self, _port: &mut AppPort<'_>) {
         if self.states.newest != Some(self.position) {
-            self.states.delivered_bytes = self.config.checkpoint_bytes;
+            self.states.delivered_bytes = self.config.checkpoint_bytes.max(self.states.size);
         }
     }
 
@@ -405,6 +411,7 @@ impl Application for GroupMember {
         self.casts.restarted();
         self.states = States { asked: self.states.asked, ..States::default() };
         (self.begun, self.site) = (false, None);
+        self.listeners.push(GroupEvent::Died);
     }
 
     fn end_turn(&mut self, port: &mut AppPort<'_>) {
@@ -421,7 +428,7 @@ impl Application for GroupMember {
         if std::mem::take(&mut self.casts.moved) {
             self.casts.book.tell();
         }
-        if self.casts.more {
+        if self.casts.more || self.listeners.more() {
             port.again();
         }
     }
@@ -447,6 +454,10 @@ impl Application for GroupMember {
 
     fn disk_short(&mut self, short: bool) {
         self.disk_short = short;
+    }
+
+    fn take_work(&mut self) -> Work {
+        self.listeners.take_work()
     }
 }
 

@@ -22,7 +22,7 @@ pub struct ViewChanged {
     /// Who was in that and is no more, and why: the same at all who install this view.
     pub left: Vec<(Member, Reason)>,
     /// This node is a member. Otherwise it takes no part; if it did, it was declared dead, and a node of `mainstay` starts anew by itself
-    /// in its process.
+    /// in its process. That is told at once, with the last view and nobody in [`joined`](Self::joined) and [`left`](Self::left).
     pub is_member: bool,
     /// This node hears a majority of the nodes. A member that does not stays in its last view, and does not know what the others do: they may
     /// have another view by now. When that changes the view is told again, with nobody in [`joined`](Self::joined) and [`left`](Self::left).
@@ -103,10 +103,9 @@ impl Views {
     /// The boot is dead: the node is no member until another view has it.
     pub(super) fn killed(&mut self) {
         self.minority = false;
-        self.last.send_modify(|last| {
-            let out = ViewChanged { is_member: false, has_majority: false, ..(**last).clone() };
-            *last = Arc::new(out);
-        });
+        let last = (**self.last.borrow()).clone();
+        let (joined, left) = (Vec::new(), Vec::new());
+        self.tell(ViewChanged { is_member: false, has_majority: false, joined, left, ..last });
     }
 
     /// From here on an actor is told each view; at once the last one.

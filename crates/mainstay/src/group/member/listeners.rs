@@ -1,31 +1,96 @@
 //! The actors that hear a group.
+//!
+//! What happens is told at the end of its turn. Only the past of the own log is too long for one turn: it is told in slices, the next one when
+//! the actor has room, and what happens meanwhile waits behind it. The past does not count among what an actor may leave unread; what
+//! happens does.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
+use mainstay_base::{Duration, Work};
 use mainstay_runtime::Subscriber;
 
 use crate::group::GroupEvent;
 
+/// Most events of the past, and most bytes of them, that an actor is told in one turn.
+const SLICE: (usize, usize) = (2_048, 512 << 10);
+/// To hand out an event of the past, and its reader's own work on it.
+const EVENT_NOMINAL: Duration = Duration::from_nanos(500);
+
+/// One actor.
+struct Listener {
+    subscriber: Subscriber<GroupEvent>,
+    /// The past that it has not been told, and what happened since.
+    behind: VecDeque<GroupEvent>,
+    /// Of `behind`: how many events at its head are past, and what the others weigh.
+    past: usize,
+    waiting_bytes: usize,
+}
+
+impl Listener {
+    /// Void messages are not told: another state follows.
+    fn forget(&mut self) {
+        self.behind.retain(|event| !is_void_by_state(event));
+        self.past = self.past.min(self.behind.len());
+        self.waiting_bytes = self.behind.iter().skip(self.past).map(GroupEvent::weight).sum();
+    }
+
+    fn put(&mut self, events: Vec<GroupEvent>, past: usize) {
+        if past > 0 {
+            self.forget();
+            self.past = self.behind.len() + past;
+            self.waiting_bytes = 0;
+        }
+        self.waiting_bytes += events.iter().skip(past).map(GroupEvent::weight).sum::<usize>();
+        self.behind.extend(events);
+        // A copy lacks requests for the state.
+        self.past = self.past.min(self.behind.len());
+    }
+
+    /// Tells what is due in this turn. False: it is gone, or leaves too much unread.
+    fn tell(&mut self, unread_bytes: usize, work: &mut Work) -> bool {
+        if !self.subscriber.has_room() {
+            return self.waiting_bytes <= unread_bytes && self.subscriber.is_there();
+        }
+        let (mut count, mut bytes) = (0, 0);
+        while count < SLICE.0.min(self.past) && bytes < SLICE.1 {
+            bytes += self.behind[count].weight();
+            count += 1;
+        }
+        *work = Work { nominal: work.nominal + EVENT_NOMINAL * count as u32, ..*work };
+        work.steps += count as u64;
+        work.bytes += bytes as u64;
+        self.past -= count;
+        if self.past == 0 {
+            (count, self.waiting_bytes) = (self.behind.len(), 0);
+        }
+        self.subscriber.tell(self.behind.drain(..count).collect())
+    }
+}
+
 /// The actors that listen, and what is kept for the first of them.
 pub(super) struct Listeners {
-    subscribers: Vec<Subscriber<GroupEvent>>,
-    /// Until the first one subscribes.
-    pub(super) held: Option<Vec<GroupEvent>>,
-    held_bytes: usize,
+    listeners: Vec<Listener>,
+    /// Until the first one subscribes: what has happened, how much of it is past, and what the rest weighs.
+    held: Option<(Vec<GroupEvent>, usize, usize)>,
     /// Of this turn.
     events: Vec<GroupEvent>,
+    /// How many of these are the past of the own log, with all before them.
+    past: usize,
     /// Nobody is told any more.
     closed: bool,
+    work: Work,
 }
 
 impl Listeners {
     pub(super) fn new() -> Self {
         Self {
-            subscribers: Vec::new(),
-            held: Some(Vec::new()),
-            held_bytes: 0,
+            listeners: Vec::new(),
+            held: Some((Vec::new(), 0, 0)),
             events: Vec::new(),
+            past: 0,
             closed: false,
+            work: Work::default(),
         }
     }
 
@@ -35,50 +100,92 @@ impl Listeners {
         }
     }
 
+    /// What was pushed in this turn is the past of the own log.
+    pub(super) fn end_past(&mut self) {
+        self.past = self.events.len();
+    }
+
     /// All hear that it is the end, and nothing is kept any more.
     pub(super) fn close(&mut self) {
         self.closed = true;
-        (self.subscribers, self.events, self.held) = (Vec::new(), Vec::new(), None);
+        (self.listeners, self.events, self.held) = (Vec::new(), Vec::new(), None);
     }
 
-    /// Hands out the events of the turn. False: whoever kept the state is gone.
+    /// There is more of the past to be told, and somebody has room for it.
+    pub(super) fn more(&self) -> bool {
+        self.listeners.iter().any(|it| !it.behind.is_empty() && it.subscriber.has_room())
+    }
+
+    pub(super) fn take_work(&mut self) -> Work {
+        std::mem::take(&mut self.work)
+    }
+
+    /// Hands out the events of the turn. False: whoever kept the state is gone, or nobody came before there was too much.
     pub(super) fn hand_out(&mut self, unread_bytes: usize) -> bool {
         let events = std::mem::take(&mut self.events);
-        if events.is_empty() {
+        let past = std::mem::take(&mut self.past);
+        if events.is_empty() && self.listeners.iter().all(|it| it.behind.is_empty()) {
             return true;
         }
         if let Some(held) = &mut self.held {
-            self.held_bytes += events.iter().map(GroupEvent::weight).sum::<usize>();
-            held.extend(events);
-            return self.held_bytes <= unread_bytes;
+            if hold(held, events, past) > unread_bytes {
+                // What nobody came for is gone; who comes yet hears what follows.
+                self.held = None;
+                return false;
+            }
+            return true;
         }
         // All but the first hear the same, without what only the keeper is asked.
-        let mut copies: Vec<Vec<GroupEvent>> = self
-            .subscribers
-            .iter()
-            .skip(1)
-            .map(|_| events.iter().filter_map(copy).collect())
-            .collect();
+        let mut copies: Vec<Vec<GroupEvent>> =
+            (1..self.listeners.len()).map(|_| events.iter().filter_map(copy).collect()).collect();
         let mut events = Some(events);
         let (mut at, mut kept) = (0, true);
-        self.subscribers.retain_mut(|subscriber| {
+        self.listeners.retain_mut(|listener| {
             let own = if at == 0 { events.take() } else { copies.pop() };
-            let stays = subscriber.tell(own.unwrap_or_default());
+            let own = own.unwrap_or_default();
+            let stays = if own.is_empty() && listener.behind.is_empty() {
+                true
+            } else if listener.behind.is_empty() && past == 0 {
+                listener.subscriber.tell(own)
+            } else {
+                listener.put(own, past);
+                listener.tell(unread_bytes, &mut self.work)
+            };
             kept &= at > 0 || stays;
             at += 1;
             stays
         });
-        kept && !self.subscribers.is_empty()
+        kept && !self.listeners.is_empty()
     }
 
-    pub(super) fn subscribe(&mut self, mut subscriber: Subscriber<GroupEvent>) {
-        if let Some(held) = self.held.take() {
-            self.held_bytes = 0;
-            // Whether it is still there shows with the next event.
-            let _ = subscriber.tell(held);
+    pub(super) fn subscribe(&mut self, subscriber: Subscriber<GroupEvent>) {
+        let mut listener =
+            Listener { subscriber, behind: VecDeque::new(), past: 0, waiting_bytes: 0 };
+        if let Some((held, past, _)) = self.held.take() {
+            listener.put(held, past);
         }
-        self.subscribers.push(subscriber);
+        self.listeners.push(listener);
     }
+}
+
+/// Keeps events until somebody comes; how much they weigh, all but the past.
+fn hold(
+    (held, held_past, bytes): &mut (Vec<GroupEvent>, usize, usize),
+    events: Vec<GroupEvent>,
+    past: usize,
+) -> usize {
+    if past > 0 {
+        held.retain(|event| !is_void_by_state(event));
+        (*held_past, *bytes) = (held.len() + past, 0);
+    }
+    *bytes += events.iter().skip(past).map(GroupEvent::weight).sum::<usize>();
+    held.extend(events);
+    *bytes
+}
+
+/// A state that follows makes it void, and a request for it as well.
+fn is_void_by_state(event: &GroupEvent) -> bool {
+    matches!(event, GroupEvent::State(_) | GroupEvent::Deliver(_) | GroupEvent::StateWanted(_))
 }
 
 fn copy(event: &GroupEvent) -> Option<GroupEvent> {
@@ -87,9 +194,158 @@ fn copy(event: &GroupEvent) -> Option<GroupEvent> {
         GroupEvent::View(view) => GroupEvent::View(Arc::clone(view)),
         GroupEvent::Deliver(message) => GroupEvent::Deliver(message.clone()),
         GroupEvent::StateWanted(_) => return None,
+        GroupEvent::Died => GroupEvent::Died,
         GroupEvent::Blocked => GroupEvent::Blocked,
         GroupEvent::MajorityLost => GroupEvent::MajorityLost,
         GroupEvent::MajorityBack => GroupEvent::MajorityBack,
         GroupEvent::MaybeLost(from) => GroupEvent::MaybeLost(*from),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use actix::{Actor, Context, Handler};
+    use bytes::Bytes;
+    use mainstay_base::{Incarnation, MessageId, NodeId, Order, Position, SiteId, ViewId};
+    use mainstay_runtime::Events;
+
+    use super::*;
+    use crate::group::{Message, State};
+
+    const UNREAD: usize = 100_000;
+
+    /// Batches of positions as they were told; 0 is a state, `u64::MAX` is an end.
+    type Told = Rc<RefCell<Vec<Vec<u64>>>>;
+
+    struct Ear(Told);
+
+    impl Actor for Ear {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<Events<GroupEvent>> for Ear {
+        type Result = ();
+
+        fn handle(&mut self, events: Events<GroupEvent>, _: &mut Context<Self>) {
+            let place = |event: &GroupEvent| match event {
+                GroupEvent::Deliver(message) => message.position.map_or(0, |at| at.0),
+                _ => 0,
+            };
+            let end = events.is_end().then_some(u64::MAX);
+            self.0.borrow_mut().push(events.iter().map(place).chain(end).collect());
+        }
+    }
+
+    fn message(number: u64) -> GroupEvent {
+        let cluster = mainstay_base::ClusterId::from_entropy(1);
+        let sender =
+            SiteId { node: NodeId::new(cluster, "a"), incarnation: Incarnation::default() };
+        GroupEvent::Deliver(Message {
+            id: MessageId { sender, sequence: number },
+            order: Order::Total,
+            position: Some(Position(number)),
+            view: ViewId::NONE,
+            payload: Bytes::from_static(b"12345678"),
+        })
+    }
+
+    fn past(listeners: &mut Listeners, count: u64) {
+        listeners.push(GroupEvent::State(State::default()));
+        (1..=count).for_each(|it| listeners.push(message(it)));
+        listeners.end_past();
+    }
+
+    fn subscribe(listeners: &mut Listeners) -> Told {
+        let told = Told::default();
+        let ear = Ear(Rc::clone(&told)).start().recipient();
+        listeners.subscribe(Subscriber::new(ear, UNREAD, GroupEvent::weight));
+        told
+    }
+
+    fn on_a_thread<T>(test: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let runtime = runtime.unwrap_or_else(|error| panic!("{error}"));
+        tokio::task::LocalSet::new().block_on(&runtime, test)
+    }
+
+    async fn read(told: &Told, upto: usize) {
+        while told.borrow().iter().map(Vec::len).sum::<usize>() < upto {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// A past that weighs more than may be unread is told in slices, as it is read; what happens meanwhile comes behind it.
+    #[test]
+    fn the_past_comes_in_slices_as_it_is_read() {
+        for late in [false, true] {
+            on_a_thread(async {
+                let mut listeners = Listeners::new();
+                let early = (!late).then(|| subscribe(&mut listeners));
+                past(&mut listeners, 9_999);
+                assert!(listeners.hand_out(UNREAD));
+                let told = early.unwrap_or_else(|| subscribe(&mut listeners));
+                let mut live = 10_000;
+                let mut turns = 0;
+                while told.borrow().iter().map(Vec::len).sum::<usize>() < live {
+                    turns += 1;
+                    assert!(turns < 100);
+                    if turns <= 3 {
+                        listeners.push(message(live as u64));
+                        live += 1;
+                    }
+                    assert!(listeners.hand_out(UNREAD), "its keeper reads");
+                    // Nothing more for who has read nothing.
+                    assert!(!listeners.more() && listeners.hand_out(UNREAD));
+                    let before = told.borrow().len();
+                    while told.borrow().len() == before {
+                        tokio::task::yield_now().await;
+                    }
+                }
+                let told = told.borrow();
+                assert!(told.iter().all(|batch| batch.len() <= SLICE.0 + 3));
+                assert!(told.concat().into_iter().eq(0..live as u64), "in order, none twice");
+                assert!(listeners.take_work().steps >= 9_999);
+            });
+        }
+    }
+
+    /// Whoever reads nothing of the past may leave no more unread than others.
+    #[test]
+    fn what_waits_behind_the_past_is_bounded() {
+        on_a_thread(async {
+            let mut listeners = Listeners::new();
+            let told = subscribe(&mut listeners);
+            past(&mut listeners, 9_999);
+            let mut turns = 0_usize;
+            while listeners.hand_out(UNREAD) {
+                turns += 1;
+                listeners.push(message(turns as u64));
+                assert!(turns * 264 <= UNREAD + 1_000);
+            }
+            read(&told, 1).await;
+        });
+    }
+
+    /// Where nobody listens, what happened is kept up to the bound and no further.
+    #[test]
+    fn nothing_is_kept_for_nobody() {
+        on_a_thread(async {
+            let mut listeners = Listeners::new();
+            for number in 1..=10_000 {
+                listeners.push(message(number));
+                let fits = number * 264 <= UNREAD as u64;
+                assert_eq!(listeners.hand_out(UNREAD), fits);
+                assert_eq!(listeners.held.is_some(), fits);
+            }
+            assert!(listeners.events.is_empty());
+            let told = subscribe(&mut listeners);
+            listeners.push(message(10_001));
+            assert!(listeners.hand_out(UNREAD));
+            read(&told, 1).await;
+            assert_eq!(told.borrow()[..], [[10_001]]);
+        });
+    }
 }
