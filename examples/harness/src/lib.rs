@@ -20,7 +20,8 @@ pub mod script;
 pub mod structure;
 mod table;
 
-use std::fmt::{Debug, Write as _};
+use std::fmt::{self, Debug, Write as _};
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -207,7 +208,7 @@ pub fn main<E: Example>() -> ExitCode {
         let index = child.index;
         return E::child(child).map_or_else(
             |error| {
-                eprintln!("{} n{index}: {error}", E::NAME);
+                tell(format_args!("{} n{index}: {error}", E::NAME));
                 ExitCode::FAILURE
             },
             |()| ExitCode::SUCCESS,
@@ -215,14 +216,14 @@ pub fn main<E: Example>() -> ExitCode {
     }
     let options = Options::parse();
     if options.list_broken {
-        print!("{}", broken::<E>());
+        say(format_args!("{}", broken::<E>()));
         return ExitCode::SUCCESS;
     }
     match report::<E>(&options) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("{}: {error}", E::NAME);
+            tell(format_args!("{}: {error}", E::NAME));
             ExitCode::from(2)
         }
     }
@@ -240,10 +241,20 @@ fn broken<E: Example>() -> String {
     text
 }
 
+/// Prints to standard output. Maybe nobody can read it, as behind a closed pipe: that costs the words and nothing else.
+fn say(words: fmt::Arguments<'_>) {
+    let _ = std::io::stdout().write_fmt(words);
+}
+
+/// Prints a line to standard error, in the same way.
+fn tell(words: fmt::Arguments<'_>) {
+    let _ = std::io::stderr().write_all(format!("{words}\n").as_bytes());
+}
+
 fn report<E: Example>(options: &Options) -> Result<bool, HarnessError> {
-    println!("{}: what stands on what", E::NAME);
+    say(format_args!("{}: what stands on what\n", E::NAME));
     for Edge { from, to, why } in E::structure(options.broken.as_deref()) {
-        println!("  {from} -> {to}: {why}");
+        say(format_args!("  {from} -> {to}: {why}\n"));
     }
     let outcome = judge::<E>(options)?;
     let usual = || std::env::temp_dir().join(format!("mainstay-{}.log", E::NAME));
@@ -252,11 +263,11 @@ fn report<E: Example>(options: &Options) -> Result<bool, HarnessError> {
     write.map_err(|error| HarnessError::File { path: path.clone(), error })?;
     let counts: Vec<String> =
         outcome.counts.iter().map(|(name, count)| format!("{count} {name}")).collect();
-    println!("runs: {} from seed {}: {}", outcome.runs, options.seed, counts.join(", "));
-    println!("log: {}", path.display());
-    print!("{}", outcome.table);
+    let counts = counts.join(", ");
+    say(format_args!("runs: {} from seed {}: {counts}\n", outcome.runs, options.seed));
     let passes = outcome.table.passes();
-    println!("verdict: {}", if passes { "PASS" } else { "FAIL" });
+    let verdict = if passes { "PASS" } else { "FAIL" };
+    say(format_args!("log: {}\n{}verdict: {verdict}\n", path.display(), outcome.table));
     Ok(passes)
 }
 

@@ -105,3 +105,19 @@ fn real_processes_pass() {
     assert!(output.status.success(), "{table}\n{}", std::fs::read_to_string(log.path()).unwrap());
     assert!(table.ends_with("verdict: PASS\n"), "{table}");
 }
+
+/// Where nobody can read what is printed the words are lost: the log is written, and the verdict is in the status.
+#[test]
+fn it_runs_without_a_reader() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("log");
+    let status = |arguments: &str| {
+        let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_mainstay-leader"));
+        program.args(arguments.split_whitespace()).arg("--log").arg(&log);
+        program.stdout(full()).stderr(full()).status().unwrap().code()
+    };
+    assert_eq!(status("--campaign 1"), Some(0));
+    assert!(std::fs::metadata(&log).unwrap().len() > 0);
+    assert_eq!(status("--campaign 1 --broken nobody"), Some(2));
+}
