@@ -32,7 +32,9 @@ use std::sync::Arc;
 
 use mainstay_base::BootNonce;
 use mainstay_base::frame::BODY_SIZE_MAX;
-use mainstay_runtime::{Bell, Door, OsEntropy, Tcp, TcpOptions, TokioTime, host, inbox};
+use mainstay_runtime::{
+    Bell, Door, NoLocalSet, OsEntropy, Tcp, TcpOptions, TokioTime, host, inbox, local_set,
+};
 use thiserror::Error;
 
 pub use commands::SendCommand;
@@ -82,15 +84,13 @@ impl LinkParts {
     /// Parts for this process: TCP, and the system's clock and entropy.
     ///
     /// # Errors
-    /// [`StartError::NotInRoster`], [`StartError::Tcp`].
-    ///
-    /// # Panics
-    /// Outside a tokio runtime.
+    /// [`StartError::NotInRoster`], [`StartError::Tcp`]; outside a `LocalSet` it is [`StartError::NoLocalSet`].
     pub fn tcp(
         cluster: ClusterId,
         name: impl Into<String>,
         roster: BTreeMap<String, SocketAddr>,
     ) -> Result<Self, StartError> {
+        local_set()?;
         let name = name.into();
         let listen = roster.get(&name).ok_or_else(|| StartError::NotInRoster(name.clone()))?;
         let time = Rc::new(TokioTime::new());
@@ -158,6 +158,9 @@ pub enum StartError {
     /// No nonce could be drawn.
     #[error(transparent)]
     Entropy(#[from] EntropyError),
+    /// It is to run on this thread, and cannot.
+    #[error(transparent)]
+    NoLocalSet(#[from] NoLocalSet),
 }
 
 /// Starts a link that tells an actor what comes: [`LinkEvent`]s in batches, in order.
@@ -168,9 +171,6 @@ pub enum StartError {
 ///
 /// # Errors
 /// [`StartError`].
-///
-/// # Panics
-/// Outside a `LocalSet` of a tokio runtime.
 pub fn start(parts: LinkParts, to: Recipient<Events<LinkEvent>>) -> Result<LinkHandle, StartError> {
     let unread_bytes = parts.unread_bytes;
     run(parts, |bell| {
@@ -183,9 +183,6 @@ pub fn start(parts: LinkParts, to: Recipient<Events<LinkEvent>>) -> Result<LinkH
 ///
 /// # Errors
 /// [`StartError`].
-///
-/// # Panics
-/// Outside a `LocalSet` of a tokio runtime.
 pub fn open(parts: LinkParts) -> Result<(LinkHandle, LinkEvents), StartError> {
     let unread_bytes = parts.unread_bytes;
     let mut events = None;
@@ -201,6 +198,7 @@ fn run(
     parts: LinkParts,
     outlet: impl FnOnce(Bell<Ring>) -> Outlet,
 ) -> Result<LinkHandle, StartError> {
+    local_set()?;
     let LinkParts { cluster, name, roster, transport, time, mut entropy, .. } = parts;
     if !roster.contains_key(&name) {
         return Err(StartError::NotInRoster(name));

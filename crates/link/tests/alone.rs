@@ -355,3 +355,10 @@ async fn who_is_replaced_leaves_numbers_that_are_open() {
     })
     .await;
 }
+
+/// A link that could not stay on its thread is refused.
+#[tokio::test]
+async fn outside_a_local_set_it_is_an_error() {
+    let refused = LinkParts::tcp(ClusterId::from_entropy(1), "a", roster()).err().unwrap();
+    assert!(matches!(refused, StartError::NoLocalSet(_)), "{refused}");
+}

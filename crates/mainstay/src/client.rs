@@ -12,7 +12,8 @@ use mainstay_paradigm::client::message::PAYLOAD_BYTES_MAX;
 use mainstay_paradigm::client::{self, Failed, Input, NotDone, Outcome, Output};
 use mainstay_paradigm::{Commands, decode_reply, encode_command};
 use mainstay_runtime::{
-    ClientDialer, DialError, Entropy, EntropyError, OsEntropy, TcpDialer, TimeSource, TokioTime,
+    ClientDialer, DialError, Entropy, EntropyError, NoLocalSet, OsEntropy, TcpDialer, TimeSource,
+    TokioTime, local_set,
 };
 use thiserror::Error;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -74,6 +75,12 @@ impl ClientConfig {
         self.patience = (connect, answer);
         self
     }
+
+    fn addresses(&self) -> BTreeMap<NodeId, SocketAddr> {
+        let node =
+            |(name, address): (&String, &SocketAddr)| (NodeId::new(self.cluster, name), *address);
+        self.endpoints.iter().map(node).collect()
+    }
 }
 
 /// Why there is no client. Nothing runs.
@@ -89,6 +96,12 @@ pub enum ConnectError {
     /// No session id could be drawn. Retry may help.
     #[error(transparent)]
     Entropy(#[from] EntropyError),
+    /// It is to run on this thread, and cannot: [`Client::spawn`] gives it one of its own.
+    #[error(transparent)]
+    NoLocalSet(#[from] NoLocalSet),
+    /// There is no thread for it.
+    #[error("no thread for the client: {0}")]
+    Thread(std::io::Error),
 }
 
 /// How a client is.
@@ -122,32 +135,53 @@ impl Client {
     /// fails; no node need be there yet.
     ///
     /// # Errors
-    /// [`ConnectError`].
-    ///
-    /// # Panics
-    /// Outside a `LocalSet` of a tokio runtime with time and net.
+    /// [`ConnectError`]; outside a `LocalSet` it is [`ConnectError::NoLocalSet`].
     pub fn connect(config: ClientConfig) -> Result<Self, ConnectError> {
         let time = Rc::new(TokioTime::new());
         Self::connect_over(config, Box::new(TcpDialer), time, &mut OsEntropy)
+    }
+
+    /// As [`connect`](Self::connect), on a thread of its own: from any runtime. The thread ends with the client.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub async fn spawn(config: ClientConfig) -> Result<Self, ConnectError> {
+        let (tell, told) = oneshot::channel();
+        let run = move || {
+            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(tell.send(Err(ConnectError::Thread(error)))),
+            };
+            tokio::task::LocalSet::new().block_on(&runtime, async move {
+                let (dialer, time) = (Box::new(TcpDialer), Rc::new(TokioTime::new()));
+                let addresses = config.addresses();
+                match Self::prepare(&config, addresses, dialer, time, &mut OsEntropy) {
+                    Err(error) => drop(tell.send(Err(error))),
+                    Ok((client, driver)) => {
+                        // Nobody waits any more: then it is dropped, and the client stops.
+                        drop(tell.send(Ok(client)));
+                        driver.run().await;
+                    }
+                }
+            });
+        };
+        let thread = std::thread::Builder::new().name("mainstay-client".to_owned()).spawn(run);
+        thread.map_err(ConnectError::Thread)?;
+        // It says one or the other; a panic of the thread was told in the log.
+        told.await.unwrap_or_else(|_| Err(ConnectError::Thread(std::io::ErrorKind::Other.into())))
     }
 
     /// As [`connect`](Self::connect), over ports of the caller's choice.
     ///
     /// # Errors
     /// [`ConnectError`].
-    ///
-    /// # Panics
-    /// Outside a `LocalSet`.
     pub fn connect_over(
         config: ClientConfig,
         dialer: Box<dyn ClientDialer>,
         time: Rc<dyn TimeSource>,
         entropy: &mut dyn Entropy,
     ) -> Result<Self, ConnectError> {
-        let node =
-            |(name, address): (&String, &SocketAddr)| (NodeId::new(config.cluster, name), *address);
-        let addresses = config.endpoints.iter().map(node).collect();
-        Self::over(&config, addresses, dialer, time, entropy)
+        Self::over(&config, config.addresses(), dialer, time, entropy)
     }
 
     /// As `connect_over`, with the nodes and where they are in `addresses`.
@@ -158,6 +192,19 @@ impl Client {
         time: Rc<dyn TimeSource>,
         entropy: &mut dyn Entropy,
     ) -> Result<Self, ConnectError> {
+        local_set()?;
+        let (client, driver) = Self::prepare(config, addresses, dialer, time, entropy)?;
+        tokio::task::spawn_local(driver.run());
+        Ok(client)
+    }
+
+    fn prepare(
+        config: &ClientConfig,
+        addresses: BTreeMap<NodeId, SocketAddr>,
+        dialer: Box<dyn ClientDialer>,
+        time: Rc<dyn TimeSource>,
+        entropy: &mut dyn Entropy,
+    ) -> Result<(Self, Driver), ConnectError> {
         for address in addresses.values() {
             dialer.check(*address)?;
         }
@@ -170,13 +217,13 @@ impl Client {
         let hosted = Hosted { client, callers: BTreeMap::new(), token: 0 };
         let (posts, posted) = mpsc::channel(POSTED_MAX);
         let driver = Driver::new(hosted, posted, dialer, addresses, time);
-        tokio::task::spawn_local(driver.run());
-        Ok(Self {
+        let client = Self {
             posts,
             places: Arc::new(Semaphore::new(CALLS_MAX)),
             units: Arc::new(Semaphore::new(UNITS_MAX)),
             deadline: config.deadline,
-        })
+        };
+        Ok((client, driver))
     }
 
     /// Has a command executed, once. Waits for room first; then the outcome comes by the deadline.

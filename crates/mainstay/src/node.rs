@@ -1,8 +1,6 @@
 //! The node: what it is built of, and its handle.
 
-use std::any::Any;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 
@@ -12,7 +10,7 @@ use mainstay_multicast as multicast;
 use mainstay_paradigm::{self as paradigm, StateMachine};
 use mainstay_runtime::{
     Bell, Closed, Disk, Events, FileDisk, OsEntropy, Ports, Recipient, Tcp, TcpOptions, TokioTime,
-    inbox,
+    inbox, local_set,
 };
 use mainstay_service::Reach;
 use mainstay_service::{MountLateError, Mounting, Placement, ServiceHandle};
@@ -267,7 +265,7 @@ impl NodeBuilder {
     /// # Errors
     /// [`StartError`].
     pub fn start_with(self, ports: Ports) -> Result<Node, StartError> {
-        has_local_set()?;
+        local_set().map_err(|_| StartError::NoLocalSet)?;
         let budgets = self.groups.len().max(1);
         let Config { cluster, name, nodes, pulse, trace, .. } = self.config;
         let Ports { transport, disk, time, entropy } = ports;
@@ -310,16 +308,6 @@ impl fmt::Debug for NodeBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NodeBuilder").field("node", &self.config.name).finish_non_exhaustive()
     }
-}
-
-/// Whether tasks can be spawned here that stay on this thread.
-fn has_local_set() -> Result<(), StartError> {
-    if tokio::runtime::Handle::try_current().is_err() {
-        return Err(StartError::NoLocalSet);
-    }
-    // There is no way to ask: whoever spawns where there is none panics.
-    let probe = || drop(tokio::task::spawn_local(async {}));
-    catch_unwind(AssertUnwindSafe(probe)).map_err(|_: Box<dyn Any + Send>| StartError::NoLocalSet)
 }
 
 /// Why a node does not become ready.

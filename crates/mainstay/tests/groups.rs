@@ -359,29 +359,48 @@ fn who_does_not_read_is_left_out() {
         for member in &members {
             member.node.ready().await.unwrap();
         }
-        // A mailbox that nobody empties: its actor waits for what never comes.
-        struct Deaf;
+        // A mailbox that nobody empties until the end.
+        struct Deaf {
+            opens: Option<tokio::sync::oneshot::Receiver<()>>,
+            heard: Rc<RefCell<(Vec<Bytes>, bool)>>,
+        }
         impl Actor for Deaf {
             type Context = Context<Self>;
             fn started(&mut self, ctx: &mut Self::Context) {
-                use actix::AsyncContext as _;
-                ctx.wait(actix::fut::wrap_future(std::future::pending::<()>()));
+                use actix::{AsyncContext as _, fut::ActorFutureExt as _};
+                let opens = actix::fut::wrap_future(self.opens.take().unwrap());
+                ctx.wait(opens.map(|_, _, _| ()));
             }
         }
         impl Handler<Events<GroupEvent>> for Deaf {
             type Result = ();
-            fn handle(&mut self, _: Events<GroupEvent>, _: &mut Context<Self>) {
-                unreachable!("it is deaf")
+            fn handle(&mut self, events: Events<GroupEvent>, _: &mut Context<Self>) {
+                let mut heard = self.heard.borrow_mut();
+                assert!(!heard.1, "nothing comes after the end");
+                heard.1 = events.is_end();
+                heard.0.extend(events.iter().filter_map(|event| match event {
+                    GroupEvent::Deliver(message) => Some(message.payload.clone()),
+                    _ => None,
+                }));
             }
         }
-        let deaf = Deaf.start();
-        members[0].group.subscribe(deaf.clone().recipient()).unwrap();
+        let (open, opens) = tokio::sync::oneshot::channel();
+        let heard = Rc::<RefCell<(Vec<Bytes>, bool)>>::default();
+        let deaf = Deaf { opens: Some(opens), heard: Rc::clone(&heard) }.start();
+        members[0].group.subscribe(deaf.recipient()).unwrap();
         for payload in numbered(0..1_000) {
             members[0].group.cast(payload, Order::Total).await.unwrap().safe().await.unwrap();
         }
         members[0].until(|kept| kept.state.len() == 1_000 && !kept.ended).await;
         assert_eq!(members[1].has(1_000).await, members[0].has(1_000).await);
-        drop(deaf);
+        open.send(()).unwrap();
+        while !heard.borrow().1 {
+            tokio::task::yield_now().await;
+        }
+        // It has what it had room for, without a hole: 260 bytes a message, and a turn's more than the bound.
+        let heard = &heard.borrow().0;
+        assert!(heard.len() > 20_000 / 260 - 10 && heard.len() < 500, "{}", heard.len());
+        assert!(heard.iter().eq(&members[0].has(1_000).await[..heard.len()]));
     });
 }
 

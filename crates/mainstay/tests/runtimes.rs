@@ -3,8 +3,12 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::{Cluster, Journal, place};
-use mainstay::{Closed, Durability, Node, Outcome, Replicated, StartError};
+use mainstay::{
+    Client, ClientConfig, Closed, ConnectError, Durability, Node, Outcome, Replicated, StartError,
+};
 
 /// Three nodes, each on a thread of its own; their handles work from the threads of this runtime.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -71,4 +75,34 @@ async fn a_spawn_tells_why_it_failed() {
     });
     let refused = spawned.await.err().unwrap();
     assert!(matches!(refused, StartError::Taken(_)), "{refused}");
+}
+
+/// A client on a thread of its own serves the threads of any runtime, and its thread ends with it. Where it is to stay on a thread that has no
+/// `LocalSet` that is an error.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_runs_anywhere() {
+    let cluster = Cluster::new(Durability::Memory);
+    let (node, journal) = Node::spawn(cluster.config("a").bootstrap(true), |node| {
+        node.replicate("journal", Journal::default)
+    })
+    .await
+    .unwrap();
+    let free = "127.0.0.1:0".parse().unwrap();
+    let served = journal.serve(free, |journal, _| vec![journal.entries.len() as u8]).await.unwrap();
+    let config = ClientConfig::new(cluster.id, [("a".to_owned(), served)].into())
+        .deadline(Duration::from_millis(200));
+    let refused = Client::connect(config.clone()).unwrap_err();
+    assert!(matches!(refused, ConnectError::NoLocalSet(_)), "{refused}");
+    let client = Client::spawn(config).await.unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..30_u64 {
+        let client = client.clone();
+        tasks.spawn(async move { client.execute(&number.to_le_bytes()).await });
+    }
+    let outcomes: Vec<Outcome> = tasks.join_all().await;
+    // One node of three is no majority: it refuses, and all are told so.
+    assert_eq!(outcomes.len(), 30);
+    client.clone().close().await;
+    assert_eq!(client.status().await, None);
+    assert_eq!(node.close().await, Closed::Stopped);
 }

@@ -57,6 +57,7 @@ mod events;
 mod file_disk;
 #[cfg(feature = "host")]
 pub mod host;
+mod local;
 #[cfg(feature = "host")]
 pub mod log_writer;
 mod loopback;
@@ -96,6 +97,7 @@ pub use host::{
     Closed, HostHandle, HostOptions, HostSink, Hosted, Perform, Port, SendError, TurnBudget,
     TurnStats, WeakHandle, halt,
 };
+pub use local::{NoLocalSet, local_set};
 #[cfg(feature = "host")]
 pub use log_writer::{LogDevice, LogOptions, LogWriter};
 pub use loopback::{TcpClients, TcpDialer, TcpError, TcpReserved};

@@ -20,8 +20,8 @@ use std::rc::Rc;
 use mainstay_base::{BootId, BootNonce, ClusterId, Duration, NodeId, Rng};
 use mainstay_link as link;
 use mainstay_runtime::{
-    Datagrams, Disk, Entropy, EntropyError, FileDisk, HostOptions, OsEntropy, Tcp, TcpError,
-    TcpOptions, TimeSource, TokioTime, Transport, host,
+    Datagrams, Disk, Entropy, EntropyError, FileDisk, HostOptions, NoLocalSet, OsEntropy, Tcp,
+    TcpError, TcpOptions, TimeSource, TokioTime, Transport, host, local_set,
 };
 use thiserror::Error;
 
@@ -76,13 +76,14 @@ impl StationParts {
     /// Parts for this process: TCP, the system's clock and entropy; a disk in `directory` if there is one.
     ///
     /// # Errors
-    /// [`StartError::NotInRoster`], [`StartError::Tcp`].
+    /// [`StartError::NotInRoster`], [`StartError::Tcp`]; outside a `LocalSet` it is [`StartError::NoLocalSet`].
     pub fn tcp(
         cluster: ClusterId,
         name: impl Into<String>,
         roster: BTreeMap<String, SocketAddr>,
         directory: Option<PathBuf>,
     ) -> Result<Self, StartError> {
+        local_set()?;
         let name = name.into();
         let listen = roster.get(&name).ok_or_else(|| StartError::NotInRoster(name.clone()))?;
         let time = Rc::new(TokioTime::new());
@@ -100,11 +101,12 @@ impl StationParts {
     /// its services are told that the node's instances are gone for it, and what was under way is void.
     ///
     /// # Errors
-    /// [`StartError::Tcp`], [`StartError::Entropy`].
+    /// [`StartError::Tcp`], [`StartError::Entropy`]; outside a `LocalSet` it is [`StartError::NoLocalSet`].
     pub fn tcp_guest(
         cluster: ClusterId,
         nodes: BTreeMap<String, SocketAddr>,
     ) -> Result<Self, StartError> {
+        local_set()?;
         let time = Rc::new(TokioTime::new());
         let tcp = Tcp::new(TcpOptions::default(), time.clone())?;
         let name = format!("guest {:032x}", OsEntropy.draw()?);
@@ -158,6 +160,9 @@ pub enum StartError {
     /// No nonce could be drawn.
     #[error(transparent)]
     Entropy(#[from] EntropyError),
+    /// It is to run on this thread, and cannot.
+    #[error(transparent)]
+    NoLocalSet(#[from] NoLocalSet),
 }
 
 /// Starts a station on the caller's `LocalSet`. It stops when the last handle is dropped.
@@ -167,13 +172,11 @@ pub enum StartError {
 ///
 /// # Errors
 /// [`StartError`].
-///
-/// # Panics
-/// Outside a `LocalSet` of a tokio runtime.
 pub fn start(
     parts: StationParts,
     mount: impl FnOnce(&mut Mounting<'_>) -> Result<(), MountError>,
 ) -> Result<StationHandle, StartError> {
+    local_set()?;
     let StationParts { cluster, name, roster, transport, disk, disk_reserve, .. } = parts;
     let StationParts { time, mut entropy, options, datagrams, guests, is_guest, .. } = parts;
     if roster.contains_key(&name) == is_guest {

@@ -225,3 +225,12 @@ async fn ends_with_other_settings_do_not_hear_each_other_and_say_so() {
         })
         .await;
 }
+
+/// A station that could not stay on its thread is refused, and so is a guest.
+#[tokio::test]
+async fn outside_a_local_set_it_is_an_error() {
+    let made = StationParts::tcp(cluster(), "a", roster(), None).err().unwrap();
+    let guest = StationParts::tcp_guest(cluster(), roster()).err().unwrap();
+    assert!(matches!(made, StartError::NoLocalSet(_)), "{made}");
+    assert!(matches!(guest, StartError::NoLocalSet(_)), "{guest}");
+}
