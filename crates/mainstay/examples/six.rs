@@ -1,7 +1,7 @@
 //! The services of the workspace as actix actors on one node after the other, wired by `Recipient`.
 //!
 //! Built so far: common time (a clock on each node), membership (views), atomic multicast (a group), a replicated state machine with its
-//! clients, remote procedure call. The rest of figure 3 of the survey (atomic actions, resilient processes) comes with its crates.
+//! clients, remote procedure call, stable storage. The rest of figure 3 of the survey (atomic actions, resilient processes) comes with its crates.
 //!
 //! `cargo run -p mainstay --example six`
 
@@ -10,44 +10,39 @@ use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use actix::{Actor, Context, Handler, Recipient};
+use actix::{Actor, Context, Handler};
 use bytes::Bytes;
 use mainstay::{
-    Client, ClientConfig, ClusterId, Config, Events, GroupConfig, GroupEvent, GroupHandle, Node,
-    Order, Outcome, Position, Replicated, RestoreError, Snapshot, StateMachine, ViewChanged,
+    Client, ClientConfig, ClusterId, Commands, Config, Events, GroupConfig, GroupEvent,
+    GroupHandle, Node, Order, Outcome, Position, Replicated, Small, ViewChanged,
 };
 use mainstay_clock::sync::global::{ClockHandle, Global, Setup};
 use mainstay_clock::sync::{self, Delay, Function, Kind, Plan, Reading};
 use mainstay_rpc::{Procedure, Rpc, RpcHandle};
+use mainstay_stable::{GroupCommit, Owner, Store};
+
+/// Whose journal it is.
+const OWNER: Owner = Owner(*b"example-six-----");
 
 /// A replicated state machine: counts the members that were ever lost.
 #[derive(Default)]
-struct Lost(u64);
+struct Lost(Small<u64>);
 
-struct Once(Option<u64>);
+impl Commands for Lost {
+    type Command = u64;
+    type Reply = ();
+    type State = Small<u64>;
 
-impl Snapshot for Once {
-    fn next_chunk(&mut self, _max: usize) -> Option<Bytes> {
-        self.0.take().map(|count| Bytes::copy_from_slice(&count.to_le_bytes()))
+    fn execute(&mut self, _at: Position, more: u64) {
+        *self.0 += more;
     }
-}
 
-impl StateMachine for Lost {
-    type Snapshot = Once;
-    fn apply(&mut self, _at: Position, command: &[u8], reply: &mut Vec<u8>) {
-        self.0 += command.len() as u64;
-        reply.extend(self.0.to_le_bytes());
+    fn state(&self) -> &Small<u64> {
+        &self.0
     }
-    fn begin_snapshot(&mut self) -> Once {
-        Once(Some(self.0))
-    }
-    fn restore_chunk(&mut self, chunk: &[u8]) -> Result<(), RestoreError> {
-        let bytes = chunk.try_into().map_err(|_| RestoreError::Chunk("not eight bytes"))?;
-        self.0 = u64::from_le_bytes(bytes);
-        Ok(())
-    }
-    fn state_hash(&self) -> u128 {
-        self.0.into()
+
+    fn state_mut(&mut self) -> &mut Small<u64> {
+        &mut self.0
     }
 }
 
@@ -79,31 +74,6 @@ impl Handler<Events<Arc<ViewChanged>>> for Watcher {
     }
 }
 
-/// Hears the group; what it hears goes on to whoever wants to know.
-struct Listener {
-    news: Recipient<News>,
-}
-
-#[derive(actix::Message)]
-#[rtype(result = "()")]
-struct News(Bytes);
-
-impl Actor for Listener {
-    type Context = Context<Self>;
-}
-
-impl Handler<Events<GroupEvent>> for Listener {
-    type Result = ();
-
-    fn handle(&mut self, events: Events<GroupEvent>, _: &mut Context<Self>) {
-        for event in events.iter() {
-            if let GroupEvent::Deliver(message) = event {
-                self.news.do_send(News(message.payload.clone()));
-            }
-        }
-    }
-}
-
 /// Keeps the clock of a node together with the others.
 fn clock() -> Result<Setup, sync::ConfigError> {
     let kind = Kind::Averaging { function: Function::Midpoint, reading: Reading::ROUND_TRIP };
@@ -122,9 +92,9 @@ impl Procedure for Heard {
     const NAME: &'static str = "six.heard";
 }
 
-/// Counts the news in the replicated state machine; once, at the node that is told to.
+/// Hears the group. At the node that is told to, each piece of news is forced to disk and then counted in the replicated state machine.
 struct Counter {
-    lost: Option<Replicated<Lost>>,
+    keeps: Option<(Replicated<Lost>, GroupCommit)>,
     heard: u64,
 }
 
@@ -132,14 +102,23 @@ impl Actor for Counter {
     type Context = Context<Self>;
 }
 
-impl Handler<News> for Counter {
+impl Handler<Events<GroupEvent>> for Counter {
     type Result = ();
 
-    fn handle(&mut self, News(text): News, _: &mut Context<Self>) {
-        self.heard += 1;
-        if let Some(lost) = self.lost.clone() {
-            println!("{}", String::from_utf8_lossy(&text));
-            actix::spawn(async move { drop(lost.execute(&[1]).await) });
+    fn handle(&mut self, events: Events<GroupEvent>, _: &mut Context<Self>) {
+        for event in events.iter() {
+            let GroupEvent::Deliver(message) = event else { continue };
+            self.heard += 1;
+            let Some((lost, journal)) = self.keeps.clone() else { continue };
+            let news = message.payload.clone();
+            println!("{}", String::from_utf8_lossy(&news));
+            actix::spawn(async move {
+                // It waits for the disk: not on the thread of the node.
+                let kept = tokio::task::spawn_blocking(move || journal.append_forced(1, news));
+                if let Ok(Ok(_)) = kept.await {
+                    let _ = lost.send(1_u64).await;
+                }
+            });
         }
     }
 }
@@ -155,15 +134,16 @@ impl Handler<Heard> for Counter {
 async fn start(
     name: &'static str,
     nodes: &BTreeMap<String, SocketAddr>,
+    journal: Option<GroupCommit>,
 ) -> Result<(Node, Replicated<Lost>, RpcHandle), Box<dyn Error>> {
     let cluster = ClusterId::from_entropy(6);
     let config = Config::new(cluster, name, nodes.clone()).durability(mainstay::Durability::Memory);
     let mut node = Node::builder(config)?;
     let group = node.group("news", GroupConfig::memory().stateless())?;
     let lost = node.replicate("lost", Lost::default)?;
-    let counter = Counter { lost: Some(lost.clone()).filter(|_| name == "a"), heard: 0 }.start();
-    let listener = Listener { news: counter.clone().recipient() }.start();
-    group.subscribe(listener.recipient())?;
+    let keeps = journal.map(|journal| (lost.clone(), journal));
+    let counter = Counter { keeps, heard: 0 }.start();
+    group.subscribe(counter.clone().recipient())?;
     let mut setup = clock()?;
     setup.together = true;
     let mounted = setup.clone();
@@ -180,9 +160,11 @@ async fn start(
 #[actix::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let nodes = Config::loopback(["a", "b", "c"])?;
-    let (a, lost, _serves) = start("a", &nodes).await?;
-    let (b, _, rpc) = start("b", &nodes).await?;
-    let (c, ..) = start("c", &nodes).await?;
+    let directory = tempfile::tempdir()?;
+    let journal = Store::open(directory.path(), OWNER)?.0.into_group_commit();
+    let (a, lost, _serves) = start("a", &nodes, Some(journal.clone())).await?;
+    let (b, _, rpc) = start("b", &nodes, None).await?;
+    let (c, ..) = start("c", &nodes, None).await?;
     for node in [&a, &b, &c] {
         node.ready().await?;
     }
@@ -196,9 +178,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         tick.tick().await;
     }
     let heard = rpc.to_name("a")?.exactly_once(Heard).await.map_err(|it| format!("{it:?}"))?;
-    println!(
-        "one member was lost, and all know it; the first node has heard {heard} piece of news"
-    );
+    println!("one member was lost, and all know it: {heard} piece of news at the first node");
+    println!("{} record of it on disk", journal.forced().0);
     client.close().await;
     b.close().await;
     a.close().await;

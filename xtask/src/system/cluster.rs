@@ -50,6 +50,7 @@ pub(super) struct Cluster {
     inside: Vec<String>,
     directory: PathBuf,
     ports: Vec<String>,
+    pids: Vec<String>,
 }
 
 impl Cluster {
@@ -79,7 +80,8 @@ impl Cluster {
                 lines.all(|line| said.send(line).is_ok())
             });
         }
-        let mut cluster = Self { up, lines, inside, directory, ports: Vec::new() };
+        let mut cluster =
+            Self { up, lines, inside, directory, ports: Vec::new(), pids: Vec::new() };
         cluster.until_ready().map_err(|error| format!("{error}\n{}", home.log()))?;
         Ok(cluster)
     }
@@ -90,13 +92,23 @@ impl Cluster {
             let words: Vec<&str> = line.split(' ').collect();
             match words[..] {
                 ["ready"] => return Ok(()),
-                ["node", _, "pid", _, "resp", resp, "admin", _] => {
+                ["node", _, "pid", pid, "resp", resp, "admin", _] => {
+                    self.pids.push(pid.to_owned());
                     let port = resp.rsplit(':').next().unwrap_or_default();
                     self.ports.push(port.to_owned());
                 }
                 _ => return Err(format!("up said {line:?}")),
             }
         }
+    }
+
+    /// The most memory that a node had so far, in MiB.
+    pub(super) fn memory_mib(&self, node: usize) -> Result<u64, String> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pids[node]));
+        let status = status.map_err(|error| error.to_string())?;
+        let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = most.and_then(|it| it.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+        Ok(kib.ok_or("the memory of a process is not told")? >> 10)
     }
 
     /// The Redis port of a node, from 0.

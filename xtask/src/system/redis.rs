@@ -163,6 +163,12 @@ pub(super) fn abuse() -> Result<Verdict, String> {
     }
     let now = values(&cluster.status()?, "view");
     ensure(now == views, || format!("views went from {views:?} to {now:?}"))?;
+    // They want 25 GB of answers, of a state of 32 MiB.
+    let memory = cluster.memory_mib(0)?;
+    ensure(memory < 768, || format!("the node took {memory} MiB for who reads nothing"))?;
+    let turns = values(&cluster.status()?, "longest_turn_at_work_us");
+    let is_short = |turn: &String| turn.parse::<u64>().is_ok_and(|it| it < 200_000);
+    ensure(turns.len() == 3 && turns.iter().all(is_short), || format!("longest turns: {turns:?}"))?;
     drop(greedy);
     cluster.stop()?;
     Ok(Verdict::Passed)
