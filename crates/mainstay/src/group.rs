@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use mainstay_base::service::Chunks;
 use mainstay_base::{GroupId, Level, MessageId, Order, Position, Reason, SiteId, ViewId};
 use mainstay_multicast::{self as multicast, Durability, MESSAGE_OVERHEAD};
 use mainstay_runtime::{Events, Inbox, Recipient, SendError, Subscriber};
@@ -255,14 +256,21 @@ impl StateRequest {
 
     /// The state as of the place in the stream where this was asked: what every member would give there.
     ///
-    /// The request is `Send` and can wait: an actor whose state takes more than some milliseconds to write keeps a copy that is cheap to make (as
-    /// [`Map`](crate::Map) is), and writes and gives that on another thread. An actor on the thread of its node that writes a large state in
-    /// its handler holds the node up; above the patience of the others (250 ms by default) they declare it dead.
+    /// The request is `Send` and can wait; the group goes on meanwhile. An actor on the thread of its node that writes a large state in its handler
+    /// holds the node up, and when that takes longer than the patience of the others (250 ms by default) they declare it dead: for a state of more than some
+    /// megabytes there is [`give_chunks`](Self::give_chunks).
     pub fn give(mut self, state: impl Into<Bytes>) {
-        self.answer(Some(state.into()));
+        self.answer(Some(Given::Whole(state.into())));
     }
 
-    fn answer(&mut self, state: Option<Bytes>) {
+    /// As [`give`](Self::give), for a state that is written piece by piece: of a copy that is cheap to make, as [`Map`](crate::Map) has one. For a checkpoint
+    /// the pieces are read on another thread, for a joiner in turns of the node, one at a time: a piece should take no longer than some milliseconds, and
+    /// have at most 256 KiB. An error is as if nothing was given; what a joiner has of it is void.
+    pub fn give_chunks(mut self, state: impl Chunks + 'static) {
+        self.answer(Some(Given::Chunks(Box::new(state))));
+    }
+
+    fn answer(&mut self, state: Option<Given>) {
         if let Some(asks) = self.asks.take() {
             // A node that has ended needs no state.
             let _ = asks.try_send(ASK_BYTES, Ask::State { number: self.number, state });
@@ -289,6 +297,12 @@ pub(crate) struct Cast {
     payload: Bytes,
 }
 
+/// A state, as an actor gives it.
+pub(crate) enum Given {
+    Whole(Bytes),
+    Chunks(Box<dyn Chunks>),
+}
+
 /// What else a handle may want.
 pub(crate) enum Ask {
     Subscribe(Subscriber<GroupEvent>),
@@ -296,7 +310,7 @@ pub(crate) enum Ask {
     Room,
     State {
         number: u64,
-        state: Option<Bytes>,
+        state: Option<Given>,
     },
     AcceptLoss(oneshot::Sender<Result<(), AcceptLossError>>),
 }

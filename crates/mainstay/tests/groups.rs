@@ -40,6 +40,17 @@ struct Keeper {
     is_mute: bool,
     /// Answers each message in its handler, once.
     answers: Option<GroupHandle>,
+    /// Gives its state piece by piece.
+    in_chunks: bool,
+}
+
+/// A state that is written as it is read, a message a piece.
+struct Pieces(std::collections::VecDeque<Bytes>);
+
+impl mainstay::service::Chunks for Pieces {
+    fn next_chunk(&mut self) -> Result<Option<Bytes>, String> {
+        Ok(self.0.pop_front().map(|payload| encode(&[payload]).into()))
+    }
 }
 
 impl Actor for Keeper {
@@ -87,6 +98,9 @@ impl Handler<Events<GroupEvent>> for Keeper {
                     kept.views.push(view.members.iter().map(|it| it.name.to_string()).collect());
                 }
                 GroupEvent::StateWanted(request) if self.is_mute => kept.requests.push(request),
+                GroupEvent::StateWanted(request) if self.in_chunks => {
+                    request.give_chunks(Pieces(kept.state.clone().into()));
+                }
                 GroupEvent::StateWanted(request) => request.give(encode(&kept.state)),
                 GroupEvent::Blocked => kept.blocked += 1,
                 GroupEvent::MajorityLost => kept.minority.push(true),
@@ -130,7 +144,10 @@ impl Member {
         let group = builder.group("chat", config).unwrap();
         let (kept, changed) = (Rc::<RefCell<Kept>>::default(), Rc::<Notify>::default());
         let (own, tell) = (Rc::clone(&kept), Rc::clone(&changed));
-        let keeper = Keeper { kept: own, changed: tell, is_mute: false, answers: None }.start();
+        // One gives its state in one piece, the others piece by piece.
+        let in_chunks = name != "a";
+        let keeper = Keeper { kept: own, changed: tell, is_mute: false, answers: None, in_chunks };
+        let keeper = keeper.start();
         group.subscribe(keeper.clone().recipient()).unwrap();
         Self { node: builder.start().unwrap(), group, kept, changed, keeper }
     }
@@ -512,7 +529,8 @@ fn a_cast_from_a_handler_is_one_like_any() {
         let (kept, changed) = (Rc::<RefCell<Kept>>::default(), Rc::<Notify>::default());
         let (own, tell) = (Rc::clone(&kept), Rc::clone(&changed));
         let answers = Some(group.clone());
-        let keeper = Keeper { kept: own, changed: tell, is_mute: false, answers }.start();
+        let keeper =
+            Keeper { kept: own, changed: tell, is_mute: false, answers, in_chunks: false }.start();
         group.subscribe(keeper.clone().recipient()).unwrap();
         let node = builder.start().unwrap();
         b.group.cast("question", Order::Total).await.unwrap();

@@ -9,12 +9,12 @@
 
 mod casts;
 mod listeners;
+mod parts;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mainstay_base::service::Chunks;
 use mainstay_base::{Instant, Order, Position, SiteId, Work};
 use mainstay_multicast::{self as multicast, Delivery, Durability, MESSAGE_OVERHEAD};
 use mainstay_runtime::{Inbox, Intake};
@@ -22,39 +22,19 @@ use mainstay_site::{AppPort, Application, CheckpointDone};
 
 use casts::Casts;
 use listeners::Listeners;
+use parts::Parts;
 
 use super::book::{Book, NotReached};
-use super::{Ask, Cast, GroupConfig, GroupEvent, GroupView, Message, Names, State, StateRequest};
+use super::{
+    Ask, Cast, Given, GroupConfig, GroupEvent, GroupView, Message, Names, State, StateRequest,
+};
 use crate::outcome::AcceptLossError;
-
-/// Bytes of a chunk of a state.
-const CHUNK_BYTES: usize = 256 << 10;
 
 /// Who waits for a state that was asked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Wanted {
     Joiner,
     Checkpoint,
-}
-
-/// A state in pieces of a size that fits a turn.
-struct Parts(VecDeque<Bytes>);
-
-impl Parts {
-    fn of(mut state: Bytes) -> Self {
-        let mut parts = VecDeque::new();
-        while state.len() > CHUNK_BYTES {
-            parts.push_back(state.split_to(CHUNK_BYTES));
-        }
-        parts.push_back(state);
-        Self(parts)
-    }
-}
-
-impl Chunks for Parts {
-    fn next_chunk(&mut self) -> Result<Option<Bytes>, String> {
-        Ok(self.0.pop_front())
-    }
 }
 
 /// States on their way.
@@ -220,22 +200,24 @@ impl GroupMember {
         if self.config.stateful {
             self.want(self.position, Wanted::Checkpoint);
         } else {
-            self.states.checkpoint = Some((self.position, Parts::of(Bytes::new())));
+            self.states.checkpoint = Some((self.position, Parts::of([Bytes::new()])));
         }
     }
 
     /// Somebody has given the state, or will not.
-    fn on_state(&mut self, number: u64, state: Option<Bytes>, port: &mut AppPort<'_>) {
+    fn on_state(&mut self, number: u64, state: Option<Given>, port: &mut AppPort<'_>) {
         let Some(at) = self.states.wanted.iter().position(|(it, ..)| *it == number) else { return };
         let Some((_, position, wanted)) = self.states.wanted.remove(at) else { return };
-        self.states.size = state.as_ref().map_or(self.states.size, Bytes::len);
-        match (state, wanted) {
+        if let Some(Given::Whole(bytes)) = &state {
+            self.states.size = bytes.len();
+        }
+        match (state.map(Parts::given), wanted) {
             (Some(state), Wanted::Joiner) => {
-                self.states.given = Some((position, Parts::of(state)));
+                self.states.given = Some((position, state));
                 self.give_chunk(position, port);
             }
             (Some(state), Wanted::Checkpoint) => {
-                self.states.checkpoint = Some((position, Parts::of(state)));
+                self.states.checkpoint = Some((position, state));
             }
             (None, _) => tracing::warn!(?position, "nobody gives the state of the group"),
         }
@@ -246,11 +228,17 @@ impl GroupMember {
         if *at != position {
             return;
         }
-        let chunk = parts.0.pop_front().unwrap_or_default();
-        let last = parts.0.is_empty();
-        port.snapshot_chunk(position, chunk, last);
-        if last {
-            self.states.given = None;
+        match parts.next() {
+            Ok((chunk, last)) => {
+                port.snapshot_chunk(position, chunk, last);
+                if last {
+                    self.states.given = None;
+                }
+            }
+            Err(why) => {
+                tracing::warn!(?position, why, "the state of the group cannot be read");
+                self.states.given = None;
+            }
         }
     }
 
@@ -285,7 +273,7 @@ impl GroupMember {
             return;
         }
         if let Some((position, parts)) = self.states.transferred.take_if(|_| !self.disk_short) {
-            let source = Box::new(Parts(parts.iter().cloned().collect()));
+            let source = Box::new(Parts::of(parts.iter().cloned()));
             self.states.writing = Some(Some((position, parts)));
             port.checkpoint(position, true, source);
         } else if self.states.transferred.is_none()
