@@ -30,6 +30,7 @@
 //! What is on the way to a peer never fills the link's window: the classes together are below [`LINK_BYTES`]. One list of what is mounted
 //! is on the way at a time. Acknowledgements are sent as frames come and as streams are taken in, a few for each window.
 
+mod guest;
 mod peer;
 mod receive;
 mod stream;
@@ -45,6 +46,8 @@ use mainstay_base::service::{Address, Class, Dest, PeerChange};
 use mainstay_base::{BootId, Duration, Instant, NodeId, fault};
 use mainstay_link as link;
 
+pub use guest::{GUEST_KEEP, GUEST_PARTS_BYTES, GUEST_WINDOW};
+use guest::{GUEST_MOUNTED_MAX, Guests};
 use peer::{DATAGRAMS, Latch, Peer};
 use stream::Outgoing;
 use wire::{Entry, Head, Taken};
@@ -59,17 +62,6 @@ pub const QUEUE_BYTES: usize = 1 << 20;
 pub const MOUNTED_MAX: usize = 4096;
 /// What the window of a link has to have for services.
 pub const LINK_BYTES: usize = 4 << 20;
-
-/// Most bytes of each class on the way between a node and a guest (128 KiB).
-pub const GUEST_WINDOW: u64 = 2 * PART_BYTES as u64;
-/// Most bytes of messages that guests have begun to send and not ended (64 MiB).
-pub const GUEST_PARTS_BYTES: usize = 64 << 20;
-/// So long a guest may be without a connection before what is on the way to and from it is void (10 s).
-pub const GUEST_KEEP: Duration = Duration::from_secs(10);
-/// Most instances that a guest may have mounted.
-const GUEST_MOUNTED_MAX: usize = 64;
-/// So many of the guests that are gone are remembered, in case something is still sent to them.
-const GUESTS_GONE_MAX: usize = 256;
 
 /// What a frame counts for beyond its bytes: so credit bounds the number of frames as well.
 const FRAME_COST: usize = 256;
@@ -188,19 +180,12 @@ pub struct Mux {
     turn: u64,
     /// Boots that are not met yet, with instances whose messages for them were given back.
     early: BTreeSet<(BootId, Address)>,
-    /// This process is a guest: all that is mounted is open.
-    is_guest: bool,
-    /// What guests hear.
-    open: BTreeSet<Address>,
-    /// The last guests that are gone.
-    guests_gone: VecDeque<BootId>,
+    guests: Guests,
     /// Peers for which the end of the turn may have something to do.
     touched: BTreeSet<BootId>,
     /// Of each node, the last boot that is gone for ever: who does not know yet may still send to it.
     gone: BTreeMap<NodeId, BootId>,
     frames: VecDeque<Frame>,
-    /// Guests whose sessions the link is to end.
-    to_end: VecDeque<BootId>,
     given: VecDeque<(Address, Given)>,
     stats: MuxStats,
     #[cfg(feature = "test-util")]
@@ -260,33 +245,12 @@ impl Mux {
         }
     }
 
-    /// This process is a guest of its peers.
-    pub fn be_guest(&mut self) {
-        self.is_guest = true;
-    }
-
-    /// From here on guests hear an instance, mounted now or later.
-    pub fn open_to_guests(&mut self, of: Address) {
-        self.open.insert(of);
-        let guests = self.peers.iter_mut().filter(|(_, peer)| peer.guest);
-        let guests: Vec<BootId> = guests.map(|(boot, peer)| (peer.stale = true, *boot).1).collect();
-        for boot in guests {
-            self.touched.insert(boot);
-            self.meet(boot);
-        }
-    }
-
-    /// Whether a peer may hear of an instance, and speak to it.
-    fn is_open(&self, of: Address, to_guest: bool) -> bool {
-        !to_guest || self.is_guest || self.open.contains(&of) || fault!(self, OpenToAll)
-    }
-
     /// What the link says about peers.
     pub fn on_link(&mut self, now: Instant, event: &link::Event) {
         match event {
             link::Event::Up { boot, guest, .. } => {
                 self.touched.insert(*boot);
-                self.guests_gone.retain(|gone| gone != boot);
+                self.guests.on_up(*boot);
                 self.gone.retain(|_, gone| gone != boot);
                 // A node without services says nothing of them.
                 let stale = !self.own.is_empty();
@@ -331,7 +295,7 @@ impl Mux {
     fn give_up_boot(&mut self, boot: BootId) {
         let guest = self.peers.get(&boot).is_some_and(|peer| peer.guest);
         if guest {
-            self.to_end.push_back(boot);
+            self.guests.end(boot);
             self.lose(boot, PeerChange::Ended { boot });
         } else {
             self.forget(boot, None);
@@ -356,8 +320,7 @@ impl Mux {
     fn lose(&mut self, boot: BootId, change: PeerChange) {
         let Some(peer) = self.peers.remove(&boot) else { return };
         if peer.guest {
-            self.guests_gone.push_back(boot);
-            self.guests_gone.drain(..self.guests_gone.len().saturating_sub(GUESTS_GONE_MAX));
+            self.guests.on_gone(boot);
         } else {
             self.gone.insert(boot.node, boot);
         }
@@ -422,8 +385,8 @@ impl Mux {
                 }
                 None => {
                     own.latch(self.turn, true);
-                    let is_gone = self.gone.get(&boot.node) == Some(&boot)
-                        || self.guests_gone.contains(&boot);
+                    let is_gone =
+                        self.gone.get(&boot.node) == Some(&boot) || self.guests.is_gone(boot);
                     if !is_gone && self.early.len() < EARLY_MAX {
                         self.early.insert((boot, of));
                     }
@@ -619,11 +582,6 @@ impl Mux {
     /// The next frame for the link, in order.
     pub fn poll_frame(&mut self) -> Option<Frame> {
         self.frames.pop_front()
-    }
-
-    /// The next guest whose session the link is to end.
-    pub fn poll_to_end(&mut self) -> Option<BootId> {
-        self.to_end.pop_front()
     }
 
     /// The next input for a service, in order. `None`: services have taken in all; what they send after this they send knowing it.

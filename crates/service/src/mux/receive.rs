@@ -83,7 +83,7 @@ impl Mux {
         let guests: Vec<(usize, BootId)> = guests.map(|(boot, it)| (held(it), *boot)).collect();
         let all: usize = guests.iter().map(|(bytes, _)| bytes).sum();
         if all > GUEST_PARTS_BYTES
-            && !self.is_guest
+            && !self.guests.am_one
             && let Some((_, boot)) = guests.into_iter().max()
         {
             self.stats.overflow += 1;
