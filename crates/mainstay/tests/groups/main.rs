@@ -1,176 +1,24 @@
 //! Process groups of users' actors, on three nodes over loopback and on disk, beside replicated state machines.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod keeper;
+mod slow;
 
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use actix::{Actor, Addr, Context, Handler};
-use bytes::Bytes;
+use actix::{Actor, Context, Handler};
 use common::{Cluster, Journal, NAMES, run};
+use keeper::{Member, numbered};
 use mainstay::{
-    CastCommand, CastError, Durability, Events, GroupConfig, GroupEvent, GroupHandle, Level,
-    MESSAGE_BYTES_MAX, Node, NotReached, Order, Porter, Reason, Recipient, StartError,
-    StateRequest, ViewChanged,
+    CastCommand, CastError, Durability, Events, GroupConfig, GroupEvent, Level, MESSAGE_BYTES_MAX,
+    Node, NotReached, Order, Porter, Reason, Recipient, StartError, ViewChanged,
 };
 use std::sync::Arc;
 use tokio::sync::Notify;
-
-/// What a member's actor has: the payloads in its state, and what it was told of views.
-#[derive(Default)]
-struct Kept {
-    state: Vec<Bytes>,
-    fifo: Vec<Bytes>,
-    views: Vec<Vec<String>>,
-    states: usize,
-    requests: Vec<StateRequest>,
-    blocked: usize,
-    maybe_lost: usize,
-    minority: Vec<bool>,
-    ended: bool,
-}
-
-/// Keeps every message in total order; its state is all of them.
-struct Keeper {
-    kept: Rc<RefCell<Kept>>,
-    changed: Rc<Notify>,
-    /// Gives no state.
-    is_mute: bool,
-    /// Answers each message in its handler, once.
-    answers: Option<GroupHandle>,
-    /// Gives its state piece by piece.
-    in_chunks: bool,
-}
-
-/// A state that is written as it is read, a message a piece.
-struct Pieces(std::collections::VecDeque<Bytes>);
-
-impl mainstay::service::Chunks for Pieces {
-    fn next_chunk(&mut self) -> Result<Option<Bytes>, String> {
-        Ok(self.0.pop_front().map(|payload| encode(&[payload]).into()))
-    }
-}
-
-impl Actor for Keeper {
-    type Context = Context<Self>;
-}
-
-fn encode(state: &[Bytes]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for payload in state {
-        bytes.extend((payload.len() as u32).to_le_bytes());
-        bytes.extend_from_slice(payload);
-    }
-    bytes
-}
-
-fn decode(mut bytes: Bytes) -> Vec<Bytes> {
-    let mut state = Vec::new();
-    while !bytes.is_empty() {
-        let len = u32::from_le_bytes(bytes.split_to(4)[..].try_into().unwrap());
-        state.push(bytes.split_to(len as usize));
-    }
-    state
-}
-
-impl Handler<Events<GroupEvent>> for Keeper {
-    type Result = ();
-
-    fn handle(&mut self, mut events: Events<GroupEvent>, _: &mut Context<Self>) {
-        let mut kept = self.kept.borrow_mut();
-        kept.ended |= events.is_end();
-        for event in events.take() {
-            match event {
-                GroupEvent::State(state) => {
-                    kept.states += 1;
-                    kept.state = decode(state.to_bytes());
-                }
-                GroupEvent::Deliver(message) if message.order == Order::Total => {
-                    if let Some(group) = self.answers.take() {
-                        group.try_cast("answer", Order::Total).unwrap();
-                    }
-                    kept.state.push(message.payload);
-                }
-                GroupEvent::Deliver(message) => kept.fifo.push(message.payload),
-                GroupEvent::View(view) => {
-                    kept.views.push(view.members.iter().map(|it| it.name.to_string()).collect());
-                }
-                GroupEvent::StateWanted(request) if self.is_mute => kept.requests.push(request),
-                GroupEvent::StateWanted(request) if self.in_chunks => {
-                    request.give_chunks(Pieces(kept.state.clone().into()));
-                }
-                GroupEvent::StateWanted(request) => request.give(encode(&kept.state)),
-                GroupEvent::Blocked => kept.blocked += 1,
-                GroupEvent::MajorityLost => kept.minority.push(true),
-                GroupEvent::MajorityBack => kept.minority.push(false),
-                GroupEvent::MaybeLost(_) => kept.maybe_lost += 1,
-                _ => {}
-            }
-        }
-        self.changed.notify_one();
-    }
-}
-
-/// Ends the actor.
-struct Stop;
-
-impl actix::Message for Stop {
-    type Result = ();
-}
-
-impl Handler<Stop> for Keeper {
-    type Result = ();
-
-    fn handle(&mut self, _: Stop, ctx: &mut Context<Self>) {
-        use actix::ActorContext as _;
-        ctx.stop();
-    }
-}
-
-/// A node with a group and a state machine, and the actor that keeps the state of the group.
-struct Member {
-    node: Node,
-    group: GroupHandle,
-    kept: Rc<RefCell<Kept>>,
-    changed: Rc<Notify>,
-    keeper: Addr<Keeper>,
-}
-
-impl Member {
-    fn start(cluster: &Cluster, name: &str, config: GroupConfig) -> Self {
-        let mut builder = Node::builder(cluster.config(name)).unwrap();
-        let group = builder.group("chat", config).unwrap();
-        let (kept, changed) = (Rc::<RefCell<Kept>>::default(), Rc::<Notify>::default());
-        let (own, tell) = (Rc::clone(&kept), Rc::clone(&changed));
-        // One gives its state in one piece, the others piece by piece.
-        let in_chunks = name != "a";
-        let keeper = Keeper { kept: own, changed: tell, is_mute: false, answers: None, in_chunks };
-        let keeper = keeper.start();
-        group.subscribe(keeper.clone().recipient()).unwrap();
-        Self { node: builder.start().unwrap(), group, kept, changed, keeper }
-    }
-
-    fn all(cluster: &Cluster, config: &GroupConfig) -> [Self; 3] {
-        NAMES.map(|name| Self::start(cluster, name, config.clone()))
-    }
-
-    async fn until(&self, wanted: impl Fn(&Kept) -> bool) {
-        while !wanted(&self.kept.borrow()) {
-            self.changed.notified().await;
-        }
-    }
-
-    async fn has(&self, count: usize) -> Vec<Bytes> {
-        self.until(|kept| kept.state.len() >= count).await;
-        self.kept.borrow().state.clone()
-    }
-}
-
-fn numbered(range: std::ops::Range<u32>) -> impl Iterator<Item = Bytes> {
-    range.map(|number| Bytes::copy_from_slice(&number.to_le_bytes()))
-}
 
 /// Messages of all are delivered in one order at all; a receipt tells how far one has got. What is cast before the start waits
 /// for the first view.
@@ -366,112 +214,6 @@ fn casts_come_as_messages() {
     });
 }
 
-/// An actor that never reads loses its subscription, and no one else loses anything.
-#[test]
-fn who_does_not_read_is_left_out() {
-    run(async {
-        let cluster = Cluster::new(Durability::Memory);
-        let config = GroupConfig::memory().stateless().unread_bytes(20_000);
-        let members = NAMES.map(|name| Member::start(&cluster, name, config.clone()));
-        for member in &members {
-            member.node.ready().await.unwrap();
-        }
-        // A mailbox that nobody empties until the end.
-        struct Deaf {
-            opens: Option<tokio::sync::oneshot::Receiver<()>>,
-            heard: Rc<RefCell<(Vec<Bytes>, bool)>>,
-        }
-        impl Actor for Deaf {
-            type Context = Context<Self>;
-            fn started(&mut self, ctx: &mut Self::Context) {
-                use actix::{AsyncContext as _, fut::ActorFutureExt as _};
-                let opens = actix::fut::wrap_future(self.opens.take().unwrap());
-                ctx.wait(opens.map(|_, _, _| ()));
-            }
-        }
-        impl Handler<Events<GroupEvent>> for Deaf {
-            type Result = ();
-            fn handle(&mut self, events: Events<GroupEvent>, _: &mut Context<Self>) {
-                let mut heard = self.heard.borrow_mut();
-                assert!(!heard.1, "nothing comes after the end");
-                heard.1 = events.is_end();
-                heard.0.extend(events.iter().filter_map(|event| match event {
-                    GroupEvent::Deliver(message) => Some(message.payload.clone()),
-                    _ => None,
-                }));
-            }
-        }
-        let (open, opens) = tokio::sync::oneshot::channel();
-        let heard = Rc::<RefCell<(Vec<Bytes>, bool)>>::default();
-        let deaf = Deaf { opens: Some(opens), heard: Rc::clone(&heard) }.start();
-        members[0].group.subscribe(deaf.recipient()).unwrap();
-        for payload in numbered(0..1_000) {
-            members[0].group.cast(payload, Order::Total).await.unwrap().safe().await.unwrap();
-        }
-        members[0].until(|kept| kept.state.len() == 1_000 && !kept.ended).await;
-        assert_eq!(members[1].has(1_000).await, members[0].has(1_000).await);
-        open.send(()).unwrap();
-        while !heard.borrow().1 {
-            tokio::task::yield_now().await;
-        }
-        // It has what it had room for, without a hole: 260 bytes a message, and a turn's more than the bound.
-        let heard = &heard.borrow().0;
-        assert!(heard.len() > 20_000 / 260 - 10 && heard.len() < 500, "{}", heard.len());
-        assert!(heard.iter().eq(&members[0].has(1_000).await[..heard.len()]));
-    });
-}
-
-/// The keeper of a state that does not read costs its node its part in the group: receipts say so, the others go on.
-#[test]
-fn without_its_keeper_a_node_leaves_the_group() {
-    run(async {
-        let cluster = Cluster::new(Durability::Memory);
-        let config = GroupConfig::memory().unread_bytes(20_000);
-        let [a, b, c] = Member::all(&cluster, &config);
-        for member in [&a, &b, &c] {
-            member.node.ready().await.unwrap();
-        }
-        let Member { node, group, keeper, .. } = c;
-        keeper.send(Stop).await.unwrap();
-        // What is cast before it is noticed goes on; then nothing does.
-        let refused = loop {
-            match group.cast("one", Order::Total).await {
-                Ok(receipt) => match receipt.majority().await {
-                    Ok(()) => {}
-                    Err(error) => break error,
-                },
-                Err(CastError::Left) => break NotReached::Left,
-                Err(error) => panic!("{error}"),
-            }
-        };
-        assert!(matches!(refused, NotReached::Left | NotReached::Unknown), "{refused:?}");
-        node.watch_ready().wait_for(|ready| !ready).await.unwrap();
-        assert_eq!(group.cast("x", Order::Total).await.unwrap_err(), CastError::Left);
-        a.group.cast("on", Order::Total).await.unwrap().safe().await.unwrap();
-        node.close().await;
-    });
-}
-
-/// A state that is larger than all that may be unread reaches its actor all the same.
-#[test]
-fn a_large_state_is_no_slow_reader() {
-    run(async {
-        let cluster = Cluster::new(Durability::Memory);
-        let config = GroupConfig::memory().unread_bytes(100_000);
-        let [a, b, c] = Member::all(&cluster, &config);
-        for _ in 0..20 {
-            let cast = a.group.cast(vec![7; 50_000], Order::Total).await.unwrap();
-            cast.safe().await.unwrap();
-        }
-        b.node.close().await;
-        let b = Member::start(&cluster, "b", config);
-        b.node.ready().await.unwrap();
-        c.group.cast("more", Order::Total).await.unwrap();
-        assert_eq!(b.has(21).await.len(), 21);
-        assert!(!b.kept.borrow().ended);
-    });
-}
-
 /// Whoever asks for what cannot be had is told at once, in types.
 #[test]
 fn bad_input_is_refused_in_types() {
@@ -514,30 +256,6 @@ fn bad_input_is_refused_in_types() {
             cluster.config("a").timeouts(Duration::from_millis(10), Duration::from_millis(50));
         let refused = Node::builder(config).unwrap().start().unwrap_err();
         assert!(matches!(refused, StartError::Timeouts { .. }), "{refused}");
-    });
-}
-
-/// An actor casts from within the handler of a delivery; its group is where it was.
-#[test]
-fn a_cast_from_a_handler_is_one_like_any() {
-    run(async {
-        let cluster = Cluster::new(Durability::Memory);
-        let config = GroupConfig::memory();
-        let [b, c] = ["b", "c"].map(|name| Member::start(&cluster, name, config.clone()));
-        let mut builder = Node::builder(cluster.config("a")).unwrap();
-        let group = builder.group("chat", config).unwrap();
-        let (kept, changed) = (Rc::<RefCell<Kept>>::default(), Rc::<Notify>::default());
-        let (own, tell) = (Rc::clone(&kept), Rc::clone(&changed));
-        let answers = Some(group.clone());
-        let keeper =
-            Keeper { kept: own, changed: tell, is_mute: false, answers, in_chunks: false }.start();
-        group.subscribe(keeper.clone().recipient()).unwrap();
-        let node = builder.start().unwrap();
-        b.group.cast("question", Order::Total).await.unwrap();
-        for member in [&b, &c] {
-            assert_eq!(member.has(2).await, ["question", "answer"]);
-        }
-        node.close().await;
     });
 }
 
