@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use mainstay_base::service::{Class, In, Io, Logged, Never, Out, Outbox, Service, Start, Wire};
+use mainstay_base::service::{
+    Class, Figure, In, Io, Logged, Never, Out, Outbox, Service, Start, Wire,
+};
 use mainstay_base::{Channel, Duration, Instant, Machine, NodeId};
 use serde::{Deserialize, Serialize};
 
 use super::adjusted::{Adjusted, Promise, Taken};
 use super::alarms::Rung;
 use super::clock::GlobalClock;
+use super::figures;
 use super::page::Sheet;
 use crate::Time;
 use crate::sync::config::long;
@@ -113,6 +116,18 @@ pub enum Why {
     Ahead,
     /// The disk is so slow that the clock has reached what is stored.
     Unstored,
+}
+
+impl Why {
+    /// In a word.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Lost(loss) => loss.name(),
+            Self::Ahead => "ahead",
+            Self::Unstored => "unstored",
+        }
+    }
 }
 
 /// What the clock service tells.
@@ -535,6 +550,10 @@ impl Service for Global {
 
     fn keeps(&self) -> Io {
         if self.reserved.keeps == Io::ZERO { Io::MAX } else { self.reserved.keeps }
+    }
+
+    fn figures(&self) -> Vec<Figure> {
+        figures::of(&self.status(), self.synced.algorithm().plan().config().kind.name())
     }
 
     fn status(&self) -> Status {
