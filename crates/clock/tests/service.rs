@@ -241,7 +241,7 @@ async fn clocks_agree_by_datagrams_that_nobody_can_forge() {
         }
         let status = clocks[0].service().status().await.unwrap();
         assert_eq!(status.rejected, Default::default(), "nothing of it reached the clock");
-        assert_eq!(status.steps, 0);
+        assert!(status.steps <= 1, "the one with which it begins");
         let is_used = |source: &Source| source.verdict == Verdict::Used;
         assert!(status.sources.iter().all(|(_, it)| is_used(it)), "{:?}", status.sources);
         recording.abort();
