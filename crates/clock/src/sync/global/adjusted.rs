@@ -99,8 +99,12 @@ pub(super) struct Adjusted {
     slew: i64,
     reach: i64,
     begun: bool,
-    /// The local time from which it is near to what it follows.
+    /// The local time from which it is near to what it follows, and from which spans are kept.
     near: i64,
+    /// How long it does not count as synchronised after a step.
+    rest: i64,
+    /// The last correction was a step forward.
+    stepped: bool,
     #[cfg(feature = "test-util")]
     pub(super) fault: Option<crate::fault::Fault>,
 }
@@ -114,6 +118,8 @@ impl Adjusted {
             reach: reach(plan),
             begun: false,
             near: i64::MAX,
+            rest: half(plan) / 2,
+            stepped: false,
             #[cfg(feature = "test-util")]
             fault: None,
         }
@@ -136,6 +142,11 @@ impl Adjusted {
         if taken == Taken::Stepped || off.abs() > self.reach {
             self.near = course.until;
         }
+        self.stepped = taken == Taken::Stepped && off >= 0 && self.begun;
+        if self.stepped {
+            // Whoever measured a span over this has to know.
+            self.near = self.near.max(local.saturating_add(self.rest));
+        }
         self.begun = true;
         self.course = Course { cap, ..course };
         taken
@@ -148,6 +159,11 @@ impl Adjusted {
         let until = local.saturating_add(span as i64);
         let slew = target.rate() + pace * off.signum();
         Course::towards(local, own, slew, until, target)
+    }
+
+    /// Whether it has just stepped forward.
+    pub(super) fn has_stepped(&self) -> bool {
+        self.stepped
     }
 
     /// Whether it was led on since it was made.

@@ -114,6 +114,8 @@ pub enum Why {
     Lost(Loss),
     /// The clock is ahead of what it follows, and waits.
     Ahead,
+    /// The clock has stepped forward, further than it could have walked: spans over this moment are not kept.
+    Stepped,
     /// The disk is so slow that the clock has reached what is stored.
     Unstored,
 }
@@ -125,6 +127,7 @@ impl Why {
         match self {
             Self::Lost(loss) => loss.name(),
             Self::Ahead => "ahead",
+            Self::Stepped => "stepped",
             Self::Unstored => "unstored",
         }
     }
@@ -251,7 +254,7 @@ impl Global {
             return Some(Why::Lost(self.loss));
         }
         if !self.adjusted.has_begun() || local < self.adjusted.near() {
-            return Some(Why::Ahead);
+            return Some(if self.adjusted.has_stepped() { Why::Stepped } else { Why::Ahead });
         }
         (self.adjusted.course.uncapped(local) >= self.adjusted.course.cap).then_some(Why::Unstored)
     }
@@ -416,7 +419,7 @@ impl Global {
         let half = self.reserved.step.filter(|_| self.adjusted.has_begun());
         let half = half.filter(|_| self.reserved.asked <= course.cap);
         let half = half.and_then(|step| course.when(self.reserved.asked - step / 2));
-        let is_near = self.told != Some(Some(Why::Ahead));
+        let is_near = !matches!(self.told, Some(Some(Why::Ahead | Why::Stepped)));
         let near = Some(self.adjusted.near()).filter(|near| !is_near && *near < i64::MAX);
         // Only a clock whose next limit is being written may reach the cap.
         let cap = (self.told == Some(None) && self.reserved.asked > course.cap)
