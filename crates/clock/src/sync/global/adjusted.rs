@@ -26,8 +26,8 @@ const SLEW_FREE: i64 = 10_000_000;
 /// What an adjusted clock promises while it is synchronised.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Promise {
-    /// Two adjusted clocks differ by no more, at any instant: the precision of the algorithm, and what of a correction may not be walked
-    /// off at either of them. [`Duration::MAX`] where each clock says by itself how far it may be wrong.
+    /// Two adjusted clocks differ by no more, at any instant: the precision of the algorithm, and what clocks drift apart until a correction is
+    /// walked off. [`Duration::MAX`] where each clock says by itself how far it may be wrong.
     pub precision: Duration,
     /// An adjusted clock is no further from the clock of its algorithm.
     pub lag: Duration,
@@ -50,7 +50,13 @@ impl Promise {
         let lag = span(reach(plan));
         let precision = match bounds.precision {
             Duration::MAX => Duration::MAX,
-            precision => precision.saturating_add(lag * 2),
+            // A clock that walks is between the one that was corrected, as it would have gone on, and the corrected one. So two are no further
+            // apart than some two of these four. Those differ by the precision when one is corrected, as it holds between two corrections
+            // of one round, and drift apart until the walk is over; a corrected rate may double the drift.
+            precision => {
+                let drift = 2 * config.drift.apart(config.drift.stretch(long(config.period)));
+                precision.saturating_add(span(drift))
+            }
         };
         // The walk is on top of the rate of the algorithm's clock, which hardware correction sets, and both on top of the drift.
         let drift = i64::from(config.drift.parts());
