@@ -1,4 +1,8 @@
-//! Logical time: stamps, merges, and messages attached to a context graph, all in memory on one thread.
+//! Logical time: stamps, merges, and messages attached to a context graph, all in memory on one thread. Synchronised clocks: what they promise
+//! and what they do, in a simulation; and how well a clock is read.
+
+mod reading;
+mod skew;
 
 use std::hint::black_box;
 use std::io;
@@ -37,6 +41,8 @@ pub(crate) fn run(report: &mut Report) {
     });
     report.case("clock", "clock/vector/merge/16", merges);
     report.case("clock", "clock/graph/attach/5", || attaches(5));
+    reading::run(report);
+    skew::run(report);
 }
 
 fn site(index: usize) -> SiteId {

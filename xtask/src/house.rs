@@ -70,6 +70,23 @@ const PURE: &[&str] = &[
 pub(crate) const BROKEN_VARIANTS: &[&str] =
     &["clock", "link", "service", "membership", "multicast", "paradigm", "rpc", "troupe"];
 
+/// Packages with features of which each builds without the others.
+pub(crate) const FAMILIES: &[(&str, &[&str])] = &[(
+    "mainstay-clock",
+    &[
+        "logical",
+        "graph",
+        "averaging",
+        "agreement",
+        "synchroniser",
+        "probabilistic",
+        "interval",
+        "external",
+        "signed",
+        "service",
+    ],
+)];
+
 /// Packages and their examples that show what a user does; each ends by itself, and fails if what it shows is not so.
 pub(crate) const EXAMPLES: &[(&str, &str)] = &[
     ("mainstay-clock", "talk"),

@@ -7,6 +7,15 @@ pub(crate) fn builds_alone(package: &str) -> Result<(), String> {
     cargo::run(&["check", "--quiet", "--locked", "--package", package, "--no-default-features"])
 }
 
+/// Builds `package` with each one of its optional features alone, the default ones apart.
+pub(crate) fn features_build_alone(package: &str, features: &[&str]) -> Result<(), String> {
+    features.iter().try_for_each(|feature| {
+        let with = ["--no-default-features", "--features", feature];
+        let check = ["check", "--quiet", "--locked", "--package", package];
+        cargo::run(&[&check[..], &with].concat()).map_err(|error| format!("{feature}: {error}"))
+    })
+}
+
 /// Looks for an actor runtime below `package`.
 pub(crate) fn names_no_runtime(package: &str) -> Result<(), String> {
     let tree = cargo::output(&[

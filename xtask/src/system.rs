@@ -4,6 +4,7 @@
 mod clock;
 mod cluster;
 mod disk;
+mod faketime;
 mod network;
 mod redis;
 mod tools;
@@ -31,6 +32,7 @@ pub(crate) fn run() -> Result<(), String> {
     step("a disk that fills up", disk::fills_up)?;
     step("all disks fill up together", disk::all_fill_up)?;
     step("a wall clock that jumps by hours under load", clock::jumps)?;
+    step("clocks kept together, one of which jumps or races", faketime::keep_promises)?;
     step("an interface that goes down and comes back", network::goes_away)?;
     println!("system: all steps passed or were skipped as said above");
     Ok(())

@@ -28,6 +28,10 @@ pub(crate) fn run() -> Result<(), String> {
         let name = format!("{directory}: the machine builds alone");
         step(&name, || passed(purity::builds_alone(&package)))?;
     }
+    for (package, features) in house::FAMILIES {
+        let name = format!("{package}: each feature builds alone");
+        step(&name, || passed(purity::features_build_alone(package, features)))?;
+    }
     step("clippy", || {
         passed(cargo::run(&[
             "clippy",

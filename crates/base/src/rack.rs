@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use crate::codec::DecodeError;
 use crate::service::{
-    Address, Ask, Io, Kind, MESSAGE_BYTES_MAX, PeerChange, RECORD_BYTES_MAX, Service, Told,
+    Address, Ask, Figures, Io, Kind, MESSAGE_BYTES_MAX, PeerChange, RECORD_BYTES_MAX, Service, Told,
 };
 use crate::{Instance, Instant, View, Work};
 
@@ -369,6 +369,15 @@ impl Rack {
     /// Who is mounted, each with the hash of what must be equal at both ends.
     pub fn mounted(&self) -> impl Iterator<Item = (Address, u128)> + '_ {
         self.tenants.iter().map(|(of, tenant)| (*of, tenant.agreed()))
+    }
+
+    /// What those who are mounted say of themselves; without those who say nothing.
+    pub fn figures(&self) -> impl Iterator<Item = Figures> + '_ {
+        let figures = |(of, tenant): (&Address, &Box<dyn Tenant>)| {
+            let (kind, figures) = tenant.figures();
+            (!figures.is_empty()).then_some(Figures { of: *of, kind, figures })
+        };
+        self.tenants.iter().filter_map(figures)
     }
 
     /// A service, if there is one of this type and instance.

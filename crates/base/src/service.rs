@@ -204,8 +204,59 @@ pub trait Service: Machine<Input = In<Self>, Output = Out<Self>> + Sized + 'stat
     /// How it is now. Asking changes nothing.
     fn status(&self) -> Self::Status;
 
+    /// What operators and their metrics are to see of it, as names and numbers. Asking changes nothing, and is rare: at each look at the
+    /// status of the node, for one beside the node once a second while it has turns. Those of one name come one after the other. Default: none.
+    fn figures(&self) -> Vec<Figure> {
+        Vec::new()
+    }
+
     /// Panics if it is not as it should be. The simulator calls it after each turn.
     fn check_invariants(&self) {}
+}
+
+/// One number that a service says of itself, for operators and metrics.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Figure {
+    /// What it is: lower case words, joined by underscores, with the unit last, as `skew_worst_seconds`. A count that only grows ends in
+    /// `_total`.
+    pub name: &'static str,
+    /// Which other node it is about, if it is about one.
+    pub node: Option<NodeId>,
+    /// Which of several under this name, or why it is so, in a word; empty if there is nothing to say.
+    pub word: &'static str,
+    /// The number; yes is 1 and no is 0. What is unbounded is infinite.
+    pub value: f64,
+}
+
+impl Figure {
+    /// A number of the service itself.
+    #[must_use]
+    pub const fn new(name: &'static str, value: f64) -> Self {
+        Self { name, node: None, word: "", value }
+    }
+
+    /// The same about another node.
+    #[must_use]
+    pub const fn of(self, node: NodeId) -> Self {
+        Self { node: Some(node), ..self }
+    }
+
+    /// The same with a word.
+    #[must_use]
+    pub const fn with(self, word: &'static str) -> Self {
+        Self { word, ..self }
+    }
+}
+
+/// What one service of a node says of itself.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Figures {
+    /// Where it is.
+    pub of: Address,
+    /// What people call its kind: [`Service::NAME`].
+    pub kind: &'static str,
+    /// What it says.
+    pub figures: Vec<Figure>,
 }
 
 /// What a log holds for one instance.

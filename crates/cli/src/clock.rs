@@ -2,6 +2,7 @@
 
 pub(crate) mod demo;
 mod faulty;
+pub(crate) mod hosted;
 pub(crate) mod node;
 mod plot;
 
@@ -41,13 +42,16 @@ impl Wrong {
     }
 }
 
+fn kind(algorithm: &str) -> Result<Kind, ConfigError> {
+    match algorithm {
+        "interval" => Ok(Kind::Interval { error: Duration::from_millis(1) }),
+        other => Kind::named(other, Reading::ROUND_TRIP),
+    }
+}
+
 /// Five processes of one machine that has other things to do as well.
 fn plan(algorithm: &str) -> Result<Plan, ConfigError> {
-    let kind = match algorithm {
-        "interval" => Kind::Interval { error: Duration::from_millis(1) },
-        other => Kind::named(other, Reading::ROUND_TRIP)?,
-    };
-    let mut config = Config::lan(kind, NODES, 1);
+    let mut config = Config::lan(kind(algorithm)?, NODES, 1);
     config.drift = Drift::per_billion(2 * DRIFT);
     config.delay = Delay { min: Duration::from_micros(1), max: Duration::from_millis(20) };
     config.period = Duration::from_millis(800);

@@ -147,6 +147,7 @@ fn make(
             log: Level::default(),
             trace: None,
             peers,
+            clock: None,
             from: BTreeMap::new(),
         };
         let home = directory.join(name);

@@ -11,10 +11,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use mainstay_base::ClusterId;
 use mainstay_check::file::Head;
+use mainstay_clock::sync::global::Setup;
 use mainstay_directory::host;
 use mainstay_runtime::Pulse;
 use serde::{Deserialize, Serialize};
 
+use crate::clock::hosted::ClockConfig;
 use crate::failure::Failure;
 use crate::log::Level;
 use crate::trace::TraceFile;
@@ -136,6 +138,9 @@ pub(crate) struct NodeConfig {
     /// The other nodes, and where they listen.
     #[serde(default)]
     pub(crate) peers: BTreeMap<String, SocketAddr>,
+    /// The clocks of the nodes are kept together; not without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) clock: Option<ClockConfig>,
     /// What is from elsewhere than the file, by key.
     #[serde(skip)]
     pub(crate) from: BTreeMap<String, String>,
@@ -194,6 +199,7 @@ impl NodeConfig {
     fn check(&self) -> Result<(), String> {
         let Self { node, listen, .. } = self;
         self.cluster_id()?;
+        self.clock_setup()?;
         if self.peers.contains_key(node) {
             return Err(format!("peers names this node, {node:?}, itself"));
         }
@@ -229,6 +235,11 @@ impl NodeConfig {
     fn cluster_id(&self) -> Result<ClusterId, String> {
         let cluster = &self.cluster;
         ClusterId::parse(cluster).ok_or_else(|| format!("cluster {cluster:?} is not a UUID"))
+    }
+
+    /// The clock to be mounted, if one is wanted.
+    pub(crate) fn clock_setup(&self) -> Result<Option<Setup>, String> {
+        self.clock.as_ref().map(|clock| clock.setup(self.peers.len() + 1)).transpose()
     }
 
     /// Begins a trace, if one is wanted.

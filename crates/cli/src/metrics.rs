@@ -1,8 +1,9 @@
 //! What a node says of itself in numbers, as Prometheus reads them.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::report::{self, Report};
+use crate::report::{self, OfService, Report};
 
 /// The type of the text.
 pub(crate) const TYPE: &str = "text/plain; version=0.0.4";
@@ -63,12 +64,41 @@ pub(crate) fn of(report: &Report) -> String {
     for (reason, count) in &report.refused {
         let _ = writeln!(text, "mainstay_refused_total{{reason=\"{reason}\"}} {count}");
     }
+    of_services(&mut text, &report.services);
     text
+}
+
+/// What services say of themselves: `mainstay_KIND_NAME`, the samples of one name together.
+fn of_services(text: &mut String, services: &[OfService]) {
+    let mut by_name = BTreeMap::<_, Vec<_>>::new();
+    for service in services {
+        for number in &service.figures {
+            let name = format!("mainstay_{}_{}", service.kind.replace('-', "_"), number.name);
+            by_name.entry(name).or_default().push((&service.instance, number));
+        }
+    }
+    for (name, numbers) in by_name {
+        let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
+        let _ = writeln!(text, "# TYPE {name} {kind}");
+        for (instance, number) in numbers {
+            let _ = write!(text, "{name}{{instance=\"{instance}\"");
+            for (label, value) in [("node", &number.node), ("word", &number.word)] {
+                if !value.is_empty() {
+                    let value =
+                        value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+                    let _ = write!(text, ",{label}=\"{value}\"");
+                }
+            }
+            let value = number.value.map_or_else(|| "+Inf".to_owned(), |value| value.to_string());
+            let _ = writeln!(text, "}} {value}");
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::Number;
 
     /// Checks that each kind of alarm has a gauge of its own, whether there is such an alarm or not, and there is no sum.
     #[test]
@@ -86,5 +116,32 @@ mod tests {
         assert!(!is("disk") && !is("blocked") && !is("maybe-lost"));
         assert_eq!(text.matches("# TYPE mainstay_alarm gauge").count(), 1);
         assert!(!text.contains("mainstay_alarms"));
+    }
+
+    #[test]
+    fn services_have_samples_of_one_name_together() {
+        let number = |name: &str, node: &str, word: &str, value| Number {
+            name: name.into(),
+            node: node.into(),
+            word: word.into(),
+            value,
+        };
+        let service = |instance: &str| OfService {
+            kind: "clock".into(),
+            instance: instance.into(),
+            figures: vec![
+                number("source_used", "n\"2", "far", Some(0.0)),
+                number("bound_seconds", "", "", None),
+            ],
+        };
+        let services = vec![service("a"), service("b")];
+        let text = of(&Report { services, ..Report::default() });
+        let expected = "# TYPE mainstay_clock_bound_seconds gauge\n\
+            mainstay_clock_bound_seconds{instance=\"a\"} +Inf\n\
+            mainstay_clock_bound_seconds{instance=\"b\"} +Inf\n\
+            # TYPE mainstay_clock_source_used gauge\n\
+            mainstay_clock_source_used{instance=\"a\",node=\"n\\\"2\",word=\"far\"} 0\n\
+            mainstay_clock_source_used{instance=\"b\",node=\"n\\\"2\",word=\"far\"} 0\n";
+        assert!(text.ends_with(expected), "{text}");
     }
 }

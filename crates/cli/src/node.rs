@@ -8,7 +8,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mainstay::Replicated;
+use mainstay::{Node, Replicated, StartError};
+use mainstay_clock::sync::global::Global;
 use mainstay_directory::Directory;
 use mainstay_directory::host;
 use mainstay_runtime::{Closed, Pulse, TcpError, TcpReserved};
@@ -18,6 +19,7 @@ use tokio::task::LocalSet;
 use tokio::time::timeout;
 
 use crate::admin;
+use crate::clock::hosted;
 use crate::config::{NodeConfig, Override};
 use crate::failure::Failure;
 use crate::limits::Limits;
@@ -106,8 +108,8 @@ async fn serve(options: &Options, config: NodeConfig, log: Lines) -> Result<(), 
     if let Some(trace) = &trace {
         settings = settings.trace(Arc::<TraceFile>::clone(trace));
     }
-    let node = Replicated::start(settings, Directory::default).map_err(|error| match &error {
-        mainstay::StartError::Listen(error) => refused("listen", error),
+    let (_node, node) = begin(&config, settings).map_err(|error| match &error {
+        StartError::Listen(error) => refused("listen", error),
         error => Failure::start(format_args!("{path}, {data}"), error),
     })?;
     let resp = resp.clients().map_err(|error| refused("resp", &error))?;
@@ -155,6 +157,20 @@ async fn serve(options: &Options, config: NodeConfig, log: Lines) -> Result<(), 
     }
 }
 
+/// Starts the node with what is on it: the directory, and a clock if one is wanted. It stops with the last clone of the first.
+fn begin(
+    config: &NodeConfig,
+    settings: mainstay::Config,
+) -> Result<(Node, Replicated<Directory>), StartError> {
+    let mut builder = Node::builder(settings)?;
+    let directory = builder.replicate(mainstay::Config::GROUP, Directory::default)?;
+    // It was checked when the configuration was read.
+    if let Ok(Some(clock)) = config.clock_setup() {
+        builder.mount::<Global>(hosted::INSTANCE, move |mounting| clock.config(mounting));
+    }
+    Ok((builder.start()?, directory))
+}
+
 fn second(config: &NodeConfig, options: &Options, refused_by: &[String]) -> Failure {
     let NodeConfig { node, listen, cluster, .. } = config;
     let (path, peers) = (options.config.display(), refused_by.join(" "));
@@ -179,5 +195,55 @@ async fn parent(attached: bool) {
         let _ = told.await;
     } else {
         std::future::pending::<()>().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mainstay_runtime::TcpClients;
+    use tokio::task::{spawn_blocking, spawn_local};
+
+    use super::*;
+    use crate::cluster::Cluster;
+    use crate::config::Durability;
+    use crate::report::{Number, Report};
+
+    /// A node whose configuration has a clock says in its status how that is, with the clocks that it reads.
+    #[test]
+    fn a_clock_that_is_configured_is_in_the_status() {
+        let home = tempfile::tempdir().unwrap();
+        let mut cluster = Cluster::open(home.path(), Some(3), Some(Durability::Memory)).unwrap();
+        cluster.release();
+        let clock = "algorithm = \"midpoint\"\nfaulty = 0\nperiod_ms = 200";
+        cluster.nodes.iter_mut().for_each(|node| node.clock = Some(toml::from_str(clock).unwrap()));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        LocalSet::new().block_on(&runtime, async {
+            let start = |config: &NodeConfig| {
+                begin(config, config.settings(true, Pulse::new()).unwrap()).unwrap()
+            };
+            let nodes: Vec<_> = cluster.nodes.iter().map(start).collect();
+            let at = cluster.nodes[0].admin;
+            let (listener, directory) = (TcpClients::new(at).unwrap(), nodes[0].1.clone());
+            spawn_local(admin::serve("n1".into(), directory, Rc::<Own>::default(), listener, 1));
+            let has = |numbers: &[Number], name: &str, node: &str, word: &str| {
+                let is = |it: &&Number| it.name == name && it.node == node && it.word == word;
+                numbers.iter().find(is).is_some_and(|it| it.value > Some(0.0))
+            };
+            loop {
+                let report = spawn_blocking(move || Report::of(at).unwrap()).await.unwrap();
+                let Some(clock) = report.services.first() else { continue };
+                assert_eq!(clock.kind, "clock");
+                let numbers = &clock.figures;
+                assert!(has(numbers, "algorithm", "", "midpoint"), "{numbers:?}");
+                assert!(has(numbers, "precision_bound_seconds", "", ""), "{numbers:?}");
+                let used = ["n2", "n3"].map(|node| has(numbers, "source_used", node, "used"));
+                if used == [true; 2] && has(numbers, "synchronised", "", "") {
+                    break;
+                }
+            }
+            for (_, directory) in nodes {
+                drop(directory.close().await);
+            }
+        });
     }
 }

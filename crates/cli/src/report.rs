@@ -10,7 +10,7 @@ use std::time::Duration;
 use mainstay::Status;
 use mainstay::WaitsFor;
 use mainstay_base::rack::Breach;
-use mainstay_base::service::Address;
+use mainstay_base::service::{Address, Figure, Figures};
 use mainstay_base::{Incarnation, NodeId};
 use mainstay_directory::host::Counted;
 use mainstay_paradigm::Status as Is;
@@ -40,7 +40,7 @@ pub(crate) struct Own {
 }
 
 /// How a node is: the answer to `GET /status`.
-#[derive(Default, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Default, Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Report {
     /// Its name.
     pub(crate) node: String,
@@ -87,6 +87,50 @@ pub(crate) struct Report {
     /// How many turns took longer than 50 ms, or had a processor for more than 20.
     #[serde(default)]
     pub(crate) slow_turns: u64,
+    /// What its services say of themselves.
+    #[serde(default)]
+    pub(crate) services: Vec<OfService>,
+}
+
+/// What a service of the node says of itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct OfService {
+    /// What people call its kind.
+    pub(crate) kind: String,
+    /// Which one of it, as 32 hexadecimal digits.
+    pub(crate) instance: String,
+    pub(crate) figures: Vec<Number>,
+}
+
+/// One number of a service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Number {
+    pub(crate) name: String,
+    /// The other node that it is about.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) node: String,
+    /// Which of several, or why it is so.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) word: String,
+    /// None: without bound.
+    pub(crate) value: Option<f64>,
+}
+
+impl OfService {
+    fn of(service: &Figures, name: impl Fn(NodeId) -> String) -> Self {
+        let id = service.of.instance.as_bytes();
+        let number = |figure: &Figure| Number {
+            name: figure.name.to_owned(),
+            node: figure.node.map_or_else(String::new, &name),
+            word: figure.word.to_owned(),
+            value: Some(figure.value).filter(|value| value.is_finite()),
+        };
+        Self {
+            kind: service.kind.to_owned(),
+            instance: id.iter().map(|byte| format!("{byte:02x}")).collect(),
+            figures: service.figures.iter().map(number).collect(),
+        }
+    }
 }
 
 /// A member was thought to have failed.
@@ -143,6 +187,11 @@ impl Report {
             longest_turn_us: status.site.turns.longest.as_micros() as u64,
             longest_turn_at_work_us: status.site.turns.longest_at_work.as_micros() as u64,
             slow_turns: status.site.turns.slow,
+            services: stack
+                .into_iter()
+                .flat_map(|stack| &stack.services)
+                .map(|service| OfService::of(service, named))
+                .collect(),
         }
     }
 

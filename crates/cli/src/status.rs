@@ -1,5 +1,6 @@
 //! `mainstay status`: how the nodes of a cluster are.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use crate::cluster::Cluster;
 use crate::failure::Failure;
 use crate::out::say;
-use crate::report::{Report, silence};
+use crate::report::{Number, OfService, Report, silence};
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Output {
@@ -65,6 +66,7 @@ fn unknown(name: &str, error: &io::Error) -> serde_json::Value {
         "members": [], "manager": null, "sequencers": {}, "delivered": null, "durable": null,
         "state_hash": null, "told_view": null, "alarms": [], "refused": {}, "log_dropped": null, "suspected": [],
         "longest_turn_us": null, "longest_turn_at_work_us": null, "slow_turns": null,
+        "services": [],
         "error": silence(error),
     })
 }
@@ -125,5 +127,77 @@ fn print(report: &Report) {
     if !suspected.is_empty() {
         say!("        suspected: {}", suspected.join(", "));
     }
+    report.services.iter().for_each(|service| services(service).iter().for_each(|it| say!("{it}")));
     report.alarms.iter().for_each(|alarm| say!("        alarm: {alarm}"));
+}
+
+/// The lines of a service: its own numbers, and a line for each other node that it speaks of.
+fn services(service: &OfService) -> Vec<String> {
+    let of = |node: &str| {
+        let shown = |it: &Number| {
+            let value =
+                it.value.map_or_else(|| "unbounded".to_owned(), |value| shown(&it.name, value));
+            match &*it.word {
+                "" => format!("{} {value}", plain(&it.name)),
+                word => format!("{} {value} ({word})", plain(&it.name)),
+            }
+        };
+        let numbers = service.figures.iter().filter(|it| it.node == node);
+        numbers.map(shown).collect::<Vec<_>>().join(", ")
+    };
+    let mut lines = vec![format!("        {}: {}", service.kind, of(""))];
+    let nodes: BTreeSet<_> = service.figures.iter().map(|it| &it.node).collect();
+    let nodes = nodes.into_iter().filter(|node| !node.is_empty());
+    lines.extend(nodes.map(|node| format!("          {node}: {}", of(node))));
+    lines
+}
+
+/// A name for people: without the unit, which is shown with the number.
+fn plain(name: &str) -> String {
+    let name =
+        name.strip_suffix("_seconds").or_else(|| name.strip_suffix("_total")).unwrap_or(name);
+    name.replace('_', " ")
+}
+
+/// A number with its unit.
+fn shown(name: &str, value: f64) -> String {
+    let size = value.abs();
+    match name.ends_with("_seconds") {
+        true if size >= 1.0 => format!("{value:.3} s"),
+        true if size >= 1e-3 => format!("{:.3} ms", value * 1e3),
+        true => format!("{:.1} us", value * 1e6),
+        false => value.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn services_are_shown_with_their_units_and_nodes() {
+        let number = |name: &str, node: &str, word: &str, value| Number {
+            name: name.into(),
+            node: node.into(),
+            word: word.into(),
+            value,
+        };
+        let figures = vec![
+            number("synchronised", "", "silence", Some(0.0)),
+            number("precision_bound_seconds", "", "", Some(0.0021)),
+            number("error_bound_seconds", "", "", None),
+            number("steps_total", "", "", Some(3.0)),
+            number("source_used", "n2", "far", Some(0.0)),
+            number("source_offset_seconds", "n2", "", Some(-2.5)),
+            number("source_used", "n3", "used", Some(1.0)),
+            number("source_offset_seconds", "n3", "", Some(12.34e-6)),
+        ];
+        let service = OfService { kind: "clock".into(), instance: "0".into(), figures };
+        let expected = [
+            "        clock: synchronised 0 (silence), precision bound 2.100 ms, error bound unbounded, steps 3",
+            "          n2: source used 0 (far), source offset -2.500 s",
+            "          n3: source used 1 (used), source offset 12.3 us",
+        ];
+        assert_eq!(services(&service), expected);
+    }
 }

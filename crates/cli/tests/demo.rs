@@ -99,3 +99,23 @@ fn wrong_usage_ends_with_status_2() {
         assert_eq!(mainstay(arguments).status.code(), Some(2), "{arguments:?}");
     }
 }
+
+/// Five processes, one of them with a clock that is two-faced: to synchronisers as well as to those who read clocks.
+#[test]
+fn the_demo_of_clocks_passes_and_draws_what_it_saw() {
+    let home = tempfile::tempdir().unwrap();
+    for algorithm in ["midpoint", "srikanth-toueg"] {
+        let plot = home.path().join(algorithm);
+        let path = plot.to_str().unwrap();
+        let arguments = ["--algorithm", algorithm, "--wrong", "two-faced", "--seconds", "4"];
+        let said = passes(&[&["demo", "clock", "--plot", path][..], &arguments].concat());
+        assert!(said.contains(algorithm), "{said}");
+        let svg = fs::read_to_string(plot).unwrap();
+        assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"), "{svg}");
+        assert_eq!(
+            svg.matches("<polyline").count(),
+            2,
+            "a line for the skew and one for the bound"
+        );
+    }
+}

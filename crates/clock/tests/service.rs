@@ -1,17 +1,19 @@
 //! The clock service alone: stations on TCP, readers on other threads, actors that are sent messages at a time.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Duration;
 
 use actix::{Actor, Context, Handler, Message, Recipient};
 use mainstay_base::{ClusterId, NodeId};
 use mainstay_clock::Time;
 use mainstay_clock::sync::global::{ClockHandle, Event, Global, Setup, WaitError};
-use mainstay_clock::sync::{Config, Delay, Function, Kind, Plan, Reading, Verdict};
-use mainstay_runtime::{DatagramKey, Udp};
+use mainstay_clock::sync::{Config, Delay, Function, Kind, Plan, Reading, Source, Verdict};
+use mainstay_runtime::{Arrived, DatagramKey, DatagramKeys, Datagrams, TokioTime, Udp};
 use mainstay_service::{Events, StationHandle, StationParts, start};
 use mainstay_sim::free_addresses;
 use tokio::sync::mpsc;
@@ -34,22 +36,65 @@ fn plan() -> Plan {
     Plan::new(config).unwrap()
 }
 
+/// UDP whose counts a test can see.
+#[derive(Clone)]
+struct Shared(Rc<RefCell<Udp>>);
+
+impl Shared {
+    /// Of a node that reaches the others at `addresses`.
+    fn new(listen: SocketAddr, name: &str, addresses: &BTreeMap<String, SocketAddr>) -> Self {
+        let node = |name: &str| NodeId::new(ClusterId::from_entropy(3), name);
+        // The key of two nodes is theirs alone.
+        let key = |other: &str| {
+            let (low, high) = (name.min(other).as_bytes()[1], name.max(other).as_bytes()[1]);
+            DatagramKey([(low - b'0') * 16 + high; 32])
+        };
+        let others = addresses.keys().filter(|other| *other != name);
+        let keys = DatagramKeys::new(others.map(|other| (node(other), key(other))));
+        let addresses = addresses.iter().map(|(name, at)| (node(name), *at)).collect();
+        let time = Rc::new(TokioTime::new());
+        Self(Rc::new(RefCell::new(Udp::new(node(name), listen, addresses, &keys, time).unwrap())))
+    }
+}
+
+impl Datagrams for Shared {
+    fn start(&mut self, events: Box<dyn FnMut(Arrived)>) {
+        self.0.borrow_mut().start(events);
+    }
+
+    fn send(&mut self, to: NodeId, body: &[u8]) {
+        self.0.borrow_mut().send(to, body);
+    }
+
+    fn refused(&self) -> BTreeMap<&'static str, u64> {
+        self.0.borrow().refused()
+    }
+}
+
+/// Passes on what comes, once more, and with a bit turned.
+async fn record(from: std::net::UdpSocket, to: SocketAddr) {
+    let from = tokio::net::UdpSocket::from_std(from).unwrap();
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        let (length, _) = from.recv_from(&mut buffer).await.unwrap();
+        for turned in [0, 0, 1] {
+            buffer[length - 1] ^= turned;
+            from.send_to(&buffer[..length], to).await.unwrap();
+        }
+    }
+}
+
 fn station(
     roster: &BTreeMap<String, SocketAddr>,
     index: usize,
     directory: Option<&Path>,
-    key: Option<&DatagramKey>,
+    datagrams: Option<Shared>,
 ) -> (StationHandle, ClockHandle) {
     let name = format!("n{index}");
     let directory = directory.map(|it| it.join(&name));
     let cluster = ClusterId::from_entropy(3);
     let mut parts = StationParts::tcp(cluster, &name, roster.clone(), directory).unwrap();
-    if let Some(key) = key {
-        let node = |name: &String| NodeId::new(cluster, name);
-        let addresses = roster.iter().map(|(name, at)| (node(name), *at)).collect();
-        let udp = Udp::new(node(&name), roster[&name], addresses, key, parts.time.clone());
-        parts.datagrams = Some(Box::new(udp.unwrap()));
-    }
+    parts.datagrams = datagrams.map(|it| Box::new(it) as _);
     let mut setup = Setup::new(plan()).unwrap();
     setup.together = true;
     let mount = |node: &mut mainstay_service::Mounting<'_>| {
@@ -162,24 +207,44 @@ async fn clocks_alone_agree_and_wake_who_waits() {
     LocalSet::new().run_until(run).await;
 }
 
-/// Over UDP, where a stranger sends what it has recorded, and what it has made up.
+/// Over UDP, where a stranger sends what it has made up, repeats what it has recorded, and alters it.
 #[tokio::test]
 async fn clocks_agree_by_datagrams_that_nobody_can_forge() {
-    let (roster, key) = (roster(), DatagramKey([3; 32]));
+    let roster = roster();
     let run = async {
-        let all: Vec<_> = (0..3).map(|index| station(&roster, index, None, Some(&key))).collect();
-        let clocks: Vec<&ClockHandle> = all.iter().map(|(_, clock)| clock).collect();
         let stranger = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        stranger.set_nonblocking(true).unwrap();
+        // On the way to the first node.
+        let mut past_it = roster.clone();
+        past_it.insert("n0".to_owned(), stranger.local_addr().unwrap());
+        let recording = tokio::task::spawn_local(record(stranger, roster["n0"]));
+        let udp = |index: usize| {
+            let name = format!("n{index}");
+            Shared::new(roster[&name], &name, if index == 0 { &roster } else { &past_it })
+        };
+        let all_udp: Vec<Shared> = (0..3).map(udp).collect();
+        let all: Vec<_> =
+            (0..3).map(|it| station(&roster, it, None, Some(all_udp[it].clone()))).collect();
+        let clocks: Vec<&ClockHandle> = all.iter().map(|(_, clock)| clock).collect();
+        let liar = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let corrected = async {
             while clocks[0].service().status().await.unwrap().corrections < 2 {
-                stranger.send_to(&[1; 80], roster["n0"]).unwrap();
+                liar.send_to(&[1; 80], roster["n0"]).unwrap();
                 tokio::task::yield_now().await;
             }
         };
         timeout(LIMIT, corrected).await.expect("they are corrected");
         synchronised(&clocks).await;
+        let refused = all_udp[0].refused();
+        for why in ["datagram-replayed", "datagram-forged", "datagram-astray"] {
+            assert!(refused.contains_key(why), "{why} in {refused:?}");
+        }
         let status = clocks[0].service().status().await.unwrap();
         assert_eq!(status.rejected, Default::default(), "nothing of it reached the clock");
+        assert!(status.steps <= 1, "the one with which it begins");
+        let is_used = |source: &Source| source.verdict == Verdict::Used;
+        assert!(status.sources.iter().all(|(_, it)| is_used(it)), "{:?}", status.sources);
+        recording.abort();
     };
     LocalSet::new().run_until(run).await;
 }

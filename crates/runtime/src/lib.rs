@@ -86,7 +86,7 @@ pub use bell::{Bell, Inbox, Intake, Place, inbox};
 pub use beside::{caught, drop_beside};
 pub use causes::with_causes;
 #[cfg(feature = "datagrams")]
-pub use datagram::{Arrived, DatagramKey, Datagrams, Udp};
+pub use datagram::{Arrived, DatagramKey, DatagramKeys, Datagrams, Udp};
 pub use entropy::{OsEntropy, SeededEntropy};
 #[cfg(feature = "host")]
 pub use events::{Door, Events, Subscriber};

@@ -66,7 +66,7 @@ pub(super) fn jumps() -> Result<Verdict, String> {
 }
 
 /// Where Debian has it, for programs with threads.
-fn library() -> Option<PathBuf> {
+pub(super) fn library() -> Option<PathBuf> {
     let places = fs::read_dir("/usr/lib").ok()?.flatten().map(|entry| entry.path());
     let file = |place: PathBuf| place.join("faketime/libfaketimeMT.so.1");
     places.map(file).find(|path| Path::is_file(path))

@@ -104,7 +104,7 @@ impl Cluster {
 
     /// The most memory that a node had so far, in MiB.
     pub(super) fn memory_mib(&self, node: usize) -> Result<u64, String> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pids[node]));
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pids[node]));
         let status = status.map_err(|error| error.to_string())?;
         let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kib = most.and_then(|it| it.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());

@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::mounted::{Effect, Given, Mounted, Tenant, Turned};
 use super::{Breach, ROUNDS_MAX};
-use crate::service::{Address, Ask, Io, PeerChange, Service, Told};
-use crate::{BootId, Instance, Instant, NodeId, ViewId, Work};
+use crate::service::{Address, Ask, Figure, Io, PeerChange, Service, Told};
+use crate::{BootId, Duration, Instance, Instant, NodeId, ViewId, Work};
 
 /// Most inputs of a batch: so a turn beside is bounded as one of the node is.
 pub const BATCH_MAX: usize = 256;
@@ -26,6 +26,8 @@ pub const WAITING_MAX: usize = 1 << 16;
 pub const WAITING_BYTES_MAX: usize = 128 << 20;
 /// What an input counts for beyond its bytes: so the bound is one of their number as well.
 const ITEM_COST: usize = 256;
+/// So often a service beside says its figures, at most.
+const FIGURES_EVERY: Duration = Duration::from_secs(1);
 /// Most datagrams that wait for it; more are lost.
 const DATAGRAMS_MAX: usize = 256;
 
@@ -124,6 +126,7 @@ pub struct Report {
     malformed: u64,
     view: Option<ViewId>,
     keeps: Option<Io>,
+    figures: Option<Vec<Figure>>,
     ending: Option<Ending>,
 }
 
@@ -144,6 +147,8 @@ pub struct Desk {
     touched: bool,
     again: bool,
     closing: bool,
+    /// When it says its figures again.
+    figures_at: Instant,
 }
 
 impl Desk {
@@ -151,7 +156,15 @@ impl Desk {
     #[must_use]
     pub fn new<S: Service>(service: Mounted<S>) -> Self {
         let (tenant, report) = (Box::new(service), Report::default());
-        Self { tenant, listeners: 0, report, touched: true, again: false, closing: false }
+        Self {
+            tenant,
+            listeners: 0,
+            report,
+            touched: true,
+            again: false,
+            closing: false,
+            figures_at: Instant::ZERO,
+        }
     }
 
     /// Takes a batch in.
@@ -223,7 +236,11 @@ impl Desk {
         }
         let keeps = self.tenant.keeps();
         let ending = self.closing.then_some(Ending::Closed);
-        Some(Report { keeps: Some(keeps), ending, ..std::mem::take(&mut self.report) })
+        let figures = (self.figures_at <= now).then(|| {
+            self.figures_at = now + FIGURES_EVERY;
+            self.tenant.figures().1
+        });
+        Some(Report { keeps: Some(keeps), figures, ending, ..std::mem::take(&mut self.report) })
     }
 
     /// When the next turn is due; the past if there is more to do at once.
@@ -261,6 +278,9 @@ pub struct Proxy {
     /// What has come back and was not carried out.
     reports: VecDeque<Report>,
     keeps: Io,
+    kind: &'static str,
+    /// As it said last.
+    figures: Vec<Figure>,
     ending: Option<Ending>,
 }
 
@@ -282,6 +302,8 @@ impl Proxy {
             reports: VecDeque::new(),
             // Until it has said what it needs it needs all.
             keeps: Io::ZERO,
+            kind: S::NAME,
+            figures: Vec::new(),
             ending: None,
         }
     }
@@ -340,6 +362,9 @@ impl Proxy {
         turned.malformed += report.malformed;
         self.away &= !report.answers;
         self.keeps = report.keeps.unwrap_or(self.keeps);
+        if let Some(figures) = report.figures {
+            self.figures = figures;
+        }
         self.ending = self.ending.or(report.ending);
     }
 }
@@ -408,6 +433,10 @@ impl Tenant for Proxy {
 
     fn keeps(&self) -> Io {
         self.keeps
+    }
+
+    fn figures(&self) -> (&'static str, Vec<Figure>) {
+        (self.kind, self.figures.clone())
     }
 
     fn is_over(&self, _closing: bool) -> bool {

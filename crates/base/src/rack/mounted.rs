@@ -10,7 +10,7 @@ use super::Breach;
 use super::beside::{Aside, Report};
 use crate::codec::DecodeError;
 use crate::service::{
-    Address, Ask, Chunks, Class, Dest, In, Io, Logged, MESSAGE_BYTES_MAX, Out, PeerChange,
+    Address, Ask, Chunks, Class, Dest, Figure, In, Io, Logged, MESSAGE_BYTES_MAX, Out, PeerChange,
     RECORD_BYTES_MAX, ReaderChange, ReaderId, Readers, Service, Start, Told, Wire as _,
 };
 use crate::{BootId, Instance, Instant, NodeId, View, ViewId, Work};
@@ -368,6 +368,8 @@ pub trait Tenant: Any {
     fn stop(&mut self, breach: Breach);
     /// The rule that it broke.
     fn breach(&self) -> Option<Breach>;
+    /// [`Service::NAME`] and [`Service::figures`].
+    fn figures(&self) -> (&'static str, Vec<Figure>);
     /// Panics if it is not as it should be.
     fn check_invariants(&self);
     /// Itself, for those who know its type.
@@ -554,6 +556,10 @@ impl<S: Service> Tenant for Mounted<S> {
 
     fn keeps(&self) -> Io {
         self.service.keeps()
+    }
+
+    fn figures(&self) -> (&'static str, Vec<Figure>) {
+        (S::NAME, self.service.figures())
     }
 
     fn is_over(&self, closing: bool) -> bool {

@@ -71,9 +71,12 @@ pub(super) struct TwoFaced {
 }
 
 impl TwoFaced {
-    fn face(&self, to: NodeId, message: Message) -> Message {
-        let place = self.nodes.iter().position(|node| *node == to).unwrap_or(0);
-        let lie = if place.is_multiple_of(2) { LIE } else { -LIE };
+    /// What one of the others hears: to one half the clock is ahead, to the other one behind; of a round one half hears that it is a later one.
+    fn face(nodes: &[NodeId], to: NodeId, message: Message) -> Message {
+        let place = nodes.iter().position(|node| *node == to).unwrap_or(0);
+        let is_ahead = place.is_multiple_of(2);
+        let lie = if is_ahead { LIE } else { -LIE };
+        let later = |round: u64| if is_ahead { round.saturating_add(1) } else { round };
         match message {
             Message::Tick { round, value, sure, pull } => {
                 Message::Tick { round, value: value + lie, sure, pull }
@@ -81,6 +84,12 @@ impl TwoFaced {
             Message::Reply { nonce, value, error, term, held } => {
                 Message::Reply { nonce, value: value + lie, error, term, held }
             }
+            Message::Relay { round, hop, values } => {
+                let values = values.into_iter().map(|it| it.map(|it| it.saturating_add(lie)));
+                Message::Relay { round, hop, values: values.collect() }
+            }
+            Message::Init { round } => Message::Init { round: later(round) },
+            Message::Echo { round } => Message::Echo { round: later(round) },
             other => other,
         }
     }
@@ -111,7 +120,9 @@ impl Machine for TwoFaced {
 
     fn poll_output(&mut self) -> Option<Out<Self>> {
         Some(match self.inner.poll_output()? {
-            Out::Datagram { to, message } => Out::Datagram { to, message: self.face(to, message) },
+            Out::Datagram { to, message } => {
+                Out::Datagram { to, message: Self::face(&self.nodes, to, message) }
+            }
             Out::Persist { io, record } => Out::Persist { io, record },
             Out::Event { to, event } => Out::Event { to, event },
             _ => Out::Again,
@@ -151,5 +162,31 @@ impl Service for TwoFaced {
 
     fn status(&self) -> Status {
         self.inner.status()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mainstay_base::ClusterId;
+
+    use super::*;
+
+    /// Each word by which an algorithm of the demo tells the time has two faces.
+    #[test]
+    fn what_is_said_of_time_is_another_thing_to_each() {
+        let node = |name| NodeId::new(ClusterId::from_entropy(1), name);
+        let nodes = ["a", "b", "c"].map(node);
+        let said = [
+            Message::Tick { round: 1, value: 5, sure: true, pull: None },
+            Message::Reply { nonce: 1, value: 5, error: 0, term: 0, held: 0 },
+            Message::Relay { round: 1, hop: 2, values: vec![Some(5), None] },
+            Message::Init { round: 7 },
+            Message::Echo { round: 7 },
+        ];
+        for message in said {
+            let faces = nodes.map(|to| TwoFaced::face(&nodes, to, message.clone()));
+            assert_ne!(faces[0], faces[1], "{message:?}");
+            assert_eq!(faces[0], faces[2], "{message:?}");
+        }
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use mainstay_base::{ClusterId, NodeId};
 use mainstay_clock::sync::global::{Global, GlobalClock, Setup};
-use mainstay_runtime::{DatagramKey, OsEntropy, Tcp, TcpOptions, TimeSource, Udp};
+use mainstay_runtime::{DatagramKey, DatagramKeys, OsEntropy, Tcp, TcpOptions, TimeSource, Udp};
 use mainstay_service::{Mounting, StationParts, start};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::oneshot;
@@ -75,7 +75,9 @@ async fn tick(options: &Options) -> Result<(), String> {
     let addresses = roster.iter().map(|(name, at)| (node(name), *at)).collect();
     let mut key = [0; 32];
     key.iter_mut().zip(cluster.to_string().bytes()).for_each(|(into, byte)| *into = byte);
-    let udp = Udp::new(node(name), listen, addresses, &DatagramKey(key), time.clone());
+    // The demo's clocks are wrong, and do not speak for each other: one secret does.
+    let keys = DatagramKeys::shared(&DatagramKey(key), node(name), roster.keys().map(node));
+    let udp = Udp::new(node(name), listen, addresses, &keys, time.clone());
     let mut parts =
         StationParts::new(cluster, name, roster, Box::new(tcp), time, Box::new(OsEntropy));
     parts.datagrams = Some(Box::new(udp.map_err(|error| text(&error))?));

@@ -14,7 +14,8 @@
 //! at which two correct readers look are equal up to the errors of reading; in place of the majority there is the median.
 //!
 //! *CSM* (signed, n ≥ 2f + 1). Each signs its clock and says it. Whoever gets a clock with s signatures for the first time notes the time, adds its signature and passes
-//! it on, up to f + 1 signatures. A clock with s signatures was on its way for s delays. Of a clock that is said to have two
+//! it on, up to f + 1 signatures. A clock with s signatures was on its way for s delays; it is taken until phase s ends, so that whoever it is passed on to
+//! still takes it. Of a clock that is said to have two
 //! values nothing is noted.
 
 use mainstay_agreement::chain::{self, Heard};
@@ -221,6 +222,11 @@ impl Agreement {
         let way = (min + (max - min) / 2) * chain.len() as i64;
         let ahead = far(value.saturating_add(way).saturating_sub(core.nanos(now)));
         let Some(run) = self.run.as_mut() else { return };
+        // What comes with fewer signatures than phases have begun could be known here alone: who is told of it now may have concluded.
+        if chain.len() < run.phase {
+            core.rejected.untimely += 1;
+            return;
+        }
         let is_new = run.heard[first].keep(Vouched { value, ahead }, |a, b| a.value == b.value);
         if is_new && chain.len() < length_max && !fault!(core.plan.config(), NoRelayOfVectors) {
             let chain = chain::extend(&keys, &text, chain);

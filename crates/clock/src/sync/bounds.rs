@@ -85,10 +85,10 @@ fn contraction(function: Function, nodes: i64, faulty: i64, error: i64) -> (i64,
         // With nothing to drop, all take the middle of the same.
         Function::Midpoint if f == 0 => (0, 1, 2 * error),
         Function::Midpoint => (1, 2, 2 * error),
-        Function::Average => {
-            let den = n - 2 * f;
-            (f, den, 2 * error + (2 * error * f + den - 1) / den)
-        }
+        // The k-th lowest of n - f correct values and f lies is between the (k-f)-th and the k-th lowest correct one. Summed up over the n - 2f that are
+        // left, these spans are the f highest correct values less the f lowest: fβ at most. An error of ε' moves each of what is left by
+        // ε', and so their mean.
+        Function::Average => (f, n - 2 * f, 2 * error),
     }
 }
 
@@ -188,12 +188,12 @@ fn agreement(config: &Config, signed: bool) -> Result<Bounds, ConfigError> {
         let phase = drift.stretch(spread) + drift.apart(phases * spread) + 4;
         let round = phases * phase;
         let error = read + drift.apart(drift.stretch(round + 2 * delay));
-        // COM: a difference that is passed on is wrong by another reading at each hop, and two readers are wrong in two directions.
-        // CSM: of a clock that lies, two correct ones may take signed copies that came a delay apart, over another number of hops.
-        let apart = if signed {
-            2 * error + phases * drift.stretch(delay)
+        let (apart, beyond) = if signed {
+            copies(config, round)
         } else {
-            2 * (phases + 1) * error
+            // A difference that is passed on is wrong by another reading at each hop, of which there are f + 1, and two readers are wrong in two
+            // directions. A median of more right values than lies is between right ones, at each place of the tree.
+            (2 * phases * error, phases * error)
         };
         let fixed = apart + drift.apart(drift.stretch(period + 2 * round));
         if fixed > SKEW_MAX {
@@ -203,7 +203,6 @@ fn agreement(config: &Config, signed: bool) -> Result<Bounds, ConfigError> {
             skew = fixed;
             continue;
         }
-        let beyond = (phases + 1) * error;
         return Ok(Bounds {
             precision: span(skew + beyond),
             agreed: span(skew),
@@ -217,6 +216,22 @@ fn agreement(config: &Config, signed: bool) -> Result<Bounds, ConfigError> {
         });
     }
     Err(ConfigError::Diverges)
+}
+
+/// CSM: how far two correct readers may differ about one clock, and how far one may be wrong about a correct clock.
+///
+/// A copy with s signatures counts as s middles of a delay old. The first copies of two readers come within a delay of each other: each that has not
+/// all signatures is passed on at once, and one that has all has that of a correct process, which passed it on. They may differ in f
+/// signatures. Liars that are as quick as they like bring a correct clock with f + 1 signatures at once, f + 1 middles of a delay too
+/// soon. One that is a delay old is wrong by less.
+fn copies(config: &Config, round: i64) -> (i64, i64) {
+    let (drift, faulty) = (config.drift, config.faulty as i64);
+    let (min, max) = (config.delay.min_nanos(), config.delay.max_nanos());
+    let middle = min + (max - min) / 2 + 1;
+    // Clocks go apart between the moment at which one was read and the correction.
+    let drifts = drift.apart(drift.stretch(round + 2 * max)) + 4;
+    let apart = drift.stretch(faulty * middle + max) + 2 * drifts;
+    (apart, drift.stretch((faulty + 1) * middle) + drifts)
 }
 
 /// What the algorithm of Srikanth and Toueg adds to the time of a round, so that no clock goes back: α.

@@ -188,6 +188,26 @@ impl Kind {
         })
     }
 
+    /// What it is called, in configurations and in the status of a node.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Averaging { function: Function::Egocentric, .. } => "cnv",
+            Self::Averaging { function: Function::Fast, .. } => "fast",
+            Self::Averaging { function: Function::Midpoint, .. } => "midpoint",
+            Self::Averaging { function: Function::Average, .. } => "average",
+            Self::Hardware { .. } => "hardware",
+            Self::Agreement { signed: false } => "com",
+            Self::Agreement { signed: true } => "csm",
+            Self::Srikanth { signed: false } => "srikanth-toueg",
+            Self::Srikanth { signed: true } => "srikanth-toueg-signed",
+            Self::Halpern => "halpern",
+            Self::Probabilistic { .. } => "probabilistic",
+            Self::Interval { .. } => "interval",
+            Self::External { .. } => "external",
+        }
+    }
+
     /// The fewest nodes that withstand `faulty` faulty ones, and why.
     fn nodes_min(&self, faulty: usize) -> (usize, &'static str) {
         match self {

@@ -71,6 +71,24 @@ pub enum Loss {
     Inconsistent,
 }
 
+impl Loss {
+    /// In a word.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Began => "began",
+            Self::WentBack => "went-back",
+            Self::Overslept => "overslept",
+            Self::Behind => "behind",
+            Self::Outside => "outside",
+            Self::Silence => "silence",
+            Self::Unread => "unread",
+            Self::NoMaster => "no-master",
+            Self::Inconsistent => "inconsistent",
+        }
+    }
+}
+
 /// Datagrams that were refused, by reason. None of them moved a clock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
@@ -91,6 +109,23 @@ pub struct Rejected {
     pub usurped: u64,
     /// Of the wrong shape.
     pub malformed: u64,
+}
+
+impl Rejected {
+    /// How many there are of each reason.
+    #[must_use]
+    pub const fn by_reason(&self) -> [(&'static str, u64); 8] {
+        [
+            ("unknown", self.unknown),
+            ("foreign", self.foreign),
+            ("replayed", self.replayed),
+            ("future", self.future),
+            ("unsigned", self.unsigned),
+            ("untimely", self.untimely),
+            ("usurped", self.usurped),
+            ("malformed", self.malformed),
+        ]
+    }
 }
 
 /// Another clock, as it was read last.
@@ -119,6 +154,18 @@ pub enum Verdict {
     Far,
     /// It was not read for two periods.
     Silent,
+}
+
+impl Verdict {
+    /// In a word.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Used => "used",
+            Self::Far => "far",
+            Self::Silent => "silent",
+        }
+    }
 }
 
 /// What is kept of a reading.

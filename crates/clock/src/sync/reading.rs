@@ -33,7 +33,8 @@ pub enum Way {
 pub enum Stamp {
     /// When the machine takes it in.
     Turn,
-    /// When the socket got it.
+    /// When the socket got it. Over UDP on Linux the runtime has the stamps of the kernel, over connections, and elsewhere, it has none: there
+    /// this is when the message was read, and the delay has to have the node's turns in it all the same.
     Kernel,
 }
 

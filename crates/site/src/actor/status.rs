@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mainstay_base::rack::Breach;
-use mainstay_base::service::Address;
+use mainstay_base::service::{Address, Figures};
 use mainstay_base::{
     BootId, BootNonce, Duration, GroupId, Incarnation, Instant, NodeId, SiteId, ViewId,
 };
@@ -92,6 +92,8 @@ pub struct StackStatus {
     pub connected: BTreeSet<NodeId>,
     /// Peers whose last word was that another boot of this node is alive: another process runs under its name.
     pub refused_by: BTreeSet<NodeId>,
+    /// What the services say of themselves, in the order of their addresses; without those that say nothing.
+    pub services: Vec<Figures>,
     /// Packets that could not be read.
     pub malformed: u64,
     /// Packets for groups that are not here.
@@ -159,6 +161,7 @@ impl StackStatus {
             link: stack.link().stats(),
             connected: peers().filter(|node| stack.link().is_connected(*node)).collect(),
             refused_by: stack.link().refused_by().collect(),
+            services: stack.services().rack().figures().collect(),
             malformed: stack.malformed(),
             dropped: core.dropped(),
             stopped: stack.services().stopped().collect(),

@@ -26,8 +26,8 @@ const SLEW_FREE: i64 = 10_000_000;
 /// What an adjusted clock promises while it is synchronised.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Promise {
-    /// Two adjusted clocks differ by no more, at any instant: the precision of the algorithm, and what of a correction may not be walked
-    /// off at either of them. [`Duration::MAX`] where each clock says by itself how far it may be wrong.
+    /// Two adjusted clocks differ by no more, at any instant: the precision of the algorithm, and what clocks drift apart until a correction is
+    /// walked off. [`Duration::MAX`] where each clock says by itself how far it may be wrong.
     pub precision: Duration,
     /// An adjusted clock is no further from the clock of its algorithm.
     pub lag: Duration,
@@ -50,7 +50,13 @@ impl Promise {
         let lag = span(reach(plan));
         let precision = match bounds.precision {
             Duration::MAX => Duration::MAX,
-            precision => precision.saturating_add(lag * 2),
+            // A clock that walks is between the one that was corrected, as it would have gone on, and the corrected one. So two are no further
+            // apart than some two of these four. Those differ by the precision when one is corrected, as it holds between two corrections
+            // of one round, and drift apart until the walk is over; a corrected rate may double the drift.
+            precision => {
+                let drift = 2 * config.drift.apart(config.drift.stretch(long(config.period)));
+                precision.saturating_add(span(drift))
+            }
         };
         // The walk is on top of the rate of the algorithm's clock, which hardware correction sets, and both on top of the drift.
         let drift = i64::from(config.drift.parts());
@@ -99,8 +105,12 @@ pub(super) struct Adjusted {
     slew: i64,
     reach: i64,
     begun: bool,
-    /// The local time from which it is near to what it follows.
+    /// The local time from which it is near to what it follows, and from which spans are kept.
     near: i64,
+    /// How long it does not count as synchronised after a step.
+    rest: i64,
+    /// The last correction was a step forward.
+    stepped: bool,
     #[cfg(feature = "test-util")]
     pub(super) fault: Option<crate::fault::Fault>,
 }
@@ -114,6 +124,8 @@ impl Adjusted {
             reach: reach(plan),
             begun: false,
             near: i64::MAX,
+            rest: half(plan) / 2,
+            stepped: false,
             #[cfg(feature = "test-util")]
             fault: None,
         }
@@ -136,6 +148,11 @@ impl Adjusted {
         if taken == Taken::Stepped || off.abs() > self.reach {
             self.near = course.until;
         }
+        self.stepped = taken == Taken::Stepped && off >= 0 && self.begun;
+        if self.stepped {
+            // Whoever measured a span over this has to know.
+            self.near = self.near.max(local.saturating_add(self.rest));
+        }
         self.begun = true;
         self.course = Course { cap, ..course };
         taken
@@ -148,6 +165,11 @@ impl Adjusted {
         let until = local.saturating_add(span as i64);
         let slew = target.rate() + pace * off.signum();
         Course::towards(local, own, slew, until, target)
+    }
+
+    /// Whether it has just stepped forward.
+    pub(super) fn has_stepped(&self) -> bool {
+        self.stepped
     }
 
     /// Whether it was led on since it was made.

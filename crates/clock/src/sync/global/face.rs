@@ -23,7 +23,8 @@ pub struct Setup {
     plan: Arc<Plan>,
     clock: GlobalClock,
     /// The wall clocks of the nodes are within [`Config::initial`](crate::sync::Config::initial) of each other when they start: so they begin synchronised. Default
-    /// false: a node learns the time from others first, and if there are none for six periods, goes by its own wall clock.
+    /// false: a node learns the time from others first, and where nobody is to learn from for some periods (three, with averaging) speaks by its own wall clock, so that clocks that begin
+    /// together find each other; it is synchronised when enough others are near.
     pub together: bool,
     /// As [`Config::reserve`].
     pub reserve: Option<Duration>,

@@ -22,6 +22,7 @@ mod commands;
 mod course;
 #[cfg(feature = "service")]
 mod face;
+mod figures;
 mod page;
 mod service;
 

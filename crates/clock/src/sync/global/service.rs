@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use mainstay_base::service::{Class, In, Io, Logged, Never, Out, Outbox, Service, Start, Wire};
+use mainstay_base::service::{
+    Class, Figure, In, Io, Logged, Never, Out, Outbox, Service, Start, Wire,
+};
 use mainstay_base::{Channel, Duration, Instant, Machine, NodeId};
 use serde::{Deserialize, Serialize};
 
 use super::adjusted::{Adjusted, Promise, Taken};
 use super::alarms::Rung;
 use super::clock::GlobalClock;
+use super::figures;
 use super::page::Sheet;
 use crate::Time;
 use crate::sync::config::long;
@@ -111,8 +114,23 @@ pub enum Why {
     Lost(Loss),
     /// The clock is ahead of what it follows, and waits.
     Ahead,
+    /// The clock has stepped forward, further than it could have walked: spans over this moment are not kept.
+    Stepped,
     /// The disk is so slow that the clock has reached what is stored.
     Unstored,
+}
+
+impl Why {
+    /// In a word.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Lost(loss) => loss.name(),
+            Self::Ahead => "ahead",
+            Self::Stepped => "stepped",
+            Self::Unstored => "unstored",
+        }
+    }
 }
 
 /// What the clock service tells.
@@ -236,7 +254,7 @@ impl Global {
             return Some(Why::Lost(self.loss));
         }
         if !self.adjusted.has_begun() || local < self.adjusted.near() {
-            return Some(Why::Ahead);
+            return Some(if self.adjusted.has_stepped() { Why::Stepped } else { Why::Ahead });
         }
         (self.adjusted.course.uncapped(local) >= self.adjusted.course.cap).then_some(Why::Unstored)
     }
@@ -401,7 +419,7 @@ impl Global {
         let half = self.reserved.step.filter(|_| self.adjusted.has_begun());
         let half = half.filter(|_| self.reserved.asked <= course.cap);
         let half = half.and_then(|step| course.when(self.reserved.asked - step / 2));
-        let is_near = self.told != Some(Some(Why::Ahead));
+        let is_near = !matches!(self.told, Some(Some(Why::Ahead | Why::Stepped)));
         let near = Some(self.adjusted.near()).filter(|near| !is_near && *near < i64::MAX);
         // Only a clock whose next limit is being written may reach the cap.
         let cap = (self.told == Some(None) && self.reserved.asked > course.cap)
@@ -535,6 +553,10 @@ impl Service for Global {
 
     fn keeps(&self) -> Io {
         if self.reserved.keeps == Io::ZERO { Io::MAX } else { self.reserved.keeps }
+    }
+
+    fn figures(&self) -> Vec<Figure> {
+        figures::of(&self.status(), self.synced.algorithm().plan().config().kind.name())
     }
 
     fn status(&self) -> Status {

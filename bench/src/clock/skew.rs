@@ -1,0 +1,257 @@
+//! Synchronised clocks over 1,000 simulated seconds: the worst skew beside the computed bound and the one that no algorithm gets below, and the messages of a period.
+//!
+//! The hardware of one half is fast and of the other one slow; each message takes the shortest or the longest time, or one between. The last f
+//! clocks are two-faced where the algorithm withstands that: ahead for one half of the readers, behind for the other one.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use mainstay_agreement::sign::Keyring;
+use mainstay_base::{Duration, Instant, Rng};
+use mainstay_clock::sync::{
+    Algorithm, Begin, Config, Drift, Function, Kind, Message, Origin, Output, Plan, Reading,
+};
+
+use crate::output::{Measured, Report};
+
+const SECONDS: u64 = 1_000;
+/// Parts of a billion: with a delay of 50 µs to 1 ms and a period of 1 s, u is more than 20 ρP.
+const DRIFT: u32 = 10_000;
+const EPOCH: u64 = 1_000_000_000_000;
+const BILLION: i128 = 1_000_000_000;
+
+/// The cases: each algorithm with the most faulty clocks that it withstands.
+pub(super) fn run(report: &mut Report) {
+    let averaging = |function, reading| Kind::Averaging { function, reading };
+    let arrival = |function| averaging(function, Reading::ARRIVAL);
+    let thirds = [(4, 1), (7, 2), (10, 3)];
+    // Signatures of ten clocks take too long for a bench.
+    let halves = [(3, 1), (5, 2)];
+    let kinds: [(Kind, &[(usize, usize)]); 11] = [
+        (arrival(Function::Egocentric), &thirds),
+        (arrival(Function::Fast), &thirds),
+        (arrival(Function::Midpoint), &thirds),
+        (averaging(Function::Midpoint, Reading::ROUND_TRIP), &thirds),
+        (arrival(Function::Average), &thirds),
+        (Kind::Agreement { signed: false }, &thirds),
+        (Kind::Agreement { signed: true }, &halves),
+        (Kind::Srikanth { signed: false }, &thirds),
+        (Kind::Srikanth { signed: true }, &halves),
+        (Kind::Halpern, &[(3, 1), (4, 2)]),
+        (cristian(), &halves),
+    ];
+    for (kind, sizes) in kinds {
+        let round_trip = matches!(kind, Kind::Averaging { reading: Reading::ROUND_TRIP, .. });
+        let way = if round_trip { "-round-trip" } else { "" };
+        for (nodes, faulty) in sizes {
+            let case = format!("clock/skew/{}{way}/{nodes}/{faulty}", kind.name());
+            report.case("clock", &case, || measure(&kind, *nodes, *faulty));
+        }
+    }
+}
+
+fn cristian() -> Kind {
+    Kind::Probabilistic {
+        error_max: Duration::from_micros(700),
+        attempts: 20,
+        wait: Duration::from_millis(5),
+        patience: Duration::from_millis(50),
+    }
+}
+
+fn measure(kind: &Kind, nodes: usize, faulty: usize) -> io::Result<Vec<Measured>> {
+    let mut config = Config::lan(kind.clone(), nodes, faulty);
+    config.drift = Drift::per_billion(DRIFT);
+    let plan = Plan::new(config).map_err(io::Error::other)?;
+    let (min, max) = (plan.config().delay.min, plan.config().delay.max);
+    let lower = (max - min) * (nodes as u32 - 1) / nodes as u32;
+    let bound = plan.bounds().precision;
+    let mut world = World::new(Arc::new(plan), nodes as u64 * 100 + faulty as u64)?;
+    world.run(SECONDS * 1_000_000_000);
+    let worst = Duration::from_nanos(world.worst);
+    let messages = world.sent as f64 / SECONDS as f64;
+    check(kind, nodes, (worst, bound, lower), messages).map_err(io::Error::other)?;
+    Ok(vec![
+        Measured::micros("worst_us", worst),
+        Measured::micros("bound_us", bound),
+        Measured::micros("lower_us", lower),
+        Measured::ratio("worst_over_lower", worst, lower),
+        Measured::number("messages_per_period", messages),
+    ])
+}
+
+/// What was promised of the skew, and of the messages.
+fn check(
+    kind: &Kind,
+    nodes: usize,
+    (worst, bound, lower): (Duration, Duration, Duration),
+    messages: f64,
+) -> Result<(), String> {
+    if worst > bound {
+        return Err(format!("a skew of {worst:?}, where {bound:?} is the bound"));
+    }
+    let is_tight =
+        matches!(kind, Kind::Averaging { function: Function::Midpoint | Function::Average, .. });
+    if is_tight && worst > lower * 4 {
+        return Err(format!("a skew of {worst:?}, where four times {lower:?} is wanted"));
+    }
+    let pairs = (nodes * (nodes - 1)) as f64;
+    let hops = ((nodes - 1) / 3 + 1) as f64;
+    let most = match kind {
+        Kind::Averaging { reading: Reading::ROUND_TRIP, .. } => 2.0 * pairs,
+        Kind::Averaging { .. } => pairs,
+        Kind::Agreement { signed: false } => hops * pairs,
+        // Each clock is passed on once by each other process.
+        Kind::Agreement { signed: true } => pairs * nodes as f64,
+        Kind::Srikanth { .. } => 2.0 * (nodes * nodes) as f64,
+        Kind::Halpern => (nodes * nodes) as f64,
+        _ => f64::INFINITY,
+    };
+    // The last round may be under way, and clocks are not exact.
+    if messages > most * 1.005 {
+        return Err(format!("{messages} messages in a period, where {most} is the cost"));
+    }
+    Ok(())
+}
+
+struct World {
+    rng: Rng,
+    now: u64,
+    nodes: Vec<Algorithm>,
+    drifts: Vec<i64>,
+    correct: usize,
+    /// By when they arrive, and in which order they were sent.
+    flying: BTreeMap<(u64, u64), (usize, usize, Message)>,
+    sent: u64,
+    worst: u64,
+    reach: i64,
+    delay: (u64, u64),
+}
+
+impl World {
+    fn new(plan: Arc<Plan>, seed: u64) -> io::Result<Self> {
+        let mut rng = Rng::new(seed).stream("bench");
+        let config = plan.config();
+        let (nodes, drift) = (config.nodes, i64::from(DRIFT) - 1);
+        let secrets: Vec<[u8; 32]> = (0..nodes).map(|it| [it as u8 + 1; 32]).collect();
+        let publics: Vec<_> = secrets.iter().map(|it| Keyring::public(*it)).collect();
+        let initial = config.initial.as_nanos() as u64;
+        let begin = |me: usize| {
+            let keys = Keyring::ed25519(me, secrets[me], &publics).map_err(io::Error::other)?;
+            let begin = Begin {
+                plan: Arc::clone(&plan),
+                me,
+                origin: Origin::Together(rng.below(initial) as i64),
+                now: Instant::from_nanos(EPOCH),
+                seed: rng.next_u64(),
+                keys: Some(keys),
+            };
+            Algorithm::new(begin).map_err(io::Error::other)
+        };
+        let all = (0..nodes).map(begin).collect::<io::Result<_>>()?;
+        let lies = !matches!(config.kind, Kind::Probabilistic { .. });
+        Ok(Self {
+            rng: Rng::new(seed).stream("network"),
+            now: 0,
+            nodes: all,
+            drifts: (0..nodes).map(|it| if it % 2 == 0 { drift } else { -drift }).collect(),
+            correct: nodes - if lies { config.faulty } else { 0 },
+            flying: BTreeMap::new(),
+            sent: 0,
+            worst: 0,
+            reach: plan.bounds().precision.as_nanos() as i64,
+            delay: (config.delay.min.as_nanos() as u64, config.delay.max.as_nanos() as u64),
+        })
+    }
+
+    /// What the hardware clock of a node says at `real`.
+    fn local(&self, node: usize, real: u64) -> Instant {
+        let drifted = i128::from(real) * i128::from(self.drifts[node]) / BILLION;
+        Instant::from_nanos((i128::from(EPOCH + real) + drifted) as u64)
+    }
+
+    /// When it says so.
+    fn real(&self, node: usize, local: Instant) -> u64 {
+        let passed = i128::from(local.as_nanos().saturating_sub(EPOCH));
+        let mut real = (passed * BILLION / (BILLION + i128::from(self.drifts[node]))) as u64;
+        while self.local(node, real) < local {
+            real += 1;
+        }
+        real
+    }
+
+    fn run(&mut self, until: u64) {
+        let mut due: BTreeMap<Reverse<usize>, u64> = BTreeMap::new();
+        for node in 0..self.nodes.len() {
+            self.after(node, &mut due);
+        }
+        loop {
+            let timer = due.iter().min_by_key(|(_, at)| **at).map(|(node, at)| (*at, node.0));
+            let flight = self.flying.first_key_value().map(|(at, _)| at.0);
+            let at = [timer.map(|it| it.0), flight].into_iter().flatten().min();
+            let Some(at) = at.filter(|at| *at <= until) else { return };
+            // Clocks are furthest apart just before one is corrected, or just after.
+            self.now = at.max(self.now);
+            self.look();
+            let node = match timer {
+                Some((due, node)) if due <= at => {
+                    let now = self.local(node, self.now);
+                    self.nodes[node].on_deadline(now);
+                    node
+                }
+                _ => {
+                    let Some((_, (from, to, message))) = self.flying.pop_first() else { return };
+                    let now = self.local(to, self.now);
+                    self.nodes[to].on_datagram(now, now, from, message);
+                    to
+                }
+            };
+            self.after(node, &mut due);
+            self.look();
+        }
+    }
+
+    fn look(&mut self) {
+        let clock = |node: usize| self.nodes[node].clock().nanos(self.local(node, self.now));
+        let all = (0..self.correct).filter(|node| self.nodes[*node].is_synchronised()).map(clock);
+        let (low, high) =
+            all.fold((i64::MAX, i64::MIN), |(low, high), it| (low.min(it), high.max(it)));
+        self.worst = self.worst.max(high.saturating_sub(low).max(0) as u64);
+    }
+
+    /// What a node says, and when it is due.
+    fn after(&mut self, node: usize, due: &mut BTreeMap<Reverse<usize>, u64>) {
+        while let Some(output) = self.nodes[node].poll() {
+            if let Output::Send { to, message } = output {
+                self.sent += 1;
+                let message = if node < self.correct { message } else { self.lie(to, message) };
+                let (min, max) = self.delay;
+                let way = match self.rng.below(4) {
+                    0 => min,
+                    1 => max,
+                    _ => self.rng.between(min, max),
+                };
+                self.flying.insert((self.now + way, self.sent), (node, to, message));
+            }
+        }
+        match self.nodes[node].deadline() {
+            Some(at) => due.insert(Reverse(node), self.real(node, at).max(self.now)),
+            None => due.remove(&Reverse(node)),
+        };
+    }
+
+    fn lie(&self, to: usize, message: Message) -> Message {
+        let off = if to % 2 == 0 { self.reach } else { -self.reach };
+        match message {
+            Message::Tick { round, value, sure, pull } => {
+                Message::Tick { round, value: value + off, sure, pull }
+            }
+            Message::Reply { nonce, value, error, term, held } => {
+                Message::Reply { nonce, value: value + off, error, term, held }
+            }
+            other => other,
+        }
+    }
+}

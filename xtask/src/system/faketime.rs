@@ -1,0 +1,183 @@
+//! Clocks of real processes are kept together, and one of them has a hardware clock that jumps by an hour, or runs twice as fast: the others keep
+//! their promises.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use super::clock::library;
+use super::cluster::{Home, ensure};
+use super::tools::mainstay;
+use crate::steps::Verdict;
+
+/// As many as the plan of the program has; the last one is faulty.
+const NODES: usize = 5;
+/// Until the clock of the faulty one jumps, and then until the end: some periods of 0.8 s.
+const BEFORE: Duration = Duration::from_secs(3);
+const AFTER: Duration = Duration::from_secs(6);
+/// Words of two processes are compared if they are no further apart: 200 ppm of that is little.
+const TOGETHER: i64 = 100_000_000;
+
+/// One process after the other says what its clock says.
+pub(super) fn keep_promises() -> Result<Verdict, String> {
+    let Some(library) = library() else {
+        return Ok(Verdict::Skipped("libfaketime is not installed"));
+    };
+    for (name, first, then) in [("jump", "+0", "+3600"), ("race", "+0 x2", "+0 x2")] {
+        for algorithm in ["midpoint", "srikanth-toueg"] {
+            let home = Home::new(&format!("faketime-{name}-{algorithm}"))?;
+            one(home.path(), &library, algorithm, first, then)
+                .map_err(|error| format!("{name}, {algorithm}: {error}"))?;
+        }
+    }
+    Ok(Verdict::Passed)
+}
+
+fn one(
+    home: &Path,
+    library: &Path,
+    algorithm: &str,
+    first: &str,
+    then: &str,
+) -> Result<(), String> {
+    let setting = home.join("setting");
+    let set = |text: &str| fs::write(&setting, text).map_err(|error| error.to_string());
+    set(first)?;
+    let free = |_| TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string());
+    let held = (0..NODES).map(free).collect::<Result<Vec<_>, _>>()?;
+    let address = |it: &TcpListener| it.local_addr().map_err(|error| error.to_string());
+    let places = held.iter().map(address).collect::<Result<Vec<_>, _>>()?;
+    drop(held);
+    let output = |node: usize| home.join(format!("n{node}.out"));
+    let start = |node: usize| {
+        let out = File::create(output(node)).map_err(|error| error.to_string())?;
+        let mut command = Command::new(mainstay()?);
+        command.args(["clock-node", "--algorithm", algorithm, "--drift", "0"]);
+        command.args(["--cluster", "00000000-0000-0000-0000-000000000001"]);
+        command.args(["--name", &format!("n{node}")]);
+        for (at, place) in places.iter().enumerate() {
+            command.args(["--node", &format!("n{at}={place}")]);
+        }
+        if node == NODES - 1 {
+            command.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", &setting);
+            command.env("FAKETIME_NO_CACHE", "1");
+        }
+        let started = command.stdin(Stdio::piped()).stdout(out).stderr(Stdio::inherit()).spawn();
+        started.map(Running).map_err(|error| error.to_string())
+    };
+    let mut nodes = (0..NODES).map(start).collect::<Result<Vec<_>, String>>()?;
+    thread::sleep(BEFORE);
+    set(then)?;
+    thread::sleep(AFTER);
+    for node in &mut nodes {
+        let ended = node.0.try_wait().map_err(|error| error.to_string())?;
+        ensure(ended.is_none(), || format!("a process has ended: {ended:?}"))?;
+    }
+    drop(nodes);
+    let said = (0..NODES).map(|node| {
+        let text = fs::read_to_string(output(node)).map_err(|error| error.to_string())?;
+        Ok((node, text))
+    });
+    judge(&said.collect::<Result<_, String>>()?)
+}
+
+/// A process that ends when nobody holds its input any more.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        // One with such a clock need not end by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What a process said of its clock, in nanoseconds.
+#[derive(Clone, Copy, PartialEq, Debug)]
+struct Word {
+    real: i64,
+    /// What the clock is ahead of that.
+    ahead: i64,
+    version: u64,
+    synchronised: bool,
+    bound: i64,
+}
+
+fn word(line: &str) -> Option<Word> {
+    let mut words = line.strip_prefix("at ")?.split(' ').map(str::parse::<i64>);
+    let mut next = || words.next()?.ok();
+    let (real, clock, version, synchronised, bound) = (next()?, next()?, next()?, next()?, next()?);
+    let (version, synchronised) = (version as u64, synchronised == 1);
+    Some(Word { real, ahead: clock - real, version, synchronised, bound })
+}
+
+/// No clock has gone back, those of the others are as near as each of them says, and that of the faulty one has not been.
+fn judge(said: &BTreeMap<usize, String>) -> Result<(), String> {
+    let mut all = Vec::new();
+    for (node, text) in said {
+        let violation = text.lines().find(|line| line.starts_with("violation"));
+        ensure(violation.is_none(), || format!("n{node}: {violation:?}"))?;
+        let words: Vec<Word> = text.lines().filter_map(word).collect();
+        if *node < NODES - 1 {
+            let versions = words.first().zip(words.last()).map(|(a, b)| b.version - a.version);
+            let synchronised = words.last().is_some_and(|word| word.synchronised);
+            ensure(versions >= Some(4) && synchronised, || {
+                format!("n{node} was corrected {versions:?} times, synchronised: {synchronised}")
+            })?;
+        }
+        all.extend(words.into_iter().map(|word| (word.real, *node, word)));
+    }
+    all.sort_by_key(|(real, node, _)| (*real, *node));
+    let mut last: BTreeMap<usize, Word> = BTreeMap::new();
+    let (mut compared, mut strayed) = (0, false);
+    for (real, node, word) in all {
+        for (other, its) in last.iter().filter(|(other, _)| **other != node) {
+            if real - its.real > TOGETHER || !(word.synchronised && its.synchronised) {
+                continue;
+            }
+            let (skew, bound) = ((word.ahead - its.ahead).abs(), word.bound.min(its.bound));
+            let is_faulty = node.max(*other) == NODES - 1;
+            strayed |= is_faulty && skew > bound;
+            compared += u32::from(!is_faulty);
+            ensure(is_faulty || skew <= bound, || {
+                format!("n{node} and n{other} are {skew} ns apart, where {bound} is the bound")
+            })?;
+        }
+        strayed |= node == NODES - 1 && !word.synchronised && word.version > 0;
+        last.insert(node, word);
+    }
+    ensure(compared > 100, || format!("{compared} words were compared"))?;
+    ensure(strayed, || "the clock of the faulty one was right all the time".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(node: usize, ahead: i64) -> (usize, String) {
+        let line = |step: i64| {
+            let real = step * 50_000_000 + node as i64;
+            format!("at {real} {} {} 1 5000000\n", real + ahead, step / 10)
+        };
+        (node, (1..100).map(line).collect())
+    }
+
+    #[test]
+    fn clocks_that_part_are_noticed() {
+        let all =
+            |ahead: [i64; NODES]| ahead.into_iter().enumerate().map(|(n, a)| said(n, a)).collect();
+        assert_eq!(judge(&all([0, 4_000_000, 0, 0, 9_000_000])), Ok(()));
+        let parted = judge(&all([0, 6_000_000, 0, 0, 9_000_000]));
+        assert!(parted.unwrap_err().contains("6000000 ns apart"));
+        let harmless = judge(&all([0, 4_000_000, 0, 0, 1_000_000]));
+        assert!(harmless.unwrap_err().contains("right all the time"));
+        let mut back = all([0, 0, 0, 0, 9_000_000]);
+        back.insert(1, "violation CLK-1".to_owned());
+        assert!(judge(&back).unwrap_err().contains("violation"));
+    }
+}
