@@ -47,6 +47,23 @@ pub enum Orphans {
         /// How long a client may take to answer.
         patience: Duration,
     },
+    /// RC89, adoption: an execution whose call has a [name](crate::Request::name) goes on when its client dies, up to its deadline. Whoever calls by that
+    /// name, the client in its next life or another node that stands in for it, has the result of that execution and not of a second one (RPC-24, RPC-25). What an
+    /// execution with a name calls is named by its number, so executions that are repeated have to make the same calls in the same order up to where
+    /// the first one came; their calls are not executed again (RPC-72). Calls without names die with their client's life.
+    ///
+    /// Names are kept in memory: a server that is restarted has forgotten them, so this survives the crash of those who call, and not
+    /// that of the last one in a chain at the same time. Calls to the own node, and at-least-once calls, have no names.
+    Adoption {
+        /// A result is kept by its name for so long, from its end. A call is repeated under its name only before its first deadline has passed,
+        /// and deadlines are no longer than this.
+        keep: Duration,
+        /// Most names that a server knows. Beyond, a call with a name is refused ([`Refusal::Busy`](crate::Refusal::Busy)).
+        names_max: usize,
+        /// Most bytes of results that it keeps by names. One that does not fit goes to its client; a repeated call is told
+        /// [`Refusal::ResultTooLarge`](crate::Refusal::ResultTooLarge).
+        bytes_max: usize,
+    },
 }
 
 impl Orphans {
@@ -58,6 +75,7 @@ impl Orphans {
             Self::Expiration { .. } => 2,
             Self::Reincarnation => 3,
             Self::Gentle { .. } => 4,
+            Self::Adoption { .. } => 5,
         }
     }
 }
@@ -152,7 +170,16 @@ impl Config {
             Orphans::Expiration { quantum: span } | Orphans::Gentle { patience: span } => [span; 2],
             // None.
             Orphans::Extermination | Orphans::Reincarnation => [Duration::MAX; 2],
+            Orphans::Adoption { keep, .. } => [keep; 2],
         };
+        if let Orphans::Adoption { keep, names_max, bytes_max } = self.orphans {
+            if names_max == 0 || bytes_max == 0 {
+                return Err(ConfigError::Zero);
+            }
+            if self.stored || self.deadline_max > keep {
+                return Err(ConfigError::Adoption);
+            }
+        }
         if self.retry.is_zero() || self.acknowledge.is_zero() || spans.contains(&Duration::ZERO) {
             return Err(ConfigError::NoTime);
         }
@@ -212,6 +239,9 @@ pub enum ConfigError {
     /// What lasts longer than ten years was meant as never, and there is no such span; nor is there a last crash count.
     #[error("spans of time are at most ten years, and a crash count is not the last number")]
     TooLong,
+    /// Names are not stored, and have to be known for as long as a call may be repeated.
+    #[error("adoption is for results that are not stored, and keeps them for the longest deadline")]
+    Adoption,
     /// A clock that may stand still measures nothing.
     #[error("the drift of a clock is less than its rate")]
     Drift,

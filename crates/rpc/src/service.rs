@@ -14,8 +14,8 @@ use crate::calls::Calls;
 use crate::lines::Lines;
 use crate::orphans::Watch;
 use crate::server::{Answer, Counts, Loose, Past, Record, Server};
-use crate::wire::{Head, Item, Message, ProcedureId};
-use crate::{Config, Failure, Refusal, Semantics};
+use crate::wire::{CallName, Head, Item, Message, ProcedureId};
+use crate::{Config, Failure, Orphans, Reason, Refusal, Semantics};
 
 /// A call that somebody wants.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -40,6 +40,9 @@ pub struct Request {
     pub parent: Option<Ticket>,
     /// Bytes that are handed to whoever executes: a trace context for instance.
     pub context: Bytes,
+    /// Where orphans are adopted ([`Orphans::Adoption`]): whoever calls by the same name has the result of the same execution. What an execution with a
+    /// name calls has a name that follows from it. Elsewhere it means nothing.
+    pub name: Option<Box<CallName>>,
 }
 
 /// What others of the node want of the service of calls.
@@ -180,6 +183,9 @@ pub struct Status {
     pub sent: u64,
     /// As in [`Config::body_bytes_max`].
     pub body_bytes_max: usize,
+    #[cfg(feature = "test-util")]
+    #[doc(hidden)]
+    pub fault: Option<crate::fault::Fault>,
 }
 
 /// The service of calls of a node: a client of the others, and a server for them.
@@ -196,12 +202,26 @@ pub struct Rpc {
 }
 
 impl Rpc {
-    fn call(&mut self, now: Instant, request: Request) {
+    fn call(&mut self, now: Instant, mut request: Request) {
+        let is_adopting = matches!(self.config.orphans, Orphans::Adoption { .. });
+        request.name = request.name.filter(|_| is_adopting);
         let parent = match request.parent {
             None => Ok(None),
             Some(ticket) => {
-                let run = self.server.runs.get(&ticket).filter(|run| !run.is_ended);
-                run.map(|run| Some(run.until)).ok_or(())
+                let run = self.server.runs.get_mut(&ticket).filter(|run| !run.is_ended);
+                let until = run.as_ref().map(|run| Some(run.until)).ok_or(());
+                if let Some(adoptable) = run.and_then(|run| run.adoptable.as_mut()) {
+                    adoptable.made += 1;
+                    let is_new = mainstay_base::fault!(self.config, NumbersAnew);
+                    let salt = if is_new { ticket.0 } else { 0 };
+                    let Some(name) = adoptable.name.nested(adoptable.made + salt) else {
+                        let outcome = Outcome::Failed(Failure::not_at_all(Reason::TooDeep));
+                        let token = request.token;
+                        return self.lines.tell(Event::Over { token, outcome });
+                    };
+                    request.name = Some(Box::new(name));
+                }
+                until
             }
         };
         self.calls.call(now, &mut self.lines, request, parent);
@@ -515,6 +535,8 @@ impl Service for Rpc {
             served: self.server.counts,
             sent: self.lines.sent,
             body_bytes_max: self.config.body_bytes_max,
+            #[cfg(feature = "test-util")]
+            fault: self.config.fault,
         }
     }
 

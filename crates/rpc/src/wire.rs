@@ -115,6 +115,36 @@ pub(crate) struct CallHead {
     pub(crate) epoch: u64,
     pub(crate) order: Option<Order>,
     pub(crate) context: Bytes,
+    /// Where orphans are adopted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<Box<CallName>>,
+}
+
+/// Most calls that are nested in each other and have names.
+pub(crate) const DEPTH_MAX: usize = 16;
+
+/// Names a call for whoever may have to make it again: another node, or the same one in its next life
+/// ([`Orphans::Adoption`](crate::Orphans::Adoption)).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct CallName {
+    pub(crate) root: u128,
+    /// For each level its number among the calls of the execution that made it.
+    pub(crate) path: Vec<u64>,
+}
+
+impl CallName {
+    /// A name that no other call has: `root` is drawn at random, or follows from what is to be done once.
+    #[must_use]
+    pub const fn new(root: u128) -> Self {
+        Self { root, path: Vec::new() }
+    }
+
+    /// The call with this number that its execution makes. `None`: calls are nested too deep.
+    pub(crate) fn nested(&self, number: u64) -> Option<Self> {
+        let mut path = self.path.clone();
+        path.push(number);
+        (path.len() <= DEPTH_MAX).then_some(Self { path, ..*self })
+    }
 }
 
 /// The place of a call among the calls of one caller.
@@ -159,6 +189,8 @@ pub enum Refusal {
     Handler,
     /// It had begun before the server was restarted; it does not begin again.
     Restarted,
+    /// A call of the same name is another procedure, or has other arguments.
+    Differs,
 }
 
 impl Refusal {
@@ -176,6 +208,7 @@ impl Refusal {
                 | Self::Epoch
                 | Self::Draining
                 | Self::Late
+                | Self::Differs
         )
     }
 
@@ -192,7 +225,8 @@ impl Item {
         let own = match self {
             Self::Call { call, .. } => {
                 let gone = call.order.as_ref().map_or(0, |order| order.gone.len());
-                call.context.len() + 16 * gone
+                let name = call.name.as_ref().map_or(0, |name| 24 + 9 * name.path.len());
+                call.context.len() + 16 * gone + name
             }
             Self::Open { open, .. } => 9 * open.len(),
             _ => 0,

@@ -388,3 +388,48 @@ async fn servers_are_made_for_clients() {
     };
     LocalSet::new().run_until(run).await;
 }
+
+thread_local! {
+    static ENCODED: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+}
+
+/// Counts how often it is encoded.
+#[derive(Deserialize, Message)]
+#[rtype(result = "Result<u64, Overdrawn>")]
+struct Counted(u64);
+
+impl Serialize for Counted {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        ENCODED.set(ENCODED.get() + 1);
+        serializer.serialize_newtype_struct("Counted", &self.0)
+    }
+}
+
+impl Procedure for Counted {
+    const NAME: &'static str = "test.counted";
+}
+
+/// Checks RPC-60, what makes it so: a call of the own node is encoded by nobody, gives the service no turn and sends nothing. How much more it costs than a plain ask
+/// is measured and judged by the case `rpc/local/64B` of the bench.
+#[tokio::test]
+async fn a_local_call_costs_no_turn() {
+    let run = async {
+        let roster = roster(2);
+        let place = Place::Mounted;
+        let (_one, client) = station(&roster, 0, place, Config::started_now(), None).await;
+        let (_two, server) = station(&roster, 1, place, Config::started_now(), None).await;
+        server.serve_fn(|Counted(it), _| async move { Ok(it) }).await.unwrap();
+        let counts = async || {
+            let status = server.status().await.unwrap();
+            (status.sent, status.served.begun, ENCODED.get())
+        };
+        let before = counts().await;
+        for number in 0..100 {
+            assert_eq!(within(server.to(node(1)).exactly_once(Counted(number))).await, Ok(number));
+        }
+        assert_eq!(counts().await, before);
+        assert_eq!(within(client.to(node(1)).exactly_once(Counted(1))).await, Ok(1));
+        assert_eq!(counts().await.2, before.2 + 1, "it is counted");
+    };
+    LocalSet::new().run_until(run).await;
+}

@@ -129,6 +129,7 @@ fn request(tag: u64, server: NodeId) -> Command {
         lane: Some(1),
         parent: None,
         context: Bytes::new(),
+        name: None,
     })
 }
 

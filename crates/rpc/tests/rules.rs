@@ -276,6 +276,32 @@ fn a_crash_while_the_log_is_written_again() {
     }
 }
 
+/// Checks RPC-10: arguments and results of any size come as they were given, many of them in one batch.
+#[test]
+fn bodies_come_as_they_were_given() {
+    let scene = |fault| {
+        for carrier in [Carrier::Link, Carrier::Datagrams] {
+            let mut hand = Hand::new(2, config(carrier, fault));
+            let mut rng = Rng::new(1);
+            let mut given = Vec::new();
+            for tag in 1..=200u64 {
+                let mut bytes = tag.to_le_bytes().to_vec();
+                bytes.extend((0..rng.below(3_000)).map(|_| rng.next_u64() as u8));
+                let arguments = Bytes::from(bytes);
+                given.push((tag, arguments.clone()));
+                hand.call_with(0, 1, tag, Ask { lane: None, ..ONCE }, arguments);
+            }
+            hand.run(Duration::from_secs(1));
+            let mut came: Vec<_> =
+                hand.runs.iter().map(|run| (run.tag, run.arguments.clone())).collect();
+            came.sort();
+            assert!(came == given, "RPC-10: arguments come as they were given");
+            assert!(given.iter().all(|(tag, _)| hand.is_done(*tag)));
+        }
+    };
+    holds_but_with(scene, &[Fault::CutsArguments]);
+}
+
 /// Checks RPC-10: any bytes are a message or none, and a machine bears what comes of messages whose bytes were changed.
 #[test]
 fn bytes_of_a_peer_do_no_harm() {

@@ -153,6 +153,8 @@ pub(super) struct Shared {
     pub(super) me: NodeId,
     /// Of the service.
     pub(super) body_bytes_max: usize,
+    #[cfg(feature = "test-util")]
+    pub(super) fault: Option<crate::fault::Fault>,
     resolver: Box<dyn Resolver>,
     interceptors: Vec<Box<dyn Interceptor>>,
     waiting: Mutex<BTreeMap<u64, Waiting>>,
@@ -398,14 +400,16 @@ impl RpcHandle {
         resolver: Box<dyn Resolver>,
         interceptors: Vec<Box<dyn Interceptor>>,
     ) -> Result<Self, OpenError> {
-        let body_bytes_max = service.status().await?.body_bytes_max;
+        let status = service.status().await?;
         let time = TokioTime::new().reader().expect("it is read on any thread");
         let commands = CommandQueue::new(service.clone(), COMMANDS_MAX);
         let shared = Arc::new(Shared {
             service,
             commands,
             me,
-            body_bytes_max,
+            body_bytes_max: status.body_bytes_max,
+            #[cfg(feature = "test-util")]
+            fault: status.fault,
             resolver,
             interceptors,
             waiting: Mutex::default(),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use mainstay_base::{Instant, NodeId};
 
 use super::lanes::Lane;
-use super::{Answer, Entry, Server, State};
+use super::{Answer, Entry, Run, Server, State};
 use crate::lines::Lines;
 use crate::ranges::Ranges;
 use crate::{Config, Record, Refusal, Ticket};
@@ -95,8 +95,10 @@ impl Server {
             }
         }
         self.loose.retain(|loose| loose.client != of);
+        self.bereave(of);
         let mut orphans = 0;
-        for run in self.runs.values_mut().filter(|run| run.client == of) {
+        let is_orphan = |run: &&mut Run| run.client == of && run.adoptable.is_none();
+        for run in self.runs.values_mut().filter(is_orphan) {
             run.is_orphan = true;
             orphans += 1;
         }
@@ -135,8 +137,11 @@ impl Server {
         }
     }
 
+    /// What is executed for a client, and for nobody else.
     fn runs_of(&self, of: NodeId) -> Vec<Ticket> {
-        let runs = self.runs.iter().filter(|(_, run)| run.client == of);
+        let ends_named = mainstay_base::fault!(self.config, EndsAdopted);
+        let is_own = |run: &Run| run.client == of && (run.adoptable.is_none() || ends_named);
+        let runs = self.runs.iter().filter(|(_, run)| is_own(run));
         runs.map(|(ticket, _)| *ticket).collect()
     }
 
@@ -186,7 +191,7 @@ impl Server {
         } else if client.orphans == 0 {
             let life = client.life;
             for seq in std::mem::take(&mut client.waiting) {
-                self.ready.push_back((of, life, seq));
+                self.ready.calls.push_back((of, life, seq));
             }
         }
     }
@@ -296,7 +301,9 @@ impl Server {
                 }
             }
             State::Beginning(ticket) | State::Running(ticket) => {
-                self.end(lines, ticket);
+                if self.detach(ticket, of, seq) {
+                    self.end(lines, ticket);
+                }
                 self.drop_entry(of, seq);
             }
             State::Ending(_) | State::Over(_) => self.drop_entry(of, seq),

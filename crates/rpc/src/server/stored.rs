@@ -258,6 +258,7 @@ impl Server {
                     epoch: 0,
                     order,
                     context: Bytes::new(),
+                    name: None,
                 };
                 let (arguments, until) = (Bytes::new(), Instant::ZERO);
                 let (has_begun, state) = (before.is_none(), State::Over(answer));

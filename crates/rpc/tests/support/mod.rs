@@ -270,6 +270,7 @@ impl Play {
             lane,
             parent: parent.map(|(ticket, _)| ticket),
             context: Bytes::new(),
+            name: None,
         };
         let called = Called {
             client: self.world.boot(node),
