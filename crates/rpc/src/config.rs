@@ -101,6 +101,10 @@ pub struct Config {
     /// With so many bytes of arguments and results of one client a server takes no more. Results of what it has taken come on top, as many bytes again at
     /// most: the call of one that does not fit is told that its result is too large; it was executed. Default 64 MiB.
     pub client_bytes_max: usize,
+    /// Most clients that a server which stores results remembers. For another one it forgets the one that was heard longest ago, of those that are not connected and for
+    /// whom nothing is executed; connected ones are remembered in any case. A client that was forgotten and comes back with open calls is told that
+    /// the server is [lost](crate::Reason::ServerLost), and what is known of their execution; they are not executed again. Default 65,536.
+    pub clients_max: usize,
     /// Most calls that a server executes at a time; others wait for their turn. Default 1,024.
     pub executions_max: usize,
     /// Most bytes of the arguments, or of the result, of a call. Default and limit [`BODY_BYTES_MAX`].
@@ -139,6 +143,7 @@ impl Config {
             calls_max: 65_536,
             window: 4_096,
             client_bytes_max: 64 << 20,
+            clients_max: 65_536,
             executions_max: 1_024,
             body_bytes_max: BODY_BYTES_MAX,
             deadline_max: Duration::from_secs(3_600),
@@ -157,8 +162,13 @@ impl Config {
     /// # Errors
     /// [`ConfigError`].
     pub fn check(&self) -> Result<(), ConfigError> {
-        let counts =
-            [self.calls_max, self.window as usize, self.executions_max, self.body_bytes_max];
+        let counts = [
+            self.calls_max,
+            self.window as usize,
+            self.executions_max,
+            self.body_bytes_max,
+            self.clients_max,
+        ];
         if counts.contains(&0) || self.attempts == 0 || self.life == 0 {
             return Err(ConfigError::Zero);
         }
@@ -224,8 +234,8 @@ const SPAN_MAX: Duration = Duration::from_secs(10 * 366 * 24 * 3_600);
 #[derive(Error, Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// A number of calls, attempts or bytes is 0, or the crash count is.
-    #[error("numbers of calls, attempts and bytes, and the crash count, are at least 1")]
+    /// A number of calls, clients, attempts or bytes is 0, or the crash count is.
+    #[error("numbers of calls, clients, attempts and bytes, and the crash count, are at least 1")]
     Zero,
     /// A body has at most [`BODY_BYTES_MAX`], and one client's share holds at least one body.
     #[error("a body has at most {BODY_BYTES_MAX} bytes, and a client's share holds at least one")]

@@ -57,6 +57,8 @@ pub enum Fault {
     ForgetsNames,
     /// Nested calls are named anew by each execution.
     NumbersAnew,
+    /// A client that was forgotten is told the same memory as before.
+    KeepsMemory,
     /// A client marshals all but the last byte of the arguments.
     CutsArguments,
     /// Calls of one caller to the own node run side by side.

@@ -30,7 +30,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use mainstay_base::service::Io;
-use mainstay_base::{Duration, Instant, NodeId};
+use mainstay_base::{Duration, Instant, NodeId, Rng};
 
 use crate::lines::Lines;
 use crate::wire::{CallHead, DEPTH_MAX, Item, ProcedureId};
@@ -179,6 +179,8 @@ pub struct Counts {
     pub adopted: u64,
     /// Calls that came when they were over, or of a life that was.
     pub dropped: u64,
+    /// Clients of which nothing is remembered any more, because there were others: [`Config::clients_max`](crate::Config::clients_max).
+    pub forgotten: u64,
     /// Calls that were refused.
     pub refused: u64,
     /// Things said that make no sense: a peer does not keep to the protocol.
@@ -186,7 +188,7 @@ pub struct Counts {
 }
 
 impl Server {
-    pub(crate) fn new(config: Config, memory: u64, tickets: u64, past: Past) -> Self {
+    pub(crate) fn new(config: Config, memory: u64, seed: u64, past: Past) -> Self {
         let mut server = Self {
             config,
             memory,
@@ -199,9 +201,9 @@ impl Server {
             loose_deadlines: BTreeSet::new(),
             writing: VecDeque::new(),
             names: names::Names::default(),
-            stored: stored::Kept::new(past.first()),
+            stored: stored::Kept::new(past.first(), seed),
             // No ticket of a former life names an execution of this one.
-            tickets,
+            tickets: Rng::new(seed).stream("tickets").next_u64() >> 1,
             is_draining: false,
             ended: Vec::new(),
             counts: Counts::default(),

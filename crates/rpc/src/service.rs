@@ -177,6 +177,8 @@ pub struct Status {
     pub executing: usize,
     /// Calls of others that are held, executed, or whose answer is kept.
     pub kept: usize,
+    /// Clients of which something is remembered.
+    pub clients: usize,
     /// What was done for others.
     pub served: Counts,
     /// Messages that were sent (RPC-61).
@@ -254,8 +256,9 @@ impl Rpc {
     fn on_peer(&mut self, now: Instant, change: PeerChange) {
         match change {
             PeerChange::Up { boot } => {
+                let memory = self.server.meet(now, &mut self.lines, boot.node);
                 let line = self.lines.line(boot.node);
-                (line.boot, line.is_up) = (Some(boot), true);
+                (line.boot, line.is_up, line.head.memory) = (Some(boot), true, memory);
                 let hello = Item::Hello {
                     kept: self.config.stored,
                     window: self.config.window,
@@ -268,7 +271,8 @@ impl Rpc {
                 self.calls.on_down(boot.node);
             }
             PeerChange::Ended { boot } => {
-                if self.on_gone(now, boot, None) {
+                // Its boot lives on, and what is stored may be asked for by the next instance there.
+                if self.on_gone(now, boot, None) && !self.config.stored {
                     self.forget(now, boot.node);
                 }
             }
@@ -289,12 +293,9 @@ impl Rpc {
         (self.server.clients.contains_key(&node), self.calls.knows(node), self.lines.knows(node))
     }
 
-    /// The other end is gone. It may be a guest, and there may be any number of them in time: nothing is kept, unless results are stored. Whoever
-    /// comes back says hello as if it had never been here.
+    /// The other end is gone. It may be a guest, and there may be any number of them in time: nothing is kept. Whoever comes back says hello as if it
+    /// had never been here.
     fn forget(&mut self, now: Instant, node: NodeId) {
-        if self.config.stored {
-            return;
-        }
         self.server.on_dead(now, &mut self.lines, node);
         self.server.forget(node);
         self.calls.forget(node);
@@ -326,7 +327,7 @@ impl Rpc {
             return;
         }
         self.lines.line(from).head.answers = head.life;
-        let is_bound = head.bound == self.server.memory
+        let is_bound = self.server.is_memory_of(from, head.bound)
             || mainstay_base::fault!(self.config, BelievesAnyBinding);
         if is_bound && !mainstay_base::fault!(self.config, KeepsResults) {
             self.server.on_over(now, &mut self.lines, from, head.floor, &head.over);
@@ -507,8 +508,7 @@ impl Service for Rpc {
         }
         let mut lines = Lines::new(Outbox::new(past.last), config.carrier, life, memory);
         let watch = Watch::new(config.clone());
-        let tickets = Rng::new(seed).stream("tickets").next_u64() >> 1;
-        let mut server = Server::new(config.clone(), memory, tickets, past);
+        let mut server = Server::new(config.clone(), memory, seed, past);
         if config.stored {
             let io = server.write(&mut lines, Record::Life { life, memory });
             lines.mute_until(io);
@@ -532,6 +532,7 @@ impl Service for Rpc {
             open: self.calls.len(),
             executing,
             kept,
+            clients: self.server.clients.len(),
             served: self.server.counts,
             sent: self.lines.sent,
             body_bytes_max: self.config.body_bytes_max,

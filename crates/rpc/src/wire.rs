@@ -1,13 +1,11 @@
 //! What two ends of calls say to each other.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use mainstay_base::batch;
 use mainstay_base::service::Wire;
 use serde::{Deserialize, Serialize};
 
 use crate::{Executed, Semantics};
-
-/// A batch of this many bytes of arguments and results is sent; a larger body travels alone and is not copied.
-pub(crate) const BATCH_BYTES: usize = 16 << 10;
 
 /// A procedure on the wire: the first 64 bits of a hash of its name.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -219,9 +217,8 @@ impl Refusal {
     }
 }
 
-impl Item {
-    /// About how many bytes it takes at most, its body included.
-    pub(crate) fn bytes(&self) -> usize {
+impl batch::Item for Item {
+    fn bytes(&self) -> usize {
         let own = match self {
             Self::Call { call, .. } => {
                 let gone = call.order.as_ref().map_or(0, |order| order.gone.len());
@@ -234,8 +231,7 @@ impl Item {
         64 + own + self.len()
     }
 
-    /// Bytes of its body.
-    pub(crate) fn len(&self) -> usize {
+    fn len(&self) -> usize {
         match self {
             Self::Call { len, .. } | Self::Cast { len, .. } | Self::Reply { len, .. } => {
                 *len as usize
@@ -248,12 +244,7 @@ impl Item {
 impl Message {
     /// The items, each with its body.
     pub(crate) fn into_items(self) -> (Head, impl Iterator<Item = (Item, Bytes)>) {
-        let Self { head, items, mut bodies } = self;
-        let items = items.into_iter().map(move |item| {
-            let body = bodies.split_to(item.len());
-            (item, body)
-        });
-        (head, items)
+        (self.head, batch::split(self.items, self.bodies))
     }
 }
 
@@ -263,53 +254,18 @@ impl Wire for Message {
     }
 
     fn with_payload(self, payload: Bytes) -> Option<Self> {
-        let mut left = payload.len();
-        for item in &self.items {
-            left = left.checked_sub(item.len())?;
-        }
-        (left == 0).then_some(Self { bodies: payload, ..self })
+        batch::fits(&self.items, &payload).then_some(Self { bodies: payload, ..self })
     }
 }
 
 /// Items on their way into batches.
-#[derive(Clone, Hash, Default, Debug)]
-pub(crate) struct Batch {
-    items: Vec<Item>,
-    bodies: Vec<Bytes>,
-    bytes: usize,
-}
+pub(crate) type Batch = batch::Batch<Item>;
 
-impl Batch {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.items.is_empty()
-    }
-
-    /// Whether the item belongs into a batch of its own.
-    pub(crate) fn is_full_for(&self, item: &Item, bytes_max: usize) -> bool {
-        !self.items.is_empty() && self.bytes + item.bytes() > bytes_max
-    }
-
-    pub(crate) fn push(&mut self, item: Item, body: Bytes) {
-        debug_assert_eq!(item.len(), body.len());
-        self.bytes += item.bytes();
-        self.items.push(item);
-        if !body.is_empty() {
-            self.bodies.push(body);
-        }
-    }
-
-    /// The batch as a message; it is empty afterwards.
-    pub(crate) fn take(&mut self, head: Head) -> Message {
-        let Self { items, bodies, .. } = std::mem::take(self);
-        let bodies = match <[Bytes; 1]>::try_from(bodies) {
-            Ok([body]) => body,
-            Err(bodies) => {
-                let mut whole = BytesMut::with_capacity(bodies.iter().map(Bytes::len).sum());
-                bodies.iter().for_each(|body| whole.extend_from_slice(body));
-                whole.freeze()
-            }
-        };
-        Message { head, items, bodies }
+impl Message {
+    /// What is in the batch; it is empty afterwards.
+    pub(crate) fn of(head: Head, batch: &mut Batch) -> Self {
+        let (items, bodies) = batch.take();
+        Self { head, items, bodies }
     }
 }
 

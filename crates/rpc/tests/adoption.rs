@@ -11,8 +11,8 @@ use mainstay_rpc::fault::Fault;
 use mainstay_rpc::{
     Carrier, Command, Config, ConfigError, Executed, Orphans, Outcome, Reason, Refusal, Ticket,
 };
+use mainstay_sim::holds_but_with;
 use support::hand::{Ask, Fate, Hand, MS, ONCE};
-use support::holds_but_with;
 
 /// The one who calls, the two that can do what it wants, and the one that both call.
 const CLIENT: usize = 0;
@@ -145,7 +145,7 @@ fn calls_of_the_dead_are_adopted() {
 #[test]
 fn calls_are_adopted_over_a_bad_network() {
     let scene = |fault| {
-        for seed in 0..200 {
+        for seed in mainstay_sim::seeds(0..200) {
             let mut hand = hand(fault, Carrier::Datagrams);
             let mut rng = Rng::new(seed);
             let (crash, second) = (rng.below(STEPS), 1 + rng.below(2) as usize);

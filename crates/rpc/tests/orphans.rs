@@ -8,9 +8,10 @@ use mainstay_base::Duration;
 use mainstay_base::service::In;
 use mainstay_rpc::fault::Fault;
 use mainstay_rpc::{Carrier, Command, Config, Executed, Orphans, Reason, Refusal, Semantics};
+use mainstay_sim::holds_but_with;
+use support::Mix;
 use support::hand::{Ask, Fate, Hand, MS, ONCE};
 use support::kind::{Kind, POLICIES};
-use support::{Mix, holds_but_with};
 
 const PERIOD: Duration = Duration::from_millis(100);
 const LEASE: Duration = Duration::from_millis(300);
@@ -214,14 +215,16 @@ fn no_orphan_outlives_its_bound() {
     ];
     for (orphans, broken) in POLICIES.into_iter().zip(broken) {
         let mut ended = 0;
-        for seed in 0..100 {
+        let seeds = mainstay_sim::seeds(0..100);
+        let runs = seeds.end - seeds.start;
+        for seed in seeds {
             match no_orphans(seed, orphans, None) {
                 Ok(orphans) => ended += orphans,
                 Err(what) => panic!("{orphans:?}, seed {seed}: {what}"),
             }
         }
-        println!("{orphans:?}: 100 runs, {ended} orphans ended");
-        assert!(ended > 300, "{orphans:?}: {ended}");
+        println!("{orphans:?}: {runs} runs, {ended} orphans ended");
+        assert!(ended as u64 > 3 * runs, "{orphans:?}: {ended}");
         let found = (0..100).find_map(|seed| no_orphans(seed, orphans, Some(broken)).err());
         println!("{broken:?}: {}", found.expect("it is noticed"));
     }

@@ -5,14 +5,15 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use mainstay_base::Duration;
 use mainstay_rpc::Executed;
+use mainstay_sim::holds_but_with;
 use mainstay_sim::{Disk, Fault as Blow, Moment, Options, Wire};
 use mainstay_troupe::fault::Fault;
 use mainstay_troupe::{Begin, Collator, Config, Failure, Outcome, Reason, Sequence};
-use support::{Part, Play, holds_but_with, setup, short, tag};
+use support::{Part, Play, setup, short, tag};
 
 const SECOND: Duration = Duration::from_secs(1);
 const CLIENT: usize = 1;

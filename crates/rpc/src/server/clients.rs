@@ -15,6 +15,9 @@ use crate::{Config, Record, Refusal, Ticket};
 pub(crate) struct Client {
     /// Its crash count, as its boot that is connected said; 0: it has not.
     pub(crate) life: u64,
+    /// What the server remembers of it is called so; 0: it was not told, or that is void. Drawn for each client where results are stored, and stored
+    /// with them: one that was forgotten sees that it was.
+    pub(super) memory: u64,
     /// All calls below are over.
     pub(crate) floor: u64,
     /// Calls that are over, at or above the floor.
@@ -106,18 +109,11 @@ impl Server {
         for (seq, entry) in std::mem::take(&mut client.calls) {
             self.deadlines.remove(&(entry.until, of, seq));
         }
-        *client = Client { life, orphans, heard: now, ..Client::default() };
+        // One that is dead may come back with the calls that were just dropped.
+        let memory = if life == 0 { 0 } else { client.memory };
+        *client = Client { life, memory, orphans, heard: now, ..Client::default() };
         if self.config.stored {
-            self.write(
-                lines,
-                Record::Client {
-                    client: of,
-                    life,
-                    floor: 0,
-                    over: Vec::new(),
-                    skipped: Vec::new(),
-                },
-            );
+            self.write(lines, Record::client(of, life, memory));
         }
     }
 
@@ -134,6 +130,49 @@ impl Server {
             Some(client) if client.orphans > 0 => client.is_gone = true,
             Some(_) => drop(self.clients.remove(&of)),
             None => {}
+        }
+    }
+
+    /// A client is connected, and is to be told what the server remembers of it.
+    pub(crate) fn meet(&mut self, now: Instant, lines: &mut Lines, of: NodeId) -> u64 {
+        if !self.config.stored {
+            return self.memory;
+        }
+        if !self.clients.contains_key(&of) {
+            self.make_room(now, lines);
+        }
+        let drawn = self.stored.draw();
+        let client = self.clients.entry(of).or_default();
+        if client.memory == 0 {
+            client.memory = match mainstay_base::fault!(self.config, KeepsMemory) {
+                true => self.memory,
+                false => drawn,
+            };
+        }
+        client.memory
+    }
+
+    /// Whether a client means what the server remembers of it.
+    pub(crate) fn is_memory_of(&self, of: NodeId, memory: u64) -> bool {
+        if !self.config.stored {
+            return memory == self.memory;
+        }
+        memory != 0 && self.clients.get(&of).is_some_and(|client| client.memory == memory)
+    }
+
+    /// Of those that are not connected, and for whom nothing is executed, the one that was heard longest ago is forgotten.
+    fn make_room(&mut self, now: Instant, lines: &mut Lines) {
+        while self.clients.len() >= self.config.clients_max {
+            let busy: BTreeSet<NodeId> = self.works_for();
+            let is_away = |node: &NodeId, client: &Client| {
+                client.orphans == 0 && !lines.is_up(*node) && !busy.contains(node)
+            };
+            let away = self.clients.iter().filter(|(node, client)| is_away(node, client));
+            let oldest = away.min_by_key(|(node, client)| (client.heard, **node));
+            let Some(oldest) = oldest.map(|(node, _)| *node) else { return };
+            self.begin_life(now, lines, oldest, 0);
+            self.clients.remove(&oldest);
+            self.counts.forgotten += 1;
         }
     }
 

@@ -1,5 +1,6 @@
 //! All that can be said, and what a peer could say that keeps to no rule.
 
+use mainstay_base::batch::Item as _;
 use mainstay_base::service::{In, Logged, Out, PeerChange, Service, Start};
 use mainstay_base::{BootId, BootNonce, ClusterId, Instance, Instant, Machine as _, NodeId};
 use proptest::prelude::*;
@@ -199,7 +200,7 @@ proptest! {
         let ended = |answer, body| Record::Ended { client, life, seq, before: Some(3), answer, body };
         for record in [
             Record::Life { life, memory: seq },
-            Record::Client { client, life, floor: seq, over: over.clone(), skipped: over },
+            Record::Client { client, life, floor: seq, over: over.clone(), skipped: over, memory: seq },
             Record::Began { client, life, seq, floor: 2 },
             Record::Over { client, life, seq, before: 1 },
             ended(Stored::Value, body.clone().into()),
