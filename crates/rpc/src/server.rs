@@ -224,6 +224,20 @@ impl Server {
         self.is_draining = true;
     }
 
+    /// There is no more time: what has not begun does not begin, and the rest is ended.
+    pub(crate) fn close(&mut self, now: Instant, lines: &mut Lines) {
+        self.is_draining = true;
+        let clients: Vec<NodeId> = self.clients.keys().copied().collect();
+        for client in clients {
+            self.refuse_held(now, lines, client, u64::MAX, Refusal::Draining);
+        }
+        self.loose.clear();
+        let tickets: Vec<Ticket> = self.runs.keys().copied().collect();
+        for ticket in tickets {
+            self.abort_run(now, lines, ticket);
+        }
+    }
+
     /// Whether nothing is held or executed.
     pub(crate) fn is_idle(&self) -> bool {
         self.runs.is_empty()

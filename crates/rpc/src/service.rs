@@ -76,6 +76,8 @@ pub enum Command {
     },
     /// No call is taken any more; [`Event::Drained`] when those that were are over.
     Drain,
+    /// The same at once: what has not begun is refused, and what is executed is ended.
+    Close,
 }
 
 /// What came of an execution.
@@ -248,6 +250,10 @@ impl Rpc {
             }
             Command::Drain => {
                 self.server.drain();
+                self.is_draining = true;
+            }
+            Command::Close => {
+                self.server.close(now, &mut self.lines);
                 self.is_draining = true;
             }
         }

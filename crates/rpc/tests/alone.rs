@@ -292,6 +292,49 @@ async fn a_server_drains() {
     LocalSet::new().run_until(run).await;
 }
 
+/// A node that is closed answers what it took, refuses what comes meanwhile, and ends what takes too long; each caller is told the truth.
+#[tokio::test]
+async fn a_node_that_is_closed_drains() {
+    let run = async {
+        for (millis, limit) in [(100, 20_000), (60_000, 100)] {
+            let roster = roster(2);
+            let (place, config) =
+                (Place::Mounted, Config { executions_max: 1, ..Config::started_now() });
+            let (_one, client) = station(&roster, 0, place, Config::started_now(), None).await;
+            let (two, server) = station(&roster, 1, place, config, None).await;
+            let mut seen = serve_sleep(&server).await;
+            let sleeper = client.to(node(1)).unordered();
+            let ask = |millis| {
+                let sleeper = sleeper.clone();
+                tokio::task::spawn_local(async move { sleeper.exactly_once(Sleep(millis)).await })
+            };
+            let begun = ask(millis);
+            within(seen.begun.recv()).await.unwrap();
+            // It waits for a place.
+            let held = ask(1);
+            while server.status().await.unwrap().kept < 2 {
+                tokio::task::yield_now().await;
+            }
+            let closing =
+                tokio::task::spawn_local(
+                    async move { two.close(Duration::from_millis(limit)).await },
+                );
+            while ask(1).await.unwrap().is_ok() {}
+            let (begun, held) = (within(begun).await.unwrap(), within(held).await.unwrap());
+            let draining = Err(Failure::not_at_all(Reason::Refused(Refusal::Draining)).into());
+            if millis == 100 {
+                assert_eq!((begun, held), (Ok(()), Ok(())), "what was accepted is answered");
+            } else {
+                let aborted = Reason::Refused(Refusal::Aborted);
+                let failure = Failure { executed: Executed::NotMoreThanOnce, reason: aborted };
+                assert_eq!((begun, held), (Err(failure.into()), draining));
+            }
+            within(closing).await.unwrap();
+        }
+    };
+    LocalSet::new().run_until(run).await;
+}
+
 /// Checks RPC-3 and RPC-15 on real sockets: a restart of a server that remembers nothing fails what was executed, and nothing is executed
 /// twice; one that remembers answers again.
 #[tokio::test]

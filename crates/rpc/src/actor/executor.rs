@@ -4,9 +4,11 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mainstay_service::{ReachError, ServiceHandle};
 use tokio::task::AbortHandle;
+use tokio::time::timeout;
 
 use super::Context;
 use super::handle::{CallInfo, Shared};
@@ -38,6 +40,14 @@ impl mainstay_service::Front for Shared {
 
     fn ended(&self) {
         self.end();
+    }
+
+    async fn close(self: Arc<Self>, within: Duration) {
+        if timeout(within, self.drain()).await.is_err() {
+            let _ = self.service.send(Command::Close).await;
+            // The word has been heard, and what it says has been said, when this is answered.
+            let _ = self.service.status().await;
+        }
     }
 }
 

@@ -273,6 +273,15 @@ impl Shared {
         self.lost.notify_waiters();
     }
 
+    pub(super) async fn drain(&self) -> Result<(), ReachError> {
+        self.drained.send_replace(false);
+        let mut drained = self.drained.subscribe();
+        self.service.send(Command::Drain).await?;
+        // The sender lives in here.
+        let _ = drained.wait_for(|it| *it).await;
+        if self.is_open.load(Ordering::Acquire) { Ok(()) } else { Err(ReachError::Closed) }
+    }
+
     pub(super) fn drained(&self) {
         self.drained.send_replace(true);
     }
@@ -521,17 +530,13 @@ impl RpcHandle {
     }
 
     /// Takes no call any more, and waits until those that were taken are answered. Others are told that theirs were not executed; those that
-    /// nobody answers are dropped. Nothing does that by itself when a node is closed.
+    /// nobody answers are dropped. [`StationHandle::close`](mainstay_service::StationHandle::close) and
+    /// [`Reach::close`](mainstay_service::Reach::close) do it for all services of a node, within a time.
     ///
     /// # Errors
     /// [`ReachError`]: the service has ended, perhaps before all was answered.
     pub async fn drain(&self) -> Result<(), ReachError> {
-        self.shared.drained.send_replace(false);
-        let mut drained = self.shared.drained.subscribe();
-        self.shared.service.send(Command::Drain).await?;
-        // The sender lives in this handle.
-        let _ = drained.wait_for(|it| *it).await;
-        if self.shared.is_open.load(Ordering::Acquire) { Ok(()) } else { Err(ReachError::Closed) }
+        self.shared.drain().await
     }
 
     /// Waits until the server at a node is lost: its node was restarted or left, or its service has ended. Whatever it executed is over, or

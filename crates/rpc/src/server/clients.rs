@@ -138,9 +138,7 @@ impl Server {
         if !self.config.stored {
             return self.memory;
         }
-        if !self.clients.contains_key(&of) {
-            self.make_room(now, lines);
-        }
+        self.make_room(now, lines, of);
         let drawn = self.stored.draw();
         let client = self.clients.entry(of).or_default();
         if client.memory == 0 {
@@ -160,12 +158,14 @@ impl Server {
         memory != 0 && self.clients.get(&of).is_some_and(|client| client.memory == memory)
     }
 
-    /// Of those that are not connected, and for whom nothing is executed, the one that was heard longest ago is forgotten.
-    fn make_room(&mut self, now: Instant, lines: &mut Lines) {
-        while self.clients.len() >= self.config.clients_max {
+    /// A client comes. Of those that are not connected, and for whom nothing is executed, those are forgotten that were heard longest ago.
+    fn make_room(&mut self, now: Instant, lines: &mut Lines, of: NodeId) {
+        let more = usize::from(!self.clients.contains_key(&of));
+        while self.clients.len() + more > self.config.clients_max {
             let busy: BTreeSet<NodeId> = self.works_for();
             let is_away = |node: &NodeId, client: &Client| {
-                client.orphans == 0 && !lines.is_up(*node) && !busy.contains(node)
+                let is_busy = client.orphans > 0 || busy.contains(node);
+                *node != of && !is_busy && !lines.is_up(*node)
             };
             let away = self.clients.iter().filter(|(node, client)| is_away(node, client));
             let oldest = away.min_by_key(|(node, client)| (client.heard, **node));

@@ -13,6 +13,8 @@ use mainstay_runtime::LocalFuture;
 use thiserror::Error;
 
 use super::handle::{ReachError, ServiceHandle};
+#[cfg(doc)]
+use super::reach::Reach;
 
 /// Between two attempts to find a service that was mounted anew.
 const AGAIN: Duration = Duration::from_millis(20);
@@ -40,6 +42,12 @@ pub trait Front: Send + Sync + 'static {
 
     /// The service has ended, and with it all that was asked of it. On any thread; it must not block.
     fn ended(&self);
+
+    /// The node is about to [close](Reach::close): what was accepted is finished within this time, and the rest is refused. Default: nothing.
+    fn close(self: Arc<Self>, within: Duration) -> impl Future<Output = ()> + Send {
+        let _ = within;
+        std::future::ready(())
+    }
 }
 
 /// What is done for a service, on the thread on which its desk was opened.
@@ -84,6 +92,11 @@ impl Desk {
             return Err(OpenError::Taken);
         }
         front.begin().await?;
+        let closing = Arc::downgrade(front);
+        front.service().reach().closes(move |within| {
+            let front = closing.upgrade()?;
+            Some(Box::pin(front.close(within)))
+        });
         Ok(Self { run: clerk.recipient() })
     }
 
