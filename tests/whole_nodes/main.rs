@@ -16,15 +16,6 @@ use mainstay_base::{Duration, Instant};
 use mainstay_sim::{Disk, Fault, FaultEvent, Moment};
 use run::{Report, Setup, faults, look_at_once, run};
 
-fn variable(name: &str) -> Option<u64> {
-    std::env::var(name).ok().and_then(|text| text.parse().ok())
-}
-
-fn seeds(count: u64) -> std::ops::Range<u64> {
-    let first = variable("MAINSTAY_SEED").unwrap_or(0);
-    first..first + variable("MAINSTAY_SEEDS").unwrap_or(count)
-}
-
 /// Runs a seed twice: it must go well, and the same way.
 fn twice(seed: u64, setup: &Setup) -> Report {
     let once = || run(seed, setup, faults(seed, setup));
@@ -39,7 +30,8 @@ fn twice(seed: u64, setup: &Setup) -> Report {
 }
 
 fn swarm(setup: &Setup, count: u64) -> Vec<Report> {
-    let reports: Vec<Report> = seeds(count).map(|seed| twice(seed, setup)).collect();
+    let reports: Vec<Report> =
+        mainstay_sim::seeds(0..count).map(|seed| twice(seed, setup)).collect();
     let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
     println!(
         "{} runs: {} events, {} answered, {} unknown, {} refused, {} faults, {} crashes ({} by power, {} in a write), \
@@ -120,9 +112,7 @@ fn heavy_states_make_no_long_turns() {
     ];
     for (nodes, durability, range) in all {
         let setup = heavy(nodes, durability);
-        let first = variable("MAINSTAY_SEED").unwrap_or(range.start);
-        let count = variable("MAINSTAY_SEEDS").unwrap_or(range.end - range.start);
-        for seed in first..first + count {
+        for seed in mainstay_sim::seeds(range) {
             let report = match seed % 10 {
                 0 => twice(seed, &setup),
                 _ => run(seed, &setup, faults(seed, &setup)).unwrap_or_else(|what| {
@@ -152,7 +142,7 @@ fn many_reads_at_once_make_no_long_turn() {
 #[test]
 fn nobody_dies_of_a_heavy_state() {
     let setup = heavy(3, Durability::Disk);
-    for seed in seeds(20) {
+    for seed in mainstay_sim::seeds(0..20) {
         let report = run(seed, &setup, all_killed(3)).unwrap();
         assert_eq!((report.restarts, report.silent), (0, 0), "seed {seed}: {report:?}");
         assert!(report.longest <= TURN_MAX, "seed {seed}: {:?}", report.longest);

@@ -12,8 +12,13 @@ pub(crate) fn run(arguments: &[&str]) -> Result<(), String> {
 
 /// Like [`run`], with one more environment variable.
 pub(crate) fn run_with(variable: (&str, &str), arguments: &[&str]) -> Result<(), String> {
+    run_in(&[variable], arguments)
+}
+
+/// Like [`run`], with more environment variables.
+pub(crate) fn run_in(variables: &[(&str, &str)], arguments: &[&str]) -> Result<(), String> {
     let mut command = command(arguments);
-    command.env(variable.0, variable.1);
+    command.envs(variables.iter().copied());
     finish(command, arguments)
 }
 

@@ -1,5 +1,5 @@
-//! The gate of the workspace: `cargo xtask verify`, `cargo xtask fix`, `cargo xtask system`; `cargo xtask examples`; and `cargo xtask
-//! compare`.
+//! The gate of the workspace: `cargo xtask verify`, `cargo xtask fix`, `cargo xtask system`; `cargo xtask examples`; `cargo xtask
+//! soak`; and `cargo xtask compare`.
 //!
 //! It needs nothing but cargo, and it has no dependency: what judges the workspace must build when little else does.
 
@@ -13,6 +13,7 @@ mod floors;
 mod house;
 mod packages;
 mod purity;
+mod soak;
 mod steps;
 mod system;
 mod verify;
@@ -28,6 +29,7 @@ usage: cargo xtask <command>
   system   what needs root or Debian packages
   examples NAME [--broken]
            runs an example system; with --broken once for each fault that can be planted in it
+  soak     the campaigns of the tests, longer; see soak --help
   compare  our benchmarks beside those of other systems; see compare --help";
 
 fn main() -> ExitCode {
@@ -39,6 +41,11 @@ fn main() -> ExitCode {
         ["system"] => system::run(),
         ["examples", name] => examples::run(name),
         ["examples", name, "--broken"] => examples::broken(name),
+        ["soak", "-h" | "--help"] => {
+            println!("{}", soak::USAGE);
+            return ExitCode::SUCCESS;
+        }
+        ["soak", words @ ..] => soak::run(words),
         ["compare", "-h" | "--help"] => {
             println!("{}", compare::USAGE);
             return ExitCode::SUCCESS;

@@ -29,6 +29,7 @@
 //! assert_eq!(machine.poll_output(), None);
 //! ```
 
+pub mod batch;
 pub mod codec;
 mod fault;
 mod fingerprint;

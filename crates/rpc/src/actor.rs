@@ -4,7 +4,7 @@ mod among;
 mod caller;
 mod commands;
 mod context;
-mod desk;
+mod executor;
 #[cfg(feature = "gateway")]
 pub mod gateway;
 mod handle;
@@ -26,7 +26,8 @@ pub use among::Among;
 pub use caller::Caller;
 pub use commands::{AtLeastOnce, AtMostOnce, ExactlyOnce, Maybe};
 pub use context::{Context, Incoming};
-pub use handle::{CallInfo, Interceptor, OpenError, Resolver, RpcHandle, ServeError};
+pub use handle::{CallInfo, Interceptor, Resolver, RpcHandle, ServeError};
+pub use mainstay_service::OpenError;
 pub use servers::Servers;
 pub use stream::{Items, Offer, OfferError, Reading, WriteError};
 

@@ -285,8 +285,12 @@ impl Calls {
             epoch: self.epoch,
             order,
             context: call.request.context.clone(),
+            name: call.request.name.clone(),
         };
-        let arguments = call.request.arguments.clone();
+        let mut arguments = call.request.arguments.clone();
+        if mainstay_base::fault!(self.config, CutsArguments) {
+            arguments.truncate(arguments.len().saturating_sub(1));
+        }
         let len = arguments.len() as u32;
         self.speak(lines, server);
         lines.say(server, Item::Call { seq, call: head, len }, arguments);

@@ -47,6 +47,23 @@ pub enum Orphans {
         /// How long a client may take to answer.
         patience: Duration,
     },
+    /// RC89, adoption: an execution whose call has a [name](crate::Request::name) goes on when its client dies, up to its deadline. Whoever calls by that
+    /// name, the client in its next life or another node that stands in for it, has the result of that execution and not of a second one (RPC-24, RPC-25). What an
+    /// execution with a name calls is named by its number, so executions that are repeated have to make the same calls in the same order up to where
+    /// the first one came; their calls are not executed again (RPC-72). Calls without names die with their client's life.
+    ///
+    /// Names are kept in memory: a server that is restarted has forgotten them, so this survives the crash of those who call, and not
+    /// that of the last one in a chain at the same time. Calls to the own node, and at-least-once calls, have no names.
+    Adoption {
+        /// A result is kept by its name for so long, from its end. A call is repeated under its name only before its first deadline has passed,
+        /// and deadlines are no longer than this.
+        keep: Duration,
+        /// Most names that a server knows. Beyond, a call with a name is refused ([`Refusal::Busy`](crate::Refusal::Busy)).
+        names_max: usize,
+        /// Most bytes of results that it keeps by names. One that does not fit goes to its client; a repeated call is told
+        /// [`Refusal::ResultTooLarge`](crate::Refusal::ResultTooLarge).
+        bytes_max: usize,
+    },
 }
 
 impl Orphans {
@@ -58,6 +75,7 @@ impl Orphans {
             Self::Expiration { .. } => 2,
             Self::Reincarnation => 3,
             Self::Gentle { .. } => 4,
+            Self::Adoption { .. } => 5,
         }
     }
 }
@@ -83,6 +101,10 @@ pub struct Config {
     /// With so many bytes of arguments and results of one client a server takes no more. Results of what it has taken come on top, as many bytes again at
     /// most: the call of one that does not fit is told that its result is too large; it was executed. Default 64 MiB.
     pub client_bytes_max: usize,
+    /// Most clients that a server which stores results remembers. For another one it forgets the one that was heard longest ago, of those that are not connected and for
+    /// whom nothing is executed; connected ones are remembered in any case. A client that was forgotten and comes back with open calls is told that
+    /// the server is [lost](crate::Reason::ServerLost), and what is known of their execution; they are not executed again. Default 65,536.
+    pub clients_max: usize,
     /// Most calls that a server executes at a time; others wait for their turn. Default 1,024.
     pub executions_max: usize,
     /// Most bytes of the arguments, or of the result, of a call. Default and limit [`BODY_BYTES_MAX`].
@@ -121,6 +143,7 @@ impl Config {
             calls_max: 65_536,
             window: 4_096,
             client_bytes_max: 64 << 20,
+            clients_max: 65_536,
             executions_max: 1_024,
             body_bytes_max: BODY_BYTES_MAX,
             deadline_max: Duration::from_secs(3_600),
@@ -139,8 +162,13 @@ impl Config {
     /// # Errors
     /// [`ConfigError`].
     pub fn check(&self) -> Result<(), ConfigError> {
-        let counts =
-            [self.calls_max, self.window as usize, self.executions_max, self.body_bytes_max];
+        let counts = [
+            self.calls_max,
+            self.window as usize,
+            self.executions_max,
+            self.body_bytes_max,
+            self.clients_max,
+        ];
         if counts.contains(&0) || self.attempts == 0 || self.life == 0 {
             return Err(ConfigError::Zero);
         }
@@ -152,7 +180,16 @@ impl Config {
             Orphans::Expiration { quantum: span } | Orphans::Gentle { patience: span } => [span; 2],
             // None.
             Orphans::Extermination | Orphans::Reincarnation => [Duration::MAX; 2],
+            Orphans::Adoption { keep, .. } => [keep; 2],
         };
+        if let Orphans::Adoption { keep, names_max, bytes_max } = self.orphans {
+            if names_max == 0 || bytes_max == 0 {
+                return Err(ConfigError::Zero);
+            }
+            if self.stored || self.deadline_max > keep {
+                return Err(ConfigError::Adoption);
+            }
+        }
         if self.retry.is_zero() || self.acknowledge.is_zero() || spans.contains(&Duration::ZERO) {
             return Err(ConfigError::NoTime);
         }
@@ -197,8 +234,8 @@ const SPAN_MAX: Duration = Duration::from_secs(10 * 366 * 24 * 3_600);
 #[derive(Error, Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// A number of calls, attempts or bytes is 0, or the crash count is.
-    #[error("numbers of calls, attempts and bytes, and the crash count, are at least 1")]
+    /// A number of calls, clients, attempts or bytes is 0, or the crash count is.
+    #[error("numbers of calls, clients, attempts and bytes, and the crash count, are at least 1")]
     Zero,
     /// A body has at most [`BODY_BYTES_MAX`], and one client's share holds at least one body.
     #[error("a body has at most {BODY_BYTES_MAX} bytes, and a client's share holds at least one")]
@@ -212,6 +249,9 @@ pub enum ConfigError {
     /// What lasts longer than ten years was meant as never, and there is no such span; nor is there a last crash count.
     #[error("spans of time are at most ten years, and a crash count is not the last number")]
     TooLong,
+    /// Names are not stored, and have to be known for as long as a call may be repeated.
+    #[error("adoption is for results that are not stored, and keeps them for the longest deadline")]
+    Adoption,
     /// A clock that may stand still measures nothing.
     #[error("the drift of a clock is less than its rate")]
     Drift,

@@ -51,6 +51,18 @@ pub enum Fault {
     NeverExpires,
     /// A new epoch that ends nothing.
     SparesEpochs,
+    /// An execution with a name is ended when its client dies.
+    EndsAdopted,
+    /// A result is not kept by the name of its call.
+    ForgetsNames,
+    /// Nested calls are named anew by each execution.
+    NumbersAnew,
+    /// A client that was forgotten is told the same memory as before.
+    KeepsMemory,
+    /// A client marshals all but the last byte of the arguments.
+    CutsArguments,
+    /// Calls of one caller to the own node run side by side.
+    CrowdsLocals,
     /// A call that failed is told to be done, with the beginning of its arguments for a value.
     AnswersItself,
     /// The outcome of a call is told twice.

@@ -119,4 +119,4 @@ pub use config::{BODY_BYTES_MAX, Carrier, Config, ConfigError, DATAGRAM_BYTES_MA
 pub use outcome::{Executed, Failure, Reason, Semantics};
 pub use server::{Counts, Past, Record, Stored};
 pub use service::{Command, Event, Execution, Finish, Outcome, Request, Rpc, Status, Ticket};
-pub use wire::{Message, ProcedureId, Refusal};
+pub use wire::{CallName, Message, ProcedureId, Refusal};

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{Hash, Hasher};
 
 use bytes::Bytes;
+use mainstay_base::batch::{self, Item as _};
 use mainstay_base::service::{Io, Out, Outbox};
 use mainstay_base::{BootId, NodeId};
 
 use crate::config::DATAGRAM_BYTES_MAX;
-use crate::wire::{BATCH_BYTES, Batch, Head, Item, Message};
+use crate::wire::{Batch, Head, Item, Message};
 use crate::{Carrier, Event, Record, Rpc};
 
 /// A datagram holds items of so many bytes, a body of the largest size and what belongs to it.
@@ -43,7 +44,7 @@ impl Line {
             head.over.drain(..head.over.len() - OVER_MAX);
             self.nods = true;
         }
-        self.loose.take(head)
+        Message::of(head, &mut self.loose)
     }
 }
 
@@ -79,7 +80,7 @@ impl Lines {
         let line = self.line(node);
         let mut first = Batch::default();
         first.push(item, Bytes::new());
-        let message = first.take(line.head.clone());
+        let message = Message::of(line.head.clone(), &mut first);
         line.refused.push_front(message);
         self.dirty.insert(node);
     }
@@ -92,6 +93,10 @@ impl Lines {
     pub(crate) fn up(&self) -> Vec<NodeId> {
         let up = self.lines.iter().filter(|(_, line)| line.is_up);
         up.map(|(node, _)| *node).collect()
+    }
+
+    pub(crate) fn is_up(&self, node: NodeId) -> bool {
+        self.lines.get(&node).is_some_and(|line| line.is_up)
     }
 
     /// A batch goes out although nothing is in it: for what its head says.
@@ -123,8 +128,8 @@ impl Lines {
     /// Says something over the link. It is void if the other end has been replaced, or is not there.
     pub(crate) fn say_surely(&mut self, node: NodeId, item: Item, body: Bytes) {
         let line = self.line(node);
-        if line.batch.is_full_for(&item, BATCH_BYTES) {
-            let message = line.batch.take(line.head.clone());
+        if line.batch.is_full_for(&item, batch::BYTES_MAX) {
+            let message = Message::of(line.head.clone(), &mut line.batch);
             line.refused.push_back(message);
         }
         line.batch.push(item, body);
@@ -209,7 +214,7 @@ impl Lines {
                 self.sent += 1;
             }
             if !line.batch.is_empty() || std::mem::take(&mut line.nods) {
-                let message = line.batch.take(line.head.clone());
+                let message = Message::of(line.head.clone(), &mut line.batch);
                 self.out.send(boot, message);
                 self.sent += 1;
                 line.head.over.clear();

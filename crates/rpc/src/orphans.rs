@@ -13,6 +13,8 @@
 //!   well. An orphan whose client does not come back lives until its deadline.
 //! - *Reincarnation* (Nel81): a restarted client begins a new epoch, one more than the largest that it hears of, and tells all; who
 //!   hears of a new epoch passes it on, and ends all that it executes for former ones.
+//! - *Adoption* (RC89): nothing. What has no name ends with its client's life; what has one goes on, and whoever calls by that name has its result
+//!   (`server/names.rs`).
 //! - *Gentle reincarnation* (Nel81): the same, but who hears of a new epoch asks the clients first, and ends what is not owned up to.
 
 use std::collections::BTreeSet;

@@ -90,6 +90,9 @@ pub enum Reason {
     /// The arguments have more bytes than a call may.
     #[error("the arguments are too large")]
     TooLarge,
+    /// Calls with names are nested too deep.
+    #[error("calls are nested too deep")]
+    TooDeep,
     /// The server says why.
     #[error("the server refuses: {0:?}")]
     Refused(Refusal),

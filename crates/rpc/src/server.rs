@@ -23,19 +23,21 @@ mod check;
 mod clients;
 mod ends;
 mod lanes;
+mod names;
 mod stored;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use mainstay_base::service::Io;
-use mainstay_base::{Duration, Instant, NodeId};
+use mainstay_base::{Duration, Instant, NodeId, Rng};
 
 use crate::lines::Lines;
-use crate::wire::{CallHead, Item, ProcedureId};
+use crate::wire::{CallHead, DEPTH_MAX, Item, ProcedureId};
 use crate::{Config, Event, Execution, Refusal, Semantics, Ticket};
 
 pub(crate) use clients::Client;
+pub(crate) use names::Adoptable;
 pub use stored::{Past, Record, Stored};
 
 /// A call that came.
@@ -89,6 +91,8 @@ pub(crate) struct Run {
     pub(crate) granted: Option<Instant>,
     /// When it is asked for that.
     pub(crate) asks: Instant,
+    /// It has a name, by which others may adopt it.
+    pub(crate) adoptable: Option<Box<Adoptable>>,
 }
 
 /// A call that somebody wants to be executed that nobody answers.
@@ -138,19 +142,27 @@ pub(crate) struct Server {
     served: BTreeMap<ProcedureId, (u16, u16)>,
     pub(crate) clients: BTreeMap<NodeId, Client>,
     pub(crate) runs: BTreeMap<Ticket, Run>,
-    /// They wait for a place, in order.
-    ready: VecDeque<(NodeId, u64, u64)>,
+    ready: Ready,
     loose: VecDeque<Loose>,
     deadlines: BTreeSet<(Instant, NodeId, u64)>,
     /// Of executions that nobody waits for.
     loose_deadlines: BTreeSet<(Instant, Ticket)>,
     writing: VecDeque<(Io, Wrote)>,
+    names: names::Names,
     stored: stored::Kept,
     tickets: u64,
     is_draining: bool,
     /// Executions that were ended, for whom calls are to be taken back.
     pub(crate) ended: Vec<Ticket>,
     pub(crate) counts: Counts,
+}
+
+/// They wait for a place, in order.
+#[derive(Clone, Default, Hash)]
+struct Ready {
+    calls: VecDeque<(NodeId, u64, u64)>,
+    /// They are being given places. What gets ready meanwhile has its turn in the same loop, not in one within it.
+    is_filling: bool,
 }
 
 /// What a server has done so far.
@@ -163,8 +175,12 @@ pub struct Counts {
     pub ended: u64,
     /// Calls that came again, and were answered without an execution.
     pub repeated: u64,
+    /// Calls that were given the execution or the result of an earlier one of the same name.
+    pub adopted: u64,
     /// Calls that came when they were over, or of a life that was.
     pub dropped: u64,
+    /// Clients of which nothing is remembered any more, because there were others: [`Config::clients_max`](crate::Config::clients_max).
+    pub forgotten: u64,
     /// Calls that were refused.
     pub refused: u64,
     /// Things said that make no sense: a peer does not keep to the protocol.
@@ -172,21 +188,22 @@ pub struct Counts {
 }
 
 impl Server {
-    pub(crate) fn new(config: Config, memory: u64, tickets: u64, past: Past) -> Self {
+    pub(crate) fn new(config: Config, memory: u64, seed: u64, past: Past) -> Self {
         let mut server = Self {
             config,
             memory,
             served: BTreeMap::new(),
             clients: BTreeMap::new(),
             runs: BTreeMap::new(),
-            ready: VecDeque::new(),
+            ready: Ready::default(),
             loose: VecDeque::new(),
             deadlines: BTreeSet::new(),
             loose_deadlines: BTreeSet::new(),
             writing: VecDeque::new(),
-            stored: stored::Kept::new(past.first()),
+            names: names::Names::default(),
+            stored: stored::Kept::new(past.first(), seed),
             // No ticket of a former life names an execution of this one.
-            tickets,
+            tickets: Rng::new(seed).stream("tickets").next_u64() >> 1,
             is_draining: false,
             ended: Vec::new(),
             counts: Counts::default(),
@@ -205,6 +222,20 @@ impl Server {
 
     pub(crate) fn drain(&mut self) {
         self.is_draining = true;
+    }
+
+    /// There is no more time: what has not begun does not begin, and the rest is ended.
+    pub(crate) fn close(&mut self, now: Instant, lines: &mut Lines) {
+        self.is_draining = true;
+        let clients: Vec<NodeId> = self.clients.keys().copied().collect();
+        for client in clients {
+            self.refuse_held(now, lines, client, u64::MAX, Refusal::Draining);
+        }
+        self.loose.clear();
+        let tickets: Vec<Ticket> = self.runs.keys().copied().collect();
+        for ticket in tickets {
+            self.abort_run(now, lines, ticket);
+        }
     }
 
     /// Whether nothing is held or executed.
@@ -317,7 +348,8 @@ impl Server {
         if self.is_draining {
             return Some(Refusal::Draining);
         }
-        if bytes > self.config.body_bytes_max {
+        let depth = call.name.as_ref().map_or(0, |name| name.path.len());
+        if bytes > self.config.body_bytes_max || depth > DEPTH_MAX {
             return Some(Refusal::TooLarge);
         }
         let is_full = client.calls.len() >= self.config.window as usize
@@ -378,11 +410,11 @@ impl Server {
     /// It waits for a place among those that are executed.
     fn ready(&mut self, now: Instant, lines: &mut Lines, from: NodeId, seq: u64) {
         let life = self.clients.get(&from).map_or(0, |client| client.life);
-        self.ready.push_back((from, life, seq));
-        if self.ready.len() > 2 * self.deadlines.len() + 64 {
+        self.ready.calls.push_back((from, life, seq));
+        if self.ready.calls.len() > 2 * self.deadlines.len() + 64 {
             // Most of them were ended while they waited.
             let clients = &self.clients;
-            self.ready.retain(|(of, life, seq)| {
+            self.ready.calls.retain(|(of, life, seq)| {
                 clients.get(of).is_some_and(|it| it.life == *life && it.holds(*seq))
             });
         }
@@ -391,10 +423,18 @@ impl Server {
 
     /// Begins as many executions as there are places.
     fn fill(&mut self, now: Instant, lines: &mut Lines) {
+        if std::mem::replace(&mut self.ready.is_filling, true) {
+            return;
+        }
+        self.fill_all(now, lines);
+        self.ready.is_filling = false;
+    }
+
+    fn fill_all(&mut self, now: Instant, lines: &mut Lines) {
         while self.runs.len() < self.config.executions_max {
             if let Some(loose) = self.next_loose() {
                 self.begin_loose(now, lines, loose);
-            } else if let Some((from, life, seq)) = self.ready.pop_front() {
+            } else if let Some((from, life, seq)) = self.ready.calls.pop_front() {
                 let Some(client) = self.clients.get_mut(&from).filter(|it| it.life == life) else {
                     continue;
                 };
@@ -438,6 +478,7 @@ impl Server {
             is_orphan: false,
             granted: None,
             asks: now,
+            adoptable: None,
         };
         self.runs.insert(ticket, run);
         self.loose_deadlines.insert((until, ticket));
@@ -459,7 +500,11 @@ impl Server {
     }
 
     fn begin(&mut self, now: Instant, lines: &mut Lines, from: NodeId, seq: u64) {
+        if self.adopt(now, lines, from, seq) {
+            return;
+        }
         let ticket = self.ticket();
+        let adoptable = self.name(from, seq, ticket);
         let quantum = match self.config.orphans {
             crate::Orphans::Expiration { quantum } => Some(quantum),
             _ => None,
@@ -478,6 +523,7 @@ impl Server {
             is_orphan: false,
             granted: quantum.map(|quantum| now + quantum),
             asks: quantum.map_or(now, |quantum| now + quantum / 2),
+            adoptable,
         };
         let is_stored = self.config.stored && entry.call.semantics != Semantics::AtLeastOnce;
         (entry.state, entry.has_begun) = (State::Beginning(ticket), true);
@@ -502,11 +548,7 @@ impl Server {
         let Some(client) = self.clients.get_mut(&from) else { return };
         let Some(entry) = client.calls.get_mut(&seq) else { return };
         if entry.until <= now && !mainstay_base::fault!(self.config, BeginsLate) {
-            let (lane, life) = (run.lane, run.life);
-            self.runs.remove(&ticket);
-            self.finish(now, lines, from, seq, Answer::Refused(Refusal::Late));
-            self.leave_lane(now, lines, from, lane, life);
-            return self.fill(now, lines);
+            return self.end_run(now, lines, ticket, &Answer::Refused(Refusal::Late));
         }
         entry.state = State::Running(ticket);
         let arguments = std::mem::take(&mut entry.arguments);

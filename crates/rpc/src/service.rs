@@ -14,8 +14,8 @@ use crate::calls::Calls;
 use crate::lines::Lines;
 use crate::orphans::Watch;
 use crate::server::{Answer, Counts, Loose, Past, Record, Server};
-use crate::wire::{Head, Item, Message, ProcedureId};
-use crate::{Config, Failure, Refusal, Semantics};
+use crate::wire::{CallName, Head, Item, Message, ProcedureId};
+use crate::{Config, Failure, Orphans, Reason, Refusal, Semantics};
 
 /// A call that somebody wants.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -40,6 +40,9 @@ pub struct Request {
     pub parent: Option<Ticket>,
     /// Bytes that are handed to whoever executes: a trace context for instance.
     pub context: Bytes,
+    /// Where orphans are adopted ([`Orphans::Adoption`]): whoever calls by the same name has the result of the same execution. What an execution with a
+    /// name calls has a name that follows from it. Elsewhere it means nothing.
+    pub name: Option<Box<CallName>>,
 }
 
 /// What others of the node want of the service of calls.
@@ -73,6 +76,8 @@ pub enum Command {
     },
     /// No call is taken any more; [`Event::Drained`] when those that were are over.
     Drain,
+    /// The same at once: what has not begun is refused, and what is executed is ended.
+    Close,
 }
 
 /// What came of an execution.
@@ -174,12 +179,17 @@ pub struct Status {
     pub executing: usize,
     /// Calls of others that are held, executed, or whose answer is kept.
     pub kept: usize,
+    /// Clients of which something is remembered.
+    pub clients: usize,
     /// What was done for others.
     pub served: Counts,
     /// Messages that were sent (RPC-61).
     pub sent: u64,
     /// As in [`Config::body_bytes_max`].
     pub body_bytes_max: usize,
+    #[cfg(feature = "test-util")]
+    #[doc(hidden)]
+    pub fault: Option<crate::fault::Fault>,
 }
 
 /// The service of calls of a node: a client of the others, and a server for them.
@@ -196,12 +206,26 @@ pub struct Rpc {
 }
 
 impl Rpc {
-    fn call(&mut self, now: Instant, request: Request) {
+    fn call(&mut self, now: Instant, mut request: Request) {
+        let is_adopting = matches!(self.config.orphans, Orphans::Adoption { .. });
+        request.name = request.name.filter(|_| is_adopting);
         let parent = match request.parent {
             None => Ok(None),
             Some(ticket) => {
-                let run = self.server.runs.get(&ticket).filter(|run| !run.is_ended);
-                run.map(|run| Some(run.until)).ok_or(())
+                let run = self.server.runs.get_mut(&ticket).filter(|run| !run.is_ended);
+                let until = run.as_ref().map(|run| Some(run.until)).ok_or(());
+                if let Some(adoptable) = run.and_then(|run| run.adoptable.as_mut()) {
+                    adoptable.made += 1;
+                    let is_new = mainstay_base::fault!(self.config, NumbersAnew);
+                    let salt = if is_new { ticket.0 } else { 0 };
+                    let Some(name) = adoptable.name.nested(adoptable.made + salt) else {
+                        let outcome = Outcome::Failed(Failure::not_at_all(Reason::TooDeep));
+                        let token = request.token;
+                        return self.lines.tell(Event::Over { token, outcome });
+                    };
+                    request.name = Some(Box::new(name));
+                }
+                until
             }
         };
         self.calls.call(now, &mut self.lines, request, parent);
@@ -228,14 +252,19 @@ impl Rpc {
                 self.server.drain();
                 self.is_draining = true;
             }
+            Command::Close => {
+                self.server.close(now, &mut self.lines);
+                self.is_draining = true;
+            }
         }
     }
 
     fn on_peer(&mut self, now: Instant, change: PeerChange) {
         match change {
             PeerChange::Up { boot } => {
+                let memory = self.server.meet(now, &mut self.lines, boot.node);
                 let line = self.lines.line(boot.node);
-                (line.boot, line.is_up) = (Some(boot), true);
+                (line.boot, line.is_up, line.head.memory) = (Some(boot), true, memory);
                 let hello = Item::Hello {
                     kept: self.config.stored,
                     window: self.config.window,
@@ -248,7 +277,8 @@ impl Rpc {
                 self.calls.on_down(boot.node);
             }
             PeerChange::Ended { boot } => {
-                if self.on_gone(now, boot, None) {
+                // Its boot lives on, and what is stored may be asked for by the next instance there.
+                if self.on_gone(now, boot, None) && !self.config.stored {
                     self.forget(now, boot.node);
                 }
             }
@@ -269,12 +299,9 @@ impl Rpc {
         (self.server.clients.contains_key(&node), self.calls.knows(node), self.lines.knows(node))
     }
 
-    /// The other end is gone. It may be a guest, and there may be any number of them in time: nothing is kept, unless results are stored. Whoever
-    /// comes back says hello as if it had never been here.
+    /// The other end is gone. It may be a guest, and there may be any number of them in time: nothing is kept. Whoever comes back says hello as if it
+    /// had never been here.
     fn forget(&mut self, now: Instant, node: NodeId) {
-        if self.config.stored {
-            return;
-        }
         self.server.on_dead(now, &mut self.lines, node);
         self.server.forget(node);
         self.calls.forget(node);
@@ -306,7 +333,7 @@ impl Rpc {
             return;
         }
         self.lines.line(from).head.answers = head.life;
-        let is_bound = head.bound == self.server.memory
+        let is_bound = self.server.is_memory_of(from, head.bound)
             || mainstay_base::fault!(self.config, BelievesAnyBinding);
         if is_bound && !mainstay_base::fault!(self.config, KeepsResults) {
             self.server.on_over(now, &mut self.lines, from, head.floor, &head.over);
@@ -487,8 +514,7 @@ impl Service for Rpc {
         }
         let mut lines = Lines::new(Outbox::new(past.last), config.carrier, life, memory);
         let watch = Watch::new(config.clone());
-        let tickets = Rng::new(seed).stream("tickets").next_u64() >> 1;
-        let mut server = Server::new(config.clone(), memory, tickets, past);
+        let mut server = Server::new(config.clone(), memory, seed, past);
         if config.stored {
             let io = server.write(&mut lines, Record::Life { life, memory });
             lines.mute_until(io);
@@ -512,9 +538,12 @@ impl Service for Rpc {
             open: self.calls.len(),
             executing,
             kept,
+            clients: self.server.clients.len(),
             served: self.server.counts,
             sent: self.lines.sent,
             body_bytes_max: self.config.body_bytes_max,
+            #[cfg(feature = "test-util")]
+            fault: self.config.fault,
         }
     }
 

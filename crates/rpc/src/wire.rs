@@ -1,13 +1,11 @@
 //! What two ends of calls say to each other.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use mainstay_base::batch;
 use mainstay_base::service::Wire;
 use serde::{Deserialize, Serialize};
 
 use crate::{Executed, Semantics};
-
-/// A batch of this many bytes of arguments and results is sent; a larger body travels alone and is not copied.
-pub(crate) const BATCH_BYTES: usize = 16 << 10;
 
 /// A procedure on the wire: the first 64 bits of a hash of its name.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -115,6 +113,36 @@ pub(crate) struct CallHead {
     pub(crate) epoch: u64,
     pub(crate) order: Option<Order>,
     pub(crate) context: Bytes,
+    /// Where orphans are adopted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) name: Option<Box<CallName>>,
+}
+
+/// Most calls that are nested in each other and have names.
+pub(crate) const DEPTH_MAX: usize = 16;
+
+/// Names a call for whoever may have to make it again: another node, or the same one in its next life
+/// ([`Orphans::Adoption`](crate::Orphans::Adoption)).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct CallName {
+    pub(crate) root: u128,
+    /// For each level its number among the calls of the execution that made it.
+    pub(crate) path: Vec<u64>,
+}
+
+impl CallName {
+    /// A name that no other call has: `root` is drawn at random, or follows from what is to be done once.
+    #[must_use]
+    pub const fn new(root: u128) -> Self {
+        Self { root, path: Vec::new() }
+    }
+
+    /// The call with this number that its execution makes. `None`: calls are nested too deep.
+    pub(crate) fn nested(&self, number: u64) -> Option<Self> {
+        let mut path = self.path.clone();
+        path.push(number);
+        (path.len() <= DEPTH_MAX).then_some(Self { path, ..*self })
+    }
 }
 
 /// The place of a call among the calls of one caller.
@@ -159,6 +187,8 @@ pub enum Refusal {
     Handler,
     /// It had begun before the server was restarted; it does not begin again.
     Restarted,
+    /// A call of the same name is another procedure, or has other arguments.
+    Differs,
 }
 
 impl Refusal {
@@ -176,6 +206,7 @@ impl Refusal {
                 | Self::Epoch
                 | Self::Draining
                 | Self::Late
+                | Self::Differs
         )
     }
 
@@ -186,13 +217,13 @@ impl Refusal {
     }
 }
 
-impl Item {
-    /// About how many bytes it takes at most, its body included.
-    pub(crate) fn bytes(&self) -> usize {
+impl batch::Item for Item {
+    fn bytes(&self) -> usize {
         let own = match self {
             Self::Call { call, .. } => {
                 let gone = call.order.as_ref().map_or(0, |order| order.gone.len());
-                call.context.len() + 16 * gone
+                let name = call.name.as_ref().map_or(0, |name| 24 + 9 * name.path.len());
+                call.context.len() + 16 * gone + name
             }
             Self::Open { open, .. } => 9 * open.len(),
             _ => 0,
@@ -200,8 +231,7 @@ impl Item {
         64 + own + self.len()
     }
 
-    /// Bytes of its body.
-    pub(crate) fn len(&self) -> usize {
+    fn len(&self) -> usize {
         match self {
             Self::Call { len, .. } | Self::Cast { len, .. } | Self::Reply { len, .. } => {
                 *len as usize
@@ -214,12 +244,7 @@ impl Item {
 impl Message {
     /// The items, each with its body.
     pub(crate) fn into_items(self) -> (Head, impl Iterator<Item = (Item, Bytes)>) {
-        let Self { head, items, mut bodies } = self;
-        let items = items.into_iter().map(move |item| {
-            let body = bodies.split_to(item.len());
-            (item, body)
-        });
-        (head, items)
+        (self.head, batch::split(self.items, self.bodies))
     }
 }
 
@@ -229,53 +254,18 @@ impl Wire for Message {
     }
 
     fn with_payload(self, payload: Bytes) -> Option<Self> {
-        let mut left = payload.len();
-        for item in &self.items {
-            left = left.checked_sub(item.len())?;
-        }
-        (left == 0).then_some(Self { bodies: payload, ..self })
+        batch::fits(&self.items, &payload).then_some(Self { bodies: payload, ..self })
     }
 }
 
 /// Items on their way into batches.
-#[derive(Clone, Hash, Default, Debug)]
-pub(crate) struct Batch {
-    items: Vec<Item>,
-    bodies: Vec<Bytes>,
-    bytes: usize,
-}
+pub(crate) type Batch = batch::Batch<Item>;
 
-impl Batch {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.items.is_empty()
-    }
-
-    /// Whether the item belongs into a batch of its own.
-    pub(crate) fn is_full_for(&self, item: &Item, bytes_max: usize) -> bool {
-        !self.items.is_empty() && self.bytes + item.bytes() > bytes_max
-    }
-
-    pub(crate) fn push(&mut self, item: Item, body: Bytes) {
-        debug_assert_eq!(item.len(), body.len());
-        self.bytes += item.bytes();
-        self.items.push(item);
-        if !body.is_empty() {
-            self.bodies.push(body);
-        }
-    }
-
-    /// The batch as a message; it is empty afterwards.
-    pub(crate) fn take(&mut self, head: Head) -> Message {
-        let Self { items, bodies, .. } = std::mem::take(self);
-        let bodies = match <[Bytes; 1]>::try_from(bodies) {
-            Ok([body]) => body,
-            Err(bodies) => {
-                let mut whole = BytesMut::with_capacity(bodies.iter().map(Bytes::len).sum());
-                bodies.iter().for_each(|body| whole.extend_from_slice(body));
-                whole.freeze()
-            }
-        };
-        Message { head, items, bodies }
+impl Message {
+    /// What is in the batch; it is empty afterwards.
+    pub(crate) fn of(head: Head, batch: &mut Batch) -> Self {
+        let (items, bodies) = batch.take();
+        Self { head, items, bodies }
     }
 }
 

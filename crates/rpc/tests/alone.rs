@@ -292,6 +292,49 @@ async fn a_server_drains() {
     LocalSet::new().run_until(run).await;
 }
 
+/// A node that is closed answers what it took, refuses what comes meanwhile, and ends what takes too long; each caller is told the truth.
+#[tokio::test]
+async fn a_node_that_is_closed_drains() {
+    let run = async {
+        for (millis, limit) in [(100, 20_000), (60_000, 100)] {
+            let roster = roster(2);
+            let (place, config) =
+                (Place::Mounted, Config { executions_max: 1, ..Config::started_now() });
+            let (_one, client) = station(&roster, 0, place, Config::started_now(), None).await;
+            let (two, server) = station(&roster, 1, place, config, None).await;
+            let mut seen = serve_sleep(&server).await;
+            let sleeper = client.to(node(1)).unordered();
+            let ask = |millis| {
+                let sleeper = sleeper.clone();
+                tokio::task::spawn_local(async move { sleeper.exactly_once(Sleep(millis)).await })
+            };
+            let begun = ask(millis);
+            within(seen.begun.recv()).await.unwrap();
+            // It waits for a place.
+            let held = ask(1);
+            while server.status().await.unwrap().kept < 2 {
+                tokio::task::yield_now().await;
+            }
+            let closing =
+                tokio::task::spawn_local(
+                    async move { two.close(Duration::from_millis(limit)).await },
+                );
+            while ask(1).await.unwrap().is_ok() {}
+            let (begun, held) = (within(begun).await.unwrap(), within(held).await.unwrap());
+            let draining = Err(Failure::not_at_all(Reason::Refused(Refusal::Draining)).into());
+            if millis == 100 {
+                assert_eq!((begun, held), (Ok(()), Ok(())), "what was accepted is answered");
+            } else {
+                let aborted = Reason::Refused(Refusal::Aborted);
+                let failure = Failure { executed: Executed::NotMoreThanOnce, reason: aborted };
+                assert_eq!((begun, held), (Err(failure.into()), draining));
+            }
+            within(closing).await.unwrap();
+        }
+    };
+    LocalSet::new().run_until(run).await;
+}
+
 /// Checks RPC-3 and RPC-15 on real sockets: a restart of a server that remembers nothing fails what was executed, and nothing is executed
 /// twice; one that remembers answers again.
 #[tokio::test]
@@ -385,6 +428,51 @@ async fn servers_are_made_for_clients() {
         };
         within(gone).await;
         assert_eq!(within(second.to(node(0)).exactly_once(Withdraw(1))).await, Ok(1));
+    };
+    LocalSet::new().run_until(run).await;
+}
+
+thread_local! {
+    static ENCODED: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+}
+
+/// Counts how often it is encoded.
+#[derive(Deserialize, Message)]
+#[rtype(result = "Result<u64, Overdrawn>")]
+struct Counted(u64);
+
+impl Serialize for Counted {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        ENCODED.set(ENCODED.get() + 1);
+        serializer.serialize_newtype_struct("Counted", &self.0)
+    }
+}
+
+impl Procedure for Counted {
+    const NAME: &'static str = "test.counted";
+}
+
+/// Checks RPC-60, what makes it so: a call of the own node is encoded by nobody, gives the service no turn and sends nothing. How much more it costs than a plain ask
+/// is measured and judged by the case `rpc/local/64B` of the bench.
+#[tokio::test]
+async fn a_local_call_costs_no_turn() {
+    let run = async {
+        let roster = roster(2);
+        let place = Place::Mounted;
+        let (_one, client) = station(&roster, 0, place, Config::started_now(), None).await;
+        let (_two, server) = station(&roster, 1, place, Config::started_now(), None).await;
+        server.serve_fn(|Counted(it), _| async move { Ok(it) }).await.unwrap();
+        let counts = async || {
+            let status = server.status().await.unwrap();
+            (status.sent, status.served.begun, ENCODED.get())
+        };
+        let before = counts().await;
+        for number in 0..100 {
+            assert_eq!(within(server.to(node(1)).exactly_once(Counted(number))).await, Ok(number));
+        }
+        assert_eq!(counts().await, before);
+        assert_eq!(within(client.to(node(1)).exactly_once(Counted(1))).await, Ok(1));
+        assert_eq!(counts().await.2, before.2 + 1, "it is counted");
     };
     LocalSet::new().run_until(run).await;
 }

@@ -180,41 +180,56 @@ async fn calls_after_the_end() {
     LocalSet::new().run_until(run).await;
 }
 
+async fn own_node(config: Config) {
+    let roster = roster(1);
+    let (_one, server) = station(&roster, 0, Place::Mounted, config, None).await;
+    let running = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&running);
+    let sleep = move |Sleep(millis), _| {
+        let count = Arc::clone(&count);
+        async move {
+            struct Out(Arc<AtomicUsize>);
+            impl Drop for Out {
+                fn drop(&mut self) {
+                    self.0.fetch_sub(1, Ordering::SeqCst);
+                }
+            }
+            let before = count.fetch_add(1, Ordering::SeqCst);
+            let _out = Out(count);
+            tokio::time::sleep(Duration::from_millis(millis)).await;
+            if before == 0 { Ok(()) } else { Err("beside another one".to_owned()) }
+        }
+    };
+    server.serve_fn(sleep).await.unwrap();
+    let own = server.to(node(0)).deadline(Duration::from_millis(50));
+    let told = refused(within(own.exactly_once(Sleep(60_000))).await);
+    assert_eq!(told.reason, Reason::Deadline);
+    let own = own.deadline(Duration::from_secs(10));
+    let both = stations::futures((0..4).map(|_| own.exactly_once(Sleep(5))));
+    assert!(within(both).await.into_iter().all(|it| it == Ok(())));
+    let none = refused(own.clone().deadline(Duration::ZERO).exactly_once(Sleep(1)).await);
+    assert_eq!(none, Failure::not_at_all(Reason::TooLate));
+    own.clone().deadline(Duration::MAX).maybe(Sleep(0)).await.unwrap();
+    while running.load(Ordering::SeqCst) > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
 /// Checks RPC-5, RPC-11 and RPC-20 at the own node: calls of a caller go one after the other, and one that is given up is stopped first.
 #[tokio::test]
 async fn calls_to_the_own_node() {
+    LocalSet::new().run_until(own_node(Config::started_now())).await;
+}
+
+/// Checks RPC-5 and RPC-11: without the order of a caller at the own node the same scene fails.
+#[cfg(feature = "test-util")]
+#[tokio::test]
+async fn calls_to_the_own_node_that_are_not_ordered_are_noticed() {
+    let fault = Some(mainstay_rpc::fault::Fault::CrowdsLocals);
+    let config = Config { fault, ..Config::started_now() };
     let run = async {
-        let (_client, server) = two().await;
-        let running = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&running);
-        let sleep = move |Sleep(millis), _| {
-            let count = Arc::clone(&count);
-            async move {
-                struct Out(Arc<AtomicUsize>);
-                impl Drop for Out {
-                    fn drop(&mut self) {
-                        self.0.fetch_sub(1, Ordering::SeqCst);
-                    }
-                }
-                let before = count.fetch_add(1, Ordering::SeqCst);
-                let _out = Out(count);
-                tokio::time::sleep(Duration::from_millis(millis)).await;
-                if before == 0 { Ok(()) } else { Err("beside another one".to_owned()) }
-            }
-        };
-        server.serve_fn(sleep).await.unwrap();
-        let own = server.to(node(1)).deadline(Duration::from_millis(50));
-        let told = refused(within(own.exactly_once(Sleep(60_000))).await);
-        assert_eq!(told.reason, Reason::Deadline);
-        let own = own.deadline(Duration::from_secs(10));
-        let both = stations::futures((0..4).map(|_| own.exactly_once(Sleep(5))));
-        assert!(within(both).await.into_iter().all(|it| it == Ok(())));
-        let none = refused(own.clone().deadline(Duration::ZERO).exactly_once(Sleep(1)).await);
-        assert_eq!(none, Failure::not_at_all(Reason::TooLate));
-        own.clone().deadline(Duration::MAX).maybe(Sleep(0)).await.unwrap();
-        while running.load(Ordering::SeqCst) > 0 {
-            tokio::task::yield_now().await;
-        }
+        let noticed = tokio::task::spawn_local(own_node(config)).await.unwrap_err();
+        assert!(noticed.is_panic());
     };
     LocalSet::new().run_until(run).await;
 }

@@ -11,8 +11,8 @@ use mainstay_rpc::fault::Fault;
 use mainstay_rpc::{
     Carrier, Command, Config, Executed, Outcome, ProcedureId, Reason, Refusal, Semantics,
 };
+use mainstay_sim::holds_but_with;
 use support::hand::{Ask, Fate, Hand, MS, ONCE, WORK};
-use support::holds_but_with;
 
 const ATTEMPTS: u32 = 5;
 

@@ -129,6 +129,7 @@ fn request(tag: u64, server: NodeId) -> Command {
         lane: Some(1),
         parent: None,
         context: Bytes::new(),
+        name: None,
     })
 }
 
@@ -218,7 +219,7 @@ fn defects_are_found() {
     ] {
         let mut found = None;
         let explore = || found = explored(bounds, Some(fault), Search::Breadth, 300_000).violation;
-        let panic = support::panic_of(std::panic::AssertUnwindSafe(explore));
+        let panic = mainstay_sim::panic_of(std::panic::AssertUnwindSafe(explore));
         let what =
             panic.or_else(|| found.map(|it| format!("{} steps, {}", it.path.len(), it.what)));
         let what = what.unwrap_or_else(|| panic!("{fault:?} is not noticed"));

@@ -6,17 +6,9 @@ mod support;
 
 use mainstay_rpc::fault::Fault;
 use mainstay_rpc::{Carrier, Semantics};
+use mainstay_sim::noticed;
+use support::Mix;
 use support::kind::Kind;
-use support::{Mix, panic_of};
-
-/// The first run that notices it, and what it says.
-fn noticed(kind: &Kind, runs: u64) -> Option<(u64, String)> {
-    (0..runs).find_map(|seed| {
-        let mut found = None;
-        let panic = panic_of(std::panic::AssertUnwindSafe(|| found = kind.run(seed).err()));
-        Some((seed, panic.or(found)?))
-    })
-}
 
 /// Checks RPC-1, RPC-2, RPC-3, RPC-5, RPC-8, RPC-9, RPC-14, RPC-20, RPC-21, RPC-23, RPC-70 and RPC-74 of the oracle: each defect that can show in a simulated world does.
 /// Those that need a datagram of a former boot, a client that is silent for ever, or that lie to nobody, are found in `edges.rs`, `rules.rs` and
@@ -58,8 +50,8 @@ fn each_defect_is_noticed() {
         (F::TellsTwice, &any, "RPC-9"),
     ] {
         let kind = Kind { fault: Some(fault), ..kind.clone() };
-        let (seed, what) =
-            noticed(&kind, 400).unwrap_or_else(|| panic!("{fault:?} is not noticed"));
+        let (seed, what) = noticed(400, |seed| kind.run(seed).map(drop))
+            .unwrap_or_else(|| panic!("{fault:?} is not noticed"));
         println!("{fault:?}: seed {seed}, {}", what.lines().next().unwrap_or_default());
         assert!(what.contains(says), "{fault:?} is noticed as {what}");
     }

@@ -8,16 +8,16 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use mainstay_base::service::{In, Io, Service, Wire};
+use mainstay_base::service::{In, Io, PeerChange, Service, Wire};
 use mainstay_base::{Duration, Rng};
 use mainstay_rpc::fault::Fault;
 use mainstay_rpc::{
     Carrier, Command, Config, Executed, Message, Orphans, Outcome, Reason, Refusal, Semantics,
 };
 use mainstay_sim::Clock;
+use mainstay_sim::holds_but_with;
 use proptest::prelude::*;
 use support::hand::{Ask, Fate, Hand, MS, ONCE};
-use support::holds_but_with;
 
 fn config(carrier: Carrier, fault: Option<Fault>) -> impl Fn(usize, u64) -> Config + Clone {
     move |_, life| {
@@ -274,6 +274,100 @@ fn a_crash_while_the_log_is_written_again() {
             assert_eq!(hand.count(tag), 1);
         }
     }
+}
+
+fn stored(clients_max: usize, fault: Option<Fault>) -> impl Fn(usize, u64) -> Config {
+    move |_, life| {
+        let config = config(Carrier::Link, fault)(0, life);
+        Config { stored: true, clients_max, ..config }
+    }
+}
+
+/// Checks RPC-3 and RPC-17: a server that stores results remembers no more clients than it may. One that was forgotten, also by a server that was restarted meanwhile, is told so when it
+/// comes back, and nothing is executed twice.
+#[test]
+fn clients_that_are_remembered_are_bounded() {
+    let scene = |fault| {
+        for restarts in [false, true] {
+            let mut hand = Hand::new(6, stored(3, fault));
+            hand.call(1, 0, 1, ONCE);
+            hand.run(50 * MS);
+            // It does not hear of its second call.
+            hand.rule = Box::new(|it| if it.to == 1 { Fate::Lose } else { Fate::Pass });
+            hand.call(1, 0, 2, ONCE);
+            hand.run(20 * MS);
+            hand.rule = Box::new(|_| Fate::Pass);
+            (1..6).for_each(|node| hand.part(0, node));
+            for node in 2..6 {
+                hand.join(0, node);
+                hand.call(node, 0, 10 + node as u64, ONCE);
+                hand.run(50 * MS);
+                assert!(hand.is_done(10 + node as u64));
+                hand.part(0, node);
+            }
+            if restarts {
+                hand.restart(0);
+                hand.run(50 * MS);
+            }
+            hand.join(0, 1);
+            hand.run(Duration::from_secs(2));
+            assert_eq!(hand.count(2), 1, "RPC-3: it is not executed again");
+            assert_eq!(hand.failed(2), Some((Executed::NotMoreThanOnce, Reason::ServerLost)));
+            hand.call(1, 0, 3, ONCE);
+            hand.run(50 * MS);
+            assert!(hand.is_done(3), "it is a client as others are");
+            assert!(hand.rpc(0).status().clients <= 3);
+        }
+    };
+    holds_but_with(scene, &[Fault::KeepsMemory]);
+}
+
+/// Checks RPC-3 and RPC-17: of a client whose boot is gone for good nothing is kept, nor is it after a restart; the same boot, if it comes back, is told so.
+#[test]
+fn a_client_that_is_gone_is_forgotten_though_results_are_stored() {
+    let scene = |fault| {
+        let mut hand = Hand::new(2, stored(100, fault));
+        hand.takes = None;
+        hand.call(1, 0, 1, ONCE);
+        hand.run(20 * MS);
+        let boots = [hand.sites[0].boot, hand.sites[1].boot];
+        for (at, old) in [(0, boots[1]), (1, boots[0])] {
+            hand.give(at, In::Peer(PeerChange::Replaced { old, new: None }));
+        }
+        hand.run(20 * MS);
+        assert_eq!((hand.going_on(), hand.rpc(0).status().clients), (vec![], 0));
+        hand.join(0, 1);
+        hand.run(Duration::from_secs(1));
+        assert_eq!(hand.count(1), 1, "RPC-3: it is not executed again");
+        assert_eq!(hand.failed(1), Some((Executed::NotMoreThanOnce, Reason::ServerLost)));
+    };
+    holds_but_with(scene, &[Fault::KeepsMemory]);
+}
+
+/// Checks RPC-10: arguments and results of any size come as they were given, many of them in one batch.
+#[test]
+fn bodies_come_as_they_were_given() {
+    let scene = |fault| {
+        for carrier in [Carrier::Link, Carrier::Datagrams] {
+            let mut hand = Hand::new(2, config(carrier, fault));
+            let mut rng = Rng::new(1);
+            let mut given = Vec::new();
+            for tag in 1..=200u64 {
+                let mut bytes = tag.to_le_bytes().to_vec();
+                bytes.extend((0..rng.below(3_000)).map(|_| rng.next_u64() as u8));
+                let arguments = Bytes::from(bytes);
+                given.push((tag, arguments.clone()));
+                hand.call_with(0, 1, tag, Ask { lane: None, ..ONCE }, arguments);
+            }
+            hand.run(Duration::from_secs(1));
+            let mut came: Vec<_> =
+                hand.runs.iter().map(|run| (run.tag, run.arguments.clone())).collect();
+            came.sort();
+            assert!(came == given, "RPC-10: arguments come as they were given");
+            assert!(given.iter().all(|(tag, _)| hand.is_done(*tag)));
+        }
+    };
+    holds_but_with(scene, &[Fault::CutsArguments]);
 }
 
 /// Checks RPC-10: any bytes are a message or none, and a machine bears what comes of messages whose bytes were changed.

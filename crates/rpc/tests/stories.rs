@@ -8,8 +8,8 @@ use mainstay_base::Duration;
 use mainstay_base::service::{In, Io};
 use mainstay_rpc::fault::Fault;
 use mainstay_rpc::{Carrier, Command, Config, Executed, Reason, Refusal};
+use mainstay_sim::holds_but_with;
 use support::hand::{Ask, Fate, Hand, MS, ONCE, WORK};
-use support::holds_but_with;
 
 /// When the connection is cut.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

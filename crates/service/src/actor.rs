@@ -3,6 +3,7 @@
 mod beside;
 mod commands;
 mod datagrams;
+mod desk;
 mod disk;
 mod handle;
 mod hosting;
@@ -26,6 +27,7 @@ use mainstay_runtime::{
 use thiserror::Error;
 
 pub use commands::Give;
+pub use desk::{Desk, Front, OpenError, Work};
 pub use disk::{DiskError, ServiceStorage};
 pub use handle::{AgainError, ReachError, ServiceHandle, StationHandle};
 pub use hosting::{Answer, Begun, Ended, Hosting};

@@ -15,7 +15,8 @@
 //! stops its own channel, and a panic ends that service only.
 //!
 //! Both say what they mount in a function on [`Mounting`]. A [`ServiceHandle`] gives commands to a service of either, and any actix
-//! actor subscribes to events by its `Recipient`. [`Reach`] makes handles before the node has started.
+//! actor subscribes to events by its `Recipient`. [`Reach`] makes handles before the node has started. A crate that has a handle of its own for
+//! its service stands on a [`Desk`].
 //!
 //! What there is not yet: TLS (loopback only), processes outside the roster.
 //!
@@ -102,8 +103,9 @@ mod station;
 
 #[cfg(feature = "actor")]
 pub use actor::{
-    AgainError, CommandQueue, DiskError, Give, MountLateError, Mounting, Reach, ReachError,
-    ServiceHandle, ServicesError, StartError, StationHandle, StationParts, start,
+    AgainError, CommandQueue, Desk, DiskError, Front, Give, MountLateError, Mounting, OpenError,
+    Reach, ReachError, ServiceHandle, ServicesError, StartError, StationHandle, StationParts, Work,
+    start,
 };
 pub use mainstay_base::rack::{Breach, Placement};
 #[cfg(feature = "actor")]

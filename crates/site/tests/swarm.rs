@@ -154,16 +154,9 @@ fn around(world: &World<Site>, violations: &[Violation]) -> String {
     })
 }
 
-fn seeds(count: u64) -> std::ops::Range<u64> {
-    let first = std::env::var("MAINSTAY_SEED").ok().and_then(|text| text.parse().ok());
-    let many = std::env::var("MAINSTAY_SEEDS").ok().and_then(|text| text.parse().ok());
-    let first = first.unwrap_or(0);
-    first..first + many.unwrap_or(count)
-}
-
 fn swarm(setup: &Setup, nodes: usize, lost: usize, count: u64) -> Seen {
     let mut seen = Seen::default();
-    for seed in seeds(count) {
+    for seed in mainstay_sim::seeds(0..count) {
         if let Err(what) = run(seed, nodes, setup, lost, &mut seen) {
             panic!("{what}");
         }

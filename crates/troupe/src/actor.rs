@@ -2,7 +2,7 @@
 
 mod caller;
 mod context;
-mod desk;
+mod executor;
 mod handle;
 mod part;
 
@@ -14,7 +14,8 @@ use thiserror::Error;
 
 pub use caller::Caller;
 pub use context::{Context, Incoming};
-pub use handle::{OpenError, TroupesHandle};
+pub use handle::TroupesHandle;
+pub use mainstay_service::OpenError;
 pub use part::{JoinError, Part, Replica};
 
 use crate::{Config, Failure, Refusal};

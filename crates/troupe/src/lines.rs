@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
+use mainstay_base::batch;
 use mainstay_base::service::{Out, Outbox};
 use mainstay_base::{BootId, Instant};
 
@@ -90,8 +91,8 @@ impl Lines {
             return;
         }
         let line = self.lines.entry(to).or_default();
-        if line.batch.is_full_for(&item) {
-            let message = line.batch.take();
+        if line.batch.is_full_for(&item, batch::BYTES_MAX) {
+            let message = Message::of(&mut line.batch);
             line.refused.push_back(message);
         }
         line.batch.push(item, body);
@@ -179,8 +180,8 @@ impl Lines {
                     continue;
                 }
                 let item = Item::Ack { server, by, keys };
-                if line.batch.is_full_for(&item) {
-                    let message = line.batch.take();
+                if line.batch.is_full_for(&item, batch::BYTES_MAX) {
+                    let message = Message::of(&mut line.batch);
                     line.refused.push_back(message);
                 }
                 line.batch.push(item, Bytes::new());
@@ -190,7 +191,7 @@ impl Lines {
                 self.sent += 1;
             }
             if !line.batch.is_empty() {
-                let message = line.batch.take();
+                let message = Message::of(&mut line.batch);
                 self.out.send(boot, message);
                 self.sent += 1;
             }

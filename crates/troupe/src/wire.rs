@@ -1,14 +1,12 @@
 //! What two nodes say to each other about troupes.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use mainstay_base::batch;
 use mainstay_base::service::Wire;
 use mainstay_rpc::ProcedureId;
 use serde::{Deserialize, Serialize};
 
 use crate::{Binding, CallId, TroupeId, TroupeName, Version};
-
-/// A message of this many bytes is sent; a larger body travels alone and is not copied.
-pub(crate) const BATCH_BYTES: usize = 16 << 10;
 
 /// All that one node says to another in a turn.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -142,9 +140,8 @@ pub(crate) enum Item {
     State { name: TroupeName, luggage: u32, len: u32 },
 }
 
-impl Item {
-    /// About how many bytes it takes at most, its body included.
-    pub(crate) fn bytes(&self) -> usize {
+impl batch::Item for Item {
+    fn bytes(&self) -> usize {
         let key = |key: &Key| 32 + 9 * key.id.path.len();
         let own = match self {
             Self::Call { call, .. } => 9 * call.id.path.len() + call.context.len(),
@@ -161,8 +158,7 @@ impl Item {
         128 + own + self.len()
     }
 
-    /// Bytes of its body.
-    pub(crate) fn len(&self) -> usize {
+    fn len(&self) -> usize {
         match self {
             Self::Call { len, .. } | Self::Answer { len, .. } | Self::State { len, .. } => {
                 *len as usize
@@ -173,13 +169,15 @@ impl Item {
 }
 
 impl Message {
+    /// What is in the batch; it is empty afterwards.
+    pub(crate) fn of(batch: &mut Batch) -> Self {
+        let (items, bodies) = batch.take();
+        Self { items, bodies }
+    }
+
     /// The items, each with its body.
     pub(crate) fn into_items(self) -> impl Iterator<Item = (Item, Bytes)> {
-        let Self { items, mut bodies } = self;
-        items.into_iter().map(move |item| {
-            let body = bodies.split_to(item.len());
-            (item, body)
-        })
+        batch::split(self.items, self.bodies)
     }
 }
 
@@ -189,52 +187,9 @@ impl Wire for Message {
     }
 
     fn with_payload(self, payload: Bytes) -> Option<Self> {
-        let mut left = payload.len();
-        for item in &self.items {
-            left = left.checked_sub(item.len())?;
-        }
-        (left == 0).then_some(Self { bodies: payload, ..self })
+        batch::fits(&self.items, &payload).then_some(Self { bodies: payload, ..self })
     }
 }
 
 /// Items on their way into a message.
-#[derive(Clone, Hash, Default, Debug)]
-pub(crate) struct Batch {
-    items: Vec<Item>,
-    bodies: Vec<Bytes>,
-    bytes: usize,
-}
-
-impl Batch {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.items.is_empty()
-    }
-
-    /// Whether the item belongs into a message of its own.
-    pub(crate) fn is_full_for(&self, item: &Item) -> bool {
-        !self.items.is_empty() && self.bytes + item.bytes() > BATCH_BYTES
-    }
-
-    pub(crate) fn push(&mut self, item: Item, body: Bytes) {
-        debug_assert_eq!(item.len(), body.len());
-        self.bytes += item.bytes();
-        self.items.push(item);
-        if !body.is_empty() {
-            self.bodies.push(body);
-        }
-    }
-
-    /// The message; nothing is left.
-    pub(crate) fn take(&mut self) -> Message {
-        let Self { items, bodies, .. } = std::mem::take(self);
-        let bodies = match <[Bytes; 1]>::try_from(bodies) {
-            Ok([body]) => body,
-            Err(bodies) => {
-                let mut whole = BytesMut::with_capacity(bodies.iter().map(Bytes::len).sum());
-                bodies.iter().for_each(|body| whole.extend_from_slice(body));
-                whole.freeze()
-            }
-        };
-        Message { items, bodies }
-    }
-}
+pub(crate) type Batch = batch::Batch<Item>;

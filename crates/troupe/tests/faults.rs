@@ -4,19 +4,10 @@
 #[allow(unreachable_pub, reason = "shared by tests")]
 mod support;
 
+use mainstay_sim::noticed;
 use mainstay_troupe::fault::Fault;
 use mainstay_troupe::{Begin, Sequence};
 use support::kind::Kind;
-use support::panic_of;
-
-/// The first run that notices it, and what it says.
-fn noticed(kind: &Kind, runs: u64) -> Option<(u64, String)> {
-    (0..runs).find_map(|seed| {
-        let mut found = None;
-        let panic = panic_of(std::panic::AssertUnwindSafe(|| found = kind.run(seed).err()));
-        Some((seed, panic.or(found)?))
-    })
-}
 
 /// Checks RPC-40, RPC-41, RPC-43, RPC-44, RPC-45 and RPC-47 of the oracle: each defect that can show in a simulated world does.
 #[test]
@@ -44,7 +35,8 @@ fn each_defect_is_noticed() {
         (F::ForgetsTroupes, &first, "RPC-4"),
     ] {
         let kind = Kind { fault: Some(fault), ..kind.clone() };
-        let (seed, what) = noticed(&kind, 60).unwrap_or_else(|| panic!("{fault:?} is not noticed"));
+        let (seed, what) = noticed(60, |seed| kind.run(seed).map(drop))
+            .unwrap_or_else(|| panic!("{fault:?} is not noticed"));
         let what = what.lines().next().unwrap_or_default().to_owned();
         println!("{fault:?}: seed {seed}, {what}");
         assert!(what.contains(says), "{fault:?} is noticed as {what}");

@@ -5,10 +5,11 @@
 mod support;
 
 use mainstay_base::Duration;
+use mainstay_sim::holds_but_with;
 use mainstay_sim::{Options, Wire};
 use mainstay_troupe::fault::Fault;
 use mainstay_troupe::{Sequence, Serving};
-use support::{Part, Play, holds_but_with, setup, short};
+use support::{Part, Play, setup, short};
 
 /// Two troupes of clients call a troupe of servers at the same time; whether its replicas execute in one order.
 fn is_one_order(seed: u64, sequence: Sequence, fault: Option<Fault>) -> bool {

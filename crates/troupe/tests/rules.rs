@@ -5,14 +5,15 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use mainstay_base::Duration;
 use mainstay_rpc::Executed;
+use mainstay_sim::holds_but_with;
 use mainstay_sim::{Disk, Fault as Blow, Moment, Options, Wire};
 use mainstay_troupe::fault::Fault;
 use mainstay_troupe::{Begin, Collator, Config, Failure, Outcome, Reason, Sequence};
-use support::{Part, Play, holds_but_with, setup, short, tag};
+use support::{Part, Play, setup, short, tag};
 
 const SECOND: Duration = Duration::from_secs(1);
 const CLIENT: usize = 1;
@@ -473,8 +474,7 @@ fn members_that_give_their_states_do_not_wait_for_each_other() {
 }
 
 /// The crates of this workspace that a manifest names, those for tests aside, and those that they name.
-fn closure(manifest: &Path, found: &mut BTreeSet<String>) {
-    let text = std::fs::read_to_string(manifest).unwrap();
+fn closure(text: &str, found: &mut BTreeSet<String>) {
     let mut section = String::new();
     for line in text.lines() {
         if line.starts_with('[') {
@@ -484,24 +484,32 @@ fn closure(manifest: &Path, found: &mut BTreeSet<String>) {
         let directory = name.strip_prefix("mainstay-").filter(|_| section == "[dependencies]");
         let Some(directory) = directory else { continue };
         if found.insert(directory.to_owned()) {
-            let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-            closure(&root.join("..").join(directory).join("Cargo.toml"), found);
+            closure(&manifest(directory), found);
         }
     }
 }
 
-/// Checks RPC-49: nothing that troupes stand on is multicast or membership, whatever the features; the same look finds both in the facade.
+fn manifest(directory: &str) -> String {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    std::fs::read_to_string(root.join("..").join(directory).join("Cargo.toml")).unwrap()
+}
+
+/// Checks RPC-49: nothing that troupes stand on is multicast or membership, whatever the features. The same look finds them where one dependency is added, and in
+/// the facade.
 #[test]
 fn troupes_need_no_multicast_and_no_membership() {
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    let of = |directory: &str| {
+    let of = |text: &str| {
         let mut found = BTreeSet::new();
-        closure(&root.join("..").join(directory).join("Cargo.toml"), &mut found);
+        closure(text, &mut found);
         let above = ["multicast", "membership", "site", "paradigm"];
         above.into_iter().filter(|it| found.contains(*it)).collect::<Vec<_>>()
     };
-    assert_eq!(of("troupe"), Vec::<&str>::new());
-    assert_eq!(of("mainstay"), ["multicast", "membership", "site", "paradigm"]);
+    let own = manifest("troupe");
+    assert_eq!(of(&own), Vec::<&str>::new());
+    let broken =
+        own.replacen("[dependencies]", "[dependencies]\nmainstay-multicast.workspace = true", 1);
+    assert_eq!(of(&broken), ["multicast"]);
+    assert_eq!(of(&manifest("mainstay")), ["multicast", "membership", "site", "paradigm"]);
 }
 
 /// A call of a troupe that nobody is a member of fails at its deadline, and was not executed.

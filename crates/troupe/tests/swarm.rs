@@ -7,18 +7,18 @@ mod support;
 use support::kind::Kind;
 
 /// Checks RPC-40, RPC-41, RPC-43, RPC-44, RPC-45 and RPC-47: two clients, one of them replicated, call a troupe that calls another one, with each order,
-/// collator and beginning, while nodes crash and come back, are paused and cut off. `TROUPE_RUNS` makes it so many runs.
+/// collator and beginning, while nodes crash and come back, are paused and cut off. With `TROUPE_ALL` in the environment all seeds are run, and those that fail told.
 #[test]
 fn each_call_is_executed_once_by_each_replica() {
-    let runs = std::env::var("TROUPE_RUNS").ok().and_then(|it| it.parse().ok()).unwrap_or(300);
+    let seeds = mainstay_sim::seeds(0..300);
+    let runs = seeds.end - seeds.start;
     let goes_on = std::env::var("TROUPE_ALL").is_ok();
     let mut wrong = 0;
     let (mut done, mut executions, mut undone, mut lost) = (0, 0, 0, 0);
-    let first = std::env::var("TROUPE_SEED").ok().and_then(|it| it.parse().ok()).unwrap_or(0);
-    for seed in first..first + runs {
+    for seed in seeds {
         let kind = Kind::default();
         let mut run = Err(String::new());
-        let panic = support::panic_of(std::panic::AssertUnwindSafe(|| run = kind.run(seed)));
+        let panic = mainstay_sim::panic_of(std::panic::AssertUnwindSafe(|| run = kind.run(seed)));
         if let Some(panic) = panic {
             run = Err(panic);
         }

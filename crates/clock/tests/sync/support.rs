@@ -403,6 +403,7 @@ fn skew(world: &World<ServiceNode<Event>>, nodes: &[usize]) -> i64 {
 
 /// Runs scenes of many seeds on both cores; the first that fails is named with its seed.
 pub(crate) fn each(seeds: std::ops::Range<u64>, check: impl Fn(u64) -> Result<(), String> + Sync) {
+    let seeds = mainstay_sim::seeds(seeds);
     let next = std::sync::atomic::AtomicU64::new(seeds.start);
     let failures = std::sync::Mutex::new(Vec::new());
     std::thread::scope(|scope| {

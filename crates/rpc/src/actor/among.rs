@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::{Sleep, sleep};
 
 use super::{CallError, Caller, Error, Idempotent, Procedure, Value};
-use crate::{Executed, Failure, Reason};
+use crate::{CallName, Executed, Failure, Reason};
 
 /// Calls whichever of several servers answers. A procedure that may not be executed twice goes to another server only if it was surely
 /// not executed; an idempotent one whenever there is no result, and also while there is none yet, if [hedged](Self::hedged).
@@ -51,6 +51,29 @@ impl Among {
             match caller.exactly_once(arguments.clone()).await {
                 Err(CallError::Failed(failure)) if failure.executed == Executed::NotAtAll => {
                     last = failure;
+                }
+                told => return told,
+            }
+        }
+        Err(last.into())
+    }
+
+    /// As [`Caller::exactly_once`] under a name, where orphans are [adopted](crate::Orphans::Adoption): a server that is lost in the middle of it is followed by the
+    /// next one, which executes the call from its beginning, and what the lost one had called is not executed again (RPC-24, RPC-72). Call it again with
+    /// the same name to have the same result (RPC-25). The deadlines at all servers together are no longer than results are kept.
+    ///
+    /// # Errors
+    /// As [`Caller::exactly_once`]; that of the last server. What is known of the execution counts for all of them.
+    pub async fn adopted<P: Procedure + Clone>(
+        &self,
+        name: CallName,
+        arguments: P,
+    ) -> Result<Value<P>, CallError<Error<P>>> {
+        let mut last = Failure::not_at_all(Reason::Unresolved);
+        for caller in &self.callers {
+            match caller.clone().named(name.clone()).exactly_once(arguments.clone()).await {
+                Err(CallError::Failed(failure)) => {
+                    last = Failure { executed: last.executed.max(failure.executed), ..failure };
                 }
                 told => return told,
             }

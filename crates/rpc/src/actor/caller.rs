@@ -12,7 +12,7 @@ use super::handle::{CallInfo, Shared};
 use super::local::{self, Local};
 use super::stop::Stop;
 use super::{Atomic, CallError, Context, Error, Idempotent, Procedure, Value};
-use crate::{Command, Failure, Outcome, Reason, Refusal, Request, Semantics, Ticket};
+use crate::{CallName, Command, Failure, Outcome, Reason, Refusal, Request, Semantics, Ticket};
 
 /// Without another word a call has so much time.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -30,6 +30,7 @@ pub struct Caller {
     pub(super) deadline: Duration,
     pub(super) parent: Option<Ticket>,
     pub(super) context: Bytes,
+    name: Option<Box<CallName>>,
 }
 
 impl Caller {
@@ -37,7 +38,7 @@ impl Caller {
         let lane = Some(shared.next_lane());
         let turn = (server == shared.me).then(Arc::default);
         let (deadline, parent, context) = (DEADLINE, None, Bytes::new());
-        Self { shared, server, lane, turn, deadline, parent, context }
+        Self { shared, server, lane, turn, deadline, parent, context, name: None }
     }
 
     /// The calls work on data that no two of them share: they are executed as they come, side by side.
@@ -62,6 +63,14 @@ impl Caller {
     #[must_use]
     pub fn context(mut self, context: Bytes) -> Self {
         self.context = context;
+        self
+    }
+
+    /// The next call has this name, where orphans are [adopted](crate::Orphans::Adoption): made again under the same name it is not executed again. One name is
+    /// for one call; nested calls are named by themselves.
+    #[must_use]
+    pub fn named(mut self, name: CallName) -> Self {
+        self.name = Some(Box::new(name));
         self
     }
 
@@ -188,7 +197,7 @@ impl Caller {
         context: Bytes,
     ) -> impl FnOnce(u64) -> Command + use<P> {
         let (server, deadline) = (self.server, self.deadline);
-        let (lane, parent) = (self.lane, self.parent);
+        let (lane, parent, name) = (self.lane, self.parent, self.name.clone());
         move |token| {
             Command::Call(Request {
                 token,
@@ -201,6 +210,7 @@ impl Caller {
                 lane,
                 parent,
                 context,
+                name,
             })
         }
     }

@@ -84,18 +84,18 @@ impl fmt::Debug for Context {
 
 /// A call with its context, for actors that want to know it. It derefs to the procedure.
 #[derive(Debug)]
-pub struct Incoming<P> {
+pub struct Incoming<P, C = Context> {
     /// The arguments.
     pub arguments: P,
     /// Who calls, and whether the execution is wanted.
-    pub context: Context,
+    pub context: C,
 }
 
-impl<P: Procedure> ActorMessage for Incoming<P> {
+impl<P: Procedure, C: 'static> ActorMessage for Incoming<P, C> {
     type Result = P::Result;
 }
 
-impl<P> Deref for Incoming<P> {
+impl<P, C> Deref for Incoming<P, C> {
     type Target = P;
 
     fn deref(&self) -> &P {

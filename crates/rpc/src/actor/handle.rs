@@ -9,13 +9,12 @@ use std::time::Duration;
 
 use mainstay_base::{ClusterId, Instant, NodeId};
 use mainstay_runtime::{LocalReader, Recipient, TimeSource as _, TokioTime};
-use mainstay_service::{CommandQueue, ReachError, ServiceHandle};
+use mainstay_service::{CommandQueue, Desk, OpenError, ReachError, ServiceHandle};
 use thiserror::Error;
 use tokio::sync::{Notify, oneshot, watch};
 
-use super::desk::{Desk, Run, Table, ended};
-use super::served::Running;
-use super::served::{Port, Served};
+use super::executor::{Executor, Table, ended};
+use super::served::{Port, Running, Served};
 use super::stream::{self, Offers};
 use super::{Among, Caller, Context, Incoming, Procedure};
 use crate::{Command, Failure, Finish, Outcome, ProcedureId, Reason, Rpc, Semantics, Status};
@@ -79,18 +78,6 @@ pub trait Interceptor: Send + Sync {
     }
 }
 
-/// Why a handle is not made. Nothing changed.
-#[derive(Error, Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum OpenError {
-    /// Somebody reads the service's events already: another handle was opened, of which this one would be a clone.
-    #[error("the service is in use already: a handle is opened once, and cloned")]
-    Taken,
-    /// The service was not reached.
-    #[error(transparent)]
-    Reach(#[from] ReachError),
-}
-
 /// Why a procedure is not served. Nothing changed.
 #[derive(Error, Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -149,15 +136,17 @@ impl Drop for Loss<'_> {
 
 pub(super) struct Shared {
     pub(super) service: ServiceHandle<Rpc>,
-    commands: CommandQueue<Rpc>,
+    pub(super) commands: CommandQueue<Rpc>,
     pub(super) me: NodeId,
     /// Of the service.
     pub(super) body_bytes_max: usize,
+    #[cfg(feature = "test-util")]
+    pub(super) fault: Option<crate::fault::Fault>,
     resolver: Box<dyn Resolver>,
     interceptors: Vec<Box<dyn Interceptor>>,
     waiting: Mutex<BTreeMap<u64, Waiting>>,
     table: Mutex<Table>,
-    desk: OnceLock<Recipient<Run>>,
+    desk: OnceLock<Desk>,
     pub(super) offers: Mutex<Offers>,
     tokens: AtomicU64,
     lanes: AtomicU32,
@@ -188,7 +177,7 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Shared {
     /// Tells the service what is served, when it begins and when it begins anew.
-    pub(super) async fn begin(&self) -> Result<(), ReachError> {
+    pub(super) async fn tell_served(&self) -> Result<(), ReachError> {
         let before = *locked(&self.ends);
         let served: Vec<_> =
             locked(&self.table).iter().map(|(id, it)| (*id, it.versions())).collect();
@@ -210,15 +199,10 @@ impl Shared {
         locked(&self.table).get(&procedure).cloned()
     }
 
-    pub(super) fn set_desk(&self, desk: Recipient<Run>) {
-        // It is opened once.
-        let _ = self.desk.set(desk);
-    }
-
     /// Runs something on the thread on which the handle was opened.
     pub(super) fn run(&self, run: impl FnOnce() -> Running<()> + Send + 'static) {
         if let Some(desk) = self.desk.get() {
-            desk.do_send(Run(Box::new(run)));
+            desk.run(run);
         }
     }
 
@@ -233,16 +217,6 @@ impl Shared {
 
     pub(super) fn resolve(&self, name: &str) -> Vec<NodeId> {
         self.resolver.resolve(name)
-    }
-
-    /// Gives the service a command that must not be lost: it waits beside the caller if it has to.
-    pub(super) fn give(self: &Arc<Self>, command: Command) {
-        let Err(ReachError::Full) = self.commands.push(command.clone()) else { return };
-        let shared = Arc::clone(self);
-        tokio::task::spawn_local(async move {
-            // A service that has ended needs no results.
-            let _ = shared.service.send(command).await;
-        });
     }
 
     /// Makes a call of a request; the outcome comes to the receiver. On drop of the guard it is taken back.
@@ -278,7 +252,7 @@ impl Shared {
     }
 
     /// The service is gone, and with it all that was asked of it.
-    pub(super) fn ended(&self) {
+    pub(super) fn end(&self) {
         {
             let mut ends = locked(&self.ends);
             *ends += 1;
@@ -297,6 +271,15 @@ impl Shared {
             losses.count += 1;
         }
         self.lost.notify_waiters();
+    }
+
+    pub(super) async fn drain(&self) -> Result<(), ReachError> {
+        self.drained.send_replace(false);
+        let mut drained = self.drained.subscribe();
+        self.service.send(Command::Drain).await?;
+        // The sender lives in here.
+        let _ = drained.wait_for(|it| *it).await;
+        if self.is_open.load(Ordering::Acquire) { Ok(()) } else { Err(ReachError::Closed) }
     }
 
     pub(super) fn drained(&self) {
@@ -398,14 +381,16 @@ impl RpcHandle {
         resolver: Box<dyn Resolver>,
         interceptors: Vec<Box<dyn Interceptor>>,
     ) -> Result<Self, OpenError> {
-        let body_bytes_max = service.status().await?.body_bytes_max;
+        let status = service.status().await?;
         let time = TokioTime::new().reader().expect("it is read on any thread");
         let commands = CommandQueue::new(service.clone(), COMMANDS_MAX);
         let shared = Arc::new(Shared {
             service,
             commands,
             me,
-            body_bytes_max,
+            body_bytes_max: status.body_bytes_max,
+            #[cfg(feature = "test-util")]
+            fault: status.fault,
             resolver,
             interceptors,
             waiting: Mutex::default(),
@@ -421,7 +406,9 @@ impl RpcHandle {
             losses: Mutex::default(),
             lost: Notify::new(),
         });
-        Desk::open(&shared).await?;
+        let desk = Desk::open(&shared, Executor::default()).await?;
+        // It is opened once.
+        let _ = shared.desk.set(desk);
         let rpc = Self { shared };
         match stream::serve(&rpc).await {
             Ok(()) | Err(ServeError::Taken(_)) => Ok(rpc),
@@ -543,17 +530,13 @@ impl RpcHandle {
     }
 
     /// Takes no call any more, and waits until those that were taken are answered. Others are told that theirs were not executed; those that
-    /// nobody answers are dropped. Nothing does that by itself when a node is closed.
+    /// nobody answers are dropped. [`StationHandle::close`](mainstay_service::StationHandle::close) and
+    /// [`Reach::close`](mainstay_service::Reach::close) do it for all services of a node, within a time.
     ///
     /// # Errors
     /// [`ReachError`]: the service has ended, perhaps before all was answered.
     pub async fn drain(&self) -> Result<(), ReachError> {
-        self.shared.drained.send_replace(false);
-        let mut drained = self.shared.drained.subscribe();
-        self.shared.service.send(Command::Drain).await?;
-        // The sender lives in this handle.
-        let _ = drained.wait_for(|it| *it).await;
-        if self.shared.is_open.load(Ordering::Acquire) { Ok(()) } else { Err(ReachError::Closed) }
+        self.shared.drain().await
     }
 
     /// Waits until the server at a node is lost: its node was restarted or left, or its service has ended. Whatever it executed is over, or

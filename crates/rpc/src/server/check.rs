@@ -20,12 +20,14 @@ impl Server {
             assert!(known.count() <= 2 * self.config.window as usize, "the window is kept");
             assert!(client.over.len() <= 2 * self.config.window as usize + 1, "gaps are bounded");
         }
+        self.names.check(self.config.orphans);
         assert!(self.runs.len() <= self.config.executions_max, "executions are bounded");
     }
 
     /// Writes all that later outputs depend on.
     pub(crate) fn fingerprint(&self, into: &mut impl Hasher) {
         (self.memory, &self.served, &self.clients, &self.runs, &self.ready).hash(into);
-        (&self.loose, &self.writing, &self.stored, self.tickets, self.is_draining).hash(into);
+        (&self.loose, &self.writing, &self.names, &self.stored, self.tickets, self.is_draining)
+            .hash(into);
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use mainstay_base::{Instant, NodeId};
 
 use super::lanes::Lane;
-use super::{Answer, Entry, Server, State};
+use super::{Answer, Entry, Run, Server, State};
 use crate::lines::Lines;
 use crate::ranges::Ranges;
 use crate::{Config, Record, Refusal, Ticket};
@@ -15,6 +15,9 @@ use crate::{Config, Record, Refusal, Ticket};
 pub(crate) struct Client {
     /// Its crash count, as its boot that is connected said; 0: it has not.
     pub(crate) life: u64,
+    /// What the server remembers of it is called so; 0: it was not told, or that is void. Drawn for each client where results are stored, and stored
+    /// with them: one that was forgotten sees that it was.
+    pub(super) memory: u64,
     /// All calls below are over.
     pub(crate) floor: u64,
     /// Calls that are over, at or above the floor.
@@ -95,8 +98,10 @@ impl Server {
             }
         }
         self.loose.retain(|loose| loose.client != of);
+        self.bereave(of);
         let mut orphans = 0;
-        for run in self.runs.values_mut().filter(|run| run.client == of) {
+        let is_orphan = |run: &&mut Run| run.client == of && run.adoptable.is_none();
+        for run in self.runs.values_mut().filter(is_orphan) {
             run.is_orphan = true;
             orphans += 1;
         }
@@ -104,18 +109,11 @@ impl Server {
         for (seq, entry) in std::mem::take(&mut client.calls) {
             self.deadlines.remove(&(entry.until, of, seq));
         }
-        *client = Client { life, orphans, heard: now, ..Client::default() };
+        // One that is dead may come back with the calls that were just dropped.
+        let memory = if life == 0 { 0 } else { client.memory };
+        *client = Client { life, memory, orphans, heard: now, ..Client::default() };
         if self.config.stored {
-            self.write(
-                lines,
-                Record::Client {
-                    client: of,
-                    life,
-                    floor: 0,
-                    over: Vec::new(),
-                    skipped: Vec::new(),
-                },
-            );
+            self.write(lines, Record::client(of, life, memory));
         }
     }
 
@@ -135,8 +133,54 @@ impl Server {
         }
     }
 
+    /// A client is connected, and is to be told what the server remembers of it.
+    pub(crate) fn meet(&mut self, now: Instant, lines: &mut Lines, of: NodeId) -> u64 {
+        if !self.config.stored {
+            return self.memory;
+        }
+        self.make_room(now, lines, of);
+        let drawn = self.stored.draw();
+        let client = self.clients.entry(of).or_default();
+        if client.memory == 0 {
+            client.memory = match mainstay_base::fault!(self.config, KeepsMemory) {
+                true => self.memory,
+                false => drawn,
+            };
+        }
+        client.memory
+    }
+
+    /// Whether a client means what the server remembers of it.
+    pub(crate) fn is_memory_of(&self, of: NodeId, memory: u64) -> bool {
+        if !self.config.stored {
+            return memory == self.memory;
+        }
+        memory != 0 && self.clients.get(&of).is_some_and(|client| client.memory == memory)
+    }
+
+    /// A client comes. Of those that are not connected, and for whom nothing is executed, those are forgotten that were heard longest ago.
+    fn make_room(&mut self, now: Instant, lines: &mut Lines, of: NodeId) {
+        let more = usize::from(!self.clients.contains_key(&of));
+        while self.clients.len() + more > self.config.clients_max {
+            let busy: BTreeSet<NodeId> = self.works_for();
+            let is_away = |node: &NodeId, client: &Client| {
+                let is_busy = client.orphans > 0 || busy.contains(node);
+                *node != of && !is_busy && !lines.is_up(*node)
+            };
+            let away = self.clients.iter().filter(|(node, client)| is_away(node, client));
+            let oldest = away.min_by_key(|(node, client)| (client.heard, **node));
+            let Some(oldest) = oldest.map(|(node, _)| *node) else { return };
+            self.begin_life(now, lines, oldest, 0);
+            self.clients.remove(&oldest);
+            self.counts.forgotten += 1;
+        }
+    }
+
+    /// What is executed for a client, and for nobody else.
     fn runs_of(&self, of: NodeId) -> Vec<Ticket> {
-        let runs = self.runs.iter().filter(|(_, run)| run.client == of);
+        let ends_named = mainstay_base::fault!(self.config, EndsAdopted);
+        let is_own = |run: &Run| run.client == of && (run.adoptable.is_none() || ends_named);
+        let runs = self.runs.iter().filter(|(_, run)| is_own(run));
         runs.map(|(ticket, _)| *ticket).collect()
     }
 
@@ -186,7 +230,7 @@ impl Server {
         } else if client.orphans == 0 {
             let life = client.life;
             for seq in std::mem::take(&mut client.waiting) {
-                self.ready.push_back((of, life, seq));
+                self.ready.calls.push_back((of, life, seq));
             }
         }
     }
@@ -296,7 +340,9 @@ impl Server {
                 }
             }
             State::Beginning(ticket) | State::Running(ticket) => {
-                self.end(lines, ticket);
+                if self.detach(ticket, of, seq) {
+                    self.end(lines, ticket);
+                }
                 self.drop_entry(of, seq);
             }
             State::Ending(_) | State::Over(_) => self.drop_entry(of, seq),

@@ -3,7 +3,7 @@
 use mainstay_base::service::Io;
 use mainstay_base::{Instant, NodeId};
 
-use super::{Answer, Server, State, Wrote};
+use super::{Answer, Run, Server, State, Wrote};
 use crate::lines::Lines;
 use crate::{Event, Record, Refusal, Semantics, Ticket};
 
@@ -22,8 +22,8 @@ impl Server {
             return self.stopped(now, lines, ticket);
         }
         let Some(run) = self.runs.remove(&ticket) else { return };
+        self.loose_deadlines.remove(&(run.until, ticket));
         if run.seq == 0 {
-            self.loose_deadlines.remove(&(run.until, ticket));
             return self.fill(now, lines);
         }
         let answer = match answer {
@@ -34,8 +34,30 @@ impl Server {
             _ if is_late => Answer::Refused(Refusal::Expired),
             answer => answer,
         };
-        self.finish(now, lines, run.client, run.seq, answer);
-        self.leave_lane(now, lines, run.client, run.lane, run.life);
+        self.conclude_run(now, lines, run, &answer);
+    }
+
+    /// An execution has this result, or comes to nothing.
+    pub(super) fn end_run(
+        &mut self,
+        now: Instant,
+        lines: &mut Lines,
+        ticket: Ticket,
+        answer: &Answer,
+    ) {
+        if let Some(run) = self.runs.remove(&ticket) {
+            self.conclude_run(now, lines, run, answer);
+        }
+    }
+
+    fn conclude_run(&mut self, now: Instant, lines: &mut Lines, run: Run, answer: &Answer) {
+        match run.adoptable {
+            Some(adoptable) => self.conclude_name(now, lines, *adoptable, answer),
+            None => {
+                self.finish(now, lines, run.client, run.seq, answer.clone());
+                self.leave_lane(now, lines, run.client, run.lane, run.life);
+            }
+        }
         self.fill(now, lines);
     }
 
@@ -43,7 +65,10 @@ impl Server {
     pub(super) fn stopped(&mut self, now: Instant, lines: &mut Lines, ticket: Ticket) {
         let Some(run) = self.runs.remove(&ticket) else { return };
         self.loose_deadlines.remove(&(run.until, ticket));
-        if run.is_orphan {
+        if let Some(adoptable) = run.adoptable {
+            // It is not executed again, whatever it has done.
+            self.conclude_name(now, lines, *adoptable, &Answer::Refused(Refusal::Aborted));
+        } else if run.is_orphan {
             self.release(run.client);
         } else {
             self.leave_lane(now, lines, run.client, run.lane, run.life);
@@ -157,6 +182,7 @@ impl Server {
 
     /// Deadlines that have come.
     pub(crate) fn on_time(&mut self, now: Instant, lines: &mut Lines) {
+        self.names.forget(now);
         while let Some((until, ticket)) =
             self.loose_deadlines.first().copied().filter(|it| it.0 <= now)
         {
@@ -178,7 +204,9 @@ impl Server {
                     if mainstay_base::fault!(self.config, IgnoresDeadline) {
                         continue;
                     }
-                    self.end(lines, ticket);
+                    if self.detach(ticket, of, seq) {
+                        self.end(lines, ticket);
+                    }
                     self.finish(now, lines, of, seq, Answer::Refused(Refusal::Expired));
                 }
                 State::Ending(_) | State::Over(_) => {}
@@ -189,6 +217,7 @@ impl Server {
     /// When something is due.
     pub(crate) fn timeout(&self) -> Option<Instant> {
         let loose = self.loose_deadlines.first().map(|(until, _)| *until);
-        self.deadlines.first().map(|(until, ..)| *until).into_iter().chain(loose).min()
+        let first = self.deadlines.first().map(|(until, ..)| *until);
+        first.into_iter().chain(loose).chain(self.names.timeout()).min()
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use mainstay_base::service::{Io, Logged, Wire};
-use mainstay_base::{Instant, NodeId};
+use mainstay_base::{Instant, NodeId, Rng};
 use serde::{Deserialize, Serialize};
 
 use super::{Answer, Client, Entry, Server, State};
@@ -40,6 +40,9 @@ pub enum Record {
         over: Vec<(u64, u64)>,
         /// Of those that did not begin: the one before it in its lane.
         skipped: Vec<(u64, u64)>,
+        /// What is remembered of it is called so; 0: as the rest is.
+        #[serde(default)]
+        memory: u64,
     },
     /// A call begins.
     #[serde(rename = "b")]
@@ -117,6 +120,12 @@ impl Wire for Record {
 }
 
 impl Record {
+    /// A client begins a life; 0: nothing is remembered of it.
+    pub(super) fn client(client: NodeId, life: u64, memory: u64) -> Self {
+        let (over, skipped) = (Vec::new(), Vec::new());
+        Self::Client { client, life, floor: 0, over, skipped, memory }
+    }
+
     pub(super) fn ended(
         client: NodeId,
         life: u64,
@@ -136,6 +145,7 @@ impl Record {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 struct PastClient {
     life: u64,
+    memory: u64,
     floor: u64,
     over: Ranges,
     skipped: BTreeMap<u64, u64>,
@@ -165,7 +175,8 @@ impl Past {
         self.last = io;
         match record {
             Record::Life { life, memory } => (self.life, self.memory) = (life, memory),
-            Record::Client { client, life, floor, over, skipped } => {
+            Record::Client { client, life: 0, .. } => drop(self.clients.remove(&client)),
+            Record::Client { client, life, floor, over, skipped, memory } => {
                 let mut it = Ranges::default();
                 over.iter().for_each(|(first, last)| it.add(*first, *last));
                 let (over, skipped) = (it, skipped.into_iter().collect());
@@ -173,7 +184,7 @@ impl Past {
                 // Where the log is written again the calls come behind, perhaps in later turns: until then the older records count.
                 let mut calls = std::mem::take(&mut of.calls);
                 calls.retain(|seq, _| of.life == life && *seq >= floor && !over.contains(*seq));
-                *of = PastClient { life, floor, over, skipped, calls };
+                *of = PastClient { life, memory, floor, over, skipped, calls };
             }
             Record::Began { client, life, seq, floor } => {
                 let Some(client) = self.of(client, life) else { return };
@@ -206,7 +217,7 @@ impl Past {
     fn of(&mut self, client: NodeId, life: u64) -> Option<&mut PastClient> {
         let client = self.clients.entry(client).or_default();
         if life > client.life {
-            *client = PastClient { life, ..PastClient::default() };
+            *client = PastClient { life, memory: client.memory, ..PastClient::default() };
         }
         (client.life == life).then_some(client)
     }
@@ -217,6 +228,8 @@ impl Past {
 pub(super) struct Kept {
     first: Option<Io>,
     rewrite: Option<Rewrite>,
+    /// Seeds what the next client is told.
+    seed: u64,
 }
 
 #[derive(Clone, Hash, Debug)]
@@ -229,22 +242,26 @@ struct Rewrite {
 }
 
 impl Kept {
-    pub(super) fn new(first: Option<Io>) -> Self {
-        Self { first, rewrite: None }
+    pub(super) fn new(first: Option<Io>, seed: u64) -> Self {
+        Self { first, rewrite: None, seed: Rng::new(seed).stream("clients").next_u64() }
+    }
+
+    /// A number that no client was told.
+    pub(super) fn draw(&mut self) -> u64 {
+        self.seed = self.seed.wrapping_add(1);
+        Rng::new(self.seed).next_u64() | 1
     }
 }
 
 impl Server {
     /// Takes up what the log has.
     pub(super) fn restore(&mut self, past: Past) {
-        if mainstay_base::fault!(self.config, ForgetsStored) {
-            return;
-        }
         for (node, past) in past.clients {
-            let PastClient { life, floor, over, skipped, calls } = past;
-            let mut client = Client { life, floor, over, skipped, ..Client::default() };
+            let PastClient { life, memory, floor, over, skipped, calls } = past;
+            let memory = if memory == 0 { self.memory } else { memory };
+            let mut client = Client { life, memory, floor, over, skipped, ..Client::default() };
             for (seq, answer) in calls {
-                if client.is_over(seq) {
+                if client.is_over(seq) || mainstay_base::fault!(self.config, ForgetsStored) {
                     continue;
                 }
                 let (answer, before) =
@@ -258,6 +275,7 @@ impl Server {
                     epoch: 0,
                     order,
                     context: Bytes::new(),
+                    name: None,
                 };
                 let (arguments, until) = (Bytes::new(), Instant::ZERO);
                 let (has_begun, state) = (before.is_none(), State::Over(answer));
@@ -299,12 +317,12 @@ impl Server {
         let mut bytes = 0;
         let mut next = None;
         if let Some(client) = self.clients.get(&node) {
-            let (life, floor) = (client.life, client.floor);
+            let (life, floor, memory) = (client.life, client.floor, client.memory);
             if from == 0 {
                 let over = client.over.iter().collect();
                 let skipped = client.skipped.iter().map(|(seq, before)| (*seq, *before));
                 let skipped = skipped.collect();
-                lines.persist(Record::Client { client: node, life, floor, over, skipped });
+                lines.persist(Record::Client { client: node, life, floor, over, skipped, memory });
             }
             for (seq, entry) in client.calls.range(from..) {
                 if bytes >= REWRITE_BYTES {

@@ -1,5 +1,6 @@
 //! All that can be said, and what a peer could say that keeps to no rule.
 
+use mainstay_base::batch::Item as _;
 use mainstay_base::service::{In, Logged, Out, PeerChange, Service, Start};
 use mainstay_base::{BootId, BootNonce, ClusterId, Instance, Instant, Machine as _, NodeId};
 use proptest::prelude::*;
@@ -32,6 +33,7 @@ fn refusal() -> impl Strategy<Value = Refusal> {
         R::Aborted,
         R::Handler,
         R::Restarted,
+        R::Differs,
     ])
 }
 
@@ -41,8 +43,11 @@ fn call() -> impl Strategy<Value = CallHead> {
         (0u32..3, number(), gone).prop_map(|(lane, after, gone)| Order { lane, after, gone });
     let context = prop::collection::vec(any::<u8>(), 0..20);
     let served = prop_oneof![Just(7u64), any::<u64>()];
-    (served, 0u16..3, semantics(), number(), number(), prop::option::of(order), context).prop_map(
-        |(procedure, version, semantics, budget, epoch, order, context)| CallHead {
+    let name = (0u128..3, prop::collection::vec(0u64..3, 0..3))
+        .prop_map(|(root, path)| Box::new(CallName { root, path }));
+    let rest = (prop::option::of(order), context, prop::option::of(name));
+    (served, 0u16..3, semantics(), number(), number(), rest).prop_map(
+        |(procedure, version, semantics, budget, epoch, (order, context, name))| CallHead {
             procedure: ProcedureId(procedure),
             version,
             semantics,
@@ -50,6 +55,7 @@ fn call() -> impl Strategy<Value = CallHead> {
             epoch,
             order,
             context: context.into(),
+            name,
         },
     )
 }
@@ -113,6 +119,9 @@ fn machine(carrier: Carrier, orphans: Orphans) -> (Rpc, Head) {
     let mut config = Config::new(3);
     (config.carrier, config.orphans, config.window) = (carrier, orphans, 4);
     config.client_bytes_max = crate::BODY_BYTES_MAX;
+    if let Orphans::Adoption { keep, .. } = orphans {
+        config.deadline_max = keep;
+    }
     let instance = Instance::new(ClusterId::from_entropy(1), "rpc");
     let (past, now) = (<Rpc as Service>::Past::default(), Instant::ZERO);
     let me = boot("me");
@@ -147,7 +156,7 @@ proptest! {
     #[test]
     fn a_peer_that_keeps_to_no_rule_does_no_harm(
         messages in prop::collection::vec((message(), any::<bool>(), any::<bool>()), 1..12),
-        policy in 0usize..5,
+        policy in 0usize..6,
     ) {
         let short = std::time::Duration::from_millis(50);
         let policies = [
@@ -156,6 +165,7 @@ proptest! {
             Orphans::Expiration { quantum: short },
             Orphans::Reincarnation,
             Orphans::Gentle { patience: short },
+            Orphans::Adoption { keep: short, names_max: 3, bytes_max: 1 << 10 },
         ];
         for carrier in [Carrier::Link, Carrier::Datagrams] {
             let (mut rpc, head) = machine(carrier, policies[policy]);
@@ -190,7 +200,7 @@ proptest! {
         let ended = |answer, body| Record::Ended { client, life, seq, before: Some(3), answer, body };
         for record in [
             Record::Life { life, memory: seq },
-            Record::Client { client, life, floor: seq, over: over.clone(), skipped: over },
+            Record::Client { client, life, floor: seq, over: over.clone(), skipped: over, memory: seq },
             Record::Began { client, life, seq, floor: 2 },
             Record::Over { client, life, seq, before: 1 },
             ended(Stored::Value, body.clone().into()),
@@ -215,6 +225,7 @@ fn call_of(seq: u64) -> Item {
         epoch: 0,
         order: None,
         context: Bytes::new(),
+        name: None,
     };
     Item::Call { seq, call, len: 0 }
 }

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use mainstay_base::service::{In, Io, Logged, Out, PeerChange, Service, Start, Wire};
 use mainstay_base::{BootId, BootNonce, ClusterId, Duration, Instance, Instant, Machine, NodeId};
 use mainstay_rpc::{
-    Command, Config, Event, Executed, Finish, Message, Outcome, ProcedureId, Reason, Record,
-    Request, Rpc, Semantics, Ticket,
+    CallName, Command, Config, Event, Executed, Finish, Message, Outcome, ProcedureId, Reason,
+    Record, Request, Rpc, Semantics, Ticket,
 };
 use mainstay_sim::Clock;
 
@@ -77,6 +77,7 @@ pub struct Run {
     pub boot: BootId,
     pub ticket: Ticket,
     pub tag: u64,
+    pub arguments: Bytes,
     pub client: NodeId,
     pub begun: Instant,
     pub left: Duration,
@@ -99,6 +100,7 @@ pub struct Ask {
     pub lane: Option<u32>,
     pub deadline: Duration,
     pub parent: Option<Ticket>,
+    pub name: Option<u128>,
 }
 
 pub const ONCE: Ask = Ask {
@@ -106,6 +108,7 @@ pub const ONCE: Ask = Ask {
     lane: Some(1),
     deadline: Duration::from_secs(5),
     parent: None,
+    name: None,
 };
 
 type Rule = Box<dyn FnMut(&Flying) -> Fate>;
@@ -436,6 +439,7 @@ impl Hand {
                     boot,
                     ticket: it.ticket,
                     tag,
+                    arguments: it.arguments,
                     client: it.client,
                     begun: self.now,
                     left: it.left,
@@ -528,7 +532,11 @@ impl Hand {
     pub fn finish(&mut self, tag: u64) {
         let is = |run: &Run| run.tag == tag && run.ended.is_none();
         let index = self.runs.iter().position(is).expect("it is executed");
-        self.end_run(index, Finish::Value(self.value(tag)));
+        self.finish_run(index);
+    }
+
+    pub fn finish_run(&mut self, index: usize) {
+        self.end_run(index, Finish::Value(self.value(self.runs[index].tag)));
     }
 
     fn value(&self, tag: u64) -> Bytes {
@@ -555,7 +563,7 @@ impl Hand {
         ask: Ask,
         arguments: Bytes,
     ) {
-        let Ask { semantics, lane, deadline, parent } = ask;
+        let Ask { semantics, lane, deadline, parent, name } = ask;
         let request = Request {
             token: tag,
             server: self.node(server),
@@ -567,6 +575,7 @@ impl Hand {
             lane,
             parent,
             context: Bytes::new(),
+            name: name.map(|root| Box::new(CallName::new(root))),
         };
         self.give(client, In::Command(Command::Call(request)));
     }

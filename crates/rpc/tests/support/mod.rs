@@ -4,53 +4,16 @@
 pub mod hand;
 pub mod kind;
 
-use std::cell::Cell;
-use std::panic::{self, RefUnwindSafe, catch_unwind};
-
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use mainstay_base::{BootId, ClusterId, Duration, Instance, Instant, NodeId, Rng};
-use mainstay_rpc::fault::Fault;
 use mainstay_rpc::{
     Command, Config, Event, Executed, Execution, Finish, Outcome, ProcedureId, Reason, Request,
     Rpc, Semantics, Ticket,
 };
 use mainstay_sim::service::{ServiceNode, Setup};
 use mainstay_sim::{FaultEvent, Options, World};
-
-thread_local! {
-    static QUIET: Cell<bool> = const { Cell::new(false) };
-}
-
-/// What is said by the panic of a broken machine, or of a check that notices; `None`: nothing is noticed.
-pub fn panic_of(run: impl FnOnce() + panic::UnwindSafe) -> Option<String> {
-    static HOOK: std::sync::Once = std::sync::Once::new();
-    HOOK.call_once(|| {
-        let hook = panic::take_hook();
-        panic::set_hook(Box::new(move |info| {
-            if !QUIET.with(Cell::get) {
-                hook(info);
-            }
-        }));
-    });
-    QUIET.with(|quiet| quiet.set(true));
-    let panic = catch_unwind(run).err();
-    QUIET.with(|quiet| quiet.set(false));
-    let panic = panic?;
-    let what = panic.downcast_ref::<String>().cloned();
-    what.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).or(Some(String::new()))
-}
-
-/// The scene holds, and does not with any of these defects.
-pub fn holds_but_with(scene: impl Fn(Option<Fault>) + RefUnwindSafe, defects: &[Fault]) {
-    scene(None);
-    for defect in defects {
-        let noticed = panic_of(|| scene(Some(*defect)));
-        assert!(noticed.is_some(), "{defect:?} is not noticed");
-        println!("{defect:?}: {}", noticed.unwrap_or_default().lines().next().unwrap_or_default());
-    }
-}
 
 pub const PROCEDURE: ProcedureId = ProcedureId::new("test.work");
 const STEP: Duration = Duration::from_micros(500);
@@ -270,6 +233,7 @@ impl Play {
             lane,
             parent: parent.map(|(ticket, _)| ticket),
             context: Bytes::new(),
+            name: None,
         };
         let called = Called {
             client: self.world.boot(node),

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mainstay_base::rack::{Breach, Given, Mounted, Placement, Reader};
 use mainstay_base::service::{Address, Ask, ReaderChange, ReaderId, Service};
@@ -56,6 +57,14 @@ impl StationHandle {
     /// Asks the station to stop: what was admitted is still taken in.
     pub fn stop(&self) {
         self.host.stop();
+    }
+
+    /// Stops, but first has what was accepted finished, and the rest refused ([`Reach::close`]), which takes about that time at most. How the
+    /// station ended.
+    pub async fn close(&self, within: Duration) -> Closed {
+        self.reach.close(within).await;
+        self.stop();
+        self.closed().await
     }
 
     /// How the station ended, as soon as it has. The future holds no handle.

@@ -69,6 +69,20 @@ impl<S: Service> CommandQueue<S> {
     }
 }
 
+impl<S: Service<Command: Clone>> CommandQueue<S> {
+    /// Gives the service a command that must not be lost: without room it waits, beside the caller. A service that has ended gets nothing.
+    ///
+    /// # Panics
+    /// Outside a `LocalSet` of a tokio runtime, without room.
+    pub fn give(&self, command: S::Command) {
+        let Err(ReachError::Full) = self.push(command.clone()) else { return };
+        let handle = self.handle.clone();
+        tokio::task::spawn_local(async move {
+            let _ = handle.send(command).await;
+        });
+    }
+}
+
 /// The node was told. If it never takes what waits, because it has ended or begun anew, that is dropped.
 struct Rung<C> {
     waiting: Arc<Mutex<Waiting<C>>>,

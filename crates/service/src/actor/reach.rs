@@ -6,6 +6,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
 
 use mainstay_base::service::{Address, ReaderId, Service};
 use mainstay_base::{ClusterId, Instance};
@@ -33,7 +35,12 @@ struct Shared {
     lines: Mutex<BTreeMap<Address, Arc<Line>>>,
     /// There has been one: else nobody looks for it.
     any: AtomicBool,
+    closers: Mutex<Vec<Closer>>,
 }
+
+type Closing = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// `None`: nobody is there any more.
+type Closer = Box<dyn Fn(Duration) -> Option<Closing> + Send>;
 
 impl Reach {
     /// Leads nowhere yet.
@@ -41,7 +48,8 @@ impl Reach {
     pub fn new(cluster: ClusterId) -> Self {
         let (courier, readers, bell) = (OnceLock::new(), AtomicU64::new(0), Bell::new());
         let (beside, lines, any) = (Bell::new(), Mutex::default(), AtomicBool::new(false));
-        let shared = Shared { cluster, courier, readers, bell, beside, lines, any };
+        let closers = Mutex::default();
+        let shared = Shared { cluster, courier, readers, bell, beside, lines, any, closers };
         Self { shared: Arc::new(shared) }
     }
 
@@ -50,6 +58,25 @@ impl Reach {
         self.shared.bell.hang(host.clone());
         self.shared.beside.hang(host.clone());
         let _ = self.shared.courier.set(Box::new(Post { host, input }));
+    }
+
+    /// The node is to be stopped soon: those who hand out work of its services finish what was accepted, and refuse the rest. It ends when all have,
+    /// which they do in about that time. The node goes on: whoever calls this stops it then.
+    pub async fn close(&self, within: Duration) {
+        let closers = std::mem::take(&mut *lock(&self.shared.closers));
+        // They go on side by side.
+        let mut all: Vec<Closing> = closers.iter().filter_map(|closer| closer(within)).collect();
+        lock(&self.shared.closers).extend(closers);
+        std::future::poll_fn(|context| {
+            all.retain_mut(|one| one.as_mut().poll(context).is_pending());
+            if all.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    /// Somebody is to be asked when the node is about to close.
+    pub(super) fn closes(&self, closer: impl Fn(Duration) -> Option<Closing> + Send + 'static) {
+        lock(&self.shared.closers).push(Box::new(closer));
     }
 
     /// Rung for readers that have room again.
@@ -95,6 +122,10 @@ impl Reach {
     pub(super) fn courier(&self) -> Result<&dyn Courier, ReachError> {
         self.shared.courier.get().map(|courier| &**courier).ok_or(ReachError::NotStarted)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Debug for Reach {

@@ -211,7 +211,7 @@ impl fmt::Display for Found {
     }
 }
 
-/// Runs a scenario on many seeds; `MAINSTAY_SEED` and `MAINSTAY_SEEDS` in the environment say which, `seeds` otherwise. What the
+/// Runs a scenario on many seeds; [the environment](crate::seeds) may say others than `seeds`. What the
 /// scenario answers should hold the [hash](Room::hash) of the room: every [so many](Plan::twice_every) seeds one is run twice and has
 /// to come out equal.
 ///
@@ -222,10 +222,7 @@ pub fn swarm<T: PartialEq + fmt::Debug>(
     plan: &Plan,
     scenario: impl Fn(&Run<'_>) -> Result<T, String>,
 ) -> Vec<T> {
-    let variable = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    let first: u64 = variable("MAINSTAY_SEED").unwrap_or(seeds.start);
-    let count: u64 = variable("MAINSTAY_SEEDS").unwrap_or(seeds.end - seeds.start);
-    find(first..first + count, plan, scenario).unwrap_or_else(|found| panic!("{plan:?}\n{found}"))
+    find(crate::seeds(seeds), plan, scenario).unwrap_or_else(|found| panic!("{plan:?}\n{found}"))
 }
 
 /// As [`swarm`], on these seeds, and without a panic: for tests that look for what was planted.

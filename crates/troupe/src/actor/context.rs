@@ -1,12 +1,9 @@
 //! What an execution knows of its call.
 
 use std::fmt;
-use std::ops::Deref;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mainstay_rpc::Procedure;
-use mainstay_runtime::ActorMessage;
 
 use super::Caller;
 use super::handle::Shared;
@@ -56,23 +53,5 @@ impl fmt::Debug for Context {
     }
 }
 
-/// A call with its context, for actors that want to know it. It derefs to the procedure.
-#[derive(Debug)]
-pub struct Incoming<P> {
-    /// The arguments.
-    pub arguments: P,
-    /// Who calls.
-    pub context: Context,
-}
-
-impl<P: Procedure> ActorMessage for Incoming<P> {
-    type Result = P::Result;
-}
-
-impl<P> Deref for Incoming<P> {
-    type Target = P;
-
-    fn deref(&self) -> &P {
-        &self.arguments
-    }
-}
+/// A call of a troupe with its context, for actors that want to know it. It derefs to the procedure.
+pub type Incoming<P> = mainstay_rpc::Incoming<P, Context>;

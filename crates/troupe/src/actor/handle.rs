@@ -7,29 +7,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use mainstay_base::BootId;
-use mainstay_service::{CommandQueue, ReachError, ServiceHandle};
-use thiserror::Error;
+use mainstay_service::{CommandQueue, Desk, OpenError, ReachError, ServiceHandle};
 use tokio::sync::mpsc;
 
-use super::desk::Desk;
+use super::executor::Executor;
 use super::part::{Inner, Part};
 use super::{Caller, Replica};
 use crate::{Answer, Command, Failure, Outcome, Reason, Status, TroupeName, Troupes};
 
 /// So many commands may wait for the node's next turn.
 const COMMANDS_MAX: usize = 1 << 17;
-
-/// Why a handle is not made. Nothing changed.
-#[derive(Error, Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum OpenError {
-    /// Somebody reads the service's events already: another handle was opened, of which this one would be a clone.
-    #[error("the service is in use already: a handle is opened once, and cloned")]
-    Taken,
-    /// The service was not reached.
-    #[error(transparent)]
-    Reach(#[from] ReachError),
-}
 
 /// What a caller is told.
 pub(super) enum Told {
@@ -39,7 +26,7 @@ pub(super) enum Told {
 
 pub(super) struct Shared {
     pub(super) service: ServiceHandle<Troupes>,
-    commands: CommandQueue<Troupes>,
+    pub(super) commands: CommandQueue<Troupes>,
     /// Each is told once for each replica of its server, and once more.
     waiting: Mutex<BTreeMap<u64, mpsc::UnboundedSender<Told>>>,
     /// What this node is a replica of, or becomes one.
@@ -57,17 +44,7 @@ impl Shared {
         locked(&self.parts).get(&name).cloned()
     }
 
-    /// Gives the service a command that must not be lost: it waits beside the caller if it has to.
-    pub(super) fn give(self: &Arc<Self>, command: Command) {
-        let Err(ReachError::Full) = self.commands.push(command.clone()) else { return };
-        let shared = Arc::clone(self);
-        tokio::task::spawn_local(async move {
-            // A service that has ended needs no results.
-            let _ = shared.service.send(command).await;
-        });
-    }
-
-    /// The same where nobody can wait: what does not fit in is lost.
+    /// Gives the service a command where nobody can wait: what does not fit in is lost.
     pub(super) fn try_give(&self, command: Command) -> Result<(), ReachError> {
         self.commands.push(command)
     }
@@ -112,7 +89,7 @@ impl Shared {
     }
 
     /// The service is gone, and with it all that was asked of it.
-    pub(super) fn ended(&self) {
+    pub(super) fn end(&self) {
         self.is_open.store(false, Ordering::SeqCst);
         // Their receivers are told nothing more.
         drop(std::mem::take(&mut *locked(&self.waiting)));
@@ -146,7 +123,7 @@ impl TroupesHandle {
             tokens: AtomicU64::new(1),
             is_open: AtomicBool::new(false),
         });
-        Desk::open(&shared).await?;
+        Desk::open(&shared, Executor::default()).await?;
         Ok(Self { shared })
     }
 

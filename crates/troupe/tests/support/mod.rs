@@ -4,53 +4,16 @@
 pub mod kind;
 mod oracle;
 
-use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet};
-use std::panic::{self, RefUnwindSafe, catch_unwind};
-
 use bytes::Bytes;
 use mainstay_base::{BootId, ClusterId, Duration, Instance, Instant, Rng};
 use mainstay_rpc::ProcedureId;
 use mainstay_sim::service::{ServiceNode, Setup};
 use mainstay_sim::{FaultEvent, Options, World};
-use mainstay_troupe::fault::Fault;
 use mainstay_troupe::{
     Answer, CallId, Collator, Command, Config, Event, Execution, Finish, Outcome, Request,
     Sequence, Serving, Ticket, TroupeName, Troupes,
 };
-
-thread_local! {
-    static QUIET: Cell<bool> = const { Cell::new(false) };
-}
-
-/// What is said by the panic of a broken machine, or of a check that notices; `None`: nothing is noticed.
-pub fn panic_of(run: impl FnOnce() + panic::UnwindSafe) -> Option<String> {
-    static HOOK: std::sync::Once = std::sync::Once::new();
-    HOOK.call_once(|| {
-        let hook = panic::take_hook();
-        panic::set_hook(Box::new(move |info| {
-            if !QUIET.with(Cell::get) {
-                hook(info);
-            }
-        }));
-    });
-    QUIET.with(|quiet| quiet.set(true));
-    let panic = catch_unwind(run).err();
-    QUIET.with(|quiet| quiet.set(false));
-    let panic = panic?;
-    let what = panic.downcast_ref::<String>().cloned();
-    what.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).or(Some(String::new()))
-}
-
-/// The scene holds, and does not with any of these defects.
-pub fn holds_but_with(scene: impl Fn(Option<Fault>) + RefUnwindSafe, defects: &[Fault]) {
-    scene(None);
-    for defect in defects {
-        let noticed = panic_of(|| scene(Some(*defect)));
-        assert!(noticed.is_some(), "{defect:?} is not noticed");
-        println!("{defect:?}: {}", noticed.unwrap_or_default().lines().next().unwrap_or_default());
-    }
-}
+use std::collections::{BTreeMap, BTreeSet};
 
 pub const WORK: ProcedureId = ProcedureId::new("test.work");
 pub const STEP: Duration = Duration::from_micros(500);

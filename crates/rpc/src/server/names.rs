@@ -1,0 +1,250 @@
+//! Adoption: an execution with a name outlives its client, and its result is for whoever calls by that name (RC89).
+//!
+//! Who crashes in the middle of an execution leaves calls behind that it made as a part of it. Whoever executes that again, the same node in its
+//! next life or another one, makes the same calls under the same names. Here they are not executed again: what runs goes on and has another
+//! caller, and what has a result has it still (RPC-72). So the results of nested calls are the history that RC89 has the secondaries record;
+//! it is kept where the calls were executed.
+//!
+//! A name is *open* while its execution runs. All calls by it wait for that. When the last caller is dead the execution goes on, up to its
+//! deadline; when the last one gives it up it is ended. Then the name is *over*, with a result or a refusal, for the time `keep` of
+//! [`Orphans::Adoption`]: until then it is not executed again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mainstay_base::{Instant, NodeId};
+
+use super::{Answer, Server, State};
+use crate::lines::Lines;
+use crate::wire::{CallHead, CallName, ProcedureId};
+use crate::{Orphans, Refusal, Semantics, Ticket};
+
+/// Who waits for an execution with a name: a client in one of its lives, its call, and the lane that this has.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Waiter {
+    client: NodeId,
+    life: u64,
+    seq: u64,
+    lane: Option<u32>,
+    /// It has given up, or its time was over. Its lane is taken until the execution has stopped.
+    is_gone: bool,
+}
+
+/// What an execution has that has a name.
+#[derive(Clone, Hash, Debug)]
+pub(crate) struct Adoptable {
+    pub(crate) name: CallName,
+    /// Calls that it has made: they are named by their numbers.
+    pub(crate) made: u64,
+    waiters: Vec<Waiter>,
+}
+
+impl Adoptable {
+    fn is_wanted(&self) -> bool {
+        self.waiters.iter().any(|it| !it.is_gone)
+    }
+}
+
+#[derive(Clone, Hash, Debug)]
+enum Stage {
+    Open(Ticket),
+    Over(Answer),
+}
+
+#[derive(Clone, Hash, Debug)]
+struct Named {
+    /// What was called by it.
+    what: (ProcedureId, u16, u64),
+    stage: Stage,
+}
+
+/// The names that calls have had.
+#[derive(Clone, Hash, Debug, Default)]
+pub(super) struct Names {
+    known: BTreeMap<CallName, Named>,
+    over: BTreeSet<(Instant, CallName)>,
+    /// Of results.
+    bytes: usize,
+}
+
+/// Tells whether two calls have the same arguments, of callers that do not try to deceive.
+fn digest(bytes: &[u8]) -> u64 {
+    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
+}
+
+impl Names {
+    pub(super) fn timeout(&self) -> Option<Instant> {
+        self.over.first().map(|(at, _)| *at)
+    }
+
+    pub(super) fn check(&self, orphans: Orphans) {
+        let Orphans::Adoption { names_max, bytes_max, .. } = orphans else {
+            return assert!(self.known.is_empty(), "names are for adoption");
+        };
+        assert!(self.known.len() <= names_max, "names are bounded");
+        assert!(self.bytes <= bytes_max, "results with a name are bounded");
+    }
+
+    /// What was kept for long enough.
+    pub(super) fn forget(&mut self, now: Instant) {
+        while self.over.first().is_some_and(|(at, _)| *at <= now) {
+            let Some((_, name)) = self.over.pop_first() else { return };
+            if let Some(Named { stage: Stage::Over(answer), .. }) = self.known.remove(&name) {
+                self.bytes -= size(&answer);
+            }
+        }
+    }
+}
+
+fn size(answer: &Answer) -> usize {
+    match answer {
+        Answer::Result(_, body) => body.len(),
+        Answer::Refused(_) => 0,
+    }
+}
+
+/// The name by which a call is adopted; `None`: it has none, or may be executed again.
+fn name_of(call: &CallHead) -> Option<CallName> {
+    let is_kept = call.semantics != Semantics::AtLeastOnce;
+    call.name.as_deref().filter(|_| is_kept).cloned()
+}
+
+impl Server {
+    /// A call is about to begin. True: by its name it has an execution or a result, or is refused; it does not begin.
+    pub(super) fn adopt(
+        &mut self,
+        now: Instant,
+        lines: &mut Lines,
+        from: NodeId,
+        seq: u64,
+    ) -> bool {
+        let Orphans::Adoption { names_max, bytes_max, .. } = self.config.orphans else {
+            return false;
+        };
+        self.names.forget(now);
+        let Some(client) = self.clients.get_mut(&from) else { return false };
+        let life = client.life;
+        let Some(entry) = client.calls.get_mut(&seq) else { return false };
+        let Some(name) = name_of(&entry.call) else { return false };
+        let what = (entry.call.procedure, entry.call.version, digest(&entry.arguments));
+        let lane = entry.call.order.as_ref().map(|order| order.lane);
+        let Some(named) = self.names.known.get_mut(&name) else {
+            let is_room = self.names.known.len() < names_max && self.names.bytes < bytes_max;
+            if !is_room {
+                self.finish(now, lines, from, seq, Answer::Refused(Refusal::Busy));
+            }
+            return !is_room;
+        };
+        if named.what != what {
+            self.finish(now, lines, from, seq, Answer::Refused(Refusal::Differs));
+            return true;
+        }
+        self.counts.adopted += 1;
+        entry.has_begun = true;
+        match &named.stage {
+            Stage::Open(ticket) => {
+                let ticket = *ticket;
+                entry.state = State::Running(ticket);
+                client.bytes -= std::mem::take(&mut entry.arguments).len();
+                client.bytes -= std::mem::take(&mut entry.call.context).len();
+                let until = entry.until;
+                let Some(run) = self.runs.get_mut(&ticket) else { return true };
+                self.loose_deadlines.remove(&(run.until, ticket));
+                run.until = run.until.max(until);
+                if let Some(adoptable) = &mut run.adoptable {
+                    adoptable.waiters.push(Waiter {
+                        client: from,
+                        life,
+                        seq,
+                        lane,
+                        is_gone: false,
+                    });
+                }
+            }
+            Stage::Over(answer) => {
+                let answer = answer.clone();
+                // Its place among those of its lane is behind it.
+                entry.state = State::Running(Ticket(0));
+                self.finish(now, lines, from, seq, answer);
+                self.leave_lane(now, lines, from, lane, life);
+            }
+        }
+        true
+    }
+
+    /// An execution begins; what it has if it has a name.
+    pub(super) fn name(
+        &mut self,
+        client: NodeId,
+        seq: u64,
+        ticket: Ticket,
+    ) -> Option<Box<Adoptable>> {
+        if !matches!(self.config.orphans, Orphans::Adoption { .. }) {
+            return None;
+        }
+        let of = self.clients.get(&client)?;
+        let (life, entry) = (of.life, of.calls.get(&seq)?);
+        let name = name_of(&entry.call)?;
+        let what = (entry.call.procedure, entry.call.version, digest(&entry.arguments));
+        self.names.known.insert(name.clone(), Named { what, stage: Stage::Open(ticket) });
+        let lane = entry.call.order.as_ref().map(|order| order.lane);
+        let waiters = vec![Waiter { client, life, seq, lane, is_gone: false }];
+        Some(Box::new(Adoptable { name, made: 0, waiters }))
+    }
+
+    /// The execution with this name has stopped: all that call by it are told.
+    pub(super) fn conclude_name(
+        &mut self,
+        now: Instant,
+        lines: &mut Lines,
+        adoptable: Adoptable,
+        answer: &Answer,
+    ) {
+        let Orphans::Adoption { keep, bytes_max, .. } = self.config.orphans else { return };
+        let Adoptable { name, waiters, .. } = adoptable;
+        let room = bytes_max - self.names.bytes;
+        if let Some(named) = self.names.known.get_mut(&name) {
+            let kept = match size(answer) <= room {
+                true => answer.clone(),
+                false => Answer::Refused(Refusal::ResultTooLarge),
+            };
+            self.names.bytes += size(&kept);
+            named.stage = Stage::Over(kept);
+            let until = now + keep;
+            self.names.over.insert((until, name));
+            if mainstay_base::fault!(self.config, ForgetsNames) {
+                self.names.forget(until);
+            }
+        }
+        for Waiter { client, life, seq, lane, is_gone } in waiters {
+            if self.clients.get(&client).is_none_or(|it| it.life != life) {
+                continue;
+            }
+            if !is_gone {
+                self.finish(now, lines, client, seq, answer.clone());
+            }
+            self.leave_lane(now, lines, client, lane, life);
+        }
+    }
+
+    /// A client wants a call no more, or its time is over. Whether nobody else waits for its execution, which is to be ended.
+    pub(super) fn detach(&mut self, ticket: Ticket, of: NodeId, seq: u64) -> bool {
+        let run = self.runs.get_mut(&ticket);
+        let Some(adoptable) = run.and_then(|run| run.adoptable.as_mut()) else { return true };
+        let mine = |it: &&mut Waiter| it.client == of && it.seq == seq;
+        adoptable.waiters.iter_mut().filter(mine).for_each(|it| it.is_gone = true);
+        !adoptable.is_wanted()
+    }
+
+    /// A client is dead: what has a name goes on, for others or up to its deadline.
+    pub(super) fn bereave(&mut self, of: NodeId) {
+        for (ticket, run) in &mut self.runs {
+            let Some(adoptable) = &mut run.adoptable else { continue };
+            let count = adoptable.waiters.len();
+            adoptable.waiters.retain(|it| it.client != of);
+            if count > adoptable.waiters.len() && !adoptable.is_wanted() {
+                self.loose_deadlines.insert((run.until, *ticket));
+            }
+        }
+    }
+}
