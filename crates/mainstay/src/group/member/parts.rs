@@ -69,7 +69,7 @@ impl Chunks for Parts {
     fn next_chunk(&mut self) -> Result<Option<Bytes>, String> {
         self.fill()?;
         let is_empty = std::mem::take(&mut self.is_whole) && self.ready.is_empty();
-        Ok(self.ready.pop_front().or(is_empty.then(Bytes::new)))
+        Ok(self.ready.pop_front().or_else(|| is_empty.then(Bytes::new)))
     }
 }
 
