@@ -243,7 +243,7 @@ impl World {
     }
 
     fn lie(&self, to: usize, message: Message) -> Message {
-        let off = if to % 2 == 0 { self.reach } else { -self.reach };
+        let off = if to.is_multiple_of(2) { self.reach } else { -self.reach };
         match message {
             Message::Tick { round, value, sure, pull } => {
                 Message::Tick { round, value: value + off, sure, pull }
