@@ -58,12 +58,14 @@ impl Among {
         Err(last.into())
     }
 
-    /// As [`Caller::exactly_once`] under a name, where orphans are [adopted](crate::Orphans::Adoption): a server that is lost in the middle of it is followed by the
-    /// next one, which executes the call from its beginning, and what the lost one had called is not executed again (RPC-24, RPC-72). Call it again with
-    /// the same name to have the same result (RPC-25). The deadlines at all servers together are no longer than results are kept.
+    /// As [`Caller::exactly_once`] under a name, where orphans are [adopted](crate::Orphans::Adoption): a server that is lost in the middle of it, or does not
+    /// answer in time, is followed by the next one, which executes the call from its beginning; what the former one had called is not executed again
+    /// (RPC-24, RPC-72). Call it again with the same name to have the same result (RPC-25). The deadlines at all servers together are no longer than
+    /// results are kept.
     ///
     /// # Errors
-    /// As [`Caller::exactly_once`]; that of the last server. What is known of the execution counts for all of them.
+    /// As [`Caller::exactly_once`]; that of the last server that was asked. Where two of them may have executed it, in part each, it is
+    /// [`Executed::Unknown`].
     pub async fn adopted<P: Procedure + Clone>(
         &self,
         name: CallName,
@@ -73,7 +75,16 @@ impl Among {
         for caller in &self.callers {
             match caller.clone().named(name.clone()).exactly_once(arguments.clone()).await {
                 Err(CallError::Failed(failure)) => {
-                    last = Failure { executed: last.executed.max(failure.executed), ..failure };
+                    let executed = match (last.executed, failure.executed) {
+                        (known, Executed::NotAtAll) | (Executed::NotAtAll, known) => known,
+                        _ => Executed::Unknown,
+                    };
+                    last = Failure { executed, ..failure };
+                    // A server that answers is not lost: what it says is the outcome.
+                    let answered = matches!(failure.reason, Reason::Refused(_));
+                    if answered && failure.executed != Executed::NotAtAll {
+                        break;
+                    }
                 }
                 told => return told,
             }

@@ -29,6 +29,8 @@ pub struct Caller {
     turn: Option<Arc<Mutex<()>>>,
     pub(super) deadline: Duration,
     pub(super) parent: Option<Ticket>,
+    /// Of the execution at the own node that calls: with its end the call is taken back.
+    pub(super) stop: Option<Stop>,
     pub(super) context: Bytes,
     name: Option<Box<CallName>>,
 }
@@ -38,7 +40,7 @@ impl Caller {
         let lane = Some(shared.next_lane());
         let turn = (server == shared.me).then(Arc::default);
         let (deadline, parent, context) = (DEADLINE, None, Bytes::new());
-        Self { shared, server, lane, turn, deadline, parent, context, name: None }
+        Self { shared, server, lane, turn, deadline, parent, stop: None, context, name: None }
     }
 
     /// The calls work on data that no two of them share: they are executed as they come, side by side.
@@ -52,10 +54,8 @@ impl Caller {
     /// left to its parent.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.deadline = match self.parent {
-            Some(_) => self.deadline.min(deadline),
-            None => deadline,
-        };
+        let is_nested = self.parent.is_some() || self.stop.is_some();
+        self.deadline = if is_nested { self.deadline.min(deadline) } else { deadline };
         self
     }
 
@@ -174,8 +174,8 @@ impl Caller {
         arguments: P,
     ) -> Result<Value<P>, CallError<Error<P>>> {
         if self.server == self.shared.me {
-            let Self { shared, deadline, context, parent, turn, .. } = self;
-            let local = Local { shared, deadline, context, parent, turn };
+            let Self { shared, deadline, context, parent, stop, turn, .. } = self;
+            let local = Local { shared, deadline, context, parent, parent_stop: stop, turn };
             return local::call(local, semantics, arguments).await;
         }
         let unknown =
@@ -227,9 +227,16 @@ impl Caller {
         }
         let begun = self.shared.now();
         let asked = self.shared.ask(semantics, self.request::<P>(semantics, arguments, context));
-        let outcome = match asked {
-            Ok(asked) => asked.outcome(semantics).await,
-            Err(failure) => Outcome::Failed(failure),
+        let orphan = Failure { executed: semantics.unknown(), reason: Reason::Orphan };
+        let outcome = match (asked, &self.stop) {
+            (Ok(asked), None) => asked.outcome(semantics).await,
+            // With its future the call is taken back.
+            (Ok(asked), Some(stop)) => tokio::select! {
+                biased;
+                outcome = asked.outcome(semantics) => outcome,
+                () = stop.stopped() => Outcome::Failed(orphan),
+            },
+            (Err(failure), _) => Outcome::Failed(failure),
         };
         if self.shared.has_interceptors() {
             self.shared.called(&info, &outcome, self.shared.now().saturating_since(begun));

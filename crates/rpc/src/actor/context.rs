@@ -70,6 +70,8 @@ impl Context {
     pub fn to(&self, server: NodeId) -> Caller {
         let mut caller = Caller::new(Arc::clone(&self.shared), server);
         caller.parent = self.ticket;
+        // A call of the own node has no ticket by which the service would take back what it called.
+        caller.stop = self.ticket.is_none().then(|| self.stop.clone());
         caller.deadline = self.left();
         caller.context = self.bytes.clone();
         caller

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use mainstay_base::{ClusterId, Instant, NodeId};
 use mainstay_runtime::{LocalReader, Recipient, TimeSource as _, TokioTime};
 use mainstay_service::{CommandQueue, Desk, OpenError, ReachError, ServiceHandle};
@@ -206,6 +207,11 @@ impl Shared {
         }
     }
 
+    /// The service runs, and knows what is served.
+    pub(super) fn is_open(&self) -> bool {
+        self.is_open.load(Ordering::SeqCst)
+    }
+
     /// Names a call or a stream.
     pub(super) fn next_token(&self) -> u64 {
         self.tokens.fetch_add(1, Ordering::Relaxed)
@@ -304,6 +310,14 @@ impl Shared {
 
     pub(super) fn admits(&self, info: &CallInfo, context: &Context) -> bool {
         self.interceptors.iter().all(|it| it.admit(info, context))
+    }
+
+    /// A call of the own node was executed: its result has no bytes.
+    pub(super) fn was_served(&self, info: &CallInfo, has_result: bool, begun: Instant) {
+        if self.has_interceptors() {
+            let finish = if has_result { Finish::Value(Bytes::new()) } else { Finish::Failed };
+            self.served_one(info, &finish, self.now().saturating_since(begun));
+        }
     }
 
     pub(super) fn served_one(&self, info: &CallInfo, result: &Finish, took: Duration) {

@@ -1,19 +1,24 @@
 //! A call to the own node: what serves the procedure gets the arguments as they are (RPC-11). Nothing is encoded, so interceptors see a result
 //! without its bytes. The bounds of a server, its draining and its orphan policy are about others and do not count here.
+//!
+//! An execution ends by its deadline of itself, and only then is its caller told (RPC-20): a function is dropped; an actor is told to stop, and what it
+//! does from there on counts for nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::handle::{CallInfo, Shared};
 use super::served::Port;
 use super::stop::Stop;
 use super::{CallError, Context, Error, Procedure, Reply as _, Value};
-use crate::{Failure, Finish, Outcome, Reason, Refusal, Semantics, Ticket};
+use crate::{Failure, Outcome, Reason, Refusal, Semantics, Ticket};
 
+/// How long after its deadline a caller waits for an execution to end, on a thread that something else blocks.
+const BLOCKED: Duration = Duration::from_secs(1);
 /// A longer deadline is cut to this.
 pub(super) const LONGEST: Duration = Duration::from_secs(24 * 3_600);
 
@@ -22,6 +27,8 @@ pub(super) struct Local {
     pub(super) deadline: Duration,
     pub(super) context: Bytes,
     pub(super) parent: Option<Ticket>,
+    /// Of the execution that calls, if that was called by its own node as well.
+    pub(super) parent_stop: Option<Stop>,
     /// The calls of a caller go one after the other.
     pub(super) turn: Option<Arc<Mutex<()>>>,
 }
@@ -59,8 +66,11 @@ async fn within<P: Procedure>(
     info: &CallInfo,
     arguments: P,
 ) -> Result<Value<P>, CallError<Error<P>>> {
-    let Local { shared, deadline, mut context, parent, turn } = local;
+    let Local { shared, deadline, mut context, parent, parent_stop, turn } = local;
     let semantics = info.semantics;
+    if !shared.is_open() {
+        return Err(Failure::not_at_all(Reason::Ended).into());
+    }
     if deadline.is_zero() {
         return Err(Failure::not_at_all(Reason::TooLate).into());
     }
@@ -95,11 +105,21 @@ async fn within<P: Procedure>(
     let guard = Guard(stop);
     let left = until.saturating_since(shared.now());
     let unknown = |reason| Failure { executed: semantics.unknown(), reason };
-    let told = match timeout(left, told).await {
-        Ok(Ok(Some(result))) => result.into_result().map_err(CallError::Remote),
-        Ok(Ok(None)) => Err(unknown(Reason::Refused(Refusal::Handler)).into()),
-        Ok(Err(_)) => Err(unknown(Reason::Ended).into()),
-        Err(_) => Err(unknown(Reason::Deadline).into()),
+    let orphaned = async {
+        match parent_stop {
+            Some(parent) => parent.stopped().await,
+            None => std::future::pending().await,
+        }
+    };
+    let told = tokio::select! {
+        biased;
+        told = timeout(left + BLOCKED, told) => match told {
+            Ok(Ok(Some(result))) => result.into_result().map_err(CallError::Remote),
+            Ok(Ok(None)) => Err(unknown(Reason::Refused(Refusal::Handler)).into()),
+            Ok(Err(_)) if shared.now() < until => Err(unknown(Reason::Ended).into()),
+            Ok(Err(_)) | Err(_) => Err(unknown(Reason::Deadline).into()),
+        },
+        () = orphaned => Err(unknown(Reason::Orphan).into()),
     };
     drop(guard);
     told
@@ -129,22 +149,29 @@ pub(super) fn execute<P: Procedure>(
             let Some(port) = served.as_any().downcast_ref::<Port<P>>() else { return };
             // The next call of the caller begins when this one has stopped.
             let (_place, stop) = (place, context.stop.clone());
-            let running = port.call(arguments, context);
-            let result = match served.may_drop() {
-                true => tokio::select! {
-                    biased;
-                    result = running => result,
-                    () = stop.stopped() => return,
-                },
-                false => running.await,
+            let left = context.until.saturating_since(of.now());
+            let mut running = port.call(arguments, context);
+            let in_time = tokio::select! {
+                biased;
+                result = &mut running => Some(result),
+                () = stop.stopped() => None,
+                () = sleep(left) => None,
             };
-            if of.has_interceptors() {
-                let finish = match &result {
-                    Some(_) => Finish::Value(Bytes::new()),
-                    None => Finish::Failed,
-                };
-                of.served_one(&info, &finish, of.now().saturating_since(begun));
-            }
+            let result = match in_time {
+                Some(result) => result,
+                None => {
+                    stop.stop();
+                    if served.may_drop() {
+                        drop(running);
+                        // Only now: its caller is told by that it is gone.
+                        return drop(tell);
+                    }
+                    drop(tell);
+                    let result = running.await;
+                    return of.was_served(&info, result.is_some(), begun);
+                }
+            };
+            of.was_served(&info, result.is_some(), begun);
             // Nobody waits any more: then nobody is told.
             let _ = tell.send(result);
         })
