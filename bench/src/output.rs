@@ -140,6 +140,10 @@ pub(crate) struct Measured {
 }
 
 impl Measured {
+    pub(crate) fn value(&self) -> f64 {
+        self.value
+    }
+
     /// So many in that time.
     pub(crate) fn rate(metric: &'static str, count: u64, time: Duration) -> Self {
         Self { metric, value: count as f64 / time.as_secs_f64(), unit: "1/s" }

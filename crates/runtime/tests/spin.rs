@@ -38,7 +38,8 @@ async fn looks(spin: Duration) -> Vec<u32> {
     let time = Rc::new(Looked { inner: TokioTime::new(), looks: Cell::new(0) });
     let writer = Writer { log: Rc::clone(&log), closes_after: Duration::ZERO };
     let source: Rc<dyn TimeSource> = time.clone();
-    let options = HostOptions { spin, ..HostOptions::default() };
+    let mut options = HostOptions::default();
+    options.spin = spin;
     let handle = host::start(Probe::default(), writer, source, options);
     let mut looks = Vec::new();
     for item in 1..=3 {

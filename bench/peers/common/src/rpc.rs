@@ -13,13 +13,15 @@ const SERVE: &str = "serve";
 /// Calls without an answer in the cases of throughput.
 const IN_FLIGHT: usize = 64;
 
-const CASES: [(&str, usize, bool); 6] = [
+const CASES: [(&str, usize, bool); 8] = [
     ("rpc/echo/64B", 64, false),
     ("rpc/echo/64B/64inflight", 64, true),
     ("rpc/echo/1KiB", 1 << 10, false),
     ("rpc/echo/1KiB/64inflight", 1 << 10, true),
     ("rpc/echo/16KiB", 16 << 10, false),
     ("rpc/echo/16KiB/64inflight", 16 << 10, true),
+    ("rpc/echo/64KiB", 64 << 10, false),
+    ("rpc/echo/64KiB/64inflight", 64 << 10, true),
 ];
 
 /// A way to call another process. A value is a client; its clones share one connection. Client and server each run on
