@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use actix::Message;
-use mainstay_rpc::{CallName, Config, Orphans, Procedure, RpcHandle};
+use mainstay_rpc::{
+    CallName, Config, Executed, Failure, Orphans, Procedure, Reason, Refusal, RpcHandle,
+};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
@@ -88,6 +90,42 @@ async fn who_stands_in_does_not_pay_again() {
         assert_eq!((orders.load(SeqCst), paid.load(SeqCst)), (2, 1), "RPC-72");
         assert_eq!(within(ask()).await, Ok(1_005), "RPC-25");
         assert_eq!((orders.load(SeqCst), paid.load(SeqCst)), (2, 1), "RPC-25");
+    };
+    LocalSet::new().run_until(run).await;
+}
+
+/// Checks RPC-74 and RPC-3: where two servers began the call and neither had a result in time, it may have been executed twice, and nobody says less. One that
+/// answers is not followed by another.
+#[tokio::test]
+async fn two_that_fail_are_not_told_as_one() {
+    let run = async {
+        let keep = Duration::from_secs(60);
+        let orphans = Orphans::Adoption { keep, names_max: 1_000, bytes_max: 1 << 20 };
+        let config = || Config { orphans, deadline_max: keep, ..Config::started_now() };
+        let (roster, place) = (roster(4), Place::Mounted);
+        let (_client, client) = station(&roster, 0, place, config(), None).await;
+        let (_one, primary) = station(&roster, 1, place, config(), None).await;
+        let (_two, secondary) = station(&roster, 2, place, config(), None).await;
+        let (_bank, bank) = station(&roster, 3, place, config(), None).await;
+        bank.serve_fn::<Pay, _, _>(|Pay(amount), _| async move { Ok(amount) }).await.unwrap();
+        let orders = Arc::<AtomicU64>::default();
+        let (stick, mut stuck) = mpsc::channel(8);
+        serve_orders(&primary, &orders, Some(stick.clone())).await;
+        serve_orders(&secondary, &orders, Some(stick)).await;
+        let shop = client.among([node(1), node(2)]).deadline(Duration::from_millis(500));
+        let told = within(shop.adopted(CallName::new(78), Order(5))).await;
+        let both = Failure { executed: Executed::Unknown, reason: Reason::Deadline };
+        assert_eq!(told, Err(both.into()));
+        assert_eq!(orders.load(SeqCst), 2);
+        for _ in 0..2 {
+            stuck.recv().await.unwrap();
+        }
+        primary.serve_fn::<Order, _, _>(|_, _| async { panic!("as told") }).await.unwrap();
+        let told = within(shop.adopted(CallName::new(79), Order(5))).await;
+        let reason = Reason::Refused(Refusal::Handler);
+        let one = Failure { executed: Executed::NotMoreThanOnce, reason };
+        assert_eq!(told, Err(one.into()));
+        assert_eq!(orders.load(SeqCst), 2, "nobody else was asked");
     };
     LocalSet::new().run_until(run).await;
 }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use mainstay_base::NodeId;
 use mainstay_rpc::{
     Atomic, BODY_BYTES_MAX, CallError, CallInfo, Config, Context, Executed, Failure, Finish,
-    Interceptor, OpenError, Outcome, Procedure, Reason, Refusal, Resolver, RpcHandle,
+    Incoming, Interceptor, OpenError, Outcome, Procedure, Reason, Refusal, Resolver, RpcHandle,
 };
 use serde::{Deserialize, Serialize};
 use tokio::task::LocalSet;
@@ -166,6 +166,8 @@ async fn calls_after_the_end() {
     let run = async {
         let roster = roster(2);
         let (one, client) = station(&roster, 0, Place::Mounted, Config::started_now(), None).await;
+        client.serve_fn(|it, _| divide(it)).await.unwrap();
+        assert_eq!(within(client.to(node(0)).exactly_once(Divide(8, 2))).await, Ok(4));
         let caller = client.to(node(1)).deadline(Duration::from_secs(60));
         let waiting = tokio::task::spawn_local(caller.exactly_once(Divide(1, 1)));
         tokio::task::yield_now().await;
@@ -174,6 +176,9 @@ async fn calls_after_the_end() {
         let told = refused(within(waiting).await.unwrap());
         assert_eq!(told.reason, Reason::Ended);
         let told = refused(within(caller.exactly_once(Divide(1, 1))).await);
+        assert_eq!(told, Failure::not_at_all(Reason::Ended));
+        // Nor is anything executed for the own node any more.
+        let told = refused(within(client.to(node(0)).exactly_once(Divide(1, 1))).await);
         assert_eq!(told, Failure::not_at_all(Reason::Ended));
         assert!(within(client.drain()).await.is_err());
     };
@@ -204,6 +209,7 @@ async fn own_node(config: Config) {
     let own = server.to(node(0)).deadline(Duration::from_millis(50));
     let told = refused(within(own.exactly_once(Sleep(60_000))).await);
     assert_eq!(told.reason, Reason::Deadline);
+    assert_eq!(running.load(Ordering::SeqCst), 0, "it had ended before its caller was told");
     let own = own.deadline(Duration::from_secs(10));
     let both = stations::futures((0..4).map(|_| own.exactly_once(Sleep(5))));
     assert!(within(both).await.into_iter().all(|it| it == Ok(())));
@@ -219,6 +225,72 @@ async fn own_node(config: Config) {
 #[tokio::test]
 async fn calls_to_the_own_node() {
     LocalSet::new().run_until(own_node(Config::started_now())).await;
+}
+
+/// Calls on from the own node, and never ends.
+struct Onward {
+    begun: tokio::sync::mpsc::UnboundedSender<()>,
+}
+
+impl actix::Actor for Onward {
+    type Context = actix::Context<Self>;
+}
+
+impl actix::Handler<Incoming<Divide>> for Onward {
+    type Result = actix::ResponseFuture<Result<u64, String>>;
+
+    fn handle(&mut self, call: Incoming<Divide>, _: &mut Self::Context) -> Self::Result {
+        self.begun.send(()).unwrap();
+        Box::pin(async move {
+            let _ = call.context.to(node(1)).exactly_once(Sleep(60_000)).await;
+            std::future::pending().await
+        })
+    }
+}
+
+/// Checks RPC-23 at the own node: what an execution had called elsewhere is taken back when its own caller gives up, or its time is over, though an
+/// actor executes it and goes on.
+#[tokio::test]
+async fn calls_of_calls_to_the_own_node_are_taken_back() {
+    let run = async {
+        let (client, server) = two().await;
+        let (begun, mut begins) = tokio::sync::mpsc::unbounded_channel();
+        let onward = actix::Actor::start(Onward { begun: begun.clone() });
+        client.serve_incoming(onward.recipient::<Incoming<Divide>>()).await.unwrap();
+        let (ended, mut ends) = tokio::sync::mpsc::unbounded_channel();
+        let sleep = move |Sleep(millis), _| {
+            struct Out(tokio::sync::mpsc::UnboundedSender<()>);
+            impl Drop for Out {
+                fn drop(&mut self) {
+                    self.0.send(()).unwrap();
+                }
+            }
+            let (out, begun) = (Out(ended.clone()), begun.clone());
+            async move {
+                let _out = out;
+                begun.send(()).unwrap();
+                tokio::time::sleep(Duration::from_millis(millis)).await;
+                Ok(())
+            }
+        };
+        server.serve_fn(sleep).await.unwrap();
+        let own = client.to(node(0));
+        for gives_up in [true, false] {
+            let limit = Duration::from_millis(if gives_up { 20_000 } else { 500 });
+            let call = own.clone().deadline(limit).exactly_once(Divide(1, 1));
+            let call = tokio::task::spawn_local(call);
+            for _ in 0..2 {
+                within(begins.recv()).await.unwrap();
+            }
+            if gives_up {
+                call.abort();
+            } else {
+                assert_eq!(refused(within(call).await.unwrap()).reason, Reason::Deadline);
+            }
+            within(ends.recv()).await.expect("it was taken back");
+        }
+    };
+    LocalSet::new().run_until(run).await;
 }
 
 /// Checks RPC-5 and RPC-11: without the order of a caller at the own node the same scene fails.
