@@ -220,6 +220,25 @@ fn callers_of_one_name_share_an_execution() {
     assert_eq!(hand.going_on(), [2]);
 }
 
+/// A server that closes ends what has a name for all that call by it, and nothing else of a client whose call has the same number in a new life.
+#[test]
+fn a_server_that_closes_tells_all_callers_of_a_name() {
+    let mut hand = hand(None, Carrier::Link);
+    hand.call_with(CLIENT, NESTED, 1, NAMED, bytes(ROOT));
+    hand.call_with(PRIMARY, NESTED, 3, NAMED, bytes(ROOT));
+    hand.run(10 * MS);
+    hand.restart(CLIENT);
+    hand.run(10 * MS);
+    hand.call_with(CLIENT, NESTED, 2, Ask { name: None, ..NAMED }, bytes(2));
+    hand.run(10 * MS);
+    assert_eq!(hand.going_on(), [ROOT, 2]);
+    hand.give(NESTED, In::Command(Command::Close));
+    hand.run(10 * MS);
+    let aborted = Some((Executed::NotMoreThanOnce, Reason::Refused(Refusal::Aborted)));
+    assert_eq!((hand.failed(2), hand.failed(3)), (aborted, aborted));
+    assert_eq!(hand.going_on(), [0; 0]);
+}
+
 /// What is kept by names is bounded, in number, bytes and time; a name is for one call.
 #[test]
 fn names_are_bounded() {

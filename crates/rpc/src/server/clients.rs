@@ -215,8 +215,11 @@ impl Server {
     pub(crate) fn abort_run(&mut self, now: Instant, lines: &mut Lines, ticket: Ticket) {
         let Some(run) = self.runs.get(&ticket).filter(|run| !run.is_ended) else { return };
         let (of, is_orphan, seq) = (run.client, run.is_orphan, run.seq);
+        let is_named = run.adoptable.is_some();
         self.end(lines, ticket);
-        if !is_orphan {
+        if is_named {
+            self.dismiss(now, lines, ticket);
+        } else if !is_orphan {
             self.finish(now, lines, of, seq, Answer::Refused(Refusal::Aborted));
         }
     }

@@ -236,6 +236,24 @@ impl Server {
         !adoptable.is_wanted()
     }
 
+    /// An execution with a name is ended before its time: all that call by it are told.
+    pub(super) fn dismiss(&mut self, now: Instant, lines: &mut Lines, ticket: Ticket) {
+        let run = self.runs.get_mut(&ticket);
+        let Some(adoptable) = run.and_then(|run| run.adoptable.as_mut()) else { return };
+        let waiters = adoptable.waiters.iter_mut().filter(|it| !it.is_gone);
+        let told: Vec<Waiter> = waiters
+            .map(|it| {
+                it.is_gone = true;
+                *it
+            })
+            .collect();
+        for Waiter { client, life, seq, .. } in told {
+            if self.clients.get(&client).is_some_and(|it| it.life == life) {
+                self.finish(now, lines, client, seq, Answer::Refused(Refusal::Aborted));
+            }
+        }
+    }
+
     /// A client is dead: what has a name goes on, for others or up to its deadline.
     pub(super) fn bereave(&mut self, of: NodeId) {
         for (ticket, run) in &mut self.runs {
