@@ -373,11 +373,10 @@ impl Rack {
 
     /// What those who are mounted say of themselves; without those who say nothing.
     pub fn figures(&self) -> impl Iterator<Item = Figures> + '_ {
-        let figures = |(of, tenant): (&Address, &Box<dyn Tenant>)| {
+        self.tenants.iter().filter_map(|(of, tenant)| {
             let (kind, figures) = tenant.figures();
             (!figures.is_empty()).then_some(Figures { of: *of, kind, figures })
-        };
-        self.tenants.iter().filter_map(figures)
+        })
     }
 
     /// A service, if there is one of this type and instance.

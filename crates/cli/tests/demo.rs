@@ -112,6 +112,10 @@ fn the_demo_of_clocks_passes_and_draws_what_it_saw() {
         assert!(said.contains(algorithm), "{said}");
         let svg = fs::read_to_string(plot).unwrap();
         assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"), "{svg}");
-        assert_eq!(svg.matches("<polyline").count(), 2, "a line for the skew and one for the bound");
+        assert_eq!(
+            svg.matches("<polyline").count(),
+            2,
+            "a line for the skew and one for the bound"
+        );
     }
 }
