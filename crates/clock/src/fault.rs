@@ -73,6 +73,8 @@ pub enum Fault {
     ErrorStandsStill,
     /// A vector is taken after the first exchange, without any relay.
     NoRelayOfVectors,
+    /// A clock that was far off counts as right with its first correction.
+    BelievesAtOnce,
     /// A clock that went back goes on as before.
     IgnoresStepBack,
     /// The external master pulls as far as it likes.
@@ -89,6 +91,10 @@ pub enum Fault {
     ForgetsLimit,
     /// Readings are given out before it is stored that they may have been.
     ReadsBeforeStored,
+    /// A clock that waits stores further readings ahead.
+    ReservesWhileItWaits,
+    /// A process that comes back takes its wall clock for the common time, as at the first start.
+    TogetherAgain,
     /// The adjusted clock says that it is synchronised when it is not.
     NeverUnsynchronised,
 }

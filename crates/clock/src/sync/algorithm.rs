@@ -38,6 +38,10 @@ pub(super) trait Part {
     fn begin_anew(&mut self, core: &mut Core, now: Instant);
     /// A reference of the own node was read: it said `value` at local time `at`.
     fn on_reference(&mut self, _core: &mut Core, _now: Instant, _at: Instant, _value: i64) {}
+    /// Whether it goes by its own clock, though not synchronised, because nobody is there to learn from.
+    fn is_unsure(&self) -> bool {
+        false
+    }
     /// How far the clock may be from what it follows, where there is something.
     fn error(&self, _core: &Core, _now: Instant) -> Option<i64> {
         None
@@ -260,6 +264,12 @@ impl Algorithm {
     #[must_use]
     pub fn is_synchronised(&self) -> bool {
         self.core.is_synchronised()
+    }
+
+    /// Whether what the clock says is what its algorithm goes by. A time that was learnt, and that nothing has confirmed yet, is not: it may be
+    /// the word of a liar.
+    pub(super) fn is_confirmed(&self) -> bool {
+        self.core.is_synchronised() || self.family.part_ref().is_unsure()
     }
 
     /// How far the clock may be from what it follows at `now`, in nanoseconds; `None` if it follows nothing.

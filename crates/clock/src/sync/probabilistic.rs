@@ -19,7 +19,7 @@ use super::core::{Core, Loss, Output};
 use super::corrected::nanos;
 use super::election::Election;
 use super::message::Message;
-use super::reading::{Question, by_round_trip};
+use super::reading::{Question, by_round_trip, is_far};
 
 /// The numbers of the plan.
 #[derive(Clone, Copy, Debug)]
@@ -135,10 +135,16 @@ impl Probabilistic {
         if sample.difference.abs() > core.plan.bounds().precision_nanos() {
             core.lose(Loss::Outside);
         }
+        self.question.close();
+        self.attempts = 0;
+        if is_far(sample.difference) {
+            // As far as can be computed with: the master may be further.
+            (self.read, self.next) = (None, now + self.wish.wait);
+            return core.correct(now, sample.difference, 0, 0, None);
+        }
         core.correct(now, sample.difference, 0, 0, Some(span(sample.error)));
         (self.read, self.known) = (Some((now, sample.error)), now);
-        self.question.close();
-        (self.attempts, self.next) = (0, now + core.plan.config().period);
+        self.next = now + core.plan.config().period;
         core.found();
     }
 }

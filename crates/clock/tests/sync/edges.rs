@@ -19,7 +19,7 @@ fn midpoint(nodes: usize, faulty: usize) -> Config {
 }
 
 /// One algorithm for each of the classes that synchronise internally, for n = 4 and f = 1.
-fn kinds() -> Vec<Kind> {
+pub(crate) fn kinds() -> Vec<Kind> {
     let mut kinds: Vec<Kind> = FUNCTIONS
         .into_iter()
         .map(|function| Kind::Averaging { function, reading: Reading::ARRIVAL })

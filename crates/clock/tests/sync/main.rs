@@ -6,6 +6,7 @@ mod edges;
 mod external;
 mod faults;
 mod interval;
+mod misled;
 mod probabilistic;
 mod search;
 mod support;

@@ -182,11 +182,12 @@ impl ClockHandle {
     }
 
     /// Sends a message to an actor when the clock says `at` or more: once, for as long as the service lives. When it ends, what
-    /// [reads its events](ServiceHandle::subscribe) is told, and sets what it still wants anew.
+    /// [reads its events](ServiceHandle::subscribe) is told, and sets what it still wants anew. Dropping the future takes the message back, if it is
+    /// not set yet.
     ///
     /// # Errors
-    /// [`ReachError`]: it will not be sent.
-    pub async fn at<M>(&self, at: Time, to: Recipient<M>, message: M) -> Result<AlarmId, ReachError>
+    /// [`WaitError`], not `Unsynchronised`: it will not be sent.
+    pub async fn at<M>(&self, at: Time, to: Recipient<M>, message: M) -> Result<AlarmId, WaitError>
     where
         M: ActorMessage + Send + 'static,
         M::Result: Send,
@@ -196,11 +197,16 @@ impl ClockHandle {
                 to.do_send(message);
             }
         });
-        let sent = self.service.send(Command::Alarm { id, at }).await;
-        if sent.is_err() {
-            self.clock.alarms().remove(id);
+        let alarm = Alarm { of: self, id };
+        self.service.send(Command::Alarm { id, at }).await?;
+        match poll_fn(|context| self.clock.alarms().poll_placed(id, context.waker())).await {
+            Ok(()) => {
+                std::mem::forget(alarm);
+                Ok(AlarmId(id))
+            }
+            Err(Rung::Refused) => Err(WaitError::TooMany),
+            Err(_) => Err(WaitError::Ended),
         }
-        sent.map(|()| AlarmId(id))
     }
 
     /// Takes a message back. False: it was sent, or could not be set.
