@@ -38,8 +38,8 @@ pub(super) struct Probabilistic {
     /// Of this period.
     attempts: u32,
     next: Instant,
-    /// The last good read: when, and how far it may be wrong.
-    read: Option<(Instant, i64)>,
+    /// The last good read: when, how far it may be wrong, and of which master.
+    read: Option<(Instant, i64, Option<usize>)>,
     /// When it was last known what the time is: by a good read, or as the master.
     known: Instant,
     followed: Option<usize>,
@@ -143,7 +143,7 @@ impl Probabilistic {
             return core.correct(now, sample.difference, 0, 0, None);
         }
         core.correct(now, sample.difference, 0, 0, Some(span(sample.error)));
-        (self.read, self.known) = (Some((now, sample.error)), now);
+        (self.read, self.known) = (Some((now, sample.error, self.followed)), now);
         self.next = now + core.plan.config().period;
         core.found();
     }
@@ -204,7 +204,10 @@ impl Part for Probabilistic {
         if self.election.is_master(now) {
             return Some(0);
         }
-        let (at, error) = self.read?;
-        Some(error + core.plan.config().drift.apart(nanos(now) - nanos(at)) + 1)
+        let (at, error, of) = self.read?;
+        // Another master has read the former one as this clock has.
+        let is_other = self.followed.is_some() && self.followed != of;
+        let between = if is_other { long(core.plan.bounds().agreed) } else { 0 };
+        Some(error + between + core.plan.config().drift.apart(nanos(now) - nanos(at)) + 1)
     }
 }

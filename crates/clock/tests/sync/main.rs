@@ -8,6 +8,7 @@ mod faults;
 mod interval;
 mod misled;
 mod probabilistic;
+mod refusals;
 mod search;
 mod support;
 mod synchroniser;

@@ -20,9 +20,9 @@ const PERIOD: Duration = Duration::from_millis(500);
 /// Whether the clock of node 0 is to be judged: it has found the time since the fault, or never lost it and a round is over.
 fn counts(run: &Run, from: Instant, until: Instant) -> bool {
     let since = run.told.iter().filter(|it| it.node == 0 && it.at >= from);
-    let last =
+    let mut last =
         since.filter(|it| matches!(it.event, Event::Synchronised | Event::Unsynchronised(_)));
-    match last.last().map(|it| it.event) {
+    match last.next_back().map(|it| it.event) {
         Some(event) => event == Event::Synchronised,
         None => run.world.now() > until + run.scene.period().mul_f64(1.2),
     }

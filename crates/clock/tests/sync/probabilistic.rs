@@ -322,3 +322,20 @@ fn impossible_answers_are_refused() {
     algorithm.on_datagram(later, later, 1, reply(nonce, 1));
     assert_eq!((algorithm.rejected().replayed, algorithm.version()), (1, 0));
 }
+
+/// Checks CLK-22: what a clock says of its distance from the master is of the master that it follows now, also before it has read that one.
+#[test]
+fn an_error_is_of_the_master_that_is_followed() {
+    let (mut algorithm, now) = follower(config(&mut Rng::new(1)));
+    let nonce = question(&mut algorithm, now).expect("it asks the new master at once");
+    let then = now + Duration::from_micros(300);
+    let value = algorithm.clock().nanos(then);
+    let reply = Message::Reply { nonce, value, error: 0, term: 1, held: 0 };
+    algorithm.on_datagram(then, then, 1, reply);
+    let agreed = algorithm.plan().bounds().agreed.as_nanos() as i64;
+    let error = algorithm.error(then).expect("it has read the master");
+    assert!(error < agreed / 2, "{error} of {agreed}");
+    algorithm.on_datagram(then, then, 2, Message::Master { term: 2, beat: 1 });
+    let error = algorithm.error(then).unwrap_or(i64::MAX);
+    assert!(error >= agreed / 2, "CLK-22: {error} from a master that it has not read");
+}

@@ -25,7 +25,7 @@ pub struct Config {
     pub clock: GlobalClock,
     /// The clock goes on above all readings of former processes (CLK-10): a reading so far ahead is stored, in steps, before the clock
     /// gets there. So one write is forced every half of it, and after a crash the clock waits for up to all of it until it is synchronised.
-    /// `None`: nothing is stored. Default 10 s.
+    /// Less than 1 ms is taken for 1 ms, more than 30 days for 30 days. `None`: nothing is stored. Default 10 s.
     pub reserve: Option<Duration>,
     /// Most timers at a time. Default 65,536.
     pub timers_max: usize,
@@ -51,6 +51,11 @@ impl Config {
         })
     }
 }
+
+/// The shortest span that a reading is stored ahead: a write for each half of it.
+const RESERVE_MIN: Duration = Duration::from_millis(1);
+/// The longest: after a crash the clock stands still for as long.
+const RESERVE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// What is stored: the clock has said nothing later than this.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -510,7 +515,7 @@ impl Service for Global {
         let Start { me, instance, past, checkpoint, now, seed } = start;
         let promise = Promise::of(&config.mount.plan).expect("it was checked");
         let plan = std::sync::Arc::clone(&config.mount.plan);
-        let step = config.reserve.map(long);
+        let step = config.reserve.map(|step| long(step.clamp(RESERVE_MIN, RESERVE_MAX)));
         let mut stored = i64::try_from(past.limit.as_nanos()).unwrap_or(i64::MAX);
         if mainstay_base::fault!(config, ForgetsLimit) {
             stored = 0;
