@@ -73,8 +73,10 @@ pub enum Fault {
     ErrorStandsStill,
     /// A vector is taken after the first exchange, without any relay.
     NoRelayOfVectors,
-    /// A clock that was far off counts as right with its first correction.
+    /// A clock that was far off counts as right with its first correction, also where the process has slept.
     BelievesAtOnce,
+    /// A joiner takes the middle of whatever it hears.
+    LearnsFromAny,
     /// A clock that went back goes on as before.
     IgnoresStepBack,
     /// The external master pulls as far as it likes.

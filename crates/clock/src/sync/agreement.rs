@@ -247,7 +247,7 @@ impl Agreement {
             return;
         }
         let Some(run) = self.run.take() else { return };
-        if run.late {
+        if run.late && !fault!(core.plan.config(), BelievesAtOnce) {
             self.round = run.round + 1;
             return self.on_missed(core, now);
         }

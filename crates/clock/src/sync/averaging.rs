@@ -330,7 +330,10 @@ impl Averaging {
             return self.go_on_learning(core, now);
         }
         // This clock is one of the f; of those that were heard the others are fewer than half.
-        let drops = core.faulty().min((offsets.len() - 1) / 2);
+        let mut drops = core.faulty().min((offsets.len() - 1) / 2);
+        if fault!(core.plan.config(), LearnsFromAny) {
+            drops = 0;
+        }
         let offset = functions::midpoint(offsets, drops);
         let by = far(offset.saturating_sub(core.nanos(now) - nanos(now)));
         let period = long(core.plan.config().period);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use mainstay_agreement::chain;
 use mainstay_agreement::sign::Keyring;
 use mainstay_base::{Duration, Instant, Rng};
+use mainstay_clock::fault::Fault as Broken;
 use mainstay_clock::sync::{
     Algorithm, Begin, Config, Event, Function, Kind, Loss, Message, Origin, Output, Plan, Reading,
 };
@@ -134,11 +135,10 @@ fn a_time_that_is_decades_away_is_not_believed_half_way() {
     }
 }
 
-/// Checks CLK-11 for a clock that learns the time: whatever part of a round it hears, a liar does not take it out of the range of the correct ones.
-#[test]
-fn a_liar_does_not_choose_the_time_of_a_joiner() {
+/// A joiner hears parts of rounds, and a liar. How often it has learnt the time.
+pub(crate) fn joins(broken: Option<Broken>) -> Result<u32, String> {
     let kind = Kind::Averaging { function: Function::Midpoint, reading: Reading::ARRIVAL };
-    let config = Config { period: PERIOD, ..Config::lan(kind, 7, 2) };
+    let config = Config { period: PERIOD, fault: broken, ..Config::lan(kind, 7, 2) };
     let period = PERIOD.as_nanos() as i64;
     let mut learnt = 0;
     // When it begins, and when the liar speaks.
@@ -169,11 +169,20 @@ fn a_liar_does_not_choose_the_time_of_a_joiner() {
             for output in outputs(&mut clock) {
                 let Output::Correct(it) = output else { continue };
                 let off = it.to - it.at.as_nanos() as i64 - offset;
-                assert!(off.abs() < bound, "CLK-11: start {start}, lie {lie}: {off} off");
+                if off.abs() >= bound {
+                    return Err(format!("CLK-11: start {start}, lie {lie}: {off} off"));
+                }
                 learnt += 1;
             }
         }
     }
+    Ok(learnt)
+}
+
+/// Checks CLK-11 for a clock that learns the time: whatever part of a round it hears, a liar does not take it out of the range of the correct ones.
+#[test]
+fn a_liar_does_not_choose_the_time_of_a_joiner() {
+    let learnt = joins(None).expect("it learns the time");
     assert!(learnt > 1_000, "{learnt} times it has learnt the time");
 }
 
@@ -204,17 +213,12 @@ fn recorded(kind: &Kind, nodes: usize, round: u64, who: &[usize], period: i64) -
     }
 }
 
-/// Checks CLK-2, CLK-21: a joiner that hears rounds of an hour ago from a liar, between those of the others, does not say that it is synchronised with
-/// them.
-#[test]
-fn rounds_that_a_liar_has_recorded_are_not_believed() {
+/// A joiner hears rounds of an hour ago from a liar, between those of the others.
+pub(crate) fn replays(kind: &Kind, broken: Option<Broken>) -> Result<(), String> {
     let period = PERIOD.as_nanos() as i64;
-    let kinds = [Kind::Agreement { signed: true }, Kind::Srikanth { signed: true }, Kind::Halpern];
     // When it begins, and by how much less than a period the recorded rounds are apart.
-    for (kind, start, less) in kinds.iter().flat_map(|kind| {
-        (0..24).flat_map(move |start| (0..40).map(move |less| (kind, start, less)))
-    }) {
-        let config = Config { period: PERIOD, ..Config::lan(kind.clone(), 5, 2) };
+    for (start, less) in (0..24).flat_map(|start| (0..40).map(move |less| (start, less))) {
+        let config = Config { period: PERIOD, fault: broken, ..Config::lan(kind.clone(), 5, 2) };
         let epoch = PERIOD * 8_000;
         let now = Instant::ZERO + epoch + Duration::from_micros(250 * start);
         let mut clock = begin(config, 4, Origin::Apart(7), now);
@@ -241,16 +245,31 @@ fn rounds_that_a_liar_has_recorded_are_not_believed() {
             while let Some(due) = clock.deadline().filter(|due| *due <= at) {
                 clock.on_deadline(due);
                 judge(&clock, due, due.as_nanos() as i64, bound)
-                    .unwrap_or_else(|what| panic!("{kind:?}, {start}, {less}: {what}"));
+                    .map_err(|what| format!("{kind:?}, {start}, {less}: {what}"))?;
             }
             clock.on_datagram(at, at, from, word);
             judge(&clock, at, at.as_nanos() as i64, bound)
-                .unwrap_or_else(|what| panic!("{kind:?}, {start}, {less}: {what}"));
+                .map_err(|what| format!("{kind:?}, {start}, {less}: {what}"))?;
             let _ = outputs(&mut clock);
             found |= clock.is_synchronised();
         }
-        assert!(found, "{kind:?}, {start}, {less}: it finds the others all the same");
+        if !found {
+            return Err(format!("CLK-21: {kind:?}, {start}, {less}: it does not find the others"));
+        }
     }
+    Ok(())
+}
+
+/// Checks CLK-2, CLK-21: a joiner does not say that it is synchronised with rounds that a liar has recorded.
+#[test]
+fn rounds_that_a_liar_has_recorded_are_not_believed() {
+    for kind in [Kind::Agreement { signed: true }, Kind::Srikanth { signed: true }, Kind::Halpern] {
+        replays(&kind, None).expect("CLK-2");
+        let error = replays(&kind, Some(Broken::BelievesAtOnce)).expect_err("it is noticed");
+        assert!(error.contains("CLK-2,"), "{error}");
+    }
+    let error = joins(Some(Broken::LearnsFromAny)).expect_err("it is noticed");
+    assert!(error.contains("CLK-11:"), "{error}");
 }
 
 /// One clock that is wrong does not keep the others from finding each other, where none knows the time.
