@@ -79,6 +79,18 @@ pub enum Fault {
     LearnsFromAny,
     /// A clock that went back goes on as before.
     IgnoresStepBack,
+    /// A plan is not held against what no algorithm gets below.
+    ClaimsTooMuch,
+    /// A plan is not held against the number of faulty clocks that can be withstood.
+    AnyNumberFaulty,
+    /// Only half of a correction is made.
+    HalfWay,
+    /// One that has learnt the time never counts itself in.
+    JoinsTooLate,
+    /// A client tries once in place of k times.
+    GivesUpEarly,
+    /// An answer to any question is taken.
+    BelievesAnyReply,
     /// The external master pulls as far as it likes.
     UnlimitedPull,
     /// A correction of the adjusted clock is a jump, also back.

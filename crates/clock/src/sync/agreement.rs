@@ -70,6 +70,9 @@ pub(super) struct Agreement {
     misses: u32,
     deaf: Instant,
     patience: u32,
+    /// The last vector that was agreed, relative to the clock that was corrected by it.
+    #[cfg(feature = "test-util")]
+    vector: (u64, Vec<Option<i64>>),
 }
 
 impl Agreement {
@@ -85,6 +88,8 @@ impl Agreement {
             misses: 0,
             deaf: now,
             patience: 0,
+            #[cfg(feature = "test-util")]
+            vector: (0, Vec::new()),
         };
         made.plan_next(core, now);
         made
@@ -272,6 +277,11 @@ impl Agreement {
         if is_outside {
             core.lose(Loss::Outside);
         }
+        #[cfg(feature = "test-util")]
+        {
+            let relative = vector.iter().map(|it| it.map(|it| it.saturating_sub(by)));
+            self.vector = (round, relative.collect());
+        }
         core.correct(now, by, 0, round, None);
         self.plan_next(core, now);
         // What takes a clock that far may be a lie, or was read by a process that slept: the next run shows whether it is right.
@@ -287,6 +297,12 @@ impl Agreement {
             return self.begin_anew(core, now);
         }
         self.plan_next(core, now);
+    }
+
+    /// The last vector, and its run.
+    #[cfg(feature = "test-util")]
+    pub(super) fn vector(&self) -> (u64, &[Option<i64>]) {
+        (self.vector.0, &self.vector.1)
     }
 
     /// Until when a phase takes what is said in it.

@@ -295,6 +295,21 @@ impl Algorithm {
         &self.core.plan
     }
 
+    /// The vector that was agreed last, with its run: what each clock was ahead of this one, as it is corrected by the run.
+    #[cfg(all(feature = "test-util", feature = "agreement"))]
+    #[doc(hidden)]
+    #[must_use]
+    pub fn vector(&self) -> Option<(u64, &[Option<i64>])> {
+        match &self.family {
+            Family::Agreement(part) => Some(part.vector()),
+            #[allow(
+                unreachable_patterns,
+                reason = "which patterns are left depends on the features"
+            )]
+            _ => None,
+        }
+    }
+
     /// Panics if it is not as it should be.
     pub fn check_invariants(&self) {
         let most = i64::from(self.core.plan.config().drift.parts());

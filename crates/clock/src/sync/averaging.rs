@@ -416,7 +416,10 @@ impl Averaging {
         let limit = core.plan.bounds().precision_nanos();
         let read = 2 * long(core.plan.bounds().reading);
         let all: Vec<i64> = estimates.iter().map(|it| it.unwrap_or(0)).collect();
-        let by = self.average(core, &all);
+        let mut by = self.average(core, &all);
+        if fault!(core.plan.config(), HalfWay) {
+            by /= 2;
+        }
         self.misses = 0;
         // A correct clock has all correct ones near it, and goes no further than the bound.
         let is_near = |it: &&Option<i64>| it.is_some_and(|it| it.abs() <= limit + read);
@@ -435,6 +438,9 @@ impl Averaging {
         }
         // Two groups of n - f that are apart cannot be: those who are near are the others.
         if !self.unsure || (by.abs() <= limit && near >= core.nodes() - core.faulty()) {
+            if self.silent && fault!(core.plan.config(), JoinsTooLate) {
+                return;
+            }
             (self.silent, self.unsure) = (false, false);
             core.found();
         }

@@ -286,7 +286,7 @@ impl Config {
             return Err(ConfigError::Nodes(*nodes));
         }
         let (least, why) = self.kind.nodes_min(*faulty);
-        if *nodes < least {
+        if *nodes < least && !mainstay_base::fault!(self, AnyNumberFaulty) {
             return Err(ConfigError::TooManyFaulty { nodes: *nodes, faulty: *faulty, least, why });
         }
         if *drift > Drift::MAX {
@@ -366,6 +366,7 @@ impl Plan {
         if let Some(wanted) = config.precision
             && internal
             && wanted < least
+            && !mainstay_base::fault!(config, ClaimsTooMuch)
         {
             return Err(ConfigError::BelowBound { wanted, least });
         }

@@ -79,6 +79,9 @@ impl Part for External {
 
     fn error(&self, core: &Core, now: Instant) -> Option<i64> {
         let age = nanos(now) - nanos(self.read?);
+        if fault!(core.plan.config(), ErrorStandsStill) {
+            return Some(Self::stated(core));
+        }
         Some(Self::stated(core) + core.plan.config().drift.of(age) + 1)
     }
 }

@@ -98,7 +98,8 @@ impl Probabilistic {
             }
             return;
         };
-        if self.attempts >= self.wish.attempts {
+        let once = fault!(core.plan.config(), GivesUpEarly) && self.attempts > 0;
+        if self.attempts >= self.wish.attempts || once {
             if !never {
                 core.lose(Loss::Unread);
             }

@@ -12,7 +12,7 @@
 //!
 //! A unit that stamps at the port, as that of MARS, is [`Stamp::Kernel`] with a max - min of microseconds.
 
-use mainstay_base::Instant;
+use mainstay_base::{Instant, fault};
 
 use super::config::{Config, Delay, Drift, long};
 use super::core::Core;
@@ -165,7 +165,10 @@ impl Question {
     /// Whether this is the first answer of `from` to the open question; else it is counted.
     pub(super) fn take(&mut self, core: &mut Core, from: usize, nonce: u64) -> bool {
         match self.answered.get_mut(from) {
-            Some(answered) if self.nonce == nonce && !*answered => {
+            Some(answered)
+                if (self.nonce == nonce && !*answered)
+                    || fault!(core.plan.config(), BelievesAnyReply) =>
+            {
                 *answered = true;
                 true
             }

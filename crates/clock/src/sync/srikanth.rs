@@ -242,7 +242,8 @@ impl Srikanth {
         } else if self.settling > 0 {
             let has_listened = now >= self.listened || fault!(core.plan.config(), BelievesAtOnce);
             self.settling -= 1;
-            if is_outside || !has_listened {
+            let never = fault!(core.plan.config(), JoinsTooLate);
+            if is_outside || !has_listened || never {
                 self.settling = 1;
             }
         }
