@@ -1,9 +1,12 @@
 //! Clocks that follow a reference: CLK-4. And hardware that stamps, with an external master.
 
-use mainstay_base::{Duration, Rng};
+use std::sync::Arc;
+
+use mainstay_base::{Duration, Instant, Rng};
 use mainstay_clock::fault::Fault;
 use mainstay_clock::sync::{
-    Config, Delay, Drift, Function, Kind, Loss, Message, Plan, Reading, Stamp,
+    Algorithm, Begin, Config, Delay, Drift, Function, Kind, Loss, Message, Origin, Plan, Reading,
+    Stamp,
 };
 
 use crate::averaging::two_faced;
@@ -197,4 +200,44 @@ fn stamps_take_the_queue_of_the_receiver_out_of_the_bound() {
         let mut run = scene.run();
         run.periods(6.0)
     });
+}
+
+/// The master of a round pulls once: what comes a second time, or of a clock that is not sure, does not count.
+#[test]
+fn a_master_pulls_once_a_round() {
+    let pulls = |pulls: &[(bool, i64)]| {
+        let mut config = hardware(&mut Rng::new(3));
+        if let Kind::Hardware { master, .. } = &mut config.kind {
+            *master = Some(1);
+        }
+        (config.nodes, config.faulty) = (4, 1);
+        let period = config.period.as_nanos() as u64;
+        let now = Instant::from_nanos(period * 100 - 1_000_000);
+        let begin = Begin {
+            plan: Arc::new(Plan::new(config).expect("theory allows it")),
+            me: 0,
+            origin: Origin::Together(0),
+            now,
+            seed: 1,
+            keys: None,
+        };
+        let mut algorithm = Algorithm::new(begin).expect("it is built");
+        let begins = Instant::from_nanos(period * 100);
+        algorithm.on_deadline(begins);
+        let at = begins + Duration::from_micros(20);
+        let mut say = |from, sure, pull| {
+            let value = period as i64 * 100;
+            algorithm.on_datagram(at, at, from, Message::Tick { round: 100, value, sure, pull });
+        };
+        pulls.iter().for_each(|(sure, pull)| say(1, *sure, Some(*pull)));
+        (2..4).for_each(|from| say(from, true, None));
+        let end = algorithm.deadline().expect("it decides");
+        let before = algorithm.clock().nanos(end);
+        algorithm.on_deadline(end);
+        algorithm.clock().nanos(end) - before
+    };
+    let first = pulls(&[(true, 100_000)]);
+    assert!(first > 50_000, "{first}");
+    assert_eq!(pulls(&[(true, 100_000), (true, -100_000)]), first);
+    assert_eq!(pulls(&[(false, -100_000), (true, 100_000)]), first);
 }

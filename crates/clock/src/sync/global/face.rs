@@ -22,7 +22,8 @@ use crate::sync::{ConfigError, Mount, Origin, Plan};
 pub struct Setup {
     plan: Arc<Plan>,
     clock: GlobalClock,
-    /// The wall clocks of the nodes are within [`Config::initial`](crate::sync::Config::initial) of each other when they start: so they begin synchronised. Default
+    /// The wall clocks of the nodes are within [`Config::initial`](crate::sync::Config::initial) of each other at their first start: so they begin synchronised.
+    /// A node that comes back, with its disk or in the same process, learns the time all the same: the common one has gone its own way since. Default
     /// false: a node learns the time from others first, and if there are none for six periods, goes by its own wall clock.
     pub together: bool,
     /// As [`Config::reserve`].
