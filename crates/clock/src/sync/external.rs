@@ -11,7 +11,7 @@ use super::config::{Kind, long, span};
 use super::core::{Core, Loss};
 use super::corrected::nanos;
 use super::message::Message;
-use super::reading::far;
+use super::reading::{far, is_far};
 
 /// A clock that follows a reference.
 #[derive(Clone, Debug)]
@@ -66,7 +66,9 @@ impl Part for External {
             core.rejected.replayed += 1;
             return;
         }
-        let is_outside = by.abs() > long(core.plan.bounds().correction);
+        // The first reading is as right as any, unless the reference may be further than can be computed with.
+        let jumps = self.read.is_some() && by.abs() > long(core.plan.bounds().correction);
+        let is_outside = jumps || is_far(by);
         if is_outside {
             core.lose(Loss::Outside);
         }
