@@ -73,8 +73,24 @@ pub enum Fault {
     ErrorStandsStill,
     /// A vector is taken after the first exchange, without any relay.
     NoRelayOfVectors,
+    /// A clock that was far off counts as right with its first correction, also where the process has slept.
+    BelievesAtOnce,
+    /// A joiner takes the middle of whatever it hears.
+    LearnsFromAny,
     /// A clock that went back goes on as before.
     IgnoresStepBack,
+    /// A plan is not held against what no algorithm gets below.
+    ClaimsTooMuch,
+    /// A plan is not held against the number of faulty clocks that can be withstood.
+    AnyNumberFaulty,
+    /// Only half of a correction is made.
+    HalfWay,
+    /// One that has learnt the time never counts itself in.
+    JoinsTooLate,
+    /// A client tries once in place of k times.
+    GivesUpEarly,
+    /// An answer to any question is taken.
+    BelievesAnyReply,
     /// The external master pulls as far as it likes.
     UnlimitedPull,
     /// A correction of the adjusted clock is a jump, also back.
@@ -89,6 +105,10 @@ pub enum Fault {
     ForgetsLimit,
     /// Readings are given out before it is stored that they may have been.
     ReadsBeforeStored,
+    /// A clock that waits stores further readings ahead.
+    ReservesWhileItWaits,
+    /// A process that comes back takes its wall clock for the common time, as at the first start.
+    TogetherAgain,
     /// The adjusted clock says that it is synchronised when it is not.
     NeverUnsynchronised,
 }

@@ -313,3 +313,38 @@ async fn a_clock_that_is_started_again_does_not_go_back() {
     };
     LocalSet::new().run_until(run).await;
 }
+
+/// A message that there is no room for is refused to who sets it: it would never come.
+#[tokio::test]
+async fn one_alarm_too_many_is_refused() {
+    let roster = roster();
+    let run = async {
+        let cluster = ClusterId::from_entropy(3);
+        let parts = StationParts::tcp(cluster, "n0", roster.clone(), None).unwrap();
+        let mut setup = Setup::new(plan()).unwrap();
+        setup.together = true;
+        let mount = |node: &mut mainstay_service::Mounting<'_>| {
+            let mut config = setup.config(node);
+            config.timers_max = 1;
+            node.mount::<Global>("clock", config).map(drop)
+        };
+        let station = start(parts, mount).unwrap();
+        let clock = setup.handle(station.service("clock"));
+        let (to, _heard) = mpsc::unbounded_channel();
+        let strikes: Recipient<Strike> = Bell { to }.start().recipient();
+        let begins = async {
+            while clock.now().0 == Time::ZERO {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(LIMIT, begins).await.expect("it begins");
+        let first = clock.at(later(&clock, 1_000_000), strikes.clone(), Strike(1)).await.unwrap();
+        let second = clock.at(later(&clock, 1_000_000), strikes.clone(), Strike(2)).await;
+        assert_eq!(second, Err(WaitError::TooMany));
+        // When the first is taken back there is room again.
+        assert!(clock.cancel(first));
+        clock.at(later(&clock, 1_000_000), strikes, Strike(3)).await.unwrap();
+        station.stop();
+    };
+    LocalSet::new().run_until(run).await;
+}

@@ -13,7 +13,7 @@ use mainstay::{
     ClusterId, Config, Durability, Mounting, Node, Placement, Porter, ReachError, Recipient,
 };
 use mainstay_clock::Time;
-use mainstay_clock::sync::global::{CancelAlarm, ClockHandle, Global, SetAlarm, Setup};
+use mainstay_clock::sync::global::{CancelAlarm, ClockHandle, Global, SetAlarm, Setup, WaitError};
 use mainstay_clock::sync::{self, Delay, Function, Kind, Plan, Reading};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
@@ -137,7 +137,7 @@ async fn agree_and_join(placement: Option<Placement>) {
         }
         let at = Time::from_nanos(1);
         let told = door.send(SetAlarm { at, to: Bell::hung().0, message: Ring(3) }).await.unwrap();
-        assert_eq!(told, Err(ReachError::Closed));
+        assert_eq!(told, Err(WaitError::Reach(ReachError::Closed)));
     };
     LocalSet::new().run_until(run).await;
 }

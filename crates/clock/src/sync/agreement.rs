@@ -42,6 +42,8 @@ struct Run {
     round: u64,
     /// When it began here, by local time; it listens until then.
     began: Option<Instant>,
+    /// It began, or a phase of it ended, so late that what waited meanwhile has an arrival that means nothing.
+    late: bool,
     /// The phase under way, from 1.
     phase: usize,
     /// What each clock is ahead of the own one, as read.
@@ -69,6 +71,9 @@ pub(super) struct Agreement {
     misses: u32,
     deaf: Instant,
     patience: u32,
+    /// The last vector that was agreed, relative to the clock that was corrected by it.
+    #[cfg(feature = "test-util")]
+    vector: (u64, Vec<Option<i64>>),
 }
 
 impl Agreement {
@@ -84,6 +89,8 @@ impl Agreement {
             misses: 0,
             deaf: now,
             patience: 0,
+            #[cfg(feature = "test-util")]
+            vector: (0, Vec::new()),
         };
         made.plan_next(core, now);
         made
@@ -112,6 +119,7 @@ impl Agreement {
             let mut run = Run {
                 round,
                 began: None,
+                late: false,
                 phase: 1,
                 read: vec![None; nodes],
                 tree: Tree::new(nodes, faulty, me),
@@ -125,10 +133,10 @@ impl Agreement {
         })
     }
 
-    /// The run begins here.
-    fn begin(&mut self, core: &mut Core, now: Instant) {
+    /// The run begins here; `late`: long after it should have.
+    fn begin(&mut self, core: &mut Core, now: Instant, late: bool) {
         let run = self.listen(core);
-        run.began = Some(now);
+        (run.began, run.late) = (Some(now), late);
         let (round, me) = (run.round, core.me as u16);
         let (value, sure) = (core.nanos(now), core.is_synchronised());
         match &self.keys {
@@ -163,7 +171,7 @@ impl Agreement {
         let has_begun = self.run.as_ref().is_some_and(|run| run.began.is_some());
         if !core.is_synchronised() && !has_begun && now >= self.rest {
             self.patience = 0;
-            self.begin(core, now);
+            self.begin(core, now, false);
         }
         true
     }
@@ -235,8 +243,9 @@ impl Agreement {
     }
 
     /// A phase is over.
-    fn on_phase(&mut self, core: &mut Core, now: Instant) {
+    fn on_phase(&mut self, core: &mut Core, now: Instant, late: bool) {
         let Some(run) = self.run.as_mut() else { return };
+        run.late |= late;
         let phases = core.faulty() + 1;
         let is_early = fault!(core.plan.config(), NoRelayOfVectors) && !self.signed;
         if run.phase < phases && !is_early {
@@ -249,6 +258,10 @@ impl Agreement {
             return;
         }
         let Some(run) = self.run.take() else { return };
+        if run.late && !fault!(core.plan.config(), BelievesAtOnce) {
+            self.round = run.round + 1;
+            return self.on_missed(core, now);
+        }
         let vector: Vec<Option<i64>> = if self.signed {
             run.heard.iter().map(|it| it.choice().map(|it| it.ahead)).collect()
         } else if is_early {
@@ -264,21 +277,38 @@ impl Agreement {
         let known = vector.iter().flatten().count();
         let enough = core.nodes() - core.faulty();
         let by = median(vector).filter(|_| known >= enough);
-        let Some(by) = by else {
-            self.misses += 1;
-            if self.misses >= core.plan.config().misses_max {
-                core.lose(Loss::Silence);
-                return self.begin_anew(core, now);
-            }
-            return self.plan_next(core, now);
-        };
+        let Some(by) = by else { return self.on_missed(core, now) };
         self.misses = 0;
-        if by.abs() > core.plan.bounds().precision_nanos() {
+        let is_outside = by.abs() > core.plan.bounds().precision_nanos();
+        if is_outside {
             core.lose(Loss::Outside);
+        }
+        #[cfg(feature = "test-util")]
+        {
+            let relative = vector.iter().map(|it| it.map(|it| it.saturating_sub(by)));
+            self.vector = (round, relative.collect());
         }
         core.correct(now, by, 0, round, None);
         self.plan_next(core, now);
-        core.found();
+        // What takes a clock that far may be a lie, or was read by a process that slept: the next run shows whether it is right.
+        if !is_outside || fault!(core.plan.config(), BelievesAtOnce) {
+            core.found();
+        }
+    }
+
+    fn on_missed(&mut self, core: &mut Core, now: Instant) {
+        self.misses += 1;
+        if self.misses >= core.plan.config().misses_max {
+            core.lose(Loss::Silence);
+            return self.begin_anew(core, now);
+        }
+        self.plan_next(core, now);
+    }
+
+    /// The last vector, and its run.
+    #[cfg(feature = "test-util")]
+    pub(super) fn vector(&self) -> (u64, &[Option<i64>]) {
+        (self.vector.0, &self.vector.1)
     }
 
     /// Until when a phase takes what is said in it.
@@ -321,14 +351,16 @@ impl Part for Agreement {
     }
 
     fn on_deadline(&mut self, core: &mut Core, now: Instant) {
+        let due = self.deadline(core).unwrap_or(now);
+        let late = now.saturating_since(due) > core.plan.config().delay.max;
         if self.phase_ends(core).is_some() {
-            self.on_phase(core, now);
+            self.on_phase(core, now, late);
         } else if self.patience > 0 {
             // It listens for a run of the others before it begins one.
             self.patience = 0;
             self.plan_next(core, now);
         } else {
-            self.begin(core, now);
+            self.begin(core, now, late);
         }
     }
 

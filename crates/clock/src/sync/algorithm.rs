@@ -38,6 +38,10 @@ pub(super) trait Part {
     fn begin_anew(&mut self, core: &mut Core, now: Instant);
     /// A reference of the own node was read: it said `value` at local time `at`.
     fn on_reference(&mut self, _core: &mut Core, _now: Instant, _at: Instant, _value: i64) {}
+    /// Whether it goes by its own clock, though not synchronised, because nobody is there to learn from.
+    fn is_unsure(&self) -> bool {
+        false
+    }
     /// How far the clock may be from what it follows, where there is something.
     fn error(&self, _core: &Core, _now: Instant) -> Option<i64> {
         None
@@ -262,6 +266,12 @@ impl Algorithm {
         self.core.is_synchronised()
     }
 
+    /// Whether what the clock says is what its algorithm goes by. A time that was learnt, and that nothing has confirmed yet, is not: it may be
+    /// the word of a liar.
+    pub(super) fn is_confirmed(&self) -> bool {
+        self.core.is_synchronised() || self.family.part_ref().is_unsure()
+    }
+
     /// How far the clock may be from what it follows at `now`, in nanoseconds; `None` if it follows nothing.
     #[must_use]
     pub fn error(&self, now: Instant) -> Option<i64> {
@@ -283,6 +293,21 @@ impl Algorithm {
     #[must_use]
     pub fn plan(&self) -> &Plan {
         &self.core.plan
+    }
+
+    /// The vector that was agreed last, with its run: what each clock was ahead of this one, as it is corrected by the run.
+    #[cfg(all(feature = "test-util", feature = "agreement"))]
+    #[doc(hidden)]
+    #[must_use]
+    pub fn vector(&self) -> Option<(u64, &[Option<i64>])> {
+        match &self.family {
+            Family::Agreement(part) => Some(part.vector()),
+            #[allow(
+                unreachable_patterns,
+                reason = "which patterns are left depends on the features"
+            )]
+            _ => None,
+        }
     }
 
     /// Panics if it is not as it should be.

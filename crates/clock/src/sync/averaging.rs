@@ -18,13 +18,17 @@
 use mainstay_base::{Instant, Rng, fault};
 
 use super::algorithm::Part;
-use super::config::{Function, Kind, long};
+use super::config::{Function, Kind, long, span};
 use super::core::{Core, Loss};
 use super::corrected::{BILLION, nanos};
 use super::functions;
 use super::message::Message;
 use super::reading::{Question, Reading, Stamp, Way, by_arrival, by_round_trip, far};
 
+/// In place of the term of a master: the answer of a clock that is synchronised.
+const SURE: u64 = 0;
+/// The same, of one that is not.
+const UNSURE: u64 = 1;
 /// Periods without a word of the others after which one that would learn the time speaks by its own.
 const LEARN_MAX: u32 = 3;
 
@@ -83,6 +87,8 @@ pub(super) struct Averaging {
     until: Instant,
     /// What comes before was on its way while the process slept.
     deaf: Instant,
+    /// The round began so late that words which waited meanwhile have an arrival that means nothing.
+    late: bool,
     learnt: u32,
     rated: bool,
     pull: Option<Pull>,
@@ -120,6 +126,7 @@ impl Averaging {
             unsure: false,
             until: now,
             deaf: now,
+            late: false,
             learnt: 0,
             rated: matches!(core.plan.config().kind, Kind::Hardware { .. }),
             pull,
@@ -147,8 +154,16 @@ impl Averaging {
         self.estimates.iter_mut().for_each(|it| it.fill(None));
     }
 
+    /// Whether it is so long after `due`, on the own clock, that the process has slept.
+    fn is_late(core: &Core, now: Instant, due: i64) -> bool {
+        now.saturating_since(core.clock.when(due)) > core.plan.config().delay.max
+    }
+
     fn on_begin(&mut self, core: &mut Core, now: Instant) {
         self.phase = Phase::Collecting;
+        // A question is asked after the sleep.
+        let is_late = Self::is_late(core, now, self.begins(core));
+        self.late = is_late && self.reading.way == Way::Arrival;
         let sure = core.is_synchronised();
         match self.reading.way {
             Way::Arrival if !self.silent => {
@@ -174,57 +189,68 @@ impl Averaging {
         pull.said
     }
 
-    fn on_tick(&mut self, core: &mut Core, at: Instant, from: usize, tick: (u64, i64, bool)) {
+    /// Whether the word counts in this round or the next one.
+    fn on_tick(
+        &mut self,
+        core: &mut Core,
+        at: Instant,
+        from: usize,
+        tick: (u64, i64, bool),
+    ) -> bool {
         let (round, value, sure) = tick;
         if self.reading.way != Way::Arrival {
             core.rejected.foreign += 1;
-            return;
+            return false;
         }
         if at < self.deaf {
             core.rejected.untimely += 1;
-            return;
+            return false;
         }
         if self.phase == Phase::Learning {
             if sure {
                 self.learn_from(core, at, from, round, value);
             }
-            return;
+            return false;
         }
         // Sure clocks count sure ones only; where none is sure, all count.
         if !sure && core.is_synchronised() {
-            return;
+            return false;
         }
         if sure && self.unsure {
-            // Somebody is there to learn from after all.
             self.learn_from(core, at, from, round, value);
-            if self.together(core, round, nanos(at)).len() >= core.nodes() - 1 - core.faulty() {
+            if self.are_elsewhere(core, at, round) {
+                // Somebody is there to learn from after all.
                 self.begin_anew(core, at);
+                return false;
             }
-            return;
         }
-        let ahead = match round.checked_sub(self.round) {
-            None => {
-                core.rejected.replayed += 1;
-                if self.unsure && sure {
-                    self.note(at, from, round, value);
-                    self.look_behind(core, at);
-                }
-                return;
-            }
-            Some(ahead) => ahead,
+        let Some(ahead) = round.checked_sub(self.round) else {
+            core.rejected.replayed += 1;
+            return false;
         };
         self.note(at, from, round, value);
         if ahead > 1 {
             core.rejected.future += 1;
-            return self.look_ahead(core, at);
+            self.look_ahead(core, at);
+            return false;
         }
         if self.estimates[ahead as usize][from].is_some() {
             core.rejected.replayed += 1;
-            return;
+            return false;
         }
         let sample = by_arrival(core, at, value);
         core.note(from, at, sample.difference, sample.error);
         self.estimates[ahead as usize][from] = Some(sample.difference);
+        true
+    }
+
+    /// Whether enough others are together in a round, and not near to this clock.
+    fn are_elsewhere(&self, core: &Core, now: Instant, round: u64) -> bool {
+        let own = core.nanos(now).saturating_sub(nanos(now));
+        let near = core.plan.bounds().precision_nanos() + Self::spread(core);
+        let words = self.together(core, round, nanos(now)).into_iter();
+        words.filter(|word| word.offset.saturating_sub(own).saturating_abs() > near).count()
+            >= Self::enough(core)
     }
 
     /// Keeps the newest word of another one.
@@ -232,15 +258,6 @@ impl Averaging {
         if self.words[from].is_none_or(|word| word.round < round) {
             let offset = value.saturating_sub(nanos(at));
             self.words[from] = Some(Word { round, at: nanos(at), offset });
-        }
-    }
-
-    /// One that was alone, and is ahead, has always decided before the others speak: it would never hear them.
-    fn look_behind(&mut self, core: &mut Core, now: Instant) {
-        let recent = nanos(now) - long(core.plan.config().period);
-        let is_late = |word: &&Word| word.round < self.round && word.at > recent;
-        if self.words.iter().flatten().filter(is_late).count() > core.faulty() {
-            self.begin_anew(core, now);
         }
     }
 
@@ -258,31 +275,51 @@ impl Averaging {
         let offset = value.saturating_sub(nanos(at));
         self.words[from] = Some(Word { round, at: nanos(at), offset });
         self.learnt = 0;
-        if self.together(core, round, nanos(at)).len() == core.nodes() - 1 - core.faulty() {
-            // The others of this round must come within the same span.
-            let wait = core.plan.bounds().round + core.plan.bounds().agreed;
-            self.until = self.until.min(at + wait);
+        if self.together(core, round, nanos(at)).len() == Self::enough(core) {
+            // The others of this round must come within the same span, be it after the end of the wait.
+            self.until = at + span(Self::spread(core));
         }
+    }
+
+    /// So many others of one round are heard, whoever is faulty.
+    fn enough(core: &Core) -> usize {
+        core.nodes() - 1 - core.faulty()
+    }
+
+    /// The words of a round come within this span.
+    fn spread(core: &Core) -> i64 {
+        Self::window(core) + long(core.plan.bounds().agreed)
     }
 
     /// The words of a round that came together with one at `at`.
     fn together(&self, core: &Core, round: u64, at: i64) -> Vec<Word> {
-        let span = Self::window(core) + long(core.plan.bounds().agreed);
+        let span = Self::spread(core);
         let is_with = |word: &&Word| word.round == round && (word.at - at).abs() <= span;
         self.words.iter().flatten().filter(is_with).copied().collect()
     }
 
+    /// The newest round that was heard whole: all words of correct clocks came after it began to listen, and before now.
+    fn heard_whole(&self, core: &Core, now: Instant) -> Vec<Word> {
+        let span = Self::spread(core);
+        let from = nanos(self.deaf) + span;
+        let is_whole = |words: &Vec<Word>| {
+            words.len() >= Self::enough(core) && words.iter().all(|word| word.at >= from)
+        };
+        let ended = self.words.iter().flatten().filter(|word| word.at + span <= nanos(now));
+        let rounds = ended.map(|word| self.together(core, word.round, word.at));
+        let key = |words: &Vec<Word>| (words.len(), words.first().map(|word| word.round));
+        rounds.filter(is_whole).max_by_key(key).unwrap_or_default()
+    }
+
     /// The time for learning is over.
     fn on_learnt(&mut self, core: &mut Core, now: Instant) {
-        let enough = core.nodes() - 1 - core.faulty();
-        let mut offsets: Vec<i64> = match self.reading.way {
+        let enough = Self::enough(core);
+        let offsets: Vec<i64> = match self.reading.way {
             Way::Arrival => {
-                let newest = self.words.iter().flatten().map(|word| (word.round, word.at));
-                let whole = newest.filter(|it| self.together(core, it.0, it.1).len() >= enough);
                 let delay = core.plan.config().delay;
                 let middle = delay.min_nanos() + (delay.max_nanos() - delay.min_nanos()) / 2;
-                let words = whole.max().map(|it| self.together(core, it.0, it.1));
-                words.into_iter().flatten().map(|word| word.offset.saturating_add(middle)).collect()
+                let words = self.heard_whole(core, now).into_iter();
+                words.map(|word| word.offset.saturating_add(middle)).collect()
             }
             Way::RoundTrip => {
                 let own = core.nanos(now) - nanos(now);
@@ -292,9 +329,12 @@ impl Averaging {
         if enough == 0 || offsets.len() < enough {
             return self.go_on_learning(core, now);
         }
-        // Who is missing is one of the f: any value will do.
-        offsets.resize(core.nodes() - 1, offsets[0]);
-        let offset = functions::midpoint(offsets, core.faulty());
+        // This clock is one of the f; of those that were heard the others are fewer than half.
+        let mut drops = core.faulty().min((offsets.len() - 1) / 2);
+        if fault!(core.plan.config(), LearnsFromAny) {
+            drops = 0;
+        }
+        let offset = functions::midpoint(offsets, drops);
         let by = far(offset.saturating_sub(core.nanos(now) - nanos(now)));
         let period = long(core.plan.config().period);
         let version =
@@ -337,8 +377,7 @@ impl Averaging {
 
     /// All correct clocks must have been heard.
     fn on_decide(&mut self, core: &mut Core, now: Instant) {
-        let due = core.clock.when(self.begins(core) + Self::window(core));
-        let late = now.saturating_since(due) > core.plan.config().delay.max;
+        let late = self.late || Self::is_late(core, now, self.begins(core) + Self::window(core));
         let none = vec![None; core.nodes()];
         let mut estimates = std::mem::replace(&mut self.estimates[0], none);
         self.question.close();
@@ -377,7 +416,10 @@ impl Averaging {
         let limit = core.plan.bounds().precision_nanos();
         let read = 2 * long(core.plan.bounds().reading);
         let all: Vec<i64> = estimates.iter().map(|it| it.unwrap_or(0)).collect();
-        let by = self.average(core, &all);
+        let mut by = self.average(core, &all);
+        if fault!(core.plan.config(), HalfWay) {
+            by /= 2;
+        }
         self.misses = 0;
         // A correct clock has all correct ones near it, and goes no further than the bound.
         let is_near = |it: &&Option<i64>| it.is_some_and(|it| it.abs() <= limit + read);
@@ -386,7 +428,6 @@ impl Averaging {
             core.lose(Loss::Outside);
             return self.begin_anew(core, now);
         }
-        let spread = all.iter().max().zip(all.iter().min()).map_or(0, |(max, min)| max - min);
         let (pulled, followed) = self.pulled(core, now);
         let rate = if self.rated { self.rate(core, by) } else { 0 };
         let error = self.error_of(core, now, followed);
@@ -395,7 +436,11 @@ impl Averaging {
         for estimate in self.estimates[1].iter_mut().flatten() {
             *estimate = far(*estimate - by - pulled);
         }
-        if !self.unsure || spread <= 2 * limit {
+        // Two groups of n - f that are apart cannot be: those who are near are the others.
+        if !self.unsure || (by.abs() <= limit && near >= core.nodes() - core.faulty()) {
+            if self.silent && fault!(core.plan.config(), JoinsTooLate) {
+                return;
+            }
             (self.silent, self.unsure) = (false, false);
             core.found();
         }
@@ -449,7 +494,7 @@ impl Averaging {
         if followed {
             return Some(accuracy);
         }
-        Some(accuracy + super::config::span(grown(core, nanos(now) - since)))
+        Some(accuracy + span(grown(core, nanos(now) - since)))
     }
 }
 
@@ -471,23 +516,31 @@ impl Part for Averaging {
         let at = if self.reading.stamp == Stamp::Kernel { at } else { now };
         match message {
             Message::Tick { round, value, sure, pull } => {
+                let is_taken = self.on_tick(core, at, from, (round, value, sure));
                 if let Some(own) = &mut self.pull
                     && own.master == from
                     && round == self.round
+                    && is_taken
                 {
                     own.said = pull;
                 }
-                self.on_tick(core, at, from, (round, value, sure));
             }
             Message::Request { nonce } if self.reading.way == Way::RoundTrip => {
                 if core.is_synchronised() || self.unsure {
                     let value = core.nanos(now);
                     let held = now.saturating_since(at).as_nanos() as u64;
-                    core.send(from, Message::Reply { nonce, value, error: 0, term: 0, held });
+                    let term = if core.is_synchronised() { SURE } else { UNSURE };
+                    core.send(from, Message::Reply { nonce, value, error: 0, term, held });
                 }
             }
-            Message::Reply { nonce, value, held, .. } if self.reading.way == Way::RoundTrip => {
-                self.on_reply(core, at, from, (nonce, value, held));
+            Message::Reply { nonce, value, held, term, .. }
+                if self.reading.way == Way::RoundTrip =>
+            {
+                // Sure clocks count sure ones only; where none is sure, all count.
+                let counts_unsure = !core.is_synchronised() && self.phase != Phase::Learning;
+                if term == SURE || counts_unsure {
+                    self.on_reply(core, at, from, (nonce, value, held));
+                }
             }
             _ => core.rejected.foreign += 1,
         }
@@ -526,6 +579,10 @@ impl Part for Averaging {
         if let Some(pull) = &mut self.pull {
             pull.own = Some((at, value));
         }
+    }
+
+    fn is_unsure(&self) -> bool {
+        self.unsure
     }
 
     fn error(&self, core: &Core, now: Instant) -> Option<i64> {

@@ -72,8 +72,8 @@ struct Averaging {
 }
 
 /// How a convergence function brings clocks together: a skew β becomes at most β·num/den + add.
-fn contraction(function: Function, nodes: i64, faulty: i64, error: i64) -> (i64, i64, i64) {
-    let (n, f) = (nodes, faulty);
+fn contraction(function: Function, nodes: i64, faulty: i64, error: i64) -> (i128, i128, i128) {
+    let (n, f, error) = (i128::from(nodes), i128::from(faulty), i128::from(error));
     match function {
         // Correct readers differ by 2ε' on each of n - f, and by 3β + 2ε' on each of f, in a mean of n.
         Function::Egocentric => (3 * f, n, 2 * error),
@@ -121,10 +121,11 @@ fn averaging(
         if num >= den {
             return Err(ConfigError::Diverges);
         }
-        let fixed = ((add + grown + 2 * pull) * den + den - num - 1) / (den - num) + 1;
-        if fixed > SKEW_MAX {
+        let parted = add + i128::from(grown) + 2 * i128::from(pull);
+        let fixed = (parted * den + den - num - 1) / (den - num) + 1;
+        let Some(fixed) = i64::try_from(fixed).ok().filter(|fixed| *fixed <= SKEW_MAX) else {
             return Err(ConfigError::Diverges);
-        }
+        };
         if fixed > skew {
             skew = fixed;
             continue;
@@ -139,7 +140,7 @@ fn averaging(
             correction: span(precision),
             accuracy: None,
             // A round may take all clocks along by as much as a reading is wrong.
-            rate: Some(parts(beyond, period) + u64::from(drift.parts())),
+            rate: Some(parts(beyond, period).saturating_add(u64::from(drift.parts()))),
             joining: 4,
             period_min: span(drift.stretch(window + 3 * precision)),
         };
@@ -210,7 +211,7 @@ fn agreement(config: &Config, signed: bool) -> Result<Bounds, ConfigError> {
             round: span(round),
             correction: span(skew + beyond),
             accuracy: None,
-            rate: Some(parts(beyond, period) + u64::from(drift.parts())),
+            rate: Some(parts(beyond, period).saturating_add(u64::from(drift.parts()))),
             joining: 4,
             period_min: span(drift.stretch(2 * round + 2 * (skew + beyond))),
         });
@@ -264,7 +265,10 @@ fn srikanth(config: &Config, signed: bool) -> Result<Bounds, ConfigError> {
         correction: span(precision),
         accuracy: None,
         // A clock gains a period in what is at least P - α by the fastest clock.
-        rate: Some(parts(drift.stretch(alpha), period - alpha) + 2 * u64::from(drift.parts())),
+        rate: Some(
+            parts(drift.stretch(alpha), period - alpha)
+                .saturating_add(2 * u64::from(drift.parts())),
+        ),
         joining: 3,
         period_min: span(period_min),
     })
@@ -298,7 +302,9 @@ fn halpern(config: &Config) -> Result<Bounds, ConfigError> {
         correction: span(precision),
         accuracy: None,
         // Faulty synchronisers may take f·D from each period.
-        rate: Some(parts(drift.stretch(jump), period - jump) + 2 * u64::from(drift.parts())),
+        rate: Some(
+            parts(drift.stretch(jump), period - jump).saturating_add(2 * u64::from(drift.parts())),
+        ),
         joining: 3,
         period_min: span(period_min),
     })

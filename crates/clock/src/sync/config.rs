@@ -7,11 +7,20 @@ use super::bounds::Bounds;
 use super::corrected::BILLION;
 use super::reading::Reading;
 
+/// How often a master says that it is one within the patience of its followers.
+pub(super) const BEATS: u32 = 4;
+
 /// Most nodes whose clocks are kept together.
 pub const NODES_MAX: usize = 64;
 
-/// The longest period, delay and skew: they add up without overflow.
+/// The longest period, delay, skew, and any other span: they add up without overflow.
 const SPAN_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Most attempts of a period, and most rounds that are missed.
+const COUNT_MAX: u32 = 1_000;
+
+/// Most values in a relay of an oral agreement: at up to 9 bytes each they fit into a datagram of 60,000 bytes.
+const RELAYED_MAX: usize = 6_600;
 
 /// How far the rate of a hardware clock may be from that of real time, in parts of a billion: ρ.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -210,20 +219,35 @@ impl Kind {
 
     /// The fewest nodes that withstand `faulty` faulty ones, and why.
     fn nodes_min(&self, faulty: usize) -> (usize, &'static str) {
+        let least = |times: usize| faulty.saturating_mul(times).saturating_add(1);
         match self {
             Self::Averaging { .. } | Self::Hardware { .. } => {
-                (3 * faulty + 1, "without signatures two-faced clocks must be fewer than a third")
+                (least(3), "without signatures two-faced clocks must be fewer than a third")
             }
             Self::Agreement { signed: false } | Self::Srikanth { signed: false } => {
-                (3 * faulty + 1, "without signatures two-faced clocks must be fewer than a third")
+                (least(3), "without signatures two-faced clocks must be fewer than a third")
             }
             Self::Agreement { signed: true } | Self::Srikanth { signed: true } => {
-                (2 * faulty + 1, "correct clocks must be a majority")
+                (least(2), "correct clocks must be a majority")
             }
-            Self::Halpern => (faulty + 1, "some clock must be correct"),
-            Self::Probabilistic { .. } => (2 * faulty + 1, "a master needs a majority"),
-            Self::Interval { .. } => (2 * faulty + 1, "right intervals must be a majority"),
+            Self::Halpern => (least(1), "some clock must be correct"),
+            Self::Probabilistic { .. } => (least(2), "a master needs a majority"),
+            Self::Interval { .. } => (least(2), "right intervals must be a majority"),
             Self::External { .. } => (1, "there must be a clock"),
+        }
+    }
+
+    /// The spans that it alone has; a missing one is zero.
+    fn spans(&self) -> [Duration; 3] {
+        let zero = Duration::ZERO;
+        match *self {
+            Self::Averaging { .. }
+            | Self::Agreement { .. }
+            | Self::Srikanth { .. }
+            | Self::Halpern => [zero; 3],
+            Self::Hardware { pull_max, error, .. } => [pull_max, error, zero],
+            Self::Probabilistic { error_max, wait, patience, .. } => [error_max, wait, patience],
+            Self::Interval { error } | Self::External { error } => [error, zero, zero],
         }
     }
 }
@@ -282,7 +306,7 @@ impl Config {
             return Err(ConfigError::Nodes(*nodes));
         }
         let (least, why) = self.kind.nodes_min(*faulty);
-        if *nodes < least {
+        if *nodes < least && !mainstay_base::fault!(self, AnyNumberFaulty) {
             return Err(ConfigError::TooManyFaulty { nodes: *nodes, faulty: *faulty, least, why });
         }
         if *drift > Drift::MAX {
@@ -291,10 +315,12 @@ impl Config {
         if delay.min > delay.max || delay.max.is_zero() {
             return Err(ConfigError::Delay(*delay));
         }
-        for span in [delay.max, self.queue, self.period, self.initial] {
-            if span > SPAN_MAX {
-                return Err(ConfigError::TooLong(span));
-            }
+        let spans = [delay.max, self.queue, self.period, self.initial].into_iter();
+        if let Some(span) = spans.chain(self.kind.spans()).find(|span| *span > SPAN_MAX) {
+            return Err(ConfigError::TooLong(span));
+        }
+        if self.misses_max > COUNT_MAX {
+            return Err(ConfigError::TooOften(self.misses_max));
         }
         self.check_kind()
     }
@@ -304,13 +330,28 @@ impl Config {
             Kind::Hardware { master: Some(master), .. } if master >= self.nodes => {
                 Err(ConfigError::Master(master))
             }
-            Kind::Probabilistic { attempts, error_max, .. } => {
+            Kind::Agreement { signed: false } => {
+                let factors = self.nodes.saturating_sub(self.faulty)..self.nodes;
+                let values = factors.fold(1, usize::saturating_mul);
+                match values > RELAYED_MAX {
+                    true => Err(ConfigError::TooLarge { nodes: self.nodes, faulty: self.faulty }),
+                    false => Ok(()),
+                }
+            }
+            Kind::Probabilistic { attempts, error_max, patience, .. } => {
                 let drift = self.drift.of(self.delay.min_nanos());
                 let least = span(3 * drift + 2);
+                // What a master says is answered before it says it again.
+                let trip = self.drift.stretch(2 * self.delay.max_nanos());
+                let patience_min = span(trip) * BEATS;
                 if attempts == 0 {
                     Err(ConfigError::NoAttempt)
+                } else if attempts > COUNT_MAX {
+                    Err(ConfigError::TooOften(attempts))
                 } else if error_max < least {
                     Err(ConfigError::BelowBound { wanted: error_max, least })
+                } else if patience < patience_min {
+                    Err(ConfigError::Period { period: patience, least: patience_min })
                 } else {
                     Ok(())
                 }
@@ -345,6 +386,7 @@ impl Plan {
         if let Some(wanted) = config.precision
             && internal
             && wanted < least
+            && !mainstay_base::fault!(config, ClaimsTooMuch)
         {
             return Err(ConfigError::BelowBound { wanted, least });
         }
@@ -415,6 +457,20 @@ pub enum ConfigError {
     /// Longer than anything that is computed with.
     #[error("{0:?} is longer than {SPAN_MAX:?}")]
     TooLong(Duration),
+    /// More attempts in a period, or more missed rounds, than are computed with.
+    #[error("{0} attempts or missed rounds, where {COUNT_MAX} may be")]
+    TooOften(u32),
+    /// What nodes pass on in an agreement without signatures would not fit into a datagram.
+    #[error(
+        "with {nodes} nodes, {faulty} of them faulty, what is passed on fits into no datagram: \
+         take signatures"
+    )]
+    TooLarge {
+        /// How many there are.
+        nodes: usize,
+        /// How many may be faulty.
+        faulty: usize,
+    },
     /// No algorithm gets there (CLK-8).
     #[error(
         "a precision of {wanted:?} is below {least:?}, which follows from the uncertainty of delays"

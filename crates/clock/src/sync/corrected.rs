@@ -38,7 +38,7 @@ impl Corrected {
         Time::from_nanos(u64::try_from(self.nanos(local)).unwrap_or(0))
     }
 
-    /// The first local time at which it says `nanos` or more.
+    /// The first local time at which it says `nanos` or more; the last moment that is counted with (292 years) if there is none before.
     #[must_use]
     pub fn when(&self, nanos: i64) -> Instant {
         let ahead = i128::from(nanos) - i128::from(self.time);
@@ -46,7 +46,7 @@ impl Corrected {
         let local = i128::from(self.at) + (ahead * billion).div_euclid(billion + rate);
         let mut local = Instant::from_nanos(u64::try_from(local.max(0)).unwrap_or(u64::MAX));
         // The quotient is rounded down, and so is what is read.
-        while self.nanos(local) < nanos && local.as_nanos() < u64::MAX {
+        while self.nanos(local) < nanos && i64::try_from(local.as_nanos()).is_ok() {
             local = Instant::from_nanos(local.as_nanos() + 1);
         }
         local
@@ -76,6 +76,12 @@ fn scale(span: i64, rate: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reading_that_is_never_reached_is_not_sought_for_ever() {
+        assert!(Corrected::new(-1).when(i64::MAX).as_nanos() >= i64::MAX as u64);
+        assert!(Corrected::new(i64::MIN / 2).when(i64::MAX).as_nanos() >= i64::MAX as u64);
+    }
 
     #[test]
     fn the_first_moment_of_a_reading_is_found_at_any_rate() {

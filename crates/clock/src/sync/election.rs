@@ -13,12 +13,10 @@
 
 use mainstay_base::{Duration, Instant, Rng, fault};
 
-use super::config::{long, span};
+use super::config::{BEATS, long, span};
 use super::core::Core;
 use super::message::Message;
 
-/// How often the master says so within `patience`.
-const BEATS: u32 = 4;
 /// Terms that one may be ahead: a liar cannot use them up.
 const TERMS_MAX: u64 = 1 << 32;
 /// How many times `patience` passes before one that is not synchronised stands.
@@ -148,6 +146,8 @@ impl Election {
         }
         let is_last_resort = now.saturating_since(self.alone) >= self.patience * LAST_RESORT;
         if !core.is_synchronised() && !is_last_resort {
+            self.role = Role::Follower;
+            self.lease = self.lease.min(now);
             return self.wait(now);
         }
         self.role = Role::Candidate;
@@ -215,7 +215,8 @@ impl Election {
                 }
             }
             Message::Ahead { term } if self.role == Role::Master && term >= self.term => {
-                if term <= self.term.saturating_add(TERMS_MAX) {
+                // A word of before its own election, which was sent again, is no reason for another one.
+                if term > self.term && term <= self.term.saturating_add(TERMS_MAX) {
                     self.term = term;
                     self.stand(core, now);
                 }

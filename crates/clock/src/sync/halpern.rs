@@ -8,7 +8,9 @@
 //! them by f·D, in each period: corrections go forward only, and the common clock may run faster than any hardware. That is the price for
 //! withstanding any number of liars as long as the correct ones reach each other.
 //!
-//! One that knows no time takes T from f + 1 different signers.
+//! One that knows no time takes T from f + 1 different signers, and counts itself in after a later round that they have signed, once it has listened
+//! for longer than from one round to the next (as in [Srikanth and Toueg's](super::srikanth)). One that has heard nothing of the kind for some
+//! periods speaks by its own clock. The others are alive while f + 1 of them sign the round, or as many as there are if f are silent.
 
 use std::cmp::Ordering;
 
@@ -21,7 +23,7 @@ use super::bounds;
 use super::config::long;
 use super::core::{Core, Loss};
 use super::message::Message;
-use super::srikanth::text;
+use super::srikanth::{LEARN_MAX, listening, text};
 
 /// The synchroniser at one node.
 #[derive(Clone, Debug)]
@@ -35,8 +37,15 @@ pub(super) struct Halpern {
     signers: Vec<Option<u64>>,
     misses: u32,
     learning: bool,
+    /// Rounds that are still to be signed by others until it counts.
     settling: u8,
+    /// The last round that was.
+    settled: u64,
     deaf: Instant,
+    /// Until when it says nothing, by local time.
+    silent: Instant,
+    /// Until then a round of the others comes for certain, by local time.
+    listened: Instant,
 }
 
 impl Halpern {
@@ -50,11 +59,18 @@ impl Halpern {
             misses: 0,
             learning: false,
             settling: 0,
+            settled: 0,
             deaf: now,
+            silent: now,
+            listened: now,
         };
-        let next = core.nanos(now).div_euclid(Self::period(core)) + 1;
-        made.round = u64::try_from(next).unwrap_or(0);
+        made.next_round(core, now);
         made
+    }
+
+    fn next_round(&mut self, core: &Core, now: Instant) {
+        let next = core.nanos(now).div_euclid(Self::period(core)) + 1;
+        self.round = u64::try_from(next).unwrap_or(0);
     }
 
     fn period(core: &Core) -> i64 {
@@ -78,7 +94,7 @@ impl Halpern {
             core.lose(Loss::Silence);
             self.settling = 2;
         }
-        self.started(core, round);
+        self.started(core, now, round);
     }
 
     /// (b) Somebody else's has.
@@ -101,7 +117,7 @@ impl Halpern {
         };
         self.note(core, round, &others);
         if others.len() < chain.len() {
-            self.misses = 0;
+            self.look_alive(core, now, round);
             return;
         }
         let by = time.saturating_sub(core.nanos(now));
@@ -115,8 +131,7 @@ impl Halpern {
                 if by < -core.plan.bounds().precision_nanos() {
                     return self.go_astray(core, now, round, by, Loss::Outside);
                 }
-                // Others are alive.
-                self.misses = 0;
+                self.look_alive(core, now, round);
                 return;
             }
             Ordering::Greater => {
@@ -133,8 +148,7 @@ impl Halpern {
             self.pass_on(core, round, chain);
         }
         core.correct(now, by, 0, round, None);
-        self.misses = 0;
-        self.started(core, round);
+        self.started(core, now, round);
     }
 
     /// Others are where this clock cannot be if it is right: with f + 1 of them it is not.
@@ -163,13 +177,31 @@ impl Halpern {
         if self.backing(round) > core.faulty() {
             core.correct(now, by, 0, round, None);
             (self.learning, self.misses) = (false, 0);
-            self.started(core, round);
+            self.started(core, now, round);
         }
     }
 
-    fn started(&mut self, core: &mut Core, round: u64) {
+    fn started(&mut self, core: &mut Core, now: Instant, round: u64) {
         self.round = round + 1;
-        self.settling = self.settling.saturating_sub(1);
+        self.look_alive(core, now, round);
+    }
+
+    /// Others have signed the round that is under way: a liar alone is not enough, nor is a round that is over.
+    fn look_alive(&mut self, core: &mut Core, now: Instant, round: u64) {
+        let enough = (core.faulty() + 1).min(core.nodes() - 1 - core.faulty()).max(1);
+        let is_current = round + 1 == self.round && round > self.settled;
+        let heard = self.backing(round);
+        let alone = core.nodes() == 1;
+        if !is_current || (heard < enough && !alone) {
+            return;
+        }
+        (self.misses, self.settled) = (0, round);
+        let has_listened = now >= self.listened || fault!(core.plan.config(), BelievesAtOnce);
+        self.settling = match self.settling {
+            2.. => 1,
+            1 if !has_listened => 1,
+            _ => 0,
+        };
         if self.settling == 0 {
             core.found();
         }
@@ -200,17 +232,28 @@ impl Part for Halpern {
     }
 
     fn on_deadline(&mut self, core: &mut Core, now: Instant) {
-        self.on_reached(core, now);
+        if self.learning {
+            // Nobody is there to learn from.
+            self.learning = false;
+            self.next_round(core, now);
+        } else {
+            self.on_reached(core, now);
+        }
     }
 
     fn deadline(&self, core: &Core) -> Option<Instant> {
+        if self.learning {
+            return Some(self.silent);
+        }
         let time = Self::time(core, self.round).unwrap_or(i64::MAX);
-        (!self.learning).then(|| core.clock.when(time))
+        Some(core.clock.when(time))
     }
 
     fn begin_anew(&mut self, core: &mut Core, now: Instant) {
-        (self.learning, self.settling, self.misses) = (true, 2, 0);
+        (self.learning, self.settling, self.misses, self.settled) = (true, 2, 0, 0);
         self.signers.fill(None);
         self.deaf = now + core.plan.config().delay.max;
+        self.silent = now + core.plan.config().period * LEARN_MAX;
+        self.listened = self.deaf + listening(core);
     }
 }

@@ -15,7 +15,7 @@ use super::config::{Kind, long, span};
 use super::core::{Core, Loss};
 use super::corrected::nanos;
 use super::message::Message;
-use super::reading::{Question, Reading, far};
+use super::reading::{Question, Reading, far, is_far};
 
 /// The error of a clock that knows nothing.
 const NOTHING: i64 = i64::MAX / 8;
@@ -149,6 +149,11 @@ impl Interval {
     }
 
     fn set(&mut self, core: &mut Core, now: Instant, by: i64, error: i64) {
+        if is_far(by) {
+            // As far as can be computed with: the true time may be further.
+            (self.error, self.since) = (NOTHING, now);
+            return core.correct(now, by, 0, 0, None);
+        }
         (self.error, self.since) = (error, now);
         core.correct(now, by, 0, 0, Some(span(error)));
         core.found();

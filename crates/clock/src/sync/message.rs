@@ -32,7 +32,7 @@ pub enum Message {
         value: i64,
         /// How far that may be from the true time; 0 where the clock itself is what is asked for.
         error: u64,
-        /// The term of the master that answers; 0 where there is none.
+        /// The term of the master that answers. Where there is none: 0 of a clock that is synchronised, 1 of one that is not.
         term: u64,
         /// How long the question waited at who answers, as far as that was stamped.
         held: u64,

@@ -19,7 +19,7 @@ use super::core::{Core, Loss, Output};
 use super::corrected::nanos;
 use super::election::Election;
 use super::message::Message;
-use super::reading::{Question, by_round_trip};
+use super::reading::{Question, by_round_trip, is_far};
 
 /// The numbers of the plan.
 #[derive(Clone, Copy, Debug)]
@@ -38,8 +38,8 @@ pub(super) struct Probabilistic {
     /// Of this period.
     attempts: u32,
     next: Instant,
-    /// The last good read: when, and how far it may be wrong.
-    read: Option<(Instant, i64)>,
+    /// The last good read: when, how far it may be wrong, and of which master.
+    read: Option<(Instant, i64, Option<usize>)>,
     /// When it was last known what the time is: by a good read, or as the master.
     known: Instant,
     followed: Option<usize>,
@@ -98,7 +98,8 @@ impl Probabilistic {
             }
             return;
         };
-        if self.attempts >= self.wish.attempts {
+        let once = fault!(core.plan.config(), GivesUpEarly) && self.attempts > 0;
+        if self.attempts >= self.wish.attempts || once {
             if !never {
                 core.lose(Loss::Unread);
             }
@@ -135,10 +136,16 @@ impl Probabilistic {
         if sample.difference.abs() > core.plan.bounds().precision_nanos() {
             core.lose(Loss::Outside);
         }
-        core.correct(now, sample.difference, 0, 0, Some(span(sample.error)));
-        (self.read, self.known) = (Some((now, sample.error)), now);
         self.question.close();
-        (self.attempts, self.next) = (0, now + core.plan.config().period);
+        self.attempts = 0;
+        if is_far(sample.difference) {
+            // As far as can be computed with: the master may be further.
+            (self.read, self.next) = (None, now + self.wish.wait);
+            return core.correct(now, sample.difference, 0, 0, None);
+        }
+        core.correct(now, sample.difference, 0, 0, Some(span(sample.error)));
+        (self.read, self.known) = (Some((now, sample.error, self.followed)), now);
+        self.next = now + core.plan.config().period;
         core.found();
     }
 }
@@ -198,7 +205,10 @@ impl Part for Probabilistic {
         if self.election.is_master(now) {
             return Some(0);
         }
-        let (at, error) = self.read?;
-        Some(error + core.plan.config().drift.apart(nanos(now) - nanos(at)) + 1)
+        let (at, error, of) = self.read?;
+        // Another master has read the former one as this clock has.
+        let is_other = self.followed.is_some() && self.followed != of;
+        let between = if is_other { long(core.plan.bounds().agreed) } else { 0 };
+        Some(error + between + core.plan.config().drift.apart(nanos(now) - nanos(at)) + 1)
     }
 }

@@ -12,7 +12,7 @@
 //!
 //! A unit that stamps at the port, as that of MARS, is [`Stamp::Kernel`] with a max - min of microseconds.
 
-use mainstay_base::Instant;
+use mainstay_base::{Instant, fault};
 
 use super::config::{Config, Delay, Drift, long};
 use super::core::Core;
@@ -81,9 +81,17 @@ pub(super) struct Sample {
     pub(super) error: i64,
 }
 
-/// A difference; one of more than 36 years is that.
+/// The largest difference that is computed with: 73 years.
+const FAR: i64 = 1 << 61;
+
+/// A difference; one beyond the largest is that. A clock that is corrected by it is not right yet, see [`is_far`].
 pub(super) fn far(difference: i64) -> i64 {
-    difference.clamp(-(1 << 60), 1 << 60)
+    difference.clamp(-FAR, FAR)
+}
+
+/// Whether a difference, or one that an interval around it was made of, may be larger than what is computed with.
+pub(super) fn is_far(difference: i64) -> bool {
+    difference.unsigned_abs() >= FAR.unsigned_abs() / 2
 }
 
 /// What is known of a reading by its arrival: the sender's clock was `value` when it was sent.
@@ -158,7 +166,10 @@ impl Question {
     /// Whether this is the first answer of `from` to the open question; else it is counted.
     pub(super) fn take(&mut self, core: &mut Core, from: usize, nonce: u64) -> bool {
         match self.answered.get_mut(from) {
-            Some(answered) if self.nonce == nonce && !*answered => {
+            Some(answered)
+                if (self.nonce == nonce && !*answered)
+                    || fault!(core.plan.config(), BelievesAnyReply) =>
+            {
                 *answered = true;
                 true
             }

@@ -14,13 +14,15 @@
 //! so that no clock is set back; a smaller α is more accurate by α/P and goes back.
 //!
 //! *Left out by the paper.* A round that is never accepted (a partition) is given up when the next one is reached. One that knows no
-//! time takes the first round that it can accept, and counts itself in after the next one.
+//! time takes the first round that it can accept, and counts itself in after a later one, once it has listened for longer than from one
+//! round to the next: signatures of rounds that are over stay valid, and a liar may send them again, but it cannot take those of the present round
+//! away. One that has accepted nothing for some periods, as after a start of all, speaks by its own clock.
 
 use std::collections::BTreeMap;
 
 use mainstay_agreement::chain;
 use mainstay_agreement::sign::{Keyring, Signature};
-use mainstay_base::{Instant, fault};
+use mainstay_base::{Duration, Instant, fault};
 
 use super::algorithm::Part;
 use super::bounds;
@@ -53,6 +55,18 @@ pub(super) struct Srikanth {
     /// Rounds that are still to be accepted until it counts.
     settling: u8,
     deaf: Instant,
+    /// Until when it speaks only of rounds that it has accepted, by local time.
+    silent: Instant,
+    /// Until then a round of the others comes for certain, by local time.
+    listened: Instant,
+}
+
+/// Periods without a round after which one that would learn the time speaks by its own.
+pub(super) const LEARN_MAX: u32 = 3;
+
+/// Longer than from one round to the next, for one that begins to listen.
+pub(super) fn listening(core: &Core) -> Duration {
+    core.plan.config().period + core.plan.bounds().precision
 }
 
 /// What is signed for a round.
@@ -80,6 +94,8 @@ impl Srikanth {
             learning: false,
             settling: 0,
             deaf: now,
+            silent: now,
+            listened: now,
         };
         made.next_round(core, now);
         made
@@ -224,8 +240,10 @@ impl Srikanth {
             core.lose(Loss::Outside);
             self.settling = 1;
         } else if self.settling > 0 {
+            let has_listened = now >= self.listened || fault!(core.plan.config(), BelievesAtOnce);
             self.settling -= 1;
-            if is_outside {
+            let never = fault!(core.plan.config(), JoinsTooLate);
+            if is_outside || !has_listened || never {
                 self.settling = 1;
             }
         }
@@ -273,13 +291,22 @@ impl Part for Srikanth {
     }
 
     fn on_deadline(&mut self, core: &mut Core, now: Instant) {
-        self.on_reached(core, now);
+        if self.learning {
+            // Nobody is there to learn from.
+            self.learning = false;
+            self.next_round(core, now);
+        } else {
+            self.on_reached(core, now);
+        }
     }
 
     fn deadline(&self, core: &Core) -> Option<Instant> {
+        if self.learning {
+            return Some(self.silent);
+        }
         let begins =
             Self::period(core).saturating_mul(i64::try_from(self.round).unwrap_or(i64::MAX));
-        (!self.learning).then(|| core.clock.when(begins))
+        Some(core.clock.when(begins))
     }
 
     fn begin_anew(&mut self, core: &mut Core, now: Instant) {
@@ -290,5 +317,7 @@ impl Part for Srikanth {
         self.echoes.fill(None);
         self.signatures.fill(None);
         self.deaf = now + core.plan.config().delay.max;
+        self.silent = now + core.plan.config().period * LEARN_MAX;
+        self.listened = self.deaf + listening(core);
     }
 }

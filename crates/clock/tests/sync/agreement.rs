@@ -1,5 +1,7 @@
 //! The agreement class: CLK-2, CLK-15, CLK-16, and a start from clocks that are hours apart.
 
+use std::collections::BTreeMap;
+
 use mainstay_agreement::chain;
 use mainstay_base::{Duration, Rng};
 use mainstay_clock::sync::{Config, Delay, Drift, Kind, Message};
@@ -87,13 +89,57 @@ pub(crate) fn promises(run: &Run) -> Result<(), String> {
     Ok(())
 }
 
+/// All correct processes that have decided a run have the same vector, entry by entry, up to the errors of reading: with signatures the entry of a
+/// liar may have come over another number of hops.
+fn vectors(run: &Run) -> Result<(), String> {
+    let config = run.scene.plan.config();
+    let (faulty, bounds) = (config.faulty as i64, run.bounds());
+    let drift =
+        bounds.round.as_nanos() as i64 * 4 * i64::from(config.drift.parts()) / 1_000_000_000;
+    let hops = if config.kind == (Kind::Agreement { signed: true }) {
+        (faulty + 1) * config.delay.max.as_nanos() as i64
+    } else {
+        0
+    };
+    // Since the run a period may have passed, in which clocks drift.
+    let since =
+        config.period.as_nanos() as i64 * 2 * i64::from(config.drift.parts()) / 1_000_000_000;
+    let most = 2 * (faulty + 1) * (bounds.reading.as_nanos() as i64 + drift) + hops + since;
+    let mut first: BTreeMap<u64, (usize, Vec<Option<i64>>)> = BTreeMap::new();
+    for node in run.correct() {
+        let Some((round, vector)) = run.service(node).algorithm().vector() else { continue };
+        let own = run.clock(node);
+        let vector: Vec<_> = vector.iter().map(|it| it.map(|it| it.saturating_add(own))).collect();
+        let Some((other, seen)) = first.get(&round) else {
+            first.insert(round, (node, vector));
+            continue;
+        };
+        for (of, pair) in seen.iter().zip(&vector).enumerate() {
+            let is_same = match pair {
+                (Some(one), Some(other)) => one.abs_diff(*other) <= most.unsigned_abs(),
+                (one, other) => one == other,
+            };
+            if !is_same {
+                return Err(format!(
+                    "CLK-15: {of} of run {round} is {pair:?} at {other} and {node}, at most {most}"
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
 pub(crate) fn swarm_one(seed: u64, config: Config) -> Result<Run, String> {
     let faulty = config.faulty;
     let scene = Scene::new(seed, config);
     let reach = scene.plan.bounds().precision.as_nanos() as i64;
     let mut run = scene.lie(faulty, lies(seed, reach)).run();
-    run.periods(5.5)?;
+    for _ in 0..11 {
+        run.periods(0.5)?;
+        vectors(&run)?;
+    }
     promises(&run)?;
+    run.keep_together()?;
     if run.correct().any(|node| run.corrections(node).count() < 4) {
         return Err("a correct clock missed runs".to_owned());
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use mainstay_agreement::sign::Keyring;
 use mainstay_base::{Duration, Instant, Rng};
+use mainstay_clock::fault::Fault as Broken;
 use mainstay_clock::sync::{
     Algorithm, Begin, Config, ConfigError, Delay, Drift, Function, Kind, Loss, Message, Origin,
     Plan, Reading, Stamp, Way,
@@ -19,7 +20,7 @@ fn midpoint(nodes: usize, faulty: usize) -> Config {
 }
 
 /// One algorithm for each of the classes that synchronise internally, for n = 4 and f = 1.
-fn kinds() -> Vec<Kind> {
+pub(crate) fn kinds() -> Vec<Kind> {
     let mut kinds: Vec<Kind> = FUNCTIONS
         .into_iter()
         .map(|function| Kind::Averaging { function, reading: Reading::ARRIVAL })
@@ -138,38 +139,99 @@ fn a_two_faced_clock_with_n_3f_plus_1_and_with_n_3f() {
 /// Checks CLK-11 with exact reads: the skew of correct clocks does not grow in an exchange. CLK-12: without faults, all meet at once.
 #[test]
 fn exact_reads_do_not_part_clocks() {
-    each(0..200, |seed| {
-        let mut rng = Rng::new(seed).stream("exact");
-        let function = *rng.pick(&FUNCTIONS).expect("four");
-        let faulty = rng.below(2) as usize;
-        let mut config = midpoint(4, faulty);
-        config.kind = Kind::Averaging { function, reading: Reading::ARRIVAL };
-        config.drift = Drift::per_billion(0);
-        config.delay = Delay { min: Duration::from_micros(500), max: Duration::from_micros(500) };
-        config.initial = Duration::from_millis(2);
-        let mut scene = Scene::new(seed, config);
-        let reach = scene.plan.bounds().agreed.as_nanos() as i64;
-        scene = scene.lie(faulty, two_faced(seed, reach));
-        let mut run = scene.run();
-        run.periods(0.4)?;
-        let mut last = run.skew();
-        let meets = matches!(function, Function::Midpoint | Function::Average);
-        for _ in 0..5 {
-            run.periods(1.0)?;
-            let skew = run.skew();
-            // The other two believe whatever is within the bound: from below it a liar may take them there, and no further.
-            last = if meets { last } else { last.max(reach) };
-            // Means and middles are rounded down.
-            if skew > last + 2 {
-                return Err(format!("CLK-11: a skew of {last} becomes {skew}"));
-            }
-            last = skew;
+    each(0..200, |seed| exact_reads(seed, None));
+}
+
+/// Clocks that are read exactly.
+pub(crate) fn exact_reads(seed: u64, broken: Option<Broken>) -> Result<(), String> {
+    let mut rng = Rng::new(seed).stream("exact");
+    let function = *rng.pick(&FUNCTIONS).expect("four");
+    let faulty = rng.below(2) as usize;
+    let mut config = midpoint(4, faulty);
+    config.kind = Kind::Averaging { function, reading: Reading::ARRIVAL };
+    config.drift = Drift::per_billion(0);
+    config.delay = Delay { min: Duration::from_micros(500), max: Duration::from_micros(500) };
+    config.initial = Duration::from_millis(2);
+    config.fault = broken;
+    let mut scene = Scene::new(seed, config);
+    let reach = scene.plan.bounds().agreed.as_nanos() as i64;
+    scene = scene.lie(faulty, two_faced(seed, reach));
+    let mut run = scene.run();
+    run.judge = false;
+    run.periods(0.4)?;
+    let mut last = spread(&run);
+    let meets = matches!(function, Function::Midpoint | Function::Average);
+    for _ in 0..5 {
+        run.periods(1.0)?;
+        let skew = spread(&run);
+        // The other two believe whatever is within the bound: from below it a liar may take them there, and no further.
+        last = if meets { last } else { last.max(reach) };
+        // Means and middles are rounded down.
+        if skew > last + 2 {
+            return Err(format!("CLK-11: a skew of {last} becomes {skew}"));
         }
-        if faulty == 0 && meets && last > 2 {
-            return Err(format!("CLK-12: a skew of {last} is left"));
+        last = skew;
+    }
+    if faulty == 0 && meets && last > 2 {
+        return Err(format!("CLK-12: a skew of {last} is left"));
+    }
+    Ok(())
+}
+
+/// Checks CLK-13 of a whole clock: one that is beyond the limit changes nothing, however far it is.
+pub(crate) fn beyond_the_limit(broken: Option<Broken>) -> Result<(), String> {
+    let correction = |far: i64| {
+        let kind = Kind::Averaging { function: Function::Egocentric, reading: Reading::ARRIVAL };
+        let config = Config { fault: broken, ..midpoint(4, 1) };
+        let (mut algorithm, now) = alone(Config { kind, ..config });
+        let round = now.as_nanos() as i64 / 500_000_000 + 1;
+        let begins = Instant::from_nanos(round as u64 * 500_000_000);
+        algorithm.on_deadline(begins);
+        let at = begins + Duration::from_micros(500);
+        for (from, off) in [(1, 3_000), (2, -1_000), (3, far)] {
+            let value = round * 500_000_000 + off;
+            let tick = Message::Tick { round: round as u64, value, sure: true, pull: None };
+            algorithm.on_datagram(at, at, from, tick);
         }
-        Ok(())
-    });
+        let end = algorithm.deadline().expect("it decides");
+        let before = algorithm.clock().nanos(end);
+        algorithm.on_deadline(end);
+        algorithm.clock().nanos(end) - before
+    };
+    // The delay is taken for 525 us: this one says what the own clock says.
+    let own = correction(-25_000);
+    let (far, farther) = (correction(50_000_000), correction(3_600_000_000_000));
+    if far != own || farther != own {
+        return Err(format!(
+            "CLK-13: {own} with one like the own, {far} and {farther} with one far off"
+        ));
+    }
+    Ok(())
+}
+
+/// Checks CLK-13.
+#[test]
+fn a_clock_beyond_the_limit_changes_nothing() {
+    beyond_the_limit(None).expect("CLK-13");
+}
+
+/// Checks CLK-8, CLK-9 for one plan each.
+pub(crate) fn bounds_of_theory(broken: Option<Broken>) -> Result<(), String> {
+    let config =
+        Config { precision: Some(Duration::from_micros(700)), fault: broken, ..midpoint(4, 1) };
+    let refused = Plan::new(config).err();
+    if !matches!(refused, Some(ConfigError::BelowBound { .. })) {
+        return Err(format!("CLK-8: {refused:?}"));
+    }
+    for kind in kinds() {
+        let faulty = if kind == Kind::Halpern { 4 } else { 2 };
+        let config = Config { kind, fault: broken, ..midpoint(4, faulty) };
+        let refused = Plan::new(config).err();
+        if !matches!(refused, Some(ConfigError::TooManyFaulty { .. })) {
+            return Err(format!("CLK-9: {refused:?}"));
+        }
+    }
+    Ok(())
 }
 
 /// Runs with a fault of the hardware of node 0 in the third period; the others go on, and it says that something is wrong.
@@ -356,28 +418,33 @@ fn replays_and_forgeries_are_refused() {
 /// A clock that knows no time joins in the middle of a round, with liars about; it is synchronised within the bound of periods (CLK-21).
 #[test]
 fn a_joiner_during_resynchronisation() {
-    each(0..150, |seed| {
-        let mut rng = Rng::new(seed).stream("joiner");
-        let function = *rng.pick(&FUNCTIONS).expect("four");
-        let reading = *rng.pick(&[Reading::ARRIVAL, Reading::ROUND_TRIP]).expect("two");
-        let mut config = midpoint(7, 2);
-        config.kind = Kind::Averaging { function, reading };
-        config.delay.max = Duration::from_micros(500);
-        let mut scene = Scene::new(seed, config);
-        let reach = scene.plan.bounds().precision.as_nanos() as i64;
-        // One liar, and the joiner, who is silent at first: two faults.
-        scene = scene.lie(1, two_faced(seed, reach));
-        scene.apart = vec![0];
-        let mut run = scene.run();
-        run.periods(f64::from(run.bounds().joining))?;
-        if !run.is_synchronised(0) {
-            return Err(format!(
-                "CLK-21: {function:?} {reading:?} not after {} periods",
-                run.bounds().joining
-            ));
-        }
-        run.periods(3.0)
-    });
+    each(0..300, |seed| joins(seed, None));
+}
+
+/// One joins, at any moment of a round: the time at which all begin is a multiple of no period.
+pub(crate) fn joins(seed: u64, broken: Option<Broken>) -> Result<(), String> {
+    let mut rng = Rng::new(seed).stream("joiner");
+    let function = *rng.pick(&FUNCTIONS).expect("four");
+    let reading = *rng.pick(&[Reading::ARRIVAL, Reading::ROUND_TRIP]).expect("two");
+    let mut config = midpoint(7, 2);
+    config.period = Duration::from_micros(rng.between(450_000, 550_000));
+    config.fault = broken;
+    config.kind = Kind::Averaging { function, reading };
+    config.delay.max = Duration::from_micros(500);
+    let mut scene = Scene::new(seed, config);
+    let reach = scene.plan.bounds().precision.as_nanos() as i64;
+    // One liar, and the joiner, who is silent at first: two faults.
+    scene = scene.lie(1, two_faced(seed, reach));
+    scene.apart = vec![0];
+    let mut run = scene.run();
+    run.periods(f64::from(run.bounds().joining))?;
+    if !run.is_synchronised(0) {
+        return Err(format!(
+            "CLK-21: {function:?} {reading:?} not after {} periods",
+            run.bounds().joining
+        ));
+    }
+    run.periods(3.0)
 }
 
 /// A partition during resynchronisation: sides drift apart by 2 rho at most; after it all are together again, and those who lost the others had

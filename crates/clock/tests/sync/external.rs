@@ -1,47 +1,56 @@
 //! Clocks that follow a reference: CLK-4. And hardware that stamps, with an external master.
 
-use mainstay_base::{Duration, Rng};
+use std::sync::Arc;
+
+use mainstay_base::{Duration, Instant, Rng};
+use mainstay_clock::fault::Fault;
 use mainstay_clock::sync::{
-    Config, Delay, Drift, Function, Kind, Loss, Message, Plan, Reading, Stamp,
+    Algorithm, Begin, Config, Delay, Drift, Function, Kind, Loss, Message, Origin, Plan, Reading,
+    Stamp,
 };
 
 use crate::averaging::two_faced;
 use crate::support::{Run, Scene, each};
 
+/// How far the reference of the hardware's master may be off.
+const HARDWARE_ERROR: Duration = Duration::from_micros(10);
 const ERROR: Duration = Duration::from_micros(300);
+
+/// Clocks that follow references, which are silent now and then.
+pub(crate) fn followers(seed: u64, broken: Option<Fault>) -> Result<(), String> {
+    let mut rng = Rng::new(seed).stream("external");
+    let mut config = Config::lan(Kind::External { error: ERROR }, 3, 0);
+    config.drift = Drift::per_billion(rng.between(0, 300_000) as u32);
+    config.period = Duration::from_millis(rng.between(100, 2_000));
+    config.fault = broken;
+    let mut scene = Scene::new(seed, config);
+    scene.apart = vec![0, 1, 2];
+    let mut run = scene.run();
+    for period in 0..12 {
+        for node in 0..3 {
+            let off = rng.below(2 * ERROR.as_nanos() as u64 + 1) as i64 - ERROR.as_nanos() as i64;
+            // Now and then a reference is silent, and in the end all are.
+            if period == 0 || (period < 8 && rng.chance(3, 4)) {
+                run.refer(node, run.truth() + off);
+            }
+        }
+        for _ in 0..5 {
+            run.periods(0.2)?;
+            check_accuracy(&run)?;
+        }
+    }
+    if (0..3)
+        .any(|node| run.is_synchronised(node) || run.losses(node).last() != Some(&Loss::Silence))
+    {
+        return Err("a silent reference was not missed".to_owned());
+    }
+    Ok(())
+}
 
 /// Checks CLK-4: each clock is within the bound of the reference, any two within twice that, while references are read and while they are not.
 #[test]
 fn clocks_that_follow_references_are_within_the_bound() {
-    each(0..200, |seed| {
-        let mut rng = Rng::new(seed).stream("external");
-        let mut config = Config::lan(Kind::External { error: ERROR }, 3, 0);
-        config.drift = Drift::per_billion(rng.between(0, 300_000) as u32);
-        config.period = Duration::from_millis(rng.between(100, 2_000));
-        let mut scene = Scene::new(seed, config);
-        scene.apart = vec![0, 1, 2];
-        let mut run = scene.run();
-        for period in 0..12 {
-            for node in 0..3 {
-                let off =
-                    rng.below(2 * ERROR.as_nanos() as u64 + 1) as i64 - ERROR.as_nanos() as i64;
-                // Now and then a reference is silent, and in the end all are.
-                if period == 0 || (period < 8 && rng.chance(3, 4)) {
-                    run.refer(node, run.truth() + off);
-                }
-            }
-            for _ in 0..5 {
-                run.periods(0.2)?;
-                check_accuracy(&run)?;
-            }
-        }
-        if (0..3).any(|node| {
-            run.is_synchronised(node) || run.losses(node).last() != Some(&Loss::Silence)
-        }) {
-            return Err("a silent reference was not missed".to_owned());
-        }
-        Ok(())
-    });
+    each(0..200, |seed| followers(seed, None));
 }
 
 fn check_accuracy(run: &Run) -> Result<(), String> {
@@ -63,7 +72,7 @@ pub(crate) fn hardware(rng: &mut Rng) -> Config {
     let kind = Kind::Hardware {
         master: Some(0),
         pull_max: Duration::from_micros(200),
-        error: Duration::from_micros(10),
+        error: HARDWARE_ERROR,
     };
     let mut config = Config::lan(kind, nodes, faulty);
     config.drift = Drift::per_billion(rng.between(0, 50_000) as u32);
@@ -84,9 +93,14 @@ pub(crate) fn pulled(seed: u64, config: Config) -> Result<Run, String> {
     // The process takes datagrams in long after they came; the stamps do not mind.
     scene.turn_delay = scene.plan.config().queue;
     let mut run = scene.run();
+    // The reference is as wrong as it says that it may be, in one direction or the other for long, or now this way and now that.
+    let mut rng = Rng::new(seed).stream("reference");
+    let (most, steady) = (HARDWARE_ERROR.as_nanos() as i64, rng.below(3) as i64 - 1);
     for step in 0..300 {
         if step < 200 && step % 5 == 0 {
-            run.refer(0, run.truth());
+            let drawn = rng.below(2 * most as u64 + 1) as i64 - most;
+            let off = if steady == 0 { drawn } else { steady * most };
+            run.refer(0, run.truth() + off);
         }
         run.periods(0.1)?;
         if step > 100 {
@@ -186,4 +200,44 @@ fn stamps_take_the_queue_of_the_receiver_out_of_the_bound() {
         let mut run = scene.run();
         run.periods(6.0)
     });
+}
+
+/// The master of a round pulls once: what comes a second time, or of a clock that is not sure, does not count.
+#[test]
+fn a_master_pulls_once_a_round() {
+    let pulls = |pulls: &[(bool, i64)]| {
+        let mut config = hardware(&mut Rng::new(3));
+        if let Kind::Hardware { master, .. } = &mut config.kind {
+            *master = Some(1);
+        }
+        (config.nodes, config.faulty) = (4, 1);
+        let period = config.period.as_nanos() as u64;
+        let now = Instant::from_nanos(period * 100 - 1_000_000);
+        let begin = Begin {
+            plan: Arc::new(Plan::new(config).expect("theory allows it")),
+            me: 0,
+            origin: Origin::Together(0),
+            now,
+            seed: 1,
+            keys: None,
+        };
+        let mut algorithm = Algorithm::new(begin).expect("it is built");
+        let begins = Instant::from_nanos(period * 100);
+        algorithm.on_deadline(begins);
+        let at = begins + Duration::from_micros(20);
+        let mut say = |from, sure, pull| {
+            let value = period as i64 * 100;
+            algorithm.on_datagram(at, at, from, Message::Tick { round: 100, value, sure, pull });
+        };
+        pulls.iter().for_each(|(sure, pull)| say(1, *sure, Some(*pull)));
+        (2..4).for_each(|from| say(from, true, None));
+        let end = algorithm.deadline().expect("it decides");
+        let before = algorithm.clock().nanos(end);
+        algorithm.on_deadline(end);
+        algorithm.clock().nanos(end) - before
+    };
+    let first = pulls(&[(true, 100_000)]);
+    assert!(first > 50_000, "{first}");
+    assert_eq!(pulls(&[(true, 100_000), (true, -100_000)]), first);
+    assert_eq!(pulls(&[(false, -100_000), (true, 100_000)]), first);
 }

@@ -375,6 +375,16 @@ impl Run {
         (all.iter().copied().min().unwrap_or(0), all.iter().copied().max().unwrap_or(0))
     }
 
+    /// A correct clock never loses the others, also not for a moment.
+    pub(crate) fn keep_together(&self) -> Result<(), String> {
+        match self.correct().find(|node| !self.losses(*node).is_empty()) {
+            Some(node) => {
+                Err(format!("CLK-2: {node} is correct, and lost: {:?}", self.losses(node)))
+            }
+            None => Ok(()),
+        }
+    }
+
     pub(crate) fn losses(&self, node: usize) -> Vec<Loss> {
         let told = self.told.iter().filter(|it| it.node == node);
         let lost = told.filter_map(|it| match it.event {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use mainstay_agreement::sign::{Keyring, Signature};
 use mainstay_base::service::Wire as _;
 use mainstay_base::{Duration, Instant, Rng, codec};
+use mainstay_clock::fault::Fault;
 use mainstay_clock::sync::{Algorithm, Begin, Config, Kind, Message, Origin, Plan, Reading};
 
 fn words() -> Vec<(Message, &'static str)> {
@@ -72,32 +73,69 @@ fn every_kind() -> Vec<Kind> {
     kinds
 }
 
-/// What is short, torn, altered, foreign, replayed or made up never panics, and never moves a clock beyond what one round can.
+/// Words that are made up come to a clock.
+pub(crate) fn made_up_words(
+    kind: &Kind,
+    origin: Origin,
+    broken: Option<Fault>,
+    seed: u64,
+) -> Result<(), String> {
+    let mut rng = Rng::new(seed);
+    let config = Config { fault: broken, ..Config::lan(kind.clone(), 4, 1) };
+    let plan = Arc::new(Plan::new(config).expect("allowed"));
+    let now = Instant::ZERO + Duration::from_secs(100);
+    let begin = Begin { plan, me: 0, origin, now, seed: 1, keys: Some(Keyring::ideal(0, 4, 11)) };
+    let mut algorithm = Algorithm::new(begin).expect("it is built");
+    let mut now = now;
+    for _ in 0..4_000 {
+        now = now + Duration::from_micros(rng.below(2_000));
+        let from = rng.below(6) as usize;
+        let word = made_up(&mut rng);
+        let at = if rng.chance(1, 4) { Instant::ZERO } else { now };
+        algorithm.on_deadline(now);
+        let (before, was) = (algorithm.clock().nanos(now), algorithm.is_synchronised());
+        algorithm.on_datagram(now, at, from, word.clone());
+        let by = algorithm.clock().nanos(now).saturating_sub(before).unsigned_abs();
+        // Only the words of that synchroniser are not signed, nor answers, nor kept until a round is over.
+        let most = match (kind, was && algorithm.is_synchronised()) {
+            (Kind::Srikanth { signed: false }, false) => u64::MAX,
+            (Kind::Srikanth { signed: false }, true) => {
+                algorithm.plan().bounds().correction.as_nanos() as u64
+            }
+            _ => 0,
+        };
+        if by > most {
+            return Err(format!("CLK-2: {kind:?} is moved by {by}, through {word:?}"));
+        }
+        while algorithm.poll().is_some() {}
+    }
+    let rejected = algorithm.rejected();
+    assert!(rejected.unknown > 500 && rejected.foreign > 500, "{kind:?}: {rejected:?}");
+    Ok(())
+}
+
+/// Checks CLK-2: what is short, torn, altered, foreign, replayed or made up never panics, and moves no clock, or no further than a round may.
 #[test]
 fn whatever_comes_is_taken_without_harm() {
-    let origins = [Origin::Together(0), Origin::Apart(0)];
-    for (kind, origin) in
-        every_kind().into_iter().flat_map(|kind| origins.map(|it| (kind.clone(), it)))
-    {
-        let mut rng = Rng::new(5);
-        let plan = Arc::new(Plan::new(Config::lan(kind.clone(), 4, 1)).expect("allowed"));
-        let now = Instant::ZERO + Duration::from_secs(100);
-        let begin =
-            Begin { plan, me: 0, origin, now, seed: 1, keys: Some(Keyring::ideal(0, 4, 11)) };
-        let mut algorithm = Algorithm::new(begin).expect("it is built");
-        let mut now = now;
-        for _ in 0..4_000 {
-            now = now + Duration::from_micros(rng.below(2_000));
-            let from = rng.below(6) as usize;
-            let word = made_up(&mut rng);
-            let at = if rng.chance(1, 4) { Instant::ZERO } else { now };
-            algorithm.on_datagram(now, at, from, word);
-            algorithm.on_deadline(now);
-            while algorithm.poll().is_some() {}
+    for kind in every_kind() {
+        for origin in [Origin::Together(0), Origin::Apart(0)] {
+            made_up_words(&kind, origin, None, 5).expect("without harm");
         }
-        let rejected = algorithm.rejected();
-        assert!(rejected.unknown > 500 && rejected.foreign > 500, "{kind:?}: {rejected:?}");
     }
+}
+
+/// Checks that the check has teeth.
+#[test]
+fn an_answer_to_nobodys_question_is_noticed() {
+    let kind = Kind::Probabilistic {
+        error_max: Duration::from_millis(100),
+        attempts: 3,
+        wait: Duration::from_millis(210),
+        patience: Duration::from_secs(2),
+    };
+    let run = |seed| made_up_words(&kind, Origin::Together(0), Some(Fault::BelievesAnyReply), seed);
+    let error = (0..100).find_map(|seed| run(seed).err()).expect("it is noticed");
+    assert!(error.starts_with("CLK-2:"), "{error}");
 }
 
 /// A word with the edges of numbers in it; now and then one whose bytes were altered, if it is one still.

@@ -44,7 +44,7 @@ impl Promise {
         let (config, bounds) = (plan.config(), plan.bounds());
         let slew = slew(plan);
         if slew > SLEW_MAX {
-            let least = span(2 * (reach(plan) * BILLION / SLEW_MAX + 1));
+            let least = span(reach(plan).saturating_mul(2 * BILLION / SLEW_MAX).saturating_add(2));
             return Err(ConfigError::Period { period: config.period, least });
         }
         let lag = span(reach(plan));

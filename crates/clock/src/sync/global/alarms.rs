@@ -19,8 +19,12 @@ pub(super) enum Rung {
 enum Alarm {
     /// Somebody polls.
     Waits(Option<Waker>),
-    /// Something is to be done, once.
-    Does(Box<dyn FnOnce(Rung) + Send>),
+    /// Something is to be done, once. Whether the service has placed it, and who waits for that.
+    Does {
+        it: Box<dyn FnOnce(Rung) + Send>,
+        placed: bool,
+        waker: Option<Waker>,
+    },
     Rung(Rung),
 }
 
@@ -44,7 +48,7 @@ impl Alarms {
 
     /// One that does something.
     pub(super) fn doing(&self, it: impl FnOnce(Rung) + Send + 'static) -> u64 {
-        self.put(Alarm::Does(Box::new(it)))
+        self.put(Alarm::Does { it: Box::new(it), placed: false, waker: None })
     }
 
     fn put(&self, alarm: Alarm) -> u64 {
@@ -59,6 +63,29 @@ impl Alarms {
     pub(super) fn remove(&self, id: u64) -> bool {
         let removed = self.lock().set.remove(&id);
         removed.is_some_and(|alarm| !matches!(alarm, Alarm::Rung(_)))
+    }
+
+    /// The service has it: it will ring.
+    pub(super) fn placed(&self, id: u64) {
+        let mut inner = self.lock();
+        let Some(Alarm::Does { placed, waker, .. }) = inner.set.get_mut(&id) else { return };
+        *placed = true;
+        let waker = waker.take();
+        drop(inner);
+        waker.into_iter().for_each(Waker::wake);
+    }
+
+    /// Whether one that does something is placed, or rung by now; [`Rung::Refused`] or [`Rung::Ended`] before it was.
+    pub(super) fn poll_placed(&self, id: u64, with: &Waker) -> Poll<Result<(), Rung>> {
+        match self.lock().set.get_mut(&id) {
+            Some(Alarm::Does { placed: false, waker, .. }) => {
+                *waker = Some(with.clone());
+                Poll::Pending
+            }
+            Some(Alarm::Rung(rung)) => Poll::Ready(Err(*rung)),
+            // It was placed, and has rung perhaps.
+            _ => Poll::Ready(Ok(())),
+        }
     }
 
     pub(super) fn poll(&self, id: u64, waker: &Waker) -> Poll<Rung> {
@@ -82,9 +109,13 @@ impl Alarms {
                 drop(inner);
                 waker.into_iter().for_each(Waker::wake);
             }
-            Alarm::Does(it) => {
+            Alarm::Does { it, placed, waker } => {
+                if !placed {
+                    inner.set.insert(id, Alarm::Rung(rung));
+                }
                 drop(inner);
                 it(rung);
+                waker.into_iter().for_each(Waker::wake);
             }
             Alarm::Rung(_) => drop(inner.set.insert(id, alarm)),
         }

@@ -150,16 +150,20 @@ impl GlobalClock {
         let (_, local) = self.sheet();
         let at = i64::try_from(at.as_nanos()).unwrap_or(i64::MAX);
         let legs = self.legs();
-        let mut until = i64::MAX;
+        let (mut until, mut found) = (i64::MAX, None);
         for (from, course) in legs.iter().rev() {
-            if course.nanos(*from) <= at {
-                let then = course.when(at).unwrap_or(i64::MAX).max(*from).min(until);
-                let passed = u64::try_from(local.saturating_sub(then)).unwrap_or(0);
-                return Ok(Duration::from_nanos(passed));
+            let began = course.nanos(*from);
+            if began <= at {
+                found = Some(course.when(at).unwrap_or(i64::MAX).max(*from).min(until));
+            }
+            // A clock that stood still said so before this course as well.
+            if began < at {
+                break;
             }
             until = *from;
         }
-        Err(Forgotten)
+        let passed = |then: i64| u64::try_from(local.saturating_sub(then)).unwrap_or(0);
+        found.map(|then| Duration::from_nanos(passed(then))).ok_or(Forgotten)
     }
 
     /// A hybrid clock of `site` on this one: a stamp that is further ahead than any correct clock can be is refused.

@@ -6,7 +6,7 @@ use mainstay_base::Instant;
 use mainstay_runtime::{ActorMessage, Carries, LocalFuture, Recipient};
 use mainstay_service::ReachError;
 
-use super::face::{AlarmId, ClockHandle};
+use super::face::{AlarmId, ClockHandle, WaitError};
 use crate::Time;
 
 /// Have a message sent to an actor when the clock says `at`, as a message to the [`Porter`](mainstay_runtime::Porter) of a
@@ -29,7 +29,7 @@ where
     M: ActorMessage + Send + 'static,
     M::Result: Send,
 {
-    type Result = Result<AlarmId, ReachError>;
+    type Result = Result<AlarmId, WaitError>;
 }
 
 impl<M> Carries<SetAlarm<M>> for ClockHandle
@@ -37,7 +37,7 @@ where
     M: ActorMessage + Send + 'static,
     M::Result: Send,
 {
-    fn carry(&self, command: SetAlarm<M>) -> LocalFuture<Result<AlarmId, ReachError>> {
+    fn carry(&self, command: SetAlarm<M>) -> LocalFuture<Result<AlarmId, WaitError>> {
         let (clock, SetAlarm { at, to, message }) = (self.clone(), command);
         Box::pin(async move { clock.at(at, to, message).await })
     }

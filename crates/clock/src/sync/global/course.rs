@@ -68,6 +68,29 @@ impl Course {
         (self.time + passed((local - self.at).max(0), self.slew)).min(self.then)
     }
 
+    /// Whether it stands still at `local` until what it follows has caught up with it.
+    pub(super) fn is_waiting(&self, local: i64) -> bool {
+        self.slew == STILL && local < self.until
+    }
+
+    /// What that says which it follows, before and after it meets it.
+    pub(super) fn followed(&self, local: i64) -> i64 {
+        if self.until == i64::MAX {
+            return i64::MIN;
+        }
+        self.then.saturating_add(passed(local - self.until, self.rate))
+    }
+
+    /// The first local time at which this, or while it waits what it follows, says `reading` or more.
+    pub(super) fn used_when(&self, reading: i64) -> Option<i64> {
+        if self.slew == STILL && reading <= self.then && self.until < i64::MAX {
+            let whole = (i128::from(self.rate) + (1 << RATE_BITS)).max(1);
+            let left = (i128::from(self.then.saturating_sub(reading)) << RATE_BITS) / whole;
+            return Some(self.until.saturating_sub(i64::try_from(left).unwrap_or(i64::MAX)));
+        }
+        self.when(reading)
+    }
+
     /// The first local time at which it says `reading` or more; `None`: never, as things are.
     pub(super) fn when(&self, reading: i64) -> Option<i64> {
         if reading > self.cap {

@@ -22,9 +22,10 @@ use crate::sync::{ConfigError, Mount, Origin, Plan};
 pub struct Setup {
     plan: Arc<Plan>,
     clock: GlobalClock,
-    /// The wall clocks of the nodes are within [`Config::initial`](crate::sync::Config::initial) of each other when they start: so they begin synchronised. Default
-    /// false: a node learns the time from others first, and where nobody is to learn from for some periods (three, with averaging) speaks by its own wall clock, so that clocks that begin
-    /// together find each other; it is synchronised when enough others are near.
+    /// The wall clocks of the nodes are within [`Config::initial`](crate::sync::Config::initial) of each other at their first start: so they begin synchronised.
+    /// A node that comes back, with its disk or in the same process, learns the time all the same: the common one has gone its own way since. Default
+    /// false: a node learns the time from others first, and where nobody is to learn from for some periods (three, with averaging) speaks by its own wall
+    /// clock, so that clocks that begin together find each other; it is synchronised when enough others are near.
     pub together: bool,
     /// As [`Config::reserve`].
     pub reserve: Option<Duration>,
@@ -183,11 +184,12 @@ impl ClockHandle {
     }
 
     /// Sends a message to an actor when the clock says `at` or more: once, for as long as the service lives. When it ends, what
-    /// [reads its events](ServiceHandle::subscribe) is told, and sets what it still wants anew.
+    /// [reads its events](ServiceHandle::subscribe) is told, and sets what it still wants anew. Dropping the future takes the message back, if it is
+    /// not set yet.
     ///
     /// # Errors
-    /// [`ReachError`]: it will not be sent.
-    pub async fn at<M>(&self, at: Time, to: Recipient<M>, message: M) -> Result<AlarmId, ReachError>
+    /// [`WaitError`], not `Unsynchronised`: it will not be sent.
+    pub async fn at<M>(&self, at: Time, to: Recipient<M>, message: M) -> Result<AlarmId, WaitError>
     where
         M: ActorMessage + Send + 'static,
         M::Result: Send,
@@ -197,11 +199,16 @@ impl ClockHandle {
                 to.do_send(message);
             }
         });
-        let sent = self.service.send(Command::Alarm { id, at }).await;
-        if sent.is_err() {
-            self.clock.alarms().remove(id);
+        let alarm = Alarm { of: self, id };
+        self.service.send(Command::Alarm { id, at }).await?;
+        match poll_fn(|context| self.clock.alarms().poll_placed(id, context.waker())).await {
+            Ok(()) => {
+                std::mem::forget(alarm);
+                Ok(AlarmId(id))
+            }
+            Err(Rung::Refused) => Err(WaitError::TooMany),
+            Err(_) => Err(WaitError::Ended),
         }
-        sent.map(|()| AlarmId(id))
     }
 
     /// Takes a message back. False: it was sent, or could not be set.

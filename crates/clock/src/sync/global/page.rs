@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering, fence};
 use super::course::Course;
 
 const WORDS: usize = 13;
+/// A writer that runs is done long before a reader has looked so often.
+const SPINS_MAX: u32 = 128;
 
 /// What is on the page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -99,6 +101,7 @@ impl Page {
 
     /// Reads, with the local time at which that was.
     pub(super) fn read(&self, local: impl Fn() -> Option<i64>) -> (Sheet, Option<i64>) {
+        let mut spins = 0u32;
         loop {
             let number = self.number.load(Ordering::Acquire);
             let sheet = self.load();
@@ -107,7 +110,13 @@ impl Page {
             if number.is_multiple_of(2) && self.number.load(Ordering::Relaxed) == number {
                 return (sheet, at);
             }
-            std::hint::spin_loop();
+            spins += 1;
+            if spins < SPINS_MAX {
+                std::hint::spin_loop();
+            } else {
+                // The writer has lost its processor in the middle, perhaps to this reader.
+                std::thread::yield_now();
+            }
         }
     }
 

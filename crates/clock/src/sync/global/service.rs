@@ -16,7 +16,7 @@ use super::page::Sheet;
 use crate::Time;
 use crate::sync::config::long;
 use crate::sync::corrected::nanos;
-use crate::sync::{self, Correction, Loss, Message, Mount, Rejected, Synced};
+use crate::sync::{self, Correction, Loss, Message, Mount, Origin, Rejected, Synced};
 use crate::timers::{TimerId, Timers};
 
 /// What a clock service is mounted with.
@@ -28,7 +28,7 @@ pub struct Config {
     pub clock: GlobalClock,
     /// The clock goes on above all readings of former processes (CLK-10): a reading so far ahead is stored, in steps, before the clock
     /// gets there. So one write is forced every half of it, and after a crash the clock waits for up to all of it until it is synchronised.
-    /// `None`: nothing is stored. Default 10 s.
+    /// Less than 1 ms is taken for 1 ms, more than 30 days for 30 days. `None`: nothing is stored. Default 10 s.
     pub reserve: Option<Duration>,
     /// Most timers at a time. Default 65,536.
     pub timers_max: usize,
@@ -54,6 +54,11 @@ impl Config {
         })
     }
 }
+
+/// The shortest span that a reading is stored ahead: a write for each half of it.
+const RESERVE_MIN: Duration = Duration::from_millis(1);
+/// The longest: after a crash the clock stands still for as long.
+const RESERVE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// What is stored: the clock has said nothing later than this.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -142,7 +147,7 @@ pub enum Event {
     Unsynchronised(Why),
     /// Another clock is followed, or none.
     MasterChanged(Option<NodeId>),
-    /// A correction came, and is walked off.
+    /// A correction came. It is walked off, once the algorithm is synchronised.
     Resynced(Correction),
     /// A timer.
     Fired {
@@ -220,7 +225,13 @@ pub struct Global {
     /// What was told last; `None`: nothing yet.
     told: Option<Option<Why>>,
     loss: Loss,
+    /// The algorithm's clock was moved, and the adjusted one does not follow it yet.
+    moved: bool,
+    /// The local time of the last correction of a synchronised clock.
+    corrected: i64,
     written: Sheet,
+    /// The local time of its last renewal.
+    renewed: i64,
     status: Status,
     out: Outbox<Self>,
     #[cfg(feature = "test-util")]
@@ -261,15 +272,20 @@ impl Global {
 
     fn drain(&mut self, now: Instant) {
         self.synced.end_turn(now);
-        let mut moved = false;
         while let Some(output) = self.synced.poll_output() {
             match output {
                 Out::Datagram { to, message } => self.out.put(Out::Datagram { to, message }),
-                Out::Event { event, .. } => moved |= self.on_event(event),
+                Out::Event { event, .. } => {
+                    let moved = self.on_event(now, event);
+                    self.moved |= moved;
+                }
                 _ => unreachable!("an algorithm sends datagrams and tells"),
             }
         }
-        if moved {
+        // The clock never goes back: it does not go where nothing has confirmed that the time is.
+        let is_confirmed = self.synced.algorithm().is_confirmed();
+        if self.moved && (is_confirmed || mainstay_base::fault!(self, BelievesAtOnce)) {
+            self.moved = false;
             self.status.steps += u64::from(self.follow(now) == Taken::Stepped);
         }
     }
@@ -280,9 +296,10 @@ impl Global {
     }
 
     /// Whether the clock has another course.
-    fn on_event(&mut self, event: sync::Event) -> bool {
+    fn on_event(&mut self, now: Instant, event: sync::Event) -> bool {
         match event {
             sync::Event::Resynced(correction) => {
+                self.corrected = nanos(correction.at);
                 self.status.corrections += 1;
                 if self.told == Some(None) {
                     self.status.correction = correction.by;
@@ -293,7 +310,10 @@ impl Global {
                 true
             }
             // A clock that begins together with the others is right without a correction.
-            sync::Event::Synchronised => !self.adjusted.has_begun(),
+            sync::Event::Synchronised => {
+                self.corrected = nanos(now);
+                !self.adjusted.has_begun()
+            }
             sync::Event::Unsynchronised(loss) => {
                 self.loss = loss;
                 false
@@ -320,7 +340,12 @@ impl Global {
     fn on_timer(&mut self, whose: Whose, at: Time) {
         self.cancel(whose);
         match (self.timers.set(at, whose), whose) {
-            (Ok(id), _) => drop(self.set.insert(whose, id)),
+            (Ok(id), _) => {
+                self.set.insert(whose, id);
+                if let Whose::Alarm(id) = whose {
+                    self.clock.alarms().placed(id);
+                }
+            }
             (Err(_), Whose::Token(token)) => self.out.tell(Event::Refused { token }),
             (Err(_), Whose::Alarm(id)) => self.clock.alarms().ring(id, Rung::Refused),
         }
@@ -343,12 +368,18 @@ impl Global {
         }
     }
 
-    /// Stores a reading ahead, when half of what is stored is used up.
+    /// Stores a reading ahead, when half of what is stored is used up. While the clock waits what it waits for counts: so what is stored is no further
+    /// ahead of the time than one step, however often a process begins anew.
     fn reserve(&mut self, now: Instant) {
         let Some(step) = self.reserved.step else { return };
-        let is_writing = self.reserved.asked > self.adjusted.course.cap;
-        let reading = self.adjusted.course.uncapped(nanos(now));
-        if is_writing || !self.adjusted.has_begun() || reading < self.reserved.asked - step / 2 {
+        let (course, local) = (&self.adjusted.course, nanos(now));
+        let is_writing = self.reserved.asked > course.cap;
+        let waits = course.is_waiting(local) && !mainstay_base::fault!(self, ReservesWhileItWaits);
+        let reading = if waits { course.followed(local) } else { course.uncapped(local) };
+        let half = self.reserved.asked.saturating_sub(step / 2);
+        // What is followed is rounded.
+        let is_due = reading.saturating_add(2) >= half;
+        if is_writing || !self.adjusted.has_begun() || !is_due {
             return;
         }
         self.store(reading.saturating_add(step));
@@ -391,23 +422,27 @@ impl Global {
         if mainstay_base::fault!(self, VersionsWrap) {
             version %= 4;
         }
-        let left = self.written.valid.saturating_sub(local);
-        let is_fresh = if is_valid { left > 2 * period } else { left <= 0 };
+        let is_fresh = match is_valid {
+            true => self.written.valid > local && local - self.renewed < period,
+            false => self.written.valid <= local,
+        };
         if is_fresh && course == self.written.course && version == self.written.version {
             return;
         }
-        let (error, growth) = match algorithm.error(now) {
-            Some(error) => {
-                let lag = long(self.promise.lag);
-                (error.saturating_add(lag), 2 * i64::from(config.drift.parts()))
+        let growth = 2 * i64::from(config.drift.parts());
+        let (error, since) = match algorithm.error(now) {
+            Some(error) => (error.saturating_add(long(self.promise.lag)), local),
+            // What is promised holds until the next correction is due; a clock that misses it drifts away.
+            None => {
+                let round = long(algorithm.plan().bounds().round);
+                let due = self.corrected.saturating_add(period).saturating_add(round);
+                (long(self.promise.precision), due)
             }
-            None if self.promise.precision == Duration::MAX => (i64::MAX, 0),
-            None => (long(self.promise.precision), 0),
         };
         let valid = if is_valid { local.saturating_add(3 * period) } else { i64::MIN };
         let floor = i64::MIN;
-        let sheet = Sheet { course, floor, version, error, since: local, growth, valid };
-        self.written = sheet;
+        let sheet = Sheet { course, floor, version, error, since, growth, valid };
+        (self.written, self.renewed) = (sheet, local);
         let from = if mainstay_base::fault!(self, LegsTooEarly) { local - period } else { local };
         self.clock.write(from, sheet);
     }
@@ -418,14 +453,17 @@ impl Global {
         let timer = timer.and_then(|at| course.when(i64::try_from(at.as_nanos()).ok()?));
         let half = self.reserved.step.filter(|_| self.adjusted.has_begun());
         let half = half.filter(|_| self.reserved.asked <= course.cap);
-        let half = half.and_then(|step| course.when(self.reserved.asked - step / 2));
+        let half =
+            half.and_then(|step| course.used_when(self.reserved.asked.saturating_sub(step / 2)));
         let is_near = !matches!(self.told, Some(Some(Why::Ahead | Why::Stepped)));
         let near = Some(self.adjusted.near()).filter(|near| !is_near && *near < i64::MAX);
         // Only a clock whose next limit is being written may reach the cap.
         let cap = (self.told == Some(None) && self.reserved.asked > course.cap)
             .then(|| course.when(course.cap))
             .flatten();
-        let local = [timer, half, near, cap].into_iter().flatten();
+        let period = long(self.synced.algorithm().plan().config().period);
+        let renewal = (self.told == Some(None)).then(|| self.renewed.saturating_add(period));
+        let local = [timer, half, near, cap, renewal].into_iter().flatten();
         local.map(|local| Instant::from_nanos(u64::try_from(local).unwrap_or(0)))
     }
 }
@@ -491,17 +529,24 @@ impl Service for Global {
 
     /// # Panics
     /// As [`Synced::recover`]; and if the plan makes no [`Promise`], which [`Config::new`] has checked.
-    fn recover(config: Config, start: Start<Past>) -> Self {
+    fn recover(mut config: Config, start: Start<Past>) -> Self {
         let Start { me, instance, past, checkpoint, now, seed } = start;
         let promise = Promise::of(&config.mount.plan).expect("it was checked");
         let plan = std::sync::Arc::clone(&config.mount.plan);
-        let step = config.reserve.map(long);
+        let step = config.reserve.map(|step| long(step.clamp(RESERVE_MIN, RESERVE_MAX)));
         let mut stored = i64::try_from(past.limit.as_nanos()).unwrap_or(i64::MAX);
         if mainstay_base::fault!(config, ForgetsLimit) {
             stored = 0;
         }
         // A boot of the same process begins above its former one, stored or not.
         let floor = stored.max(config.clock.floor());
+        // The common time has gone its own way since all began together.
+        if let Origin::Together(offset) = config.mount.origin
+            && floor > 0
+            && !mainstay_base::fault!(config, TogetherAgain)
+        {
+            config.mount.origin = Origin::Apart(offset);
+        }
         let mut adjusted = Adjusted::new(now, floor, &plan);
         if step.is_some() {
             adjusted.course.cap = floor;
@@ -526,7 +571,10 @@ impl Service for Global {
             set: BTreeMap::new(),
             told: None,
             loss: Loss::Began,
+            moved: false,
+            corrected: nanos(now),
             written: Sheet::EMPTY,
+            renewed: 0,
             status: Status {
                 version: 0,
                 unsynchronised: Some(Why::Lost(Loss::Began)),
