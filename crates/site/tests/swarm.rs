@@ -240,7 +240,7 @@ fn an_acceptance_without_holding_is_found() {
         membership_fault: Some(Broken::AcceptsWithoutHolding),
         ..Setup::one_group(Durability::Memory, Level::Majority)
     };
-    let found = seeds(400).find(|seed| run(*seed, 5, &setup, 0, &mut Seen::default()).is_err());
+    let found = (0..400).find(|seed| run(*seed, 5, &setup, 0, &mut Seen::default()).is_err());
     println!("{found:?}");
     assert!(found.is_some());
 }

@@ -49,6 +49,7 @@ pub(super) trait Part {
 }
 
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one of it for each clock")]
 enum Family {
     #[cfg(feature = "averaging")]
     Averaging(super::averaging::Averaging),
