@@ -92,7 +92,7 @@ impl<I: Item> Batch<I> {
     }
 }
 
-/// Whether the bodies are those of the items: what came from a peer is not [split](split) before.
+/// Whether the bodies are those of the items: what came from a peer is not [split] before.
 #[must_use]
 pub fn fits<I: Item>(items: &[I], bodies: &Bytes) -> bool {
     let left = items.iter().try_fold(bodies.len(), |left, item| left.checked_sub(item.len()));
