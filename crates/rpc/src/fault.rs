@@ -11,6 +11,12 @@ pub enum Fault {
     RunsLateCalls,
     /// A refused call is taken when a copy of it comes later.
     ForgetsRefusals,
+    /// What a refused call says of its name is kept.
+    KeepsRefusedNames,
+    /// Callers of a name that gave up are not counted.
+    CountsNoLeavers,
+    /// A call of a new life is ended for a named one that has its number.
+    AbortsByNumber,
     /// A client does not ask again what has become of a call.
     AsksOnce,
     /// A server keeps results that their client has.

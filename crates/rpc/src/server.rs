@@ -33,7 +33,7 @@ use mainstay_base::service::Io;
 use mainstay_base::{Duration, Instant, NodeId, Rng};
 
 use crate::lines::Lines;
-use crate::wire::{CallHead, DEPTH_MAX, Item, ProcedureId};
+use crate::wire::{CallHead, Item, ProcedureId};
 use crate::{Config, Event, Execution, Refusal, Semantics, Ticket};
 
 pub(crate) use clients::Client;
@@ -317,6 +317,7 @@ impl Server {
     ) {
         self.counts.refused += 1;
         call.context = Bytes::new();
+        call.name = call.name.filter(|_| mainstay_base::fault!(self.config, KeepsRefusedNames));
         if let Some(order) = &mut call.order {
             order.gone = Vec::new();
         }
@@ -348,8 +349,7 @@ impl Server {
         if self.is_draining {
             return Some(Refusal::Draining);
         }
-        let depth = call.name.as_ref().map_or(0, |name| name.path.len());
-        if bytes > self.config.body_bytes_max || depth > DEPTH_MAX {
+        if bytes > self.config.body_bytes_max {
             return Some(Refusal::TooLarge);
         }
         let is_full = client.calls.len() >= self.config.window as usize

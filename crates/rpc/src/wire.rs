@@ -1,9 +1,12 @@
 //! What two ends of calls say to each other.
 
+use std::fmt;
+
 use bytes::Bytes;
 use mainstay_base::batch;
 use mainstay_base::service::Wire;
-use serde::{Deserialize, Serialize};
+use serde::de::{Error, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{Executed, Semantics};
 
@@ -127,7 +130,32 @@ pub(crate) const DEPTH_MAX: usize = 16;
 pub struct CallName {
     pub(crate) root: u128,
     /// For each level its number among the calls of the execution that made it.
+    #[serde(deserialize_with = "short_path")]
     pub(crate) path: Vec<u64>,
+}
+
+/// Reads a path. One that is too long is no name, and is not held in memory.
+fn short_path<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u64>, D::Error> {
+    struct Path;
+    impl<'de> Visitor<'de> for Path {
+        type Value = Vec<u64>;
+
+        fn expecting(&self, into: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(into, "at most {DEPTH_MAX} numbers")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut of: A) -> Result<Vec<u64>, A::Error> {
+            let mut path = Vec::new();
+            while let Some(number) = of.next_element()? {
+                if path.len() == DEPTH_MAX {
+                    return Err(Error::invalid_length(DEPTH_MAX + 1, &self));
+                }
+                path.push(number);
+            }
+            Ok(path)
+        }
+    }
+    from.deserialize_seq(Path)
 }
 
 impl CallName {

@@ -220,6 +220,90 @@ fn callers_of_one_name_share_an_execution() {
     assert_eq!(hand.going_on(), [2]);
 }
 
+/// Callers that give up a named call while others wait for it are bounded: those without a lane are forgotten, and of the others a client has a window.
+#[test]
+fn callers_that_leave_are_bounded() {
+    let scene = |fault| {
+        let config = move |node, life| {
+            let mut config = config(fault, Carrier::Link)(node, life);
+            config.window = 4;
+            config
+        };
+        let mut hand = Hand::new(4, config);
+        hand.takes = None;
+        hand.call_with(PRIMARY, NESTED, 1, NAMED, bytes(ROOT));
+        hand.run(10 * MS);
+        for (from, is_ordered) in [(100, false), (200, true)] {
+            for token in from..from + 40 {
+                let lane = is_ordered.then_some(token as u32);
+                hand.call_with(CLIENT, NESTED, token, Ask { lane, ..NAMED }, bytes(ROOT));
+                hand.run(10 * MS);
+                let left = usize::try_from(token - from).unwrap();
+                let busy = (Executed::NotAtAll, Reason::Refused(Refusal::Busy));
+                let told = (is_ordered && left >= 4).then_some(busy);
+                assert_eq!(hand.failed(token), told, "{token}");
+                hand.give(CLIENT, In::Command(Command::Cancel { token }));
+                hand.run(10 * MS);
+            }
+        }
+        hand.finish(ROOT);
+        hand.run(10 * MS);
+        hand.call_with(CLIENT, NESTED, 300, Ask { lane: Some(201), ..NAMED }, bytes(ROOT));
+        hand.run(10 * MS);
+        assert!(done(&hand, 1) && done(&hand, 300));
+        assert_eq!(hand.count(ROOT), 1);
+    };
+    holds_but_with(scene, &[Fault::CountsNoLeavers]);
+}
+
+/// A refused call is remembered without its name.
+#[test]
+fn a_refused_call_leaves_no_name() {
+    let scene = |fault| {
+        let mut hand = hand(fault, Carrier::Link);
+        let procedure = support::hand::WORK;
+        hand.give(PRIMARY, In::Command(Command::Withdraw { procedure }));
+        hand.call_with(CLIENT, PRIMARY, 1, NAMED, bytes(ROOT));
+        hand.run(10 * MS);
+        let refused = (Executed::NotAtAll, Reason::Refused(Refusal::Procedure));
+        assert_eq!(hand.failed(1), Some(refused));
+    };
+    holds_but_with(scene, &[Fault::KeepsRefusedNames]);
+}
+
+/// A server that closes ends what has a name, and tells all that call by it at once: not another call of the client that has the number of a
+/// call of its former life.
+#[test]
+fn a_server_that_closes_tells_all_callers_of_a_name() {
+    let scene = |fault| {
+        let mut hand = hand(fault, Carrier::Datagrams);
+        hand.stops = Duration::from_secs(10);
+        hand.call_with(CLIENT, NESTED, 1, NAMED, bytes(ROOT));
+        hand.call_with(PRIMARY, NESTED, 3, NAMED, bytes(ROOT));
+        hand.run(10 * MS);
+        hand.restart(CLIENT);
+        hand.run(10 * MS);
+        hand.call_with(CLIENT, NESTED, 2, Ask { name: None, ..NAMED }, bytes(2));
+        hand.run(10 * MS);
+        assert_eq!(hand.going_on(), [ROOT, 2]);
+        // It has a result, of which its client hears nothing yet.
+        hand.rule =
+            Box::new(
+                |it| if it.from == NESTED && it.to == CLIENT { Fate::Lose } else { Fate::Pass },
+            );
+        hand.finish(2);
+        hand.run(10 * MS);
+        hand.give(NESTED, In::Command(Command::Close));
+        hand.run(10 * MS);
+        let aborted = (Executed::NotMoreThanOnce, Reason::Refused(Refusal::Aborted));
+        assert_eq!(hand.failed(3), Some(aborted), "before its execution has stopped");
+        hand.rule = Box::new(|_| Fate::Pass);
+        hand.run(1_000 * MS);
+        assert_eq!(hand.outcome(2), Some(Outcome::Done(bytes(2))));
+    };
+    holds_but_with(scene, &[Fault::AbortsByNumber]);
+}
+
 /// What is kept by names is bounded, in number, bytes and time; a name is for one call.
 #[test]
 fn names_are_bounded() {

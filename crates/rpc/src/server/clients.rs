@@ -29,6 +29,8 @@ pub(crate) struct Client {
     /// Of arguments and results.
     pub(super) bytes: usize,
     pub(super) lanes: BTreeMap<u32, Lane>,
+    /// Calls that it gave up and that others wait for: their lanes are taken until the execution has stopped.
+    pub(super) leaving: usize,
     /// Executions for its former lives that have not stopped. Nothing begins for this one before they have.
     pub(crate) orphans: usize,
     /// Calls that wait for that.
@@ -215,8 +217,11 @@ impl Server {
     pub(crate) fn abort_run(&mut self, now: Instant, lines: &mut Lines, ticket: Ticket) {
         let Some(run) = self.runs.get(&ticket).filter(|run| !run.is_ended) else { return };
         let (of, is_orphan, seq) = (run.client, run.is_orphan, run.seq);
+        let is_named = run.adoptable.is_some();
         self.end(lines, ticket);
-        if !is_orphan {
+        if is_named && !mainstay_base::fault!(self.config, AbortsByNumber) {
+            self.dismiss(now, lines, ticket);
+        } else if !is_orphan {
             self.finish(now, lines, of, seq, Answer::Refused(Refusal::Aborted));
         }
     }

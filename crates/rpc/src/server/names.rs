@@ -18,12 +18,10 @@ use crate::lines::Lines;
 use crate::wire::{CallHead, CallName, ProcedureId};
 use crate::{Orphans, Refusal, Semantics, Ticket};
 
-/// Who waits for an execution with a name: a client in one of its lives, its call, and the lane that this has.
+/// A call that waits for an execution with a name: of a client in one of its lives, in a lane.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct Waiter {
-    client: NodeId,
     life: u64,
-    seq: u64,
     lane: Option<u32>,
     /// It has given up, or its time was over. Its lane is taken until the execution has stopped.
     is_gone: bool,
@@ -35,12 +33,15 @@ pub(crate) struct Adoptable {
     pub(crate) name: CallName,
     /// Calls that it has made: they are named by their numbers.
     pub(crate) made: u64,
-    waiters: Vec<Waiter>,
+    /// By client and number: one life of a client at a time.
+    waiters: BTreeMap<(NodeId, u64), Waiter>,
+    /// Those that are gone.
+    gone: usize,
 }
 
 impl Adoptable {
     fn is_wanted(&self) -> bool {
-        self.waiters.iter().any(|it| !it.is_gone)
+        self.waiters.len() > self.gone
     }
 }
 
@@ -139,6 +140,12 @@ impl Server {
             self.finish(now, lines, from, seq, Answer::Refused(Refusal::Differs));
             return true;
         }
+        let is_crowded = client.leaving >= self.config.window as usize
+            && !mainstay_base::fault!(self.config, CountsNoLeavers);
+        if matches!(named.stage, Stage::Open(_)) && lane.is_some() && is_crowded {
+            self.finish(now, lines, from, seq, Answer::Refused(Refusal::Busy));
+            return true;
+        }
         self.counts.adopted += 1;
         entry.has_begun = true;
         match &named.stage {
@@ -152,13 +159,7 @@ impl Server {
                 self.loose_deadlines.remove(&(run.until, ticket));
                 run.until = run.until.max(until);
                 if let Some(adoptable) = &mut run.adoptable {
-                    adoptable.waiters.push(Waiter {
-                        client: from,
-                        life,
-                        seq,
-                        lane,
-                        is_gone: false,
-                    });
+                    adoptable.waiters.insert((from, seq), Waiter { life, lane, is_gone: false });
                 }
             }
             Stage::Over(answer) => {
@@ -188,8 +189,8 @@ impl Server {
         let what = (entry.call.procedure, entry.call.version, digest(&entry.arguments));
         self.names.known.insert(name.clone(), Named { what, stage: Stage::Open(ticket) });
         let lane = entry.call.order.as_ref().map(|order| order.lane);
-        let waiters = vec![Waiter { client, life, seq, lane, is_gone: false }];
-        Some(Box::new(Adoptable { name, made: 0, waiters }))
+        let waiters = BTreeMap::from([((client, seq), Waiter { life, lane, is_gone: false })]);
+        Some(Box::new(Adoptable { name, made: 0, waiters, gone: 0 }))
     }
 
     /// The execution with this name has stopped: all that call by it are told.
@@ -216,11 +217,13 @@ impl Server {
                 self.names.forget(until);
             }
         }
-        for Waiter { client, life, seq, lane, is_gone } in waiters {
-            if self.clients.get(&client).is_none_or(|it| it.life != life) {
+        for ((client, seq), Waiter { life, lane, is_gone }) in waiters {
+            let Some(of) = self.clients.get_mut(&client).filter(|it| it.life == life) else {
                 continue;
-            }
-            if !is_gone {
+            };
+            if is_gone {
+                of.leaving -= 1;
+            } else {
                 self.finish(now, lines, client, seq, answer.clone());
             }
             self.leave_lane(now, lines, client, lane, life);
@@ -231,9 +234,30 @@ impl Server {
     pub(super) fn detach(&mut self, ticket: Ticket, of: NodeId, seq: u64) -> bool {
         let run = self.runs.get_mut(&ticket);
         let Some(adoptable) = run.and_then(|run| run.adoptable.as_mut()) else { return true };
-        let mine = |it: &&mut Waiter| it.client == of && it.seq == seq;
-        adoptable.waiters.iter_mut().filter(mine).for_each(|it| it.is_gone = true);
+        if let Some(it) = adoptable.waiters.get_mut(&(of, seq)).filter(|it| !it.is_gone) {
+            let client = self.clients.get_mut(&of);
+            match client.filter(|client| it.lane.is_some() && client.life == it.life) {
+                Some(client) => {
+                    it.is_gone = true;
+                    adoptable.gone += 1;
+                    client.leaving += 1;
+                }
+                None => drop(adoptable.waiters.remove(&(of, seq))),
+            }
+        }
         !adoptable.is_wanted()
+    }
+
+    /// An execution with a name is ended before its time: all that call by it are told.
+    pub(super) fn dismiss(&mut self, now: Instant, lines: &mut Lines, ticket: Ticket) {
+        let run = self.runs.get(&ticket);
+        let Some(adoptable) = run.and_then(|run| run.adoptable.as_ref()) else { return };
+        let waiters = adoptable.waiters.iter().filter(|(_, it)| !it.is_gone);
+        let waiters: Vec<(NodeId, u64)> = waiters.map(|(call, _)| *call).collect();
+        for (of, seq) in waiters {
+            self.detach(ticket, of, seq);
+            self.finish(now, lines, of, seq, Answer::Refused(Refusal::Aborted));
+        }
     }
 
     /// A client is dead: what has a name goes on, for others or up to its deadline.
@@ -241,7 +265,8 @@ impl Server {
         for (ticket, run) in &mut self.runs {
             let Some(adoptable) = &mut run.adoptable else { continue };
             let count = adoptable.waiters.len();
-            adoptable.waiters.retain(|it| it.client != of);
+            adoptable.waiters.retain(|(client, _), _| *client != of);
+            adoptable.gone = adoptable.waiters.values().filter(|it| it.is_gone).count();
             if count > adoptable.waiters.len() && !adoptable.is_wanted() {
                 self.loose_deadlines.insert((run.until, *ticket));
             }

@@ -140,6 +140,27 @@ fn machine(carrier: Carrier, orphans: Orphans) -> (Rpc, Head) {
     (rpc, Head { life: 5, memory: 9, bound: own, answers: 3, floor: 0, over: Vec::new() })
 }
 
+/// A name is as deep as calls may be nested; a deeper one is not read, so nothing of it is kept.
+#[test]
+fn a_name_is_not_too_deep() {
+    let head = |depth| CallHead {
+        procedure: ProcedureId(7),
+        version: 1,
+        semantics: Semantics::ExactlyOnce,
+        budget: 1,
+        epoch: 0,
+        order: None,
+        context: Bytes::new(),
+        name: Some(Box::new(CallName { root: 1, path: vec![0; depth] })),
+    };
+    for (depth, is_read) in [(DEPTH_MAX, true), (DEPTH_MAX + 1, false), (100_000, false)] {
+        let items = vec![Item::Call { seq: 1, call: head(depth), len: 0 }];
+        let message = Message { head: Head::default(), items, bodies: Bytes::new() };
+        let (meta, payload) = message.encode();
+        assert_eq!(Message::decode(&meta, payload).is_ok(), is_read, "{depth}");
+    }
+}
+
 proptest! {
     /// Checks RPC-10: whatever is said is heard as it was said.
     #[test]
