@@ -15,6 +15,18 @@ pub enum Fault {
     KeepsRefusedNames,
     /// Callers of a name that gave up are not counted.
     CountsNoLeavers,
+    /// A refusal to execute is kept by the name of its call.
+    KeepsRefusals,
+    /// One client may take all names.
+    SharesNothing,
+    /// A name does not tell what its call was promised.
+    MixesPromises,
+    /// A drain does not wait until clients have their results.
+    DrainsEarly,
+    /// Executions that nobody waits for take all places.
+    SparesBereaved,
+    /// A client that is met again is forgotten all the same.
+    ForgetsTheMet,
     /// A call of a new life is ended for a named one that has its number.
     AbortsByNumber,
     /// A client does not ask again what has become of a call.

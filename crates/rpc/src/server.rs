@@ -238,11 +238,16 @@ impl Server {
         }
     }
 
-    /// Whether nothing is held or executed.
-    pub(crate) fn is_idle(&self) -> bool {
+    /// Whether nothing is held or executed, and the clients that are connected have said that they have their results. Refusals do not
+    /// count: there are new ones for as long as anybody calls.
+    pub(crate) fn is_idle(&self, lines: &Lines) -> bool {
+        let is_early = mainstay_base::fault!(self.config, DrainsEarly);
         self.runs.is_empty()
             && self.loose.is_empty()
-            && self.clients.values().all(|client| client.calls.values().all(|it| it.is_over()))
+            && self.clients.iter().all(|(node, client)| {
+                let waits = |it: &Entry| it.has_begun && lines.is_up(*node) && !is_early;
+                client.calls.values().all(|it| it.is_over() && !waits(it))
+            })
     }
 
     /// A call came. In which epoch it is refused if it is of a former one.

@@ -159,17 +159,19 @@ fn short_path<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u64>, D::Error> 
 }
 
 impl CallName {
-    /// A name that no other call has: `root` is drawn at random, or follows from what is to be done once.
+    /// A name that no other call has. It is a *capability*: who knows it has the result of the call by it, whatever
+    /// [`Interceptor::admit`](crate::Interceptor::admit) would say to that, and who calls by it first with other arguments keeps the one that it was meant for from
+    /// being executed (`Differs`). Where not all that may call are trusted `root` is drawn at random, 128 bits of them, and kept secret.
     #[must_use]
     pub const fn new(root: u128) -> Self {
         Self { root, path: Vec::new() }
     }
 
-    /// The call with this number that its execution makes. `None`: calls are nested too deep.
-    pub(crate) fn nested(&self, number: u64) -> Option<Self> {
-        let mut path = self.path.clone();
-        path.push(number);
-        (path.len() <= DEPTH_MAX).then_some(Self { path, ..*self })
+    /// A call that its execution makes, or executions at its node that this has called: by the number at each level. `None`: calls are nested
+    /// too deep.
+    pub(crate) fn nested(&self, numbers: &[u64]) -> Option<Self> {
+        let is_short = self.path.len() + numbers.len() <= DEPTH_MAX;
+        is_short.then(|| Self { path: [&self.path, numbers].concat(), ..*self })
     }
 }
 

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::{CallError, Caller, Error, Idempotent, Procedure, Value};
 use crate::{CallName, Executed, Failure, Reason};
@@ -60,8 +60,8 @@ impl Among {
 
     /// As [`Caller::exactly_once`] under a name, where orphans are [adopted](crate::Orphans::Adoption): a server that is lost in the middle of it, or does not
     /// answer in time, is followed by the next one, which executes the call from its beginning; what the former one had called is not executed again
-    /// (RPC-24, RPC-72). Call it again with the same name to have the same result (RPC-25). The deadlines at all servers together are no longer than
-    /// results are kept.
+    /// (RPC-24, RPC-72). Call it again with the same name to have the same result (RPC-25). All takes no longer together than results are
+    /// [kept](crate::Orphans::Adoption): the deadlines at later servers are cut to what is left of that. The own node is passed over: a call with a name is not made to it.
     ///
     /// # Errors
     /// As [`Caller::exactly_once`]; that of the last server that was asked. Where two of them may have executed it, in part each, it is
@@ -72,8 +72,13 @@ impl Among {
         arguments: P,
     ) -> Result<Value<P>, CallError<Error<P>>> {
         let mut last = Failure::not_at_all(Reason::Unresolved);
+        let begun = Instant::now();
         for caller in &self.callers {
-            match caller.clone().named(name.clone()).exactly_once(arguments.clone()).await {
+            let mut caller = caller.clone().named(name.clone());
+            if let Some(keep) = caller.keep() {
+                caller.deadline = caller.deadline.min(keep.saturating_sub(begun.elapsed()));
+            }
+            match caller.exactly_once(arguments.clone()).await {
                 Err(CallError::Failed(failure)) => {
                     let executed = match (last.executed, failure.executed) {
                         (known, Executed::NotAtAll) | (Executed::NotAtAll, known) => known,

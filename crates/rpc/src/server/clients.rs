@@ -100,7 +100,7 @@ impl Server {
             }
         }
         self.loose.retain(|loose| loose.client != of);
-        self.bereave(of);
+        self.bereave(lines, of);
         let mut orphans = 0;
         let is_orphan = |run: &&mut Run| run.client == of && run.adoptable.is_none();
         for run in self.runs.values_mut().filter(is_orphan) {
@@ -143,6 +143,8 @@ impl Server {
         self.make_room(now, lines, of);
         let drawn = self.stored.draw();
         let client = self.clients.entry(of).or_default();
+        // It was on its way to be forgotten, and is there again.
+        client.is_gone &= mainstay_base::fault!(self.config, ForgetsTheMet);
         if client.memory == 0 {
             client.memory = match mainstay_base::fault!(self.config, KeepsMemory) {
                 true => self.memory,

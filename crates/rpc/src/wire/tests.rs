@@ -120,7 +120,7 @@ fn machine(carrier: Carrier, orphans: Orphans) -> (Rpc, Head) {
     (config.carrier, config.orphans, config.window) = (carrier, orphans, 4);
     config.client_bytes_max = crate::BODY_BYTES_MAX;
     if let Orphans::Adoption { keep, .. } = orphans {
-        config.deadline_max = keep;
+        config.deadline_max = keep / 2;
     }
     let instance = Instance::new(ClusterId::from_entropy(1), "rpc");
     let (past, now) = (<Rpc as Service>::Past::default(), Instant::ZERO);
