@@ -58,8 +58,8 @@ pub enum Orphans {
     /// executed again with the execution that makes it, while what it calls itself at other nodes is not.
     ///
     /// A name is a capability (see [`CallName::new`](crate::CallName::new)): [`Interceptor::admit`](crate::Interceptor::admit) is asked once for each execution, with its first caller,
-    /// and not for those that adopt it. The server does not know which of its clients are guests: an instance that is [open to
-    /// guests](https://docs.rs/mainstay-service) should have another policy.
+    /// and not for those that adopt it. The server does not know which of its clients are guests: an instance that is open to
+    /// guests should have another policy.
     Adoption {
         /// A result is kept by its name for so long, from its end; at least two of the longest deadlines, and the same at all nodes. A call that is repeated
         /// under its name has to be over within this time from when it was first made: whoever stands in calls by the names of nested calls up to its own

@@ -12,10 +12,12 @@ use actix::Message;
 use mainstay_rpc::{CallName, Config, Executed, Failure, Orphans, Procedure, Reason, RpcHandle};
 use mainstay_service::StationHandle;
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::LocalSet;
 
 use stations::{Place, node, roster, station, within};
+
+const KEEP: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Serialize, Deserialize, Message)]
 #[rtype(result = "Result<u64, String>")]
@@ -25,7 +27,7 @@ impl Procedure for Order {
     const NAME: &'static str = "test.order";
 }
 
-#[derive(Serialize, Deserialize, Message)]
+#[derive(Clone, Serialize, Deserialize, Message)]
 #[rtype(result = "Result<u64, String>")]
 struct Pay(u64);
 
@@ -64,9 +66,8 @@ async fn serve_orders(rpc: &RpcHandle, count: &Arc<AtomicU64>, stuck: Option<mps
 #[tokio::test]
 async fn who_stands_in_does_not_pay_again() {
     let run = async {
-        let keep = Duration::from_secs(60);
-        let orphans = Orphans::Adoption { keep, names_max: 1_000, bytes_max: 1 << 20 };
-        let config = || Config { orphans, deadline_max: keep / 2, ..Config::started_now() };
+        let orphans = Orphans::Adoption { keep: KEEP, names_max: 1_000, bytes_max: 1 << 20 };
+        let config = || Config { orphans, deadline_max: KEEP / 2, ..Config::started_now() };
         let (roster, place) = (roster(4), Place::Mounted);
         let (_client, client) = station(&roster, 0, place, config(), None).await;
         let (one, primary) = station(&roster, 1, place, config(), None).await;
@@ -98,12 +99,11 @@ async fn who_stands_in_does_not_pay_again() {
         assert_eq!(within(ask()).await, Ok(1_005), "RPC-25");
         assert_eq!((orders.load(SeqCst), paid.load(SeqCst)), (2, 1), "RPC-25");
     };
-    LocalSet::new().run_until(run).await;
+    LocalSet::new().run_until(Box::pin(run)).await;
 }
 
 /// A cluster of four with a bank at the last node, which counts what is paid.
-async fn with_bank() -> (Vec<(StationHandle, RpcHandle)>, Arc<AtomicU64>) {
-    let keep = Duration::from_secs(60);
+async fn with_bank(keep: Duration) -> (Vec<(StationHandle, RpcHandle)>, Arc<AtomicU64>) {
     let orphans = Orphans::Adoption { keep, names_max: 1_000, bytes_max: 1 << 20 };
     let config = || Config { orphans, deadline_max: keep / 2, ..Config::started_now() };
     let roster = roster(4);
@@ -134,7 +134,7 @@ async fn lose(stations: &mut Vec<(StationHandle, RpcHandle)>) {
 #[tokio::test]
 async fn a_named_call_is_not_made_to_the_own_node() {
     let run = async {
-        let (mut stations, paid) = with_bank().await;
+        let (mut stations, paid) = with_bank(KEEP).await;
         let (stick, mut stuck) = mpsc::channel(1);
         let orders = Arc::<AtomicU64>::default();
         serve_orders(&stations[1].1, &orders, Some(stick)).await;
@@ -154,14 +154,14 @@ async fn a_named_call_is_not_made_to_the_own_node() {
         assert_eq!(told, Err(Failure::not_at_all(Reason::ToSelf).into()));
         assert_eq!(within(own.exactly_once(Order(6))).await, Ok(2_006), "the next one has no name");
     };
-    LocalSet::new().run_until(run).await;
+    LocalSet::new().run_until(Box::pin(run)).await;
 }
 
 /// Checks RPC-24 and RPC-72: calls have the same numbers wherever their execution runs, also if they go to the node of one of those that execute it.
 #[tokio::test]
 async fn calls_to_the_own_node_have_numbers() {
     let run = async {
-        let (mut stations, paid) = with_bank().await;
+        let (mut stations, paid) = with_bank(KEEP).await;
         let (stick, mut stuck) = mpsc::channel(1);
         for index in [1, 2] {
             let stick = (index == 1).then(|| stick.clone());
@@ -197,19 +197,20 @@ async fn calls_to_the_own_node_have_numbers() {
         assert_eq!(told, Ok(10_052_005), "RPC-24");
         assert_eq!(paid.load(SeqCst), 2, "RPC-72");
     };
-    LocalSet::new().run_until(run).await;
+    LocalSet::new().run_until(Box::pin(run)).await;
 }
 
 /// An execution that another caller wants for longer has that time for its own calls as well. A name is for one call.
 #[tokio::test]
 async fn who_wants_it_for_longer_gives_it_time() {
     let run = async {
-        let (stations, paid) = with_bank().await;
-        let gate = Arc::new(tokio::sync::Notify::new());
-        let waits = Arc::clone(&gate);
+        let (stations, paid) = with_bank(KEEP).await;
+        let (gate, begun) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (waits, begins) = (Arc::clone(&gate), Arc::clone(&begun));
         let order = move |Order(amount), context: mainstay_rpc::Context| {
-            let gate = Arc::clone(&waits);
+            let (gate, begun) = (Arc::clone(&waits), Arc::clone(&begins));
             async move {
+                begun.notify_one();
                 gate.notified().await;
                 let bank = context.to(node(3));
                 bank.exactly_once(Pay(amount)).await.map_err(|it| it.to_string())
@@ -221,16 +222,39 @@ async fn who_wants_it_for_longer_gives_it_time() {
             caller.named(CallName::new(81)).exactly_once(Order(5))
         };
         let first = async {
-            let told = ask(0, 500).await;
+            let told = ask(0, 2_000).await;
             gate.notify_one();
             told
         };
-        let (first, second) = within(async { tokio::join!(first, ask(2, 10_000)) }).await;
+        let second = async {
+            begun.notified().await;
+            ask(2, 10_000).await
+        };
+        // The second one's way is open before it is needed.
+        let audit = |Audit(amount), _| async move { Ok(amount) };
+        stations[1].1.serve_fn::<Audit, _, _>(audit).await.unwrap();
+        assert_eq!(within(stations[2].1.to(node(1)).exactly_once(Audit(1))).await, Ok(1));
+        let (first, second) = within(async { tokio::join!(first, second) }).await;
         assert!(first.is_err(), "its time was over");
         assert_eq!((second, paid.load(SeqCst)), (Ok(1_005), 1));
         let bank = stations[0].1.to(node(3)).named(CallName::new(82));
         assert_eq!(within(bank.exactly_once(Pay(1))).await, Ok(2_001));
         assert_eq!(within(bank.exactly_once(Pay(1))).await, Ok(3_001), "another call");
     };
-    LocalSet::new().run_until(run).await;
+    LocalSet::new().run_until(Box::pin(run)).await;
+}
+
+/// Checks RPC-72: nobody is asked any more when what was called first may be forgotten.
+#[tokio::test]
+async fn servers_are_asked_for_as_long_as_results_are_kept() {
+    let run = async {
+        let keep = Duration::from_secs(1);
+        let (stations, paid) = with_bank(keep).await;
+        // Two that are not there, for half of the time each.
+        let banks = stations[0].1.among([node(8), node(9), node(3)]).deadline(keep / 2);
+        let told = within(banks.adopted(CallName::new(83), Pay(5))).await;
+        assert_eq!(told, Err(Failure::not_at_all(Reason::TooLate).into()));
+        assert_eq!(paid.load(SeqCst), 0);
+    };
+    LocalSet::new().run_until(Box::pin(run)).await;
 }

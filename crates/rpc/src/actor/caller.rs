@@ -105,7 +105,8 @@ impl Caller {
 
     /// A call is made, now.
     fn once(&self) -> Once {
-        let numbers = self.level.as_ref().map(|level| level.next()).unwrap_or_default();
+        let level = self.level.as_ref().filter(|_| self.shared.keep.is_some());
+        let numbers = level.map(|level| level.next()).unwrap_or_default();
         let name = self.name.as_ref().and_then(|name| locked(name).take());
         Once { numbers, name }
     }

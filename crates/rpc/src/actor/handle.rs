@@ -550,7 +550,7 @@ impl RpcHandle {
     /// Takes no call any more, and waits until those that were taken are answered and the clients that are connected have the answers. Others are told that theirs were not executed; those that
     /// nobody answers are dropped. [`StationHandle::close`](mainstay_service::StationHandle::close) and
     /// [`Reach::close`](mainstay_service::Reach::close) do it for the remote calls of a node, within a time; executions of troupes are not waited
-    /// for. A client that is connected and never says that it has its results holds this up for as long: without such a bound, give it one.
+    /// for. Of at-least-once calls nothing is kept, so their answers are sent and not waited for. A client that is connected and never says that it has its results holds this up for as long: without such a bound, give it one.
     ///
     /// # Errors
     /// [`ReachError`]: the service has ended, perhaps before all was answered.

@@ -6,7 +6,7 @@
 //! it is kept where the calls were executed.
 //!
 //! A name is *open* while its execution runs. All calls by it wait for that. When the last caller is dead the execution goes on, up to its
-//! deadline; when the last one gives it up it is ended. Then the name is *over*, with a result or a refusal, for the time `keep` of
+//! deadline; when the last one gives it up it is ended. A refusal that says that nothing was executed frees the name. Else it is *over* then, with a result or a refusal, for the time `keep` of
 //! [`Orphans::Adoption`]: until then it is not executed again.
 
 use std::collections::{BTreeMap, BTreeSet};
