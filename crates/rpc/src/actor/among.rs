@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Sleep, sleep};
 
 use super::{CallError, Caller, Error, Idempotent, Procedure, Value};
 use crate::{CallName, Executed, Failure, Reason};
@@ -72,11 +72,12 @@ impl Among {
         arguments: P,
     ) -> Result<Value<P>, CallError<Error<P>>> {
         let mut last = Failure::not_at_all(Reason::Unresolved);
-        let begun = Instant::now();
+        let begun = self.callers.first().map(Caller::now);
         for caller in &self.callers {
             let mut caller = caller.clone().named(name.clone());
-            if let Some(keep) = caller.keep() {
-                caller.deadline = caller.deadline.min(keep.saturating_sub(begun.elapsed()));
+            if let (Some(keep), Some(begun)) = (caller.keep(), begun) {
+                let past = caller.now().saturating_since(begun);
+                caller.deadline = caller.deadline.min(keep.saturating_sub(past));
             }
             match caller.exactly_once(arguments.clone()).await {
                 Err(CallError::Failed(failure)) => {

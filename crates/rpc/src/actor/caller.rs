@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mainstay_base::{NodeId, codec};
+use mainstay_base::{Instant, NodeId, codec};
 use tokio::sync::Mutex;
 
 use super::context::Level;
@@ -101,6 +101,10 @@ impl Caller {
     /// How long results are kept by names.
     pub(super) fn keep(&self) -> Option<Duration> {
         self.shared.keep
+    }
+
+    pub(super) fn now(&self) -> Instant {
+        self.shared.now()
     }
 
     /// A call is made, now.
