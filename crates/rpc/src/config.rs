@@ -53,20 +53,36 @@ pub enum Orphans {
     /// the first one came; their calls are not executed again (RPC-72). Calls without names die with their client's life.
     ///
     /// Names are kept in memory: a server that is restarted has forgotten them, so this survives the crash of those who call, and not
-    /// that of the last one in a chain at the same time. Calls to the own node, and at-least-once calls, have no names.
+    /// that of the last one in a chain at the same time. At-least-once calls have no names. A call with a name to the own node is not executed
+    /// ([`Reason::ToSelf`](crate::Reason::ToSelf)). One that an execution makes to its own node has a number like its other calls, and no result is kept of it: it is
+    /// executed again with the execution that makes it, while what it calls itself at other nodes is not.
+    ///
+    /// A name is a capability (see [`CallName::new`](crate::CallName::new)): [`Interceptor::admit`](crate::Interceptor::admit) is asked once for each execution, with its first caller,
+    /// and not for those that adopt it. The server does not know which of its clients are guests: an instance that is open to
+    /// guests should have another policy.
     Adoption {
-        /// A result is kept by its name for so long, from its end. A call is repeated under its name only before its first deadline has passed,
-        /// and deadlines are no longer than this.
+        /// A result is kept by its name for so long, from its end; at least two of the longest deadlines, and the same at all nodes. A call that is repeated
+        /// under its name has to be over within this time from when it was first made: whoever stands in calls by the names of nested calls up to its own
+        /// deadline. [`Among::adopted`](crate::Among::adopted) sees to that.
         keep: Duration,
-        /// Most names that a server knows. Beyond, a call with a name is refused ([`Refusal::Busy`](crate::Refusal::Busy)).
+        /// Most names that a server knows. Beyond, a call with a new name is refused ([`Refusal::Busy`](crate::Refusal::Busy)). So is that of a client that has begun more
+        /// of the names that are known than as many as are still free: one client alone may have half of them, and leaves room for others.
         names_max: usize,
-        /// Most bytes of results that it keeps by names. One that does not fit goes to its client; a repeated call is told
-        /// [`Refusal::ResultTooLarge`](crate::Refusal::ResultTooLarge).
+        /// Most bytes of results that it keeps by names; of what one client has begun no more than is still free. One that does not fit goes to its client; a
+        /// repeated call is told [`Refusal::ResultTooLarge`](crate::Refusal::ResultTooLarge).
         bytes_max: usize,
     },
 }
 
 impl Orphans {
+    /// How long results are kept by names.
+    pub(crate) const fn keep(self) -> Option<Duration> {
+        match self {
+            Self::Adoption { keep, .. } => Some(keep),
+            _ => None,
+        }
+    }
+
     /// Both ends have the same.
     pub(crate) const fn number(self) -> u8 {
         match self {
@@ -186,7 +202,7 @@ impl Config {
             if names_max == 0 || bytes_max == 0 {
                 return Err(ConfigError::Zero);
             }
-            if self.stored || self.deadline_max > keep {
+            if self.stored || self.deadline_max.saturating_mul(2) > keep {
                 return Err(ConfigError::Adoption);
             }
         }
@@ -249,8 +265,10 @@ pub enum ConfigError {
     /// What lasts longer than ten years was meant as never, and there is no such span; nor is there a last crash count.
     #[error("spans of time are at most ten years, and a crash count is not the last number")]
     TooLong,
-    /// Names are not stored, and have to be known for as long as a call may be repeated.
-    #[error("adoption is for results that are not stored, and keeps them for the longest deadline")]
+    /// Names are not stored, and have to be known for as long as who stands in for another one may call by them.
+    #[error(
+        "adoption is for results that are not stored, and keeps them for two of the longest deadlines"
+    )]
     Adoption,
     /// A clock that may stand still measures nothing.
     #[error("the drift of a clock is less than its rate")]

@@ -11,6 +11,24 @@ pub enum Fault {
     RunsLateCalls,
     /// A refused call is taken when a copy of it comes later.
     ForgetsRefusals,
+    /// What a refused call says of its name is kept.
+    KeepsRefusedNames,
+    /// Callers of a name that gave up are not counted.
+    CountsNoLeavers,
+    /// A refusal to execute is kept by the name of its call.
+    KeepsRefusals,
+    /// One client may take all names.
+    SharesNothing,
+    /// A name does not tell what its call was promised.
+    MixesPromises,
+    /// A drain does not wait until clients have their results.
+    DrainsEarly,
+    /// Executions that nobody waits for take all places.
+    SparesBereaved,
+    /// A client that is met again is forgotten all the same.
+    ForgetsTheMet,
+    /// A call of a new life is ended for a named one that has its number.
+    AbortsByNumber,
     /// A client does not ask again what has become of a call.
     AsksOnce,
     /// A server keeps results that their client has.

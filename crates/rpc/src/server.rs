@@ -33,7 +33,7 @@ use mainstay_base::service::Io;
 use mainstay_base::{Duration, Instant, NodeId, Rng};
 
 use crate::lines::Lines;
-use crate::wire::{CallHead, DEPTH_MAX, Item, ProcedureId};
+use crate::wire::{CallHead, Item, ProcedureId};
 use crate::{Config, Event, Execution, Refusal, Semantics, Ticket};
 
 pub(crate) use clients::Client;
@@ -238,11 +238,16 @@ impl Server {
         }
     }
 
-    /// Whether nothing is held or executed.
-    pub(crate) fn is_idle(&self) -> bool {
+    /// Whether nothing is held or executed, and the clients that are connected have said that they have their results. Refusals do not
+    /// count: there are new ones for as long as anybody calls.
+    pub(crate) fn is_idle(&self, lines: &Lines) -> bool {
+        let is_early = mainstay_base::fault!(self.config, DrainsEarly);
         self.runs.is_empty()
             && self.loose.is_empty()
-            && self.clients.values().all(|client| client.calls.values().all(|it| it.is_over()))
+            && self.clients.iter().all(|(node, client)| {
+                let waits = |it: &Entry| it.has_begun && lines.is_up(*node) && !is_early;
+                client.calls.values().all(|it| it.is_over() && !waits(it))
+            })
     }
 
     /// A call came. In which epoch it is refused if it is of a former one.
@@ -317,6 +322,7 @@ impl Server {
     ) {
         self.counts.refused += 1;
         call.context = Bytes::new();
+        call.name = call.name.filter(|_| mainstay_base::fault!(self.config, KeepsRefusedNames));
         if let Some(order) = &mut call.order {
             order.gone = Vec::new();
         }
@@ -348,8 +354,7 @@ impl Server {
         if self.is_draining {
             return Some(Refusal::Draining);
         }
-        let depth = call.name.as_ref().map_or(0, |name| name.path.len());
-        if bytes > self.config.body_bytes_max || depth > DEPTH_MAX {
+        if bytes > self.config.body_bytes_max {
             return Some(Refusal::TooLarge);
         }
         let is_full = client.calls.len() >= self.config.window as usize

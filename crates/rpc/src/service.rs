@@ -38,6 +38,9 @@ pub struct Request {
     pub lane: Option<u32>,
     /// The execution that calls. Its calls are taken back when it is ended.
     pub parent: Option<Ticket>,
+    /// With a parent whose call has a name: the number of this call among those of the parent, from 1, calls to the own node counted as well. If an execution at the
+    /// own node calls, that one's numbers come first. A name follows from them; without them there is none.
+    pub numbers: Vec<u64>,
     /// Bytes that are handed to whoever executes: a trace context for instance.
     pub context: Bytes,
     /// Where orphans are adopted ([`Orphans::Adoption`]): whoever calls by the same name has the result of the same execution. What an execution with a
@@ -187,6 +190,8 @@ pub struct Status {
     pub sent: u64,
     /// As in [`Config::body_bytes_max`].
     pub body_bytes_max: usize,
+    /// How long results are kept by the names of their calls, where [orphans are adopted](Orphans::Adoption).
+    pub keep: Option<Duration>,
     #[cfg(feature = "test-util")]
     #[doc(hidden)]
     pub fault: Option<crate::fault::Fault>,
@@ -212,13 +217,15 @@ impl Rpc {
         let parent = match request.parent {
             None => Ok(None),
             Some(ticket) => {
-                let run = self.server.runs.get_mut(&ticket).filter(|run| !run.is_ended);
+                let run = self.server.runs.get(&ticket).filter(|run| !run.is_ended);
                 let until = run.as_ref().map(|run| Some(run.until)).ok_or(());
-                if let Some(adoptable) = run.and_then(|run| run.adoptable.as_mut()) {
-                    adoptable.made += 1;
-                    let is_new = mainstay_base::fault!(self.config, NumbersAnew);
-                    let salt = if is_new { ticket.0 } else { 0 };
-                    let Some(name) = adoptable.name.nested(adoptable.made + salt) else {
+                let adoptable = run.and_then(|run| run.adoptable.as_ref());
+                let mut numbers = std::mem::take(&mut request.numbers);
+                if let Some(adoptable) = adoptable.filter(|_| !numbers.is_empty()) {
+                    if mainstay_base::fault!(self.config, NumbersAnew) {
+                        numbers[0] += ticket.0;
+                    }
+                    let Some(name) = adoptable.name.nested(&numbers) else {
                         let outcome = Outcome::Failed(Failure::not_at_all(Reason::TooDeep));
                         let token = request.token;
                         return self.lines.tell(Event::Over { token, outcome });
@@ -447,7 +454,7 @@ impl Machine for Rpc {
         if self.server.rewrite(&mut self.lines) {
             self.lines.again();
         }
-        if self.is_draining && self.server.is_idle() {
+        if self.is_draining && self.server.is_idle(&self.lines) {
             self.is_draining = false;
             self.lines.tell(Event::Drained);
         }
@@ -490,9 +497,11 @@ impl Service for Rpc {
     type Config = Config;
     type Status = Status;
 
-    /// The two ends find orphans in the same way.
+    /// The two ends find orphans in the same way, and keep results by names for as long.
     fn agreed(config: &Config) -> u128 {
-        u128::from(matches!(config.carrier, crate::Carrier::Datagrams)) << 8
+        let keep = config.orphans.keep().map_or(0, |keep| keep.as_nanos());
+        keep << 16
+            | u128::from(matches!(config.carrier, crate::Carrier::Datagrams)) << 8
             | u128::from(config.orphans.number())
     }
 
@@ -542,6 +551,7 @@ impl Service for Rpc {
             served: self.server.counts,
             sent: self.lines.sent,
             body_bytes_max: self.config.body_bytes_max,
+            keep: self.config.orphans.keep(),
             #[cfg(feature = "test-util")]
             fault: self.config.fault,
         }

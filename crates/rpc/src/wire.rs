@@ -1,9 +1,12 @@
 //! What two ends of calls say to each other.
 
+use std::fmt;
+
 use bytes::Bytes;
 use mainstay_base::batch;
 use mainstay_base::service::Wire;
-use serde::{Deserialize, Serialize};
+use serde::de::{Error, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{Executed, Semantics};
 
@@ -127,21 +130,48 @@ pub(crate) const DEPTH_MAX: usize = 16;
 pub struct CallName {
     pub(crate) root: u128,
     /// For each level its number among the calls of the execution that made it.
+    #[serde(deserialize_with = "short_path")]
     pub(crate) path: Vec<u64>,
 }
 
+/// Reads a path. One that is too long is no name, and is not held in memory.
+fn short_path<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u64>, D::Error> {
+    struct Path;
+    impl<'de> Visitor<'de> for Path {
+        type Value = Vec<u64>;
+
+        fn expecting(&self, into: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(into, "at most {DEPTH_MAX} numbers")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut of: A) -> Result<Vec<u64>, A::Error> {
+            let mut path = Vec::new();
+            while let Some(number) = of.next_element()? {
+                if path.len() == DEPTH_MAX {
+                    return Err(Error::invalid_length(DEPTH_MAX + 1, &self));
+                }
+                path.push(number);
+            }
+            Ok(path)
+        }
+    }
+    from.deserialize_seq(Path)
+}
+
 impl CallName {
-    /// A name that no other call has: `root` is drawn at random, or follows from what is to be done once.
+    /// A name that no other call has. It is a *capability*: who knows it has the result of the call by it, whatever
+    /// [`Interceptor::admit`](crate::Interceptor::admit) would say to that, and who calls by it first with other arguments keeps the one that it was meant for from
+    /// being executed (`Differs`). Where not all that may call are trusted `root` is drawn at random, 128 bits of them, and kept secret.
     #[must_use]
     pub const fn new(root: u128) -> Self {
         Self { root, path: Vec::new() }
     }
 
-    /// The call with this number that its execution makes. `None`: calls are nested too deep.
-    pub(crate) fn nested(&self, number: u64) -> Option<Self> {
-        let mut path = self.path.clone();
-        path.push(number);
-        (path.len() <= DEPTH_MAX).then_some(Self { path, ..*self })
+    /// A call that its execution makes, or executions at its node that this has called: by the number at each level. `None`: calls are nested
+    /// too deep.
+    pub(crate) fn nested(&self, numbers: &[u64]) -> Option<Self> {
+        let is_short = self.path.len() + numbers.len() <= DEPTH_MAX;
+        is_short.then(|| Self { path: [&self.path, numbers].concat(), ..*self })
     }
 }
 

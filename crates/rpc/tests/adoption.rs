@@ -6,7 +6,7 @@ mod support;
 
 use bytes::Bytes;
 use mainstay_base::service::In;
-use mainstay_base::{Duration, Rng};
+use mainstay_base::{Duration, Machine as _, Rng};
 use mainstay_rpc::fault::Fault;
 use mainstay_rpc::{
     Carrier, Command, Config, ConfigError, Executed, Orphans, Outcome, Reason, Refusal, Ticket,
@@ -30,8 +30,8 @@ const NAMED: Ask = Ask { name: Some(7), lane: None, deadline: Duration::from_sec
 fn config(fault: Option<Fault>, carrier: Carrier) -> impl Fn(usize, u64) -> Config {
     move |_, life| {
         let mut config = Config::new(life);
-        config.orphans = Orphans::Adoption { keep: KEEP, names_max: 8, bytes_max: 1 << 10 };
-        (config.deadline_max, config.carrier, config.fault) = (KEEP, carrier, fault);
+        config.orphans = Orphans::Adoption { keep: KEEP, names_max: 16, bytes_max: 1 << 11 };
+        (config.deadline_max, config.carrier, config.fault) = (KEEP / 2, carrier, fault);
         (config.retry, config.attempts) = (20 * MS, 20);
         config
     }
@@ -220,23 +220,189 @@ fn callers_of_one_name_share_an_execution() {
     assert_eq!(hand.going_on(), [2]);
 }
 
-/// A server that closes ends what has a name for all that call by it, and nothing else of a client whose call has the same number in a new life.
+/// Callers that give up a named call while others wait for it are bounded: those without a lane are forgotten, and of the others a client has a window.
+#[test]
+fn callers_that_leave_are_bounded() {
+    let scene = |fault| {
+        let config = move |node, life| {
+            let mut config = config(fault, Carrier::Link)(node, life);
+            config.window = 4;
+            config
+        };
+        let mut hand = Hand::new(4, config);
+        hand.takes = None;
+        hand.call_with(PRIMARY, NESTED, 1, NAMED, bytes(ROOT));
+        hand.run(10 * MS);
+        for (from, is_ordered) in [(100, false), (200, true)] {
+            for token in from..from + 40 {
+                let lane = is_ordered.then_some(token as u32);
+                hand.call_with(CLIENT, NESTED, token, Ask { lane, ..NAMED }, bytes(ROOT));
+                hand.run(10 * MS);
+                let left = usize::try_from(token - from).unwrap();
+                let busy = (Executed::NotAtAll, Reason::Refused(Refusal::Busy));
+                let told = (is_ordered && left >= 4).then_some(busy);
+                assert_eq!(hand.failed(token), told, "{token}");
+                hand.give(CLIENT, In::Command(Command::Cancel { token }));
+                hand.run(10 * MS);
+            }
+        }
+        hand.finish(ROOT);
+        hand.run(10 * MS);
+        hand.call_with(CLIENT, NESTED, 300, Ask { lane: Some(201), ..NAMED }, bytes(ROOT));
+        hand.run(10 * MS);
+        assert!(done(&hand, 1) && done(&hand, 300));
+        assert_eq!(hand.count(ROOT), 1);
+    };
+    holds_but_with(scene, &[Fault::CountsNoLeavers]);
+}
+
+/// A call that was refused and not executed may be made again under its name, wherever that was found: at its turn, or by whoever executes.
+#[test]
+fn what_was_not_executed_may_be_made_again() {
+    let again = |hand: &mut Hand, why| {
+        let refused = (Executed::NotAtAll, Reason::Refused(why));
+        assert_eq!(hand.failed(1), Some(refused));
+        hand.call_with(PRIMARY, NESTED, 2, NAMED, bytes(ROOT));
+        hand.run(10 * MS);
+        hand.finish(ROOT);
+        hand.run(10 * MS);
+        assert!(done(hand, 2), "it is executed");
+    };
+    let scene = |fault| {
+        let mut hand = hand(fault, Carrier::Link);
+        hand.call_with(CLIENT, NESTED, 1, NAMED, bytes(ROOT));
+        hand.run(10 * MS);
+        let ticket = hand.runs[0].ticket;
+        hand.runs[0].ended = Some(hand.now);
+        let result = mainstay_rpc::Finish::Denied;
+        hand.give(NESTED, In::Command(Command::Finished { ticket, result }));
+        hand.run(10 * MS);
+        again(&mut hand, Refusal::Denied);
+    };
+    holds_but_with(scene, &[Fault::KeepsRefusals]);
+    let scene = |fault| {
+        let config = move |node, life| Config {
+            executions_max: 1,
+            ..config(fault, Carrier::Link)(node, life)
+        };
+        let mut hand = Hand::new(4, config);
+        hand.takes = None;
+        hand.call_with(CLIENT, NESTED, 9, Ask { name: None, ..NAMED }, bytes(9));
+        let short = Ask { deadline: Duration::from_secs(1), ..NAMED };
+        hand.call_with(CLIENT, NESTED, 1, short, bytes(ROOT));
+        hand.run(10 * MS);
+        // It has its turn when its time is over.
+        hand.now = hand.rpc(NESTED).poll_timeout().unwrap();
+        hand.finish(9);
+        hand.run(10 * MS);
+        assert_eq!(hand.count(ROOT), 0);
+        again(&mut hand, Refusal::Late);
+    };
+    holds_but_with(scene, &[Fault::KeepsRefusals]);
+}
+
+/// A client has no more names than are free, so others have some.
+#[test]
+fn a_client_leaves_names_to_others() {
+    let scene = |fault| {
+        let mut hand = hand(fault, Carrier::Link);
+        hand.takes = Some(MS);
+        for tag in 1..=16 {
+            hand.call(CLIENT, NESTED, tag, Ask { name: Some(tag.into()), ..NAMED });
+        }
+        hand.run(10 * MS);
+        hand.call_with(PRIMARY, NESTED, 50, Ask { name: Some(50), ..NAMED }, bytes(50));
+        hand.run(10 * MS);
+        assert!(hand.is_done(50));
+    };
+    holds_but_with(scene, &[Fault::SharesNothing]);
+}
+
+/// Checks RPC-74: a call is given the execution of another one only if both were promised the same.
+#[test]
+fn a_name_is_for_one_promise() {
+    let scene = |fault| {
+        let mut hand = hand(fault, Carrier::Link);
+        hand.call_with(CLIENT, NESTED, 1, NAMED, bytes(ROOT));
+        hand.run(10 * MS);
+        let semantics = mainstay_rpc::Semantics::AtMostOnce;
+        hand.call_with(PRIMARY, NESTED, 2, Ask { semantics, ..NAMED }, bytes(ROOT));
+        hand.run(10 * MS);
+        let differs = (Executed::NotAtAll, Reason::Refused(Refusal::Differs));
+        assert_eq!(hand.failed(2), Some(differs));
+    };
+    holds_but_with(scene, &[Fault::MixesPromises]);
+}
+
+/// What dead clients have left takes no more than half of the places.
+#[test]
+fn the_dead_leave_places_to_others() {
+    let scene = |fault| {
+        let config = move |node, life| Config {
+            executions_max: 4,
+            ..config(fault, Carrier::Link)(node, life)
+        };
+        let mut hand = Hand::new(4, config);
+        hand.takes = None;
+        for tag in 1..=4 {
+            hand.call(CLIENT, NESTED, tag, Ask { name: Some(tag.into()), ..NAMED });
+        }
+        hand.run(10 * MS);
+        hand.leave_out(CLIENT);
+        hand.run(10 * MS);
+        hand.call(PRIMARY, NESTED, 5, NAMED);
+        hand.run(10 * MS);
+        assert_eq!(hand.going_on(), [1, 2, 5]);
+    };
+    holds_but_with(scene, &[Fault::SparesBereaved]);
+}
+
+/// A refused call is remembered without its name.
+#[test]
+fn a_refused_call_leaves_no_name() {
+    let scene = |fault| {
+        let mut hand = hand(fault, Carrier::Link);
+        let procedure = support::hand::WORK;
+        hand.give(PRIMARY, In::Command(Command::Withdraw { procedure }));
+        hand.call_with(CLIENT, PRIMARY, 1, NAMED, bytes(ROOT));
+        hand.run(10 * MS);
+        let refused = (Executed::NotAtAll, Reason::Refused(Refusal::Procedure));
+        assert_eq!(hand.failed(1), Some(refused));
+    };
+    holds_but_with(scene, &[Fault::KeepsRefusedNames]);
+}
+
+/// A server that closes ends what has a name, and tells all that call by it at once: not another call of the client that has the number of a
+/// call of its former life.
 #[test]
 fn a_server_that_closes_tells_all_callers_of_a_name() {
-    let mut hand = hand(None, Carrier::Link);
-    hand.call_with(CLIENT, NESTED, 1, NAMED, bytes(ROOT));
-    hand.call_with(PRIMARY, NESTED, 3, NAMED, bytes(ROOT));
-    hand.run(10 * MS);
-    hand.restart(CLIENT);
-    hand.run(10 * MS);
-    hand.call_with(CLIENT, NESTED, 2, Ask { name: None, ..NAMED }, bytes(2));
-    hand.run(10 * MS);
-    assert_eq!(hand.going_on(), [ROOT, 2]);
-    hand.give(NESTED, In::Command(Command::Close));
-    hand.run(10 * MS);
-    let aborted = Some((Executed::NotMoreThanOnce, Reason::Refused(Refusal::Aborted)));
-    assert_eq!((hand.failed(2), hand.failed(3)), (aborted, aborted));
-    assert_eq!(hand.going_on(), [0; 0]);
+    let scene = |fault| {
+        let mut hand = hand(fault, Carrier::Datagrams);
+        hand.stops = Duration::from_secs(10);
+        hand.call_with(CLIENT, NESTED, 1, NAMED, bytes(ROOT));
+        hand.call_with(PRIMARY, NESTED, 3, NAMED, bytes(ROOT));
+        hand.run(10 * MS);
+        hand.restart(CLIENT);
+        hand.run(10 * MS);
+        hand.call_with(CLIENT, NESTED, 2, Ask { name: None, ..NAMED }, bytes(2));
+        hand.run(10 * MS);
+        assert_eq!(hand.going_on(), [ROOT, 2]);
+        // It has a result, of which its client hears nothing yet.
+        hand.rule =
+            Box::new(
+                |it| if it.from == NESTED && it.to == CLIENT { Fate::Lose } else { Fate::Pass },
+            );
+        hand.finish(2);
+        hand.run(10 * MS);
+        hand.give(NESTED, In::Command(Command::Close));
+        hand.run(10 * MS);
+        let aborted = (Executed::NotMoreThanOnce, Reason::Refused(Refusal::Aborted));
+        assert_eq!(hand.failed(3), Some(aborted), "before its execution has stopped");
+        hand.rule = Box::new(|_| Fate::Pass);
+        hand.run(1_000 * MS);
+        assert_eq!(hand.outcome(2), Some(Outcome::Done(bytes(2))));
+    };
+    holds_but_with(scene, &[Fault::AbortsByNumber]);
 }
 
 /// What is kept by names is bounded, in number, bytes and time; a name is for one call.
@@ -279,6 +445,10 @@ fn names_are_bounded() {
     let mut config = Config::new(1);
     config.orphans = Orphans::Adoption { keep: KEEP, names_max: 8, bytes_max: 1 << 10 };
     assert_eq!(config.check(), Err(ConfigError::Adoption), "deadlines are longer");
-    (config.deadline_max, config.stored) = (KEEP, true);
+    config.deadline_max = KEEP / 2 + MS;
+    assert_eq!(config.check(), Err(ConfigError::Adoption), "who stands in has a second deadline");
+    config.deadline_max = KEEP / 2;
+    assert_eq!(config.check(), Ok(()));
+    config.stored = true;
     assert_eq!(config.check(), Err(ConfigError::Adoption), "names are not stored");
 }

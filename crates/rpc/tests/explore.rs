@@ -130,6 +130,7 @@ fn request(tag: u64, server: NodeId) -> Command {
         parent: None,
         context: Bytes::new(),
         name: None,
+        numbers: Vec::new(),
     })
 }
 

@@ -27,6 +27,56 @@ fn config(carrier: Carrier, fault: Option<Fault>) -> impl Fn(usize, u64) -> Conf
     }
 }
 
+/// A server is drained when those that are connected have what was executed for them: a result that is lost is asked for again.
+#[test]
+fn a_drained_server_has_answered() {
+    let scene = |fault| {
+        let mut hand = Hand::new(2, config(Carrier::Datagrams, fault));
+        let mut is_lost = false;
+        hand.rule =
+            Box::new(move |it| match it.says("Reply") && !std::mem::replace(&mut is_lost, true) {
+                true => Fate::Lose,
+                false => Fate::Pass,
+            });
+        hand.takes = Some(50 * MS);
+        hand.call(0, 1, 1, ONCE);
+        hand.run(10 * MS);
+        hand.give(1, In::Command(Command::Drain));
+        hand.run(Duration::from_secs(2));
+        assert!(hand.is_done(1));
+        let (at, node) = hand.drained[0];
+        assert_eq!((node, hand.drained.len()), (1, 1));
+        assert!(at > hand.over(1), "its client has the result");
+    };
+    holds_but_with(scene, &[Fault::DrainsEarly]);
+}
+
+/// A client that is met again while it is about to be forgotten is not.
+#[test]
+fn a_client_that_is_met_again_is_not_forgotten() {
+    let scene = |fault| {
+        let stored = move |node, life| {
+            let mut config = config(Carrier::Link, fault)(node, life);
+            config.stored = true;
+            config
+        };
+        let mut hand = Hand::new(2, stored);
+        (hand.takes, hand.stops) = (None, MS / 2);
+        hand.call(0, 1, 1, ONCE);
+        hand.run(10 * MS);
+        let old = hand.sites[0].boot;
+        hand.give(1, In::Peer(PeerChange::Replaced { old, new: None }));
+        // Its hello is on its way when what was executed for it has stopped.
+        hand.join(0, 1);
+        hand.run(10 * MS);
+        hand.takes = Some(MS);
+        hand.call(0, 1, 2, Ask { lane: Some(2), ..ONCE });
+        hand.run(Duration::from_secs(1));
+        assert!(hand.is_done(2));
+    };
+    holds_but_with(scene, &[Fault::ForgetsTheMet]);
+}
+
 /// Checks RPC-20: edge case 12, the clocks say different times and differ in their rates as much as they may, the server's slow or fast. It has
 /// stopped strictly before its client gives up, if messages keep their bound, and nobody is stopped early.
 #[test]

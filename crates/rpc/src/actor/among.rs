@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::{Sleep, sleep};
 
 use super::{CallError, Caller, Error, Idempotent, Procedure, Value};
-use crate::{CallName, Executed, Failure, Reason};
+use crate::{CallName, Executed, Failure, Reason, Refusal};
 
 /// Calls whichever of several servers answers. A procedure that may not be executed twice goes to another server only if it was surely
 /// not executed; an idempotent one whenever there is no result, and also while there is none yet, if [hedged](Self::hedged).
@@ -60,8 +60,8 @@ impl Among {
 
     /// As [`Caller::exactly_once`] under a name, where orphans are [adopted](crate::Orphans::Adoption): a server that is lost in the middle of it, or does not
     /// answer in time, is followed by the next one, which executes the call from its beginning; what the former one had called is not executed again
-    /// (RPC-24, RPC-72). Call it again with the same name to have the same result (RPC-25). The deadlines at all servers together are no longer than
-    /// results are kept.
+    /// (RPC-24, RPC-72). Call it again with the same name to have the same result (RPC-25). All takes no longer together than results are
+    /// [kept](crate::Orphans::Adoption): the deadlines at later servers are cut to what is left of that. The own node is passed over: a call with a name is not made to it.
     ///
     /// # Errors
     /// As [`Caller::exactly_once`]; that of the last server that was asked. Where two of them may have executed it, in part each, it is
@@ -72,16 +72,23 @@ impl Among {
         arguments: P,
     ) -> Result<Value<P>, CallError<Error<P>>> {
         let mut last = Failure::not_at_all(Reason::Unresolved);
+        let begun = self.callers.first().map(Caller::now);
         for caller in &self.callers {
-            match caller.clone().named(name.clone()).exactly_once(arguments.clone()).await {
+            let mut caller = caller.clone().named(name.clone());
+            if let (Some(keep), Some(begun)) = (caller.keep(), begun) {
+                let past = caller.now().saturating_since(begun);
+                caller.deadline = caller.deadline.min(keep.saturating_sub(past));
+            }
+            match caller.exactly_once(arguments.clone()).await {
                 Err(CallError::Failed(failure)) => {
                     let executed = match (last.executed, failure.executed) {
                         (known, Executed::NotAtAll) | (Executed::NotAtAll, known) => known,
                         _ => Executed::Unknown,
                     };
                     last = Failure { executed, ..failure };
-                    // A server that answers is not lost: what it says is the outcome.
-                    let answered = matches!(failure.reason, Reason::Refused(_));
+                    // A server that answers in time is not lost: what it says is the outcome.
+                    let answered =
+                        matches!(failure.reason, Reason::Refused(why) if why != Refusal::Expired);
                     if answered && failure.executed != Executed::NotAtAll {
                         break;
                     }

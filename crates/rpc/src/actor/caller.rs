@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mainstay_base::{NodeId, codec};
+use mainstay_base::{Instant, NodeId, codec};
 use tokio::sync::Mutex;
 
-use super::handle::{CallInfo, Shared};
+use super::context::Level;
+use super::handle::{CallInfo, Shared, locked};
 use super::local::{self, Local};
 use super::stop::Stop;
 use super::{Atomic, CallError, Context, Error, Idempotent, Procedure, Value};
@@ -32,6 +33,16 @@ pub struct Caller {
     /// Of the execution at the own node that calls: with its end the call is taken back.
     pub(super) stop: Option<Stop>,
     pub(super) context: Bytes,
+    /// Of the execution that calls.
+    pub(super) level: Option<Arc<Level>>,
+    /// The next call takes it.
+    name: Option<Arc<std::sync::Mutex<Option<Box<CallName>>>>>,
+}
+
+/// What is of one call alone.
+#[derive(Default)]
+struct Once {
+    numbers: Vec<u64>,
     name: Option<Box<CallName>>,
 }
 
@@ -40,7 +51,18 @@ impl Caller {
         let lane = Some(shared.next_lane());
         let turn = (server == shared.me).then(Arc::default);
         let (deadline, parent, context) = (DEADLINE, None, Bytes::new());
-        Self { shared, server, lane, turn, deadline, parent, stop: None, context, name: None }
+        Self {
+            shared,
+            server,
+            lane,
+            turn,
+            deadline,
+            parent,
+            stop: None,
+            context,
+            level: None,
+            name: None,
+        }
     }
 
     /// The calls work on data that no two of them share: they are executed as they come, side by side.
@@ -66,12 +88,31 @@ impl Caller {
         self
     }
 
-    /// The next call has this name, where orphans are [adopted](crate::Orphans::Adoption): made again under the same name it is not executed again. One name is
-    /// for one call; nested calls are named by themselves.
+    /// The next call of this caller or a clone of it has this name, and those after it have none. Where orphans are
+    /// [adopted](crate::Orphans::Adoption) a call that is made again under the same name is not executed again; elsewhere a name means nothing. One name is for one call: it is
+    /// a [capability](CallName::new). Nested calls are named by themselves. A call with a name to the own node is not made
+    /// ([`Reason::ToSelf`], [`Executed::NotAtAll`](crate::Executed::NotAtAll)): nothing there knows calls by names.
     #[must_use]
     pub fn named(mut self, name: CallName) -> Self {
-        self.name = Some(Box::new(name));
+        self.name = Some(Arc::new(std::sync::Mutex::new(Some(Box::new(name)))));
         self
+    }
+
+    /// How long results are kept by names.
+    pub(super) fn keep(&self) -> Option<Duration> {
+        self.shared.keep
+    }
+
+    pub(super) fn now(&self) -> Instant {
+        self.shared.now()
+    }
+
+    /// A call is made, now.
+    fn once(&self) -> Once {
+        let level = self.level.as_ref().filter(|_| self.shared.keep.is_some());
+        let numbers = level.map(|level| level.next()).unwrap_or_default();
+        let name = self.name.as_ref().and_then(|name| locked(name).take());
+        Once { numbers, name }
     }
 
     /// The node that is called.
@@ -90,7 +131,7 @@ impl Caller {
         &self,
         arguments: P,
     ) -> impl Future<Output = Result<Value<P>, CallError<Error<P>>>> + Send + use<P> {
-        self.clone().call(Semantics::ExactlyOnce, arguments)
+        self.clone().call(self.once(), Semantics::ExactlyOnce, arguments)
     }
 
     /// Calls a procedure, to be executed once or more often: it is repeated until there is a result, at most up to the deadline and
@@ -102,7 +143,7 @@ impl Caller {
         &self,
         arguments: P,
     ) -> impl Future<Output = Result<Value<P>, CallError<Error<P>>>> + Send + use<P> {
-        self.clone().call(Semantics::AtLeastOnce, arguments)
+        self.clone().call(self.once(), Semantics::AtLeastOnce, arguments)
     }
 
     /// Calls a procedure whose effect is whole or none (today: *atomic*).
@@ -113,7 +154,7 @@ impl Caller {
         &self,
         arguments: P,
     ) -> impl Future<Output = Result<Value<P>, CallError<Error<P>>>> + Send + use<P> {
-        self.clone().call(Semantics::AtMostOnce, arguments)
+        self.clone().call(self.once(), Semantics::AtMostOnce, arguments)
     }
 
     /// Calls a procedure without a result (today: *one-way*): executed never or once. `Ok` says that it was handed to the connection.
@@ -125,13 +166,13 @@ impl Caller {
         &self,
         arguments: P,
     ) -> impl Future<Output = Result<(), Failure>> + Send + use<P> {
-        let caller = self.clone();
+        let (caller, once) = (self.clone(), self.once());
         async move {
             if caller.server == caller.shared.me {
-                return caller.maybe_here(arguments);
+                return caller.maybe_here(once, arguments);
             }
             let arguments = codec::encode(&arguments);
-            match caller.outcome::<P>(Semantics::Maybe, arguments).await {
+            match caller.outcome::<P>(once, Semantics::Maybe, arguments).await {
                 Outcome::Failed(failure) => Err(failure),
                 Outcome::Done(_) | Outcome::Remote(_) => Ok(()),
             }
@@ -139,7 +180,7 @@ impl Caller {
     }
 
     /// At the own node it begins, and nobody waits for it.
-    fn maybe_here<P: Procedure>(&self, arguments: P) -> Result<(), Failure> {
+    fn maybe_here<P: Procedure>(&self, once: Once, arguments: P) -> Result<(), Failure> {
         let (shared, semantics) = (&self.shared, Semantics::Maybe);
         let info = CallInfo { procedure: P::NAME, node: shared.me, semantics };
         let context = Context {
@@ -150,6 +191,7 @@ impl Caller {
             until: shared.now() + self.deadline.min(local::LONGEST),
             bytes: self.context.clone(),
             stop: Stop::default(),
+            level: Level::below(once.numbers),
             shared: Arc::clone(shared),
         };
         local::execute(shared, &info, arguments, context, None).map(drop)
@@ -159,28 +201,33 @@ impl Caller {
     pub(super) fn tell<P: Procedure>(&self, arguments: P) {
         if self.server == self.shared.me {
             // What is not served any more need not be told.
-            let _ = self.maybe_here(arguments);
+            let _ = self.maybe_here(Once::default(), arguments);
             return;
         }
-        let context = self.context.clone();
-        let request = self.request::<P>(Semantics::Maybe, codec::encode(&arguments), context);
+        let (once, context) = (Once::default(), self.context.clone());
+        let request = self.request::<P>(once, Semantics::Maybe, codec::encode(&arguments), context);
         // Its outcome is of no interest.
         let _ = self.shared.ask(Semantics::Maybe, request).map(super::handle::Asked::forget);
     }
 
     async fn call<P: Procedure>(
         self,
+        once: Once,
         semantics: Semantics,
         arguments: P,
     ) -> Result<Value<P>, CallError<Error<P>>> {
         if self.server == self.shared.me {
-            let Self { shared, deadline, context, parent, stop, turn, .. } = self;
-            let local = Local { shared, deadline, context, parent, parent_stop: stop, turn };
+            if once.name.is_some() && semantics != Semantics::AtLeastOnce {
+                return Err(Failure::not_at_all(Reason::ToSelf).into());
+            }
+            let Self { shared, deadline, context, parent, stop: parent_stop, turn, .. } = self;
+            let numbers = once.numbers;
+            let local = Local { shared, deadline, context, parent, numbers, parent_stop, turn };
             return local::call(local, semantics, arguments).await;
         }
         let unknown =
             || Failure { executed: semantics.unknown(), reason: Reason::Refused(Refusal::Handler) };
-        match self.outcome::<P>(semantics, codec::encode(&arguments)).await {
+        match self.outcome::<P>(once, semantics, codec::encode(&arguments)).await {
             // A result that is none of the procedure was made by an execution all the same.
             Outcome::Done(value) => Ok(codec::decode(&value).map_err(|_| unknown())?),
             Outcome::Remote(error) => {
@@ -192,12 +239,13 @@ impl Caller {
 
     fn request<P: Procedure>(
         &self,
+        once: Once,
         semantics: Semantics,
         arguments: Bytes,
         context: Bytes,
     ) -> impl FnOnce(u64) -> Command + use<P> {
         let (server, deadline) = (self.server, self.deadline);
-        let (lane, parent, name) = (self.lane, self.parent, self.name.clone());
+        let (lane, parent, Once { numbers, name }) = (self.lane, self.parent, once);
         move |token| {
             Command::Call(Request {
                 token,
@@ -209,13 +257,19 @@ impl Caller {
                 deadline,
                 lane,
                 parent,
+                numbers,
                 context,
                 name,
             })
         }
     }
 
-    async fn outcome<P: Procedure>(&self, semantics: Semantics, arguments: Bytes) -> Outcome {
+    async fn outcome<P: Procedure>(
+        &self,
+        once: Once,
+        semantics: Semantics,
+        arguments: Bytes,
+    ) -> Outcome {
         let info = CallInfo { procedure: P::NAME, node: self.server, semantics };
         let mut context = self.context.clone();
         if self.shared.has_interceptors() {
@@ -226,7 +280,8 @@ impl Caller {
             context = bytes.into();
         }
         let begun = self.shared.now();
-        let asked = self.shared.ask(semantics, self.request::<P>(semantics, arguments, context));
+        let asked =
+            self.shared.ask(semantics, self.request::<P>(once, semantics, arguments, context));
         let orphan = Failure { executed: semantics.unknown(), reason: Reason::Orphan };
         let outcome = match (asked, &self.stop) {
             (Ok(asked), None) => asked.outcome(semantics).await,

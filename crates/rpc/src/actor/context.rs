@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use mainstay_base::{Instant, NodeId};
 use mainstay_runtime::ActorMessage;
 
 use super::handle::Shared;
+use super::local::LONGEST;
 use super::stop::Stop;
 use super::{Caller, Procedure};
 use crate::{Semantics, Ticket};
@@ -25,7 +27,30 @@ pub struct Context {
     pub(super) until: Instant,
     pub(super) bytes: Bytes,
     pub(super) stop: Stop,
+    /// Counts the calls of the execution.
+    pub(super) level: Arc<Level>,
     pub(super) shared: Arc<Shared>,
+}
+
+/// Numbers the calls of an execution, for the names of those to other nodes: in the order in which they are made, to whatever node, so that an
+/// execution elsewhere has the same numbers.
+#[derive(Debug, Default)]
+pub(super) struct Level {
+    /// Of an execution for the own node: its numbers.
+    above: Vec<u64>,
+    made: AtomicU64,
+}
+
+impl Level {
+    pub(super) fn below(above: Vec<u64>) -> Arc<Self> {
+        Arc::new(Self { above, made: AtomicU64::new(0) })
+    }
+
+    /// The numbers of another call.
+    pub(super) fn next(&self) -> Vec<u64> {
+        let number = self.made.fetch_add(1, Ordering::Relaxed) + 1;
+        [&self.above[..], &[number]].concat()
+    }
 }
 
 impl Context {
@@ -65,14 +90,18 @@ impl Context {
         self.stop.stopped().await;
     }
 
-    /// Calls another node as a part of this execution: with no more time than is left to it, and taken back if it is stopped.
+    /// Calls another node as a part of this execution: with no more time than is left to it, and taken back if it is stopped. If another caller that wants
+    /// the execution by its [name](crate::Orphans::Adoption) has more time, its calls have it too, but those to the own node.
     #[must_use]
     pub fn to(&self, server: NodeId) -> Caller {
         let mut caller = Caller::new(Arc::clone(&self.shared), server);
         caller.parent = self.ticket;
         // A call of the own node has no ticket by which the service would take back what it called.
         caller.stop = self.ticket.is_none().then(|| self.stop.clone());
-        caller.deadline = self.left();
+        // With a ticket the service knows how much is left, also when the execution was given more since.
+        let is_known = self.ticket.is_some() && server != self.shared.me;
+        caller.deadline = if is_known { LONGEST } else { self.left() };
+        caller.level = Some(Arc::clone(&self.level));
         caller.context = self.bytes.clone();
         caller
     }

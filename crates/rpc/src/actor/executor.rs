@@ -103,6 +103,7 @@ impl Executor {
             until: shared.now() + left,
             bytes: context,
             stop: stop.clone(),
+            level: Arc::default(),
             shared: Arc::clone(shared),
         };
         let may_drop = served.may_drop();

@@ -67,7 +67,8 @@ pub trait Interceptor: Send + Sync {
         let _ = (info, outcome, took);
     }
 
-    /// A call came. False: it is refused, and not executed.
+    /// A call came and is about to be executed. False: it is refused, and not executed. It is asked once for each execution: not for a call that adopts one by
+    /// its [name](crate::CallName::new).
     fn admit(&self, info: &CallInfo, context: &Context) -> bool {
         let _ = (info, context);
         true
@@ -141,6 +142,8 @@ pub(super) struct Shared {
     pub(super) me: NodeId,
     /// Of the service.
     pub(super) body_bytes_max: usize,
+    /// How long results are kept by names.
+    pub(super) keep: Option<Duration>,
     #[cfg(feature = "test-util")]
     pub(super) fault: Option<crate::fault::Fault>,
     resolver: Box<dyn Resolver>,
@@ -403,6 +406,7 @@ impl RpcHandle {
             commands,
             me,
             body_bytes_max: status.body_bytes_max,
+            keep: status.keep,
             #[cfg(feature = "test-util")]
             fault: status.fault,
             resolver,
@@ -543,9 +547,10 @@ impl RpcHandle {
         Ok(())
     }
 
-    /// Takes no call any more, and waits until those that were taken are answered. Others are told that theirs were not executed; those that
+    /// Takes no call any more, and waits until those that were taken are answered and the clients that are connected have the answers. Others are told that theirs were not executed; those that
     /// nobody answers are dropped. [`StationHandle::close`](mainstay_service::StationHandle::close) and
-    /// [`Reach::close`](mainstay_service::Reach::close) do it for all services of a node, within a time.
+    /// [`Reach::close`](mainstay_service::Reach::close) do it for the remote calls of a node, within a time; executions of troupes are not waited
+    /// for. Of at-least-once calls nothing is kept, so their answers are sent and not waited for. A client that is connected and never says that it has its results holds this up for as long: without such a bound, give it one.
     ///
     /// # Errors
     /// [`ReachError`]: the service has ended, perhaps before all was answered.

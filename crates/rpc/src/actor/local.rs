@@ -11,6 +11,7 @@ use bytes::Bytes;
 use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
 use tokio::time::{sleep, timeout};
 
+use super::context::Level;
 use super::handle::{CallInfo, Shared};
 use super::served::Port;
 use super::stop::Stop;
@@ -27,6 +28,8 @@ pub(super) struct Local {
     pub(super) deadline: Duration,
     pub(super) context: Bytes,
     pub(super) parent: Option<Ticket>,
+    /// Of the call, among those of its parent.
+    pub(super) numbers: Vec<u64>,
     /// Of the execution that calls, if that was called by its own node as well.
     pub(super) parent_stop: Option<Stop>,
     /// The calls of a caller go one after the other.
@@ -66,7 +69,7 @@ async fn within<P: Procedure>(
     info: &CallInfo,
     arguments: P,
 ) -> Result<Value<P>, CallError<Error<P>>> {
-    let Local { shared, deadline, mut context, parent, parent_stop, turn } = local;
+    let Local { shared, deadline, mut context, parent, numbers, parent_stop, turn } = local;
     let semantics = info.semantics;
     if !shared.is_open() {
         return Err(Failure::not_at_all(Reason::Ended).into());
@@ -99,6 +102,7 @@ async fn within<P: Procedure>(
         until,
         bytes: context,
         stop: stop.clone(),
+        level: Level::below(numbers),
         shared: Arc::clone(&shared),
     };
     let told = execute::<P>(&shared, info, arguments, context, place)?;

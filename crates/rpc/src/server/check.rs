@@ -18,6 +18,9 @@ impl Server {
                 "what is over is dropped"
             );
             assert!(known.count() <= 2 * self.config.window as usize, "the window is kept");
+            let names = client.calls.values().filter(|it| it.is_over() && it.call.name.is_some());
+            assert_eq!(names.count(), 0, "the name of what is over is not kept");
+            assert!(client.leaving <= 4 * self.config.window as usize, "lanes are bounded");
             assert!(client.over.len() <= 2 * self.config.window as usize + 1, "gaps are bounded");
         }
         self.names.check(self.config.orphans);

@@ -29,6 +29,8 @@ pub(crate) struct Client {
     /// Of arguments and results.
     pub(super) bytes: usize,
     pub(super) lanes: BTreeMap<u32, Lane>,
+    /// Calls that it gave up and that others wait for: their lanes are taken until the execution has stopped.
+    pub(super) leaving: usize,
     /// Executions for its former lives that have not stopped. Nothing begins for this one before they have.
     pub(crate) orphans: usize,
     /// Calls that wait for that.
@@ -98,7 +100,7 @@ impl Server {
             }
         }
         self.loose.retain(|loose| loose.client != of);
-        self.bereave(of);
+        self.bereave(lines, of);
         let mut orphans = 0;
         let is_orphan = |run: &&mut Run| run.client == of && run.adoptable.is_none();
         for run in self.runs.values_mut().filter(is_orphan) {
@@ -141,6 +143,8 @@ impl Server {
         self.make_room(now, lines, of);
         let drawn = self.stored.draw();
         let client = self.clients.entry(of).or_default();
+        // It was on its way to be forgotten, and is there again.
+        client.is_gone &= mainstay_base::fault!(self.config, ForgetsTheMet);
         if client.memory == 0 {
             client.memory = match mainstay_base::fault!(self.config, KeepsMemory) {
                 true => self.memory,
@@ -217,7 +221,7 @@ impl Server {
         let (of, is_orphan, seq) = (run.client, run.is_orphan, run.seq);
         let is_named = run.adoptable.is_some();
         self.end(lines, ticket);
-        if is_named {
+        if is_named && !mainstay_base::fault!(self.config, AbortsByNumber) {
             self.dismiss(now, lines, ticket);
         } else if !is_orphan {
             self.finish(now, lines, of, seq, Answer::Refused(Refusal::Aborted));

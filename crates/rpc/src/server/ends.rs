@@ -90,6 +90,7 @@ impl Server {
         self.deadlines.remove(&(entry.until, of, seq));
         client.bytes -= std::mem::take(&mut entry.arguments).len();
         client.bytes -= std::mem::take(&mut entry.call.context).len();
+        entry.call.name = None;
         let lane = entry.call.order.as_ref().map(|order| order.lane);
         // A client that acknowledges nothing has results of what was taken before it was full: no more than as much again.
         let bytes_max = 2 * self.config.client_bytes_max;

@@ -120,7 +120,7 @@ fn machine(carrier: Carrier, orphans: Orphans) -> (Rpc, Head) {
     (config.carrier, config.orphans, config.window) = (carrier, orphans, 4);
     config.client_bytes_max = crate::BODY_BYTES_MAX;
     if let Orphans::Adoption { keep, .. } = orphans {
-        config.deadline_max = keep;
+        config.deadline_max = keep / 2;
     }
     let instance = Instance::new(ClusterId::from_entropy(1), "rpc");
     let (past, now) = (<Rpc as Service>::Past::default(), Instant::ZERO);
@@ -138,6 +138,27 @@ fn machine(carrier: Carrier, orphans: Orphans) -> (Rpc, Head) {
     }
     // What a peer has to say so that it is heard.
     (rpc, Head { life: 5, memory: 9, bound: own, answers: 3, floor: 0, over: Vec::new() })
+}
+
+/// A name is as deep as calls may be nested; a deeper one is not read, so nothing of it is kept.
+#[test]
+fn a_name_is_not_too_deep() {
+    let head = |depth| CallHead {
+        procedure: ProcedureId(7),
+        version: 1,
+        semantics: Semantics::ExactlyOnce,
+        budget: 1,
+        epoch: 0,
+        order: None,
+        context: Bytes::new(),
+        name: Some(Box::new(CallName { root: 1, path: vec![0; depth] })),
+    };
+    for (depth, is_read) in [(DEPTH_MAX, true), (DEPTH_MAX + 1, false), (100_000, false)] {
+        let items = vec![Item::Call { seq: 1, call: head(depth), len: 0 }];
+        let message = Message { head: Head::default(), items, bodies: Bytes::new() };
+        let (meta, payload) = message.encode();
+        assert_eq!(Message::decode(&meta, payload).is_ok(), is_read, "{depth}");
+    }
 }
 
 proptest! {

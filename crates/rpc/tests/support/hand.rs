@@ -136,6 +136,10 @@ pub struct Hand {
     apart: BTreeSet<(usize, usize)>,
     config: Box<dyn Fn(usize, u64) -> Config>,
     number: u64,
+    /// Nodes that had nothing to do any more after they were told to drain.
+    pub drained: Vec<(Instant, usize)>,
+    /// Calls that executions have made.
+    made: BTreeMap<(usize, Ticket), u64>,
 }
 
 impl Hand {
@@ -178,6 +182,8 @@ impl Hand {
             apart: BTreeSet::new(),
             config: Box::new(config),
             number: 0,
+            drained: Vec::new(),
+            made: BTreeMap::new(),
         };
         (0..nodes).for_each(|at| hand.start(at));
         hand.run(20 * MS);
@@ -458,6 +464,7 @@ impl Hand {
                     run.due = Some(run.due.map_or(due, |it| it.min(due)));
                 }
             }
+            Event::Drained => self.drained.push((self.now, at)),
             _ => {}
         }
     }
@@ -564,7 +571,14 @@ impl Hand {
         arguments: Bytes,
     ) {
         let Ask { semantics, lane, deadline, parent, name } = ask;
+        let mut numbers = Vec::new();
+        if let Some(parent) = parent {
+            let made = self.made.entry((client, parent)).or_default();
+            *made += 1;
+            numbers.push(*made);
+        }
         let request = Request {
+            numbers,
             token: tag,
             server: self.node(server),
             procedure: WORK,

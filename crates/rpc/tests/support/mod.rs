@@ -234,6 +234,7 @@ impl Play {
             parent: parent.map(|(ticket, _)| ticket),
             context: Bytes::new(),
             name: None,
+            numbers: Vec::new(),
         };
         let called = Called {
             client: self.world.boot(node),
