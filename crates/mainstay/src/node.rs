@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 
 use mainstay_base::service::Service;
-use mainstay_base::{GroupId, Instance, NodeId, SiteId};
+use mainstay_base::{Duration, GroupId, Instance, NodeId, SiteId};
 use mainstay_multicast as multicast;
 use mainstay_paradigm::{self as paradigm, StateMachine};
 use mainstay_runtime::{
@@ -289,7 +289,7 @@ impl NodeBuilder {
         parts.founding = self.config.founding;
         parts.trace = trace;
         parts.bell = self.bell;
-        parts.reach = self.reach;
+        parts.reach = self.reach.clone();
         let mut mounts = self.mounts;
         if !mounts.is_empty() {
             let mount = move |mounting: &mut Mounting<'_>| {
@@ -300,7 +300,7 @@ impl NodeBuilder {
         let site = site::start(parts, self.apps)?;
         let _ = self.site.0.set(site.downgrade());
         tokio::task::spawn_local(self.tasks.1.run(outside, site.closed()));
-        Ok(Node { site, name: own, thread: None })
+        Ok(Node { site, reach: self.reach, name: own, thread: None })
     }
 }
 
@@ -324,6 +324,7 @@ pub enum ReadyError {
 #[derive(Clone)]
 pub struct Node {
     site: SiteHandle,
+    reach: Reach,
     name: Arc<str>,
     /// Ends with the thread of a node that was spawned.
     thread: Option<watch::Receiver<()>>,
@@ -469,6 +470,13 @@ impl Node {
     /// How the site is: views, members, groups, counters. `None`: it has closed. Asking changes nothing.
     pub async fn status(&self) -> Option<site::Status> {
         self.site.status().await
+    }
+
+    /// Stops the node, but first has the remote calls that it has accepted finished, and others refused, which takes about so long at most; what is not
+    /// finished then is ended, and its callers are told. Replicated calls (troupes) and groups are not waited for. Answers how it ended.
+    pub async fn close_within(self, within: Duration) -> Closed {
+        self.reach.close(within).await;
+        self.close().await
     }
 
     /// Stops the node: what was admitted is still taken in. Answers how it ended.

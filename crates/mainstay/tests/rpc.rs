@@ -106,6 +106,41 @@ async fn scenario(placement: Option<Placement>) {
     }
 }
 
+/// A node that is closed within a time answers what it has accepted, and refuses the rest.
+#[tokio::test]
+async fn a_node_finishes_the_calls_that_it_has() {
+    let run = async {
+        let nodes = Cluster::new(Durability::Memory).nodes;
+        let (a, client) = start("a", &nodes, None).await;
+        let (b, server) = start("b", &nodes, None).await;
+        let (begin, mut begun) = mpsc::unbounded_channel();
+        let (open, opens) = tokio::sync::oneshot::channel::<()>();
+        let opens = std::sync::Mutex::new(Some(opens));
+        let wait = move |Hang, _| {
+            let (begin, opens) = (begin.clone(), opens.lock().unwrap().take());
+            async move {
+                let _ = begin.send(());
+                if let Some(opens) = opens {
+                    let _ = opens.await;
+                }
+                Ok(())
+            }
+        };
+        server.serve_fn(wait).await.unwrap();
+        let caller = client.to(NodeId::new(cluster(), "b")).unordered();
+        let call = tokio::task::spawn_local(caller.exactly_once(Hang));
+        within(begun.recv()).await.unwrap();
+        let closing = tokio::task::spawn_local(b.close_within(LIMIT));
+        // It refuses from here on.
+        while within(caller.exactly_once(Hang)).await.is_ok() {}
+        open.send(()).unwrap();
+        assert_eq!(within(call).await.unwrap(), Ok(()), "what was accepted is answered");
+        assert_eq!(within(closing).await.unwrap(), mainstay::Closed::Stopped);
+        a.close().await;
+    };
+    LocalSet::new().run_until(run).await;
+}
+
 #[tokio::test]
 async fn mounted_on_nodes() {
     LocalSet::new().run_until(scenario(None)).await;

@@ -174,7 +174,7 @@ async fn calls_to_the_own_node_have_numbers() {
             let order = move |Order(amount), context: mainstay_rpc::Context| {
                 let stick = stick.clone();
                 async move {
-                    let text = |it: mainstay_rpc::CallError<String>| it.to_string();
+                    let text = |it: CallError<String>| it.to_string();
                     let first =
                         context.to(node(2)).exactly_once(Audit(amount)).await.map_err(text)?;
                     let second =
@@ -288,7 +288,10 @@ async fn two_that_fail_are_not_told_as_one() {
         for _ in 0..2 {
             stuck.recv().await.unwrap();
         }
+        primary.withdraw::<Order>().await.unwrap();
         primary.serve_fn::<Order, _, _>(|_, _| async { panic!("as told") }).await.unwrap();
+        // To tell of a panic takes its time.
+        let shop = shop.deadline(Duration::from_secs(10));
         let told = within(shop.adopted(CallName::new(79), Order(5))).await;
         let reason = Reason::Refused(Refusal::Handler);
         let one = Failure { executed: Executed::NotMoreThanOnce, reason };

@@ -274,7 +274,8 @@ async fn calls_of_calls_to_the_own_node_are_taken_back() {
             }
         };
         server.serve_fn(sleep).await.unwrap();
-        let own = client.to(node(0));
+        // The actor never ends: in order, the next call would wait for it.
+        let own = client.to(node(0)).unordered();
         for gives_up in [true, false] {
             let limit = Duration::from_millis(if gives_up { 20_000 } else { 500 });
             let call = own.clone().deadline(limit).exactly_once(Divide(1, 1));

@@ -59,8 +59,8 @@ impl StationHandle {
         self.host.stop();
     }
 
-    /// Stops, but first has what was accepted finished, and the rest refused ([`Reach::close`]), which takes about that time at most. How the
-    /// station ended.
+    /// Stops, but first has what was accepted finished, and the rest refused ([`Reach::close`]), which takes about that time at most; by services that know how to,
+    /// as remote calls do. How the station ended.
     pub async fn close(&self, within: Duration) -> Closed {
         self.reach.close(within).await;
         self.stop();
