@@ -85,6 +85,9 @@ impl LinkParts {
     ///
     /// # Errors
     /// [`StartError::NotInRoster`], [`StartError::Tcp`]; outside a `LocalSet` it is [`StartError::NoLocalSet`].
+    ///
+    /// # Panics
+    /// If the runtime was built without time and net.
     pub fn tcp(
         cluster: ClusterId,
         name: impl Into<String>,

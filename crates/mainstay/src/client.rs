@@ -136,6 +136,9 @@ impl Client {
     ///
     /// # Errors
     /// [`ConnectError`]; outside a `LocalSet` it is [`ConnectError::NoLocalSet`].
+    ///
+    /// # Panics
+    /// If the runtime was built without time and net.
     pub fn connect(config: ClientConfig) -> Result<Self, ConnectError> {
         let time = Rc::new(TokioTime::new());
         Self::connect_over(config, Box::new(TcpDialer), time, &mut OsEntropy)

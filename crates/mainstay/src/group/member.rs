@@ -13,6 +13,7 @@ mod parts;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use mainstay_base::{Instant, Order, Position, SiteId, Work};
@@ -57,8 +58,8 @@ struct States {
     delivered_bytes: usize,
     /// Of the newest checkpoint on disk.
     newest: Option<Position>,
-    /// Bytes of the state, when it was last given.
-    size: usize,
+    /// Bytes of the state, when it was last read to its end.
+    size: Arc<AtomicUsize>,
 }
 
 /// The application of a process group.
@@ -182,6 +183,11 @@ impl GroupMember {
         self.listeners.push(GroupEvent::StateWanted(request));
     }
 
+    /// Bytes of messages after which a checkpoint is due.
+    fn checkpoint_after(&self) -> usize {
+        self.config.checkpoint_bytes.max(self.states.size.load(Ordering::Relaxed))
+    }
+
     /// Asks for the state when the log has grown long.
     fn want_checkpoint(&mut self) {
         let states = &self.states;
@@ -192,7 +198,7 @@ impl GroupMember {
             || self.left
             || !self.begun
             || is_on_its_way
-            || states.delivered_bytes < self.config.checkpoint_bytes.max(states.size)
+            || states.delivered_bytes < self.checkpoint_after()
         {
             return;
         }
@@ -208,10 +214,8 @@ impl GroupMember {
     fn on_state(&mut self, number: u64, state: Option<Given>, port: &mut AppPort<'_>) {
         let Some(at) = self.states.wanted.iter().position(|(it, ..)| *it == number) else { return };
         let Some((_, position, wanted)) = self.states.wanted.remove(at) else { return };
-        if let Some(Given::Whole(bytes)) = &state {
-            self.states.size = bytes.len();
-        }
-        match (state.map(Parts::given), wanted) {
+        let state = state.map(|state| Parts::given(state, &self.states.size));
+        match (state, wanted) {
             (Some(state), Wanted::Joiner) => {
                 self.states.given = Some((position, state));
                 self.give_chunk(position, port);
@@ -377,7 +381,7 @@ impl Application for GroupMember {
 
     fn compact(&mut self, _port: &mut AppPort<'_>) {
         if self.states.newest != Some(self.position) {
-            self.states.delivered_bytes = self.config.checkpoint_bytes.max(self.states.size);
+            self.states.delivered_bytes = self.checkpoint_after();
         }
     }
 

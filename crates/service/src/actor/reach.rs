@@ -63,10 +63,14 @@ impl Reach {
     /// The node is to be stopped soon: those who hand out work of its services finish what was accepted, and refuse the rest. It ends when all have,
     /// which they do in about that time. The node goes on: whoever calls this stops it then.
     pub async fn close(&self, within: Duration) {
-        let closers = std::mem::take(&mut *lock(&self.shared.closers));
-        // They go on side by side.
-        let mut all: Vec<Closing> = closers.iter().filter_map(|closer| closer(within)).collect();
-        lock(&self.shared.closers).extend(closers);
+        // They go on side by side. Whoever answers none is gone.
+        let mut all: Vec<Closing> = Vec::new();
+        lock(&self.shared.closers).retain(|closer| {
+            let closing = closer(within);
+            let is_there = closing.is_some();
+            all.extend(closing);
+            is_there
+        });
         std::future::poll_fn(|context| {
             all.retain_mut(|one| one.as_mut().poll(context).is_pending());
             if all.is_empty() { Poll::Ready(()) } else { Poll::Pending }
@@ -76,7 +80,10 @@ impl Reach {
 
     /// Somebody is to be asked when the node is about to close.
     pub(super) fn closes(&self, closer: impl Fn(Duration) -> Option<Closing> + Send + 'static) {
-        lock(&self.shared.closers).push(Box::new(closer));
+        let mut closers = lock(&self.shared.closers);
+        // A desk that is opened again leaves its former word behind.
+        closers.retain(|closer| closer(Duration::ZERO).is_some());
+        closers.push(Box::new(closer));
     }
 
     /// Rung for readers that have room again.

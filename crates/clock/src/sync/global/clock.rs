@@ -34,6 +34,8 @@ struct Shared {
     /// The courses so far, each with the local time from which it held.
     legs: Mutex<VecDeque<(i64, Course)>>,
     alarms: Alarms,
+    /// How far two clocks of the plan may be apart, in nanoseconds; not set before the service began, or where each says its own error.
+    precision: OnceLock<i64>,
 }
 
 /// A reading, and when it was by the local clock.
@@ -76,7 +78,8 @@ impl GlobalClock {
     #[must_use]
     pub fn new() -> Self {
         let (local, page, legs) = (OnceLock::new(), Page::new(), Mutex::default());
-        Self { shared: Arc::new(Shared { local, page, legs, alarms: Alarms::default() }) }
+        let (alarms, precision) = (Alarms::default(), OnceLock::new());
+        Self { shared: Arc::new(Shared { local, page, legs, alarms, precision }) }
     }
 
     /// Says how the local clock is read: that by which the node is driven. Only the first call counts.
@@ -166,10 +169,12 @@ impl GlobalClock {
         found.map(|then| Duration::from_nanos(passed(then))).ok_or(Forgotten)
     }
 
-    /// A hybrid clock of `site` on this one: a stamp that is further ahead than any correct clock can be is refused.
+    /// A hybrid clock of `site` on this one: a stamp that is further ahead than any correct clock can be is refused. The bound is the precision of the plan and,
+    /// after a correction that was missed, what this clock may have drifted since.
     ///
     /// # Errors
-    /// [`Unsynchronised`]: there is no bound.
+    /// [`Unsynchronised`]: there is no bound; also with algorithms whose clocks each say how far they may be wrong (intersection of intervals), since nobody knows
+    /// how far those of others may be.
     #[cfg(feature = "logical")]
     pub fn hybrid(
         &self,
@@ -180,8 +185,16 @@ impl GlobalClock {
         if !sheet.is_valid(local) {
             return Err(Unsynchronised);
         }
-        let ahead_max = super::super::config::span(sheet.error(local));
+        let precision = *self.shared.precision.get().ok_or(Unsynchronised)?;
+        let ahead_max = super::super::config::span(precision.saturating_add(sheet.drifted(local)));
         Ok(crate::hybrid::Clock::new(site, ahead_max, floor))
+    }
+
+    /// Two clocks of the plan differ by no more. Only the first word counts: a clock is of one plan.
+    pub(super) fn promise(&self, precision: Duration) {
+        if precision < Duration::MAX {
+            let _ = self.shared.precision.set(super::super::config::long(precision));
+        }
     }
 
     pub(super) fn alarms(&self) -> &Alarms {
@@ -280,5 +293,28 @@ mod tests {
         });
         assert!(last.into_inner() > 5_000, "it goes on");
         assert_eq!(worst.into_inner(), 0, "it went back by so much");
+    }
+
+    /// Checks CLK-38: the bound of a hybrid clock is how far others may be, not how far this one may be wrong. A clock that others follow says that it is right.
+    #[cfg(feature = "logical")]
+    #[test]
+    fn a_stamp_is_refused_by_the_precision_of_all() {
+        use crate::hybrid::{Moment, ObserveError};
+        let cluster = mainstay_base::ClusterId::from_entropy(1);
+        let node = mainstay_base::NodeId::new(cluster, "a");
+        let site =
+            mainstay_base::SiteId { node, incarnation: mainstay_base::Incarnation::default() };
+        let clock = GlobalClock::new();
+        clock.attach(Arc::new(|| Instant::from_nanos(1_000)));
+        let course = Course::still(1_000, 5_000);
+        clock.write(0, Sheet { course, error: 10, valid: i64::MAX, ..Sheet::EMPTY });
+        let floor = Moment::default();
+        assert_eq!(clock.hybrid(site, floor).err(), Some(Unsynchronised), "nobody said a bound");
+        clock.promise(Duration::from_nanos(500));
+        let mut hybrid = clock.hybrid(site, floor).unwrap_or_else(|error| panic!("{error}"));
+        let ahead = |by: u64| Moment { time: Time::from_nanos(5_000 + by), ..floor };
+        assert!(hybrid.observe(clock.now().0, ahead(499)).is_ok());
+        let refused = hybrid.observe(clock.now().0, ahead(10_000));
+        assert!(matches!(refused, Err(ObserveError::Ahead { .. })), "{refused:?}");
     }
 }

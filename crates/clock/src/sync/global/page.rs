@@ -68,9 +68,13 @@ impl Sheet {
 
     /// How far the clock may be wrong at `local`.
     pub(super) fn error(&self, local: i64) -> i64 {
+        self.error.saturating_add(self.drifted(local))
+    }
+
+    /// How far it may have drifted at `local` since its error was known.
+    pub(super) fn drifted(&self, local: i64) -> i64 {
         let grown = i128::from((local - self.since).max(0)) * i128::from(self.growth);
-        let grown = i64::try_from(grown / 1_000_000_000 + 1).unwrap_or(i64::MAX);
-        self.error.saturating_add(grown)
+        i64::try_from(grown / 1_000_000_000 + 1).unwrap_or(i64::MAX)
     }
 }
 

@@ -554,6 +554,7 @@ impl Service for Global {
         let inner = Start { me, instance, past: (), checkpoint, now, seed };
         let synced = Synced::recover(config.mount, inner);
         let bounds = *synced.algorithm().plan().bounds();
+        config.clock.promise(promise.precision);
         let timers = Timers::new(config.timers_max);
         #[cfg(feature = "test-util")]
         let timers = timers.broken(config.fault);

@@ -25,6 +25,8 @@ struct Listener {
     /// Of `behind`: how many events at its head are past, and what the others weigh.
     past: usize,
     waiting_bytes: usize,
+    /// It has been told of a past, and may not have read that yet: what it has no room for waits.
+    catches_up: bool,
 }
 
 impl Listener {
@@ -37,14 +39,25 @@ impl Listener {
 
     fn put(&mut self, events: Vec<GroupEvent>, past: usize) {
         if past > 0 {
-            self.forget();
+            if has_state(&events[..past.min(events.len())]) {
+                self.forget();
+                self.waiting_bytes = 0;
+            }
             self.past = self.behind.len() + past;
-            self.waiting_bytes = 0;
+            self.catches_up = true;
         }
         self.waiting_bytes += events.iter().skip(past).map(GroupEvent::weight).sum::<usize>();
         self.behind.extend(events);
         // A copy lacks requests for the state.
         self.past = self.past.min(self.behind.len());
+    }
+
+    /// What happens can be told at once: nothing waits before it, and no past fills the reader.
+    fn is_level(&mut self) -> bool {
+        if self.catches_up && self.behind.is_empty() && self.subscriber.has_room() {
+            self.catches_up = false;
+        }
+        !self.catches_up && self.behind.is_empty()
     }
 
     /// Tells what is due in this turn. False: it is gone, or leaves too much unread.
@@ -145,7 +158,7 @@ impl Listeners {
             let own = own.unwrap_or_default();
             let stays = if own.is_empty() && listener.behind.is_empty() {
                 true
-            } else if listener.behind.is_empty() && past == 0 {
+            } else if past == 0 && listener.is_level() {
                 listener.subscriber.tell(own)
             } else {
                 listener.put(own, past);
@@ -159,8 +172,13 @@ impl Listeners {
     }
 
     pub(super) fn subscribe(&mut self, subscriber: Subscriber<GroupEvent>) {
-        let mut listener =
-            Listener { subscriber, behind: VecDeque::new(), past: 0, waiting_bytes: 0 };
+        let mut listener = Listener {
+            subscriber,
+            behind: VecDeque::new(),
+            past: 0,
+            waiting_bytes: 0,
+            catches_up: false,
+        };
         if let Some((held, past, _)) = self.held.take() {
             listener.put(held, past);
         }
@@ -174,13 +192,19 @@ fn hold(
     events: Vec<GroupEvent>,
     past: usize,
 ) -> usize {
-    if past > 0 {
+    if past > 0 && has_state(&events[..past.min(events.len())]) {
         held.retain(|event| !is_void_by_state(event));
         (*held_past, *bytes) = (held.len() + past, 0);
     }
-    *bytes += events.iter().skip(past).map(GroupEvent::weight).sum::<usize>();
+    // The past of a group without a state counts like anything else.
+    let uncounted = held_past.saturating_sub(held.len());
+    *bytes += events.iter().skip(uncounted).map(GroupEvent::weight).sum::<usize>();
     held.extend(events);
     *bytes
+}
+
+fn has_state(events: &[GroupEvent]) -> bool {
+    events.iter().any(|event| matches!(event, GroupEvent::State(_)))
 }
 
 /// A state that follows makes it void, and a request for it as well.
@@ -310,6 +334,52 @@ mod tests {
                 assert!(listeners.take_work().steps >= 9_999);
             });
         }
+    }
+
+    /// The past fills the reader to the brim: what happens before it has read that waits, and costs it nothing.
+    #[test]
+    fn who_has_yet_to_read_the_past_loses_nothing() {
+        on_a_thread(async {
+            let mut listeners = Listeners::new();
+            let told = subscribe(&mut listeners);
+            let other = subscribe(&mut listeners);
+            past(&mut listeners, 400);
+            assert!(listeners.hand_out(UNREAD) && !listeners.more(), "all of it is told");
+            for number in 401..=500 {
+                listeners.push(message(number));
+                assert!(listeners.hand_out(UNREAD), "{number}");
+            }
+            read(&told, 401).await;
+            assert!(listeners.more() && listeners.hand_out(UNREAD));
+            read(&told, 501).await;
+            // Another past, while what happened after the first one is read: none of it is told that the state makes void.
+            past(&mut listeners, 3_000);
+            listeners.push(message(3_001));
+            while told.borrow().iter().map(Vec::len).sum::<usize>() < 501 + 3_002 {
+                assert!(listeners.hand_out(UNREAD));
+                tokio::task::yield_now().await;
+            }
+            assert!(told.borrow().concat().into_iter().eq((0..=500).chain(0..=3_001)));
+            assert!(other.borrow().concat().into_iter().eq((0..=500).chain(0..=3_001)));
+        });
+    }
+
+    /// In a group without a state nothing makes what was told void: all of it is told, the past as well.
+    #[test]
+    fn without_a_state_nothing_is_void() {
+        on_a_thread(async {
+            let mut listeners = Listeners::new();
+            (1..=10).for_each(|number| listeners.push(message(number)));
+            assert!(listeners.hand_out(UNREAD));
+            (11..=20).for_each(|number| listeners.push(message(number)));
+            listeners.end_past();
+            assert!(listeners.hand_out(UNREAD));
+            let told = subscribe(&mut listeners);
+            listeners.push(message(21));
+            assert!(listeners.hand_out(UNREAD));
+            read(&told, 21).await;
+            assert!(told.borrow().concat().into_iter().eq(1..=21));
+        });
     }
 
     /// Whoever reads nothing of the past may leave no more unread than others.

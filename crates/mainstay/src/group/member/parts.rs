@@ -2,13 +2,19 @@
 
 use std::collections::VecDeque;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use bytes::Bytes;
 use mainstay_base::service::Chunks;
+use mainstay_runtime::caught;
 
 use super::Given;
 
 /// Bytes of a part.
 const PART_BYTES: usize = 256 << 10;
+/// So many empty pieces in a row are none that a state is made of.
+const EMPTY_MAX: usize = 1_024;
 
 /// A state in parts of a size that fits a turn; at least one, perhaps an empty one.
 pub(super) struct Parts {
@@ -17,19 +23,29 @@ pub(super) struct Parts {
     source: Option<Box<dyn Chunks>>,
     /// Nothing was handed out yet.
     is_whole: bool,
+    /// Bytes read so far, and who is to know when all are.
+    read: usize,
+    size: Arc<AtomicUsize>,
 }
 
 impl Parts {
     pub(super) fn of(pieces: impl IntoIterator<Item = Bytes>) -> Self {
-        let mut parts = Self { ready: VecDeque::new(), source: None, is_whole: true };
+        let (ready, size) = (VecDeque::new(), Arc::default());
+        let mut parts = Self { ready, source: None, is_whole: true, read: 0, size };
         pieces.into_iter().for_each(|piece| parts.split(piece));
         parts
     }
 
-    pub(super) fn given(state: Given) -> Self {
+    /// `size` is told how many bytes it has, when that is known.
+    pub(super) fn given(state: Given, size: &Arc<AtomicUsize>) -> Self {
         match state {
-            Given::Whole(state) => Self::of([state]),
-            Given::Chunks(source) => Self { source: Some(source), ..Self::of([]) },
+            Given::Whole(state) => {
+                size.store(state.len(), Ordering::Relaxed);
+                Self::of([state])
+            }
+            Given::Chunks(source) => {
+                Self { source: Some(source), size: Arc::clone(size), ..Self::of([]) }
+            }
         }
     }
 
@@ -42,14 +58,25 @@ impl Parts {
         }
     }
 
-    /// Reads on until there is a part, or the end.
+    /// Reads on until there is a part, or the end. What the user wrote runs in here: a panic of it is an error.
     fn fill(&mut self) -> Result<(), String> {
+        let mut empty = 0;
         while self.ready.is_empty()
             && let Some(source) = &mut self.source
         {
-            match source.next_chunk()? {
-                Some(chunk) => self.split(chunk),
-                None => self.source = None,
+            match caught(|| source.next_chunk())?? {
+                Some(chunk) => {
+                    empty += 1;
+                    if empty > EMPTY_MAX {
+                        return Err("it has nothing but empty pieces".to_owned());
+                    }
+                    self.read += chunk.len();
+                    self.split(chunk);
+                }
+                None => {
+                    self.source = None;
+                    self.size.store(self.read, Ordering::Relaxed);
+                }
             }
         }
         Ok(())
@@ -86,8 +113,13 @@ mod tests {
         }
     }
 
+    fn given(pieces: Vec<Result<usize, String>>) -> (Parts, Arc<AtomicUsize>) {
+        let size = Arc::default();
+        (Parts::given(Given::Chunks(Box::new(Pieces(pieces))), &size), size)
+    }
+
     fn parts(pieces: &[usize]) -> Parts {
-        Parts::given(Given::Chunks(Box::new(Pieces(pieces.iter().copied().map(Ok).collect()))))
+        given(pieces.iter().copied().map(Ok).collect()).0
     }
 
     /// Whatever the pieces, the parts fit a turn, the last one says so, and none is missing. Even of nothing there is one.
@@ -125,13 +157,29 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_no_end() {
-        let broken = || {
-            let pieces = vec![Ok(5), Err("torn".to_owned())];
-            Parts::given(Given::Chunks(Box::new(Pieces(pieces))))
-        };
+        let broken = || given(vec![Ok(5), Err("torn".to_owned())]).0;
         assert_eq!(broken().next(), Err("torn".to_owned()));
         let mut other = broken();
         assert!(other.next_chunk().is_ok_and(|it| it.is_some()));
         assert!(other.next_chunk().is_err());
+    }
+
+    /// How large a state is is known when all of it was read; a panic of whoever writes it ends that state and nothing else.
+    #[test]
+    fn the_size_is_told_and_a_panic_is_an_error() {
+        let (mut parts, size) = given(vec![Ok(PART_BYTES), Ok(7)]);
+        while let Ok((_, false)) = parts.next() {
+            assert_eq!(size.load(Ordering::Relaxed), 0);
+        }
+        assert_eq!(size.load(Ordering::Relaxed), PART_BYTES + 7);
+        struct Panics;
+        impl Chunks for Panics {
+            fn next_chunk(&mut self) -> Result<Option<Bytes>, String> {
+                panic!("as told")
+            }
+        }
+        let mut parts = Parts::given(Given::Chunks(Box::new(Panics)), &size);
+        assert_eq!(parts.next(), Err("as told".to_owned()));
+        assert!(given(vec![Ok(0); 2_000]).0.next().is_err(), "it would never end");
     }
 }
