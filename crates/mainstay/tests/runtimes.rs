@@ -101,8 +101,9 @@ async fn a_client_runs_anywhere() {
     }
     let outcomes: Vec<Outcome> = tasks.join_all().await;
     // One node of three is no majority: it refuses, and all are told so.
-    let is_refused = |outcome: &Outcome| matches!(outcome, Outcome::NotDone(_));
-    assert!(outcomes.len() == 30 && outcomes.iter().all(is_refused), "{outcomes:?}");
+    // A try without an answer at the deadline is unknown.
+    let is_done = |outcome: &Outcome| matches!(outcome, Outcome::Done(_));
+    assert!(outcomes.len() == 30 && !outcomes.iter().any(is_done), "{outcomes:?}");
     client.clone().close().await;
     assert_eq!(client.status().await, None);
     assert_eq!(node.close().await, Closed::Stopped);

@@ -279,7 +279,7 @@ async fn two_that_fail_are_not_told_as_one() {
         let (stick, mut stuck) = mpsc::channel(8);
         serve_orders(&primary, &orders, Some(stick.clone())).await;
         serve_orders(&secondary, &orders, Some(stick)).await;
-        let shop = client.among([node(1), node(2)]).deadline(Duration::from_millis(500));
+        let shop = client.among([node(1), node(2)]).deadline(Duration::from_secs(2));
         let told = within(shop.adopted(CallName::new(78), Order(5))).await;
         let Err(CallError::Failed(both)) = told else { panic!("{told:?}") };
         let in_time = matches!(both.reason, Reason::Deadline | Reason::Refused(Refusal::Expired));

@@ -277,7 +277,7 @@ async fn calls_of_calls_to_the_own_node_are_taken_back() {
         // The actor never ends: in order, the next call would wait for it.
         let own = client.to(node(0)).unordered();
         for gives_up in [true, false] {
-            let limit = Duration::from_millis(if gives_up { 20_000 } else { 500 });
+            let limit = Duration::from_millis(if gives_up { 20_000 } else { 2_000 });
             let call = own.clone().deadline(limit).exactly_once(Divide(1, 1));
             let call = tokio::task::spawn_local(call);
             for _ in 0..2 {
