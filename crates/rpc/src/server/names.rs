@@ -10,8 +10,9 @@
 //! [`Orphans::Adoption`]: until then it is not executed again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::Hasher as _;
 
-use mainstay_base::{Instant, NodeId};
+use mainstay_base::{Fingerprinter, Instant, NodeId};
 
 use super::{Answer, Run, Server, State};
 use crate::lines::Lines;
@@ -58,7 +59,7 @@ struct Named {
 }
 
 /// What was called by a name: the procedure, its version, what was promised, and the arguments.
-type What = (ProcedureId, u16, Semantics, u64);
+type What = (ProcedureId, u16, Semantics, u128);
 
 /// What a client has of all that is kept.
 #[derive(Clone, Copy, Hash, Debug, Default)]
@@ -76,12 +77,6 @@ pub(super) struct Names {
     shares: BTreeMap<NodeId, Share>,
     /// Of results.
     bytes: usize,
-}
-
-/// Tells whether two calls have the same arguments, of callers that do not try to deceive.
-fn digest(bytes: &[u8]) -> u64 {
-    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, step)
 }
 
 impl Names {
@@ -162,7 +157,9 @@ fn name_of(call: &CallHead) -> Option<CallName> {
 fn what_of(config: &Config, call: &CallHead, arguments: &[u8]) -> What {
     let is_mixed = mainstay_base::fault!(config, MixesPromises);
     let semantics = if is_mixed { Semantics::ExactlyOnce } else { call.semantics };
-    (call.procedure, call.version, semantics, digest(arguments))
+    let mut digest = Fingerprinter::new();
+    digest.write(arguments);
+    (call.procedure, call.version, semantics, digest.finish128())
 }
 
 impl Server {
