@@ -5,12 +5,15 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use actix::{Actor, Context, Handler};
+use bytes::{Bytes, BytesMut};
+use mainstay::service::Chunks;
 use mainstay::{
     Durability, Events, GroupConfig, GroupEvent, GroupHandle, Level, Node, NotReached, Order,
+    StatePart,
 };
 use mainstay_base::{Duration, Instant, Rng};
 use mainstay_kit as kit;
@@ -27,6 +30,8 @@ struct Kept {
     numbers: Vec<u64>,
     has: BTreeSet<u64>,
     wrong: Option<String>,
+    /// What has come of a state that is told in parts.
+    partial: Option<BytesMut>,
 }
 
 struct Keeper {
@@ -46,6 +51,43 @@ impl Kept {
         }
         self.numbers.push(number);
     }
+
+    fn take_in(&mut self, state: &[u8]) {
+        *self = Self { wrong: self.wrong.take(), ..Self::default() };
+        for number in state.chunks(8) {
+            self.push(u64::from_le_bytes(number.try_into().unwrap()));
+        }
+    }
+
+    fn take_part(&mut self, part: &StatePart) {
+        if part.is_first {
+            self.partial = Some(BytesMut::new());
+        }
+        match &mut self.partial {
+            Some(partial) => partial.extend_from_slice(&part.bytes),
+            None => self.wrong = Some("a part of no state".to_owned()),
+        }
+        if part.is_last {
+            let whole = self.partial.take().unwrap_or_default();
+            self.take_in(&whole);
+        }
+    }
+}
+
+/// A state that is written while it is read, 64 numbers a piece.
+struct Pieces(VecDeque<Bytes>);
+
+impl Pieces {
+    fn of(numbers: &[u64]) -> Self {
+        let piece = |numbers: &[u64]| numbers.iter().flat_map(|it| it.to_le_bytes()).collect();
+        Self(numbers.chunks(64).map(piece).collect())
+    }
+}
+
+impl Chunks for Pieces {
+    fn next_chunk(&mut self) -> Result<Option<Bytes>, String> {
+        Ok(self.0.pop_front())
+    }
 }
 
 impl Handler<Events<GroupEvent>> for Keeper {
@@ -58,21 +100,18 @@ impl Handler<Events<GroupEvent>> for Keeper {
         }
         for event in events.take() {
             match event {
-                GroupEvent::State(state) => {
-                    let bytes = state.to_bytes();
-                    *kept = Kept { wrong: kept.wrong.take(), ..Kept::default() };
-                    for number in bytes.chunks(8) {
-                        kept.push(u64::from_le_bytes(number.try_into().unwrap()));
-                    }
+                GroupEvent::StatePart(part) => kept.take_part(&part),
+                GroupEvent::Deliver(_) if kept.partial.is_some() => {
+                    kept.wrong = Some("a message within a state".to_owned());
                 }
+                GroupEvent::State(state) => kept.take_in(&state.to_bytes()),
                 GroupEvent::Deliver(message) => {
                     let bytes: [u8; 8] = message.payload[..].try_into().unwrap();
                     kept.push(u64::from_le_bytes(bytes));
                 }
                 GroupEvent::StateWanted(request) => {
                     let skipped = usize::from(self.is_broken);
-                    let numbers = kept.numbers.iter().skip(skipped);
-                    request.give(numbers.flat_map(|it| it.to_le_bytes()).collect::<Vec<_>>());
+                    request.give_chunks(Pieces::of(&kept.numbers[skipped..]));
                 }
                 _ => {}
             }
@@ -110,6 +149,7 @@ fn starter(setup: &Setup) -> impl FnMut(Start) -> Result<Placed, String> + use<>
             Durability::Disk => GroupConfig::disk().checkpoint_bytes(4 << 10),
             Durability::Memory => GroupConfig::memory(),
         };
+        let settings = if start.index > 0 { settings.state_in_parts() } else { settings };
         let placed = kit::start(
             start,
             |config| config,

@@ -509,8 +509,9 @@ impl<S: StateMachine + 'static> Application for Executor<S> {
         }
         self.backlog.begin_turn();
         let mut first = true;
-        // A step is always done: nothing that others ask for holds the replica up.
-        while std::mem::take(&mut first) || !self.replica.is_spent() {
+        // A step is always done, unless other groups of the node have done all that a turn may: nothing that is asked of this one
+        // holds the replica up.
+        while !port.is_spent() && (std::mem::take(&mut first) || !self.replica.is_spent()) {
             self.look();
             if let Some(rebuild) = self.rebuild.take() {
                 self.go_on_rebuilding(rebuild, port);

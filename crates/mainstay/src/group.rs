@@ -37,6 +37,7 @@ pub struct GroupConfig {
     pub(crate) durability: Durability,
     pub(crate) deliver_at: Level,
     pub(crate) stateful: bool,
+    pub(crate) state_in_parts: bool,
     pub(crate) unread_bytes: usize,
     pub(crate) checkpoint_bytes: usize,
 }
@@ -50,6 +51,7 @@ impl GroupConfig {
             durability: Durability::Memory,
             deliver_at: Level::Majority,
             stateful: true,
+            state_in_parts: false,
             unread_bytes: 64 << 20,
             checkpoint_bytes: 16 << 20,
         }
@@ -78,8 +80,17 @@ impl GroupConfig {
         self
     }
 
+    /// Actors are told a state part by part ([`GroupEvent::StatePart`]), as they read it, and not in one piece
+    /// ([`GroupEvent::State`]): for states of more than some megabytes. Only this node is concerned, and only stateful groups. Default: in
+    /// one piece.
+    #[must_use]
+    pub fn state_in_parts(mut self) -> Self {
+        self.state_in_parts = true;
+        self
+    }
+
     /// An actor that is told more while so many bytes of messages are unread loses its subscription. A message counts 256 bytes
-    /// more than it has, every other event 256; a state counts no more, however large it is, and what the own log has when the node is started
+    /// more than it has, every other event 256; a state counts no more, however large it is: it, and what the own log has when the node is started,
     /// waits for the actor. Default 64 MiB.
     #[must_use]
     pub fn unread_bytes(mut self, most: usize) -> Self {
@@ -88,7 +99,7 @@ impl GroupConfig {
     }
 
     /// On disk, the state is asked for after so many bytes of messages, so that the log can be cut; and not before as many as the state had when
-    /// it was given last, so that large states are not written over and over. Default 16 MiB.
+    /// it was given or told last, up to 256 MiB, so that large states are not written over and over. Default 16 MiB.
     #[must_use]
     pub fn checkpoint_bytes(mut self, bytes: usize) -> Self {
         self.checkpoint_bytes = bytes.max(1);
@@ -124,6 +135,13 @@ pub struct Message {
     pub view: ViewId,
     /// What was cast.
     pub payload: Bytes,
+}
+
+impl From<multicast::Delivery> for Message {
+    fn from(delivery: multicast::Delivery) -> Self {
+        let multicast::Delivery { message: id, order, position, view, payload, .. } = delivery;
+        Self { id, order, position, view, payload }
+    }
 }
 
 /// A view of the group. All its members that go on to the next view deliver the same messages in it.
@@ -189,6 +207,30 @@ impl State {
     }
 }
 
+/// A part of the state of a group; [`GroupConfig::state_in_parts`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct StatePart {
+    /// At most 256 KiB, in the order in which they were given.
+    pub bytes: Bytes,
+    /// A state begins: what was told before is void.
+    pub is_first: bool,
+    /// The state is complete. If a state begins instead, the one before is void and never complete.
+    pub is_last: bool,
+}
+
+impl StatePart {
+    /// The parts of a state; at least one, perhaps an empty one.
+    pub(crate) fn of(mut parts: Vec<Bytes>) -> impl Iterator<Item = Self> {
+        if parts.is_empty() {
+            parts.push(Bytes::new());
+        }
+        let last = parts.len() - 1;
+        let part = move |(at, bytes)| Self { bytes, is_first: at == 0, is_last: at == last };
+        parts.into_iter().enumerate().map(part)
+    }
+}
+
 /// What a group tells the actors that [subscribed](GroupHandle::subscribe), in this order.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -197,7 +239,14 @@ pub enum GroupEvent {
     /// comes before the first message; again when the node was declared dead and begins anew. What the own log has is told
     /// before the first view; a state that another member gave comes behind the view that the member joined in. Not in a
     /// stateless group.
+    ///
+    /// An actor on the thread of its node that takes a state in holds the node up, and the others declare the node dead when that takes
+    /// longer than their patience (250 ms by default). For a state of more than some megabytes: [`GroupConfig::state_in_parts`], or an actor on
+    /// another arbiter.
     State(State),
+    /// As [`State`](Self::State), part by part, if the group was opened [so](GroupConfig::state_in_parts). No message is told before the
+    /// last part.
+    StatePart(StatePart),
     /// A view begins; all messages of the former one were delivered. Views of before a restart are not told again: after one the first
     /// is the one that takes this node in anew, and `left` is empty in it.
     View(Arc<GroupView>),
@@ -227,12 +276,15 @@ pub enum GroupEvent {
 impl GroupEvent {
     /// What it counts for while it is unread.
     pub(crate) fn weight(&self) -> usize {
-        const EVENT: usize = 256;
-        EVENT
-            + match self {
-                Self::Deliver(message) => message.payload.len(),
-                _ => 0,
-            }
+        Self::weight_of(match self {
+            Self::Deliver(message) => message.payload.len(),
+            Self::StatePart(part) => part.bytes.len(),
+            _ => 0,
+        })
+    }
+
+    pub(crate) const fn weight_of(payload: usize) -> usize {
+        256 + payload
     }
 }
 

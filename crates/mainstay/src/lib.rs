@@ -190,7 +190,7 @@ pub use config::{Config, StartError};
 #[cfg(feature = "node")]
 pub use group::{
     CastCommand, CastError, GroupConfig, GroupEvent, GroupHandle, GroupView, MESSAGE_BYTES_MAX,
-    Message, NotReached, Receipt, State, StateRequest,
+    Message, NotReached, Receipt, State, StatePart, StateRequest,
 };
 #[cfg(feature = "node")]
 pub use mainstay_base::service::{self, ReaderId, Service};

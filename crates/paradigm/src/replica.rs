@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mainstay_base::{Duration, Fingerprinter, MessageId, NodeId, Position, SiteId, Work, codec};
-use thiserror::Error;
 
 use crate::account::{Account, CHUNK_BYTE, COMMAND};
 use crate::compare::{Compare, Difference, Verdict};
@@ -19,130 +18,9 @@ use crate::stats::Stats;
 use crate::user::StateMachine;
 use crate::views::{Members, Names};
 
-/// What became of a message; the same at all replicas (PD-31).
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum Outcome {
-    /// The command was executed, now or at an earlier try; this is its answer.
-    Done(Bytes),
-    /// The command was executed at an earlier try; its answer was too large to be saved.
-    AnswerNotSaved,
-    /// The client had said that it has the answer to this number. Not executed now.
-    Acknowledged,
-    /// The number is too far above what the client has acknowledged. Not executed; send it again later.
-    TooManyOutstanding,
-    /// The session is open.
-    Opened(Session),
-    /// The session was open and is closed.
-    Closed,
-    /// The session is not open: closed, evicted, or never opened. Not executed now; whether it was executed at an
-    /// earlier try is not known any more.
-    SessionExpired,
-    /// The command's execution panicked, and an operator had it passed over: this copy, and with a session all others.
-    /// The user's state has no trace of it.
-    Skipped,
-    /// The skip is accepted.
-    SkipAccepted,
-    /// The position that was to be skipped is not one that halts the group. Nothing changed.
-    NotPoisoned,
-    /// The view is in the order, now or before.
-    ViewNoted,
-    /// Not an envelope. Nothing was executed.
-    Malformed,
-}
+mod told;
 
-/// What the replica tells its host, in order. Nothing waits for the host; drain to `None` once a turn.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum Output {
-    /// What became of a message of this site, to be passed on when the message has reached the group's level.
-    Reply {
-        /// The message.
-        message: MessageId,
-        /// Its place.
-        position: Position,
-        /// What became of it.
-        outcome: Outcome,
-    },
-    /// Many bytes were delivered since the last time: take a [`Replica::snapshot`] soon. The same at all replicas.
-    CheckpointWanted {
-        /// After the message here.
-        position: Position,
-    },
-    /// The hash of the state, to be sent to the other members for [`Replica::hash_of`].
-    HashAt {
-        /// As of.
-        position: Position,
-        /// The hash.
-        hash: u128,
-    },
-    /// The hashes of the members differ; see [`Verdict`] for who is wrong and who halts.
-    Diverged {
-        /// As of.
-        position: Position,
-        /// Who is wrong.
-        verdict: Verdict,
-        /// The members that differ from this replica.
-        sites: Vec<SiteId>,
-    },
-    /// The execution of the command here panicked. The group stands still until the command is skipped.
-    Poisoned {
-        /// The command.
-        position: Position,
-    },
-    /// The poison is to be skipped: restore a checkpoint below `skipping`, or [`Position::ZERO`] if there is none, and
-    /// deliver everything behind it again, what was delivered since included. Nothing is answered twice.
-    Rebuild {
-        /// The command that will be passed over.
-        skipping: Position,
-    },
-}
-
-/// Whether a replica executes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum Status {
-    /// It executes what is delivered.
-    Running,
-    /// The command here panicked; it waits for [`Envelope::Skip`] of this position.
-    Poisoned {
-        /// The command.
-        position: Position,
-    },
-    /// It has no state: [`Replica::begin_restore`] is next.
-    Empty,
-    /// Chunks are coming in.
-    Restoring,
-    /// Its state at this position is wrong, or may be; it answers nothing until it is restored from a right one.
-    Diverged {
-        /// As of.
-        position: Position,
-    },
-}
-
-/// Why a message was not taken. Nothing changed.
-#[derive(Error, Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum DeliverError {
-    /// A message before this one is missing. Deliver that one first.
-    #[error("the next position is {expected:?}")]
-    Gap {
-        /// What is to come next.
-        expected: Position,
-    },
-    /// The replica has no state, or a wrong one. Keep the message until it is restored.
-    #[error("the replica does not execute: {0:?}")]
-    NotRunning(Status),
-}
-
-/// Why there is no snapshot. Nothing changed; retry when the replica runs.
-#[derive(Error, Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SnapshotError {
-    /// The replica has no state that is known to be right.
-    #[error("the replica does not execute: {0:?}")]
-    NotRunning(Status),
-}
+pub use told::{DeliverError, Outcome, Output, SnapshotError, Status};
 
 /// What is replicated beside the user's state.
 pub(crate) struct State {
@@ -167,7 +45,7 @@ impl State {
     }
 }
 
-/// The execution of a command panicked.
+/// The user's code panicked.
 struct Panicked;
 
 /// A state that is over. To free a large one takes long: drop it where nobody waits.
@@ -294,19 +172,24 @@ impl<S: StateMachine> Replica<S> {
         if position != expected {
             return Err(DeliverError::Gap { expected });
         }
+        let fresh = position > self.told;
         let executed = self.execute(position, &payload, is_mine);
         self.charge(COMMAND, payload.len() + self.reply.len());
+        // A command whose state cannot be hashed is not answered: it is the one that will be passed over.
+        let executed = executed.and_then(|outcome| {
+            self.advance(position, payload.len(), fresh)?;
+            Ok(outcome)
+        });
         let Ok(outcome) = executed else {
             self.stats.panics += 1;
             self.status = Status::Poisoned { position };
             self.outputs.push_back(Output::Poisoned { position });
             return Ok(());
         };
-        let fresh = position > self.told;
+        self.told = self.told.max(position);
         if let Some(outcome) = outcome.filter(|_| is_mine && fresh) {
             self.outputs.push_back(Output::Reply { message, position, outcome });
         }
-        self.advance(position, payload.len(), fresh);
         Ok(())
     }
 
@@ -318,8 +201,10 @@ impl<S: StateMachine> Replica<S> {
         if self.status != Status::Running {
             return Err(SnapshotError::NotRunning(self.status));
         }
-        let hash = self.hash();
-        let user = self.machine.begin_snapshot();
+        let hash = self.hash().map_err(|_| SnapshotError::Panicked)?;
+        let machine = &mut self.machine;
+        let user = catch_unwind(AssertUnwindSafe(|| machine.begin_snapshot()))
+            .map_err(|_| SnapshotError::Panicked)?;
         Ok(SnapshotStream::new(&self.config, &self.state, user, hash))
     }
 
@@ -367,7 +252,7 @@ impl<S: StateMachine> Replica<S> {
         self.status = Status::Empty;
         let (state, hash) = restore.finish(position)?;
         self.state = state;
-        if hash.is_some_and(|hash| hash != self.hash()) {
+        if hash.is_some_and(|hash| self.hash().ok() != Some(hash)) {
             return Err(RestoreError::Hash);
         }
         self.passes.retain(|pass| *pass > position);
@@ -417,10 +302,11 @@ impl<S: StateMachine> Replica<S> {
         (self.status == Status::Running).then_some(&self.machine)
     }
 
-    /// The hash of the replicated state: the user's and the replica's own; `None` while the replica does not run.
+    /// The hash of the replicated state: the user's and the replica's own; `None` while the replica does not run, or if the
+    /// state machine panics.
     #[must_use]
     pub fn state_hash(&self) -> Option<u128> {
-        (self.status == Status::Running).then(|| self.hash())
+        (self.status == Status::Running).then(|| self.hash().ok()).flatten()
     }
 
     /// How many sessions are open.
@@ -571,16 +457,15 @@ impl<S: StateMachine> Replica<S> {
     }
 
     /// Counts the message in and says what is due at its position.
-    fn advance(&mut self, position: Position, bytes: usize, fresh: bool) {
-        self.state.position = position;
-        self.told = self.told.max(position);
+    fn advance(&mut self, position: Position, bytes: usize, fresh: bool) -> Result<(), Panicked> {
+        let before = std::mem::replace(&mut self.state.position, position);
         self.state.bytes_since = self.state.bytes_since.saturating_add(bytes as u64);
         let checkpoint = self.state.bytes_since > self.config.checkpoint_bytes;
         if checkpoint {
             self.state.bytes_since = 0;
         }
         if position.0.is_multiple_of(self.config.hash_every) {
-            let hash = self.hash();
+            let hash = self.hash().inspect_err(|_| self.state.position = before)?;
             if fresh {
                 self.outputs.push_back(Output::HashAt { position, hash });
             }
@@ -591,6 +476,7 @@ impl<S: StateMachine> Replica<S> {
         if checkpoint && fresh {
             self.outputs.push_back(Output::CheckpointWanted { position });
         }
+        Ok(())
     }
 
     /// A message while the replica is poisoned: the skip, or one that has to come again.
@@ -618,7 +504,9 @@ impl<S: StateMachine> Replica<S> {
         self.outputs.push_back(Output::Diverged { position, verdict, sites });
     }
 
-    fn hash(&self) -> u128 {
+    fn hash(&self) -> Result<u128, Panicked> {
+        let machine = &self.machine;
+        let user = catch_unwind(AssertUnwindSafe(|| machine.state_hash())).map_err(|_| Panicked)?;
         let mut hasher = Fingerprinter::new();
         hasher.write_u128(self.config_hash);
         hasher.write_u64(self.state.position.0);
@@ -628,7 +516,7 @@ impl<S: StateMachine> Replica<S> {
         }
         self.state.members.hash(&mut hasher);
         hasher.write_u128(self.state.sessions.sum());
-        hasher.write_u128(self.machine.state_hash());
-        hasher.finish128()
+        hasher.write_u128(user);
+        Ok(hasher.finish128())
     }
 }

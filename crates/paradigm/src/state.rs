@@ -36,6 +36,10 @@ pub trait State: Send + 'static {
     /// A hash of the state, in O(1); equal for equal contents.
     fn state_hash(&self) -> u128;
 
+    /// A command has changed it. A panic here is one of the command: the command is the poison that is passed over, and not
+    /// the state that all have. Default: nothing.
+    fn settle(&mut self) {}
+
     /// How much it has done so far, in nominal nanoseconds. Default: nothing is counted.
     fn work(&self) -> u64 {
         0
@@ -44,19 +48,29 @@ pub trait State: Send + 'static {
 
 /// A small value of a state: counters, settings. It derefs to the value, and goes through serde.
 ///
-/// Its encoding is at most [`SMALL_BYTES_MAX`] long; a larger one panics where the state is hashed or written out, and costs
-/// the site. What grows is for a [`Map`](crate::Map).
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+/// Its encoding is at most [`SMALL_BYTES_MAX`] long. A command that makes it larger panics, and halts the group until it is
+/// passed over, as any command does that panics. What grows is for a [`Map`](crate::Map).
+#[derive(Clone, Debug, Default)]
 pub struct Small<T> {
     value: T,
     /// What has come of it so far, while its snapshot comes in.
     partial: Vec<u8>,
+    /// It may have changed since it was looked at.
+    touched: bool,
 }
+
+impl<T: PartialEq> PartialEq for Small<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.value == other.value
+    }
+}
+
+impl<T: Eq> Eq for Small<T> {}
 
 impl<T> Small<T> {
     /// A value of a state.
     pub const fn new(value: T) -> Self {
-        Self { value, partial: Vec::new() }
+        Self { value, partial: Vec::new(), touched: false }
     }
 }
 
@@ -70,6 +84,7 @@ impl<T> Deref for Small<T> {
 
 impl<T> DerefMut for Small<T> {
     fn deref_mut(&mut self) -> &mut T {
+        self.touched = true;
         &mut self.value
     }
 }
@@ -120,6 +135,12 @@ impl<T: Serialize + DeserializeOwned + Send + 'static> State for Small<T> {
         hasher.write(&self.encoded());
         hasher.finish128()
     }
+
+    fn settle(&mut self) {
+        if std::mem::take(&mut self.touched) {
+            drop(self.encoded());
+        }
+    }
 }
 
 /// The snapshot of a tuple of states: each chunk is the number of the part, one byte, and a chunk of that part; the parts
@@ -165,6 +186,10 @@ macro_rules! tuple {
                 let mut hasher = Fingerprinter::new();
                 $(hasher.write_u128(self.$index.state_hash());)+
                 hasher.finish128()
+            }
+
+            fn settle(&mut self) {
+                $(self.$index.settle();)+
             }
 
             fn work(&self) -> u64 {

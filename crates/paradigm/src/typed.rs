@@ -85,6 +85,7 @@ impl<C: Commands> StateMachine for C {
         match codec::decode(command) {
             Ok(command) => {
                 let answer = self.execute(at, command);
+                self.state_mut().settle();
                 reply.push(REPLY);
                 reply.extend_from_slice(&codec::encode(&answer));
             }
@@ -94,6 +95,7 @@ impl<C: Commands> StateMachine for C {
 
     fn view(&mut self, at: Position, view: &MembersChanged) {
         Commands::view(self, at, view);
+        self.state_mut().settle();
     }
 
     fn begin_snapshot(&mut self) -> Self::Snapshot {

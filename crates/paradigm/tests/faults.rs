@@ -5,7 +5,10 @@ mod support;
 
 use bytes::Bytes;
 use mainstay_base::{MessageId, Position};
-use mainstay_paradigm::{DeliverError, Outcome, Output, Replica, Status, Verdict};
+use mainstay_paradigm::{
+    Commands, Config, DeliverError, Envelope, Outcome, Output, Replica, RestoreError, Small, State,
+    Status, Verdict,
+};
 use support::*;
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
@@ -292,4 +295,121 @@ mod clients {
     fn not_done_after_a_lost_connection_is_noticed() {
         assert!(is_noticed(Fault::NotDoneOnLoss));
     }
+}
+
+/// A part of a state whose hash is the user's code; true: it panics.
+#[derive(Default)]
+struct Fragile(bool);
+
+impl State for Fragile {
+    type Snapshot = Bytes;
+
+    fn begin_snapshot(&mut self) -> Bytes {
+        Bytes::new()
+    }
+
+    fn restore_chunk(&mut self, _: &[u8]) -> Result<(), RestoreError> {
+        Ok(())
+    }
+
+    fn state_hash(&self) -> u128 {
+        assert!(!self.0, "as told");
+        1
+    }
+}
+
+#[derive(Default)]
+struct Growing {
+    state: (Small<Vec<u8>>, Fragile),
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+enum Grow {
+    By(usize),
+    Break,
+}
+
+impl Commands for Growing {
+    type Command = Grow;
+    type Reply = usize;
+    type State = (Small<Vec<u8>>, Fragile);
+
+    fn execute(&mut self, _: Position, command: Grow) -> usize {
+        let (bytes, fragile) = &mut self.state;
+        match command {
+            Grow::By(more) => bytes.extend(vec![7; more]),
+            Grow::Break => fragile.0 = true,
+        }
+        bytes.len()
+    }
+
+    fn state(&self) -> &Self::State {
+        &self.state
+    }
+
+    fn state_mut(&mut self) -> &mut Self::State {
+        &mut self.state
+    }
+}
+
+/// Checks PD-30. What makes the state one that cannot be hashed is poison where it is executed, and never answered: the replicas
+/// halt, and go on when it is passed over.
+#[test]
+fn a_state_that_cannot_be_hashed_is_poison() {
+    let grow = |command| {
+        Envelope::Anonymous.encode(&mainstay_paradigm::encode_command::<Growing>(&command))
+    };
+    let log = [
+        grow(Grow::By(60_000)),
+        grow(Grow::By(10_000)),
+        skip(2),
+        grow(Grow::By(1)),
+        grow(Grow::Break),
+        skip(5),
+        grow(Grow::By(1)),
+    ];
+    let config = Config::builder().hashes(1, 3).build().unwrap();
+    let mut replica = Replica::new(config, Growing::default());
+    let mut told = Vec::new();
+    let mut at = 1;
+    while let Some(payload) = log.get(at as usize - 1) {
+        let id = MessageId { sender: site("me"), sequence: at };
+        replica.deliver(Position(at), id, payload.clone(), true).unwrap();
+        at += 1;
+        while let Some(output) = replica.poll_output() {
+            match output {
+                Output::Poisoned { position } => told.push((position.0, None)),
+                Output::Reply { position, outcome, .. } => told.push((position.0, Some(outcome))),
+                Output::Rebuild { .. } => {
+                    drop(replica.begin_restore(Growing::default()));
+                    replica.restored(Position::ZERO).unwrap();
+                    at = 1;
+                }
+                _ => {}
+            }
+        }
+    }
+    let kinds: Vec<_> = told
+        .iter()
+        .map(|(at, outcome)| match outcome {
+            None => (*at, "poison"),
+            Some(Outcome::Done(_)) => (*at, "done"),
+            Some(Outcome::Skipped) => (*at, "skipped"),
+            Some(_) => (*at, "other"),
+        })
+        .collect();
+    let expected = [
+        (1, "done"),
+        (2, "poison"),
+        (2, "skipped"),
+        (3, "other"),
+        (4, "done"),
+        (5, "poison"),
+        (5, "skipped"),
+        (6, "other"),
+        (7, "done"),
+    ];
+    assert_eq!(kinds, expected);
+    assert_eq!(replica.machine().unwrap().state.0.len(), 60_002);
+    assert!(replica.snapshot().is_ok());
 }

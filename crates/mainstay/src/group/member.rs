@@ -22,14 +22,20 @@ use mainstay_runtime::{Inbox, Intake};
 use mainstay_site::{AppPort, Application, CheckpointDone};
 
 use casts::Casts;
-use listeners::Listeners;
+use listeners::{Listeners, free};
 use parts::Parts;
 
 use super::book::{Book, NotReached};
 use super::{
-    Ask, Cast, Given, GroupConfig, GroupEvent, GroupView, Message, Names, State, StateRequest,
+    Ask, Cast, Given, GroupConfig, GroupEvent, GroupView, Message, Names, State, StatePart,
+    StateRequest,
 };
 use crate::outcome::AcceptLossError;
+
+/// A state, however large, is written again after so many bytes of messages (256 MiB): a start reads them all.
+const LOG_BYTES_MAX: usize = 256 << 20;
+/// So many messages of the own log are counted in a turn.
+const COUNTED: usize = 16 << 10;
 
 /// Who waits for a state that was asked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -56,6 +62,8 @@ struct States {
     writing: Option<Option<(Position, Vec<Bytes>)>>,
     /// Bytes of messages since the state was last asked for.
     delivered_bytes: usize,
+    /// Messages of the own log that are not counted in yet, and from where on.
+    uncounted: Option<(Arc<Vec<Delivery>>, usize)>,
     /// Of the newest checkpoint on disk.
     newest: Option<Position>,
     /// Bytes of the state, when it was last read to its end.
@@ -120,15 +128,36 @@ impl GroupMember {
 
     fn deliver(&mut self, batch: Vec<Delivery>) {
         for delivery in batch {
-            let Delivery { message: id, order, position, view, payload, .. } = delivery;
-            self.position = position.unwrap_or(self.position);
-            self.states.delivered_bytes += payload.len() + MESSAGE_OVERHEAD;
-            if order == Order::Fifo && self.site == Some(id.sender) {
+            self.position = delivery.position.unwrap_or(self.position);
+            self.states.delivered_bytes += delivery.payload.len() + MESSAGE_OVERHEAD;
+            if delivery.order == Order::Fifo && self.site == Some(delivery.message.sender) {
                 self.casts.on_fifo();
             }
-            let message = Message { id, order, position, view, payload };
-            self.listeners.push(GroupEvent::Deliver(message));
+            self.listeners.push(GroupEvent::Deliver(Message::from(delivery)));
         }
+    }
+
+    /// The messages of the own log, however many: none of them is looked at in this turn.
+    fn deliver_log(&mut self, entries: Vec<Delivery>) {
+        let last = entries.iter().rev().find_map(|entry| entry.position);
+        self.position = last.unwrap_or(self.position);
+        let entries = Arc::new(entries);
+        self.states.uncounted = Some((Arc::clone(&entries), 0));
+        self.listeners.push_log(entries);
+    }
+
+    /// True: there is more to count.
+    fn count_log(&mut self) -> bool {
+        let Some((entries, at)) = &mut self.states.uncounted else { return false };
+        let upto = entries.len().min(*at + COUNTED);
+        let bytes = entries[*at..upto].iter().map(|it| it.payload.len() + MESSAGE_OVERHEAD);
+        self.states.delivered_bytes += bytes.sum::<usize>();
+        *at = upto;
+        let is_more = upto < entries.len();
+        if !is_more && let Some((entries, _)) = self.states.uncounted.take() {
+            free(entries);
+        }
+        is_more
     }
 
     fn begin(&mut self, position: Position, parts: Vec<Bytes>) {
@@ -136,7 +165,11 @@ impl GroupMember {
         self.position = position;
         self.states.wanted.clear();
         (self.states.given, self.states.checkpoint) = (None, None);
-        if self.config.stateful {
+        let size = parts.iter().map(Bytes::len).sum();
+        self.states.size.store(size, Ordering::Relaxed);
+        if self.config.stateful && self.config.state_in_parts {
+            StatePart::of(parts).for_each(|it| self.listeners.push(GroupEvent::StatePart(it)));
+        } else if self.config.stateful {
             self.listeners.push(GroupEvent::State(State::new(parts)));
         }
     }
@@ -185,7 +218,8 @@ impl GroupMember {
 
     /// Bytes of messages after which a checkpoint is due.
     fn checkpoint_after(&self) -> usize {
-        self.config.checkpoint_bytes.max(self.states.size.load(Ordering::Relaxed))
+        let size = self.states.size.load(Ordering::Relaxed);
+        self.config.checkpoint_bytes.max(size.min(LOG_BYTES_MAX))
     }
 
     /// Asks for the state when the log has grown long.
@@ -263,6 +297,7 @@ impl GroupMember {
         if last {
             let parts = std::mem::take(&mut self.states.arriving);
             self.begin(position, parts.clone());
+            self.listeners.end_past();
             if self.is_disk() {
                 self.states.transferred = Some((position, parts));
             } else {
@@ -342,7 +377,7 @@ impl Application for GroupMember {
                 let chunks = port.take_checkpoint().unwrap_or_default();
                 self.begin(checkpoint, if from_checkpoint { chunks } else { Vec::new() });
                 self.states.newest = from_checkpoint.then_some(checkpoint);
-                self.deliver(entries);
+                self.deliver_log(entries);
                 self.listeners.end_past();
             }
             Event::RestoreChunk { position, offset, bytes, last } => {
@@ -411,16 +446,17 @@ impl Application for GroupMember {
             self.take_in(port);
         }
         self.cast(port);
+        let counts = self.count_log();
         self.want_checkpoint();
         self.write_checkpoint(port);
-        if !self.left && !self.listeners.hand_out(self.config.unread_bytes) && self.config.stateful
-        {
+        let is_kept = self.listeners.hand_out(self.config.unread_bytes, port.is_spent());
+        if !self.left && !is_kept && self.config.stateful {
             self.leave();
         }
         if std::mem::take(&mut self.casts.moved) {
             self.casts.book.tell();
         }
-        if self.casts.more || self.listeners.more() {
+        if self.casts.more || counts || self.listeners.more() {
             port.again();
         }
     }

@@ -14,6 +14,8 @@ use crate::common::{Cluster, NAMES};
 #[derive(Default)]
 pub(crate) struct Kept {
     pub(crate) state: Vec<Bytes>,
+    /// What has come of a state that is told in parts.
+    pub(crate) partial: Vec<u8>,
     pub(crate) fifo: Vec<Bytes>,
     pub(crate) views: Vec<Vec<String>>,
     pub(crate) states: usize,
@@ -79,6 +81,16 @@ impl Handler<Events<GroupEvent>> for Keeper {
                     kept.states += 1;
                     kept.state = decode(state.to_bytes());
                 }
+                GroupEvent::StatePart(part) => {
+                    if part.is_first {
+                        kept.partial.clear();
+                    }
+                    kept.partial.extend_from_slice(&part.bytes);
+                    if part.is_last {
+                        kept.states += 1;
+                        kept.state = decode(std::mem::take(&mut kept.partial).into());
+                    }
+                }
                 GroupEvent::Deliver(message) if message.order == Order::Total => {
                     if let Some(group) = self.answers.take() {
                         group.try_cast("answer", Order::Total).unwrap();
@@ -133,6 +145,8 @@ pub(crate) struct Member {
 impl Member {
     pub(crate) fn start(cluster: &Cluster, name: &str, config: GroupConfig) -> Self {
         let mut builder = Node::builder(cluster.config(name)).unwrap();
+        // One is told states part by part, the others in one piece.
+        let config = if name == "b" { config.state_in_parts() } else { config };
         let group = builder.group("chat", config).unwrap();
         let (kept, changed) = (Rc::<RefCell<Kept>>::default(), Rc::<Notify>::default());
         let (own, tell) = (Rc::clone(&kept), Rc::clone(&changed));

@@ -101,6 +101,7 @@ pub struct AppPort<'a> {
     /// The Stack was given something, or the application wants another turn.
     pub(super) stack_given: &'a mut bool,
     pub(super) again: &'a mut bool,
+    pub(super) is_spent: bool,
 }
 
 impl AppPort<'_> {
@@ -211,6 +212,14 @@ impl AppPort<'_> {
     pub fn status(&self) -> Option<multicast::Status> {
         let stack = self.stack.as_deref()?;
         stack.core().group(self.group).map(multicast::Group::status)
+    }
+
+    /// Whether the applications of the site have done as much in this turn as they may together, by what they
+    /// [say](Application::take_work): what waits, waits for [another turn](Self::again). Never so for the first that is turned, and that is
+    /// another one each time.
+    #[must_use]
+    pub fn is_spent(&self) -> bool {
+        self.is_spent
     }
 
     /// Asks for another turn at once, after all else that is ready on the thread has run.

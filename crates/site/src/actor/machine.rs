@@ -470,7 +470,7 @@ impl Machine for Site {
             drop_beside(retired);
         }
         let mut again = false;
-        for group in self.seats.to_turn(now) {
+        for group in self.seats.wanted(now) {
             let (seats, parts) = self.parts();
             again |= seats.end_turn(now, group, parts);
         }

@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use mainstay_base::{GroupId, Instant, Work};
+use mainstay_base::{Duration, GroupId, Instant, Work};
 
 use super::application::{AppPort, Application};
 use super::machine::Output;
 use super::trace::Recording;
 use crate::stack::Stack;
+
+/// What all applications together may do in a turn, nominally: once it is spent, what waits at the others does so until the next one.
+const TURN_WORK: Duration = Duration::from_millis(2);
 
 struct Seat {
     app: Box<dyn Application>,
@@ -28,15 +31,18 @@ pub(super) struct Parts<'a> {
     pub(super) stack_given: &'a mut bool,
 }
 
-/// One application for each group of the site. Only those that were touched, are due or wait are turned.
+/// One application for each group of the site. Only those that were touched, are due or wait are turned, another one first each time.
 pub(super) struct Seats {
     seats: BTreeMap<GroupId, Seat>,
+    /// What was done in this turn.
+    work: Work,
+    turns: usize,
 }
 
 impl Seats {
     pub(super) fn new(apps: impl IntoIterator<Item = (GroupId, Box<dyn Application>)>) -> Self {
         let seat = |(group, app)| (group, Seat { app, touched: true, due: None });
-        Self { seats: apps.into_iter().map(seat).collect() }
+        Self { seats: apps.into_iter().map(seat).collect(), work: Work::default(), turns: 0 }
     }
 
     /// Calls the application of a group. Nothing happens if there is none.
@@ -51,8 +57,18 @@ impl Seats {
         let Parts { stack, recording, outputs, checkpoints, stack_given } = parts;
         let mut again = false;
         let again = &mut again;
-        let mut port =
-            AppPort { now, group, stack, recording, outputs, checkpoints, stack_given, again };
+        let is_spent = self.work.nominal >= TURN_WORK;
+        let mut port = AppPort {
+            now,
+            group,
+            stack,
+            recording,
+            outputs,
+            checkpoints,
+            stack_given,
+            again,
+            is_spent,
+        };
         call(&mut *seat.app, &mut port);
         seat.touched = true;
     }
@@ -66,12 +82,18 @@ impl Seats {
     }
 
     /// The groups whose applications are to be turned now.
-    pub(super) fn to_turn(&self, now: Instant) -> Vec<GroupId> {
+    pub(super) fn wanted(&mut self, now: Instant) -> Vec<GroupId> {
         let is_wanted = |seat: &Seat| {
             seat.touched || seat.due.is_some_and(|due| due <= now) || seat.app.waits()
         };
         let wanted = self.seats.iter().filter(|(_, seat)| is_wanted(seat));
-        wanted.map(|(group, _)| *group).collect()
+        let mut groups: Vec<_> = wanted.map(|(group, _)| *group).collect();
+        if !groups.is_empty() {
+            self.turns = self.turns.wrapping_add(1);
+            let first = self.turns % groups.len();
+            groups.rotate_left(first);
+        }
+        groups
     }
 
     /// Ends the turn of one. True: it wants another one.
@@ -80,9 +102,20 @@ impl Seats {
         let Parts { stack, recording, outputs, checkpoints, stack_given } = parts;
         let mut wants = false;
         let again = &mut wants;
-        let mut port =
-            AppPort { now, group, stack, recording, outputs, checkpoints, stack_given, again };
+        let is_spent = self.work.nominal >= TURN_WORK;
+        let mut port = AppPort {
+            now,
+            group,
+            stack,
+            recording,
+            outputs,
+            checkpoints,
+            stack_given,
+            again,
+            is_spent,
+        };
         seat.app.end_turn(&mut port);
+        self.work.add(seat.app.take_work());
         seat.due = seat.app.poll_timeout();
         seat.touched = wants;
         wants
@@ -97,7 +130,7 @@ impl Seats {
     }
 
     pub(super) fn take_work(&mut self) -> Work {
-        let mut sum = Work::default();
+        let mut sum = std::mem::take(&mut self.work);
         self.seats.values_mut().for_each(|seat| sum.add(seat.app.take_work()));
         sum
     }
@@ -105,5 +138,82 @@ impl Seats {
     pub(super) fn intake_bytes_max(&self) -> usize {
         let most = self.seats.values().map(|seat| seat.app.intake_bytes_max());
         most.min().unwrap_or(usize::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use mainstay_base::ClusterId;
+    use mainstay_multicast as multicast;
+
+    use super::*;
+
+    /// It has work without end, and notes how much it did.
+    struct Busy {
+        done: Rc<RefCell<Vec<Work>>>,
+        index: usize,
+        turn: Work,
+    }
+
+    impl Application for Busy {
+        fn on_event(&mut self, _: multicast::Event, _: &mut AppPort<'_>) {}
+
+        fn end_turn(&mut self, port: &mut AppPort<'_>) {
+            let step = Work::step(Duration::from_micros(100), 1);
+            while self.turn.nominal < TURN_WORK && !port.is_spent() {
+                self.turn.add(step);
+            }
+            self.done.borrow_mut()[self.index].add(self.turn);
+            port.again();
+        }
+
+        fn woken(&mut self, _: &mut AppPort<'_>) {}
+
+        fn restarted(&mut self, _: Instant) {}
+
+        fn poll_timeout(&self) -> Option<Instant> {
+            None
+        }
+
+        fn take_work(&mut self) -> Work {
+            std::mem::take(&mut self.turn)
+        }
+    }
+
+    /// However many applications have much to do, a turn is as long as one of them makes it; and none gets more of the turns than the
+    /// others.
+    #[test]
+    fn a_turn_is_bounded_for_all_together() {
+        const APPS: u64 = 16;
+        let done = Rc::new(RefCell::new(vec![Work::default(); APPS as usize]));
+        let app = |index: u64| {
+            let busy =
+                Busy { done: Rc::clone(&done), index: index as usize, turn: Work::default() };
+            let group = GroupId::new(ClusterId::from_entropy(1), &index.to_string());
+            (group, Box::new(busy) as Box<dyn Application>)
+        };
+        let mut seats = Seats::new((0..APPS).map(app));
+        let (mut outputs, mut checkpoints, mut stack_given) =
+            (VecDeque::new(), BTreeMap::new(), false);
+        for _ in 0..160 {
+            let wanted = seats.wanted(Instant::ZERO);
+            assert_eq!(wanted.len(), APPS as usize);
+            for group in wanted {
+                let parts = Parts {
+                    stack: None,
+                    recording: None,
+                    outputs: &mut outputs,
+                    checkpoints: &mut checkpoints,
+                    stack_given: &mut stack_given,
+                };
+                assert!(seats.end_turn(Instant::ZERO, group, parts));
+            }
+            assert_eq!(seats.take_work().nominal, TURN_WORK);
+        }
+        let done = done.borrow();
+        assert!(done.iter().all(|it| it.steps == done[0].steps), "{done:?}");
     }
 }

@@ -8,21 +8,96 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use mainstay_base::{Duration, Work};
-use mainstay_runtime::Subscriber;
+use mainstay_multicast::Delivery;
+use mainstay_runtime::{Subscriber, drop_beside};
 
-use crate::group::GroupEvent;
+use crate::group::{GroupEvent, Message};
 
 /// Most events of the past, and most bytes of them, that an actor is told in one turn.
 const SLICE: (usize, usize) = (2_048, 512 << 10);
 /// To hand out an event of the past, and its reader's own work on it.
 const EVENT_NOMINAL: Duration = Duration::from_nanos(500);
 
+/// To free more messages than this at once takes longer than a turn may.
+const FREED_MAX: usize = 16 << 10;
+
+/// What there is to tell.
+enum Item {
+    Event(GroupEvent),
+    Log(Log),
+}
+
+impl Item {
+    /// What it weighs; no more than a little above `most` is looked for.
+    fn weight(&self, most: usize) -> usize {
+        match self {
+            Self::Event(event) => event.weight(),
+            Self::Log(log) => log.weight(most),
+        }
+    }
+
+    /// As the actors are told that keep no state.
+    fn copy(&self) -> Option<Self> {
+        match self {
+            Self::Event(event) => copy(event).map(Self::Event),
+            Self::Log(log) => Some(Self::Log(log.clone())),
+        }
+    }
+
+    /// A state that follows makes it void, and a request for it as well.
+    fn is_void_by_state(&self) -> bool {
+        match self {
+            Self::Event(event) => is_void_by_state(event),
+            Self::Log(_) => true,
+        }
+    }
+}
+
+/// The messages of the own log that are still to be told, one for all actors.
+#[derive(Clone)]
+struct Log {
+    entries: Arc<Vec<Delivery>>,
+    at: usize,
+}
+
+impl Log {
+    fn weight(&self, most: usize) -> usize {
+        let mut sum = 0;
+        for entry in &self.entries[self.at..] {
+            sum += GroupEvent::weight_of(entry.payload.len());
+            if sum > most {
+                break;
+            }
+        }
+        sum
+    }
+
+    fn next(&mut self) -> Option<GroupEvent> {
+        let entry = self.entries.get(self.at)?;
+        self.at += 1;
+        Some(GroupEvent::Deliver(Message::from(entry.clone())))
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        free(std::mem::take(&mut self.entries));
+    }
+}
+
+/// Whoever is the last to have them frees them, where nobody waits if there are many.
+pub(super) fn free(entries: Arc<Vec<Delivery>>) {
+    if entries.len() > FREED_MAX {
+        drop_beside(entries);
+    }
+}
+
 /// One actor.
 struct Listener {
     subscriber: Subscriber<GroupEvent>,
     /// The past that it has not been told, and what happened since.
-    behind: VecDeque<GroupEvent>,
-    /// Of `behind`: how many events at its head are past, and what the others weigh.
+    behind: VecDeque<Item>,
+    /// Of `behind`: how many items at its head are past, and what the others weigh.
     past: usize,
     waiting_bytes: usize,
     /// It has been told of a past, and may not have read that yet: what it has no room for waits.
@@ -32,22 +107,22 @@ struct Listener {
 impl Listener {
     /// Void messages are not told: another state follows.
     fn forget(&mut self) {
-        self.behind.retain(|event| !is_void_by_state(event));
+        self.behind.retain(|item| !item.is_void_by_state());
         self.past = self.past.min(self.behind.len());
-        self.waiting_bytes = self.behind.iter().skip(self.past).map(GroupEvent::weight).sum();
+        self.waiting_bytes = sum(self.behind.iter().skip(self.past));
     }
 
-    fn put(&mut self, events: Vec<GroupEvent>, past: usize) {
+    fn put(&mut self, items: Vec<Item>, past: usize) {
         if past > 0 {
-            if has_state(&events[..past.min(events.len())]) {
+            if has_state(&items[..past.min(items.len())]) {
                 self.forget();
                 self.waiting_bytes = 0;
             }
             self.past = self.behind.len() + past;
             self.catches_up = true;
         }
-        self.waiting_bytes += events.iter().skip(past).map(GroupEvent::weight).sum::<usize>();
-        self.behind.extend(events);
+        self.waiting_bytes += sum(items.iter().skip(past));
+        self.behind.extend(items);
         // A copy lacks requests for the state.
         self.past = self.past.min(self.behind.len());
     }
@@ -60,24 +135,35 @@ impl Listener {
         !self.catches_up && self.behind.is_empty()
     }
 
-    /// Tells what is due in this turn. False: it is gone, or leaves too much unread.
-    fn tell(&mut self, unread_bytes: usize, work: &mut Work) -> bool {
-        if !self.subscriber.has_room() {
+    /// Tells what is due in this turn; nothing of the past if the turn `is_spent`. False: it is gone, or leaves too much unread.
+    fn tell(&mut self, unread_bytes: usize, is_spent: bool, work: &mut Work) -> bool {
+        if !self.subscriber.has_room() || (is_spent && self.past > 0) {
             return self.waiting_bytes <= unread_bytes && self.subscriber.is_there();
         }
-        let (mut count, mut bytes) = (0, 0);
-        while count < SLICE.0.min(self.past) && bytes < SLICE.1 {
-            bytes += self.behind[count].weight();
-            count += 1;
+        let mut events = Vec::new();
+        let mut bytes = 0;
+        while self.past > 0 && events.len() < SLICE.0 && bytes < SLICE.1 {
+            if let Some(Item::Log(log)) = self.behind.front_mut()
+                && let Some(event) = log.next()
+            {
+                bytes += event.weight();
+                events.push(event);
+                continue;
+            }
+            if let Some(Item::Event(event)) = self.behind.pop_front() {
+                bytes += event.weight();
+                events.push(event);
+            }
+            self.past -= 1;
         }
-        *work = Work { nominal: work.nominal + EVENT_NOMINAL * count as u32, ..*work };
-        work.steps += count as u64;
-        work.bytes += bytes as u64;
-        self.past -= count;
+        let steps = events.len() as u64;
+        let nominal = EVENT_NOMINAL.saturating_mul(events.len() as u32);
+        work.add(Work { nominal, steps, bytes: bytes as u64 });
         if self.past == 0 {
-            (count, self.waiting_bytes) = (self.behind.len(), 0);
+            self.waiting_bytes = 0;
+            events.extend(only_events(self.behind.drain(..)));
         }
-        self.subscriber.tell(self.behind.drain(..count).collect())
+        self.subscriber.tell(events)
     }
 }
 
@@ -85,9 +171,9 @@ impl Listener {
 pub(super) struct Listeners {
     listeners: Vec<Listener>,
     /// Until the first one subscribes: what has happened, how much of it is past, and what the rest weighs.
-    held: Option<(Vec<GroupEvent>, usize, usize)>,
+    held: Option<(Vec<Item>, usize, usize)>,
     /// Of this turn.
-    events: Vec<GroupEvent>,
+    events: Vec<Item>,
     /// How many of these are the past of the own log, with all before them.
     past: usize,
     /// Nobody is told any more.
@@ -109,7 +195,14 @@ impl Listeners {
 
     pub(super) fn push(&mut self, event: GroupEvent) {
         if !self.closed {
-            self.events.push(event);
+            self.events.push(Item::Event(event));
+        }
+    }
+
+    /// The messages of the own log.
+    pub(super) fn push_log(&mut self, entries: Arc<Vec<Delivery>>) {
+        if !self.closed {
+            self.events.push(Item::Log(Log { entries, at: 0 }));
         }
     }
 
@@ -133,15 +226,16 @@ impl Listeners {
         std::mem::take(&mut self.work)
     }
 
-    /// Hands out the events of the turn. False: whoever kept the state is gone, or nobody came before there was too much.
-    pub(super) fn hand_out(&mut self, unread_bytes: usize) -> bool {
+    /// Hands out the events of the turn, and nothing of the past if the turn `is_spent`. False: whoever kept the state is gone, or nobody
+    /// came before there was too much.
+    pub(super) fn hand_out(&mut self, unread_bytes: usize, is_spent: bool) -> bool {
         let events = std::mem::take(&mut self.events);
         let past = std::mem::take(&mut self.past);
         if events.is_empty() && self.listeners.iter().all(|it| it.behind.is_empty()) {
             return true;
         }
         if let Some(held) = &mut self.held {
-            if hold(held, events, past) > unread_bytes {
+            if hold(held, events, past, unread_bytes) > unread_bytes {
                 // What nobody came for is gone; who comes yet hears what follows.
                 self.held = None;
                 return false;
@@ -149,8 +243,9 @@ impl Listeners {
             return true;
         }
         // All but the first hear the same, without what only the keeper is asked.
-        let mut copies: Vec<Vec<GroupEvent>> =
-            (1..self.listeners.len()).map(|_| events.iter().filter_map(copy).collect()).collect();
+        let mut copies: Vec<Vec<Item>> = (1..self.listeners.len())
+            .map(|_| events.iter().filter_map(Item::copy).collect())
+            .collect();
         let mut events = Some(events);
         let (mut at, mut kept) = (0, true);
         self.listeners.retain_mut(|listener| {
@@ -159,10 +254,10 @@ impl Listeners {
             let stays = if own.is_empty() && listener.behind.is_empty() {
                 true
             } else if past == 0 && listener.is_level() {
-                listener.subscriber.tell(own)
+                listener.subscriber.tell(only_events(own))
             } else {
                 listener.put(own, past);
-                listener.tell(unread_bytes, &mut self.work)
+                listener.tell(unread_bytes, is_spent, &mut self.work)
             };
             kept &= at > 0 || stays;
             at += 1;
@@ -188,33 +283,51 @@ impl Listeners {
 
 /// Keeps events until somebody comes; how much they weigh, all but the past.
 fn hold(
-    (held, held_past, bytes): &mut (Vec<GroupEvent>, usize, usize),
-    events: Vec<GroupEvent>,
+    (held, held_past, bytes): &mut (Vec<Item>, usize, usize),
+    items: Vec<Item>,
     past: usize,
+    most: usize,
 ) -> usize {
-    if past > 0 && has_state(&events[..past.min(events.len())]) {
-        held.retain(|event| !is_void_by_state(event));
+    if past > 0 && has_state(&items[..past.min(items.len())]) {
+        held.retain(|item| !item.is_void_by_state());
         (*held_past, *bytes) = (held.len() + past, 0);
     }
     // The past of a group without a state counts like anything else.
     let uncounted = held_past.saturating_sub(held.len());
-    *bytes += events.iter().skip(uncounted).map(GroupEvent::weight).sum::<usize>();
-    held.extend(events);
+    *bytes += items.iter().skip(uncounted).map(|item| item.weight(most)).sum::<usize>();
+    held.extend(items);
     *bytes
 }
 
-fn has_state(events: &[GroupEvent]) -> bool {
-    events.iter().any(|event| matches!(event, GroupEvent::State(_)))
+fn sum<'a>(items: impl Iterator<Item = &'a Item>) -> usize {
+    items.map(|item| item.weight(usize::MAX)).sum()
+}
+
+/// What happens is no log.
+fn only_events(items: impl IntoIterator<Item = Item>) -> Vec<GroupEvent> {
+    let event = |item| match item {
+        Item::Event(event) => Some(event),
+        Item::Log(_) => None,
+    };
+    items.into_iter().filter_map(event).collect()
+}
+
+fn has_state(items: &[Item]) -> bool {
+    let is_state =
+        |event: &GroupEvent| matches!(event, GroupEvent::State(_) | GroupEvent::StatePart(_));
+    items.iter().any(|item| matches!(item, Item::Event(event) if is_state(event)))
 }
 
 /// A state that follows makes it void, and a request for it as well.
 fn is_void_by_state(event: &GroupEvent) -> bool {
-    matches!(event, GroupEvent::State(_) | GroupEvent::Deliver(_) | GroupEvent::StateWanted(_))
+    use GroupEvent as Is;
+    matches!(event, Is::State(_) | Is::StatePart(_) | Is::Deliver(_) | Is::StateWanted(_))
 }
 
 fn copy(event: &GroupEvent) -> Option<GroupEvent> {
     Some(match event {
         GroupEvent::State(state) => GroupEvent::State(state.clone()),
+        GroupEvent::StatePart(part) => GroupEvent::StatePart(part.clone()),
         GroupEvent::View(view) => GroupEvent::View(Arc::clone(view)),
         GroupEvent::Deliver(message) => GroupEvent::Deliver(message.clone()),
         GroupEvent::StateWanted(_) => return None,
@@ -278,7 +391,13 @@ mod tests {
 
     fn past(listeners: &mut Listeners, count: u64) {
         listeners.push(GroupEvent::State(State::default()));
-        (1..=count).for_each(|it| listeners.push(message(it)));
+        let delivery = |it| match message(it) {
+            GroupEvent::Deliver(Message { id, order, position, view, payload }) => {
+                Delivery { message: id, order, position, view, payload }
+            }
+            _ => unreachable!("a message"),
+        };
+        listeners.push_log(Arc::new((1..=count).map(delivery).collect()));
         listeners.end_past();
     }
 
@@ -309,20 +428,28 @@ mod tests {
                 let mut listeners = Listeners::new();
                 let early = (!late).then(|| subscribe(&mut listeners));
                 past(&mut listeners, 9_999);
-                assert!(listeners.hand_out(UNREAD));
+                assert!(listeners.hand_out(UNREAD, false));
                 let told = early.unwrap_or_else(|| subscribe(&mut listeners));
                 let mut live = 10_000;
                 let mut turns = 0;
                 while told.borrow().iter().map(Vec::len).sum::<usize>() < live {
                     turns += 1;
                     assert!(turns < 100);
+                    if turns == 2 {
+                        let before = told.borrow().len();
+                        assert!(
+                            listeners.hand_out(UNREAD, true),
+                            "the turn is spent: nothing is told"
+                        );
+                        assert!(listeners.more() && told.borrow().len() == before);
+                    }
                     if turns <= 3 {
                         listeners.push(message(live as u64));
                         live += 1;
                     }
-                    assert!(listeners.hand_out(UNREAD), "its keeper reads");
+                    assert!(listeners.hand_out(UNREAD, false), "its keeper reads");
                     // Nothing more for who has read nothing.
-                    assert!(!listeners.more() && listeners.hand_out(UNREAD));
+                    assert!(!listeners.more() && listeners.hand_out(UNREAD, false));
                     let before = told.borrow().len();
                     while told.borrow().len() == before {
                         tokio::task::yield_now().await;
@@ -344,19 +471,19 @@ mod tests {
             let told = subscribe(&mut listeners);
             let other = subscribe(&mut listeners);
             past(&mut listeners, 400);
-            assert!(listeners.hand_out(UNREAD) && !listeners.more(), "all of it is told");
+            assert!(listeners.hand_out(UNREAD, false) && !listeners.more(), "all of it is told");
             for number in 401..=500 {
                 listeners.push(message(number));
-                assert!(listeners.hand_out(UNREAD), "{number}");
+                assert!(listeners.hand_out(UNREAD, false), "{number}");
             }
             read(&told, 401).await;
-            assert!(listeners.more() && listeners.hand_out(UNREAD));
+            assert!(listeners.more() && listeners.hand_out(UNREAD, false));
             read(&told, 501).await;
             // Another past, while what happened after the first one is read: none of it is told that the state makes void.
             past(&mut listeners, 3_000);
             listeners.push(message(3_001));
             while told.borrow().iter().map(Vec::len).sum::<usize>() < 501 + 3_002 {
-                assert!(listeners.hand_out(UNREAD));
+                assert!(listeners.hand_out(UNREAD, false));
                 tokio::task::yield_now().await;
             }
             assert!(told.borrow().concat().into_iter().eq((0..=500).chain(0..=3_001)));
@@ -370,13 +497,13 @@ mod tests {
         on_a_thread(async {
             let mut listeners = Listeners::new();
             (1..=10).for_each(|number| listeners.push(message(number)));
-            assert!(listeners.hand_out(UNREAD));
+            assert!(listeners.hand_out(UNREAD, false));
             (11..=20).for_each(|number| listeners.push(message(number)));
             listeners.end_past();
-            assert!(listeners.hand_out(UNREAD));
+            assert!(listeners.hand_out(UNREAD, false));
             let told = subscribe(&mut listeners);
             listeners.push(message(21));
-            assert!(listeners.hand_out(UNREAD));
+            assert!(listeners.hand_out(UNREAD, false));
             read(&told, 21).await;
             assert!(told.borrow().concat().into_iter().eq(1..=21));
         });
@@ -390,7 +517,7 @@ mod tests {
             let told = subscribe(&mut listeners);
             past(&mut listeners, 9_999);
             let mut turns = 0_usize;
-            while listeners.hand_out(UNREAD) {
+            while listeners.hand_out(UNREAD, false) {
                 turns += 1;
                 listeners.push(message(turns as u64));
                 assert!(turns * 264 <= UNREAD + 1_000);
@@ -407,13 +534,13 @@ mod tests {
             for number in 1..=10_000 {
                 listeners.push(message(number));
                 let fits = number * 264 <= UNREAD as u64;
-                assert_eq!(listeners.hand_out(UNREAD), fits);
+                assert_eq!(listeners.hand_out(UNREAD, false), fits);
                 assert_eq!(listeners.held.is_some(), fits);
             }
             assert!(listeners.events.is_empty());
             let told = subscribe(&mut listeners);
             listeners.push(message(10_001));
-            assert!(listeners.hand_out(UNREAD));
+            assert!(listeners.hand_out(UNREAD, false));
             read(&told, 1).await;
             assert_eq!(told.borrow()[..], [[10_001]]);
         });
