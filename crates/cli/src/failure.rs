@@ -103,7 +103,8 @@ fn of_storage(error: &StorageError) -> u8 {
             FileMediumError::Io { source, .. } => of_file(source),
             _ => USAGE,
         },
-        Storage::Identity(Identity::Foreign { .. })
+        Storage::NotConfigured { .. }
+        | Storage::Identity(Identity::Foreign { .. })
         | Storage::Identity(Identity::Read(
             ReadCellError::Version(_) | ReadCellError::Foreign(_),
         ))

@@ -1,5 +1,6 @@
 //! The node: what it is built of, and its handle.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
@@ -64,6 +65,7 @@ pub struct NodeBuilder {
     site: SiteRef,
     names: Names,
     groups: Vec<multicast::Config>,
+    forgotten: BTreeSet<GroupId>,
     apps: Vec<(GroupId, Box<dyn Application>)>,
     mounts: Vec<MountServices>,
     reach: Reach,
@@ -88,6 +90,7 @@ impl NodeBuilder {
             site: SiteRef::default(),
             names: Arc::new(names),
             groups: Vec::new(),
+            forgotten: BTreeSet::new(),
             apps: Vec::new(),
             mounts: Vec::new(),
             reach: Reach::new(cluster),
@@ -241,6 +244,12 @@ impl NodeBuilder {
         }));
     }
 
+    /// What the disk has of a group, or of a replicated state machine, that is not opened any more is not needed. Without this word the node is not
+    /// started while its log has messages of one that is missing: it would lose what it has of that.
+    pub fn forget_group(&mut self, name: &str) {
+        self.forgotten.insert(GroupId::new(self.config.cluster, name));
+    }
+
     /// Starts the node on the caller's `LocalSet` (under `#[actix::main]` there is one). Reads the whole log before it returns. From a
     /// program on several threads: [`Node::spawn`].
     ///
@@ -275,7 +284,7 @@ impl NodeBuilder {
         let entropy = Box::new(entropy);
         let mut parts = SiteParts::new(cluster, name, nodes, transport, time, entropy);
         parts.options.pulse = pulse.unwrap_or_default();
-        parts.groups = self.groups;
+        (parts.groups, parts.forgotten) = (self.groups, self.forgotten);
         let (timeout, heartbeat) = (self.config.timeout, self.config.heartbeat);
         if timeout <= heartbeat {
             return Err(StartError::Timeouts { timeout, heartbeat });

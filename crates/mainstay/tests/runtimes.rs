@@ -108,3 +108,27 @@ async fn a_client_runs_anywhere() {
     assert_eq!(client.status().await, None);
     assert_eq!(node.close().await, Closed::Stopped);
 }
+
+/// What a task on any thread of a runtime may await can be sent there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_handles_answer_can_be_sent() {
+    fn sent<T: Send>(future: T) -> T {
+        future
+    }
+    let cluster = Cluster::new(Durability::Memory);
+    let spawned = sent(Node::spawn(cluster.config("a").bootstrap(true), |node| {
+        let group = node.group("group", mainstay::GroupConfig::memory())?;
+        Ok((group, node.replicate("journal", Journal::default)?))
+    }));
+    let (node, (group, journal)) = spawned.await.unwrap();
+    let free = "127.0.0.1:0".parse().unwrap();
+    let served = sent(journal.serve(free, |_, _| Vec::new())).await.unwrap();
+    let config = ClientConfig::new(cluster.id, [("a".to_owned(), served)].into());
+    let client = sent(Client::spawn(config)).await.unwrap();
+    drop(sent(group.cast("to nobody", mainstay::Order::Total)));
+    drop(sent(client.execute(&1_u64.to_le_bytes())));
+    drop(sent(journal.execute(&1_u64.to_le_bytes())));
+    drop(sent(node.ready()));
+    sent(client.close()).await;
+    assert_eq!(sent(node.close()).await, Closed::Stopped);
+}

@@ -119,6 +119,36 @@ fn a_restarted_node_gives_its_actor_the_past() {
     });
 }
 
+/// A node that is started without one of its groups would cut that out of its log: it is refused, and nothing is lost, until somebody
+/// says that the group is to be forgotten.
+#[test]
+fn a_group_that_is_left_out_is_not_lost() {
+    run(async {
+        let cluster = Cluster::new(Durability::Disk);
+        let [a, b, c] = Member::all(&cluster, &GroupConfig::disk());
+        a.group.cast("kept", Order::Total).await.unwrap().disk().await.unwrap();
+        for member in [a, b, c] {
+            member.node.close().await;
+        }
+        let without = |forget: bool| {
+            let mut builder = Node::builder(cluster.config("a")).unwrap();
+            builder.group("other", GroupConfig::disk()).unwrap();
+            if forget {
+                builder.forget_group("chat");
+            }
+            builder.start()
+        };
+        let error = without(false).unwrap_err().to_string();
+        assert!(error.contains("not on disk here any more"), "{error}");
+        let members = NAMES.map(|name| Member::start(&cluster, name, GroupConfig::disk()));
+        for member in members {
+            assert_eq!(member.has(1).await, ["kept"]);
+            member.node.close().await;
+        }
+        without(true).unwrap().close().await;
+    });
+}
+
 /// The views reach an actor and a task, with names, and with who left and why.
 #[test]
 fn views_say_who_left_and_why() {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use actix::{Actor, Addr, AsyncContext as _, Context, Handler};
 use mainstay_base::rack::{Offered, Reader};
 use mainstay_base::service::Service;
-use mainstay_runtime::LocalFuture;
+use mainstay_runtime::{LocalFuture, NoLocalSet, local_set};
 use thiserror::Error;
 
 use super::handle::{ReachError, ServiceHandle};
@@ -69,6 +69,9 @@ pub enum OpenError {
     /// The service was not reached.
     #[error(transparent)]
     Reach(#[from] ReachError),
+    /// What reads the service runs where it is opened, and cannot here.
+    #[error(transparent)]
+    NoLocalSet(#[from] NoLocalSet),
 }
 
 /// Reads a service for its users, as the only one. When it ends, because its node was declared dead and begins anew for instance, the desk waits for
@@ -81,11 +84,9 @@ impl Desk {
     /// Reads the events of the service of `front` from here on. Whoever has `front` is a user; the desk keeps none.
     ///
     /// # Errors
-    /// [`OpenError`].
-    ///
-    /// # Panics
-    /// Outside a `LocalSet` of a tokio runtime.
+    /// [`OpenError`]; outside a `LocalSet` it is [`OpenError::NoLocalSet`].
     pub async fn open<F: Front, W: Work<F>>(front: &Arc<F>, work: W) -> Result<Self, OpenError> {
+        local_set()?;
         let waiting = VecDeque::new();
         let clerk = Clerk { front: Arc::downgrade(front), work, waiting, rests: false }.start();
         if !Post::attach(front, clerk.clone()).await? {

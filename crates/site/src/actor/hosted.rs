@@ -54,7 +54,7 @@ pub fn start(
     let SiteParts { cluster, name, roster, groups, disk, disk_reserve, founding, .. } = parts;
     let SiteParts { transport, time, mut entropy, options, trace, bell, services, reach, .. } =
         parts;
-    let datagrams = parts.datagrams;
+    let (datagrams, forgotten) = (parts.datagrams, parts.forgotten);
     let draw = Drawn::of(&mut *entropy)?;
     let mut mounts = Mounts {
         cluster,
@@ -68,7 +68,8 @@ pub fn start(
     let named = (cluster, &*name);
     let (bootstrap, fresh) = (founding == Founding::WithoutWaiting, entropy.draw()?);
     let founds = (bootstrap, fresh);
-    let open = |disk| Storage::open(disk, disk_reserve, named, founds, plan.nodes(), groups);
+    let open =
+        |disk| Storage::open(disk, disk_reserve, named, founds, plan.nodes(), (groups, forgotten));
     let mut storage = disk.map(open).transpose()?;
     plan.disk = storage.as_ref().map_or(fresh, Storage::name);
     let read = storage.as_ref().map(|storage| storage.reading()()).transpose()?;

@@ -55,6 +55,9 @@ pub struct SiteParts {
     pub roster: BTreeMap<String, SocketAddr>,
     /// The groups that have this node among theirs.
     pub groups: Vec<multicast::Config>,
+    /// Groups that are not on disk here any more: what the disk has of them is not needed. The start is refused if the log has messages of a
+    /// group that is neither here nor among `groups`. Default: none.
+    pub forgotten: BTreeSet<GroupId>,
     /// When a member is suspected.
     pub membership: membership::Config,
     /// The longest time without a frame to a connected peer. Default 50 ms.
@@ -111,6 +114,7 @@ impl SiteParts {
             name: name.into(),
             roster,
             groups: Vec::new(),
+            forgotten: BTreeSet::new(),
             membership: membership::Config::default(),
             heartbeat: Duration::from_millis(50),
             window_bytes: 32 << 20,

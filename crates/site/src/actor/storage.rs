@@ -39,6 +39,13 @@ pub enum StorageError {
         /// What is wrong.
         source: RecordError,
     },
+    /// The log has messages of a group that is on disk no more. Without it the node would lose what it has of that group: name the group
+    /// again, or say that it is [to be forgotten](super::SiteParts::forgotten).
+    #[error("the log has messages of the group with the id {}, which is not on disk here any more", hex(*group))]
+    NotConfigured {
+        /// Which.
+        group: GroupId,
+    },
     /// The first record cannot be written.
     #[error("the first record cannot be written")]
     First(#[from] std::io::Error),
@@ -63,6 +70,9 @@ pub(super) struct Recovered {
     pub(super) ledger: Ledger,
 }
 
+/// Where each group on disk keeps its checkpoints.
+type Shelves = [(GroupId, Arc<dyn Medium>)];
+
 /// What was read from the disk, folded.
 pub(super) struct Read {
     past: Past,
@@ -78,7 +88,7 @@ impl Read {
         home: Arc<dyn Medium>,
         owner: Owner,
         founders: Option<BTreeSet<NodeId>>,
-        shelves: &[(GroupId, Arc<dyn Medium>)],
+        (shelves, forgotten): (&Shelves, &BTreeSet<GroupId>),
         disk: &str,
     ) -> Result<Self, StorageError> {
         let (log, recovered) = Log::open(home, Options::new(owner))?;
@@ -94,6 +104,13 @@ impl Read {
             let lsn = logged.lsn.0;
             let failed = |source| StorageError::Record { lsn, source };
             let record = log::decode(logged.payload.clone()).map_err(failed)?;
+            if let Record::Group(of) = &record
+                && let group = of.group()
+                && !forgotten.contains(&group)
+                && shelves.iter().all(|(it, _)| *it != group)
+            {
+                return Err(StorageError::NotConfigured { group });
+            }
             ledger.note(&record, &logged.payload);
             past.record(record);
         }
@@ -144,6 +161,8 @@ pub(super) struct Storage {
     owner: Owner,
     roster: BTreeSet<NodeId>,
     shelves: BTreeMap<GroupId, Shelf>,
+    /// What the log has of these is not needed.
+    forgotten: BTreeSet<GroupId>,
 }
 
 impl Storage {
@@ -153,7 +172,7 @@ impl Storage {
         (cluster, name): (ClusterId, &str),
         (bootstrap, fresh): (bool, u128),
         roster: BTreeSet<NodeId>,
-        groups: impl Iterator<Item = GroupId>,
+        (groups, forgotten): (impl Iterator<Item = GroupId>, BTreeSet<GroupId>),
     ) -> Result<Self, StorageError> {
         let home = Home::open(&*disk, cluster, name, bootstrap, fresh)?;
         let owner = Owner(*NodeId::new(cluster, name).as_bytes());
@@ -162,7 +181,7 @@ impl Storage {
             let medium = disk.open(Some(&shelf_name(group)))?;
             shelves.insert(group, Shelf::new(medium, owner));
         }
-        Ok(Self { home, disk: disk.into(), reserve, owner, roster, shelves })
+        Ok(Self { home, disk: disk.into(), reserve, owner, roster, shelves, forgotten })
     }
 
     /// What reads and folds everything on disk. It takes as long as the log and the checkpoints are large: the caller runs
@@ -173,9 +192,9 @@ impl Storage {
         let founders = founds.then(|| self.roster.clone());
         let shelf = |(group, shelf): (&GroupId, &Shelf)| (*group, shelf.medium());
         let shelves: Vec<_> = self.shelves.iter().map(shelf).collect();
-        let disk = format!("{:?}", self.disk);
+        let (forgotten, disk) = (self.forgotten.clone(), format!("{:?}", self.disk));
         move || {
-            let mut read = Read::log(home, owner, founders, &shelves, &disk)?;
+            let mut read = Read::log(home, owner, founders, (&shelves, &forgotten), &disk)?;
             for (group, medium) in shelves {
                 read.checkpoints_of(group, medium, owner)?;
             }
@@ -241,6 +260,9 @@ impl Storage {
 }
 
 fn shelf_name(group: GroupId) -> String {
-    let hex: String = group.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("checkpoints-{hex}")
+    format!("checkpoints-{}", hex(group))
+}
+
+fn hex(group: GroupId) -> String {
+    group.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -116,3 +116,55 @@ impl Views {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    use actix::{Actor, Context, Handler};
+    use mainstay_runtime::Events;
+
+    use super::*;
+
+    /// Counts what it is told, and whether it was told the end.
+    struct Ear(Rc<Cell<(usize, bool)>>);
+
+    impl Actor for Ear {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<Events<Arc<ViewChanged>>> for Ear {
+        type Result = ();
+
+        fn handle(&mut self, events: Events<Arc<ViewChanged>>, _: &mut Context<Self>) {
+            let (count, _) = self.0.get();
+            self.0.set((count + events.iter().count(), events.is_end()));
+        }
+    }
+
+    /// Who reads nothing is told as much as it may leave unread, and that it is the end; who reads is told all.
+    #[test]
+    fn a_subscriber_that_does_not_read_is_let_go() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let runtime = runtime.unwrap_or_else(|error| panic!("{error}"));
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let mut views = Views::new(&BTreeMap::new());
+            let heard = [Rc::<Cell<(usize, bool)>>::default(), Rc::default()];
+            for (heard, unread) in heard.iter().zip([8, 1_000]) {
+                let ear = Ear(Rc::clone(heard)).start().recipient();
+                views.subscribe(Subscriber::new(ear, unread, |_| 1));
+            }
+            for turn in 0..100 {
+                views.minority(turn % 2 == 0);
+            }
+            assert_eq!(views.subscribers.len(), 1);
+            while heard[1].get().0 < 101 {
+                tokio::task::yield_now().await;
+            }
+            let (count, ended) = heard[0].get();
+            assert!(ended && (8..=9).contains(&count), "{count}");
+            assert_eq!(heard[1].get(), (101, false));
+        });
+    }
+}
