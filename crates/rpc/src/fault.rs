@@ -65,6 +65,8 @@ pub enum Fault {
     AnswersUnwritten,
     /// A terminator that ends nothing.
     NoTerminator,
+    /// What was made for a client outlives it.
+    SparesHosted,
     /// A quantum that ends nothing.
     NeverExpires,
     /// A new epoch that ends nothing.

@@ -94,6 +94,7 @@
 
 #[cfg(feature = "actor")]
 mod actor;
+mod api;
 mod calls;
 mod config;
 #[cfg(feature = "test-util")]
@@ -115,8 +116,9 @@ pub use actor::{
     ExactlyOnce, Idempotent, Incoming, Interceptor, Items, Maybe, Offer, OfferError, OpenError,
     Procedure, Reading, Reply, Resolver, RpcHandle, ServeError, Servers, Value, WriteError,
 };
+pub use api::{Command, Event, Execution, Finish, Outcome, Request, Status, Ticket};
 pub use config::{BODY_BYTES_MAX, Carrier, Config, ConfigError, DATAGRAM_BYTES_MAX, Orphans};
 pub use outcome::{Executed, Failure, Reason, Semantics};
 pub use server::{Counts, Past, Record, Stored};
-pub use service::{Command, Event, Execution, Finish, Outcome, Request, Rpc, Status, Ticket};
+pub use service::Rpc;
 pub use wire::{CallName, Message, ProcedureId, Refusal};

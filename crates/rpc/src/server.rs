@@ -22,6 +22,7 @@
 mod check;
 mod clients;
 mod ends;
+mod hosts;
 mod lanes;
 mod names;
 mod stored;
@@ -144,6 +145,8 @@ pub(crate) struct Server {
     pub(crate) runs: BTreeMap<Ticket, Run>,
     ready: Ready,
     loose: VecDeque<Loose>,
+    /// Clients for whose life something was made.
+    hosts: BTreeSet<NodeId>,
     deadlines: BTreeSet<(Instant, NodeId, u64)>,
     /// Of executions that nobody waits for.
     loose_deadlines: BTreeSet<(Instant, Ticket)>,
@@ -197,6 +200,7 @@ impl Server {
             runs: BTreeMap::new(),
             ready: Ready::default(),
             loose: VecDeque::new(),
+            hosts: BTreeSet::new(),
             deadlines: BTreeSet::new(),
             loose_deadlines: BTreeSet::new(),
             writing: VecDeque::new(),

@@ -28,6 +28,7 @@ impl mainstay_service::Front for Shared {
             Event::Over { token, outcome } => self.over(token, outcome),
             Event::Lost { server } => self.lost(server),
             Event::Drained => self.drained(),
+            Event::Forsaken { client, life } => self.forsake(client, life),
             Event::Bound { .. } => {}
             Event::Execute(_) | Event::Stop { .. } => return Some(event),
         }

@@ -16,6 +16,7 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use super::executor::{Executor, Table, ended};
 use super::served::{Port, Running, Served};
+use super::servers::Hosts;
 use super::stream::{self, Offers};
 use super::{Among, Caller, Context, Incoming, Procedure};
 use crate::{Command, Failure, Finish, Outcome, ProcedureId, Reason, Rpc, Semantics, Status};
@@ -152,6 +153,7 @@ pub(super) struct Shared {
     table: Mutex<Table>,
     desk: OnceLock<Desk>,
     pub(super) offers: Mutex<Offers>,
+    pub(super) hosts: Mutex<Hosts>,
     tokens: AtomicU64,
     lanes: AtomicU32,
     is_open: AtomicBool,
@@ -268,6 +270,7 @@ impl Shared {
             self.is_open.store(false, Ordering::SeqCst);
         }
         self.lost(self.me);
+        self.forsake_all();
         self.drained.send_replace(true);
         for (_, waiting) in std::mem::take(&mut *locked(&self.waiting)) {
             let _ = waiting.tell.send(ended(waiting.semantics));
@@ -415,6 +418,7 @@ impl RpcHandle {
             table: Mutex::default(),
             desk: OnceLock::new(),
             offers: Mutex::default(),
+            hosts: Mutex::default(),
             tokens: AtomicU64::new(1),
             lanes: AtomicU32::new(1),
             is_open: AtomicBool::new(false),

@@ -138,6 +138,8 @@ pub struct Hand {
     number: u64,
     /// Nodes that had nothing to do any more after they were told to drain.
     pub drained: Vec<(Instant, usize)>,
+    /// Clients of which a node was told that what it had made for them is not wanted.
+    pub forsaken: Vec<(usize, NodeId)>,
     /// Calls that executions have made.
     made: BTreeMap<(usize, Ticket), u64>,
 }
@@ -183,6 +185,7 @@ impl Hand {
             config: Box::new(config),
             number: 0,
             drained: Vec::new(),
+            forsaken: Vec::new(),
             made: BTreeMap::new(),
         };
         (0..nodes).for_each(|at| hand.start(at));
@@ -465,6 +468,7 @@ impl Hand {
                 }
             }
             Event::Drained => self.drained.push((self.now, at)),
+            Event::Forsaken { client, .. } => self.forsaken.push((at, client)),
             _ => {}
         }
     }

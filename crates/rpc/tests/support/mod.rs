@@ -313,7 +313,7 @@ impl Play {
                     self.orphaned.extend(work.waits.map(|tag| (tag, 0)));
                 }
             }
-            Event::Bound { .. } | Event::Lost { .. } | Event::Drained => {}
+            _ => {}
         }
     }
 
