@@ -9,6 +9,7 @@ mod executor;
 pub mod gateway;
 mod handle;
 mod local;
+mod notices;
 mod served;
 mod servers;
 mod stop;

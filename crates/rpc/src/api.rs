@@ -5,7 +5,7 @@ use mainstay_base::{Duration, NodeId};
 
 use crate::server::Counts;
 use crate::wire::{CallName, ProcedureId};
-use crate::{Failure, Semantics};
+use crate::{Failure, Parting, Semantics};
 
 /// A call that somebody wants.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -59,6 +59,25 @@ pub enum Command {
     Withdraw {
         /// Which.
         procedure: ProcedureId,
+    },
+    /// What served a procedure has ended: as [`Withdraw`](Self::Withdraw), but those who watch it are told so.
+    Gone {
+        /// Which.
+        procedure: ProcedureId,
+    },
+    /// The end of a procedure at a node is wanted to be known: one [`Event::Parted`], at once if it is not served there.
+    Watch {
+        /// Comes back. No two watches of the service have the same.
+        token: u64,
+        /// The node, perhaps this one.
+        server: NodeId,
+        /// What is watched.
+        procedure: ProcedureId,
+    },
+    /// It is not any more.
+    Unwatch {
+        /// The token.
+        token: u64,
     },
     /// An execution has a result, or was [stopped](Event::Stop).
     Finished {
@@ -170,6 +189,13 @@ pub enum Event {
         /// Which node.
         server: NodeId,
     },
+    /// A [watch](Command::Watch) is over.
+    Parted {
+        /// Its token.
+        token: u64,
+        /// Why.
+        why: Parting,
+    },
     /// After [`Command::Host`]: this life of a client is over, or the client was taken for dead, as what is executed for it is told by
     /// [`Event::Stop`] (RPC-71). Once for each life; after a call that came since, [`Command::Host`] asks for it again.
     Forsaken {
@@ -192,6 +218,8 @@ pub struct Status {
     pub open: usize,
     /// Executions for others.
     pub executing: usize,
+    /// Ends of procedures that this node watches, and that others watch here.
+    pub watches: (usize, usize),
     /// Calls of others that are held, executed, or whose answer is kept.
     pub kept: usize,
     /// Clients of which something is remembered.

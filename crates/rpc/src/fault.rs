@@ -67,6 +67,8 @@ pub enum Fault {
     NoTerminator,
     /// What was made for a client outlives it.
     SparesHosted,
+    /// Nobody is told that what he watches has ended.
+    TellsNoEnds,
     /// A quantum that ends nothing.
     NeverExpires,
     /// A new epoch that ends nothing.

@@ -101,6 +101,7 @@ mod config;
 #[doc(hidden)]
 pub mod fault;
 mod lines;
+mod notices;
 mod orphans;
 mod outcome;
 mod ranges;
@@ -118,7 +119,7 @@ pub use actor::{
 };
 pub use api::{Command, Event, Execution, Finish, Outcome, Request, Status, Ticket};
 pub use config::{BODY_BYTES_MAX, Carrier, Config, ConfigError, DATAGRAM_BYTES_MAX, Orphans};
-pub use outcome::{Executed, Failure, Reason, Semantics};
+pub use outcome::{Executed, Failure, Parting, Reason, Semantics};
 pub use server::{Counts, Past, Record, Stored};
 pub use service::Rpc;
 pub use wire::{CallName, Message, ProcedureId, Refusal};

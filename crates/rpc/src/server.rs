@@ -224,6 +224,10 @@ impl Server {
         self.served.remove(&procedure);
     }
 
+    pub(crate) fn serves(&self, procedure: ProcedureId) -> bool {
+        self.served.contains_key(&procedure)
+    }
+
     pub(crate) fn drain(&mut self) {
         self.is_draining = true;
     }

@@ -10,12 +10,17 @@ use mainstay_base::{BootId, Channel, Fingerprint, Fingerprinter, Instant, Machin
 
 use crate::calls::Calls;
 use crate::lines::Lines;
+use crate::notices::Notices;
 use crate::orphans::Watch;
 use crate::server::{Answer, Loose, Past, Record, Server};
-use crate::wire::{Head, Item, Message};
+use crate::wire::{Head, Item, Message, ProcedureId};
 use crate::{
-    Command, Config, Event, Failure, Finish, Orphans, Outcome, Reason, Refusal, Request, Status,
+    Command, Config, Event, Failure, Finish, Orphans, Outcome, Parting, Reason, Refusal, Request,
+    Status,
 };
+
+/// Which words two ends have. Those with others do not hear each other. 1: with those of watches.
+const WORDS: u128 = 1;
 
 /// The service of calls of a node: a client of the others, and a server for them.
 #[derive(Clone)]
@@ -25,6 +30,7 @@ pub struct Rpc {
     calls: Calls,
     server: Server,
     watch: Watch,
+    notices: Notices,
     is_draining: bool,
     due: Option<Instant>,
     config: Config,
@@ -63,7 +69,14 @@ impl Rpc {
             Command::Call(request) => self.call(now, request),
             Command::Cancel { token } => self.calls.cancel(now, &mut self.lines, token),
             Command::Serve { procedure, versions } => self.server.serve(procedure, versions),
-            Command::Withdraw { procedure } => self.server.withdraw(procedure),
+            Command::Withdraw { procedure } => self.withdraw(procedure, Parting::Withdrawn),
+            Command::Gone { procedure } => self.withdraw(procedure, Parting::Ended),
+            Command::Watch { token, server, procedure } => {
+                let is_served = self.server.serves(procedure);
+                let of = (server, procedure);
+                self.notices.watch(now, &mut self.lines, token, of, is_served);
+            }
+            Command::Unwatch { token } => self.notices.unwatch(&mut self.lines, token),
             Command::Finished { ticket, result } => {
                 let answer = match result {
                     Finish::Value(body) => Answer::Result(false, body),
@@ -88,6 +101,11 @@ impl Rpc {
         }
     }
 
+    fn withdraw(&mut self, procedure: ProcedureId, why: Parting) {
+        self.server.withdraw(procedure);
+        self.notices.ended(&mut self.lines, procedure, why);
+    }
+
     fn on_peer(&mut self, now: Instant, change: PeerChange) {
         match change {
             PeerChange::Up { boot } => {
@@ -104,6 +122,7 @@ impl Rpc {
             PeerChange::Down { boot } => {
                 self.lines.line(boot.node).is_up = false;
                 self.calls.on_down(boot.node);
+                self.notices.on_down(now, boot.node);
             }
             PeerChange::Ended { boot } => {
                 // Its boot lives on, and what is stored may be asked for by the next instance there.
@@ -147,6 +166,7 @@ impl Rpc {
         (line.boot, line.is_up) = (new, false);
         self.lines.forget(node);
         self.calls.on_gone(now, &mut self.lines, node);
+        self.notices.on_gone(&mut self.lines, node);
         self.lines.tell(Event::Lost { server: node });
         true
     }
@@ -188,6 +208,7 @@ impl Rpc {
         let (lines, server, calls) = (&mut self.lines, &mut self.server, &mut self.calls);
         match item {
             Item::Hello { kept, window, epoch } => {
+                self.notices.on_hello(lines, from, head.life);
                 self.watch.on_hello(lines, from, epoch);
                 calls.on_bound(now, lines, from, head.memory, (kept, window));
                 lines.tell(Event::Bound { server: from });
@@ -221,6 +242,12 @@ impl Rpc {
             }
             Item::Alive => self.watch.on_alive(from),
             Item::Epoch { epoch } => self.watch.on_epoch(now, lines, server, epoch),
+            Item::Watch { number, procedure } => {
+                let is_served = server.serves(procedure);
+                self.notices.on_watch(lines, from, (number, procedure), is_served);
+            }
+            Item::Unwatch { number } => self.notices.on_unwatch(from, number),
+            Item::Gone { number, why } => self.notices.on_end(lines, from, number, why),
             _ => self.server.counts.dropped += 1,
         }
     }
@@ -262,6 +289,7 @@ impl Machine for Rpc {
         self.server.on_time(now, &mut self.lines);
         self.calls.on_time(now, &mut self.lines);
         self.watch.on_time(now, &mut self.lines, &mut self.server);
+        self.notices.on_time(now, &mut self.lines);
     }
 
     fn end_turn(&mut self, now: Instant) {
@@ -283,7 +311,7 @@ impl Machine for Rpc {
         self.lines.flush();
         let watch = self.watch.timeout(now, &self.server);
         let halves = self.server.timeout().into_iter().chain(self.calls.timeout());
-        self.due = halves.chain(watch).min();
+        self.due = halves.chain(watch).chain(self.notices.timeout()).min();
     }
 
     fn poll_output(&mut self) -> Option<Out<Self>> {
@@ -302,6 +330,7 @@ impl Fingerprint for Rpc {
         self.calls.fingerprint(into);
         self.server.fingerprint(into);
         self.watch.fingerprint(into);
+        self.notices.fingerprint(into);
     }
 }
 
@@ -323,6 +352,7 @@ impl Service for Rpc {
     fn agreed(config: &Config) -> u128 {
         let keep = config.orphans.keep().map_or(0, |keep| keep.as_nanos());
         keep << 16
+            | WORDS << 9
             | u128::from(matches!(config.carrier, crate::Carrier::Datagrams)) << 8
             | u128::from(config.orphans.number())
     }
@@ -351,7 +381,8 @@ impl Service for Rpc {
             lines.mute_until(io);
         }
         let calls = Calls::new(config.clone(), me.node, seed);
-        Self { life, lines, calls, server, watch, is_draining: false, due: None, config }
+        let notices = Notices::new(config.clone(), me.node);
+        Self { life, lines, calls, server, watch, notices, is_draining: false, due: None, config }
     }
 
     fn work(job: Never) -> Never {
@@ -369,6 +400,7 @@ impl Service for Rpc {
             open: self.calls.len(),
             executing,
             kept,
+            watches: self.notices.counts(),
             clients: self.server.clients.len(),
             served: self.server.counts,
             sent: self.lines.sent,
@@ -382,5 +414,6 @@ impl Service for Rpc {
     fn check_invariants(&self) {
         self.calls.check();
         self.server.check();
+        self.notices.check();
     }
 }

@@ -28,6 +28,7 @@ impl mainstay_service::Front for Shared {
             Event::Over { token, outcome } => self.over(token, outcome),
             Event::Lost { server } => self.lost(server),
             Event::Drained => self.drained(),
+            Event::Parted { token, why } => self.parted(token, why),
             Event::Forsaken { client, life } => self.forsake(client, life),
             Event::Bound { .. } => {}
             Event::Execute(_) | Event::Stop { .. } => return Some(event),
@@ -120,7 +121,12 @@ impl Executor {
             if let Some(at) = at {
                 of.served_one(&info, &result, of.now().saturating_since(at));
             }
+            let is_gone = result == Finish::NotServed;
             doing.finish(result);
+            if is_gone {
+                let of = Arc::clone(&doing.shared);
+                of.lapse(procedure, &served).await;
+            }
         });
         let abort = may_drop.then(|| task.abort_handle());
         self.begun.borrow_mut().insert(ticket, Begun { stop, abort });

@@ -15,7 +15,8 @@ use thiserror::Error;
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::executor::{Executor, Table, ended};
-use super::served::{Port, Running, Served};
+use super::notices::{Watches, look};
+use super::served::{NoResult, Port, Running, Served};
 use super::servers::Hosts;
 use super::stream::{self, Offers};
 use super::{Among, Caller, Context, Incoming, Procedure};
@@ -154,6 +155,11 @@ pub(super) struct Shared {
     desk: OnceLock<Desk>,
     pub(super) offers: Mutex<Offers>,
     pub(super) hosts: Mutex<Hosts>,
+    pub(super) watches: Watches,
+    /// What is served changes for one after the other: the table, and then the service.
+    pub(super) serving: tokio::sync::Mutex<()>,
+    /// Somebody looks whether actors that serve are there.
+    looks: AtomicBool,
     tokens: AtomicU64,
     lanes: AtomicU32,
     is_open: AtomicBool,
@@ -203,6 +209,15 @@ impl Shared {
 
     pub(super) fn served(&self, procedure: ProcedureId) -> Option<Arc<dyn Served>> {
         locked(&self.table).get(&procedure).cloned()
+    }
+
+    pub(super) fn all_served(&self) -> Vec<(ProcedureId, Arc<dyn Served>)> {
+        locked(&self.table).iter().map(|(id, served)| (*id, Arc::clone(served))).collect()
+    }
+
+    /// It is served no more.
+    pub(super) fn strike(&self, procedure: ProcedureId) {
+        locked(&self.table).remove(&procedure);
     }
 
     /// Runs something on the thread on which the handle was opened.
@@ -271,6 +286,7 @@ impl Shared {
         }
         self.lost(self.me);
         self.forsake_all();
+        self.part_all();
         self.drained.send_replace(true);
         for (_, waiting) in std::mem::take(&mut *locked(&self.waiting)) {
             let _ = waiting.tell.send(ended(waiting.semantics));
@@ -319,9 +335,13 @@ impl Shared {
     }
 
     /// A call of the own node was executed: its result has no bytes.
-    pub(super) fn was_served(&self, info: &CallInfo, has_result: bool, begun: Instant) {
+    pub(super) fn was_served(&self, info: &CallInfo, failed: Option<NoResult>, begun: Instant) {
         if self.has_interceptors() {
-            let finish = if has_result { Finish::Value(Bytes::new()) } else { Finish::Failed };
+            let finish = match failed {
+                None => Finish::Value(Bytes::new()),
+                Some(NoResult::NotServed) => Finish::NotServed,
+                Some(NoResult::Failed) => Finish::Failed,
+            };
             self.served_one(info, &finish, self.now().saturating_since(begun));
         }
     }
@@ -419,6 +439,9 @@ impl RpcHandle {
             desk: OnceLock::new(),
             offers: Mutex::default(),
             hosts: Mutex::default(),
+            watches: Watches::default(),
+            serving: tokio::sync::Mutex::default(),
+            looks: AtomicBool::new(false),
             tokens: AtomicU64::new(1),
             lanes: AtomicU32::new(1),
             is_open: AtomicBool::new(false),
@@ -490,7 +513,9 @@ impl RpcHandle {
         &self.shared
     }
 
-    /// From here on an actor serves a procedure, for all nodes.
+    /// From here on an actor serves a procedure, for all nodes. When it has ended the procedure is withdrawn: calls are told that it is not served, and were not
+    /// executed, and those who [watch](Self::watch) it are told. Of what was in its mailbox by then it is not known whether it was executed
+    /// ([`Refusal::Handler`](crate::Refusal::Handler)).
     ///
     /// # Errors
     /// [`ServeError`].
@@ -526,12 +551,18 @@ impl RpcHandle {
         &self,
         served: Arc<dyn Served>,
     ) -> Result<(), ServeError> {
+        let _turn = self.shared.serving.lock().await;
+        let may_end = served.may_end();
         {
             let mut table = locked(&self.shared.table);
-            if let Some(there) = table.get(&P::ID) {
+            if let Some(there) = table.get(&P::ID).filter(|it| it.is_there()) {
                 return Err(ServeError::Taken(there.name()));
             }
             table.insert(P::ID, Arc::clone(&served));
+        }
+        if may_end && !self.shared.looks.swap(true, Ordering::SeqCst) {
+            let shared = Arc::downgrade(&self.shared);
+            self.shared.run(move || Box::pin(look(shared)));
         }
         let (procedure, versions) = (P::ID, served.versions());
         let told = self.shared.service.send(Command::Serve { procedure, versions }).await;
@@ -546,8 +577,9 @@ impl RpcHandle {
     /// # Errors
     /// [`ReachError`]: it is served still, as long as the service is.
     pub async fn withdraw<P: Procedure>(&self) -> Result<(), ReachError> {
+        let _turn = self.shared.serving.lock().await;
         self.shared.service.send(Command::Withdraw { procedure: P::ID }).await?;
-        locked(&self.shared.table).remove(&P::ID);
+        self.shared.strike(P::ID);
         Ok(())
     }
 

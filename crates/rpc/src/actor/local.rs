@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use super::context::Level;
 use super::handle::{CallInfo, Shared};
-use super::served::Port;
+use super::served::{Answer, NoResult, Port};
 use super::stop::Stop;
 use super::{CallError, Context, Error, Procedure, Reply as _, Value};
 use crate::{Failure, Outcome, Reason, Refusal, Semantics, Ticket};
@@ -118,8 +118,13 @@ async fn within<P: Procedure>(
     let told = tokio::select! {
         biased;
         told = timeout(left + BLOCKED, told) => match told {
-            Ok(Ok(Some(result))) => result.into_result().map_err(CallError::Remote),
-            Ok(Ok(None)) => Err(unknown(Reason::Refused(Refusal::Handler)).into()),
+            Ok(Ok(Ok(result))) => result.into_result().map_err(CallError::Remote),
+            Ok(Ok(Err(NoResult::NotServed))) => {
+                Err(Failure::not_at_all(Reason::Refused(Refusal::Procedure)).into())
+            }
+            Ok(Ok(Err(NoResult::Failed))) => {
+                Err(unknown(Reason::Refused(Refusal::Handler)).into())
+            }
             Ok(Err(_)) if shared.now() < until => Err(unknown(Reason::Ended).into()),
             Ok(Err(_)) | Err(_) => Err(unknown(Reason::Deadline).into()),
         },
@@ -136,7 +141,7 @@ pub(super) fn execute<P: Procedure>(
     arguments: P,
     context: Context,
     place: Option<OwnedMutexGuard<()>>,
-) -> Result<oneshot::Receiver<Option<P::Result>>, Failure> {
+) -> Result<oneshot::Receiver<Answer<P::Result>>, Failure> {
     let refused = |why: Refusal| Failure::not_at_all(Reason::Refused(why));
     let served = shared.served(P::ID).ok_or_else(|| refused(Refusal::Procedure))?;
     if !served.as_any().is::<Port<P>>() {
@@ -172,10 +177,13 @@ pub(super) fn execute<P: Procedure>(
                     }
                     drop(tell);
                     let result = running.await;
-                    return of.was_served(&info, result.is_some(), begun);
+                    return of.was_served(&info, result.err(), begun);
                 }
             };
-            of.was_served(&info, result.is_some(), begun);
+            of.was_served(&info, result.as_ref().err().copied(), begun);
+            if let Err(NoResult::NotServed) = result {
+                of.lapse(P::ID, &served).await;
+            }
             // Nobody waits any more: then nobody is told.
             let _ = tell.send(result);
         })

@@ -26,6 +26,7 @@ fn refusal() -> impl Strategy<Value = Refusal> {
         R::Denied,
         R::ResultTooLarge,
         R::Busy,
+        R::TooLarge,
         R::Epoch,
         R::Draining,
         R::Late,
@@ -34,6 +35,19 @@ fn refusal() -> impl Strategy<Value = Refusal> {
         R::Handler,
         R::Restarted,
         R::Differs,
+    ])
+}
+
+fn parting() -> impl Strategy<Value = Parting> {
+    use Parting as P;
+    prop::sample::select(vec![
+        P::Withdrawn,
+        P::Ended,
+        P::NotServed,
+        P::Lost,
+        P::Unreachable,
+        P::Full,
+        P::Here,
     ])
 }
 
@@ -96,6 +110,11 @@ fn item() -> impl Strategy<Value = Item> {
         number().prop_map(|seq| Item::More { seq }),
         number().prop_map(|seq| Item::Grant { seq }),
         number().prop_map(|epoch| Item::Epoch { epoch }),
+        (number(), prop_oneof![Just(7u64), any::<u64>()]).prop_map(|(number, procedure)| {
+            Item::Watch { number, procedure: ProcedureId(procedure) }
+        }),
+        number().prop_map(|number| Item::Unwatch { number }),
+        (number(), parting()).prop_map(|(number, why)| Item::Gone { number, why }),
     ]
 }
 

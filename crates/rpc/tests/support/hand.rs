@@ -8,8 +8,8 @@ use bytes::Bytes;
 use mainstay_base::service::{In, Io, Logged, Out, PeerChange, Service, Start, Wire};
 use mainstay_base::{BootId, BootNonce, ClusterId, Duration, Instance, Instant, Machine, NodeId};
 use mainstay_rpc::{
-    CallName, Command, Config, Event, Executed, Finish, Message, Outcome, ProcedureId, Reason,
-    Record, Request, Rpc, Semantics, Ticket,
+    CallName, Command, Config, Event, Executed, Finish, Message, Outcome, Parting, ProcedureId,
+    Reason, Record, Request, Rpc, Semantics, Ticket,
 };
 use mainstay_sim::Clock;
 
@@ -140,6 +140,8 @@ pub struct Hand {
     pub drained: Vec<(Instant, usize)>,
     /// Clients of which a node was told that what it had made for them is not wanted.
     pub forsaken: Vec<(usize, NodeId)>,
+    /// Watches that are over.
+    pub parted: Vec<(u64, Parting)>,
     /// Calls that executions have made.
     made: BTreeMap<(usize, Ticket), u64>,
 }
@@ -186,6 +188,7 @@ impl Hand {
             number: 0,
             drained: Vec::new(),
             forsaken: Vec::new(),
+            parted: Vec::new(),
             made: BTreeMap::new(),
         };
         (0..nodes).for_each(|at| hand.start(at));
@@ -468,6 +471,7 @@ impl Hand {
                 }
             }
             Event::Drained => self.drained.push((self.now, at)),
+            Event::Parted { token, why } => self.parted.push((token, why)),
             Event::Forsaken { client, .. } => self.forsaken.push((at, client)),
             _ => {}
         }
