@@ -9,7 +9,9 @@ mod executor;
 pub mod gateway;
 mod handle;
 mod local;
+mod names;
 mod notices;
+mod registry;
 mod served;
 mod servers;
 mod stop;
@@ -29,6 +31,8 @@ pub use commands::{AtLeastOnce, AtMostOnce, ExactlyOnce, Maybe};
 pub use context::{Context, Incoming};
 pub use handle::{CallInfo, Interceptor, Resolver, RpcHandle, ServeError};
 pub use mainstay_service::OpenError;
+pub use names::{Following, Names, NamesError, Registered};
+pub use registry::RegistryError;
 pub use servers::Servers;
 pub use stream::{Items, Offer, OfferError, Reading, WriteError};
 

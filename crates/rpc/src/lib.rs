@@ -114,8 +114,9 @@ pub use actor::gateway;
 #[cfg(feature = "actor")]
 pub use actor::{
     Among, AtLeastOnce, AtMostOnce, Atomic, CallError, CallInfo, Caller, Context, Error,
-    ExactlyOnce, Idempotent, Incoming, Interceptor, Items, Maybe, Offer, OfferError, OpenError,
-    Procedure, Reading, Reply, Resolver, RpcHandle, ServeError, Servers, Value, WriteError,
+    ExactlyOnce, Following, Idempotent, Incoming, Interceptor, Items, Maybe, Names, NamesError,
+    Offer, OfferError, OpenError, Procedure, Reading, Registered, RegistryError, Reply, Resolver,
+    RpcHandle, ServeError, Servers, Value, WriteError,
 };
 pub use api::{Command, Event, Execution, Finish, Outcome, Request, Status, Ticket};
 pub use config::{BODY_BYTES_MAX, Carrier, Config, ConfigError, DATAGRAM_BYTES_MAX, Orphans};

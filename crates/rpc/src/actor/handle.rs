@@ -16,6 +16,7 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use super::executor::{Executor, Table, ended};
 use super::notices::{Watches, look};
+use super::registry::Registry;
 use super::served::{NoResult, Port, Running, Served};
 use super::servers::Hosts;
 use super::stream::{self, Offers};
@@ -156,6 +157,8 @@ pub(super) struct Shared {
     pub(super) offers: Mutex<Offers>,
     pub(super) hosts: Mutex<Hosts>,
     pub(super) watches: Watches,
+    /// If this node keeps names.
+    pub(super) registry: OnceLock<Arc<Registry>>,
     /// What is served changes for one after the other: the table, and then the service.
     pub(super) serving: tokio::sync::Mutex<()>,
     /// Somebody looks whether actors that serve are there.
@@ -295,6 +298,7 @@ impl Shared {
 
     pub(super) fn lost(&self, server: NodeId) {
         self.lose_readers(server);
+        let _ = self.registry.get().map(|registry| registry.lose(server));
         if let Some(losses) = locked(&self.losses).get_mut(&server) {
             losses.count += 1;
         }
@@ -440,6 +444,7 @@ impl RpcHandle {
             offers: Mutex::default(),
             hosts: Mutex::default(),
             watches: Watches::default(),
+            registry: OnceLock::new(),
             serving: tokio::sync::Mutex::default(),
             looks: AtomicBool::new(false),
             tokens: AtomicU64::new(1),
@@ -459,6 +464,10 @@ impl RpcHandle {
             Ok(()) | Err(ServeError::Taken(_)) => Ok(rpc),
             Err(ServeError::Reach(error)) => Err(error.into()),
         }
+    }
+
+    pub(super) fn of(shared: Arc<Shared>) -> Self {
+        Self { shared }
     }
 
     /// The service: its status, for instance.
