@@ -23,6 +23,8 @@ pub enum Fault {
     MixesPromises,
     /// A drain does not wait until clients have their results.
     DrainsEarly,
+    /// A server that drains refuses to let the streams of accepted calls be read.
+    CutsStreams,
     /// Executions that nobody waits for take all places.
     SparesBereaved,
     /// A client that is met again is forgotten all the same.

@@ -27,6 +27,12 @@ impl ProcedureId {
     }
 }
 
+/// By these a stream is read (an `Offer`): an accepted call goes on in them.
+pub(crate) const STREAM: [ProcedureId; 2] = [ProcedureId::new(PULL), ProcedureId::new(LEAVE)];
+/// Their names.
+pub(crate) const PULL: &str = "mainstay.stream.pull";
+pub(crate) const LEAVE: &str = "mainstay.stream.leave";
+
 /// All that one end says to the other in a turn.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Message {

@@ -90,6 +90,74 @@ async fn a_result_may_be_a_stream() {
     LocalSet::new().run_until(run).await;
 }
 
+/// A node that is drained, or closed, lets the streams of accepted calls be read to their end; it takes nothing else, and waits for them within its time.
+#[tokio::test]
+async fn a_drain_waits_for_streams() {
+    let run = async {
+        for closes in [None, Some(Duration::from_secs(20)), Some(Duration::from_millis(200))] {
+            let roster = roster(2);
+            let config = Config::started_now;
+            let (_one, client) = station(&roster, 0, Place::Mounted, config(), None).await;
+            let (two, server) = station(&roster, 1, Place::Mounted, config(), None).await;
+            let (write, written) = tokio::sync::watch::channel(false);
+            let serve = move |Count(numbers), context: mainstay_rpc::Context| {
+                let mut written = written.clone();
+                async move {
+                    let (items, offer) = context.offer(8).map_err(|it| it.to_string())?;
+                    tokio::task::spawn_local(async move {
+                        for number in 0..numbers {
+                            if number == numbers / 2 {
+                                let _ = written.wait_for(|it| *it).await;
+                            }
+                            if items.send(&number).await.is_err() {
+                                return;
+                            }
+                        }
+                    });
+                    Ok(offer)
+                }
+            };
+            server.serve_fn(serve).await.unwrap();
+            server.serve_fn(|Who, _| async { Ok("two".to_owned()) }).await.unwrap();
+            let caller = client.to(node(1)).unordered();
+            let mut reading = client.read(within(caller.exactly_once(Count(100))).await.unwrap());
+            for number in 0..25 {
+                assert_eq!(within(reading.next()).await.unwrap(), Some(number));
+            }
+            let drained = tokio::task::spawn_local(async move {
+                match closes {
+                    None => server.drain().await.unwrap(),
+                    Some(limit) => drop(two.close(limit).await),
+                }
+            });
+            if closes == Some(Duration::from_millis(200)) {
+                // Nobody writes on.
+                within(drained).await.unwrap();
+                let end = loop {
+                    match within(reading.next()).await {
+                        Ok(Some(_)) => {}
+                        end => break end,
+                    }
+                };
+                assert!(end.is_err(), "the node is gone");
+                continue;
+            }
+            while within(caller.exactly_once(Who)).await.is_ok() {}
+            for number in 25..50 {
+                assert_eq!(within(reading.next()).await.unwrap(), Some(number));
+            }
+            assert!(!drained.is_finished(), "half of the stream is to be read");
+            write.send(true).unwrap();
+            for number in 50..100 {
+                assert_eq!(within(reading.next()).await.unwrap(), Some(number));
+            }
+            assert_eq!(within(reading.next()).await.unwrap(), None);
+            within(drained).await.unwrap();
+        }
+    };
+    LocalSet::new().run_until(run).await;
+}
+
 /// What is larger than a message goes as a stream, as an argument too; a stranger reads nothing of it.
 #[tokio::test]
 async fn an_argument_may_be_a_stream() {

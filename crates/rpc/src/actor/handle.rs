@@ -155,6 +155,8 @@ pub(super) struct Shared {
     table: Mutex<Table>,
     desk: OnceLock<Desk>,
     pub(super) offers: Mutex<Offers>,
+    /// Fewer streams are offered.
+    pub(super) offers_end: Notify,
     pub(super) hosts: Mutex<Hosts>,
     pub(super) watches: Watches,
     /// If this node keeps names.
@@ -306,11 +308,17 @@ impl Shared {
     }
 
     pub(super) async fn drain(&self) -> Result<(), ReachError> {
-        self.drained.send_replace(false);
-        let mut drained = self.drained.subscribe();
-        self.service.send(Command::Drain).await?;
-        // The sender lives in here.
-        let _ = drained.wait_for(|it| *it).await;
+        loop {
+            self.drained.send_replace(false);
+            let mut drained = self.drained.subscribe();
+            self.service.send(Command::Drain).await?;
+            // The sender lives in here.
+            let _ = drained.wait_for(|it| *it).await;
+            // What was executed may go on in a stream; its last items have to arrive as well.
+            if !self.is_open() || !self.offers_ended().await {
+                break;
+            }
+        }
         if self.is_open.load(Ordering::Acquire) { Ok(()) } else { Err(ReachError::Closed) }
     }
 
@@ -442,6 +450,7 @@ impl RpcHandle {
             table: Mutex::default(),
             desk: OnceLock::new(),
             offers: Mutex::default(),
+            offers_end: Notify::new(),
             hosts: Mutex::default(),
             watches: Watches::default(),
             registry: OnceLock::new(),
@@ -592,7 +601,7 @@ impl RpcHandle {
         Ok(())
     }
 
-    /// Takes no call any more, and waits until those that were taken are answered and the clients that are connected have the answers. Others are told that theirs were not executed; those that
+    /// Takes no call any more, but those by which the streams are read that it offers, and waits until those that were taken are answered and the clients that are connected have the answers, and streams that are a part of them ([`Context::offer`]) are read to their end. Others are told that theirs were not executed; those that
     /// nobody answers are dropped. [`StationHandle::close`](mainstay_service::StationHandle::close) and
     /// [`Reach::close`](mainstay_service::Reach::close) do it for the remote calls of a node, within a time; executions of troupes are not waited
     /// for. Of at-least-once calls nothing is kept, so their answers are sent and not waited for. A client that is connected and never says that it has its results holds this up for as long: without such a bound, give it one.

@@ -31,7 +31,7 @@ impl Server {
     /// Writes all that later outputs depend on.
     pub(crate) fn fingerprint(&self, into: &mut impl Hasher) {
         (self.memory, &self.served, &self.clients, &self.runs, &self.ready).hash(into);
-        (&self.loose, &self.writing, &self.names, &self.stored, self.tickets, self.is_draining)
+        (&self.loose, &self.writing, &self.names, &self.stored, self.tickets, self.drain)
             .hash(into);
         self.hosts.hash(into);
     }

@@ -578,6 +578,30 @@ impl Hand {
         ask: Ask,
         arguments: Bytes,
     ) {
+        self.request(client, server, tag, ask, (WORK, arguments));
+    }
+
+    /// Calls another procedure.
+    pub fn call_of(
+        &mut self,
+        procedure: ProcedureId,
+        client: usize,
+        server: usize,
+        tag: u64,
+        ask: Ask,
+    ) {
+        let arguments = Bytes::copy_from_slice(&tag.to_le_bytes());
+        self.request(client, server, tag, ask, (procedure, arguments));
+    }
+
+    fn request(
+        &mut self,
+        client: usize,
+        server: usize,
+        tag: u64,
+        ask: Ask,
+        (procedure, arguments): (ProcedureId, Bytes),
+    ) {
         let Ask { semantics, lane, deadline, parent, name } = ask;
         let mut numbers = Vec::new();
         if let Some(parent) = parent {
@@ -589,7 +613,7 @@ impl Hand {
             numbers,
             token: tag,
             server: self.node(server),
-            procedure: WORK,
+            procedure,
             version: 1,
             semantics,
             arguments,
