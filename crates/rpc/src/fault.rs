@@ -19,6 +19,12 @@ pub enum Fault {
     KeepsRefusals,
     /// One client may take all names.
     SharesNothing,
+    /// A client takes any number of calls.
+    NeverFull,
+    /// A server takes any number of calls of a client.
+    NeverBusy,
+    /// Each refusal is remembered, however many there are.
+    RemembersFloods,
     /// A name does not tell what its call was promised.
     MixesPromises,
     /// A drain does not wait until clients have their results.

@@ -358,7 +358,8 @@ impl Server {
             order.gone = Vec::new();
         }
         let client = self.clients.entry(from).or_default();
-        if client.calls.len() >= 2 * self.config.window as usize {
+        let is_flood = client.calls.len() >= 2 * self.config.window as usize;
+        if is_flood && !mainstay_base::fault!(self.config, RemembersFloods) {
             self.counts.absurd += 1;
             return;
         }
@@ -390,6 +391,7 @@ impl Server {
         }
         let is_full = client.calls.len() >= self.config.window as usize
             || client.bytes + bytes > self.config.client_bytes_max;
+        let is_full = is_full && !mainstay_base::fault!(self.config, NeverBusy);
         is_full.then_some(Refusal::Busy)
     }
 
