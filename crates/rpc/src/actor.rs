@@ -16,6 +16,7 @@ mod served;
 mod servers;
 mod stop;
 mod stream;
+mod trace;
 
 use std::fmt;
 
@@ -35,6 +36,7 @@ pub use names::{Following, Names, NamesError, Registered};
 pub use registry::RegistryError;
 pub use servers::Servers;
 pub use stream::{Items, Offer, OfferError, Reading, WriteError};
+pub use trace::Trace;
 
 use crate::{Config, Failure, ProcedureId};
 

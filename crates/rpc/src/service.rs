@@ -19,7 +19,7 @@ use crate::{
     Status,
 };
 
-/// Which words two ends have. Those with others do not hear each other. 1: with those of watches.
+/// Which words two ends have. Those with others do not hear each other. 1: with those of watches, and contexts with a trace.
 const WORDS: u128 = 1;
 
 /// The service of calls of a node: a client of the others, and a server for them.

@@ -14,6 +14,7 @@ use super::Context;
 use super::handle::{CallInfo, Shared};
 use super::served::Served;
 use super::stop::Stop;
+use super::trace;
 use crate::{Command, Event, Execution, Failure, Finish, Outcome, Reason, Rpc, Semantics, Ticket};
 
 impl mainstay_service::Front for Shared {
@@ -97,13 +98,19 @@ impl Executor {
         let Some(served) = shared.served(procedure) else { return finish(Finish::NotServed) };
         let stop = Stop::default();
         let info = CallInfo { procedure: served.name(), node: client, semantics };
+        let (trace, bytes) = trace::unpack(context);
+        #[cfg(feature = "tracing")]
+        let (span, trace) = trace::executing(shared, &info, trace);
         let context = Context {
             client,
             life,
             ticket: Some(ticket),
             semantics,
             until: shared.now() + left,
-            bytes: context,
+            bytes,
+            trace,
+            #[cfg(feature = "tracing")]
+            span: span.clone(),
             stop: stop.clone(),
             level: Arc::default(),
             shared: Arc::clone(shared),
@@ -111,7 +118,7 @@ impl Executor {
         let may_drop = served.may_drop();
         let doing = Doing { begun: Rc::clone(&self.begun), shared: Arc::clone(shared), ticket };
         // What users wrote runs in here, where a panic ends this execution and nothing else.
-        let task = tokio::task::spawn_local(async move {
+        let work = async move {
             let of = &doing.shared;
             if !of.admits(&info, &context) {
                 return doing.finish(Finish::Denied);
@@ -127,7 +134,10 @@ impl Executor {
                 let of = Arc::clone(&doing.shared);
                 of.lapse(procedure, &served).await;
             }
-        });
+        };
+        #[cfg(feature = "tracing")]
+        let work = trace::within(&span, work);
+        let task = tokio::task::spawn_local(work);
         let abort = may_drop.then(|| task.abort_handle());
         self.begun.borrow_mut().insert(ticket, Begun { stop, abort });
     }

@@ -143,6 +143,9 @@ pub(super) struct Shared {
     pub(super) service: ServiceHandle<Rpc>,
     pub(super) commands: CommandQueue<Rpc>,
     pub(super) me: NodeId,
+    /// By the wall clock.
+    #[cfg(feature = "tracing")]
+    pub(super) started: Duration,
     /// Of the service.
     pub(super) body_bytes_max: usize,
     /// How long results are kept by names.
@@ -440,6 +443,8 @@ impl RpcHandle {
             service,
             commands,
             me,
+            #[cfg(feature = "tracing")]
+            started: mainstay_runtime::wall_clock(),
             body_bytes_max: status.body_bytes_max,
             keep: status.keep,
             #[cfg(feature = "test-util")]
