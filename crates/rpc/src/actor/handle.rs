@@ -608,8 +608,7 @@ impl RpcHandle {
 
     /// Takes no call any more, but those by which the streams are read that it offers, and waits until those that were taken are answered and the clients that are connected have the answers, and streams that are a part of them ([`Context::offer`]) are read to their end. Others are told that theirs were not executed; those that
     /// nobody answers are dropped. [`StationHandle::close`](mainstay_service::StationHandle::close) and
-    /// [`Reach::close`](mainstay_service::Reach::close) do it for the remote calls of a node, within a time; executions of troupes are not waited
-    /// for. Of at-least-once calls nothing is kept, so their answers are sent and not waited for. A client that is connected and never says that it has its results holds this up for as long: without such a bound, give it one.
+    /// [`Reach::close`](mainstay_service::Reach::close) do it for all services of a node, within a time. Of at-least-once calls nothing is kept, so their answers are sent and not waited for. A client that is connected and never says that it has its results holds this up for as long: without such a bound, give it one.
     ///
     /// # Errors
     /// [`ReachError`]: the service has ended, perhaps before all was answered.
