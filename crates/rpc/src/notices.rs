@@ -72,7 +72,8 @@ impl Notices {
         if life != 0 {
             lines.say_surely(server, Item::Watch { number: token, procedure }, Bytes::new());
         } else if server != self.me {
-            self.away.entry(server).or_insert(now + self.patience());
+            let until = now + self.patience();
+            self.away.entry(server).or_insert(until);
         }
     }
 

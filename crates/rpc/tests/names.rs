@@ -154,7 +154,7 @@ async fn names_have_bounds() {
         assert_eq!(within(names.register("n")).await.unwrap_err(), NamesError::Detached);
         // Nobody serves names there: each registry says so.
         let names = Names::new([node(2)], LEASE);
-        let three = stations::station(&roster, 3, Place::Mounted, Config::started_now(), None);
+        let three = station(&roster, 3, Place::Mounted, Config::started_now(), None);
         let (_three, rpc) = three.await;
         names.attach(&rpc).await.unwrap();
         let told = within(names.register("n")).await.unwrap_err();

@@ -235,15 +235,13 @@ impl Inner {
     /// Whether a registry has what was wanted by then. An error: all have answered, and none has it.
     fn answered(&self, version: u64) -> Option<Result<(), NamesError>> {
         let state = locked(&self.state);
-        let mut last = None;
-        for registry in &self.registries {
-            match state.told.get(registry).filter(|it| it.upto >= version) {
-                Some(Told { error: None, .. }) => return Some(Ok(())),
-                Some(Told { error, .. }) => last = *error,
-                None => return None,
-            }
+        let told = |registry| state.told.get(registry).filter(|it| it.upto >= version);
+        let errors: Vec<_> = self.registries.iter().filter_map(told).map(|it| it.error).collect();
+        if errors.iter().any(Option::is_none) {
+            return Some(Ok(()));
         }
-        Some(Err(last.unwrap_or(NamesError::Detached)))
+        let is_over = errors.len() == self.registries.len();
+        is_over.then(|| Err(errors.last().copied().flatten().unwrap_or(NamesError::Detached)))
     }
 
     /// A registry says that a name has other nodes.
