@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::LocalSet;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
+use tracing::subscriber::Interest;
 use tracing::{Event, Metadata, Subscriber};
 
 use stations::{Place, node, roster, station, within};
@@ -48,7 +49,7 @@ impl Handler<Incoming<Hop>> for Relay {
 async fn relay(left: u32, context: Context) -> Result<Vec<String>, String> {
     let mut told = vec![format!("{:?} {}", context.bytes(), context.trace().unwrap())];
     if left > 0 {
-        let next = context.to(node(left as usize + 1));
+        let next = context.to(node(left as usize));
         told.extend(next.exactly_once(Hop(left - 1)).await.map_err(|it| it.to_string())?);
     }
     Ok(told)
@@ -71,6 +72,11 @@ impl Visit for Fill<'_> {
 impl Subscriber for Seen {
     fn enabled(&self, of: &Metadata<'_>) -> bool {
         of.target() == "mainstay_rpc"
+    }
+
+    /// It is not the only one of the process: other threads have none.
+    fn register_callsite(&self, _: &'static Metadata<'static>) -> Interest {
+        Interest::sometimes()
     }
 
     fn new_span(&self, span: &Attributes<'_>) -> Id {

@@ -210,6 +210,12 @@ impl Caller {
         local::execute(shared, &info, arguments, context, None).map(drop)
     }
 
+    /// The same, not as a part of any execution: for what has to be said after its end.
+    pub(super) fn apart(&self) -> Self {
+        let (parent, stop, level, name) = (None, None, None, None);
+        Self { deadline: DEADLINE, parent, stop, level, name, ..self.clone() }
+    }
+
     /// Sends a procedure that nobody answers, without a wait: if there is no room it is not sent.
     pub(super) fn tell<P: Procedure>(&self, arguments: P) {
         if self.server == self.shared.me {

@@ -348,8 +348,9 @@ const BROKEN: Failure = Failure {
 
 impl<T> Drop for Reading<T> {
     fn drop(&mut self) {
-        if self.end.is_none() {
-            self.from.tell(Leave { id: self.id });
+        // One that has failed is not read on either. The execution that reads may be over, and nobody is to wait for it.
+        if !matches!(self.end, Some(Ok(()))) {
+            self.from.apart().tell(Leave { id: self.id });
         }
     }
 }

@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use mainstay_base::{BootId, ClusterId, Duration, Instance, Instant, NodeId, Rng};
 use mainstay_rpc::{
-    CallName, Command, Config, Event, Executed, Execution, Finish, Outcome, ProcedureId, Reason, Request,
-    Rpc, Semantics, Ticket,
+    CallName, Command, Config, Event, Executed, Execution, Finish, Outcome, ProcedureId, Reason,
+    Request, Rpc, Semantics, Ticket,
 };
 use mainstay_sim::service::{ServiceNode, Setup};
 use mainstay_sim::{FaultEvent, Options, World};
@@ -431,8 +431,8 @@ impl Play {
             let root = call.root.map(|_| inner.tag);
             let is_first = !self.calls.contains_key(&inner.tag);
             let tag = if is_first { inner.tag } else { self.tag() };
-            waits = self
-                .call_as(tag, root, node, to.into(), semantics, None, inner, nested, parent);
+            waits =
+                self.call_as(tag, root, node, to.into(), semantics, None, inner, nested, parent);
         }
         let (tag, begun) = (task.tag, at);
         let (stops, overdue) = (None, 0);
