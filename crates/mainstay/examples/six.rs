@@ -1,7 +1,7 @@
 //! The services of the workspace as actix actors on one node after the other, wired by `Recipient`.
 //!
 //! Built so far: common time (a clock on each node), membership (views), atomic multicast (a group), a replicated state machine with its
-//! clients, remote procedure call, stable storage. The rest of figure 3 of the survey (atomic actions, resilient processes) comes with its crates.
+//! clients, remote procedure call (of one server, and of a troupe of servers), stable storage. The rest of figure 3 of the survey (atomic actions, resilient processes) comes with its crates.
 //!
 //! `cargo run -p mainstay --example six`
 
@@ -14,12 +14,13 @@ use actix::{Actor, Context, Handler};
 use bytes::Bytes;
 use mainstay::{
     Client, ClientConfig, ClusterId, Commands, Config, Events, GroupConfig, GroupEvent,
-    GroupHandle, Node, Order, Outcome, Position, Replicated, Small, ViewChanged,
+    GroupHandle, Node, NodeId, Order, Outcome, Position, Replicated, Small, ViewChanged,
 };
 use mainstay_clock::sync::global::{ClockHandle, Global, Setup};
 use mainstay_clock::sync::{self, Delay, Function, Kind, Plan, Reading};
 use mainstay_rpc::{Procedure, Rpc, RpcHandle};
 use mainstay_stable::{GroupCommit, Owner, Store};
+use mainstay_troupe::{Replica, Troupes, TroupesHandle};
 
 /// Whose journal it is.
 const OWNER: Owner = Owner(*b"example-six-----");
@@ -131,11 +132,18 @@ impl Handler<Heard> for Counter {
     }
 }
 
+/// What calls others, and is called by them as long as it lives.
+struct Calls {
+    rpc: RpcHandle,
+    troupes: TroupesHandle,
+    _counters: Replica,
+}
+
 async fn start(
     name: &'static str,
     nodes: &BTreeMap<String, SocketAddr>,
     journal: Option<GroupCommit>,
-) -> Result<(Node, Replicated<Lost>, RpcHandle), Box<dyn Error>> {
+) -> Result<(Node, Replicated<Lost>, Calls), Box<dyn Error>> {
     let cluster = ClusterId::from_entropy(6);
     let config = Config::new(cluster, name, nodes.clone()).durability(mainstay::Durability::Memory);
     let mut node = Node::builder(config)?;
@@ -149,12 +157,17 @@ async fn start(
     let mounted = setup.clone();
     let clock = node.mount::<Global>("clock", move |node| mounted.config(node));
     let watcher = Watcher { name, group, clock: setup.handle(clock) }.start();
-    let calls = node.mount::<Rpc>("rpc", |_| mainstay_rpc::Config::started_now());
+    let rpc = node.mount::<Rpc>("rpc", |_| mainstay_rpc::Config::started_now());
+    let binder = NodeId::new(cluster, "a");
+    let troupes =
+        node.mount::<Troupes>("troupes", move |_| mainstay_troupe::Config::started_now(binder));
     let node = node.start()?;
-    let rpc = RpcHandle::open(calls, cluster, name).await?;
-    rpc.serve(counter.recipient::<Heard>()).await?;
+    let rpc = RpcHandle::open(rpc, cluster, name).await?;
+    rpc.serve(counter.clone().recipient::<Heard>()).await?;
+    let troupes = TroupesHandle::open(troupes).await?;
+    let counters = troupes.troupe("counters").serve(counter.recipient::<Heard>()).join().await?;
     node.views().subscribe(watcher.recipient()).await;
-    Ok((node, lost, rpc))
+    Ok((node, lost, Calls { rpc, troupes, _counters: counters }))
 }
 
 #[actix::main]
@@ -163,7 +176,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let directory = tempfile::tempdir()?;
     let journal = Store::open(directory.path(), OWNER)?.0.into_group_commit();
     let (a, lost, _serves) = start("a", &nodes, Some(journal.clone())).await?;
-    let (b, _, rpc) = start("b", &nodes, None).await?;
+    let (b, _, calls) = start("b", &nodes, None).await?;
     let (c, ..) = start("c", &nodes, None).await?;
     for node in [&a, &b, &c] {
         node.ready().await?;
@@ -177,8 +190,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     while client.read(b"").await != Outcome::Done(Bytes::copy_from_slice(&1_u64.to_le_bytes())) {
         tick.tick().await;
     }
-    let heard = rpc.to_name("a")?.exactly_once(Heard).await.map_err(|it| format!("{it:?}"))?;
+    let heard =
+        calls.rpc.to_name("a")?.exactly_once(Heard).await.map_err(|it| format!("{it:?}"))?;
     println!("one member was lost, and all know it: {heard} piece of news at the first node");
+    let heard = calls
+        .troupes
+        .to("counters")
+        .call_with(Heard, |said, _| (said.len() >= 2).then_some(said.len()));
+    println!("{} counters of a troupe were asked at once", heard.await?);
     println!("{} record of it on disk", journal.forced().0);
     client.close().await;
     b.close().await;

@@ -482,7 +482,7 @@ impl Node {
     }
 
     /// Stops the node, but first has the remote calls that it has accepted finished, and others refused, which takes about so long at most; what is not
-    /// finished then is ended, and its callers are told. Replicated calls (troupes) and groups are not waited for. Answers how it ended.
+    /// finished then is ended, and its callers are told. It leaves troupes when it has answered what has come for them, or when the time is over. Groups are not waited for. Answers how it ended.
     pub async fn close_within(self, within: Duration) -> Closed {
         self.reach.close(within).await;
         self.close().await

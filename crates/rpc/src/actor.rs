@@ -9,10 +9,14 @@ mod executor;
 pub mod gateway;
 mod handle;
 mod local;
+mod names;
+mod notices;
+mod registry;
 mod served;
 mod servers;
 mod stop;
 mod stream;
+mod trace;
 
 use std::fmt;
 
@@ -28,8 +32,11 @@ pub use commands::{AtLeastOnce, AtMostOnce, ExactlyOnce, Maybe};
 pub use context::{Context, Incoming};
 pub use handle::{CallInfo, Interceptor, Resolver, RpcHandle, ServeError};
 pub use mainstay_service::OpenError;
+pub use names::{Following, Names, NamesError, Registered};
+pub use registry::RegistryError;
 pub use servers::Servers;
 pub use stream::{Items, Offer, OfferError, Reading, WriteError};
+pub use trace::Trace;
 
 use crate::{Config, Failure, ProcedureId};
 

@@ -149,7 +149,9 @@ impl Calls {
             Some(Reason::ToSelf)
         } else if request.arguments.len() + request.context.len() > self.config.body_bytes_max {
             Some(Reason::TooLarge)
-        } else if self.open.len() >= self.config.calls_max {
+        } else if self.open.len() >= self.config.calls_max
+            && !mainstay_base::fault!(self.config, NeverFull)
+        {
             Some(Reason::Full)
         } else if self.config.budget(deadline.saturating_since(now)).is_none() {
             Some(Reason::TooLate)

@@ -121,7 +121,9 @@ pub struct Config {
     /// whom nothing is executed; connected ones are remembered in any case. A client that was forgotten and comes back with open calls is told that
     /// the server is [lost](crate::Reason::ServerLost), and what is known of their execution; they are not executed again. Default 65,536.
     pub clients_max: usize,
-    /// Most calls that a server executes at a time; others wait for their turn. Default 1,024.
+    /// Most calls that a server executes at a time; others wait for their turn. An execution holds its place while it waits for calls of its own: where two nodes call each
+    /// other back, as many chains of calls as there are places, each of which needs another place at the same node, stand still until their deadlines. So it is larger than the number of chains that
+    /// come back at a time, times how often each does. Default 1,024.
     pub executions_max: usize,
     /// Most bytes of the arguments, or of the result, of a call. Default and limit [`BODY_BYTES_MAX`].
     pub body_bytes_max: usize,

@@ -19,10 +19,18 @@ pub enum Fault {
     KeepsRefusals,
     /// One client may take all names.
     SharesNothing,
+    /// A client takes any number of calls.
+    NeverFull,
+    /// A server takes any number of calls of a client.
+    NeverBusy,
+    /// Each refusal is remembered, however many there are.
+    RemembersFloods,
     /// A name does not tell what its call was promised.
     MixesPromises,
     /// A drain does not wait until clients have their results.
     DrainsEarly,
+    /// A server that drains refuses to let the streams of accepted calls be read.
+    CutsStreams,
     /// Executions that nobody waits for take all places.
     SparesBereaved,
     /// A client that is met again is forgotten all the same.
@@ -65,6 +73,10 @@ pub enum Fault {
     AnswersUnwritten,
     /// A terminator that ends nothing.
     NoTerminator,
+    /// What was made for a client outlives it.
+    SparesHosted,
+    /// Nobody is told that what he watches has ended.
+    TellsNoEnds,
     /// A quantum that ends nothing.
     NeverExpires,
     /// A new epoch that ends nothing.

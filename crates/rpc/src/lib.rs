@@ -49,6 +49,10 @@
 //! # }
 //! ```
 //!
+//! # Traces
+//! A [`Trace`] crosses nodes with each call: what an execution calls is a part of the trace of its own call. With the feature `tracing` there is a span at each end (`rpc.call` and
+//! `rpc.execute`, at the level of info) with the ids of its trace, of itself and of its parent, which is at another node perhaps; a call that is a part of no trace begins one.
+//!
 //! # What there is not
 //! No TLS yet (loopback only); calls of replicated clients and servers are in `mainstay-troupe`; no undo, which needs transactions.
 //!
@@ -94,12 +98,14 @@
 
 #[cfg(feature = "actor")]
 mod actor;
+mod api;
 mod calls;
 mod config;
 #[cfg(feature = "test-util")]
 #[doc(hidden)]
 pub mod fault;
 mod lines;
+mod notices;
 mod orphans;
 mod outcome;
 mod ranges;
@@ -112,11 +118,13 @@ pub use actor::gateway;
 #[cfg(feature = "actor")]
 pub use actor::{
     Among, AtLeastOnce, AtMostOnce, Atomic, CallError, CallInfo, Caller, Context, Error,
-    ExactlyOnce, Idempotent, Incoming, Interceptor, Items, Maybe, Offer, OfferError, OpenError,
-    Procedure, Reading, Reply, Resolver, RpcHandle, ServeError, Servers, Value, WriteError,
+    ExactlyOnce, Following, Idempotent, Incoming, Interceptor, Items, Maybe, Names, NamesError,
+    Offer, OfferError, OpenError, Procedure, Reading, Registered, RegistryError, Reply, Resolver,
+    RpcHandle, ServeError, Servers, Trace, Value, WriteError,
 };
+pub use api::{Command, Event, Execution, Finish, Outcome, Request, Status, Ticket};
 pub use config::{BODY_BYTES_MAX, Carrier, Config, ConfigError, DATAGRAM_BYTES_MAX, Orphans};
-pub use outcome::{Executed, Failure, Reason, Semantics};
+pub use outcome::{Executed, Failure, Parting, Reason, Semantics};
 pub use server::{Counts, Past, Record, Stored};
-pub use service::{Command, Event, Execution, Finish, Outcome, Request, Rpc, Status, Ticket};
+pub use service::Rpc;
 pub use wire::{CallName, Message, ProcedureId, Refusal};

@@ -5,7 +5,7 @@
 //! client is silent:
 //!
 //! - *Terminator* (PS88): while it executes for a client, the server asks its node once a period. Silence for the time of a lease ends all
-//!   that is executed for it.
+//!   that is executed for it, and what was made for it ([`Command::Host`](crate::Command::Host)).
 //! - *Expiration* (Nel81): an execution has a quantum of time from when it begins. Halfway through it the server asks the client whether it wants the call
 //!   still, and the answer grants another one.
 //! - *Extermination* (Nel81): nothing. A restarted client kills its orphans by its greeting to each node. It needs no log of whom it called,
@@ -159,7 +159,7 @@ impl Watch {
         server: &mut Server,
         lease: std::time::Duration,
     ) {
-        for node in server.works_for() {
+        for node in server.depends_on() {
             let Some(client) = server.clients.get(&node) else { continue };
             let (life, heard) = (client.life, client.heard);
             if now.saturating_since(heard) < lease {
@@ -219,7 +219,7 @@ impl Watch {
     pub(crate) fn timeout(&mut self, now: Instant, server: &Server) -> Option<Instant> {
         let asked = self.asked.as_ref().map(|(until, _)| *until);
         let policy = match self.config.orphans {
-            Orphans::Terminator { period, .. } => match server.works() {
+            Orphans::Terminator { period, .. } => match server.depends() {
                 true => Some(*self.next.get_or_insert(now + period)),
                 false => {
                     self.next = None;

@@ -115,3 +115,30 @@ impl Failure {
         Self { executed: Executed::NotAtAll, reason }
     }
 }
+
+/// Why what a node served is served there no more, as a watch of it is told.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Parting {
+    /// The node has withdrawn it. It goes on.
+    #[serde(rename = "w")]
+    Withdrawn,
+    /// The actor that served it has ended. The node goes on.
+    #[serde(rename = "e")]
+    Ended,
+    /// It was not served when the watch began.
+    #[serde(rename = "n")]
+    NotServed,
+    /// The node, or its service of calls, was restarted or is gone.
+    #[serde(rename = "l")]
+    Lost,
+    /// The node was not connected for as long as a call without a sign is attempted ([`Config::attempts`](crate::Config::attempts)): it may serve it still.
+    #[serde(rename = "u")]
+    Unreachable,
+    /// There are as many watches as may be, here ([`Config::calls_max`](crate::Config::calls_max)) or there ([`Config::window`](crate::Config::window)). Nothing is known.
+    #[serde(rename = "f")]
+    Full,
+    /// The service of calls at this node has ended. Nothing is known.
+    #[serde(rename = "h")]
+    Here,
+}

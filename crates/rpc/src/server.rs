@@ -22,6 +22,7 @@
 mod check;
 mod clients;
 mod ends;
+mod hosts;
 mod lanes;
 mod names;
 mod stored;
@@ -33,7 +34,7 @@ use mainstay_base::service::Io;
 use mainstay_base::{Duration, Instant, NodeId, Rng};
 
 use crate::lines::Lines;
-use crate::wire::{CallHead, Item, ProcedureId};
+use crate::wire::{CallHead, Item, ProcedureId, STREAM};
 use crate::{Config, Event, Execution, Refusal, Semantics, Ticket};
 
 pub(crate) use clients::Client;
@@ -144,6 +145,8 @@ pub(crate) struct Server {
     pub(crate) runs: BTreeMap<Ticket, Run>,
     ready: Ready,
     loose: VecDeque<Loose>,
+    /// Clients for whose life something was made.
+    hosts: BTreeSet<NodeId>,
     deadlines: BTreeSet<(Instant, NodeId, u64)>,
     /// Of executions that nobody waits for.
     loose_deadlines: BTreeSet<(Instant, Ticket)>,
@@ -151,7 +154,7 @@ pub(crate) struct Server {
     names: names::Names,
     stored: stored::Kept,
     tickets: u64,
-    is_draining: bool,
+    drain: Drain,
     /// Executions that were ended, for whom calls are to be taken back.
     pub(crate) ended: Vec<Ticket>,
     pub(crate) counts: Counts,
@@ -163,6 +166,27 @@ struct Ready {
     calls: VecDeque<(NodeId, u64, u64)>,
     /// They are being given places. What gets ready meanwhile has its turn in the same loop, not in one within it.
     is_filling: bool,
+}
+
+/// Whether calls are taken.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Drain {
+    No,
+    /// Only those by which the streams of former ones are read.
+    Streams,
+    /// None.
+    All,
+}
+
+impl Drain {
+    fn refuses(self, procedure: ProcedureId, config: &Config) -> bool {
+        let is_stream = STREAM.contains(&procedure) && !mainstay_base::fault!(config, CutsStreams);
+        match self {
+            Self::No => false,
+            Self::Streams => !is_stream,
+            Self::All => true,
+        }
+    }
 }
 
 /// What a server has done so far.
@@ -197,6 +221,7 @@ impl Server {
             runs: BTreeMap::new(),
             ready: Ready::default(),
             loose: VecDeque::new(),
+            hosts: BTreeSet::new(),
             deadlines: BTreeSet::new(),
             loose_deadlines: BTreeSet::new(),
             writing: VecDeque::new(),
@@ -204,7 +229,7 @@ impl Server {
             stored: stored::Kept::new(past.first(), seed),
             // No ticket of a former life names an execution of this one.
             tickets: Rng::new(seed).stream("tickets").next_u64() >> 1,
-            is_draining: false,
+            drain: Drain::No,
             ended: Vec::new(),
             counts: Counts::default(),
         };
@@ -220,13 +245,19 @@ impl Server {
         self.served.remove(&procedure);
     }
 
+    pub(crate) fn serves(&self, procedure: ProcedureId) -> bool {
+        self.served.contains_key(&procedure)
+    }
+
     pub(crate) fn drain(&mut self) {
-        self.is_draining = true;
+        if self.drain == Drain::No {
+            self.drain = Drain::Streams;
+        }
     }
 
     /// There is no more time: what has not begun does not begin, and the rest is ended.
     pub(crate) fn close(&mut self, now: Instant, lines: &mut Lines) {
-        self.is_draining = true;
+        self.drain = Drain::All;
         let clients: Vec<NodeId> = self.clients.keys().copied().collect();
         for client in clients {
             self.refuse_held(now, lines, client, u64::MAX, Refusal::Draining);
@@ -327,7 +358,8 @@ impl Server {
             order.gone = Vec::new();
         }
         let client = self.clients.entry(from).or_default();
-        if client.calls.len() >= 2 * self.config.window as usize {
+        let is_flood = client.calls.len() >= 2 * self.config.window as usize;
+        if is_flood && !mainstay_base::fault!(self.config, RemembersFloods) {
             self.counts.absurd += 1;
             return;
         }
@@ -351,7 +383,7 @@ impl Server {
         if !(*oldest..=*newest).contains(&call.version) {
             return Some(Refusal::Version);
         }
-        if self.is_draining {
+        if self.drain.refuses(call.procedure, &self.config) {
             return Some(Refusal::Draining);
         }
         if bytes > self.config.body_bytes_max {
@@ -359,6 +391,7 @@ impl Server {
         }
         let is_full = client.calls.len() >= self.config.window as usize
             || client.bytes + bytes > self.config.client_bytes_max;
+        let is_full = is_full && !mainstay_base::fault!(self.config, NeverBusy);
         is_full.then_some(Refusal::Busy)
     }
 
@@ -372,7 +405,8 @@ impl Server {
         let is_room = waits().count() < self.config.window as usize
             && loose.bytes() <= self.config.body_bytes_max
             && bytes <= self.config.client_bytes_max;
-        if !is_served || self.is_draining || !is_room {
+        let is_refused = self.drain.refuses(loose.procedure, &self.config);
+        if !is_served || is_refused || !is_room {
             self.counts.refused += 1;
             return;
         }

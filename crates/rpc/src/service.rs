@@ -6,196 +6,21 @@ use bytes::Bytes;
 use mainstay_base::service::{
     Class, In, Io, Logged, Never, Out, Outbox, PeerChange, Service, Start,
 };
-use mainstay_base::{
-    BootId, Channel, Duration, Fingerprint, Fingerprinter, Instant, Machine, NodeId, Rng,
-};
+use mainstay_base::{BootId, Channel, Fingerprint, Fingerprinter, Instant, Machine, NodeId, Rng};
 
 use crate::calls::Calls;
 use crate::lines::Lines;
+use crate::notices::Notices;
 use crate::orphans::Watch;
-use crate::server::{Answer, Counts, Loose, Past, Record, Server};
-use crate::wire::{CallName, Head, Item, Message, ProcedureId};
-use crate::{Config, Failure, Orphans, Reason, Refusal, Semantics};
+use crate::server::{Answer, Loose, Past, Record, Server};
+use crate::wire::{Head, Item, Message, ProcedureId};
+use crate::{
+    Command, Config, Event, Failure, Finish, Orphans, Outcome, Parting, Reason, Refusal, Request,
+    Status,
+};
 
-/// A call that somebody wants.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Request {
-    /// Comes back with the outcome. No two open calls of the service have the same.
-    pub token: u64,
-    /// The node.
-    pub server: NodeId,
-    /// What is called.
-    pub procedure: ProcedureId,
-    /// Which version of it.
-    pub version: u16,
-    /// What is promised.
-    pub semantics: Semantics,
-    /// The arguments.
-    pub arguments: Bytes,
-    /// The outcome is known after so long at the latest.
-    pub deadline: Duration,
-    /// Calls of a lane are executed one after the other, in the order of the commands. `None`: the call works on data of its own.
-    pub lane: Option<u32>,
-    /// The execution that calls. Its calls are taken back when it is ended.
-    pub parent: Option<Ticket>,
-    /// With a parent whose call has a name: the number of this call among those of the parent, from 1, calls to the own node counted as well. If an execution at the
-    /// own node calls, that one's numbers come first. A name follows from them; without them there is none.
-    pub numbers: Vec<u64>,
-    /// Bytes that are handed to whoever executes: a trace context for instance.
-    pub context: Bytes,
-    /// Where orphans are adopted ([`Orphans::Adoption`]): whoever calls by the same name has the result of the same execution. What an execution with a
-    /// name calls has a name that follows from it. Elsewhere it means nothing.
-    pub name: Option<Box<CallName>>,
-}
-
-/// What others of the node want of the service of calls.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Command {
-    /// A call. Each has one [`Event::Over`].
-    Call(Request),
-    /// A call is not wanted any more: if it is open, it is over now.
-    Cancel {
-        /// Its token.
-        token: u64,
-    },
-    /// A procedure is executed here, from now on.
-    Serve {
-        /// Which.
-        procedure: ProcedureId,
-        /// Its oldest version, and its newest one.
-        versions: (u16, u16),
-    },
-    /// A procedure is not executed here any more.
-    Withdraw {
-        /// Which.
-        procedure: ProcedureId,
-    },
-    /// An execution has a result, or was [stopped](Event::Stop).
-    Finished {
-        /// Which.
-        ticket: Ticket,
-        /// What came of it.
-        result: Finish,
-    },
-    /// No call is taken any more; [`Event::Drained`] when those that were are over.
-    Drain,
-    /// The same at once: what has not begun is refused, and what is executed is ended.
-    Close,
-}
-
-/// What came of an execution.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Finish {
-    /// A value.
-    Value(Bytes),
-    /// An error of the procedure.
-    Error(Bytes),
-    /// The bytes are no arguments of the procedure: it was not executed.
-    BadArguments,
-    /// Nothing serves the procedure any more: it was not executed.
-    NotServed,
-    /// It is not admitted, and was not executed.
-    Denied,
-    /// Whatever executes it has failed or is gone, or was stopped.
-    Failed,
-}
-
-/// Names an execution, in one life of a node.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Ticket(pub u64);
-
-/// A procedure is to be executed.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Execution {
-    /// Names it.
-    pub ticket: Ticket,
-    /// Who calls.
-    pub client: NodeId,
-    /// In which life.
-    pub life: u64,
-    /// Which procedure.
-    pub procedure: ProcedureId,
-    /// Which version of it.
-    pub version: u16,
-    /// What the caller was promised. For [`Semantics::AtMostOnce`] the effect must be whole or none.
-    pub semantics: Semantics,
-    /// The arguments.
-    pub arguments: Bytes,
-    /// It is stopped after so long.
-    pub left: Duration,
-    /// As in [`Request::context`].
-    pub context: Bytes,
-}
-
-/// How a call ended.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Outcome {
-    /// With a value; one of [`Semantics::Maybe`] was sent.
-    Done(Bytes),
-    /// With an error of the procedure, which was executed.
-    Remote(Bytes),
-    /// Without a result.
-    Failed(Failure),
-}
-
-/// What the service of calls tells.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Event {
-    /// A call is over (RPC-9: once for each).
-    Over {
-        /// Its token.
-        token: u64,
-        /// How it ended.
-        outcome: Outcome,
-    },
-    /// Somebody calls: the execution ends with [`Command::Finished`].
-    Execute(Execution),
-    /// An execution has to stop as soon as it can, and to have no effect from here on. It ends with [`Command::Finished`] as well: until then what
-    /// must not run beside it waits. A ticket that is not known was never executed.
-    Stop {
-        /// Which.
-        ticket: Ticket,
-    },
-    /// A server is connected and was heard: what waits for it is sent.
-    Bound {
-        /// Which node.
-        server: NodeId,
-    },
-    /// A server is gone, and with it all that it executed, unless it stores results and comes back.
-    Lost {
-        /// Which node.
-        server: NodeId,
-    },
-    /// After [`Command::Drain`]: nothing is executed any more.
-    Drained,
-}
-
-/// How a service of calls is.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct Status {
-    /// The crash count.
-    pub life: u64,
-    /// Calls of this node that are open.
-    pub open: usize,
-    /// Executions for others.
-    pub executing: usize,
-    /// Calls of others that are held, executed, or whose answer is kept.
-    pub kept: usize,
-    /// Clients of which something is remembered.
-    pub clients: usize,
-    /// What was done for others.
-    pub served: Counts,
-    /// Messages that were sent (RPC-61).
-    pub sent: u64,
-    /// As in [`Config::body_bytes_max`].
-    pub body_bytes_max: usize,
-    /// How long results are kept by the names of their calls, where [orphans are adopted](Orphans::Adoption).
-    pub keep: Option<Duration>,
-    #[cfg(feature = "test-util")]
-    #[doc(hidden)]
-    pub fault: Option<crate::fault::Fault>,
-}
+/// Which words two ends have. Those with others do not hear each other. 1: with those of watches, and contexts with a trace.
+const WORDS: u128 = 1;
 
 /// The service of calls of a node: a client of the others, and a server for them.
 #[derive(Clone)]
@@ -205,6 +30,7 @@ pub struct Rpc {
     calls: Calls,
     server: Server,
     watch: Watch,
+    notices: Notices,
     is_draining: bool,
     due: Option<Instant>,
     config: Config,
@@ -243,7 +69,14 @@ impl Rpc {
             Command::Call(request) => self.call(now, request),
             Command::Cancel { token } => self.calls.cancel(now, &mut self.lines, token),
             Command::Serve { procedure, versions } => self.server.serve(procedure, versions),
-            Command::Withdraw { procedure } => self.server.withdraw(procedure),
+            Command::Withdraw { procedure } => self.withdraw(procedure, Parting::Withdrawn),
+            Command::Gone { procedure } => self.withdraw(procedure, Parting::Ended),
+            Command::Watch { token, server, procedure } => {
+                let is_served = self.server.serves(procedure);
+                let of = (server, procedure);
+                self.notices.watch(now, &mut self.lines, token, of, is_served);
+            }
+            Command::Unwatch { token } => self.notices.unwatch(&mut self.lines, token),
             Command::Finished { ticket, result } => {
                 let answer = match result {
                     Finish::Value(body) => Answer::Result(false, body),
@@ -255,6 +88,8 @@ impl Rpc {
                 };
                 self.server.on_finished(now, &mut self.lines, ticket, answer);
             }
+            Command::Host { client, life } => self.server.host(&mut self.lines, client, life),
+            Command::Unhost { client, life } => self.server.unhost(client, life),
             Command::Drain => {
                 self.server.drain();
                 self.is_draining = true;
@@ -264,6 +99,11 @@ impl Rpc {
                 self.is_draining = true;
             }
         }
+    }
+
+    fn withdraw(&mut self, procedure: ProcedureId, why: Parting) {
+        self.server.withdraw(procedure);
+        self.notices.ended(&mut self.lines, procedure, why);
     }
 
     fn on_peer(&mut self, now: Instant, change: PeerChange) {
@@ -282,6 +122,7 @@ impl Rpc {
             PeerChange::Down { boot } => {
                 self.lines.line(boot.node).is_up = false;
                 self.calls.on_down(boot.node);
+                self.notices.on_down(now, boot.node);
             }
             PeerChange::Ended { boot } => {
                 // Its boot lives on, and what is stored may be asked for by the next instance there.
@@ -325,6 +166,7 @@ impl Rpc {
         (line.boot, line.is_up) = (new, false);
         self.lines.forget(node);
         self.calls.on_gone(now, &mut self.lines, node);
+        self.notices.on_gone(&mut self.lines, node);
         self.lines.tell(Event::Lost { server: node });
         true
     }
@@ -366,6 +208,7 @@ impl Rpc {
         let (lines, server, calls) = (&mut self.lines, &mut self.server, &mut self.calls);
         match item {
             Item::Hello { kept, window, epoch } => {
+                self.notices.on_hello(lines, from, head.life);
                 self.watch.on_hello(lines, from, epoch);
                 calls.on_bound(now, lines, from, head.memory, (kept, window));
                 lines.tell(Event::Bound { server: from });
@@ -399,6 +242,12 @@ impl Rpc {
             }
             Item::Alive => self.watch.on_alive(from),
             Item::Epoch { epoch } => self.watch.on_epoch(now, lines, server, epoch),
+            Item::Watch { number, procedure } => {
+                let is_served = server.serves(procedure);
+                self.notices.on_watch(lines, from, (number, procedure), is_served);
+            }
+            Item::Unwatch { number } => self.notices.on_unwatch(from, number),
+            Item::Gone { number, why } => self.notices.on_end(lines, from, number, why),
             _ => self.server.counts.dropped += 1,
         }
     }
@@ -440,6 +289,7 @@ impl Machine for Rpc {
         self.server.on_time(now, &mut self.lines);
         self.calls.on_time(now, &mut self.lines);
         self.watch.on_time(now, &mut self.lines, &mut self.server);
+        self.notices.on_time(now, &mut self.lines);
     }
 
     fn end_turn(&mut self, now: Instant) {
@@ -461,7 +311,7 @@ impl Machine for Rpc {
         self.lines.flush();
         let watch = self.watch.timeout(now, &self.server);
         let halves = self.server.timeout().into_iter().chain(self.calls.timeout());
-        self.due = halves.chain(watch).min();
+        self.due = halves.chain(watch).chain(self.notices.timeout()).min();
     }
 
     fn poll_output(&mut self) -> Option<Out<Self>> {
@@ -480,6 +330,7 @@ impl Fingerprint for Rpc {
         self.calls.fingerprint(into);
         self.server.fingerprint(into);
         self.watch.fingerprint(into);
+        self.notices.fingerprint(into);
     }
 }
 
@@ -501,6 +352,7 @@ impl Service for Rpc {
     fn agreed(config: &Config) -> u128 {
         let keep = config.orphans.keep().map_or(0, |keep| keep.as_nanos());
         keep << 16
+            | WORDS << 9
             | u128::from(matches!(config.carrier, crate::Carrier::Datagrams)) << 8
             | u128::from(config.orphans.number())
     }
@@ -529,7 +381,8 @@ impl Service for Rpc {
             lines.mute_until(io);
         }
         let calls = Calls::new(config.clone(), me.node, seed);
-        Self { life, lines, calls, server, watch, is_draining: false, due: None, config }
+        let notices = Notices::new(config.clone(), me.node);
+        Self { life, lines, calls, server, watch, notices, is_draining: false, due: None, config }
     }
 
     fn work(job: Never) -> Never {
@@ -547,6 +400,7 @@ impl Service for Rpc {
             open: self.calls.len(),
             executing,
             kept,
+            watches: self.notices.counts(),
             clients: self.server.clients.len(),
             served: self.server.counts,
             sent: self.lines.sent,
@@ -560,5 +414,6 @@ impl Service for Rpc {
     fn check_invariants(&self) {
         self.calls.check();
         self.server.check();
+        self.notices.check();
     }
 }

@@ -8,7 +8,7 @@ use mainstay_base::service::Wire;
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::{Executed, Semantics};
+use crate::{Executed, Parting, Semantics};
 
 /// A procedure on the wire: the first 64 bits of a hash of its name.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -26,6 +26,12 @@ impl ProcedureId {
         Self(hash)
     }
 }
+
+/// By these a stream is read (an `Offer`): an accepted call goes on in them.
+pub(crate) const STREAM: [ProcedureId; 2] = [ProcedureId::new(PULL), ProcedureId::new(LEAVE)];
+/// Their names.
+pub(crate) const PULL: &str = "mainstay.stream.pull";
+pub(crate) const LEAVE: &str = "mainstay.stream.leave";
 
 /// All that one end says to the other in a turn.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -102,6 +108,15 @@ pub(crate) enum Item {
     /// A new epoch has begun.
     #[serde(rename = "e")]
     Epoch { epoch: u64 },
+    /// The end of this procedure is wanted to be known; the answer has this number.
+    #[serde(rename = "W")]
+    Watch { number: u64, procedure: ProcedureId },
+    /// It is not any more.
+    #[serde(rename = "V")]
+    Unwatch { number: u64 },
+    /// What was watched by this number has ended.
+    #[serde(rename = "G")]
+    Gone { number: u64, why: Parting },
 }
 
 /// What a call says besides its arguments.

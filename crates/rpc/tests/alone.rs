@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use actix::{Actor, Context, Handler, Message, ResponseFuture};
 use mainstay_rpc::{
-    CallError, Config, Executed, Failure, Idempotent, Incoming, Procedure, Reason, Refusal,
-    RpcHandle, ServeError,
+    CallError, Config, Executed, Failure, Idempotent, Incoming, Orphans, Procedure, Reason,
+    Refusal, RpcHandle, ServeError,
 };
 use mainstay_service::Placement;
 use serde::{Deserialize, Serialize};
@@ -397,8 +397,7 @@ impl Handler<Withdraw> for Sum {
     }
 }
 
-/// Checks RPC-71: each client has a server of its own, a new life of a client another one, and the server of a client that has vanished
-/// disappears.
+/// Each client has a server of its own, a new life of a client another one, and one that nobody calls disappears.
 #[tokio::test]
 async fn servers_are_made_for_clients() {
     let run = async {
@@ -428,6 +427,60 @@ async fn servers_are_made_for_clients() {
         };
         within(gone).await;
         assert_eq!(within(second.to(node(0)).exactly_once(Withdraw(1))).await, Ok(1));
+    };
+    LocalSet::new().run_until(run).await;
+}
+
+/// Says when it is gone.
+struct Mortal(mpsc::UnboundedSender<()>);
+
+impl Drop for Mortal {
+    fn drop(&mut self) {
+        let _ = self.0.send(());
+    }
+}
+
+impl Actor for Mortal {
+    type Context = Context<Self>;
+}
+
+impl Handler<Withdraw> for Mortal {
+    type Result = Result<u64, Overdrawn>;
+
+    fn handle(&mut self, _: Withdraw, _: &mut Context<Self>) -> Self::Result {
+        Ok(0)
+    }
+}
+
+/// Checks RPC-71 on real sockets: the server of a client that stays away ends by the terminator, long before it has been idle for its time; that of a client that
+/// lives does not.
+#[tokio::test]
+async fn a_server_made_for_a_client_ends_with_it() {
+    let run = async {
+        let roster = roster(3);
+        let place = Place::Mounted;
+        let (period, lease) = (Duration::from_millis(100), Duration::from_millis(300));
+        let orphans = Orphans::Terminator { period, lease };
+        let config = || Config { orphans, ..Config::started_now() };
+        let (_server, server) = station(&roster, 0, place, config(), None).await;
+        let (tell, mut gone) = mpsc::unbounded_channel();
+        let make = move |_| Mortal(tell.clone()).start();
+        let servers = server.servers(Duration::from_secs(3_600), make);
+        servers.serve::<Withdraw>().await.unwrap();
+        let (one, first) = station(&roster, 1, place, config(), None).await;
+        let (_two, second) = station(&roster, 2, place, config(), None).await;
+        for client in [&first, &second] {
+            within(client.to(node(0)).exactly_once(Withdraw(1))).await.unwrap();
+        }
+        assert_eq!(servers.count(), 2);
+        let closed = one.closed();
+        one.stop();
+        drop((one, first));
+        within(closed).await;
+        within(gone.recv()).await.unwrap();
+        assert_eq!((servers.count(), gone.try_recv().is_err()), (1, true));
+        within(second.to(node(0)).exactly_once(Withdraw(1))).await.unwrap();
+        assert_eq!(servers.count(), 1);
     };
     LocalSet::new().run_until(run).await;
 }

@@ -8,9 +8,9 @@ use mainstay_rpc::fault::Fault;
 use mainstay_rpc::{Carrier, Semantics};
 use mainstay_sim::noticed;
 use support::Mix;
-use support::kind::Kind;
+use support::kind::{ADOPTION, Kind};
 
-/// Checks RPC-1, RPC-2, RPC-3, RPC-5, RPC-8, RPC-9, RPC-14, RPC-20, RPC-21, RPC-23, RPC-70 and RPC-74 of the oracle: each defect that can show in a simulated world does.
+/// Checks RPC-1, RPC-2, RPC-3, RPC-5, RPC-8, RPC-9, RPC-14, RPC-20, RPC-21, RPC-23, RPC-25, RPC-70, RPC-72 and RPC-74 of the oracle: each defect that can show in a simulated world does.
 /// Those that need a datagram of a former boot, a client that is silent for ever, or that lie to nobody, are found in `edges.rs`, `rules.rs` and
 /// `orphans.rs`.
 #[test]
@@ -29,6 +29,7 @@ fn each_defect_is_noticed() {
     let cancelled = Kind { mix: Some(mix), carrier: Some(Carrier::Datagrams), ..Kind::default() };
     let mix = Mix { semantics: vec![Semantics::AtLeastOnce], ..Mix::default() };
     let repeated = Kind { mix: Some(mix), ..Kind::default() };
+    let adopted = Kind { orphans: Some(ADOPTION), ..Kind::default() };
     for (fault, kind, says) in [
         (F::ForgetsCalls, &any, "bytes of a client"),
         (F::ForgetsStored, &stored, "RPC-"),
@@ -37,7 +38,7 @@ fn each_defect_is_noticed() {
         (F::RepeatsAtNewServer, &any, "RPC-"),
         (F::HearsTheDead, &datagrams, "RPC-"),
         (F::SparesOrphans, &any, "RPC-"),
-        (F::KeepsOrphans, &any, "RPC-"),
+        (F::KeepsOrphans, &endless, ""),
         (F::SharesClock, &clocks, "RPC-20"),
         (F::IgnoresDeadline, &endless, "RPC-20"),
         (F::BeginsLate, &any, "RPC-20"),
@@ -46,11 +47,13 @@ fn each_defect_is_noticed() {
         (F::IgnoresOrder, &any, "RPC-5"),
         (F::ForgetsGivenUp, &cancelled, "RPC-5"),
         (F::BeginsUnwritten, &stored, "RPC-"),
+        (F::ForgetsNames, &adopted, "RPC-25"),
+        (F::NumbersAnew, &adopted, "RPC-72"),
         (F::AnswersItself, &repeated, "RPC-1:"),
         (F::TellsTwice, &any, "RPC-9"),
     ] {
         let kind = Kind { fault: Some(fault), ..kind.clone() };
-        let (seed, what) = noticed(400, |seed| kind.run(seed).map(drop))
+        let (seed, what) = noticed(1_000, |seed| kind.run(seed).map(drop))
             .unwrap_or_else(|| panic!("{fault:?} is not noticed"));
         println!("{fault:?}: seed {seed}, {}", what.lines().next().unwrap_or_default());
         assert!(what.contains(says), "{fault:?} is noticed as {what}");

@@ -60,6 +60,55 @@ fn the_terminator_ends_orphans() {
     holds_but_with(scene, &[Fault::NoTerminator, Fault::SparesChildren]);
 }
 
+/// Checks RPC-71: what was made for a client is let go when the client is dead, though nothing is executed for it: after a period and a lease of silence where
+/// there is a terminator, at the greeting of its next life in any case. A client that lives and calls nobody keeps it.
+#[test]
+fn what_was_made_for_a_client_goes_with_it() {
+    let scene = |orphans, restarts, fault| {
+        let mut hand = hand(2, orphans, fault);
+        hand.call(0, 1, 1, LONG);
+        hand.run(5 * MS);
+        let client = hand.node(0);
+        hand.give(1, In::Command(Command::Host { client, life: 1 }));
+        hand.finish(1);
+        hand.run(10 * LEASE);
+        assert_eq!(hand.forsaken, [], "it lives");
+        hand.crash(0);
+        if restarts {
+            hand.start(0);
+        }
+        hand.run(PERIOD + LEASE + 5 * MS);
+        assert_eq!(hand.forsaken, [(1, client)]);
+        hand.run(10 * LEASE);
+        assert_eq!(hand.forsaken.len(), 1, "it is told once");
+        // What is made for a life that is over is over.
+        hand.give(1, In::Command(Command::Host { client, life: u64::MAX }));
+        assert_eq!(hand.forsaken.len(), 2);
+    };
+    let silent = [Fault::SparesHosted, Fault::NoTerminator];
+    holds_but_with(|fault| scene(TERMINATOR, false, fault), &silent);
+    for orphans in POLICIES {
+        holds_but_with(|fault| scene(orphans, true, fault), &[Fault::SparesHosted]);
+    }
+}
+
+/// Checks RPC-71: nobody is asked on behalf of what is gone.
+#[test]
+fn nobody_is_asked_when_nothing_is_made() {
+    let mut hand = hand(2, TERMINATOR, None);
+    hand.call(0, 1, 1, LONG);
+    hand.run(5 * MS);
+    let client = hand.node(0);
+    hand.give(1, In::Command(Command::Host { client, life: 1 }));
+    hand.finish(1);
+    hand.run(10 * PERIOD);
+    let asked = hand.said("Check { life: 1 }");
+    assert!(asked > 8, "{asked}");
+    hand.give(1, In::Command(Command::Unhost { client, life: 1 }));
+    hand.run(10 * PERIOD);
+    assert!(hand.said("Check { life: 1 }") <= asked + 1);
+}
+
 /// Checks RPC-6: what was ended counts for nothing, though it gives a result; a client that was cut off is told so.
 #[test]
 fn what_the_terminator_ended_counts_for_nothing() {

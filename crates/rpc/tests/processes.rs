@@ -7,17 +7,14 @@
 mod stations;
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::Write as _;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix::Message;
 use mainstay_base::Rng;
 use mainstay_rpc::{CallError, Config, Executed, Procedure, RpcHandle};
-use rustix::process::{Pid, Signal, kill_process};
+use mainstay_sim::processes::{Home, Running, until};
 use serde::{Deserialize, Serialize};
 use tokio::task::LocalSet;
 
@@ -39,33 +36,14 @@ impl Procedure for Mark {
     const NAME: &'static str = "test.mark";
 }
 
-/// The house of a run: addresses, logs, what the server stores.
-struct Home(PathBuf);
-
-impl Home {
-    fn roster(&self) -> BTreeMap<String, SocketAddr> {
-        let text = std::fs::read_to_string(self.0.join("roster")).unwrap();
-        let line = |(at, line): (usize, &str)| (format!("n{at}"), line.parse().unwrap());
-        text.lines().enumerate().map(line).collect()
-    }
-
-    fn log(&self, name: &str) -> File {
-        OpenOptions::new().create(true).append(true).open(self.0.join(name)).unwrap()
-    }
-
-    fn lines(&self, name: &str) -> Vec<String> {
-        let text = std::fs::read_to_string(self.0.join(name)).unwrap_or_default();
-        text.lines().map(str::to_owned).collect()
-    }
-}
-
 async fn serve(home: &Home, stored: bool) {
     let config = Config { stored, ..Config::started_now() };
-    let disk = stored.then(|| home.0.join("disk"));
+    let disk = stored.then(|| home.path().join("disk"));
     let disk = disk.as_deref();
     disk.into_iter().for_each(|disk| std::fs::create_dir_all(disk).unwrap());
-    let (station, rpc) = station(&home.roster(), 0, Place::Mounted, config, disk).await;
-    let log = std::sync::Arc::new(home.log("executed"));
+    let (station, rpc) =
+        station(&home.roster(None).unwrap(), 0, Place::Mounted, config, disk).await;
+    let log = std::sync::Arc::new(home.log("executed").unwrap());
     let mark = move |Mark(tag), _| {
         let log = std::sync::Arc::clone(&log);
         async move {
@@ -102,8 +80,9 @@ async fn one_flight(rpc: RpcHandle, log: std::sync::Arc<File>, first: u64) {
 
 async fn call(home: &Home, life: u64) {
     let config = Config::started_now();
-    let (_station, rpc) = station(&home.roster(), 1, Place::Mounted, config, None).await;
-    let log = std::sync::Arc::new(home.log("outcomes"));
+    let (_station, rpc) =
+        station(&home.roster(None).unwrap(), 1, Place::Mounted, config, None).await;
+    let log = std::sync::Arc::new(home.log("outcomes").unwrap());
     let flight = |at| one_flight(rpc.clone(), std::sync::Arc::clone(&log), (life << 40) + at);
     stations::futures((0..FLIGHTS).map(flight)).await;
 }
@@ -112,7 +91,7 @@ async fn call(home: &Home, life: u64) {
 #[test]
 fn a_process_of_the_test() {
     let Ok(role) = std::env::var(ROLE) else { return };
-    let home = Home(std::env::var(HOME).unwrap().into());
+    let home = Home::new(std::env::var(HOME).unwrap());
     let life = std::env::var(LIVES).unwrap().parse().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     LocalSet::new().block_on(&runtime, async {
@@ -123,31 +102,10 @@ fn a_process_of_the_test() {
     });
 }
 
-/// A process that ends with the test.
-struct Running(Child);
-
-impl Running {
-    fn start(home: &Path, role: &str, life: u64) -> Self {
-        let child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "a_process_of_the_test", "--nocapture"])
-            .env(ROLE, role)
-            .env(HOME, home)
-            .env(LIVES, life.to_string())
-            .stdout(Stdio::null())
-            .spawn();
-        Self(child.unwrap())
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.0), signal).unwrap();
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+fn start(home: &Home, role: &str, life: u64) -> Running {
+    let home = home.path().to_str().unwrap().to_owned();
+    let environment = [(ROLE, role.to_owned()), (HOME, home), (LIVES, life.to_string())];
+    Running::start("a_process_of_the_test", environment).unwrap()
 }
 
 fn count_done(home: &Home) -> usize {
@@ -156,11 +114,8 @@ fn count_done(home: &Home) -> usize {
 
 /// Until the client has been told of so many more calls that were done.
 fn until_done(home: &Home, more: usize) {
-    let (wanted, begun) = (count_done(home) + more, Instant::now());
-    while count_done(home) < wanted {
-        assert!(begun.elapsed() < Duration::from_secs(30), "nothing gets done");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    let wanted = count_done(home) + more;
+    until("calls get done", || count_done(home) >= wanted);
 }
 
 /// Holds what was told against what was executed; how many calls had each outcome.
@@ -191,14 +146,12 @@ fn judge(home: &Home) -> BTreeMap<String, usize> {
 
 fn run(server: &'static str, seed: u64) {
     let directory = tempfile::tempdir().unwrap();
-    let home = Home(directory.path().to_owned());
-    let roster: String =
-        mainstay_sim::free_addresses(2).iter().map(|address| format!("{address}\n")).collect();
-    std::fs::write(home.0.join("roster"), roster).unwrap();
+    let home = Home::new(directory.path());
+    home.write_roster(None, &mainstay_sim::free_addresses(2)).unwrap();
     let (mut life, mut rng) = (1, Rng::new(seed));
     let mut start = |role| {
         life += 1;
-        Running::start(&home.0, role, life)
+        start(&home, role, life)
     };
     let (mut serving, mut calling) = (start(server), start("client"));
     for round in 0..6 {
@@ -214,10 +167,10 @@ fn run(server: &'static str, seed: u64) {
             }
             stopped => {
                 let process = if stopped == 2 { &serving } else { &calling };
-                process.signal(Signal::STOP);
+                process.stop().unwrap();
                 // Shorter and longer than the deadline of a call.
                 std::thread::sleep(DEADLINE / 2 + DEADLINE.mul_f64(rng.below(100) as f64 / 50.0));
-                process.signal(Signal::CONT);
+                process.go_on().unwrap();
             }
         }
     }

@@ -12,7 +12,8 @@ use mainstay_base::service::{In, Io, PeerChange, Service, Wire};
 use mainstay_base::{Duration, Rng};
 use mainstay_rpc::fault::Fault;
 use mainstay_rpc::{
-    Carrier, Command, Config, Executed, Message, Orphans, Outcome, Reason, Refusal, Semantics,
+    Carrier, Command, Config, Executed, Message, Orphans, Outcome, ProcedureId, Reason, Refusal,
+    Semantics,
 };
 use mainstay_sim::Clock;
 use mainstay_sim::holds_but_with;
@@ -49,6 +50,36 @@ fn a_drained_server_has_answered() {
         assert!(at > hand.over(1), "its client has the result");
     };
     holds_but_with(scene, &[Fault::DrainsEarly]);
+}
+
+/// A server that drains lets the streams of accepted calls be read, and takes nothing else; one that is closed takes nothing.
+#[test]
+fn a_draining_server_lets_streams_be_read() {
+    let scene = |fault| {
+        let mut hand = Hand::new(2, config(Carrier::Link, fault));
+        let pull = ProcedureId::new("mainstay.stream.pull");
+        hand.give(1, In::Command(Command::Serve { procedure: pull, versions: (1, 1) }));
+        hand.call(0, 1, 1, ONCE);
+        hand.run(5 * MS);
+        let refused = Some((Executed::NotAtAll, Reason::Refused(Refusal::Draining)));
+        for (step, command) in
+            [Command::Drain, Command::Drain, Command::Close].into_iter().enumerate()
+        {
+            hand.give(1, In::Command(command));
+            let tag = 10 * (step as u64 + 1);
+            hand.call_of(pull, 0, 1, tag, ONCE);
+            hand.call(0, 1, tag + 1, ONCE);
+            hand.run(Duration::from_secs(1));
+            if step < 2 {
+                assert!(hand.is_done(tag), "a stream is read");
+            } else {
+                assert_eq!(hand.failed(tag), refused);
+            }
+            assert_eq!(hand.failed(tag + 1), refused);
+            assert_eq!(hand.drained.len(), step + 1);
+        }
+    };
+    holds_but_with(scene, &[Fault::CutsStreams]);
 }
 
 /// A client that is met again while it is about to be forgotten is not.

@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix::Message;
-use mainstay_rpc::{Config, Executed, Idempotent, Offer, Procedure, Reason, RpcHandle, WriteError};
+use mainstay_rpc::{
+    Config, Executed, Idempotent, Offer, OfferError, Procedure, Reason, RpcHandle, WriteError,
+};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
@@ -90,6 +92,76 @@ async fn a_result_may_be_a_stream() {
     LocalSet::new().run_until(run).await;
 }
 
+/// A node that is drained, or closed, lets the streams of accepted calls be read to their end; it takes nothing else, and waits for them within its time.
+#[tokio::test]
+async fn a_drain_waits_for_streams() {
+    let run = async {
+        for closes in [None, Some(Duration::from_secs(20)), Some(Duration::from_millis(200))] {
+            let roster = roster(2);
+            let config = Config::started_now;
+            let (_one, client) = station(&roster, 0, Place::Mounted, config(), None).await;
+            let (two, server) = station(&roster, 1, Place::Mounted, config(), None).await;
+            let (write, written) = tokio::sync::watch::channel(false);
+            let serve = move |Count(numbers), context: mainstay_rpc::Context| {
+                let mut written = written.clone();
+                async move {
+                    let (items, offer) = context.offer(8).map_err(|it| it.to_string())?;
+                    tokio::task::spawn_local(async move {
+                        for number in 0..numbers {
+                            if number == numbers / 2 {
+                                let _ = written.wait_for(|it| *it).await;
+                            }
+                            if items.send(&number).await.is_err() {
+                                return;
+                            }
+                        }
+                    });
+                    Ok(offer)
+                }
+            };
+            server.serve_fn(serve).await.unwrap();
+            server.serve_fn(|Who, _| async { Ok("two".to_owned()) }).await.unwrap();
+            let caller = client.to(node(1)).unordered();
+            let mut reading = client.read(within(caller.exactly_once(Count(100))).await.unwrap());
+            for number in 0..25 {
+                assert_eq!(within(reading.next()).await.unwrap(), Some(number));
+            }
+            let drained = tokio::task::spawn_local(async move {
+                match closes {
+                    None => server.drain().await.unwrap(),
+                    Some(limit) => drop(two.close(limit).await),
+                }
+            });
+            if closes == Some(Duration::from_millis(200)) {
+                // Nobody writes on.
+                let end = async {
+                    loop {
+                        match reading.next().await {
+                            Ok(Some(_)) => {}
+                            end => break end,
+                        }
+                    }
+                };
+                assert!(within(end).await.is_err(), "its time is over");
+                within(drained).await.unwrap();
+                continue;
+            }
+            while within(caller.exactly_once(Who)).await.is_ok() {}
+            for number in 25..50 {
+                assert_eq!(within(reading.next()).await.unwrap(), Some(number));
+            }
+            assert!(!drained.is_finished(), "half of the stream is to be read");
+            write.send(true).unwrap();
+            for number in 50..100 {
+                assert_eq!(within(reading.next()).await.unwrap(), Some(number));
+            }
+            assert_eq!(within(reading.next()).await.unwrap(), None);
+            within(drained).await.unwrap();
+        }
+    };
+    LocalSet::new().run_until(run).await;
+}
+
 /// What is larger than a message goes as a stream, as an argument too; a stranger reads nothing of it.
 #[tokio::test]
 async fn an_argument_may_be_a_stream() {
@@ -117,6 +189,73 @@ async fn an_argument_may_be_a_stream() {
         let (_items, offer) = client.offer::<Vec<u8>>(node(0), 2).unwrap();
         let mut stranger = server.read(offer);
         assert!(within(stranger.next()).await.is_err(), "it was offered to another node");
+    };
+    LocalSet::new().run_until(run).await;
+}
+
+/// Half an argument: its writer has nothing more, or is gone. The execution ends at its deadline, or is told; nobody writes into nothing, and nothing is left.
+#[tokio::test]
+async fn half_an_argument_costs_nothing_for_long() {
+    let run = async {
+        let roster = roster(2);
+        let config = Config::started_now;
+        let (one, client) = station(&roster, 0, Place::Mounted, config(), None).await;
+        let (_two, server) = station(&roster, 1, Place::Mounted, config(), None).await;
+        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let serve = move |Sum(offer), context: mainstay_rpc::Context| {
+            let tell = tell.clone();
+            async move {
+                let mut reading = context.read(offer);
+                loop {
+                    let next = reading.next().await;
+                    let _ = tell.send(next.as_ref().map(Option::is_some).map_err(|it| it.reason));
+                    if !next.map_err(|it| it.to_string())?.is_some() {
+                        return Ok(1);
+                    }
+                }
+            }
+        };
+        server.serve_fn(serve).await.unwrap();
+        let caller = client.to(node(1)).unordered();
+        let (items, offer) = client.offer::<Vec<u8>>(node(1), 1).unwrap();
+        let short = caller.clone().deadline(Duration::from_millis(300));
+        let call = tokio::task::spawn_local(short.exactly_once(Sum(offer)));
+        within(items.send(&vec![7; 9])).await.unwrap();
+        assert_eq!(within(told.recv()).await, Some(Ok(true)));
+        // The execution is told that there is nothing more in its time, or is ended itself.
+        assert!(within(call).await.unwrap().is_err());
+        while within(items.send(&vec![7; 9])).await.is_ok() {}
+        let (items, offer) = client.offer::<Vec<u8>>(node(1), 1).unwrap();
+        let _call = tokio::task::spawn_local(caller.exactly_once(Sum(offer)));
+        within(items.send(&vec![7; 9])).await.unwrap();
+        assert_eq!(within(told.recv()).await, Some(Ok(true)));
+        let closed = one.closed();
+        one.stop();
+        drop((one, client, caller, short));
+        within(closed).await;
+        let (_again, _client) = station(&roster, 0, Place::Mounted, config(), None).await;
+        let idle = async {
+            while server.status().await.unwrap().executing > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        within(idle).await;
+    };
+    LocalSet::new().run_until(run).await;
+}
+
+/// A node offers so many streams and no more; one that was written to its end and is not read goes first.
+#[tokio::test]
+async fn offers_are_bounded() {
+    let run = async {
+        let (client, _server) = two().await;
+        let mut offers: Vec<_> =
+            (0..4_096).map(|_| client.offer::<u64>(node(1), 1).unwrap()).collect();
+        assert_eq!(client.offer::<u64>(node(1), 1).unwrap_err(), OfferError::TooMany);
+        drop(offers.pop());
+        let last = client.offer::<u64>(node(1), 1).unwrap();
+        assert_eq!(client.offer::<u64>(node(1), 1).unwrap_err(), OfferError::TooMany);
+        drop(last);
     };
     LocalSet::new().run_until(run).await;
 }

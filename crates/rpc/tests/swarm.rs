@@ -7,8 +7,8 @@ mod support;
 use mainstay_rpc::Outcome;
 use support::kind::Kind;
 
-/// Checks RPC-1, RPC-2, RPC-3, RPC-5, RPC-8, RPC-9, RPC-20, RPC-21, RPC-23, RPC-70 and RPC-74: with both carriers, stored or not, and each way to
-/// find orphans.
+/// Checks RPC-1, RPC-2, RPC-3, RPC-5, RPC-8, RPC-9, RPC-20, RPC-21, RPC-23, RPC-24, RPC-25, RPC-70, RPC-72 and RPC-74: with both carriers, stored or
+/// not, and each way to find orphans; where they are adopted, with names that others call by as well.
 #[test]
 fn no_caller_is_told_a_lie() {
     let (mut done, mut failed) = (0, 0);

@@ -57,6 +57,8 @@
 //! With the feature `actors`, the module `live` runs what is shipped: whole nodes with their actors, on simulated networks,
 //! disks and clocks.
 //!
+//! With the feature `processes`, the module `processes` has what tests of real processes need: their start, stop and end, logs, and connections that are cut.
+//!
 //! # Speed
 //! `cargo run --release -p mainstay-sim --example speed`: 2.5 to 5 million steps a second on one core, with tiny machines,
 //! 3 to 9 nodes, with and without faults.
@@ -74,6 +76,8 @@ pub mod live;
 mod network;
 mod node;
 mod options;
+#[cfg(feature = "processes")]
+pub mod processes;
 mod schedule;
 mod seeds;
 mod seen;

@@ -1,6 +1,7 @@
 //! The user's side: replicas whose procedures are served by actix actors, and who calls them.
 
 mod caller;
+mod commands;
 mod context;
 mod executor;
 mod handle;
@@ -13,6 +14,7 @@ use mainstay_runtime::{ActorMessage, wall_clock};
 use thiserror::Error;
 
 pub use caller::Caller;
+pub use commands::Call;
 pub use context::{Context, Incoming};
 pub use handle::TroupesHandle;
 pub use mainstay_service::OpenError;

@@ -95,6 +95,9 @@ pub enum Command {
         /// Of which.
         troupe: TroupeName,
     },
+    /// When nothing that has come is unanswered this node is to be a replica of nothing any more: [`Event::Drained`]. Calls that come meanwhile are taken, as its
+    /// troupes need.
+    Drain,
     /// An execution has a result.
     Finished {
         /// Which.
@@ -205,6 +208,8 @@ pub enum Event {
         /// Of which troupe.
         troupe: TroupeName,
     },
+    /// After [`Command::Drain`]: it is.
+    Drained,
     /// A new member needs the state: nothing begins until [`Command::State`] has it.
     StateWanted {
         /// Of which troupe.

@@ -95,8 +95,8 @@ mod wire;
 
 #[cfg(feature = "actor")]
 pub use actor::{
-    CallError, Caller, Context, Decided, GiveState, Incoming, JoinError, NotSaid, OpenError, Part,
-    Replica, Said, TakeState, TroupesHandle,
+    Call, CallError, Caller, Context, Decided, GiveState, Incoming, JoinError, NotSaid, OpenError,
+    Part, Replica, Said, TakeState, TroupesHandle,
 };
 pub use api::{
     Begin, Command, Counts, Event, Execution, Finish, Request, Sequence, Serving, Status, Ticket,

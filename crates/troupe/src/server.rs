@@ -327,6 +327,18 @@ impl Server {
         self.members.get(&name).filter(|it| it.standing == Standing::Full).map(|it| it.born)
     }
 
+    /// What this node is a replica of, or becomes one.
+    pub(crate) fn names(&self) -> Vec<TroupeName> {
+        self.members.keys().copied().collect()
+    }
+
+    /// Whether all that may be executed has been, and the results have been fetched. What waits for more replicas of its client may wait for ever, and what is kept
+    /// for new members they have from others.
+    pub(crate) fn is_idle(&self) -> bool {
+        let mut records = self.members.values().flat_map(|it| it.records.values());
+        records.all(|it| it.stage == Stage::Waits || it.is_spare)
+    }
+
     /// How much is executed, and kept.
     pub(crate) fn load(&self) -> (usize, usize) {
         (self.runs.len(), self.members.values().map(|it| it.records.len()).sum())

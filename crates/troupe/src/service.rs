@@ -80,6 +80,7 @@ pub struct Troupes {
     server: Server,
     ringmaster: Option<Ringmaster>,
     due: Option<Instant>,
+    is_draining: bool,
     config: Config,
     /// Nested calls that are named by this node alone: a defect.
     flat: u64,
@@ -112,6 +113,7 @@ impl Troupes {
                     self.lines.tell(Event::Left { troupe });
                 }
             }
+            Command::Drain => self.is_draining = true,
             Command::Leave { troupe } => self.server.leave(turn!(self, now), troupe),
             Command::Finished { ticket, result } => {
                 self.server.on_finished(turn!(self, now), ticket, result);
@@ -127,6 +129,19 @@ impl Troupes {
                 self.server.on_ordered(turn!(self, now), troupe, position, call);
             }
         }
+    }
+
+    /// All that has come is answered, and the answers have been fetched: this node leaves.
+    fn drain(&mut self, now: Instant) {
+        if !self.is_draining || !self.server.is_idle() {
+            return;
+        }
+        self.is_draining = false;
+        for name in self.server.names() {
+            self.server.leave(turn!(self, now), name);
+        }
+        self.settle(now);
+        self.lines.tell(Event::Drained);
     }
 
     /// Who makes a call, and what it is called.
@@ -328,6 +343,7 @@ impl Machine for Troupes {
             self.handle_timeout(now);
         }
         self.settle(now);
+        self.drain(now);
         self.lines.flush();
         let halves = self.server.timeout(now, &self.config).into_iter().chain(self.calls.timeout());
         let agent = self.ringmaster.as_ref().and_then(Ringmaster::timeout);
@@ -381,7 +397,17 @@ impl Service for Troupes {
         let calls = Calls::new(me, seed);
         let server = Server::new(Rng::new(seed).stream("tickets").next_u64() >> 1);
         let due = ringmaster.as_ref().and_then(Ringmaster::timeout);
-        Self { lines, bindings, calls, server, ringmaster, due, config, flat: 0 }
+        Self {
+            lines,
+            bindings,
+            calls,
+            server,
+            ringmaster,
+            due,
+            is_draining: false,
+            config,
+            flat: 0,
+        }
     }
 
     fn work(job: Never) -> Never {

@@ -8,13 +8,15 @@ use std::time::Duration;
 use actix::{Actor, Addr, Context, Handler, Message};
 use mainstay_base::{ClusterId, NodeId};
 use mainstay_rpc::Procedure;
+use mainstay_runtime::{Porter, Recipient};
 use mainstay_service::{Placement, StationHandle, StationParts, start};
 use mainstay_sim::free_addresses;
 use mainstay_troupe::{
-    CallError, Collator, Config, Failure, GiveState, JoinError, Reason, Refusal, TakeState,
+    Call, CallError, Collator, Config, Failure, GiveState, JoinError, Reason, Refusal, TakeState,
     Troupes, TroupesHandle,
 };
 use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 use tokio::time::timeout;
 
@@ -222,6 +224,56 @@ async fn a_troupe_calls_a_troupe() {
         }
         assert_eq!(back.send(Look).await.unwrap(), (30, 15));
         drop(replicas);
+    };
+    LocalSet::new().run_until(run).await;
+}
+
+/// A node that is closed answers what it executes as a replica, and its client has the answer; then it leaves. What takes longer than its time is not waited for.
+#[tokio::test]
+async fn a_node_that_is_closed_answers() {
+    let run = async {
+        for (limit, answers) in [(LIMIT, true), (Duration::from_millis(100), false)] {
+            let roster = roster(2);
+            let (_binder, client) = station(&roster, 0, None).await;
+            let (two, troupes) = station(&roster, 1, None).await;
+            let (begin, mut begun) = mpsc::unbounded_channel();
+            let (open, opens) = watch::channel(false);
+            let part = troupes.troupe("slow").serve_fn(move |Twice(number), _| {
+                let (begin, mut opens) = (begin.clone(), opens.clone());
+                async move {
+                    let _ = begin.send(());
+                    let _ = opens.wait_for(|it| *it).await;
+                    Ok(2 * number)
+                }
+            });
+            let replica = within(part.join()).await.unwrap();
+            let call = tokio::task::spawn_local(client.to("slow").call(Twice(4)));
+            within(begun.recv()).await.unwrap();
+            let closing = tokio::task::spawn_local(async move { two.close(limit).await });
+            if answers {
+                assert!(!closing.is_finished());
+                open.send(true).unwrap();
+                assert_eq!(within(call).await.unwrap(), Ok(8));
+                within(replica.left()).await;
+            }
+            within(closing).await.unwrap();
+            drop(replica);
+        }
+    };
+    LocalSet::new().run_until(run).await;
+}
+
+/// An actor calls by a recipient and has no handle.
+#[tokio::test]
+async fn calls_are_messages() {
+    let run = async {
+        let (_station, troupes) = station(&roster(1), 0, None).await;
+        let (_replica, _) = counter(&troupes).await;
+        let door = Porter::start(troupes.to("counter"));
+        let adds: Recipient<Call<Add>> = door.recipient();
+        for number in 1..=3 {
+            assert_eq!(within(adds.send(Call(Add(1)))).await.unwrap(), Ok(number));
+        }
     };
     LocalSet::new().run_until(run).await;
 }

@@ -4,20 +4,17 @@
 #![allow(clippy::disallowed_methods, reason = "the clock on the wall limits the test")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::Write as _;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix::{Actor, Context, Handler, Message};
 use mainstay_base::{ClusterId, NodeId};
 use mainstay_rpc::{Executed, Procedure};
 use mainstay_service::{StationHandle, StationParts, start};
+use mainstay_sim::processes::{Home, Running, until};
 use mainstay_troupe::{CallError, Collator, Config, GiveState, TakeState, Troupes, TroupesHandle};
-use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use tokio::task::LocalSet;
 
@@ -66,7 +63,7 @@ impl Handler<Mark> for Marks {
 
     fn handle(&mut self, Mark(tag): Mark, _: &mut Context<Self>) -> Self::Result {
         if !self.tags.insert(tag) {
-            self.home.say("twice", &format!("{tag} at {}", self.node));
+            self.home.say("twice", &format!("{tag} at {}", self.node)).unwrap();
         }
         Ok(tag)
     }
@@ -77,7 +74,7 @@ impl Handler<Dump> for Marks {
 
     fn handle(&mut self, Dump: Dump, _: &mut Context<Self>) -> Self::Result {
         let lines: String = self.tags.iter().map(|tag| format!("{tag}\n")).collect();
-        std::fs::write(self.home.0.join(format!("executed-{}", self.node)), lines).unwrap();
+        std::fs::write(self.home.path().join(format!("executed-{}", self.node)), lines).unwrap();
         Ok(self.tags.len() as u64)
     }
 }
@@ -99,34 +96,10 @@ impl Handler<TakeState> for Marks {
     }
 }
 
-/// The house of a run: addresses and logs.
-#[derive(Clone)]
-struct Home(PathBuf);
-
-impl Home {
-    fn roster(&self) -> BTreeMap<String, SocketAddr> {
-        let text = std::fs::read_to_string(self.0.join("roster")).unwrap();
-        let line = |(at, line): (usize, &str)| (format!("n{at}"), line.parse().unwrap());
-        text.lines().enumerate().map(line).collect()
-    }
-
-    fn log(&self, name: &str) -> File {
-        OpenOptions::new().create(true).append(true).open(self.0.join(name)).unwrap()
-    }
-
-    fn say(&self, name: &str, line: &str) {
-        self.log(name).write_all(format!("{line}\n").as_bytes()).unwrap();
-    }
-
-    fn lines(&self, name: &str) -> Vec<String> {
-        let text = std::fs::read_to_string(self.0.join(name)).unwrap_or_default();
-        text.lines().map(str::to_owned).collect()
-    }
-}
-
 async fn station(home: &Home, index: usize) -> (StationHandle, TroupesHandle) {
     let cluster = ClusterId::from_entropy(3);
-    let parts = StationParts::tcp(cluster, format!("n{index}"), home.roster(), None).unwrap();
+    let parts =
+        StationParts::tcp(cluster, format!("n{index}"), home.roster(None).unwrap(), None).unwrap();
     let config = Config {
         settle: Duration::from_millis(50),
         patience: PATIENCE,
@@ -150,7 +123,7 @@ async fn serve(home: &Home, node: usize) {
             .state(marks.clone().recipient(), marks.recipient());
         let replica = part.join().await.unwrap();
         assert!(!replica.is_lost(), "there was a state at all times");
-        home.say("joined", &node.to_string());
+        home.say("joined", &node.to_string()).unwrap();
         replica.left().await;
     }
 }
@@ -168,7 +141,7 @@ async fn one_flight(home: Home, troupes: TroupesHandle, log: Arc<File>, first: u
             },
         };
         (&*log).write_all(format!("{tag} {told}\n").as_bytes()).unwrap();
-        if tag % 64 < FLIGHTS && home.0.join("stop").exists() {
+        if tag % 64 < FLIGHTS && home.has("stop") {
             return;
         }
     }
@@ -176,7 +149,7 @@ async fn one_flight(home: Home, troupes: TroupesHandle, log: Arc<File>, first: u
 
 async fn call(home: &Home, life: u64) {
     let (_station, troupes) = station(home, CLIENT).await;
-    let log = Arc::new(home.log("outcomes"));
+    let log = Arc::new(home.log("outcomes").unwrap());
     let flight =
         |at| one_flight(home.clone(), troupes.clone(), Arc::clone(&log), (life << 40) + at);
     let flights: Vec<_> = (0..FLIGHTS).map(|at| tokio::task::spawn_local(flight(at))).collect();
@@ -184,7 +157,7 @@ async fn call(home: &Home, life: u64) {
         one.await.unwrap();
     }
     let told = troupes.to("marks").collate(Collator::Unanimous).call(Dump).await;
-    home.say("dumped", &format!("{told:?}"));
+    home.say("dumped", &format!("{told:?}")).unwrap();
 }
 
 /// Not a test: a process that the test starts comes to itself here.
@@ -192,7 +165,7 @@ async fn call(home: &Home, life: u64) {
 fn a_process_of_the_test() {
     let Ok(node) = std::env::var(NODE) else { return };
     let node: usize = node.parse().unwrap();
-    let home = Home(std::env::var(HOME).unwrap().into());
+    let home = Home::new(std::env::var(HOME).unwrap());
     let life = std::env::var(LIFE).unwrap().parse().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     LocalSet::new().block_on(&runtime, async {
@@ -207,39 +180,10 @@ fn a_process_of_the_test() {
     });
 }
 
-/// A process that ends with the test.
-struct Running(Child);
-
-impl Running {
-    fn start(home: &Path, node: usize, life: u64) -> Self {
-        let child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "a_process_of_the_test", "--nocapture"])
-            .env(NODE, node.to_string())
-            .env(HOME, home)
-            .env(LIFE, life.to_string())
-            .stdout(Stdio::null())
-            .spawn();
-        Self(child.unwrap())
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.0), signal).unwrap();
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn until(what: &str, is: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !is() {
-        assert!(begun.elapsed() < Duration::from_secs(30), "{what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+fn start_node(home: &Home, node: usize, life: u64) -> Running {
+    let home = home.path().to_str().unwrap().to_owned();
+    let environment = [(NODE, node.to_string()), (HOME, home), (LIFE, life.to_string())];
+    Running::start("a_process_of_the_test", environment).unwrap()
 }
 
 /// Until the client has been told of so many more calls.
@@ -284,14 +228,12 @@ fn judge(home: &Home) -> BTreeMap<String, usize> {
 #[test]
 fn replicas_are_killed_and_stopped() {
     let directory = tempfile::tempdir().unwrap();
-    let home = Home(directory.path().to_owned());
-    let roster: String =
-        mainstay_sim::free_addresses(5).iter().map(|address| format!("{address}\n")).collect();
-    std::fs::write(home.0.join("roster"), roster).unwrap();
+    let home = Home::new(directory.path());
+    home.write_roster(None, &mainstay_sim::free_addresses(5)).unwrap();
     let mut life = 0;
     let mut start = |node| {
         life += 1;
-        Running::start(&home.0, node, life)
+        start_node(&home, node, life)
     };
     let _binder = start(0);
     let mut servers: Vec<Running> = SERVERS.map(&mut start).collect();
@@ -309,19 +251,19 @@ fn replicas_are_killed_and_stopped() {
                 joined += 1;
             }
             stopped => {
-                servers[one].signal(Signal::STOP);
+                servers[one].stop().unwrap();
                 let is_long = stopped == 2;
                 std::thread::sleep(if is_long { PATIENCE * 2 } else { PATIENCE / 4 });
                 // One that was taken out meanwhile is told, and joins again.
-                servers[one].signal(Signal::CONT);
+                servers[one].go_on().unwrap();
             }
         }
         until_told(&home, 200);
         until_joined(&home, joined);
     }
-    home.say("stop", "");
+    home.say("stop", "").unwrap();
     until("the client ends", || !home.lines("dumped").is_empty());
-    assert!(client.0.wait().unwrap().success());
+    assert!(client.wait().unwrap().success());
     let told = judge(&home);
     println!("{told:?}, {}", home.lines("dumped")[0]);
     assert!(told["done"] > 1_000 && home.lines("dumped")[0].starts_with("Ok"));

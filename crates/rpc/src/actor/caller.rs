@@ -12,6 +12,7 @@ use super::context::Level;
 use super::handle::{CallInfo, Shared, locked};
 use super::local::{self, Local};
 use super::stop::Stop;
+use super::trace::{self, Trace};
 use super::{Atomic, CallError, Context, Error, Idempotent, Procedure, Value};
 use crate::{CallName, Command, Failure, Outcome, Reason, Refusal, Request, Semantics, Ticket};
 
@@ -33,6 +34,7 @@ pub struct Caller {
     /// Of the execution at the own node that calls: with its end the call is taken back.
     pub(super) stop: Option<Stop>,
     pub(super) context: Bytes,
+    pub(super) trace: Option<Trace>,
     /// Of the execution that calls.
     pub(super) level: Option<Arc<Level>>,
     /// The next call takes it.
@@ -60,6 +62,7 @@ impl Caller {
             parent,
             stop: None,
             context,
+            trace: None,
             level: None,
             name: None,
         }
@@ -85,6 +88,13 @@ impl Caller {
     #[must_use]
     pub fn context(mut self, context: Bytes) -> Self {
         self.context = context;
+        self
+    }
+
+    /// The calls are a part of this trace: one that came by another way than a call. An execution's own calls are part of its trace by themselves.
+    #[must_use]
+    pub fn traced(mut self, trace: Trace) -> Self {
+        self.trace = Some(trace);
         self
     }
 
@@ -190,11 +200,20 @@ impl Caller {
             semantics,
             until: shared.now() + self.deadline.min(local::LONGEST),
             bytes: self.context.clone(),
+            trace: self.trace,
+            #[cfg(feature = "tracing")]
+            span: tracing::Span::none(),
             stop: Stop::default(),
             level: Level::below(once.numbers),
             shared: Arc::clone(shared),
         };
         local::execute(shared, &info, arguments, context, None).map(drop)
+    }
+
+    /// The same, not as a part of any execution: for what has to be said after its end.
+    pub(super) fn apart(&self) -> Self {
+        let (parent, stop, level, name) = (None, None, None, None);
+        Self { deadline: DEADLINE, parent, stop, level, name, ..self.clone() }
     }
 
     /// Sends a procedure that nobody answers, without a wait: if there is no room it is not sent.
@@ -204,7 +223,7 @@ impl Caller {
             let _ = self.maybe_here(Once::default(), arguments);
             return;
         }
-        let (once, context) = (Once::default(), self.context.clone());
+        let (once, context) = (Once::default(), trace::pack(self.trace, &self.context));
         let request = self.request::<P>(once, Semantics::Maybe, codec::encode(&arguments), context);
         // Its outcome is of no interest.
         let _ = self.shared.ask(Semantics::Maybe, request).map(super::handle::Asked::forget);
@@ -220,9 +239,11 @@ impl Caller {
             if once.name.is_some() && semantics != Semantics::AtLeastOnce {
                 return Err(Failure::not_at_all(Reason::ToSelf).into());
             }
-            let Self { shared, deadline, context, parent, stop: parent_stop, turn, .. } = self;
+            let Self { shared, deadline, context, trace, parent, stop: parent_stop, turn, .. } =
+                self;
             let numbers = once.numbers;
-            let local = Local { shared, deadline, context, parent, numbers, parent_stop, turn };
+            let local =
+                Local { shared, deadline, context, trace, parent, numbers, parent_stop, turn };
             return local::call(local, semantics, arguments).await;
         }
         let unknown =
@@ -271,14 +292,32 @@ impl Caller {
         arguments: Bytes,
     ) -> Outcome {
         let info = CallInfo { procedure: P::NAME, node: self.server, semantics };
+        #[cfg(feature = "tracing")]
+        {
+            let (span, trace) = trace::calling(&self.shared, &info, self.trace);
+            trace::within(&span, self.outcome_of::<P>(once, &info, arguments, trace)).await
+        }
+        #[cfg(not(feature = "tracing"))]
+        self.outcome_of::<P>(once, &info, arguments, self.trace).await
+    }
+
+    async fn outcome_of<P: Procedure>(
+        &self,
+        once: Once,
+        info: &CallInfo,
+        arguments: Bytes,
+        trace: Option<Trace>,
+    ) -> Outcome {
+        let semantics = info.semantics;
         let mut context = self.context.clone();
         if self.shared.has_interceptors() {
             let mut bytes = context.to_vec();
-            if let Err(failure) = self.shared.intercepted(&info, &mut bytes) {
+            if let Err(failure) = self.shared.intercepted(info, &mut bytes) {
                 return Outcome::Failed(failure);
             }
             context = bytes.into();
         }
+        let context = trace::pack(trace, &context);
         let begun = self.shared.now();
         let asked =
             self.shared.ask(semantics, self.request::<P>(once, semantics, arguments, context));
@@ -294,7 +333,7 @@ impl Caller {
             (Err(failure), _) => Outcome::Failed(failure),
         };
         if self.shared.has_interceptors() {
-            self.shared.called(&info, &outcome, self.shared.now().saturating_since(begun));
+            self.shared.called(info, &outcome, self.shared.now().saturating_since(begun));
         }
         outcome
     }

@@ -13,6 +13,7 @@ use mainstay_runtime::ActorMessage;
 use super::handle::Shared;
 use super::local::LONGEST;
 use super::stop::Stop;
+use super::trace::Trace;
 use super::{Caller, Procedure};
 use crate::{Semantics, Ticket};
 
@@ -26,6 +27,9 @@ pub struct Context {
     pub(super) semantics: Semantics,
     pub(super) until: Instant,
     pub(super) bytes: Bytes,
+    pub(super) trace: Option<Trace>,
+    #[cfg(feature = "tracing")]
+    pub(super) span: tracing::Span,
     pub(super) stop: Stop,
     /// Counts the calls of the execution.
     pub(super) level: Arc<Level>,
@@ -78,6 +82,19 @@ impl Context {
         &self.bytes
     }
 
+    /// The trace of which the execution is a part, and its span in it. `None`: nobody has given one along.
+    #[must_use]
+    pub fn trace(&self) -> Option<Trace> {
+        self.trace
+    }
+
+    /// The span of the execution. Functions run in it; an actor that takes [`Incoming`] enters it where it likes.
+    #[cfg(feature = "tracing")]
+    #[must_use]
+    pub fn span(&self) -> &tracing::Span {
+        &self.span
+    }
+
     /// Nobody wants the result any more: the deadline is past, the caller has given up or failed. Whatever is done from here on must
     /// have no effect, since a later call may have begun elsewhere.
     #[must_use]
@@ -103,6 +120,7 @@ impl Context {
         caller.deadline = if is_known { LONGEST } else { self.left() };
         caller.level = Some(Arc::clone(&self.level));
         caller.context = self.bytes.clone();
+        caller.trace = self.trace;
         caller
     }
 }

@@ -14,6 +14,7 @@ use super::Context;
 use super::handle::{CallInfo, Shared};
 use super::served::Served;
 use super::stop::Stop;
+use super::trace;
 use crate::{Command, Event, Execution, Failure, Finish, Outcome, Reason, Rpc, Semantics, Ticket};
 
 impl mainstay_service::Front for Shared {
@@ -28,6 +29,8 @@ impl mainstay_service::Front for Shared {
             Event::Over { token, outcome } => self.over(token, outcome),
             Event::Lost { server } => self.lost(server),
             Event::Drained => self.drained(),
+            Event::Parted { token, why } => self.parted(token, why),
+            Event::Forsaken { client, life } => self.forsake(client, life),
             Event::Bound { .. } => {}
             Event::Execute(_) | Event::Stop { .. } => return Some(event),
         }
@@ -95,13 +98,19 @@ impl Executor {
         let Some(served) = shared.served(procedure) else { return finish(Finish::NotServed) };
         let stop = Stop::default();
         let info = CallInfo { procedure: served.name(), node: client, semantics };
+        let (trace, bytes) = trace::unpack(context);
+        #[cfg(feature = "tracing")]
+        let (span, trace) = trace::executing(shared, &info, trace);
         let context = Context {
             client,
             life,
             ticket: Some(ticket),
             semantics,
             until: shared.now() + left,
-            bytes: context,
+            bytes,
+            trace,
+            #[cfg(feature = "tracing")]
+            span: span.clone(),
             stop: stop.clone(),
             level: Arc::default(),
             shared: Arc::clone(shared),
@@ -109,7 +118,7 @@ impl Executor {
         let may_drop = served.may_drop();
         let doing = Doing { begun: Rc::clone(&self.begun), shared: Arc::clone(shared), ticket };
         // What users wrote runs in here, where a panic ends this execution and nothing else.
-        let task = tokio::task::spawn_local(async move {
+        let work = async move {
             let of = &doing.shared;
             if !of.admits(&info, &context) {
                 return doing.finish(Finish::Denied);
@@ -119,8 +128,16 @@ impl Executor {
             if let Some(at) = at {
                 of.served_one(&info, &result, of.now().saturating_since(at));
             }
+            let is_gone = result == Finish::NotServed;
             doing.finish(result);
-        });
+            if is_gone {
+                let of = Arc::clone(&doing.shared);
+                of.lapse(procedure, &served).await;
+            }
+        };
+        #[cfg(feature = "tracing")]
+        let work = trace::within(&span, work);
+        let task = tokio::task::spawn_local(work);
         let abort = may_drop.then(|| task.abort_handle());
         self.begun.borrow_mut().insert(ticket, Begun { stop, abort });
     }

@@ -15,7 +15,10 @@ use thiserror::Error;
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::executor::{Executor, Table, ended};
-use super::served::{Port, Running, Served};
+use super::notices::{Watches, look};
+use super::registry::Registry;
+use super::served::{NoResult, Port, Running, Served};
+use super::servers::Hosts;
 use super::stream::{self, Offers};
 use super::{Among, Caller, Context, Incoming, Procedure};
 use crate::{Command, Failure, Finish, Outcome, ProcedureId, Reason, Rpc, Semantics, Status};
@@ -140,6 +143,9 @@ pub(super) struct Shared {
     pub(super) service: ServiceHandle<Rpc>,
     pub(super) commands: CommandQueue<Rpc>,
     pub(super) me: NodeId,
+    /// By the wall clock.
+    #[cfg(feature = "tracing")]
+    pub(super) started: Duration,
     /// Of the service.
     pub(super) body_bytes_max: usize,
     /// How long results are kept by names.
@@ -152,6 +158,16 @@ pub(super) struct Shared {
     table: Mutex<Table>,
     desk: OnceLock<Desk>,
     pub(super) offers: Mutex<Offers>,
+    /// Fewer streams are offered.
+    pub(super) offers_end: Notify,
+    pub(super) hosts: Mutex<Hosts>,
+    pub(super) watches: Watches,
+    /// If this node keeps names.
+    pub(super) registry: OnceLock<Arc<Registry>>,
+    /// What is served changes for one after the other: the table, and then the service.
+    pub(super) serving: tokio::sync::Mutex<()>,
+    /// Somebody looks whether actors that serve are there.
+    looks: AtomicBool,
     tokens: AtomicU64,
     lanes: AtomicU32,
     is_open: AtomicBool,
@@ -201,6 +217,15 @@ impl Shared {
 
     pub(super) fn served(&self, procedure: ProcedureId) -> Option<Arc<dyn Served>> {
         locked(&self.table).get(&procedure).cloned()
+    }
+
+    pub(super) fn all_served(&self) -> Vec<(ProcedureId, Arc<dyn Served>)> {
+        locked(&self.table).iter().map(|(id, served)| (*id, Arc::clone(served))).collect()
+    }
+
+    /// It is served no more.
+    pub(super) fn strike(&self, procedure: ProcedureId) {
+        locked(&self.table).remove(&procedure);
     }
 
     /// Runs something on the thread on which the handle was opened.
@@ -268,6 +293,8 @@ impl Shared {
             self.is_open.store(false, Ordering::SeqCst);
         }
         self.lost(self.me);
+        self.forsake_all();
+        self.part_all();
         self.drained.send_replace(true);
         for (_, waiting) in std::mem::take(&mut *locked(&self.waiting)) {
             let _ = waiting.tell.send(ended(waiting.semantics));
@@ -276,6 +303,7 @@ impl Shared {
 
     pub(super) fn lost(&self, server: NodeId) {
         self.lose_readers(server);
+        let _ = self.registry.get().map(|registry| registry.lose(server));
         if let Some(losses) = locked(&self.losses).get_mut(&server) {
             losses.count += 1;
         }
@@ -283,11 +311,17 @@ impl Shared {
     }
 
     pub(super) async fn drain(&self) -> Result<(), ReachError> {
-        self.drained.send_replace(false);
-        let mut drained = self.drained.subscribe();
-        self.service.send(Command::Drain).await?;
-        // The sender lives in here.
-        let _ = drained.wait_for(|it| *it).await;
+        loop {
+            self.drained.send_replace(false);
+            let mut drained = self.drained.subscribe();
+            self.service.send(Command::Drain).await?;
+            // The sender lives in here.
+            let _ = drained.wait_for(|it| *it).await;
+            // What was executed may go on in a stream; its last items have to arrive as well.
+            if !self.is_open() || !self.offers_ended().await {
+                break;
+            }
+        }
         if self.is_open.load(Ordering::Acquire) { Ok(()) } else { Err(ReachError::Closed) }
     }
 
@@ -316,9 +350,13 @@ impl Shared {
     }
 
     /// A call of the own node was executed: its result has no bytes.
-    pub(super) fn was_served(&self, info: &CallInfo, has_result: bool, begun: Instant) {
+    pub(super) fn was_served(&self, info: &CallInfo, failed: Option<NoResult>, begun: Instant) {
         if self.has_interceptors() {
-            let finish = if has_result { Finish::Value(Bytes::new()) } else { Finish::Failed };
+            let finish = match failed {
+                None => Finish::Value(Bytes::new()),
+                Some(NoResult::NotServed) => Finish::NotServed,
+                Some(NoResult::Failed) => Finish::Failed,
+            };
             self.served_one(info, &finish, self.now().saturating_since(begun));
         }
     }
@@ -405,6 +443,8 @@ impl RpcHandle {
             service,
             commands,
             me,
+            #[cfg(feature = "tracing")]
+            started: mainstay_runtime::wall_clock(),
             body_bytes_max: status.body_bytes_max,
             keep: status.keep,
             #[cfg(feature = "test-util")]
@@ -415,6 +455,12 @@ impl RpcHandle {
             table: Mutex::default(),
             desk: OnceLock::new(),
             offers: Mutex::default(),
+            offers_end: Notify::new(),
+            hosts: Mutex::default(),
+            watches: Watches::default(),
+            registry: OnceLock::new(),
+            serving: tokio::sync::Mutex::default(),
+            looks: AtomicBool::new(false),
             tokens: AtomicU64::new(1),
             lanes: AtomicU32::new(1),
             is_open: AtomicBool::new(false),
@@ -432,6 +478,10 @@ impl RpcHandle {
             Ok(()) | Err(ServeError::Taken(_)) => Ok(rpc),
             Err(ServeError::Reach(error)) => Err(error.into()),
         }
+    }
+
+    pub(super) fn of(shared: Arc<Shared>) -> Self {
+        Self { shared }
     }
 
     /// The service: its status, for instance.
@@ -486,7 +536,9 @@ impl RpcHandle {
         &self.shared
     }
 
-    /// From here on an actor serves a procedure, for all nodes.
+    /// From here on an actor serves a procedure, for all nodes. When it has ended the procedure is withdrawn: calls are told that it is not served, and were not
+    /// executed, and those who [watch](Self::watch) it are told. Of what was in its mailbox by then it is not known whether it was executed
+    /// ([`Refusal::Handler`](crate::Refusal::Handler)).
     ///
     /// # Errors
     /// [`ServeError`].
@@ -522,12 +574,18 @@ impl RpcHandle {
         &self,
         served: Arc<dyn Served>,
     ) -> Result<(), ServeError> {
+        let _turn = self.shared.serving.lock().await;
+        let may_end = served.may_end();
         {
             let mut table = locked(&self.shared.table);
-            if let Some(there) = table.get(&P::ID) {
+            if let Some(there) = table.get(&P::ID).filter(|it| it.is_there()) {
                 return Err(ServeError::Taken(there.name()));
             }
             table.insert(P::ID, Arc::clone(&served));
+        }
+        if may_end && !self.shared.looks.swap(true, Ordering::SeqCst) {
+            let shared = Arc::downgrade(&self.shared);
+            self.shared.run(move || Box::pin(look(shared)));
         }
         let (procedure, versions) = (P::ID, served.versions());
         let told = self.shared.service.send(Command::Serve { procedure, versions }).await;
@@ -542,15 +600,15 @@ impl RpcHandle {
     /// # Errors
     /// [`ReachError`]: it is served still, as long as the service is.
     pub async fn withdraw<P: Procedure>(&self) -> Result<(), ReachError> {
+        let _turn = self.shared.serving.lock().await;
         self.shared.service.send(Command::Withdraw { procedure: P::ID }).await?;
-        locked(&self.shared.table).remove(&P::ID);
+        self.shared.strike(P::ID);
         Ok(())
     }
 
-    /// Takes no call any more, and waits until those that were taken are answered and the clients that are connected have the answers. Others are told that theirs were not executed; those that
+    /// Takes no call any more, but those by which the streams are read that it offers, and waits until those that were taken are answered and the clients that are connected have the answers, and streams that are a part of them ([`Context::offer`]) are read to their end. Others are told that theirs were not executed; those that
     /// nobody answers are dropped. [`StationHandle::close`](mainstay_service::StationHandle::close) and
-    /// [`Reach::close`](mainstay_service::Reach::close) do it for the remote calls of a node, within a time; executions of troupes are not waited
-    /// for. Of at-least-once calls nothing is kept, so their answers are sent and not waited for. A client that is connected and never says that it has its results holds this up for as long: without such a bound, give it one.
+    /// [`Reach::close`](mainstay_service::Reach::close) do it for all services of a node, within a time. Of at-least-once calls nothing is kept, so their answers are sent and not waited for. A client that is connected and never says that it has its results holds this up for as long: without such a bound, give it one.
     ///
     /// # Errors
     /// [`ReachError`]: the service has ended, perhaps before all was answered.

@@ -13,8 +13,11 @@ use tokio::time::{sleep, timeout};
 
 use super::context::Level;
 use super::handle::{CallInfo, Shared};
-use super::served::Port;
+use super::served::{Answer, NoResult, Port};
 use super::stop::Stop;
+#[cfg(feature = "tracing")]
+use super::trace;
+use super::trace::Trace;
 use super::{CallError, Context, Error, Procedure, Reply as _, Value};
 use crate::{Failure, Outcome, Reason, Refusal, Semantics, Ticket};
 
@@ -27,6 +30,7 @@ pub(super) struct Local {
     pub(super) shared: Arc<Shared>,
     pub(super) deadline: Duration,
     pub(super) context: Bytes,
+    pub(super) trace: Option<Trace>,
     pub(super) parent: Option<Ticket>,
     /// Of the call, among those of its parent.
     pub(super) numbers: Vec<u64>,
@@ -52,6 +56,13 @@ pub(super) async fn call<P: Procedure>(
 ) -> Result<Value<P>, CallError<Error<P>>> {
     let (shared, begun) = (Arc::clone(&local.shared), local.shared.now());
     let info = CallInfo { procedure: P::NAME, node: shared.me, semantics };
+    #[cfg(feature = "tracing")]
+    let told = {
+        let (span, trace) = trace::calling(&shared, &info, local.trace);
+        let local = Local { trace, ..local };
+        trace::within(&span, within::<P>(local, &info, arguments)).await
+    };
+    #[cfg(not(feature = "tracing"))]
     let told = within::<P>(local, &info, arguments).await;
     if shared.has_interceptors() {
         let outcome = match &told {
@@ -69,7 +80,7 @@ async fn within<P: Procedure>(
     info: &CallInfo,
     arguments: P,
 ) -> Result<Value<P>, CallError<Error<P>>> {
-    let Local { shared, deadline, mut context, parent, numbers, parent_stop, turn } = local;
+    let Local { shared, deadline, mut context, trace, parent, numbers, parent_stop, turn } = local;
     let semantics = info.semantics;
     if !shared.is_open() {
         return Err(Failure::not_at_all(Reason::Ended).into());
@@ -101,6 +112,9 @@ async fn within<P: Procedure>(
         semantics,
         until,
         bytes: context,
+        trace,
+        #[cfg(feature = "tracing")]
+        span: tracing::Span::none(),
         stop: stop.clone(),
         level: Level::below(numbers),
         shared: Arc::clone(&shared),
@@ -118,8 +132,13 @@ async fn within<P: Procedure>(
     let told = tokio::select! {
         biased;
         told = timeout(left + BLOCKED, told) => match told {
-            Ok(Ok(Some(result))) => result.into_result().map_err(CallError::Remote),
-            Ok(Ok(None)) => Err(unknown(Reason::Refused(Refusal::Handler)).into()),
+            Ok(Ok(Ok(result))) => result.into_result().map_err(CallError::Remote),
+            Ok(Ok(Err(NoResult::NotServed))) => {
+                Err(Failure::not_at_all(Reason::Refused(Refusal::Procedure)).into())
+            }
+            Ok(Ok(Err(NoResult::Failed))) => {
+                Err(unknown(Reason::Refused(Refusal::Handler)).into())
+            }
             Ok(Err(_)) if shared.now() < until => Err(unknown(Reason::Ended).into()),
             Ok(Err(_)) | Err(_) => Err(unknown(Reason::Deadline).into()),
         },
@@ -134,9 +153,10 @@ pub(super) fn execute<P: Procedure>(
     shared: &Arc<Shared>,
     info: &CallInfo,
     arguments: P,
-    context: Context,
+    #[cfg_attr(not(feature = "tracing"), allow(unused_mut, reason = "it gets a span"))]
+    mut context: Context,
     place: Option<OwnedMutexGuard<()>>,
-) -> Result<oneshot::Receiver<Option<P::Result>>, Failure> {
+) -> Result<oneshot::Receiver<Answer<P::Result>>, Failure> {
     let refused = |why: Refusal| Failure::not_at_all(Reason::Refused(why));
     let served = shared.served(P::ID).ok_or_else(|| refused(Refusal::Procedure))?;
     if !served.as_any().is::<Port<P>>() {
@@ -148,8 +168,14 @@ pub(super) fn execute<P: Procedure>(
     }
     let (tell, told) = oneshot::channel();
     let (of, info, begun) = (Arc::clone(shared), *info, shared.now());
+    #[cfg(feature = "tracing")]
+    {
+        (context.span, context.trace) = trace::executing(shared, &info, context.trace);
+    }
+    #[cfg(feature = "tracing")]
+    let span = context.span.clone();
     shared.run(move || {
-        Box::pin(async move {
+        let work = async move {
             let Some(port) = served.as_any().downcast_ref::<Port<P>>() else { return };
             // The next call of the caller begins when this one has stopped.
             let (_place, stop) = (place, context.stop.clone());
@@ -172,13 +198,19 @@ pub(super) fn execute<P: Procedure>(
                     }
                     drop(tell);
                     let result = running.await;
-                    return of.was_served(&info, result.is_some(), begun);
+                    return of.was_served(&info, result.err(), begun);
                 }
             };
-            of.was_served(&info, result.is_some(), begun);
+            of.was_served(&info, result.as_ref().err().copied(), begun);
+            if let Err(NoResult::NotServed) = result {
+                of.lapse(P::ID, &served).await;
+            }
             // Nobody waits any more: then nobody is told.
             let _ = tell.send(result);
-        })
+        };
+        #[cfg(feature = "tracing")]
+        let work = trace::within(&span, work);
+        Box::pin(work)
     });
     Ok(told)
 }

@@ -10,11 +10,13 @@ use std::time::Duration;
 use actix::dev::ToEnvelope;
 use actix::{Actor, Addr, Handler};
 use mainstay_base::{Instant, NodeId};
+use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
 use super::handle::{RpcHandle, ServeError, Shared, locked};
 use super::served::Port;
 use super::{Context, Procedure};
+use crate::Command;
 
 /// A server lives at least so long without a call.
 const IDLE_MIN: Duration = Duration::from_millis(1);
@@ -30,6 +32,14 @@ struct Server<A: Actor> {
     open: usize,
     /// When it answered last.
     used: Instant,
+    /// Looks whether it is called.
+    watch: AbortHandle,
+}
+
+impl<A: Actor> Drop for Server<A> {
+    fn drop(&mut self) {
+        self.watch.abort();
+    }
 }
 
 /// All that were made and live.
@@ -38,6 +48,82 @@ pub(super) struct Made<A: Actor> {
     idle: Duration,
     made: AtomicU64,
     servers: Mutex<BTreeMap<NodeId, Server<A>>>,
+}
+
+/// Servers of one kind, whatever their actor.
+pub(super) trait Hosted: Send + Sync {
+    /// The client is dead, or is taken for it.
+    fn forsake(&self, client: NodeId, life: u64);
+
+    /// All clients are: the service has ended.
+    fn clear(&self);
+}
+
+/// All that serve single clients at a node: the service is told for whom there are any, and says when one is to end.
+#[derive(Default)]
+pub(super) struct Hosts {
+    kinds: Vec<Weak<dyn Hosted>>,
+    /// How many there are for a life of a client.
+    counts: BTreeMap<(NodeId, u64), usize>,
+}
+
+impl Shared {
+    fn host(&self, client: NodeId, life: u64) {
+        // The own node dies with them.
+        if client == self.me {
+            return;
+        }
+        let mut hosts = locked(&self.hosts);
+        let count = hosts.counts.entry((client, life)).or_default();
+        *count += 1;
+        if *count == 1 {
+            self.commands.give(Command::Host { client, life });
+        }
+    }
+
+    fn unhost(&self, client: NodeId, life: u64) {
+        let mut hosts = locked(&self.hosts);
+        let Some(count) = hosts.counts.get_mut(&(client, life)) else { return };
+        *count -= 1;
+        if *count == 0 {
+            hosts.counts.remove(&(client, life));
+            self.commands.give(Command::Unhost { client, life });
+        }
+    }
+
+    /// The servers of a client are to end, whatever their kind.
+    pub(super) fn forsake(&self, client: NodeId, life: u64) {
+        let kinds = {
+            let mut hosts = locked(&self.hosts);
+            hosts.counts.remove(&(client, life));
+            hosts.kinds.clone()
+        };
+        kinds.iter().filter_map(Weak::upgrade).for_each(|kind| kind.forsake(client, life));
+    }
+
+    /// The servers of all clients are.
+    pub(super) fn forsake_all(&self) {
+        let kinds = {
+            let mut hosts = locked(&self.hosts);
+            hosts.counts.clear();
+            hosts.kinds.clone()
+        };
+        kinds.iter().filter_map(Weak::upgrade).for_each(|kind| kind.clear());
+    }
+}
+
+impl<A: Actor> Hosted for Made<A> {
+    fn forsake(&self, client: NodeId, life: u64) {
+        let mut servers = locked(&self.servers);
+        if servers.get(&client).is_some_and(|it| it.life == life) {
+            // What it executes keeps an address up to its answer.
+            servers.remove(&client);
+        }
+    }
+
+    fn clear(&self) {
+        locked(&self.servers).clear();
+    }
 }
 
 /// A call that a server has not answered.
@@ -75,13 +161,14 @@ impl<A: Actor> Made<A> {
             let to = (self.make)(client);
             // With its last address the actor of a former life ends.
             let number = self.made.fetch_add(1, Ordering::Relaxed);
-            servers.insert(client, Server { life, number, to, open: 0, used: shared.now() });
-            tokio::task::spawn_local(watch(
-                Arc::downgrade(self),
-                Arc::downgrade(&shared),
-                (client, number),
-                self.idle,
-            ));
+            let look =
+                watch(Arc::downgrade(self), Arc::downgrade(&shared), (client, number), self.idle);
+            let watch = tokio::task::spawn_local(look).abort_handle();
+            let server = Server { life, number, to, open: 0, used: shared.now(), watch };
+            if let Some(former) = servers.insert(client, server) {
+                shared.unhost(client, former.life);
+            }
+            shared.host(client, life);
         }
         let server = servers.get_mut(&client).expect("it is there now");
         server.open += 1;
@@ -104,8 +191,9 @@ async fn watch<A: Actor>(
         let Some(server) = servers.get(&client).filter(|it| it.number == number) else { return };
         let unused = shared.now().saturating_since(server.used);
         if server.open == 0 && unused >= idle {
+            let life = server.life;
             servers.remove(&client);
-            return;
+            return shared.unhost(client, life);
         }
         wait = if server.open > 0 { idle } else { idle - unused };
     }
@@ -119,8 +207,14 @@ pub struct Servers<A: Actor> {
 
 impl RpcHandle {
     /// Servers that `make` makes for clients, on the thread on which this handle was opened. The server of a client keeps what it likes between
-    /// the calls of one life of that client. It ends when it has answered all and was not called for the time `idle`, so the server of a client that
-    /// has vanished is gone by then (RPC-71), and when a new life of its client makes its first call.
+    /// the calls of one life of that client.
+    ///
+    /// It is let go when the client is lost or greets in a new life, and when the [terminator](crate::Orphans::Terminator) has not heard the client for its lease: a
+    /// period and a lease after a client has vanished its server is gone, however long `idle` is (RPC-71). Under the other policies for orphans one whose client
+    /// vanishes and does not come back is there until it has not been called for the time `idle`; then each one ends. Let go means that it answers what it has and that
+    /// this handle keeps no address of it: an actor of which `make` keeps none ends. A client that was taken for dead and lives gets a new server with its next call.
+    ///
+    /// While there is a server the terminator asks its client once a period whether it lives.
     #[must_use]
     pub fn servers<A: Actor>(
         &self,
@@ -129,8 +223,13 @@ impl RpcHandle {
     ) -> Servers<A> {
         let idle = idle.max(IDLE_MIN);
         let (made, servers) = (AtomicU64::new(0), Mutex::default());
-        let made = Made { make: Box::new(make), idle, made, servers };
-        Servers { rpc: self.clone(), made: Arc::new(made) }
+        let made = Arc::new(Made { make: Box::new(make), idle, made, servers });
+        let mut hosts = locked(&self.shared().hosts);
+        hosts.kinds.retain(|kind| kind.strong_count() > 0);
+        let kind: Arc<dyn Hosted> = Arc::clone(&made) as _;
+        hosts.kinds.push(Arc::downgrade(&kind));
+        drop(hosts);
+        Servers { rpc: self.clone(), made }
     }
 }
 

@@ -23,6 +23,7 @@ use tokio::time::timeout;
 
 use super::handle::{Shared, locked};
 use super::{CallError, Caller, Context, Procedure, RpcHandle, ServeError};
+use crate::wire::{LEAVE, PULL};
 use crate::{Failure, Reason, Refusal};
 
 /// Streams that a node offers at a time.
@@ -75,6 +76,8 @@ pub enum OfferError {
 /// A stream that is offered here.
 pub(super) struct Offered {
     reader: NodeId,
+    /// It is a part of what the reader called, and is read to its end before the node is drained.
+    is_accepted: bool,
     items: Arc<Mutex<mpsc::Receiver<Bytes>>>,
 }
 
@@ -98,7 +101,7 @@ impl ActorMessage for Pull {
 }
 
 impl Procedure for Pull {
-    const NAME: &'static str = "mainstay.stream.pull";
+    const NAME: &'static str = PULL;
 }
 
 /// The stream is wanted no more.
@@ -112,7 +115,7 @@ impl ActorMessage for Leave {
 }
 
 impl Procedure for Leave {
-    const NAME: &'static str = "mainstay.stream.leave";
+    const NAME: &'static str = LEAVE;
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -129,15 +132,15 @@ pub(super) async fn serve(rpc: &RpcHandle) -> Result<(), ServeError> {
         let bytes_max = (context.shared.body_bytes_max / 2).min(BATCH_BYTES);
         let pulled = pull(&mut *items.lock().await, bytes_max).await;
         if pulled.is_end {
-            locked(&context.shared.offers).remove(&id);
+            context.shared.end_offer(id);
         }
         Ok(pulled)
     })
     .await?;
     rpc.serve_fn(|Leave { id }, context: Context| async move {
-        let mut offers = locked(&context.shared.offers);
-        if offers.get(&id).is_some_and(|it| it.reader == context.client()) {
-            offers.remove(&id);
+        let is_own = |it: &Offered| it.reader == context.client();
+        if locked(&context.shared.offers).get(&id).is_some_and(is_own) {
+            context.shared.end_offer(id);
         }
         Ok(())
     })
@@ -176,7 +179,7 @@ impl RpcHandle {
         reader: NodeId,
         unread_max: usize,
     ) -> Result<(Items<T>, Offer<T>), OfferError> {
-        offer(self.shared(), reader, unread_max)
+        offer(self.shared(), (reader, false), unread_max)
     }
 
     /// Reads a stream that was offered to this node.
@@ -187,7 +190,8 @@ impl RpcHandle {
 }
 
 impl Context {
-    /// Offers a stream to the node that calls: as a part of the result.
+    /// Offers a stream to the node that calls: as a part of the result. A [drain](RpcHandle::drain) of this node waits until it is read to its end, or its
+    /// reader has dropped it or is lost.
     ///
     /// # Errors
     /// [`OfferError`].
@@ -195,7 +199,7 @@ impl Context {
         &self,
         unread_max: usize,
     ) -> Result<(Items<T>, Offer<T>), OfferError> {
-        offer(&self.shared, self.client(), unread_max)
+        offer(&self.shared, (self.client(), true), unread_max)
     }
 
     /// Reads a stream that the caller gave along, as a part of this execution.
@@ -207,7 +211,7 @@ impl Context {
 
 fn offer<T: Serialize>(
     shared: &Arc<Shared>,
-    reader: NodeId,
+    (reader, is_accepted): (NodeId, bool),
     unread_max: usize,
 ) -> Result<(Items<T>, Offer<T>), OfferError> {
     let (to, items) = mpsc::channel(unread_max.clamp(1, 1 << 20));
@@ -218,8 +222,9 @@ fn offer<T: Serialize>(
         let is_over = |it: &Offered| it.items.try_lock().is_ok_and(|items| items.is_closed());
         let over = offers.iter().find(|(_, it)| is_over(it)).map(|(id, _)| *id);
         offers.remove(&over.ok_or(OfferError::TooMany)?);
+        shared.offers_end.notify_waiters();
     }
-    offers.insert(id, Offered { reader, items: Arc::new(Mutex::new(items)) });
+    offers.insert(id, Offered { reader, is_accepted, items: Arc::new(Mutex::new(items)) });
     drop(offers);
     let bytes_max = shared.body_bytes_max / 4;
     let items = Items { to, id, shared: Arc::downgrade(shared), bytes_max, item: PhantomData };
@@ -230,6 +235,27 @@ impl Shared {
     /// A node is lost: nobody there reads any more.
     pub(super) fn lose_readers(&self, node: NodeId) {
         locked(&self.offers).retain(|_, offered| offered.reader != node);
+        self.offers_end.notify_waiters();
+    }
+
+    /// A stream is read to its end, or is read no more.
+    fn end_offer(&self, id: u64) {
+        locked(&self.offers).remove(&id);
+        self.offers_end.notify_waiters();
+    }
+
+    /// Waits until no stream is open that is a part of an accepted call. Whether there was one.
+    pub(super) async fn offers_ended(&self) -> bool {
+        let mut waited = false;
+        loop {
+            let told = self.offers_end.notified();
+            let is_open = locked(&self.offers).values().any(|it| it.is_accepted);
+            if !is_open || !self.is_open() {
+                return waited;
+            }
+            told.await;
+            waited = true;
+        }
     }
 }
 
@@ -248,7 +274,7 @@ impl<T: Serialize> Items<T> {
             Ok(Err(_)) => Err(WriteError::Gone),
             Err(_) => {
                 if let Some(shared) = self.shared.upgrade() {
-                    locked(&shared.offers).remove(&self.id);
+                    shared.end_offer(self.id);
                 }
                 Err(WriteError::Gone)
             }
@@ -322,8 +348,9 @@ const BROKEN: Failure = Failure {
 
 impl<T> Drop for Reading<T> {
     fn drop(&mut self) {
-        if self.end.is_none() {
-            self.from.tell(Leave { id: self.id });
+        // One that has failed is not read on either. The execution that reads may be over, and nobody is to wait for it.
+        if !matches!(self.end, Some(Ok(()))) {
+            self.from.apart().tell(Leave { id: self.id });
         }
     }
 }

@@ -23,6 +23,7 @@ impl Server {
             assert!(client.leaving <= 4 * self.config.window as usize, "lanes are bounded");
             assert!(client.over.len() <= 2 * self.config.window as usize + 1, "gaps are bounded");
         }
+        assert!(self.hosts.iter().all(|it| self.clients.contains_key(it)), "hosts are clients");
         self.names.check(self.config.orphans);
         assert!(self.runs.len() <= self.config.executions_max, "executions are bounded");
     }
@@ -30,7 +31,8 @@ impl Server {
     /// Writes all that later outputs depend on.
     pub(crate) fn fingerprint(&self, into: &mut impl Hasher) {
         (self.memory, &self.served, &self.clients, &self.runs, &self.ready).hash(into);
-        (&self.loose, &self.writing, &self.names, &self.stored, self.tickets, self.is_draining)
+        (&self.loose, &self.writing, &self.names, &self.stored, self.tickets, self.drain)
             .hash(into);
+        self.hosts.hash(into);
     }
 }

@@ -94,6 +94,7 @@ impl Server {
 
     /// All that runs for a former life of the client is ended, and all that was kept for it is gone (RPC-21).
     fn begin_life(&mut self, now: Instant, lines: &mut Lines, of: NodeId, life: u64) {
+        self.forsake(lines, of);
         if !mainstay_base::fault!(self.config, SparesOrphans) {
             for ticket in self.runs_of(of) {
                 self.end(lines, ticket);
@@ -195,6 +196,7 @@ impl Server {
         }
         self.loose.retain(|loose| loose.client != of);
         self.refuse_held(now, lines, of, u64::MAX, Refusal::Late);
+        self.forsake(lines, of);
     }
 
     /// What is held for a client and of a former epoch does not begin.

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use mainstay_base::service::{In, Io, Logged, Out, PeerChange, Service, Start, Wire};
 use mainstay_base::{BootId, BootNonce, ClusterId, Duration, Instance, Instant, Machine, NodeId};
 use mainstay_rpc::{
-    CallName, Command, Config, Event, Executed, Finish, Message, Outcome, ProcedureId, Reason,
-    Record, Request, Rpc, Semantics, Ticket,
+    CallName, Command, Config, Event, Executed, Finish, Message, Outcome, Parting, ProcedureId,
+    Reason, Record, Request, Rpc, Semantics, Ticket,
 };
 use mainstay_sim::Clock;
 
@@ -138,6 +138,10 @@ pub struct Hand {
     number: u64,
     /// Nodes that had nothing to do any more after they were told to drain.
     pub drained: Vec<(Instant, usize)>,
+    /// Clients of which a node was told that what it had made for them is not wanted.
+    pub forsaken: Vec<(usize, NodeId)>,
+    /// Watches that are over.
+    pub parted: Vec<(u64, Parting)>,
     /// Calls that executions have made.
     made: BTreeMap<(usize, Ticket), u64>,
 }
@@ -183,6 +187,8 @@ impl Hand {
             config: Box::new(config),
             number: 0,
             drained: Vec::new(),
+            forsaken: Vec::new(),
+            parted: Vec::new(),
             made: BTreeMap::new(),
         };
         (0..nodes).for_each(|at| hand.start(at));
@@ -465,6 +471,8 @@ impl Hand {
                 }
             }
             Event::Drained => self.drained.push((self.now, at)),
+            Event::Parted { token, why } => self.parted.push((token, why)),
+            Event::Forsaken { client, .. } => self.forsaken.push((at, client)),
             _ => {}
         }
     }
@@ -570,6 +578,30 @@ impl Hand {
         ask: Ask,
         arguments: Bytes,
     ) {
+        self.request(client, server, tag, ask, (WORK, arguments));
+    }
+
+    /// Calls another procedure.
+    pub fn call_of(
+        &mut self,
+        procedure: ProcedureId,
+        client: usize,
+        server: usize,
+        tag: u64,
+        ask: Ask,
+    ) {
+        let arguments = Bytes::copy_from_slice(&tag.to_le_bytes());
+        self.request(client, server, tag, ask, (procedure, arguments));
+    }
+
+    fn request(
+        &mut self,
+        client: usize,
+        server: usize,
+        tag: u64,
+        ask: Ask,
+        (procedure, arguments): (ProcedureId, Bytes),
+    ) {
         let Ask { semantics, lane, deadline, parent, name } = ask;
         let mut numbers = Vec::new();
         if let Some(parent) = parent {
@@ -581,7 +613,7 @@ impl Hand {
             numbers,
             token: tag,
             server: self.node(server),
-            procedure: WORK,
+            procedure,
             version: 1,
             semantics,
             arguments,

@@ -5,7 +5,7 @@ use mainstay_rpc::fault::Fault;
 use mainstay_rpc::{Carrier, Config, Orphans};
 use mainstay_sim::{Atlas, Clock, Disk, Moment, Options, Wire, schedule};
 
-use super::{Mix, NODES, Play, Work, setup};
+use super::{LONGEST, Mix, NODES, Play, Work, setup};
 
 /// What a run of the swarm is; what is not said is drawn.
 #[derive(Clone, Debug, Default)]
@@ -32,8 +32,15 @@ impl Kind {
         config.stored = self.stored.unwrap_or(stored);
         config.executions_max = if narrow { 2 } else { 1_024 };
         config.window = *rng.pick(&[4_096, 4, 16]).unwrap();
-        let orphans = *rng.pick(&POLICIES).unwrap();
+        let orphans = match rng.below(POLICIES.len() as u64 + 1) as usize {
+            // Results by names are not stored.
+            at if at == POLICIES.len() && self.stored != Some(true) => ADOPTION,
+            at => POLICIES[at % POLICIES.len()],
+        };
         config.orphans = self.orphans.unwrap_or(orphans);
+        if config.orphans == ADOPTION {
+            (config.stored, config.deadline_max) = (false, LONGEST);
+        }
         config.fault = self.fault;
         config
     }
@@ -65,10 +72,15 @@ impl Kind {
         }
         let mut play = Play::new(seed, NODES, setup, options, schedule);
         play.mix = self.mix.clone().unwrap_or_default();
+        play.adopts = self.config(seed, 1).orphans == ADOPTION;
         play.work(Duration::from_millis(1_500))?;
         Ok(play)
     }
 }
+
+/// Orphans are adopted, and no run is so long that a name is forgotten.
+pub const ADOPTION: Orphans =
+    Orphans::Adoption { keep: Duration::from_secs(4), names_max: 1 << 16, bytes_max: 1 << 20 };
 
 /// Of each way to find orphans one, with short times.
 pub const POLICIES: [Orphans; 5] = [

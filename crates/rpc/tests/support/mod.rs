@@ -9,14 +9,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use mainstay_base::{BootId, ClusterId, Duration, Instance, Instant, NodeId, Rng};
 use mainstay_rpc::{
-    Command, Config, Event, Executed, Execution, Finish, Outcome, ProcedureId, Reason, Request,
-    Rpc, Semantics, Ticket,
+    CallName, Command, Config, Event, Executed, Execution, Finish, Outcome, ProcedureId, Reason,
+    Request, Rpc, Semantics, Ticket,
 };
 use mainstay_sim::service::{ServiceNode, Setup};
 use mainstay_sim::{FaultEvent, Options, World};
 
 pub const PROCEDURE: ProcedureId = ProcedureId::new("test.work");
 const STEP: Duration = Duration::from_micros(500);
+/// No call that has a name has more time.
+pub const LONGEST: Duration = Duration::from_secs(2);
 
 pub fn instance() -> Instance {
     Instance::new(ClusterId::from_entropy(1), "rpc")
@@ -55,6 +57,8 @@ pub struct Called {
     pub at: Instant,
     pub deadline: Duration,
     pub parent: Option<u64>,
+    /// It has a name, that of this call: its own, or that of an earlier one for whose caller it stands in.
+    pub root: Option<u64>,
     pub outcome: Option<Outcome>,
     pub over: Option<Instant>,
     /// Each execution that began.
@@ -143,6 +147,12 @@ pub struct Play {
     wrong: Option<String>,
     /// Executions of a lane that began, by client boot and server boot.
     lanes: BTreeMap<(BootId, u32, BootId), u64>,
+    /// Orphans are adopted: half of the calls have names, and others call by the same ones.
+    pub adopts: bool,
+    /// Calls with names of their own, and what they are.
+    named: Vec<(u64, Task)>,
+    /// How often each of them was executed by each boot of its server.
+    adopted: BTreeMap<(u64, BootId), u32>,
 }
 
 pub const NODES: usize = 3;
@@ -179,6 +189,9 @@ impl Play {
             orphaned: Vec::new(),
             wrong: None,
             lanes: BTreeMap::new(),
+            adopts: false,
+            named: Vec::new(),
+            adopted: BTreeMap::new(),
         }
     }
 
@@ -217,11 +230,29 @@ impl Play {
         deadline: Duration,
         parent: Option<(Ticket, u64)>,
     ) -> Option<u64> {
+        self.call_as(task.tag, None, node, server, semantics, lane, task, deadline, parent)
+    }
+
+    /// The same with a name: that of the call `root`, whose task it is.
+    #[allow(clippy::too_many_arguments, reason = "they are those of a call")]
+    fn call_as(
+        &mut self,
+        tag: u64,
+        root: Option<u64>,
+        node: usize,
+        server: usize,
+        semantics: Semantics,
+        lane: Option<u32>,
+        task: Task,
+        deadline: Duration,
+        parent: Option<(Ticket, u64)>,
+    ) -> Option<u64> {
         if !self.world.is_up(node) {
             return None;
         }
         self.tags += 1;
-        let tag = task.tag;
+        // A nested call is named by the call that makes it.
+        let name = root.filter(|_| parent.is_none());
         let request = Request {
             token: tag,
             server: self.world.roster()[server],
@@ -233,8 +264,8 @@ impl Play {
             lane,
             parent: parent.map(|(ticket, _)| ticket),
             context: Bytes::new(),
-            name: None,
-            numbers: Vec::new(),
+            name: name.map(|root| Box::new(CallName::new(root.into()))),
+            numbers: parent.iter().map(|_| 1).collect(),
         };
         let called = Called {
             client: self.world.boot(node),
@@ -244,6 +275,7 @@ impl Play {
             at: self.world.now(),
             deadline,
             parent: parent.map(|(_, tag)| tag),
+            root,
             outcome: None,
             over: None,
             begun: 0,
@@ -275,7 +307,15 @@ impl Play {
         let task = Task { tag, micros, nested: nested.map(|node| (node, under)) };
         let (least, most) = self.mix.deadline;
         let deadline = Duration::from_millis(self.rng.between(least, most));
-        self.call(node, server, semantics, lane, task, deadline, None);
+        let may_adopt = matches!(semantics, Semantics::ExactlyOnce | Semantics::AtMostOnce);
+        if self.adopts && self.rng.chance(1, 3) && !self.named.is_empty() {
+            self.stand_in(tag, deadline);
+        } else if self.adopts && may_adopt && self.rng.chance(1, 2) {
+            self.named.push((tag, task));
+            self.call_as(tag, Some(tag), node, server, semantics, None, task, deadline, None);
+        } else {
+            self.call(node, server, semantics, lane, task, deadline, None);
+        }
         if self.rng.chance(self.mix.cancel, 1_000) {
             let open: Vec<u64> = self
                 .calls
@@ -292,6 +332,15 @@ impl Play {
                 }
             }
         }
+    }
+
+    /// Somebody, perhaps the same node in its next life, calls by the name of one of the last calls.
+    fn stand_in(&mut self, tag: u64, deadline: Duration) {
+        let last = self.named.len().saturating_sub(8);
+        let Some((root, task)) = self.rng.pick(&self.named[last..]).copied() else { return };
+        let Some(Called { server, semantics, .. }) = self.calls.get(&root).cloned() else { return };
+        let node = self.other(server);
+        self.call_as(tag, Some(root), node, server, semantics, None, task, deadline, None);
     }
 
     fn fail(&mut self, what: String) {
@@ -313,7 +362,7 @@ impl Play {
                     self.orphaned.extend(work.waits.map(|tag| (tag, 0)));
                 }
             }
-            Event::Bound { .. } | Event::Lost { .. } | Event::Drained => {}
+            _ => {}
         }
     }
 
@@ -331,7 +380,7 @@ impl Play {
         let deadline = call.at + call.deadline;
         if let Outcome::Done(value) = &outcome
             && call.semantics != Semantics::Maybe
-            && value[..] != tag.to_le_bytes()
+            && value[..] != call.root.unwrap_or(tag).to_le_bytes()
         {
             self.fail(format!("RPC-8: call {tag} got the result {value:?}"));
         }
@@ -350,7 +399,8 @@ impl Play {
         let Some(call) = self.calls.get(&task.tag).cloned() else {
             return self.fail(format!("an execution of a call that was not made: {}", task.tag));
         };
-        if execution.left > call.deadline {
+        // A named one has the time of whoever calls by the name.
+        if execution.left > call.deadline && call.root.is_none() {
             self.fail(format!("RPC-20: call {} may take longer than its client waits", task.tag));
         }
         if execution.left.is_zero() {
@@ -361,8 +411,9 @@ impl Play {
         }
         self.check_order(boot, &call, task.tag);
         self.check_lives(boot, &call, task.tag);
+        self.check_name(boot, &call, task.tag);
         let parent = self.work.iter().find(|work| Some(work.tag) == call.parent);
-        if let Some(parent) = parent
+        if let Some(parent) = parent.filter(|_| call.root.is_none())
             && execution.left > (parent.begun + parent.left).saturating_since(call.at)
         {
             self.fail(format!("RPC-70: call {} has more time than its parent", task.tag));
@@ -372,15 +423,16 @@ impl Play {
         let (ticket, left) = (execution.ticket, execution.left);
         let mut waits = None;
         if let Some((to, under)) = task.nested {
-            let inner = Task {
-                tag: under + u64::from(self.calls[&task.tag].begun),
-                micros: task.micros,
-                nested: None,
-            };
+            // An execution that is repeated under a name makes the same calls; else each makes its own.
+            let begun = if call.root.is_some() { 1 } else { self.calls[&task.tag].begun };
+            let inner = Task { tag: under + u64::from(begun), micros: task.micros, nested: None };
             let nested = Duration::from_secs(10);
-            let parent = Some((ticket, task.tag));
-            let semantics = Semantics::ExactlyOnce;
-            waits = self.call(node, to.into(), semantics, None, inner, nested, parent);
+            let (parent, semantics) = (Some((ticket, task.tag)), Semantics::ExactlyOnce);
+            let root = call.root.map(|_| inner.tag);
+            let is_first = !self.calls.contains_key(&inner.tag);
+            let tag = if is_first { inner.tag } else { self.tag() };
+            waits =
+                self.call_as(tag, root, node, to.into(), semantics, None, inner, nested, parent);
         }
         let (tag, begun) = (task.tag, at);
         let (stops, overdue) = (None, 0);
@@ -397,7 +449,10 @@ impl Play {
                 work.overdue = 0;
                 continue;
             }
-            let is_late = work.stops.is_none() && work.begun + work.left * 21 / 20 < now;
+            let is_named = self.calls[&work.tag].root.is_some();
+            // Others who call by its name may give it more time.
+            let left = if is_named { work.left.max(LONGEST) } else { work.left };
+            let is_late = work.stops.is_none() && work.begun + left * 21 / 20 < now;
             work.overdue = if is_late { work.overdue + 1 } else { 0 };
             if work.overdue > 40 {
                 wrong = Some(format!("RPC-20: it goes on after its deadline: {work:?}"));
@@ -444,13 +499,29 @@ impl Play {
         }
     }
 
-    /// Checks RPC-21: nothing runs for a former life of the client.
+    /// Checks RPC-24, RPC-25 and RPC-72: a boot of a server executes once what has a name, whoever calls by it: a caller again or another one, and what repeated
+    /// executions have called.
+    fn check_name(&mut self, server: BootId, call: &Called, tag: u64) {
+        if call.root.is_none() {
+            return;
+        }
+        let count = self.adopted.entry((tag, server)).or_default();
+        *count += 1;
+        if *count > 1 {
+            let rule = if call.parent.is_some() { "RPC-72" } else { "RPC-25" };
+            self.fail(format!("{rule}: {tag} is executed again by its name: {call:?}"));
+        }
+    }
+
+    /// Checks RPC-21: nothing runs for a former life of the client, but what has a name.
     fn check_lives(&mut self, server: BootId, call: &Called, tag: u64) {
         let client = call.client;
         let former = self.work.iter().find(|work| {
-            let it = self.calls[&work.tag].client;
-            work.boot == server && it.node == client.node && it != client
+            let it = &self.calls[&work.tag];
+            let is_former = it.client.node == client.node && it.client != client;
+            work.boot == server && is_former && it.root.is_none()
         });
+        let former = former.filter(|_| call.root.is_none());
         if let Some(former) = former {
             let former = former.tag;
             self.fail(format!("RPC-21: call {tag} begins, and {former} of a former life runs"));
@@ -547,16 +618,24 @@ impl Play {
 
     /// Checks RPC-1, RPC-2, RPC-3 and RPC-74: what each caller was told is true.
     pub fn check(&self) -> Result<(), String> {
+        let mut callers = BTreeMap::<u64, u32>::new();
+        for root in self.calls.values().filter_map(|call| call.root) {
+            *callers.entry(root).or_default() += 1;
+        }
         for (tag, call) in &self.calls {
-            let (count, semantics) = (call.begun, call.semantics);
-            let most = if semantics == Semantics::AtLeastOnce { u32::MAX } else { 1 };
+            let (root, semantics) = (call.root.unwrap_or(*tag), call.semantics);
+            let count = self.calls[&root].begun;
+            // Each of those who call by a name may have it executed, at one boot of the server each: what the others did, this one is not told.
+            let callers = callers.get(&root).copied().unwrap_or(1);
+            let most = if semantics == Semantics::AtLeastOnce { u32::MAX } else { callers };
             let (least, most) = match &call.outcome {
                 Some(Outcome::Done(_)) if semantics == Semantics::Maybe => (0, 1),
                 Some(Outcome::Done(_) | Outcome::Remote(_)) => (1, most),
                 Some(Outcome::Failed(failure)) => match failure.executed {
+                    Executed::NotAtAll if callers > 1 => (0, callers - 1),
                     Executed::NotAtAll => (0, 0),
                     Executed::Unknown => (0, u32::MAX),
-                    Executed::NotMoreThanOnce | Executed::NoneOrComplete => (0, 1),
+                    Executed::NotMoreThanOnce | Executed::NoneOrComplete => (0, callers),
                 },
                 None => {
                     let node = self.index(call.client.node);

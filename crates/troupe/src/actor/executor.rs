@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mainstay_service::{ReachError, ServiceHandle};
+use tokio::time::timeout;
 
 use super::handle::{Shared, Told, locked};
 use super::part::{Inner, Joined};
@@ -23,6 +25,7 @@ impl mainstay_service::Front for Shared {
             Event::Answer { token, from, answer, replicas } => {
                 self.told(token, Told::Answer { from, answer, replicas });
             }
+            Event::Drained => self.drained(),
             Event::Changed { .. } => {}
             event => return Some(event),
         }
@@ -36,6 +39,11 @@ impl mainstay_service::Front for Shared {
 
     fn ended(&self) {
         self.end();
+    }
+
+    async fn close(self: Arc<Self>, within: Duration) {
+        // What is not answered by then is not, as if the node had failed.
+        let _ = timeout(within, self.drain()).await;
     }
 }
 
@@ -122,7 +130,7 @@ impl Executor {
                     cast(call);
                 }
             }
-            Event::Over { .. } | Event::Answer { .. } | Event::Changed { .. } => {}
+            Event::Over { .. } | Event::Answer { .. } | Event::Changed { .. } | Event::Drained => {}
         }
     }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use mainstay_base::BootId;
 use mainstay_service::{CommandQueue, Desk, OpenError, ReachError, ServiceHandle};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::executor::Executor;
 use super::part::{Inner, Part};
@@ -33,6 +33,8 @@ pub(super) struct Shared {
     pub(super) parts: Mutex<BTreeMap<TroupeName, Arc<Inner>>>,
     tokens: AtomicU64,
     is_open: AtomicBool,
+    /// The node is a replica of nothing any more after a drain, or the service has ended.
+    drained: watch::Sender<bool>,
 }
 
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -84,6 +86,19 @@ impl Shared {
         }
     }
 
+    pub(super) async fn drain(&self) -> Result<(), ReachError> {
+        self.drained.send_replace(false);
+        let mut drained = self.drained.subscribe();
+        self.service.send(Command::Drain).await?;
+        // The sender lives in here.
+        let _ = drained.wait_for(|it| *it).await;
+        if self.is_open.load(Ordering::SeqCst) { Ok(()) } else { Err(ReachError::Closed) }
+    }
+
+    pub(super) fn drained(&self) {
+        self.drained.send_replace(true);
+    }
+
     pub(super) fn begun(&self) {
         self.is_open.store(true, Ordering::SeqCst);
     }
@@ -91,6 +106,7 @@ impl Shared {
     /// The service is gone, and with it all that was asked of it.
     pub(super) fn end(&self) {
         self.is_open.store(false, Ordering::SeqCst);
+        self.drained.send_replace(true);
         // Their receivers are told nothing more.
         drop(std::mem::take(&mut *locked(&self.waiting)));
         for (_, part) in std::mem::take(&mut *locked(&self.parts)) {
@@ -122,6 +138,7 @@ impl TroupesHandle {
             parts: Mutex::default(),
             tokens: AtomicU64::new(1),
             is_open: AtomicBool::new(false),
+            drained: watch::Sender::new(false),
         });
         Desk::open(&shared, Executor::default()).await?;
         Ok(Self { shared })
@@ -133,6 +150,17 @@ impl TroupesHandle {
     /// [`ReachError`].
     pub async fn status(&self) -> Result<Status, ReachError> {
         self.shared.service.status().await
+    }
+
+    /// Waits until nothing that has come is unanswered and the clients have the answers, and then leaves all troupes. A replica cannot refuse what the others
+    /// execute: calls that come meanwhile are taken, so a node that is called without a pause is not drained. A client that never fetches its results holds this up
+    /// for as long as they are retained: give it a bound. [`StationHandle::close`](mainstay_service::StationHandle::close) and
+    /// [`Reach::close`](mainstay_service::Reach::close) do it within a time.
+    ///
+    /// # Errors
+    /// [`ReachError`]: the service has ended, perhaps before all was answered.
+    pub async fn drain(&self) -> Result<(), ReachError> {
+        self.shared.drain().await
     }
 
     /// This node is to be a replica of the troupe called `name`: says what it serves, and [joins](Part::join).

@@ -326,7 +326,7 @@ impl Play {
                 self.order.entry(part).or_default().push(call);
             }
             Event::Decided { ticket, counts } => self.on_decided(boot, ticket, counts),
-            Event::Changed { .. } => {}
+            Event::Changed { .. } | Event::Drained => {}
         }
     }
 
