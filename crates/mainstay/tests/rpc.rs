@@ -191,3 +191,21 @@ async fn a_guest_calls_a_node() {
     };
     LocalSet::new().run_until(run).await;
 }
+
+/// A handle that is opened where no task can be kept on its thread is an error and no panic; the service is as it was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn outside_a_local_set_there_is_no_handle() {
+    let nodes = Cluster::new(Durability::Memory).nodes;
+    let config = Config::new(cluster(), "a", nodes).durability(Durability::Memory);
+    let spawned = Node::spawn(config, |builder| {
+        Ok(builder.mount::<Rpc>("rpc", |_| mainstay_rpc::Config::started_now()))
+    });
+    let (node, service) = spawned.await.unwrap();
+    for _ in 0..2 {
+        let refused = RpcHandle::open(service.clone(), cluster(), "a").await.err().unwrap();
+        assert!(matches!(refused, mainstay_service::OpenError::NoLocalSet(_)), "{refused}");
+    }
+    let opened = LocalSet::new().run_until(RpcHandle::open(service, cluster(), "a")).await;
+    drop(opened.unwrap());
+    node.close().await;
+}

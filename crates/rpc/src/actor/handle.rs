@@ -410,10 +410,7 @@ impl RpcHandle {
     /// `LocalSet`, and lives as long as a handle does.
     ///
     /// # Errors
-    /// [`OpenError`].
-    ///
-    /// # Panics
-    /// Outside a `LocalSet` of a tokio runtime.
+    /// [`OpenError`]; outside a `LocalSet` it is [`OpenError::NoLocalSet`].
     pub async fn open(
         service: ServiceHandle<Rpc>,
         cluster: ClusterId,
@@ -426,10 +423,7 @@ impl RpcHandle {
     /// The same with another resolver of names, and with interceptors, which are asked in this order.
     ///
     /// # Errors
-    /// [`OpenError`].
-    ///
-    /// # Panics
-    /// Outside a `LocalSet` of a tokio runtime.
+    /// [`OpenError`]; outside a `LocalSet` it is [`OpenError::NoLocalSet`].
     pub async fn open_with(
         service: ServiceHandle<Rpc>,
         me: NodeId,

@@ -125,10 +125,7 @@ impl TroupesHandle {
     /// The handle of the service: opened once, and cloned. What hands calls to actors is started on the caller's `LocalSet`.
     ///
     /// # Errors
-    /// [`OpenError`].
-    ///
-    /// # Panics
-    /// Outside a `LocalSet` of a tokio runtime.
+    /// [`OpenError`]; outside a `LocalSet` it is [`OpenError::NoLocalSet`].
     pub async fn open(service: ServiceHandle<Troupes>) -> Result<Self, OpenError> {
         let commands = CommandQueue::new(service.clone(), COMMANDS_MAX);
         let shared = Arc::new(Shared {
