@@ -507,7 +507,9 @@ impl<S: StateMachine + 'static> Application for Executor<S> {
         if self.intake.more {
             self.take_in(port);
         }
-        self.backlog.begin_turn();
+        if !port.is_spent() {
+            self.backlog.begin_turn();
+        }
         let mut first = true;
         // A step is always done, unless other groups of the node have done all that a turn may: nothing that is asked of this one
         // holds the replica up.

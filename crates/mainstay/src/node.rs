@@ -244,8 +244,9 @@ impl NodeBuilder {
         }));
     }
 
-    /// What the disk has of a group, or of a replicated state machine, that is not opened any more is not needed. Without this word the node is not
-    /// started while its log has messages of one that is missing: it would lose what it has of that.
+    /// What the disk has of a group, or of a replicated state machine, is not needed: it is not opened any more, or is in memory now. Its checkpoints are
+    /// removed. Without this word the node is not started while its log has messages of such a group: it would lose what it has of it. Keep
+    /// saying it: the log has them until it is cut.
     pub fn forget_group(&mut self, name: &str) {
         self.forgotten.insert(GroupId::new(self.config.cluster, name));
     }

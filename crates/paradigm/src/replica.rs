@@ -48,6 +48,12 @@ impl State {
 /// The user's code panicked.
 struct Panicked;
 
+/// What is due behind a message.
+struct Due {
+    hash: Option<u128>,
+    checkpoint: bool,
+}
+
 /// A state that is over. To free a large one takes long: drop it where nobody waits.
 #[must_use = "a large state is best dropped on another thread"]
 pub struct Retired<S> {
@@ -176,11 +182,9 @@ impl<S: StateMachine> Replica<S> {
         let executed = self.execute(position, &payload, is_mine);
         self.charge(COMMAND, payload.len() + self.reply.len());
         // A command whose state cannot be hashed is not answered: it is the one that will be passed over.
-        let executed = executed.and_then(|outcome| {
-            self.advance(position, payload.len(), fresh)?;
-            Ok(outcome)
-        });
-        let Ok(outcome) = executed else {
+        let executed =
+            executed.and_then(|outcome| Ok((outcome, self.advance(position, payload.len())?)));
+        let Ok((outcome, due)) = executed else {
             self.stats.panics += 1;
             self.status = Status::Poisoned { position };
             self.outputs.push_back(Output::Poisoned { position });
@@ -190,6 +194,7 @@ impl<S: StateMachine> Replica<S> {
         if let Some(outcome) = outcome.filter(|_| is_mine && fresh) {
             self.outputs.push_back(Output::Reply { message, position, outcome });
         }
+        self.tell(position, due, fresh);
         Ok(())
     }
 
@@ -201,10 +206,8 @@ impl<S: StateMachine> Replica<S> {
         if self.status != Status::Running {
             return Err(SnapshotError::NotRunning(self.status));
         }
-        let hash = self.hash().map_err(|_| SnapshotError::Panicked)?;
-        let machine = &mut self.machine;
-        let user = catch_unwind(AssertUnwindSafe(|| machine.begin_snapshot()))
-            .map_err(|_| SnapshotError::Panicked)?;
+        let hash = self.hash();
+        let user = self.machine.begin_snapshot();
         Ok(SnapshotStream::new(&self.config, &self.state, user, hash))
     }
 
@@ -252,7 +255,7 @@ impl<S: StateMachine> Replica<S> {
         self.status = Status::Empty;
         let (state, hash) = restore.finish(position)?;
         self.state = state;
-        if hash.is_some_and(|hash| self.hash().ok() != Some(hash)) {
+        if hash.is_some_and(|hash| hash != self.hash()) {
             return Err(RestoreError::Hash);
         }
         self.passes.retain(|pass| *pass > position);
@@ -306,7 +309,7 @@ impl<S: StateMachine> Replica<S> {
     /// state machine panics.
     #[must_use]
     pub fn state_hash(&self) -> Option<u128> {
-        (self.status == Status::Running).then(|| self.hash().ok()).flatten()
+        (self.status == Status::Running).then(|| self.try_hash().ok()).flatten()
     }
 
     /// How many sessions are open.
@@ -456,16 +459,22 @@ impl<S: StateMachine> Replica<S> {
         self.stats.evicted += self.state.sessions.evict(&self.config);
     }
 
-    /// Counts the message in and says what is due at its position.
-    fn advance(&mut self, position: Position, bytes: usize, fresh: bool) -> Result<(), Panicked> {
+    /// Counts the message in. What is due at its position: the hash, and whether it is one for a checkpoint.
+    fn advance(&mut self, position: Position, bytes: usize) -> Result<Due, Panicked> {
         let before = std::mem::replace(&mut self.state.position, position);
         self.state.bytes_since = self.state.bytes_since.saturating_add(bytes as u64);
         let checkpoint = self.state.bytes_since > self.config.checkpoint_bytes;
         if checkpoint {
             self.state.bytes_since = 0;
         }
-        if position.0.is_multiple_of(self.config.hash_every) {
-            let hash = self.hash().inspect_err(|_| self.state.position = before)?;
+        let is_hashed = position.0.is_multiple_of(self.config.hash_every);
+        let hash = is_hashed.then(|| self.try_hash()).transpose();
+        let hash = hash.inspect_err(|_| self.state.position = before)?;
+        Ok(Due { hash, checkpoint })
+    }
+
+    fn tell(&mut self, position: Position, Due { hash, checkpoint }: Due, fresh: bool) {
+        if let Some(hash) = hash {
             if fresh {
                 self.outputs.push_back(Output::HashAt { position, hash });
             }
@@ -476,7 +485,6 @@ impl<S: StateMachine> Replica<S> {
         if checkpoint && fresh {
             self.outputs.push_back(Output::CheckpointWanted { position });
         }
-        Ok(())
     }
 
     /// A message while the replica is poisoned: the skip, or one that has to come again.
@@ -486,7 +494,9 @@ impl<S: StateMachine> Replica<S> {
         if !Envelope::decode(payload).is_ok_and(|(envelope, _)| envelope == skip) {
             return;
         }
-        if self.state.skipped.len() >= self.config.skips_max {
+        // It is passed over already, and its position is one at which the state cannot be hashed: that state is of earlier commands.
+        let is_passed = self.passes.contains(&poison);
+        if is_passed || self.state.skipped.len() >= self.config.skips_max {
             self.stats.skips_refused += 1;
             return;
         }
@@ -504,9 +514,11 @@ impl<S: StateMachine> Replica<S> {
         self.outputs.push_back(Output::Diverged { position, verdict, sites });
     }
 
-    fn hash(&self) -> Result<u128, Panicked> {
-        let machine = &self.machine;
-        let user = catch_unwind(AssertUnwindSafe(|| machine.state_hash())).map_err(|_| Panicked)?;
+    fn try_hash(&self) -> Result<u128, Panicked> {
+        catch_unwind(AssertUnwindSafe(|| self.hash())).map_err(|_| Panicked)
+    }
+
+    fn hash(&self) -> u128 {
         let mut hasher = Fingerprinter::new();
         hasher.write_u128(self.config_hash);
         hasher.write_u64(self.state.position.0);
@@ -516,7 +528,7 @@ impl<S: StateMachine> Replica<S> {
         }
         self.state.members.hash(&mut hasher);
         hasher.write_u128(self.state.sessions.sum());
-        hasher.write_u128(user);
-        Ok(hasher.finish128())
+        hasher.write_u128(self.machine.state_hash());
+        hasher.finish128()
     }
 }

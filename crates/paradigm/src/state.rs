@@ -11,8 +11,12 @@ use serde::de::DeserializeOwned;
 use crate::RestoreError;
 use crate::user::Snapshot;
 
-/// Largest encoding of a [`Small`], in bytes (64 KiB): it is made at once, for each hash and each snapshot.
+/// Largest encoding of a [`Small`], in bytes (64 KiB): it is made at once, after each command that may have changed it, for each hash and for each
+/// snapshot.
 pub const SMALL_BYTES_MAX: usize = 64 << 10;
+
+/// To encode a byte, in nominal nanoseconds.
+const BYTE_NOMINAL: u64 = 2;
 
 /// In front of a small value in a snapshot: the length of its encoding, `u32` little-endian.
 const LENGTH_SIZE: usize = 4;
@@ -48,8 +52,9 @@ pub trait State: Send + 'static {
 
 /// A small value of a state: counters, settings. It derefs to the value, and goes through serde.
 ///
-/// Its encoding is at most [`SMALL_BYTES_MAX`] long. A command that makes it larger panics, and halts the group until it is
-/// passed over, as any command does that panics. What grows is for a [`Map`](crate::Map).
+/// Its encoding is at most [`SMALL_BYTES_MAX`] long. A command of [`Commands`](crate::Commands) that makes it larger panics, and halts
+/// the group until it is passed over, as any command does that panics; a state machine of another kind calls [`State::settle`] after
+/// each command for that. What grows is for a [`Map`](crate::Map).
 #[derive(Clone, Debug, Default)]
 pub struct Small<T> {
     value: T,
@@ -57,6 +62,8 @@ pub struct Small<T> {
     partial: Vec<u8>,
     /// It may have changed since it was looked at.
     touched: bool,
+    /// Of looking at it after each change, in nominal nanoseconds.
+    work: u64,
 }
 
 impl<T: PartialEq> PartialEq for Small<T> {
@@ -70,7 +77,7 @@ impl<T: Eq> Eq for Small<T> {}
 impl<T> Small<T> {
     /// A value of a state.
     pub const fn new(value: T) -> Self {
-        Self { value, partial: Vec::new(), touched: false }
+        Self { value, partial: Vec::new(), touched: true, work: 0 }
     }
 }
 
@@ -138,8 +145,12 @@ impl<T: Serialize + DeserializeOwned + Send + 'static> State for Small<T> {
 
     fn settle(&mut self) {
         if std::mem::take(&mut self.touched) {
-            drop(self.encoded());
+            self.work += BYTE_NOMINAL * self.encoded().len() as u64;
         }
+    }
+
+    fn work(&self) -> u64 {
+        self.work
     }
 }
 

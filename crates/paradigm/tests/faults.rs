@@ -337,6 +337,8 @@ impl Commands for Growing {
     fn execute(&mut self, _: Position, command: Grow) -> usize {
         let (bytes, fragile) = &mut self.state;
         match command {
+            // One way to write it, and the other.
+            Grow::By(more) if more > 5_000 => *bytes = Small::new(vec![7; bytes.len() + more]),
             Grow::By(more) => bytes.extend(vec![7; more]),
             Grow::Break => fragile.0 = true,
         }
@@ -412,4 +414,35 @@ fn a_state_that_cannot_be_hashed_is_poison() {
     assert_eq!(kinds, expected);
     assert_eq!(replica.machine().unwrap().state.0.len(), 60_002);
     assert!(replica.snapshot().is_ok());
+}
+
+/// Checks PD-30. Where the state was spoiled by a command that is answered already, the replica halts at the next hash and no skip sets it
+/// going for ever anew.
+#[test]
+fn a_state_that_was_spoiled_before_is_not_rebuilt_in_a_loop() {
+    let say = |command| {
+        Envelope::Anonymous.encode(&mainstay_paradigm::encode_command::<Growing>(&command))
+    };
+    let config = Config::builder().hashes(4, 3).build().unwrap();
+    let mut replica = Replica::new(config, Growing::default());
+    let log =
+        [say(Grow::By(1)), say(Grow::Break), say(Grow::By(1)), say(Grow::By(1)), skip(4), skip(4)];
+    let (mut rebuilds, mut at) = (0, 1);
+    while let Some(payload) = log.get(at - 1) {
+        let id = MessageId { sender: site("me"), sequence: at as u64 };
+        replica.deliver(Position(at as u64), id, payload.clone(), true).unwrap();
+        at += 1;
+        while let Some(output) = replica.poll_output() {
+            if matches!(output, Output::Rebuild { .. }) {
+                rebuilds += 1;
+                assert!(rebuilds < 3, "it does not end");
+                drop(replica.begin_restore(Growing::default()));
+                replica.restored(Position::ZERO).unwrap();
+                at = 1;
+            }
+        }
+    }
+    assert_eq!(rebuilds, 1);
+    assert_eq!(replica.status(), Status::Poisoned { position: Position(4) });
+    assert!(replica.stats().skips_refused >= 2);
 }

@@ -115,7 +115,9 @@ pub use ports::{
     Store, StoreError, Transport, TransportEvent,
 };
 #[cfg(feature = "host")]
-pub use shelf::{CheckpointError, Shelf, Stop, blocking, is_short, is_short_still};
+pub use shelf::{
+    CheckpointError, Shelf, Stop, blocking, discard_checkpoints, is_short, is_short_still,
+};
 #[cfg(feature = "host")]
 pub use stable_log::{LogCut, StableLog};
 #[cfg(feature = "host")]

@@ -190,13 +190,20 @@ pub async fn blocking<T: Send + 'static>(
     told.await
 }
 
-/// Removes all checkpoints.
 fn discard(medium: Arc<dyn Medium>, owner: Owner) -> Result<Checkpoints, CheckpointError> {
+    discard_checkpoints(&*medium)?;
+    Ok(Checkpoints::open(medium, owner)?)
+}
+
+/// Removes all checkpoints of a directory.
+///
+/// # Errors
+/// What the device says; some may be gone then, and a retry is safe.
+pub fn discard_checkpoints(medium: &dyn Medium) -> std::io::Result<()> {
     for name in medium.list()?.iter().filter(|name| name.starts_with("checkpoint-")) {
         medium.remove(name)?;
     }
-    medium.sync_dir()?;
-    Ok(Checkpoints::open(medium, owner)?)
+    medium.sync_dir()
 }
 
 type Written = (Checkpoints, Result<(), CheckpointError>);

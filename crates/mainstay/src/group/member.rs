@@ -16,13 +16,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use mainstay_base::{Instant, Order, Position, SiteId, Work};
+use mainstay_base::{Duration, Instant, Order, Position, SiteId, Work};
 use mainstay_multicast::{self as multicast, Delivery, Durability, MESSAGE_OVERHEAD};
 use mainstay_runtime::{Inbox, Intake};
 use mainstay_site::{AppPort, Application, CheckpointDone};
 
 use casts::Casts;
-use listeners::{Listeners, free};
+use listeners::{Listeners, Log};
 use parts::Parts;
 
 use super::book::{Book, NotReached};
@@ -36,6 +36,7 @@ use crate::outcome::AcceptLossError;
 const LOG_BYTES_MAX: usize = 256 << 20;
 /// So many messages of the own log are counted in a turn.
 const COUNTED: usize = 16 << 10;
+const COUNT_NOMINAL: Duration = Duration::from_nanos(10);
 
 /// Who waits for a state that was asked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -62,8 +63,8 @@ struct States {
     writing: Option<Option<(Position, Vec<Bytes>)>>,
     /// Bytes of messages since the state was last asked for.
     delivered_bytes: usize,
-    /// Messages of the own log that are not counted in yet, and from where on.
-    uncounted: Option<(Arc<Vec<Delivery>>, usize)>,
+    /// Messages of the own log that are not counted in yet.
+    uncounted: Option<Log>,
     /// Of the newest checkpoint on disk.
     newest: Option<Position>,
     /// Bytes of the state, when it was last read to its end.
@@ -137,27 +138,28 @@ impl GroupMember {
         }
     }
 
-    /// The messages of the own log, however many: none of them is looked at in this turn.
+    /// The messages of the own log, however many: they are looked at a slice a turn.
     fn deliver_log(&mut self, entries: Vec<Delivery>) {
         let last = entries.iter().rev().find_map(|entry| entry.position);
         self.position = last.unwrap_or(self.position);
-        let entries = Arc::new(entries);
-        self.states.uncounted = Some((Arc::clone(&entries), 0));
-        self.listeners.push_log(entries);
+        let log = Log::new(entries);
+        self.states.uncounted = Some(log.clone());
+        self.listeners.push_log(log);
     }
 
     /// True: there is more to count.
     fn count_log(&mut self) -> bool {
-        let Some((entries, at)) = &mut self.states.uncounted else { return false };
-        let upto = entries.len().min(*at + COUNTED);
-        let bytes = entries[*at..upto].iter().map(|it| it.payload.len() + MESSAGE_OVERHEAD);
-        self.states.delivered_bytes += bytes.sum::<usize>();
-        *at = upto;
-        let is_more = upto < entries.len();
-        if !is_more && let Some((entries, _)) = self.states.uncounted.take() {
-            free(entries);
+        let Some(log) = &mut self.states.uncounted else { return false };
+        let next = log.take(COUNTED);
+        if next.is_empty() {
+            self.states.uncounted = None;
+            return false;
         }
-        is_more
+        let nominal = COUNT_NOMINAL.saturating_mul(next.len() as u32);
+        self.listeners.charge(Work { nominal, steps: next.len() as u64, bytes: 0 });
+        let bytes = next.iter().map(|it| it.payload.len() + MESSAGE_OVERHEAD).sum::<usize>();
+        self.states.delivered_bytes += bytes;
+        true
     }
 
     fn begin(&mut self, position: Position, parts: Vec<Bytes>) {
@@ -227,6 +229,7 @@ impl GroupMember {
         let states = &self.states;
         let is_on_its_way = states.checkpoint.is_some()
             || states.writing.is_some()
+            || states.uncounted.is_some()
             || states.wanted.iter().any(|(_, _, wanted)| *wanted == Wanted::Checkpoint);
         if !self.is_disk()
             || self.left
@@ -446,7 +449,8 @@ impl Application for GroupMember {
             self.take_in(port);
         }
         self.cast(port);
-        let counts = self.count_log();
+        let counts =
+            if port.is_spent() { self.states.uncounted.is_some() } else { self.count_log() };
         self.want_checkpoint();
         self.write_checkpoint(port);
         let is_kept = self.listeners.hand_out(self.config.unread_bytes, port.is_spent());

@@ -125,14 +125,11 @@ pub enum DeliverError {
     NotRunning(Status),
 }
 
-/// Why there is no snapshot. Nothing changed.
+/// Why there is no snapshot. Nothing changed; retry when the replica runs.
 #[derive(Error, Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SnapshotError {
     /// The replica has no state that is known to be right.
     #[error("the replica does not execute: {0:?}")]
     NotRunning(Status),
-    /// The state machine panicked instead of giving its state. It is of no use to retry before the state is another one.
-    #[error("the state machine panicked")]
-    Panicked,
 }

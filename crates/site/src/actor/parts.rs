@@ -55,8 +55,9 @@ pub struct SiteParts {
     pub roster: BTreeMap<String, SocketAddr>,
     /// The groups that have this node among theirs.
     pub groups: Vec<multicast::Config>,
-    /// Groups that are not on disk here any more: what the disk has of them is not needed. The start is refused if the log has messages of a
-    /// group that is neither here nor among `groups`. Default: none.
+    /// Groups that are not on disk here any more: what the disk has of them is not needed, and their checkpoints are removed. The start is
+    /// refused if the log has messages of a group that is neither here nor on disk among `groups`; that may be so until the log is cut, so they
+    /// stay here. Default: none.
     pub forgotten: BTreeSet<GroupId>,
     /// When a member is suspected.
     pub membership: membership::Config,

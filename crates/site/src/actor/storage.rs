@@ -8,7 +8,7 @@ use bytes::Bytes;
 use mainstay_base::service::Chunks;
 use mainstay_base::{ClusterId, GroupId, NodeId, Position};
 use mainstay_membership::Durable;
-use mainstay_runtime::{CheckpointError, Disk, LogDevice as _, Shelf, Store};
+use mainstay_runtime::{CheckpointError, Disk, LogDevice as _, Shelf, Store, discard_checkpoints};
 use mainstay_service::DiskError;
 use mainstay_service::actor::{OpenStorage, ServiceStorage};
 use mainstay_stable::{
@@ -46,8 +46,8 @@ pub enum StorageError {
         /// Which.
         group: GroupId,
     },
-    /// The first record cannot be written.
-    #[error("the first record cannot be written")]
+    /// The first record cannot be written, or the checkpoints of a group that is forgotten cannot be removed.
+    #[error("the disk cannot be written")]
     First(#[from] std::io::Error),
     /// The directory of a group's checkpoints cannot be used.
     #[error(transparent)]
@@ -88,7 +88,7 @@ impl Read {
         home: Arc<dyn Medium>,
         owner: Owner,
         founders: Option<BTreeSet<NodeId>>,
-        (shelves, forgotten): (&Shelves, &BTreeSet<GroupId>),
+        (shelves, forgotten): (&Shelves, &BTreeMap<GroupId, Arc<dyn Medium>>),
         disk: &str,
     ) -> Result<Self, StorageError> {
         let (log, recovered) = Log::open(home, Options::new(owner))?;
@@ -106,7 +106,7 @@ impl Read {
             let record = log::decode(logged.payload.clone()).map_err(failed)?;
             if let Record::Group(of) = &record
                 && let group = of.group()
-                && !forgotten.contains(&group)
+                && !forgotten.contains_key(&group)
                 && shelves.iter().all(|(it, _)| *it != group)
             {
                 return Err(StorageError::NotConfigured { group });
@@ -161,8 +161,8 @@ pub(super) struct Storage {
     owner: Owner,
     roster: BTreeSet<NodeId>,
     shelves: BTreeMap<GroupId, Shelf>,
-    /// What the log has of these is not needed.
-    forgotten: BTreeSet<GroupId>,
+    /// What the disk has of these is not needed, and where their checkpoints are.
+    forgotten: BTreeMap<GroupId, Arc<dyn Medium>>,
 }
 
 impl Storage {
@@ -181,6 +181,11 @@ impl Storage {
             let medium = disk.open(Some(&shelf_name(group)))?;
             shelves.insert(group, Shelf::new(medium, owner));
         }
+        let mut left = BTreeMap::new();
+        for group in forgotten.into_iter().filter(|group| !shelves.contains_key(group)) {
+            left.insert(group, disk.open(Some(&shelf_name(group)))?);
+        }
+        let forgotten = left;
         Ok(Self { home, disk: disk.into(), reserve, owner, roster, shelves, forgotten })
     }
 
@@ -194,7 +199,10 @@ impl Storage {
         let shelves: Vec<_> = self.shelves.iter().map(shelf).collect();
         let (forgotten, disk) = (self.forgotten.clone(), format!("{:?}", self.disk));
         move || {
-            let mut read = Read::log(home, owner, founders, (&shelves, &forgotten), &disk)?;
+            let of = (&shelves[..], &forgotten);
+            let mut read = Read::log(home, owner, founders, of, &disk)?;
+            // A group of that name that is made later has another past.
+            forgotten.values().try_for_each(|medium| discard_checkpoints(&**medium))?;
             for (group, medium) in shelves {
                 read.checkpoints_of(group, medium, owner)?;
             }

@@ -18,6 +18,8 @@ const SLICE: (usize, usize) = (2_048, 512 << 10);
 /// To hand out an event of the past, and its reader's own work on it.
 const EVENT_NOMINAL: Duration = Duration::from_nanos(500);
 
+/// What the actors of a group are told of the past in a turn, nominally: after that the others wait for the next one.
+const SLICE_NOMINAL: Duration = Duration::from_millis(1);
 /// To free more messages than this at once takes longer than a turn may.
 const FREED_MAX: usize = 16 << 10;
 
@@ -53,14 +55,26 @@ impl Item {
     }
 }
 
-/// The messages of the own log that are still to be told, one for all actors.
+/// Messages of the own log, one list for all who read it, and how far this one has come. Who is the last to have them frees them, where
+/// nobody waits if there are many.
 #[derive(Clone)]
-struct Log {
+pub(super) struct Log {
     entries: Arc<Vec<Delivery>>,
     at: usize,
 }
 
 impl Log {
+    pub(super) fn new(entries: Vec<Delivery>) -> Self {
+        Self { entries: Arc::new(entries), at: 0 }
+    }
+
+    /// The next ones, at most so many; none after the last.
+    pub(super) fn take(&mut self, most: usize) -> &[Delivery] {
+        let from = self.at;
+        self.at = self.entries.len().min(from + most);
+        &self.entries[from..self.at]
+    }
+
     fn weight(&self, most: usize) -> usize {
         let mut sum = 0;
         for entry in &self.entries[self.at..] {
@@ -81,14 +95,11 @@ impl Log {
 
 impl Drop for Log {
     fn drop(&mut self) {
-        free(std::mem::take(&mut self.entries));
-    }
-}
-
-/// Whoever is the last to have them frees them, where nobody waits if there are many.
-pub(super) fn free(entries: Arc<Vec<Delivery>>) {
-    if entries.len() > FREED_MAX {
-        drop_beside(entries);
+        if let Some(entries) = Arc::into_inner(std::mem::take(&mut self.entries))
+            && entries.len() > FREED_MAX
+        {
+            drop_beside(entries);
+        }
     }
 }
 
@@ -200,10 +211,15 @@ impl Listeners {
     }
 
     /// The messages of the own log.
-    pub(super) fn push_log(&mut self, entries: Arc<Vec<Delivery>>) {
+    pub(super) fn push_log(&mut self, log: Log) {
         if !self.closed {
-            self.events.push(Item::Log(Log { entries, at: 0 }));
+            self.events.push(Item::Log(log));
         }
+    }
+
+    /// Work on the past that its member has done.
+    pub(super) fn charge(&mut self, work: Work) {
+        self.work.add(work);
     }
 
     /// What was pushed in this turn is the past of the own log.
@@ -257,6 +273,8 @@ impl Listeners {
                 listener.subscriber.tell(only_events(own))
             } else {
                 listener.put(own, past);
+                // The keeper first: others that catch up are told when it has no more for this turn.
+                let is_spent = is_spent || self.work.nominal >= SLICE_NOMINAL;
                 listener.tell(unread_bytes, is_spent, &mut self.work)
             };
             kept &= at > 0 || stays;
@@ -288,12 +306,16 @@ fn hold(
     past: usize,
     most: usize,
 ) -> usize {
-    if past > 0 && has_state(&items[..past.min(items.len())]) {
-        held.retain(|item| !item.is_void_by_state());
-        (*held_past, *bytes) = (held.len() + past, 0);
-    }
     // The past of a group without a state counts like anything else.
-    let uncounted = held_past.saturating_sub(held.len());
+    let has_state = past > 0 && has_state(&items[..past.min(items.len())]);
+    if has_state {
+        held.retain(|item| !item.is_void_by_state());
+        *bytes = 0;
+    }
+    if past > 0 {
+        *held_past = held.len() + past;
+    }
+    let uncounted = if has_state { past } else { 0 };
     *bytes += items.iter().skip(uncounted).map(|item| item.weight(most)).sum::<usize>();
     held.extend(items);
     *bytes
@@ -391,13 +413,17 @@ mod tests {
 
     fn past(listeners: &mut Listeners, count: u64) {
         listeners.push(GroupEvent::State(State::default()));
+        log(listeners, 1..=count);
+    }
+
+    fn log(listeners: &mut Listeners, numbers: std::ops::RangeInclusive<u64>) {
         let delivery = |it| match message(it) {
             GroupEvent::Deliver(Message { id, order, position, view, payload }) => {
                 Delivery { message: id, order, position, view, payload }
             }
             _ => unreachable!("a message"),
         };
-        listeners.push_log(Arc::new((1..=count).map(delivery).collect()));
+        listeners.push_log(Log::new(numbers.map(delivery).collect()));
         listeners.end_past();
     }
 
@@ -498,8 +524,7 @@ mod tests {
             let mut listeners = Listeners::new();
             (1..=10).for_each(|number| listeners.push(message(number)));
             assert!(listeners.hand_out(UNREAD, false));
-            (11..=20).for_each(|number| listeners.push(message(number)));
-            listeners.end_past();
+            log(&mut listeners, 11..=20);
             assert!(listeners.hand_out(UNREAD, false));
             let told = subscribe(&mut listeners);
             listeners.push(message(21));
