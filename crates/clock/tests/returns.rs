@@ -31,6 +31,9 @@ struct Node {
     past: Past,
     events: Vec<Event>,
     sent: Vec<(NodeId, Message)>,
+    /// The disk does not answer, and owes the word that this is written.
+    stalls: bool,
+    owed: Option<Io>,
 }
 
 impl Node {
@@ -45,6 +48,8 @@ impl Node {
             past: Past::default(),
             events: Vec::new(),
             sent: Vec::new(),
+            stalls: false,
+            owed: None,
         }
     }
 
@@ -103,6 +108,7 @@ impl Node {
                 }
             }
             match written {
+                Some(io) if self.stalls => self.owed = Some(io),
                 Some(io) => service.handle(now, In::Written(io)),
                 None => break,
             }
@@ -304,6 +310,51 @@ fn the_bound_grows_while_the_service_does_not_run() {
         let grown = 2 * beyond / 1_000_000_000 * drift;
         assert!(width >= precision + grown, "CLK-2: {width} after {second} s, {precision} planned");
     }
+}
+
+/// Checks CLK-10, CLK-41: a disk that does not answer stops the clock at what is stored, and that is told. When it answers the clock goes on.
+#[test]
+fn a_clock_stops_at_what_is_stored() {
+    let mut node = Node::new(external(10));
+    node.reserve = Some(SECOND * 2);
+    let mut now = Instant::ZERO + SECOND;
+    node.boot(now, Origin::Apart(0));
+    let passes = |node: &mut Node, now: &mut Instant, quarters: u32| {
+        for _ in 0..quarters {
+            *now = *now + Duration::from_millis(250);
+            node.until(*now);
+            node.refer(*now, 0);
+        }
+    };
+    passes(&mut node, &mut now, 8);
+    assert_eq!(node.service().unsynchronised(now), None);
+    node.stalls = true;
+    passes(&mut node, &mut now, 16);
+    assert!(node.owed.is_some());
+    let unstored = Event::Unsynchronised(Why::Unstored);
+    assert_eq!(
+        node.events.iter().rfind(|it| !matches!(it, Event::Resynced(_))),
+        Some(&unstored),
+        "CLK-41: {:?}",
+        node.events
+    );
+    assert!(!node.clock.is_synchronised());
+    let then = node.clock.now().0;
+    passes(&mut node, &mut now, 4);
+    assert_eq!(node.clock.now().0, then, "CLK-10: it goes beyond what is stored");
+    assert!(then < now_of(now));
+    node.stalls = false;
+    let io = node.owed.take().unwrap();
+    node.input(now, In::Written(io));
+    passes(&mut node, &mut now, 4);
+    assert_eq!(node.events.iter().filter(|it| **it == Event::Synchronised).count(), 2);
+    assert!(node.clock.is_synchronised());
+    assert!(now_of(now).saturating_since(node.clock.now().0) < Duration::from_millis(2));
+}
+
+/// What a clock says that is right, where the reference is the local one.
+fn now_of(local: Instant) -> Time {
+    Time::from_nanos(local.as_nanos())
 }
 
 /// Checks CLK-5: the time since a reading at which the clock stood still counts from the first moment at which it said so.
