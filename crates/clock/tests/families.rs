@@ -6,12 +6,11 @@ mod seats;
 
 use std::sync::Arc;
 
-use mainstay_agreement::sign::Keyring;
 use mainstay_base::service::Service as _;
 use mainstay_base::{Duration, Rng};
 use mainstay_clock::fault::Fault as Broken;
-use mainstay_clock::sync::global::{Config, Event, Global, Promise};
-use mainstay_clock::sync::{self, Function, Kind, Message, Mount, Origin, Plan, Reading};
+use mainstay_clock::sync::global::{Event, Global, Promise};
+use mainstay_clock::sync::{self, Function, Kind, Message, Origin, Plan, Reading};
 use mainstay_sim::service::{ServiceNode, Setup};
 use mainstay_sim::{Clock, Disk, Fault, Moment, Stuck, World};
 
@@ -76,15 +75,9 @@ impl Run {
             let clock = seat.boot(node.now);
             // The wall clock was set meanwhile.
             let off = if seat.boots > 1 { HOUR } else { 0 };
-            let mount = Mount {
-                plan: Arc::clone(&inner),
-                nodes: node.roster.into(),
-                origin: Origin::Together(skews[node.index] + off),
-                keys: Some(Keyring::ideal(node.index, NODES, 11)),
-            };
-            let mut config = Config::new(mount, clock).unwrap();
-            config.reserve = Some(inner.config().period * 4);
-            config.fault = broken;
+            let origin = Origin::Together(skews[node.index] + off);
+            let place = (node.roster, node.index);
+            let config = seats::config(&inner, place, origin, clock, broken);
             node.mount::<Global>(instance(), config);
             node.read::<Global>(instance(), |event| event);
             if node.index == LIAR {

@@ -7,16 +7,13 @@ mod seats;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mainstay_agreement::sign::Keyring;
 use mainstay_base::{Duration, Instant, Rng};
 use mainstay_clock::Time;
 use mainstay_clock::fault::Fault as Broken;
 use mainstay_clock::sync::global::{
-    Command, Config, Event, Global, GlobalClock, Now, Promise, Status, Why,
+    Command, Event, Global, GlobalClock, Now, Promise, Status, Why,
 };
-use mainstay_clock::sync::{
-    self, Delay, Drift, Function, Kind, Message, Mount, Origin, Plan, Reading,
-};
+use mainstay_clock::sync::{self, Delay, Drift, Function, Kind, Message, Origin, Plan, Reading};
 use mainstay_sim::service::{ServiceNode, Setup};
 use mainstay_sim::{Clock, Disk, Fault, FaultEvent, Moment, Stuck, World};
 
@@ -152,15 +149,8 @@ impl Run {
                 1 => Origin::Together(skew),
                 _ => Origin::Apart(skew + 43_200_000_000_000),
             };
-            let mount = Mount {
-                plan: Arc::clone(&inner),
-                nodes: node.roster.into(),
-                origin,
-                keys: Some(Keyring::ideal(node.index, NODES, 11)),
-            };
-            let mut config = Config::new(mount, clock).unwrap();
-            config.reserve = Some(inner.config().period * 4);
-            config.fault = broken;
+            let place = (node.roster, node.index);
+            let config = seats::config(&inner, place, origin, clock, broken);
             node.mount::<Global>(instance(), config);
             node.read::<Global>(instance(), |event| event);
             if let Some(lie) = lie.filter(|_| node.index == NODES - 1) {

@@ -24,6 +24,7 @@ fn node(place: usize) -> NodeId {
 struct Node {
     plan: Arc<Plan>,
     reserve: Option<Duration>,
+    answers: bool,
     broken: Option<Broken>,
     service: Option<Global>,
     clock: GlobalClock,
@@ -41,6 +42,7 @@ impl Node {
         Self {
             plan: Arc::new(Plan::new(config).unwrap()),
             reserve: Some(Duration::from_secs(10)),
+            answers: false,
             broken: None,
             service: None,
             clock: GlobalClock::new(),
@@ -71,7 +73,8 @@ impl Node {
             keys: None,
         };
         let mut config = Config::new(mount, self.clock.clone()).unwrap();
-        (config.reserve, config.fault) = (self.reserve, self.broken);
+        (config.reserve, config.answers) = (self.reserve, self.answers);
+        config.fault = self.broken;
         let start = Start {
             me: BootId { node: node(0), nonce: BootNonce(u128::from(now.as_nanos())) },
             instance: Instance::new(ClusterId::from_entropy(1), "clock"),
@@ -309,6 +312,36 @@ fn the_bound_grows_while_the_service_does_not_run() {
         let beyond = u64::from(second.saturating_sub(61)) * 1_000 * MILLI;
         let grown = 2 * beyond / 1_000_000_000 * drift;
         assert!(width >= precision + grown, "CLK-2: {width} after {second} s, {precision} planned");
+    }
+}
+
+/// Checks CLK-4: who follows a clock is answered while that is synchronised, with its error, and only where it is to answer.
+#[test]
+fn who_follows_is_answered_by_a_synchronised_clock() {
+    for answers in [false, true] {
+        let mut node = Node::new(external(10));
+        node.answers = answers;
+        let now = Instant::ZERO + SECOND;
+        node.boot(now, Origin::Apart(0));
+        let asks = |node: &mut Node, now: Instant, at: Instant| {
+            let message = Message::PeerRequest { nonce: 5 };
+            node.input(now, In::Datagram { at, from: crate::node(7), message });
+            std::mem::take(&mut node.sent)
+        };
+        assert_eq!(asks(&mut node, now, now), [], "it knows no time");
+        let now = now + Duration::from_millis(1);
+        node.refer(now, 0);
+        let later = now + Duration::from_micros(100);
+        let sent = asks(&mut node, later, now);
+        let unknown = node.service().status().rejected.unknown;
+        if !answers {
+            assert_eq!((sent, unknown), (Vec::new(), 2));
+            continue;
+        }
+        // 1 ms, what 100 ppm make of 100 us, and a rounding; it has waited for 100 us.
+        let (value, error) = (later.as_nanos() as i64, MILLI + 10 + 1);
+        let said = Message::PeerReply { nonce: 5, value, error, rate: 0, held: 100_000 };
+        assert_eq!((sent, unknown), (vec![(crate::node(7), said)], 0));
     }
 }
 

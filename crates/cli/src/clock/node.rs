@@ -68,9 +68,11 @@ pub(crate) fn run(options: &Options) -> ExitCode {
 async fn tick(options: &Options) -> Result<(), String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let (cluster, name) = (options.cluster, &options.name);
-    let index = options.nodes.iter().position(|(node, _)| node == name).unwrap_or(0);
     let roster: BTreeMap<String, SocketAddr> = options.nodes.iter().cloned().collect();
     let listen = *roster.get(name).ok_or("the node is not in the roster")?;
+    // Places are in the order of names.
+    let index = roster.keys().take_while(|other| *other != name).count();
+    let (count, master) = (roster.len(), roster.keys().nth(MASTER).cloned().unwrap_or_default());
     let time: Rc<dyn TimeSource> = Rc::new(Injected::new(options.drift, options.wrong));
     let tcp = Tcp::new(TcpOptions::listening(listen), time.clone()).map_err(|it| text(&it))?;
     let node = |name: &String| NodeId::new(cluster, name);
@@ -86,13 +88,12 @@ async fn tick(options: &Options) -> Result<(), String> {
     let plan = plan(&options.algorithm, index).map_err(|error| text(&error))?;
     let mut setup = Setup::new(plan).map_err(|error| text(&error))?;
     setup.together = true;
-    setup.keys = Some(keyring(cluster, index, options.nodes.len()).map_err(|error| text(&error))?);
+    setup.keys = Some(keyring(cluster, index, count).map_err(|error| text(&error))?);
     // With other algorithms this does nothing.
     setup.answers = index == MASTER;
-    let master = &options.nodes[MASTER].0;
     setup.reference = match &*options.algorithm {
         "hardware" | "external" if index == MASTER => Some(Follow::SystemClock),
-        "external" => Some(Follow::Peer(node(master))),
+        "external" => Some(Follow::Peer(node(&master))),
         _ => None,
     };
     let mount = |node: &mut Mounting<'_>| {

@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use mainstay_base::{ClusterId, Duration, Instance, Instant};
-use mainstay_clock::sync::global::{Event, GlobalClock, Promise};
-use mainstay_clock::sync::{self, Kind};
+use mainstay_agreement::sign::Keyring;
+use mainstay_base::{ClusterId, Duration, Instance, Instant, NodeId};
+use mainstay_clock::fault::Fault as Broken;
+use mainstay_clock::sync::global::{Config, Event, GlobalClock, Promise};
+use mainstay_clock::sync::{self, Kind, Mount, Origin, Plan};
 use mainstay_sim::service::ServiceNode;
 use mainstay_sim::{Atlas, Options, Wire, World};
 
@@ -51,6 +53,22 @@ pub(crate) type Seats = Rc<RefCell<Vec<Seat>>>;
 
 pub(crate) fn seats(count: usize) -> Seats {
     Rc::new(RefCell::new((0..count).map(|_| Seat::default()).collect()))
+}
+
+/// What a node mounts whose clock is kept together with those of all others: with ideal keys, and a reading stored four periods ahead.
+pub(crate) fn config(
+    plan: &Arc<Plan>,
+    (roster, index): (&[NodeId], usize),
+    origin: Origin,
+    clock: GlobalClock,
+    broken: Option<Broken>,
+) -> Config {
+    let keys = Some(Keyring::ideal(index, roster.len(), 11));
+    let mount = Mount { plan: Arc::clone(plan), nodes: roster.into(), origin, keys };
+    let mut config = Config::new(mount, clock).unwrap();
+    config.reserve = Some(plan.config().period * 4);
+    config.fault = broken;
+    config
 }
 
 /// A network as the plan says that it is.

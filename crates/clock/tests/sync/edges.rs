@@ -12,7 +12,7 @@ use mainstay_clock::sync::{
 use mainstay_sim::{ClockFault, Fault, FaultEvent};
 
 use crate::averaging::{FUNCTIONS, two_faced};
-use crate::support::{Run, Scene, each};
+use crate::support::{self, Run, Scene, each};
 
 fn midpoint(nodes: usize, faulty: usize) -> Config {
     let kind = Kind::Averaging { function: Function::Midpoint, reading: Reading::ARRIVAL };
@@ -347,15 +347,7 @@ fn asymmetric_delay_costs_half_of_the_asymmetry() {
 
 fn alone(config: Config) -> (Algorithm, Instant) {
     let now = Instant::ZERO + Duration::from_millis(100_100);
-    let begin = Begin {
-        plan: Arc::new(Plan::new(config).expect("allowed")),
-        me: 0,
-        origin: Origin::Together(0),
-        now,
-        seed: 1,
-        keys: Some(Keyring::ideal(0, 4, 11)),
-    };
-    (Algorithm::new(begin).expect("it is built"), now)
+    (support::alone(config, now), now)
 }
 
 /// Words of the last round, this one, the next one, one of the far future, and of nobody: only what belongs here counts, and nothing moves
