@@ -73,11 +73,7 @@ fn kind(algorithm: &str, index: usize) -> Result<Kind, ConfigError> {
     let mut kind = Kind::named(algorithm, None)?;
     match &mut kind {
         Kind::Averaging { reading, .. } => *reading = Reading::ROUND_TRIP,
-        Kind::Probabilistic { error_max, patience, .. } => {
-            // The one that falls silent is elected before: the others wait longer.
-            let is_first = index == FAULTY;
-            (*error_max, *patience) = (millis(8), millis(if is_first { 170 } else { 500 }));
-        }
+        Kind::Probabilistic { error_max, .. } => *error_max = millis(8),
         Kind::Interval { error } => *error = millis(1),
         Kind::Hardware { master, pull_max, error } => {
             (*master, *pull_max, *error) = (Some(MASTER), millis(30), millis(1));
