@@ -16,7 +16,7 @@ use mainstay_directory::host;
 use mainstay_runtime::Pulse;
 use serde::{Deserialize, Serialize};
 
-use crate::clock::hosted::ClockConfig;
+use crate::clock::hosted::{ClockConfig, Nodes};
 use crate::failure::Failure;
 use crate::log::Level;
 use crate::trace::TraceFile;
@@ -174,7 +174,9 @@ impl NodeConfig {
         if let Some(directory) = path.parent() {
             config.data_dir = directory.join(&config.data_dir);
             config.trace = config.trace.map(|trace| directory.join(trace));
+            config.clock.iter_mut().for_each(|clock| clock.relative_to(directory));
         }
+        config.clock_setup().map_err(|error| wrong(&error))?;
         Ok(config)
     }
 
@@ -199,7 +201,9 @@ impl NodeConfig {
     fn check(&self) -> Result<(), String> {
         let Self { node, listen, .. } = self;
         self.cluster_id()?;
-        self.clock_setup()?;
+        if let Some(clock) = &self.clock {
+            clock.setup(&self.nodes()?)?;
+        }
         if self.peers.contains_key(node) {
             return Err(format!("peers names this node, {node:?}, itself"));
         }
@@ -237,9 +241,15 @@ impl NodeConfig {
         ClusterId::parse(cluster).ok_or_else(|| format!("cluster {cluster:?} is not a UUID"))
     }
 
+    fn nodes(&self) -> Result<Nodes<'_>, String> {
+        let names = self.peers.keys().chain([&self.node]).map(String::as_str).collect();
+        Ok(Nodes { cluster: self.cluster_id()?, me: &self.node, names })
+    }
+
     /// The clock to be mounted, if one is wanted.
     pub(crate) fn clock_setup(&self) -> Result<Option<Setup>, String> {
-        self.clock.as_ref().map(|clock| clock.setup(self.peers.len() + 1)).transpose()
+        let Some(clock) = &self.clock else { return Ok(None) };
+        clock.setup_with_keys(&self.nodes()?).map(Some)
     }
 
     /// Begins a trace, if one is wanted.

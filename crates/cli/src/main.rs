@@ -66,6 +66,8 @@ enum Command {
     Skip(operator::SkipOptions),
     /// Lets a group go on that waits for lost nodes; acknowledged writes may be lost.
     AcceptLoss(operator::AcceptLossOptions),
+    /// Makes the secret key with which a node signs for its clock, if there is none, and prints the public one.
+    ClockKey(clock::key::Options),
     /// Processes under load are killed and restarted, and what they acknowledged is checked.
     Demo(demo::Options),
     /// One process of the demo of the link; started by it.
@@ -90,6 +92,7 @@ fn main() -> ExitCode {
         Command::Skip(options) => operator::skip(&options),
         Command::AcceptLoss(options) => operator::accept_loss(&options),
         Command::Demo(options) => return demo::run(&options),
+        Command::ClockKey(options) => clock::key::run(&options),
         Command::ClockNode(options) => return clock::node::run(&options),
         Command::Peer(options) => return link::peer::run(&options),
     };

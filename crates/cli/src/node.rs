@@ -208,13 +208,16 @@ mod tests {
     use crate::config::Durability;
     use crate::report::{Number, Report};
 
-    /// A node whose configuration has a clock says in its status how that is, with the clocks that it reads.
-    #[test]
-    fn a_clock_that_is_configured_is_in_the_status() {
+    fn has(numbers: &[Number], name: &str, node: &str, word: &str) -> bool {
+        let is = |it: &&Number| it.name == name && it.node == node && it.word == word;
+        numbers.iter().find(is).is_some_and(|it| it.value > Some(0.0))
+    }
+
+    /// Runs three nodes with this clock until what the second one says of it is as wanted.
+    fn run_until(clock: &str, is_wanted: impl Fn(&[Number]) -> bool) {
         let home = tempfile::tempdir().unwrap();
         let mut cluster = Cluster::open(home.path(), Some(3), Some(Durability::Memory)).unwrap();
         cluster.release();
-        let clock = "algorithm = \"midpoint\"\nfaulty = 0\nperiod_ms = 200";
         cluster.nodes.iter_mut().for_each(|node| node.clock = Some(toml::from_str(clock).unwrap()));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         LocalSet::new().block_on(&runtime, async {
@@ -222,28 +225,43 @@ mod tests {
                 begin(config, config.settings(true, Pulse::new()).unwrap()).unwrap()
             };
             let nodes: Vec<_> = cluster.nodes.iter().map(start).collect();
-            let at = cluster.nodes[0].admin;
-            let (listener, directory) = (TcpClients::new(at).unwrap(), nodes[0].1.clone());
-            spawn_local(admin::serve("n1".into(), directory, Rc::<Own>::default(), listener, 1));
-            let has = |numbers: &[Number], name: &str, node: &str, word: &str| {
-                let is = |it: &&Number| it.name == name && it.node == node && it.word == word;
-                numbers.iter().find(is).is_some_and(|it| it.value > Some(0.0))
-            };
+            let at = cluster.nodes[1].admin;
+            let (listener, directory) = (TcpClients::new(at).unwrap(), nodes[1].1.clone());
+            spawn_local(admin::serve("n2".into(), directory, Rc::<Own>::default(), listener, 1));
             loop {
                 let report = spawn_blocking(move || Report::of(at).unwrap()).await.unwrap();
                 let Some(clock) = report.services.first() else { continue };
                 assert_eq!(clock.kind, "clock");
-                let numbers = &clock.figures;
-                assert!(has(numbers, "algorithm", "", "midpoint"), "{numbers:?}");
-                assert!(has(numbers, "precision_bound_seconds", "", ""), "{numbers:?}");
-                let used = ["n2", "n3"].map(|node| has(numbers, "source_used", node, "used"));
-                if used == [true; 2] && has(numbers, "synchronised", "", "") {
+                if is_wanted(&clock.figures) {
                     break;
                 }
             }
             for (_, directory) in nodes {
                 drop(directory.close().await);
             }
+        });
+    }
+
+    /// A node whose configuration has a clock says in its status how that is, with the clocks that it reads.
+    #[test]
+    fn a_clock_that_is_configured_is_in_the_status() {
+        let clock = "algorithm = \"midpoint\"\nfaulty = 0\nperiod_ms = 200";
+        run_until(clock, |numbers| {
+            assert!(has(numbers, "algorithm", "", "midpoint"), "{numbers:?}");
+            assert!(has(numbers, "precision_bound_seconds", "", ""), "{numbers:?}");
+            let used = ["n1", "n3"].map(|node| has(numbers, "source_used", node, "used"));
+            used == [true; 2] && has(numbers, "synchronised", "", "")
+        });
+    }
+
+    /// One node has the reference, and the others follow it.
+    #[test]
+    fn a_reference_that_is_configured_is_followed() {
+        let clock = "algorithm = \"external\"\nfaulty = 0\nerror_us = 2000\nreference = \"n1\"";
+        run_until(clock, |numbers| {
+            assert!(has(numbers, "algorithm", "", "external"), "{numbers:?}");
+            let reads = has(numbers, "reference_reads_total", "", "");
+            reads && has(numbers, "synchronised", "", "")
         });
     }
 }

@@ -100,22 +100,64 @@ fn wrong_usage_ends_with_status_2() {
     }
 }
 
-/// Five processes, one of them with a clock that is two-faced: to synchronisers as well as to those who read clocks.
+/// Each algorithm, with five processes of which one has a fault that does something to it; and what was seen is drawn.
 #[test]
-fn the_demo_of_clocks_passes_and_draws_what_it_saw() {
+fn the_demo_of_clocks_passes_with_each_algorithm() {
+    const ALGORITHMS: [&str; 13] = [
+        "midpoint",
+        "average",
+        "cnv",
+        "fast",
+        "com",
+        "csm",
+        "srikanth-toueg",
+        "srikanth-toueg-signed",
+        "halpern",
+        "cristian",
+        "marzullo",
+        "hardware",
+        "external",
+    ];
     let home = tempfile::tempdir().unwrap();
-    for algorithm in ["midpoint", "srikanth-toueg"] {
+    let _turn = turn();
+    let shows = |algorithm: &str| {
         let plot = home.path().join(algorithm);
         let path = plot.to_str().unwrap();
-        let arguments = ["--algorithm", algorithm, "--wrong", "two-faced", "--seconds", "4"];
-        let said = passes(&[&["demo", "clock", "--plot", path][..], &arguments].concat());
-        assert!(said.contains(algorithm), "{said}");
+        let run = mainstay(&[
+            "demo",
+            "clock",
+            "--plot",
+            path,
+            "--algorithm",
+            algorithm,
+            "--seconds",
+            "4",
+        ]);
+        let said = String::from_utf8(run.stdout).unwrap();
+        assert!(run.status.success(), "{algorithm}: {said}");
+        assert_eq!(said.lines().last(), Some("verdict: PASS"));
+        // Offset, bound and version of each node.
+        let row = said.lines().nth(4).unwrap();
+        assert_eq!((row.matches('±').count(), row.matches(" v").count()), (5, 5), "{said}");
         let svg = fs::read_to_string(plot).unwrap();
         assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"), "{svg}");
-        assert_eq!(
-            svg.matches("<polyline").count(),
-            2,
-            "a line for the skew and one for the bound"
-        );
-    }
+        assert_eq!(svg.matches("<polyline").count(), 2, "skew and bound");
+    };
+    // Most of the time they wait.
+    std::thread::scope(|scope| {
+        for lane in 0..4 {
+            let shows = &shows;
+            scope.spawn(move || ALGORITHMS.iter().skip(lane).step_by(4).for_each(|it| shows(it)));
+        }
+    });
+}
+
+/// A master that says the wrong time is followed: that is no fault that the algorithm withstands.
+#[test]
+fn the_demo_of_clocks_fails_where_theory_promises_nothing() {
+    let run = mainstay(&["demo", "clock", "--algorithm", "cristian", "--wrong", "race"]);
+    let said = String::from_utf8(run.stdout).unwrap();
+    assert_eq!(run.status.code(), Some(1), "{said}");
+    let why = "verdict: FAIL: cristian does not withstand this fault: race";
+    assert_eq!(said.lines().last(), Some(why));
 }

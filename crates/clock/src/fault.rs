@@ -91,6 +91,8 @@ pub enum Fault {
     GivesUpEarly,
     /// An answer to any question is taken.
     BelievesAnyReply,
+    /// What another node says of the error of its clock is left out.
+    ForgetsPeerError,
     /// The external master pulls as far as it likes.
     UnlimitedPull,
     /// A correction of the adjusted clock is a jump, also back.

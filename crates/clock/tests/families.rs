@@ -2,28 +2,23 @@
 //! comes back at any moment of a round with a wall clock that is an hour off: CLK-1, CLK-2, CLK-3, CLK-10.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
-use std::cell::RefCell;
-use std::rc::Rc;
+mod seats;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use mainstay_agreement::sign::Keyring;
 use mainstay_base::service::Service as _;
-use mainstay_base::{ClusterId, Duration, Instance, Instant, Rng};
+use mainstay_base::{Duration, Rng};
 use mainstay_clock::fault::Fault as Broken;
-use mainstay_clock::sync::global::{Config, Event, Global, GlobalClock, Promise};
-use mainstay_clock::sync::{self, Function, Kind, Message, Mount, Origin, Plan, Reading};
+use mainstay_clock::sync::global::{Event, Global, Promise};
+use mainstay_clock::sync::{self, Function, Kind, Message, Origin, Plan, Reading};
 use mainstay_sim::service::{ServiceNode, Setup};
-use mainstay_sim::{Atlas, Clock, Disk, Fault, Moment, Options, Stuck, Wire, World};
+use mainstay_sim::{Clock, Disk, Fault, Moment, Stuck, World};
 
-const EPOCH: Duration = Duration::from_secs(1_000);
+use seats::{EPOCH, Seat, Seats, Seen, each, instance};
+
 const NODES: usize = 7;
 const LIAR: usize = 6;
 const HOUR: i64 = 3_600_000_000_000;
-
-fn instance() -> Instance {
-    Instance::new(ClusterId::from_entropy(1), "clock")
-}
 
 fn kinds() -> Vec<Kind> {
     let averaging = |function, reading| Kind::Averaging { function, reading };
@@ -53,24 +48,9 @@ fn lie(message: Message) -> Message {
     }
 }
 
-#[derive(Clone, Default)]
-struct Seat {
-    clock: GlobalClock,
-    local: Arc<AtomicU64>,
-    boots: u64,
-}
-
-#[derive(Clone, Copy)]
-struct Seen {
-    boots: u64,
-    real: u64,
-    time: u64,
-    synchronised: bool,
-}
-
 struct Run {
     world: World<ServiceNode<Event>>,
-    seats: Rc<RefCell<Vec<Seat>>>,
+    seats: Seats,
     plan: Arc<Plan>,
     promise: Promise,
     seen: Vec<Option<Seen>>,
@@ -86,30 +66,18 @@ impl Run {
         config.fault = broken;
         let plan = Arc::new(Plan::new(config).unwrap());
         let config = plan.config().clone();
-        let seats: Rc<RefCell<Vec<Seat>>> =
-            Rc::new(RefCell::new((0..NODES).map(|_| Seat::default()).collect()));
+        let seats = seats::seats(NODES);
         let initial = config.initial.as_nanos() as u64 + 1;
         let skews: Vec<i64> = (0..NODES).map(|_| rng.below(initial) as i64).collect();
-        let (inner, shared) = (Arc::clone(&plan), Rc::clone(&seats));
+        let (inner, shared) = (Arc::clone(&plan), Seats::clone(&seats));
         let setup = Setup::new(move |node| {
             let seat = &mut shared.borrow_mut()[node.index];
-            seat.clock = GlobalClock::new();
-            seat.boots += 1;
-            let local = Arc::clone(&seat.local);
-            local.store(node.now.as_nanos(), Ordering::Relaxed);
-            let read = move || Instant::from_nanos(local.load(Ordering::Relaxed));
-            seat.clock.attach(Arc::new(read));
+            let clock = seat.boot(node.now);
             // The wall clock was set meanwhile.
             let off = if seat.boots > 1 { HOUR } else { 0 };
-            let mount = Mount {
-                plan: Arc::clone(&inner),
-                nodes: node.roster.into(),
-                origin: Origin::Together(skews[node.index] + off),
-                keys: Some(Keyring::ideal(node.index, NODES, 11)),
-            };
-            let mut config = Config::new(mount, seat.clock.clone()).unwrap();
-            config.reserve = Some(inner.config().period * 4);
-            config.fault = broken;
+            let origin = Origin::Together(skews[node.index] + off);
+            let place = (node.roster, node.index);
+            let config = seats::config(&inner, place, origin, clock, broken);
             node.mount::<Global>(instance(), config);
             node.read::<Global>(instance(), |event| event);
             if node.index == LIAR {
@@ -120,26 +88,19 @@ impl Run {
         let drifts: Vec<i64> =
             (0..NODES).map(|_| rng.below(2 * drift + 1) as i64 - drift as i64).collect();
         let setup = setup.clocks(move |node| Clock::new(EPOCH, drifts[node]));
-        let mut options = Options::calm(Wire::Channel);
-        options.delay = config.delay.min;
-        options.spread = config.delay.max - options.delay;
-        options.atlas = Atlas { down: 1, lost: 0 };
-        options.reconnect = Duration::from_millis(1);
-        options.telling = Duration::from_millis(1);
+        let options = seats::network(&config);
         let world = World::with_schedule(seed, NODES, setup, options, Vec::new());
         let promise = Promise::of(&plan).unwrap();
         Self { world, seats, plan, promise, seen: vec![None; NODES], exempt: false }
     }
 
     fn is_synchronised(&self, node: usize) -> bool {
-        let seat = &self.seats.borrow()[node];
-        seat.local.store(self.world.local(node).as_nanos(), Ordering::Relaxed);
-        seat.clock.is_synchronised()
+        self.seats.borrow()[node].at(self.world.local(node)).is_synchronised()
     }
 
     /// Runs for so many periods, and looks at each step.
     fn periods(&mut self, periods: f64) -> Result<(), String> {
-        let (seats, promise, exempt) = (Rc::clone(&self.seats), self.promise, self.exempt);
+        let (seats, promise, exempt) = (Seats::clone(&self.seats), self.promise, self.exempt);
         let (mut seen, mut found) = (std::mem::take(&mut self.seen), None);
         let look = |world: &World<ServiceNode<Event>>| {
             found = look(world, &seats.borrow(), &promise, exempt, &mut seen).err();
@@ -177,38 +138,19 @@ fn look(
     exempt: bool,
     seen: &mut [Option<Seen>],
 ) -> Result<(), String> {
-    let (mut low, mut high) = (u64::MAX, 0);
-    for node in 0..LIAR {
-        if world.node(node).is_none() {
-            continue;
-        }
-        let seat = &seats[node];
-        seat.local.store(world.local(node).as_nanos(), Ordering::Relaxed);
-        let (time, synchronised) = (seat.clock.now().0.as_nanos(), seat.clock.is_synchronised());
-        let now = Seen { boots: seat.boots, real: world.now().as_nanos(), time, synchronised };
-        let last = seen[node].replace(now).unwrap_or(now);
-        if time < last.time {
-            return Err(format!("CLK-1, CLK-10: {node} goes back by {}", last.time - time));
-        }
-        let (spent, passed) = (time - last.time, now.real - last.real);
-        let most = u128::from(passed) * u128::from(promise.rate) / 1_000_000_000 + 3;
-        let is_promised = last.boots == now.boots && last.synchronised && synchronised;
-        if is_promised && world.is_up(node) && u128::from(spent.abs_diff(passed)) > most {
-            return Err(format!("CLK-3: {node} makes {spent} of {passed} ns"));
-        }
-        if synchronised && !(exempt && node == 0) {
-            (low, high) = (low.min(time), high.max(time));
+    let mut readings = Vec::new();
+    for node in (0..LIAR).filter(|node| world.node(*node).is_some()) {
+        let now = Seen::look(world, node, &seats[node], promise, &mut seen[node])?;
+        if now.synchronised && !(exempt && node == 0) {
+            readings.push(now.time);
         }
         // Synchronised or not, it does not follow a liar, nor a wall clock that was set.
-        let truth = (EPOCH.as_nanos() as u64) + now.real;
-        if time > truth + (HOUR / 4) as u64 {
-            return Err(format!("CLK-1: {node} is {} ns ahead", time - truth));
+        let truth = seats::truth(world) as u64;
+        if now.time > truth + (HOUR / 4) as u64 {
+            return Err(format!("CLK-1: {node} is {} ns ahead", now.time - truth));
         }
     }
-    if low <= high && u128::from(high - low) > promise.precision.as_nanos() {
-        return Err(format!("CLK-2: a skew of {}, {:?} at most", high - low, promise.precision));
-    }
-    Ok(())
+    seats::skew(&readings, promise).map(drop)
 }
 
 /// Node 0 crashes, and begins again at any moment of a round.
@@ -260,27 +202,6 @@ fn pauses(seed: u64, broken: Option<Broken>) -> Result<(), String> {
         Ok(())
     };
     go().map_err(|it: String| format!("{what}: {it}"))
-}
-
-fn each(seeds: u64, check: impl Fn(u64) -> Result<(), String> + Sync) {
-    let next = AtomicU64::new(0);
-    let failed = std::sync::Mutex::new(None);
-    std::thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds || failed.lock().unwrap().is_some() {
-                        break;
-                    }
-                    if let Err(what) = check(seed) {
-                        *failed.lock().unwrap() = Some(format!("seed {seed}: {what}"));
-                    }
-                }
-            });
-        }
-    });
-    assert_eq!(failed.into_inner().unwrap(), None);
 }
 
 /// Checks CLK-1, CLK-2, CLK-3, CLK-10, CLK-21 for a node that begins again.

@@ -2,51 +2,27 @@
 //! and that each check notices a broken variant.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
-use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+mod seats;
 
-use mainstay_agreement::sign::Keyring;
-use mainstay_base::{ClusterId, Duration, Instance, Instant, Rng};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use mainstay_base::{Duration, Instant, Rng};
 use mainstay_clock::Time;
 use mainstay_clock::fault::Fault as Broken;
 use mainstay_clock::sync::global::{
-    Command, Config, Event, Global, GlobalClock, Now, Promise, Status, Why,
+    Command, Event, Global, GlobalClock, Now, Promise, Status, Why,
 };
-use mainstay_clock::sync::{
-    self, Delay, Drift, Function, Kind, Message, Mount, Origin, Plan, Reading,
-};
+use mainstay_clock::sync::{self, Delay, Drift, Function, Kind, Message, Origin, Plan, Reading};
 use mainstay_sim::service::{ServiceNode, Setup};
-use mainstay_sim::{Atlas, Clock, Disk, Fault, FaultEvent, Moment, Options, Stuck, Wire, World};
+use mainstay_sim::{Clock, Disk, Fault, FaultEvent, Moment, Stuck, World};
 
-const EPOCH: Duration = Duration::from_secs(1_000);
+use seats::{EPOCH, Seat, Seats, Seen, instance, stands_alone};
+
 const NODES: usize = 4;
 /// Periods from one fault to the next.
 const EVERY: u32 = 24;
 const ROUNDS: u32 = 4;
-
-fn instance() -> Instance {
-    Instance::new(ClusterId::from_entropy(1), "clock")
-}
-
-/// What a node has outside its machine: the handle of the present boot, and the local clock that it reads.
-#[derive(Clone, Default)]
-struct Seat {
-    clock: GlobalClock,
-    local: Arc<AtomicU64>,
-    boots: u64,
-}
-
-#[derive(Clone, Copy)]
-struct Seen {
-    boots: u64,
-    real: u64,
-    time: u64,
-    version: u64,
-    synchronised: bool,
-}
 
 struct Set {
     node: usize,
@@ -57,7 +33,7 @@ struct Set {
 
 struct Run {
     world: World<ServiceNode<Event>>,
-    seats: Rc<RefCell<Vec<Seat>>>,
+    seats: Seats,
     plan: Arc<Plan>,
     promise: Promise,
     faults: Vec<FaultEvent>,
@@ -93,11 +69,6 @@ fn others() -> [Kind; 6] {
         Kind::Interval { error: ERROR },
         Kind::External { error: ERROR },
     ]
-}
-
-/// Whether the clock of a node needs no other node.
-fn stands_alone(kind: &Kind) -> bool {
-    matches!(kind, Kind::Interval { .. } | Kind::External { .. })
 }
 
 fn plan(rng: &mut Rng, kind: Option<Kind>) -> Plan {
@@ -166,34 +137,20 @@ impl Run {
     ) -> Self {
         let mut rng = Rng::new(seed).stream("run");
         let config = plan.config().clone();
-        let seats: Rc<RefCell<Vec<Seat>>> =
-            Rc::new(RefCell::new((0..NODES).map(|_| Seat::default()).collect()));
+        let seats = seats::seats(NODES);
         let initial = config.initial.as_nanos() as u64 + 1;
         let skews: Vec<i64> = (0..NODES).map(|_| rng.below(initial) as i64).collect();
-        let (inner, shared) = (Arc::clone(&plan), Rc::clone(&seats));
+        let (inner, shared) = (Arc::clone(&plan), Seats::clone(&seats));
         let setup = Setup::new(move |node| {
             let seat = &mut shared.borrow_mut()[node.index];
-            // What is left of the former process is on its disk.
-            seat.clock = GlobalClock::new();
-            seat.boots += 1;
-            let local = Arc::clone(&seat.local);
-            local.store(node.now.as_nanos(), Ordering::Relaxed);
-            let read = move || Instant::from_nanos(local.load(Ordering::Relaxed));
-            seat.clock.attach(Arc::new(read));
+            let clock = seat.boot(node.now);
             let skew = skews[node.index];
             let origin = match seat.boots {
                 1 => Origin::Together(skew),
                 _ => Origin::Apart(skew + 43_200_000_000_000),
             };
-            let mount = Mount {
-                plan: Arc::clone(&inner),
-                nodes: node.roster.into(),
-                origin,
-                keys: Some(Keyring::ideal(node.index, NODES, 11)),
-            };
-            let mut config = Config::new(mount, seat.clock.clone()).unwrap();
-            config.reserve = Some(inner.config().period * 4);
-            config.fault = broken;
+            let place = (node.roster, node.index);
+            let config = seats::config(&inner, place, origin, clock, broken);
             node.mount::<Global>(instance(), config);
             node.read::<Global>(instance(), |event| event);
             if let Some(lie) = lie.filter(|_| node.index == NODES - 1) {
@@ -208,12 +165,7 @@ impl Run {
             }
         });
         let setup = setup.clocks(move |node| Clock::new(EPOCH, drifts[node]));
-        let mut options = Options::calm(Wire::Channel);
-        options.delay = config.delay.min.max(Duration::from_nanos(1));
-        options.spread = config.delay.max - options.delay;
-        options.atlas = Atlas { down: 1, lost: 0 };
-        options.reconnect = Duration::from_millis(1);
-        options.telling = Duration::from_millis(1);
+        let options = seats::network(&config);
         let world = World::with_schedule(seed, NODES, setup, options, faults.clone());
         Self {
             world,
@@ -250,8 +202,7 @@ impl Run {
 
     fn clock(&self, node: usize) -> (GlobalClock, u64) {
         let seat = &self.seats.borrow()[node];
-        seat.local.store(self.world.local(node).as_nanos(), Ordering::Relaxed);
-        (seat.clock.clone(), seat.boots)
+        (seat.at(self.world.local(node)).clone(), seat.boots)
     }
 
     fn status(&self, node: usize) -> Option<Status> {
@@ -260,7 +211,7 @@ impl Run {
     }
 
     fn slice(&mut self, time: Duration) -> Result<(), String> {
-        let (seats, promise) = (Rc::clone(&self.seats), self.promise);
+        let (seats, promise) = (Seats::clone(&self.seats), self.promise);
         let exempt = self.exempt();
         let mut seen = std::mem::take(&mut self.seen);
         let (mut found, mut worst) = (None, self.worst);
@@ -373,17 +324,12 @@ impl Run {
         stands_alone(&self.plan.config().kind)
     }
 
-    /// What the world says the time is, as clocks count it.
-    fn truth(&self) -> i64 {
-        (EPOCH.as_nanos() + u128::from(self.world.now().as_nanos())) as i64
-    }
-
     /// Each node reads its reference, which is within the stated error; and what holds the true time is looked at (CLK-4, CLK-27).
     fn refer(&mut self) -> Result<(), String> {
         if !self.stands_alone() {
             return Ok(());
         }
-        let (truth, error) = (self.truth(), ERROR.as_nanos() as i64);
+        let (truth, error) = (seats::truth(&self.world), ERROR.as_nanos() as i64);
         for node in (0..NODES).filter(|node| self.world.is_up(*node)).collect::<Vec<_>>() {
             let value = truth + self.rng.below(2 * error as u64 + 1) as i64 - error;
             let at = self.world.local(node);
@@ -439,39 +385,14 @@ fn look(
     seen: &mut [Option<Seen>],
     worst: &mut i64,
 ) -> Result<(), String> {
-    let (mut low, mut high) = (u64::MAX, 0);
-    for node in 0..NODES {
-        if world.node(node).is_none() {
-            continue;
-        }
-        let seat = &seats[node];
-        seat.local.store(world.local(node).as_nanos(), Ordering::Relaxed);
-        let (time, version) = seat.clock.now();
-        let (synchronised, real) = (seat.clock.is_synchronised(), world.now().as_nanos());
-        let time = time.as_nanos();
-        let now = Seen { boots: seat.boots, real, time, version, synchronised };
-        let last = seen[node].replace(now).unwrap_or(now);
-        if time < last.time {
-            return Err(format!("CLK-1, CLK-10: {node} goes back by {}", last.time - time));
-        }
-        if last.boots == now.boots && version < last.version {
-            return Err(format!("CLK-6: {node} goes from version {} to {version}", last.version));
-        }
-        let (spent, passed) = (time - last.time, real - last.real);
-        let most = u128::from(passed) * u128::from(promise.rate) / 1_000_000_000 + 3;
-        let is_promised = last.boots == now.boots && last.synchronised && synchronised;
-        if is_promised && world.is_up(node) && u128::from(spent.abs_diff(passed)) > most {
-            return Err(format!("CLK-3: {node} makes {spent} of {passed} ns"));
-        }
-        if synchronised && exempt != Some(node) {
-            (low, high) = (low.min(time), high.max(time));
+    let mut readings = Vec::new();
+    for node in (0..NODES).filter(|node| world.node(*node).is_some()) {
+        let now = Seen::look(world, node, &seats[node], promise, &mut seen[node])?;
+        if now.synchronised && exempt != Some(node) {
+            readings.push(now.time);
         }
     }
-    let skew = high.saturating_sub(low) as i64;
-    *worst = (*worst).max(skew);
-    if low <= high && u128::from(skew.unsigned_abs()) > promise.precision.as_nanos() {
-        return Err(format!("CLK-2: a skew of {skew} ns, {:?} at most", promise.precision));
-    }
+    *worst = (*worst).max(seats::skew(&readings, promise)?);
     Ok(())
 }
 

@@ -24,6 +24,7 @@ fn node(place: usize) -> NodeId {
 struct Node {
     plan: Arc<Plan>,
     reserve: Option<Duration>,
+    answers: bool,
     broken: Option<Broken>,
     service: Option<Global>,
     clock: GlobalClock,
@@ -31,6 +32,9 @@ struct Node {
     past: Past,
     events: Vec<Event>,
     sent: Vec<(NodeId, Message)>,
+    /// The disk does not answer, and owes the word that this is written.
+    stalls: bool,
+    owed: Option<Io>,
 }
 
 impl Node {
@@ -38,6 +42,7 @@ impl Node {
         Self {
             plan: Arc::new(Plan::new(config).unwrap()),
             reserve: Some(Duration::from_secs(10)),
+            answers: false,
             broken: None,
             service: None,
             clock: GlobalClock::new(),
@@ -45,6 +50,8 @@ impl Node {
             past: Past::default(),
             events: Vec::new(),
             sent: Vec::new(),
+            stalls: false,
+            owed: None,
         }
     }
 
@@ -66,7 +73,8 @@ impl Node {
             keys: None,
         };
         let mut config = Config::new(mount, self.clock.clone()).unwrap();
-        (config.reserve, config.fault) = (self.reserve, self.broken);
+        (config.reserve, config.answers) = (self.reserve, self.answers);
+        config.fault = self.broken;
         let start = Start {
             me: BootId { node: node(0), nonce: BootNonce(u128::from(now.as_nanos())) },
             instance: Instance::new(ClusterId::from_entropy(1), "clock"),
@@ -103,6 +111,7 @@ impl Node {
                 }
             }
             match written {
+                Some(io) if self.stalls => self.owed = Some(io),
                 Some(io) => service.handle(now, In::Written(io)),
                 None => break,
             }
@@ -304,6 +313,81 @@ fn the_bound_grows_while_the_service_does_not_run() {
         let grown = 2 * beyond / 1_000_000_000 * drift;
         assert!(width >= precision + grown, "CLK-2: {width} after {second} s, {precision} planned");
     }
+}
+
+/// Checks CLK-4: who follows a clock is answered while that is synchronised, with its error, and only where it is to answer.
+#[test]
+fn who_follows_is_answered_by_a_synchronised_clock() {
+    for answers in [false, true] {
+        let mut node = Node::new(external(10));
+        node.answers = answers;
+        let now = Instant::ZERO + SECOND;
+        node.boot(now, Origin::Apart(0));
+        let asks = |node: &mut Node, now: Instant, at: Instant| {
+            let message = Message::PeerRequest { nonce: 5 };
+            node.input(now, In::Datagram { at, from: crate::node(7), message });
+            std::mem::take(&mut node.sent)
+        };
+        assert_eq!(asks(&mut node, now, now), [], "it knows no time");
+        let now = now + Duration::from_millis(1);
+        node.refer(now, 0);
+        let later = now + Duration::from_micros(100);
+        let sent = asks(&mut node, later, now);
+        let unknown = node.service().status().rejected.unknown;
+        if !answers {
+            assert_eq!((sent, unknown), (Vec::new(), 2));
+            continue;
+        }
+        // 1 ms, what 100 ppm make of 100 us, and a rounding; it has waited for 100 us.
+        let (value, error) = (later.as_nanos() as i64, MILLI + 10 + 1);
+        let said = Message::PeerReply { nonce: 5, value, error, rate: 0, held: 100_000 };
+        assert_eq!((sent, unknown), (vec![(crate::node(7), said)], 0));
+    }
+}
+
+/// Checks CLK-10, CLK-41: a disk that does not answer stops the clock at what is stored, and that is told. When it answers the clock goes on.
+#[test]
+fn a_clock_stops_at_what_is_stored() {
+    let mut node = Node::new(external(10));
+    node.reserve = Some(SECOND * 2);
+    let mut now = Instant::ZERO + SECOND;
+    node.boot(now, Origin::Apart(0));
+    let passes = |node: &mut Node, now: &mut Instant, quarters: u32| {
+        for _ in 0..quarters {
+            *now = *now + Duration::from_millis(250);
+            node.until(*now);
+            node.refer(*now, 0);
+        }
+    };
+    passes(&mut node, &mut now, 8);
+    assert_eq!(node.service().unsynchronised(now), None);
+    node.stalls = true;
+    passes(&mut node, &mut now, 16);
+    assert!(node.owed.is_some());
+    let unstored = Event::Unsynchronised(Why::Unstored);
+    assert_eq!(
+        node.events.iter().rfind(|it| !matches!(it, Event::Resynced(_))),
+        Some(&unstored),
+        "CLK-41: {:?}",
+        node.events
+    );
+    assert!(!node.clock.is_synchronised());
+    let then = node.clock.now().0;
+    passes(&mut node, &mut now, 4);
+    assert_eq!(node.clock.now().0, then, "CLK-10: it goes beyond what is stored");
+    assert!(then < now_of(now));
+    node.stalls = false;
+    let io = node.owed.take().unwrap();
+    node.input(now, In::Written(io));
+    passes(&mut node, &mut now, 4);
+    assert_eq!(node.events.iter().filter(|it| **it == Event::Synchronised).count(), 2);
+    assert!(node.clock.is_synchronised());
+    assert!(now_of(now).saturating_since(node.clock.now().0) < Duration::from_millis(2));
+}
+
+/// What a clock says that is right, where the reference is the local one.
+fn now_of(local: Instant) -> Time {
+    Time::from_nanos(local.as_nanos())
 }
 
 /// Checks CLK-5: the time since a reading at which the clock stood still counts from the first moment at which it said so.

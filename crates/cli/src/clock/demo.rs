@@ -14,26 +14,26 @@ use mainstay_runtime::{Entropy as _, OsEntropy};
 use thiserror::Error;
 
 use super::plot::{self, Panel, Sample};
-use super::{ALGORITHMS, DRIFT, NODES, Wrong, plan};
+use super::{DRIFT, FAULTY, NODES, SHOWN, Wrong, plan};
 use crate::out::say;
 
-/// The node whose clock is faulty: the last.
-const FAULTY: usize = NODES - 1;
 const ROW_EVERY: Duration = Duration::from_millis(500);
 /// How long a process may be silent.
 const PATIENCE: Duration = Duration::from_secs(10);
 const LINES_MAX: usize = 1024;
+/// Of the column of a node.
+const WIDTH: usize = 26;
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// One algorithm alone, in place of all in turn.
-    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(ALGORITHMS))]
+    #[arg(long, value_parser = clap::builder::PossibleValuesParser::new(SHOWN.map(|(name, _)| name)))]
     algorithm: Option<String>,
     /// What is wrong with the faulty clock, in place of another fault for each algorithm.
     #[arg(long)]
     wrong: Option<Wrong>,
     /// How long each algorithm is shown.
-    #[arg(long, default_value_t = 6)]
+    #[arg(long, default_value_t = 4)]
     seconds: u64,
     /// Where the plot of skew and bound over time goes (SVG).
     #[arg(long)]
@@ -51,6 +51,8 @@ enum Failure {
     Config(#[from] mainstay_clock::sync::ConfigError),
     #[error("{0}: {1}")]
     Violation(String, String),
+    #[error("{0} does not withstand this fault: {1}")]
+    Unfit(&'static str, &'static str),
     #[error("{0} ended by itself")]
     Ended(String),
     #[error("the processes are silent")]
@@ -71,11 +73,18 @@ pub(crate) fn run(options: &Options) -> ExitCode {
 }
 
 fn all(options: &Options) -> Result<(), Failure> {
-    let chosen = |name: &&str| options.algorithm.as_deref().is_none_or(|only| only == *name);
+    let chosen =
+        |(name, _): &(&str, Wrong)| options.algorithm.as_deref().is_none_or(|only| only == *name);
     let mut panels = Vec::new();
     let mut failed = None;
-    for (index, algorithm) in ALGORITHMS.into_iter().filter(chosen).enumerate() {
-        let wrong = options.wrong.unwrap_or(Wrong::ALL[index % Wrong::ALL.len()]);
+    for (algorithm, wrong) in SHOWN.into_iter().filter(chosen) {
+        let wrong = match options.wrong {
+            Some(wrong) if wrong.is_withstood_by(algorithm) => wrong,
+            Some(wrong) if options.algorithm.is_some() => {
+                return Err(Failure::Unfit(algorithm, wrong.name()));
+            }
+            _ => wrong,
+        };
         let mut run = Run::start(algorithm, wrong)?;
         let judged = run.watch(Duration::from_secs(options.seconds)).and_then(|()| run.judge());
         panels.push(run.panel());
@@ -120,6 +129,8 @@ struct Run {
     lines: Receiver<Said>,
     samples: Vec<Sample>,
     began: Instant,
+    /// The fault showed: the faulty clock was outside the bound, or knew that it was.
+    shown: bool,
 }
 
 fn name(index: usize) -> String {
@@ -128,7 +139,9 @@ fn name(index: usize) -> String {
 
 impl Run {
     fn start(algorithm: &'static str, wrong: Wrong) -> Result<Self, Failure> {
-        plan(algorithm)?;
+        for index in 0..NODES {
+            plan(algorithm, index)?;
+        }
         let cluster = ClusterId::from_entropy(OsEntropy.draw()?);
         let bound: Vec<TcpListener> =
             (0..NODES).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
@@ -163,12 +176,14 @@ impl Run {
             processes.push(Process { child, word: Word::default() });
         }
         let (samples, began) = (Vec::new(), Instant::now());
-        Ok(Self { algorithm, wrong, processes, lines, samples, began })
+        // What is said, or not, is not seen of the clock itself.
+        let shown = matches!(wrong, Wrong::TwoFaced | Wrong::Silent);
+        Ok(Self { algorithm, wrong, processes, lines, samples, began, shown })
     }
 
     fn watch(&mut self, time: Duration) -> Result<(), Failure> {
         say!("{}: {} has a faulty clock ({})", self.algorithm, name(FAULTY), self.wrong.name());
-        let heads: String = (0..NODES).map(|index| format!("{:>22}", name(index))).collect();
+        let heads: String = (0..NODES).map(|index| format!("{:>WIDTH$}", name(index))).collect();
         say!("{:>6}{heads}{:>10}{:>10}", "s", "skew ms", "bound ms");
         let (mut row, mut heard) = (self.began + ROW_EVERY, Instant::now());
         while self.began.elapsed() < time {
@@ -202,6 +217,8 @@ impl Run {
         let numbers: Vec<i128> =
             line.split(' ').skip(1).filter_map(|word| word.parse().ok()).collect();
         if let [real, clock, version, synchronised, bound] = numbers[..] {
+            let last = self.processes[index].word;
+            self.shown |= index == FAULTY && last.synchronised && synchronised == 0;
             self.processes[index].word = Word {
                 offset: clock - real,
                 version: version as u64,
@@ -224,13 +241,17 @@ impl Run {
         let high = self.correct().map(|word| word.offset).max();
         let skew = high.zip(low).map_or(0, |(high, low)| (high - low) as u64);
         let bound = self.correct().map(|word| word.bound).max().unwrap_or(0);
-        // Where each clock only knows how far it is from the true time, two may be twice as far apart.
-        let bound = if self.algorithm == "interval" { 2 * bound } else { bound };
+        // Where each clock knows how far it is from what it follows, two may be twice as far apart.
+        let follows = matches!(self.algorithm, "cristian" | "marzullo" | "hardware" | "external");
+        let bound = if follows { 2 * bound } else { bound };
+        let faulty = self.processes[FAULTY].word;
+        let from = |low: i128| (faulty.offset - low).unsigned_abs() > u128::from(bound);
+        self.shown |= faulty.heard && low.is_some_and(from);
         let sample =
             Sample { at: self.began.elapsed(), skew, bound, judged: self.correct().count() };
         let millis = |nanos: i128| nanos as f64 / 1e6;
         let column = |process: &Process| {
-            let Word { offset, version, synchronised, heard, .. } = process.word;
+            let Word { offset, version, synchronised, heard, bound } = process.word;
             let off = millis(offset - low.unwrap_or(offset));
             let mark = if !heard {
                 "-"
@@ -239,7 +260,8 @@ impl Run {
             } else {
                 "?"
             };
-            format!("{:>22}", format!("{off:+.3}{mark} v{}", version % 1_000_000))
+            let bound = millis(bound.into());
+            format!("{:>WIDTH$}", format!("{off:+.3}{mark} ±{bound:.1} v{}", version % 1_000_000))
         };
         let columns: String = self.processes.iter().map(column).collect();
         let (skew, bound) = (millis(skew.into()), millis(bound.into()));
@@ -255,6 +277,9 @@ impl Run {
         let judged: Vec<&Sample> = self.samples.iter().filter(|it| it.judged > 1).collect();
         if judged.len() < 4 {
             return fail("too few readings".to_owned());
+        }
+        if !self.shown {
+            return fail(format!("the fault did nothing: {}", self.wrong.name()));
         }
         match judged.iter().find(|it| it.skew > it.bound) {
             Some(it) => fail(format!("CLK-2: a skew of {} ns, {} at most", it.skew, it.bound)),

@@ -1,11 +1,13 @@
-//! What is not as it should be: a time source that drifts, steps and races, and a clock service with two faces.
+//! What is not as it should be: a time source that drifts, steps and races, and a clock service that has two faces or falls silent.
 
 use std::sync::Arc;
 
-use mainstay_base::service::{In, Logged, Never, Out, Service, Start};
+use mainstay_base::service::{In, Logged, Out, Service, Start};
 use mainstay_base::{Channel, Duration, Instant, Machine, NodeId};
 use mainstay_clock::sync::Message;
-use mainstay_clock::sync::global::{Command, Config, Event, Global, Limit, Past, Status};
+use mainstay_clock::sync::global::{
+    Command, Config, Event, Global, Limit, Look, Looked, Past, Status,
+};
 use mainstay_runtime::{LocalFuture, LocalReader, TimeSource, TokioTime};
 
 use super::Wrong;
@@ -64,25 +66,41 @@ impl TimeSource for Injected {
     }
 }
 
-/// A clock service that says something else to every second node.
-pub(super) struct TwoFaced {
+/// A clock service that says something else to every second node, or nothing to any.
+pub(super) struct Liar {
     inner: Global,
     nodes: Arc<[NodeId]>,
+    wrong: Wrong,
+    now: Instant,
 }
 
-impl TwoFaced {
-    /// What one of the others hears: to one half the clock is ahead, to the other one behind; of a round one half hears that it is a later one.
-    fn face(nodes: &[NodeId], to: NodeId, message: Message) -> Message {
+impl Liar {
+    /// What is said to one of the others.
+    fn said(&self, to: NodeId, message: Message) -> Option<Message> {
+        match self.wrong {
+            Wrong::TwoFaced => Self::face(&self.nodes, to, message),
+            Wrong::Silent => (self.now <= Instant::ZERO + AFTER).then_some(message),
+            Wrong::Offset | Wrong::Race => Some(message),
+        }
+    }
+
+    /// What one of the others hears: to one half the clock is ahead, to the other one behind; of a round one half hears that it is a later one, and of what is
+    /// signed nothing.
+    fn face(nodes: &[NodeId], to: NodeId, message: Message) -> Option<Message> {
         let place = nodes.iter().position(|node| *node == to).unwrap_or(0);
         let is_ahead = place.is_multiple_of(2);
         let lie = if is_ahead { LIE } else { -LIE };
         let later = |round: u64| if is_ahead { round.saturating_add(1) } else { round };
-        match message {
+        Some(match message {
+            Message::Signed { .. } | Message::Vouched { .. } if !is_ahead => return None,
             Message::Tick { round, value, sure, pull } => {
                 Message::Tick { round, value: value + lie, sure, pull }
             }
             Message::Reply { nonce, value, error, term, held } => {
                 Message::Reply { nonce, value: value + lie, error, term, held }
+            }
+            Message::PeerReply { nonce, value, error, rate, held } => {
+                Message::PeerReply { nonce, value: value + lie, error, rate, held }
             }
             Message::Relay { round, hop, values } => {
                 let values = values.into_iter().map(|it| it.map(|it| it.saturating_add(lie)));
@@ -91,11 +109,11 @@ impl TwoFaced {
             Message::Init { round } => Message::Init { round: later(round) },
             Message::Echo { round } => Message::Echo { round: later(round) },
             other => other,
-        }
+        })
     }
 }
 
-impl Machine for TwoFaced {
+impl Machine for Liar {
     type Input = In<Self>;
     type Output = Out<Self>;
 
@@ -105,6 +123,7 @@ impl Machine for TwoFaced {
             In::Command(command) => In::Command(command),
             In::Written(io) => In::Written(io),
             In::Compact { upto } => In::Compact { upto },
+            In::Done(looked) => In::Done(looked),
             _ => return,
         };
         self.inner.handle(now, input);
@@ -115,18 +134,23 @@ impl Machine for TwoFaced {
     }
 
     fn end_turn(&mut self, now: Instant) {
+        self.now = now;
         self.inner.end_turn(now);
     }
 
     fn poll_output(&mut self) -> Option<Out<Self>> {
-        Some(match self.inner.poll_output()? {
-            Out::Datagram { to, message } => {
-                Out::Datagram { to, message: Self::face(&self.nodes, to, message) }
-            }
-            Out::Persist { io, record } => Out::Persist { io, record },
-            Out::Event { to, event } => Out::Event { to, event },
-            _ => Out::Again,
-        })
+        loop {
+            return Some(match self.inner.poll_output()? {
+                Out::Datagram { to, message } => match self.said(to, message) {
+                    Some(message) => Out::Datagram { to, message },
+                    None => continue,
+                },
+                Out::Persist { io, record } => Out::Persist { io, record },
+                Out::Event { to, event } => Out::Event { to, event },
+                Out::Work(look) => Out::Work(look),
+                _ => Out::Again,
+            });
+        }
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
@@ -134,7 +158,7 @@ impl Machine for TwoFaced {
     }
 }
 
-impl Service for TwoFaced {
+impl Service for Liar {
     const CHANNEL: Channel = Global::CHANNEL;
     const NAME: &'static str = Global::NAME;
     const CLASS: mainstay_base::service::Class = Global::CLASS;
@@ -142,22 +166,23 @@ impl Service for TwoFaced {
     type Record = Limit;
     type Command = Command;
     type Event = Event;
-    type Job = Never;
-    type Done = Never;
+    type Job = Look;
+    type Done = Looked;
     type Past = Past;
-    type Config = Config;
+    type Config = (Config, Wrong);
     type Status = Status;
 
     fn fold(past: &mut Past, logged: Logged<Limit>) {
         Global::fold(past, logged);
     }
 
-    fn recover(config: Config, start: Start<Past>) -> Self {
-        Self { nodes: Arc::clone(&config.mount.nodes), inner: Global::recover(config, start) }
+    fn recover((config, wrong): (Config, Wrong), start: Start<Past>) -> Self {
+        let (nodes, now) = (Arc::clone(&config.mount.nodes), start.now);
+        Self { inner: Global::recover(config, start), nodes, wrong, now }
     }
 
-    fn work(job: Never) -> Never {
-        match job {}
+    fn work(look: Look) -> Looked {
+        Global::work(look)
     }
 
     fn status(&self) -> Status {
@@ -180,11 +205,14 @@ mod tests {
             Message::Tick { round: 1, value: 5, sure: true, pull: None },
             Message::Reply { nonce: 1, value: 5, error: 0, term: 0, held: 0 },
             Message::Relay { round: 1, hop: 2, values: vec![Some(5), None] },
+            Message::PeerReply { nonce: 1, value: 5, error: 0, rate: 0, held: 0 },
             Message::Init { round: 7 },
             Message::Echo { round: 7 },
+            Message::Signed { round: 7, chain: Vec::new() },
+            Message::Vouched { round: 7, of: 1, value: 5, chain: Vec::new() },
         ];
         for message in said {
-            let faces = nodes.map(|to| TwoFaced::face(&nodes, to, message.clone()));
+            let faces = nodes.map(|to| Liar::face(&nodes, to, message.clone()));
             assert_ne!(faces[0], faces[1], "{message:?}");
             assert_eq!(faces[0], faces[2], "{message:?}");
         }

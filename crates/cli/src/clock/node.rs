@@ -11,14 +11,15 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use mainstay_base::{ClusterId, NodeId};
-use mainstay_clock::sync::global::{Global, GlobalClock, Setup};
+use mainstay_clock::sync::global::{Follow, Global, GlobalClock, Setup};
+use mainstay_clock::sync::{BadKeys, Keyring};
 use mainstay_runtime::{DatagramKey, DatagramKeys, OsEntropy, Tcp, TcpOptions, TimeSource, Udp};
 use mainstay_service::{Mounting, StationParts, start};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::oneshot;
 
-use super::faulty::{Injected, TwoFaced};
-use super::{Wrong, plan};
+use super::faulty::{Injected, Liar};
+use super::{MASTER, Wrong, plan};
 use crate::out::{say, tell};
 
 const REPORT_EVERY: Duration = Duration::from_millis(50);
@@ -69,6 +70,9 @@ async fn tick(options: &Options) -> Result<(), String> {
     let (cluster, name) = (options.cluster, &options.name);
     let roster: BTreeMap<String, SocketAddr> = options.nodes.iter().cloned().collect();
     let listen = *roster.get(name).ok_or("the node is not in the roster")?;
+    // Places are in the order of names.
+    let index = roster.keys().take_while(|other| *other != name).count();
+    let (count, master) = (roster.len(), roster.keys().nth(MASTER).cloned().unwrap_or_default());
     let time: Rc<dyn TimeSource> = Rc::new(Injected::new(options.drift, options.wrong));
     let tcp = Tcp::new(TcpOptions::listening(listen), time.clone()).map_err(|it| text(&it))?;
     let node = |name: &String| NodeId::new(cluster, name);
@@ -81,13 +85,23 @@ async fn tick(options: &Options) -> Result<(), String> {
     let mut parts =
         StationParts::new(cluster, name, roster, Box::new(tcp), time, Box::new(OsEntropy));
     parts.datagrams = Some(Box::new(udp.map_err(|error| text(&error))?));
-    let plan = plan(&options.algorithm).map_err(|error| text(&error))?;
+    let plan = plan(&options.algorithm, index).map_err(|error| text(&error))?;
     let mut setup = Setup::new(plan).map_err(|error| text(&error))?;
     setup.together = true;
+    setup.keys = Some(keyring(cluster, index, count).map_err(|error| text(&error))?);
+    // With other algorithms this does nothing.
+    setup.answers = index == MASTER;
+    setup.reference = match &*options.algorithm {
+        "hardware" | "external" if index == MASTER => Some(Follow::SystemClock),
+        "external" => Some(Follow::Peer(node(&master))),
+        _ => None,
+    };
     let mount = |node: &mut Mounting<'_>| {
         let config = setup.config(node);
         match options.wrong {
-            Some(Wrong::TwoFaced) => node.mount::<TwoFaced>("clock", config).map(drop),
+            Some(wrong @ (Wrong::TwoFaced | Wrong::Silent)) => {
+                node.mount::<Liar>("clock", (config, wrong)).map(drop)
+            }
             _ => node.mount::<Global>("clock", config).map(drop),
         }
     };
@@ -105,6 +119,21 @@ async fn tick(options: &Options) -> Result<(), String> {
     station.stop();
     station.closed().await;
     Ok(())
+}
+
+/// The keys of the demo's nodes. Each knows those of all others, and none of them signs for another.
+fn keyring(cluster: ClusterId, me: usize, nodes: usize) -> Result<Keyring, BadKeys> {
+    let secret = |index: usize| {
+        let mut secret = [index as u8; 32];
+        secret
+            .iter_mut()
+            .skip(1)
+            .zip(cluster.to_string().bytes())
+            .for_each(|(to, from)| *to = from);
+        secret
+    };
+    let publics: Vec<[u8; 32]> = (0..nodes).map(|it| Keyring::public(secret(it))).collect();
+    Keyring::ed25519(me, secret(me), &publics)
 }
 
 /// Says what the clock says, and whether it is after `last`.

@@ -52,7 +52,7 @@ fn draw(out: &mut String, panel: &Panel, top: f64) {
     let (bottom, right) = (top + HEIGHT, LEFT + WIDTH);
     let _ = write!(
         out,
-        "<text x=\"{LEFT}\" y=\"{:.1}\">{}</text>\n<path d=\"M{LEFT} {top}V{bottom}H{right}\" fill=\"none\" stroke=\"black\"/>\n<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{:.2} ms</text>\n<text x=\"{:.1}\" y=\"{bottom}\" text-anchor=\"end\">0</text>\n<text x=\"{right}\" y=\"{:.1}\" text-anchor=\"end\">{long:.1} s</text>\n<polyline points=\"{}\" fill=\"none\" stroke=\"#c22\" stroke-dasharray=\"6 3\"><title>bound</title></polyline>\n<polyline points=\"{}\" fill=\"none\" stroke=\"#226\" stroke-width=\"1.5\"><title>skew</title></polyline>\n",
+        "<text x=\"{LEFT}\" y=\"{:.1}\">{}</text>\n<path d=\"M{LEFT} {top}V{bottom}H{right}\" fill=\"none\" stroke=\"black\"/>\n<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{:.2} ms</text>\n<text x=\"{:.1}\" y=\"{bottom}\" text-anchor=\"end\">0</text>\n<text x=\"{right}\" y=\"{:.1}\" text-anchor=\"end\">{long:.1} s</text>\n<polyline points=\"{}\" fill=\"none\" stroke=\"#c22\" stroke-dasharray=\"6 3\"><title>bound</title></polyline>\n<polyline points=\"{}\" fill=\"none\" stroke=\"#226\" stroke-width=\"1.5\"><title>skew</title></polyline>\n<text x=\"{right}\" y=\"{:.1}\" text-anchor=\"end\"><tspan fill=\"#226\">skew</tspan> <tspan fill=\"#c22\">bound (dashed)</tspan></text>\n",
         top - 8.0,
         panel.title,
         LEFT - 6.0,
@@ -62,6 +62,7 @@ fn draw(out: &mut String, panel: &Panel, top: f64) {
         bottom + 14.0,
         line(|it| it.bound),
         line(|it| it.skew),
+        top - 8.0,
     );
 }
 

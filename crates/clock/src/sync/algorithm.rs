@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use mainstay_base::{Instant, Rng, fault};
+use mainstay_base::{Duration, Instant, Rng, fault};
 
-use super::config::{ConfigError, Kind, Plan};
+use super::config::{ConfigError, Kind, Plan, long};
 use super::core::{Core, Loss, Output, Rejected, Source};
 use super::corrected::Corrected;
 use super::message::Message;
@@ -17,6 +17,17 @@ pub enum Origin {
     /// It says local time and so many nanoseconds, which mean nothing: it has to learn the time from others first. For a start after a
     /// crash, and for a clock that is added.
     Apart(i64),
+}
+
+/// A reference that was read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Referred {
+    /// When, by local time.
+    pub(super) at: Instant,
+    /// What it said, in nanoseconds.
+    pub(super) value: i64,
+    /// How far that may be from the true time, where it is not what the plan says of references.
+    pub(super) error: Option<i64>,
 }
 
 /// What each family has.
@@ -36,8 +47,8 @@ pub(super) trait Part {
     fn deadline(&self, core: &Core) -> Option<Instant>;
     /// The clock is not to be relied on any more: it is to be learnt anew.
     fn begin_anew(&mut self, core: &mut Core, now: Instant);
-    /// A reference of the own node was read: it said `value` at local time `at`.
-    fn on_reference(&mut self, _core: &mut Core, _now: Instant, _at: Instant, _value: i64) {}
+    /// A reference was read.
+    fn on_reference(&mut self, _core: &mut Core, _now: Instant, _read: Referred) {}
     /// Whether it goes by its own clock, though not synchronised, because nobody is there to learn from.
     fn is_unsure(&self) -> bool {
         false
@@ -228,8 +239,24 @@ impl Algorithm {
     /// A reference of this node was read: at local time `at` it said `value`. For [`Kind::External`], the master of
     /// [`Kind::Hardware`], and sources of [`Kind::Interval`]; others leave it.
     pub fn on_reference(&mut self, now: Instant, at: Instant, value: i64) {
+        self.refer(now, Referred { at, value, error: None });
+    }
+
+    /// The same, of a reference that says itself how far it may be from the true time, as the clock of another node does. Where that is further than
+    /// the plan says of references it is refused, and counted as untimely; [`Kind::Interval`] takes any that is better than what it has.
+    pub fn on_reference_within(&mut self, now: Instant, at: Instant, value: i64, error: Duration) {
+        self.refer(now, Referred { at, value, error: Some(long(error)) });
+    }
+
+    fn refer(&mut self, now: Instant, read: Referred) {
         self.wake(now);
-        self.family.part().on_reference(&mut self.core, now, at.min(now), value);
+        let read = Referred { at: read.at.min(now), ..read };
+        self.family.part().on_reference(&mut self.core, now, read);
+    }
+
+    /// Where refused datagrams are counted.
+    pub(super) fn rejected_mut(&mut self) -> &mut Rejected {
+        &mut self.core.rejected
     }
 
     /// Somebody nobody knows sent something: counted.

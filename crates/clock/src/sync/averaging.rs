@@ -17,7 +17,7 @@
 
 use mainstay_base::{Instant, Rng, fault};
 
-use super::algorithm::Part;
+use super::algorithm::{Part, Referred};
 use super::config::{Function, Kind, long, span};
 use super::core::{Core, Loss};
 use super::corrected::{BILLION, nanos};
@@ -575,9 +575,12 @@ impl Part for Averaging {
         }
     }
 
-    fn on_reference(&mut self, _core: &mut Core, _now: Instant, at: Instant, value: i64) {
-        if let Some(pull) = &mut self.pull {
-            pull.own = Some((at, value));
+    fn on_reference(&mut self, core: &mut Core, _now: Instant, read: Referred) {
+        let Kind::Hardware { error, .. } = core.plan.config().kind else { return };
+        if read.error.is_some_and(|stated| stated > long(error)) {
+            core.rejected.untimely += 1;
+        } else if let Some(pull) = &mut self.pull {
+            pull.own = Some((read.at, read.value));
         }
     }
 

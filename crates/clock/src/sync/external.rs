@@ -1,12 +1,13 @@
-//! Following a reference of the own node, as the clock of the operating system, whose error is stated.
+//! Following a reference whose error is stated: one of the own node, as the clock of the operating system, or [another node](super::peer).
 //!
-//! A reference that jumps further than that is believed when its next reading confirms it; a reading that is older than the last one, or so old that it
+//! A reference that jumps further than the bound is believed when its next reading confirms it; a reading that is older than the last one, or so old that it
 //! is worth less than the bound, counts for nothing. Nothing is said to others. If each clock is within E of the true time, any two are within 2E of each other (CLK-4); that is all there is
 //! between them. A reference that is silent for some periods is lost; how far the clock may be wrong grows with the drift, all the time.
+//! A reference that says its own error is not believed where that is more than the plan says of references.
 
 use mainstay_base::{Duration, Instant, fault};
 
-use super::algorithm::Part;
+use super::algorithm::{Part, Referred};
 use super::config::{Kind, long, span};
 use super::core::{Core, Loss};
 use super::corrected::nanos;
@@ -16,8 +17,8 @@ use super::reading::{far, is_far};
 /// A clock that follows a reference.
 #[derive(Clone, Debug)]
 pub(super) struct External {
-    /// When the reference was last read, by local time.
-    read: Option<Instant>,
+    /// When the reference was last read, by local time, and how far it may have been wrong.
+    read: Option<(Instant, i64)>,
     began: Instant,
 }
 
@@ -50,19 +51,23 @@ impl Part for External {
     }
 
     fn deadline(&self, core: &Core) -> Option<Instant> {
-        Some(self.read.unwrap_or(self.began) + Self::patience(core))
+        Some(self.read.map_or(self.began, |(at, _)| at) + Self::patience(core))
     }
 
     fn begin_anew(&mut self, _: &mut Core, now: Instant) {
         (self.read, self.began) = (None, now);
     }
 
-    fn on_reference(&mut self, core: &mut Core, now: Instant, at: Instant, value: i64) {
+    fn on_reference(&mut self, core: &mut Core, now: Instant, read: Referred) {
+        let Referred { at, value, error } = read;
         let by = far(value.saturating_sub(core.nanos(at)));
-        let age = nanos(now) - nanos(at);
-        let error = Self::stated(core) + core.plan.config().drift.of(age) + 1;
+        let stated = error.unwrap_or_else(|| Self::stated(core));
+        if stated > Self::stated(core) {
+            core.rejected.untimely += 1;
+            return;
+        }
         let is_old = now.saturating_since(at) > Self::patience(core);
-        if is_old || self.read.is_some_and(|read| at <= read) {
+        if is_old || self.read.is_some_and(|(read, _)| at <= read) {
             core.rejected.replayed += 1;
             return;
         }
@@ -72,18 +77,19 @@ impl Part for External {
         if is_outside {
             core.lose(Loss::Outside);
         }
-        self.read = Some(at);
-        core.correct(now, by, 0, 0, Some(span(error)));
+        self.read = Some((at, stated));
+        let error = self.error(core, now).map(span);
+        core.correct(now, by, 0, 0, error);
         if !is_outside || fault!(core.plan.config(), BelievesAtOnce) {
             core.found();
         }
     }
 
     fn error(&self, core: &Core, now: Instant) -> Option<i64> {
-        let age = nanos(now) - nanos(self.read?);
+        let (at, stated) = self.read?;
         if fault!(core.plan.config(), ErrorStandsStill) {
-            return Some(Self::stated(core));
+            return Some(stated);
         }
-        Some(Self::stated(core) + core.plan.config().drift.of(age) + 1)
+        Some(stated + core.plan.config().drift.of(nanos(now) - nanos(at)) + 1)
     }
 }

@@ -10,7 +10,7 @@
 
 use mainstay_base::{Duration, Instant, Rng, fault};
 
-use super::algorithm::Part;
+use super::algorithm::{Part, Referred};
 use super::config::{Kind, long, span};
 use super::core::{Core, Loss};
 use super::corrected::nanos;
@@ -209,11 +209,12 @@ impl Part for Interval {
         self.question.close();
     }
 
-    fn on_reference(&mut self, core: &mut Core, now: Instant, at: Instant, value: i64) {
+    fn on_reference(&mut self, core: &mut Core, now: Instant, read: Referred) {
         let Kind::Interval { error } = core.plan.config().kind else { return };
-        let error = long(error) + core.plan.config().drift.of(nanos(now) - nanos(at)) + 1;
+        let age = core.plan.config().drift.of(nanos(now) - nanos(read.at)) + 1;
+        let error = read.error.unwrap_or_else(|| long(error)).saturating_add(age);
         if error < self.grown(core, now) {
-            self.set(core, now, far(value.saturating_sub(core.nanos(at))), error);
+            self.set(core, now, far(read.value.saturating_sub(core.nanos(read.at))), error);
         }
     }
 

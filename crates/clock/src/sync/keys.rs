@@ -2,15 +2,12 @@
 
 use mainstay_agreement::sign::Keyring;
 
-use super::config::{ConfigError, Kind, Plan};
+use super::config::{ConfigError, Plan};
 
 /// The keys, if the plan needs some: there must be one for each node.
 pub(super) fn checked(keys: Option<Keyring>, plan: &Plan) -> Result<Option<Keyring>, ConfigError> {
     let config = plan.config();
-    let is_signed = matches!(
-        config.kind,
-        Kind::Agreement { signed: true } | Kind::Srikanth { signed: true } | Kind::Halpern
-    );
+    let is_signed = config.kind.is_signed();
     match keys {
         Some(keys) if is_signed && keys.count() == config.nodes => Ok(Some(keys)),
         _ if is_signed => Err(ConfigError::Keys),

@@ -5,10 +5,11 @@ use serde::{Deserialize, Serialize};
 #[cfg(any(feature = "synchroniser", feature = "agreement"))]
 use mainstay_agreement::sign::Signature;
 
-/// One datagram. Nodes are named by their place in the configured list.
+/// One datagram. Nodes are named by their place in the configured list. On the wire each has a letter for a name.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Message {
     /// A reading is unasked: "my clock says `value`".
+    #[serde(rename = "t")]
     Tick {
         /// The round that it belongs to.
         round: u64,
@@ -20,11 +21,13 @@ pub enum Message {
         pull: Option<i64>,
     },
     /// "What does your clock say?"
+    #[serde(rename = "q")]
     Request {
         /// Comes back in the answer: an answer to another question is refused.
         nonce: u64,
     },
     /// The answer.
+    #[serde(rename = "a")]
     Reply {
         /// Of the request.
         nonce: u64,
@@ -37,8 +40,29 @@ pub enum Message {
         /// How long the question waited at who answers, as far as that was stamped.
         held: u64,
     },
+    /// "What is the time?", of a clock that follows the clock of the node that is asked, and may be none of those that are kept together with it.
+    #[serde(rename = "Q")]
+    PeerRequest {
+        /// Comes back in the answer.
+        nonce: u64,
+    },
+    /// The answer: the clock of the algorithm where that follows something, else the adjusted one.
+    #[serde(rename = "A")]
+    PeerReply {
+        /// Of the request.
+        nonce: u64,
+        /// The clock, in nanoseconds.
+        value: i64,
+        /// How far that may be from what it follows.
+        error: u64,
+        /// How fast that may run away from real time, in parts of a billion: 0 of the true time.
+        rate: u64,
+        /// How long the question waited at who answers, as far as that was stamped.
+        held: u64,
+    },
     /// Readings of others, passed on in an agreement.
     #[cfg(feature = "agreement")]
+    #[serde(rename = "r")]
     Relay {
         /// The run of the agreement.
         round: u64,
@@ -49,6 +73,7 @@ pub enum Message {
     },
     /// A signed clock, passed on.
     #[cfg(feature = "agreement")]
+    #[serde(rename = "v")]
     Vouched {
         /// The run of the agreement.
         round: u64,
@@ -61,18 +86,21 @@ pub enum Message {
     },
     /// "My clock has reached the round."
     #[cfg(feature = "synchroniser")]
+    #[serde(rename = "i")]
     Init {
         /// The round.
         round: u64,
     },
     /// "Some correct clock has reached the round."
     #[cfg(feature = "synchroniser")]
+    #[serde(rename = "e")]
     Echo {
         /// The round.
         round: u64,
     },
     /// The same, signed by those who say so.
     #[cfg(feature = "synchroniser")]
+    #[serde(rename = "s")]
     Signed {
         /// The round.
         round: u64,
@@ -81,18 +109,21 @@ pub enum Message {
     },
     /// "I want to be master."
     #[cfg(feature = "probabilistic")]
+    #[serde(rename = "c")]
     Candidate {
         /// Of the term.
         term: u64,
     },
     /// "You have my vote."
     #[cfg(feature = "probabilistic")]
+    #[serde(rename = "o")]
     Vote {
         /// For the term.
         term: u64,
     },
     /// "I am master still."
     #[cfg(feature = "probabilistic")]
+    #[serde(rename = "m")]
     Master {
         /// Of the term.
         term: u64,
@@ -101,12 +132,14 @@ pub enum Message {
     },
     /// "I have voted in a higher term."
     #[cfg(feature = "probabilistic")]
+    #[serde(rename = "h")]
     Ahead {
         /// The term.
         term: u64,
     },
     /// "I follow you."
     #[cfg(feature = "probabilistic")]
+    #[serde(rename = "f")]
     Follow {
         /// The term.
         term: u64,
@@ -121,19 +154,24 @@ impl mainstay_base::service::Wire for Message {}
 const ROUND_MAX: u64 = 1 << 60;
 /// A clock that says more is none: that is 146 years after its origin.
 const VALUE_MAX: u64 = 1 << 62;
+/// A time that runs faster than that, in parts of a billion, is none: no bound of a plan gets there.
+const RATE_MAX: u64 = 1_000_000_000;
 
 impl Message {
     /// Whether its numbers are such as a correct clock may say: what is computed with them does not overflow.
     pub(super) fn is_sane(&self) -> bool {
         let is_clock = |value: &i64| value.unsigned_abs() <= VALUE_MAX;
+        let is_span = |span: u64| span <= VALUE_MAX;
         match self {
             Self::Tick { round, value, pull, .. } => {
                 *round <= ROUND_MAX && is_clock(value) && pull.as_ref().is_none_or(is_clock)
             }
-            Self::Request { .. } => true,
+            Self::Request { .. } | Self::PeerRequest { .. } => true,
             Self::Reply { value, error, term, held, .. } => {
-                let is_span = |it: u64| it <= VALUE_MAX;
                 is_clock(value) && is_span(*error) && is_span(*held) && *term <= ROUND_MAX
+            }
+            Self::PeerReply { value, error, rate, held, .. } => {
+                is_clock(value) && is_span(*error) && is_span(*held) && *rate <= RATE_MAX
             }
             #[cfg(feature = "agreement")]
             Self::Relay { round, values, .. } => {

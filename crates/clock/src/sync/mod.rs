@@ -29,6 +29,47 @@
 //!   long after a deadline, says [`Output::Lost`] and begins anew.
 //! - A message between correct processes takes `min` to `max`, or counts as a fault of the round.
 //! - Who a message is from is known.
+//!
+//! # Example
+//! Two clocks, of which the second one is 800 µs ahead, and a network on which each message takes 500 µs.
+//!
+//! ```
+//! # #[cfg(not(all(feature = "averaging", feature = "agreement")))] fn main() {}
+//! # #[cfg(all(feature = "averaging", feature = "agreement"))]
+//! # fn main() -> Result<(), mainstay_clock::sync::ConfigError> {
+//! use std::sync::Arc;
+//! use mainstay_base::{Duration, Instant};
+//! use mainstay_clock::sync::{Algorithm, Begin, Config, Kind, Origin, Output, Plan};
+//!
+//! let plan = Arc::new(Plan::new(Config::lan(Kind::named("midpoint", None)?, 2, 0))?);
+//! let mut now = Instant::ZERO + Duration::from_millis(500);
+//! let clock = |me, ahead| {
+//!     let (plan, origin) = (Arc::clone(&plan), Origin::Together(ahead));
+//!     Algorithm::new(Begin { plan, me, origin, now, seed: 1, keys: None })
+//! };
+//! let mut clocks = [clock(0, 0)?, clock(1, 800_000)?];
+//! let mut on_the_way = Vec::new();
+//! for _ in 0..10_000 {
+//!     now = now + Duration::from_micros(100);
+//!     let has_come = |(at, ..): &mut (Instant, usize, usize, _)| *at <= now;
+//!     for (at, from, to, message) in on_the_way.extract_if(.., has_come) {
+//!         clocks[to].on_datagram(now, at, from, message);
+//!     }
+//!     for from in 0..2 {
+//!         clocks[from].on_deadline(now);
+//!         while let Some(output) = clocks[from].poll() {
+//!             if let Output::Send { to, message } = output {
+//!                 on_the_way.push((now + Duration::from_micros(500), from, to, message));
+//!             }
+//!         }
+//!     }
+//! }
+//! // One round has passed. Delays from 50 to 1,000 µs were possible: each clock may be wrong about the other one.
+//! let apart = clocks[1].clock().nanos(now) - clocks[0].clock().nanos(now);
+//! assert!(apart.abs() < 100_000 && clocks[0].version() == 1, "{apart}");
+//! # Ok(())
+//! # }
+//! ```
 
 #![cfg_attr(
     not(all(
@@ -64,7 +105,9 @@ mod halpern;
 mod interval;
 #[cfg(any(feature = "synchroniser", feature = "agreement"))]
 mod keys;
+mod kind;
 mod message;
+mod peer;
 #[cfg(feature = "probabilistic")]
 mod probabilistic;
 mod reading;
@@ -80,3 +123,6 @@ pub use corrected::Corrected;
 pub use message::Message;
 pub use reading::{Reading, Stamp, Way};
 pub use service::{Command, Event, Mount, Status, Synced};
+
+#[cfg(any(feature = "synchroniser", feature = "agreement"))]
+pub use mainstay_agreement::sign::{BadKeys, Keyring};

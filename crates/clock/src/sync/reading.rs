@@ -14,7 +14,7 @@
 
 use mainstay_base::{Instant, fault};
 
-use super::config::{Config, Delay, Drift, long};
+use super::config::{Config, ConfigError, Delay, Drift, long};
 use super::core::Core;
 use super::corrected::nanos;
 use super::message::Message;
@@ -54,6 +54,34 @@ impl Reading {
     pub const ROUND_TRIP: Self = Self { way: Way::RoundTrip, stamp: Stamp::Turn };
     /// By arrival, stamped where it comes in.
     pub const STAMPED: Self = Self { way: Way::Arrival, stamp: Stamp::Kernel };
+
+    /// By round trip, stamped where it comes in.
+    pub const STAMPED_ROUND_TRIP: Self = Self { way: Way::RoundTrip, stamp: Stamp::Kernel };
+
+    /// The names that [`named`](Self::named) knows.
+    pub const NAMES: &'static [&'static str] =
+        &["arrival", "round-trip", "stamped", "stamped-round-trip"];
+
+    /// The way of that name, for configurations in text.
+    ///
+    /// # Errors
+    /// [`ConfigError::UnknownReading`].
+    pub fn named(name: &str) -> Result<Self, ConfigError> {
+        let all = [Self::ARRIVAL, Self::ROUND_TRIP, Self::STAMPED, Self::STAMPED_ROUND_TRIP];
+        let found = all.into_iter().find(|it| it.name() == name);
+        found.ok_or_else(|| ConfigError::UnknownReading(name.to_owned()))
+    }
+
+    /// What it is called in configurations.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match (self.way, self.stamp) {
+            (Way::Arrival, Stamp::Turn) => "arrival",
+            (Way::RoundTrip, Stamp::Turn) => "round-trip",
+            (Way::Arrival, Stamp::Kernel) => "stamped",
+            (Way::RoundTrip, Stamp::Kernel) => "stamped-round-trip",
+        }
+    }
 
     /// The largest error of a reading of a correct clock.
     pub(super) fn error(self, delay: Delay, drift: Drift) -> i64 {
@@ -104,9 +132,6 @@ pub(super) fn by_arrival(core: &Core, at: Instant, value: i64) -> Sample {
 }
 
 /// What is known of a reading by its round trip. `None`: it came sooner than two messages can (CLK-26).
-///
-/// With 2D for the round trip, the clock that said `value` says between `value` + min(1-ρ) and `value` + 2D(1+2ρ) - min(1+ρ) when
-/// the answer arrives.
 pub(super) fn by_round_trip(
     core: &Core,
     asked: Instant,
@@ -115,6 +140,22 @@ pub(super) fn by_round_trip(
     may_be_impossible: bool,
 ) -> Option<Sample> {
     let config = core.plan.config();
+    let (middle, error) = round_trip(config, asked, at, held, may_be_impossible)?;
+    let difference = far(value.saturating_add(middle).saturating_sub(core.nanos(at)));
+    Some(Sample { difference, error })
+}
+
+/// How much later than what an answer says the clock that was asked is when the answer arrives, and how far that may be wrong. `None`: it came sooner than two
+/// messages can.
+///
+/// With 2D for the round trip, the clock that said v says between v + min(1-ρ) and v + 2D(1+2ρ) - min(1+ρ) when the answer arrives.
+pub(super) fn round_trip(
+    config: &Config,
+    asked: Instant,
+    at: Instant,
+    held: u64,
+    may_be_impossible: bool,
+) -> Option<(i64, i64)> {
     let (min, drift) = (config.delay.min_nanos(), config.drift);
     let held = i64::try_from(held).unwrap_or(i64::MAX);
     let trip = (nanos(at) - nanos(asked)).saturating_sub(drift.shrink(held));
@@ -123,9 +164,7 @@ pub(super) fn by_round_trip(
         return None;
     }
     let (low, high) = (min - drift.of(min), trip + 2 * drift.of(trip) - min + drift.of(min) + 1);
-    let middle = low + (high - low) / 2;
-    let difference = far(value.saturating_add(middle).saturating_sub(core.nanos(at)));
-    Some(Sample { difference, error: (high - low) / 2 + 1 })
+    Some((low + (high - low) / 2, (high - low) / 2 + 1))
 }
 
 /// The question that is open, and who has answered it.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use mainstay_base::service::{Class, In, Logged, Never, Out, Outbox, Service, Start};
 use mainstay_base::{Channel, Instant, Machine, NodeId};
 
-use super::algorithm::{Algorithm, Begin, Origin};
+use super::algorithm::{Algorithm, Begin, Origin, Referred};
 use super::bounds::Bounds;
-use super::config::Plan;
+use super::config::{Plan, span};
 use super::core::{Correction, Loss, Output, Rejected, Source};
 use super::message::Message;
 use crate::Time;
@@ -88,6 +88,21 @@ impl Synced {
     /// The other clocks that were read.
     pub fn sources(&self) -> impl Iterator<Item = (NodeId, Source)> + '_ {
         self.algorithm.sources().map(|source| (self.nodes[source.place], source))
+    }
+
+    /// A reference was read that says its own error.
+    pub(super) fn refer(&mut self, now: Instant, read: Referred) {
+        match read.error {
+            Some(error) => {
+                self.algorithm.on_reference_within(now, read.at, read.value, span(error));
+            }
+            None => self.algorithm.on_reference(now, read.at, read.value),
+        }
+    }
+
+    /// Where refused datagrams are counted.
+    pub(super) fn rejected_mut(&mut self) -> &mut Rejected {
+        self.algorithm.rejected_mut()
     }
 
     fn drain(&mut self) {

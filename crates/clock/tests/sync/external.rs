@@ -1,16 +1,13 @@
 //! Clocks that follow a reference: CLK-4. And hardware that stamps, with an external master.
 
-use std::sync::Arc;
-
 use mainstay_base::{Duration, Instant, Rng};
 use mainstay_clock::fault::Fault;
 use mainstay_clock::sync::{
-    Algorithm, Begin, Config, Delay, Drift, Function, Kind, Loss, Message, Origin, Plan, Reading,
-    Stamp,
+    Config, Delay, Drift, Function, Kind, Loss, Message, Plan, Reading, Stamp,
 };
 
 use crate::averaging::two_faced;
-use crate::support::{Run, Scene, each};
+use crate::support::{Run, Scene, alone, each};
 
 /// How far the reference of the hardware's master may be off.
 const HARDWARE_ERROR: Duration = Duration::from_micros(10);
@@ -213,15 +210,7 @@ fn a_master_pulls_once_a_round() {
         (config.nodes, config.faulty) = (4, 1);
         let period = config.period.as_nanos() as u64;
         let now = Instant::from_nanos(period * 100 - 1_000_000);
-        let begin = Begin {
-            plan: Arc::new(Plan::new(config).expect("theory allows it")),
-            me: 0,
-            origin: Origin::Together(0),
-            now,
-            seed: 1,
-            keys: None,
-        };
-        let mut algorithm = Algorithm::new(begin).expect("it is built");
+        let mut algorithm = alone(config, now);
         let begins = Instant::from_nanos(period * 100);
         algorithm.on_deadline(begins);
         let at = begins + Duration::from_micros(20);

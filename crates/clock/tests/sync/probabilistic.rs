@@ -1,13 +1,10 @@
 //! Probabilistic reading and the election of a master: CLK-2, CLK-22 to CLK-26.
 
 use mainstay_base::{Duration, Instant, Rng};
-use mainstay_clock::sync::{
-    Algorithm, Begin, Config, Delay, Drift, Event, Kind, Loss, Message, Origin, Output, Plan,
-};
+use mainstay_clock::sync::{Algorithm, Config, Delay, Drift, Event, Kind, Loss, Message, Output};
 use mainstay_sim::{Disk, Fault, Moment};
-use std::sync::Arc;
 
-use crate::support::{Run, Scene, each};
+use crate::support::{Run, Scene, alone, each};
 
 pub(crate) const ERROR_MAX: Duration = Duration::from_micros(400);
 
@@ -281,15 +278,7 @@ fn a_paused_master_finds_another_one() {
 /// An algorithm alone, that follows node 1 as its master.
 pub(crate) fn follower(config: Config) -> (Algorithm, Instant) {
     let now = Instant::from_nanos(1_000_000_000_000);
-    let begin = Begin {
-        plan: Arc::new(Plan::new(config).expect("theory allows it")),
-        me: 0,
-        origin: Origin::Together(0),
-        now,
-        seed: 1,
-        keys: None,
-    };
-    let mut algorithm = Algorithm::new(begin).expect("it is built");
+    let mut algorithm = alone(config, now);
     algorithm.on_datagram(now, now, 1, Message::Master { term: 1, beat: 1 });
     (algorithm, now)
 }

@@ -57,6 +57,35 @@ fn each_refusal_has_its_reason() {
     assert!(matches!(Promise::of(&plan), Err(ConfigError::Period { .. })));
 }
 
+/// Each algorithm has a name, and numbers with which it runs; a name that is none is refused with those that are.
+#[test]
+fn every_algorithm_is_chosen_by_its_name() {
+    for name in Kind::NAMES {
+        let kind = Kind::named(name, None).expect(name);
+        assert_eq!(kind.name(), *name);
+        let plan = Plan::new(Config::lan(kind.clone(), 4, 1)).expect(name);
+        Promise::of(&plan).expect(name);
+        // By its own way, and by no other where it has no choice.
+        let has_choice = matches!(kind, Kind::Averaging { .. });
+        for reading in Reading::NAMES {
+            let reading = Reading::named(reading).expect("it is named");
+            let named = Kind::named(name, Some(reading));
+            if has_choice || kind.reading() == Some(reading) {
+                assert_eq!(named.expect(name).reading(), Some(reading));
+                continue;
+            }
+            let (algorithm, takes) = (kind.name(), kind.reading());
+            assert_eq!(named, Err(ConfigError::Reading { algorithm, reading, takes }));
+        }
+    }
+    let error = Kind::named("halpern", Some(Reading::ARRIVAL)).expect_err("it reads none");
+    assert_eq!(error.to_string(), "halpern does not read clocks by arrival, but by nothing");
+    let error = Kind::named("ntp", None).expect_err("there is none").to_string();
+    assert!(Kind::NAMES.iter().all(|name| error.contains(name)), "{error}");
+    let error = Reading::named("sight").expect_err("there is none").to_string();
+    assert!(error.contains("\"sight\"; there are arrival, round-trip"), "{error}");
+}
+
 /// Spans and counts that would overflow.
 #[test]
 fn what_would_overflow_is_refused() {

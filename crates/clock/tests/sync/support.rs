@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use mainstay_base::{BootId, ClusterId, Duration, Instance, Instant, NodeId, Rng};
 use mainstay_clock::sync::{
-    Bounds, Command, Config, ConfigError, Correction, Event, Kind, Loss, Message, Mount, Origin,
-    Plan, Status, Synced,
+    Algorithm, Begin, Bounds, Command, Config, ConfigError, Correction, Event, Kind, Loss, Message,
+    Mount, Origin, Plan, Status, Synced,
 };
 use mainstay_sim::service::{ServiceNode, Setup};
 use mainstay_sim::{Atlas, Clock, FaultEvent, Options, Stuck, Wire, World};
@@ -118,6 +118,20 @@ pub(crate) fn feasible(mut config: Config) -> Plan {
             plan => return plan.expect("theory allows it"),
         }
     }
+}
+
+/// The algorithm of the first node alone, which begins synchronised.
+pub(crate) fn alone(config: Config, now: Instant) -> Algorithm {
+    let keys = mainstay_agreement::sign::Keyring::ideal(0, config.nodes, 11);
+    let begin = Begin {
+        plan: Arc::new(Plan::new(config).expect("theory allows it")),
+        me: 0,
+        origin: Origin::Together(0),
+        now,
+        seed: 1,
+        keys: Some(keys),
+    };
+    Algorithm::new(begin).expect("it is built")
 }
 
 pub(crate) fn instance() -> Instance {

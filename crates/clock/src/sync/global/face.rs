@@ -5,14 +5,16 @@ use std::future::poll_fn;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use mainstay_base::{Duration, Instant};
-use mainstay_runtime::{ActorMessage, Recipient, wall_clock};
+use mainstay_base::{Duration, Instant, NodeId};
+use mainstay_runtime::{ActorMessage, LocalReader, Recipient, wall_clock};
 use mainstay_service::{Mounting, ReachError, ServiceHandle};
 use thiserror::Error;
 
 use super::alarms::Rung;
 use super::clock::{Bounded, GlobalClock, Now, Unsynchronised};
-use super::service::{Command, Config, Global};
+use super::references::ReferenceClock;
+use super::service::{Config, Global};
+use super::words::Command;
 use crate::Time;
 use crate::sync::corrected::nanos;
 use crate::sync::{ConfigError, Mount, Origin, Plan};
@@ -29,9 +31,43 @@ pub struct Setup {
     pub together: bool,
     /// As [`Config::reserve`].
     pub reserve: Option<Duration>,
+    /// What is followed, for [`Kind::External`](crate::sync::Kind::External), the master of [`Kind::Hardware`](crate::sync::Kind::Hardware) and sources of
+    /// [`Kind::Interval`](crate::sync::Kind::Interval). Default none: [`ClockHandle::reference`] is called by who reads one.
+    pub reference: Option<Follow>,
+    /// As [`Config::answers`].
+    pub answers: bool,
+    /// The nodes whose clocks are kept together, in an order that all have alike. Default: all of the roster.
+    pub group: Option<Arc<[NodeId]>>,
     /// The keys, for algorithms with signatures.
     #[cfg(any(feature = "synchroniser", feature = "agreement"))]
     pub keys: Option<mainstay_agreement::sign::Keyring>,
+}
+
+/// A reference that a node reads by itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Follow {
+    /// The wall clock of the operating system. How far that may be from the true time is what the plan says of references; the reading itself adds
+    /// 25 µs at most, which have to be in it.
+    SystemClock,
+    /// The clock of that node, which must [answer](Setup::answers). It says how far it is from what it follows. Where that is the true time, this clock
+    /// follows it as well; where clocks are only kept together, it follows their common time.
+    Peer(NodeId),
+}
+
+/// A reading of the wall clock that takes longer is made again.
+const LOOK_MAX: Duration = Duration::from_micros(50);
+/// How often; a machine that is so busy is asked again half a period later.
+const LOOKS_MAX: usize = 16;
+
+/// Reads the wall clock between two looks at the local one.
+fn system_clock(local: LocalReader) -> ReferenceClock {
+    let look = move || {
+        let (before, value, after) = (local(), wall_clock(), local());
+        let took = after.saturating_since(before);
+        let value = i64::try_from(value.as_nanos()).unwrap_or(i64::MAX);
+        (took <= LOOK_MAX).then(|| (before + took / 2, value))
+    };
+    ReferenceClock::Own(Arc::new(move || (0..LOOKS_MAX).find_map(|_| look())))
 }
 
 impl Setup {
@@ -46,6 +82,9 @@ impl Setup {
             clock: GlobalClock::new(),
             together: false,
             reserve: Some(Duration::from_secs(10)),
+            reference: None,
+            answers: false,
+            group: None,
             #[cfg(any(feature = "synchroniser", feature = "agreement"))]
             keys: None,
         })
@@ -57,8 +96,8 @@ impl Setup {
         &self.clock
     }
 
-    /// What a boot of the node mounts. The clocks of all nodes of the roster are kept together, so there must be as many as planned. On a node
-    /// whose clock belongs to its thread nobody can read it.
+    /// What a boot of the node mounts. The clocks of all nodes of the roster, or of the [group](Self::group), are kept together, so there must be as many as
+    /// planned. On a node whose clock belongs to its thread nobody can read it, nor the wall clock beside it.
     #[must_use]
     pub fn config(&self, node: &Mounting<'_>) -> Config {
         let local = node.local.as_ref().map(|local| {
@@ -72,13 +111,17 @@ impl Setup {
         };
         let mount = Mount {
             plan: Arc::clone(&self.plan),
-            nodes: node.roster.clone().into(),
+            nodes: self.group.clone().unwrap_or_else(|| node.roster.clone().into()),
             origin,
             #[cfg(any(feature = "synchroniser", feature = "agreement"))]
             keys: self.keys.clone(),
         };
+        let reference = self.reference.and_then(|reference| match reference {
+            Follow::SystemClock => node.local.clone().map(system_clock),
+            Follow::Peer(node) => Some(ReferenceClock::Peer(node)),
+        });
         let config = Config::new(mount, self.clock.clone()).expect("it was checked");
-        Config { reserve: self.reserve, ..config }
+        Config { reserve: self.reserve, reference, answers: self.answers, ..config }
     }
 
     /// The handle, once the service has one.

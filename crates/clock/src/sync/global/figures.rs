@@ -3,7 +3,7 @@
 use mainstay_base::Duration;
 use mainstay_base::service::Figure;
 
-use super::service::Status;
+use super::words::Status;
 
 fn seconds(span: Duration) -> f64 {
     if span == Duration::MAX { f64::INFINITY } else { span.as_secs_f64() }
@@ -33,6 +33,7 @@ pub(super) fn of(status: &Status, algorithm: &'static str) -> Vec<Figure> {
         Figure::new("steps_total", status.steps as f64),
         Figure::new("timers", status.timers as f64),
         Figure::new("writes_total", status.writes as f64),
+        Figure::new("reference_reads_total", status.references as f64),
     ];
     let mut of_sources = |name, value: fn(&crate::sync::Source) -> (f64, &'static str)| {
         figures.extend(status.sources.iter().map(|(node, source)| {

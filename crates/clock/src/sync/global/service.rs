@@ -1,10 +1,8 @@
 //! The clock service: an algorithm, the adjusted clock that follows it, and what hangs on that clock.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use mainstay_base::service::{
-    Class, Figure, In, Io, Logged, Never, Out, Outbox, Service, Start, Wire,
-};
+use mainstay_base::service::{Class, Figure, In, Io, Logged, Out, Outbox, Service, Start, Wire};
 use mainstay_base::{Channel, Duration, Instant, Machine, NodeId};
 use serde::{Deserialize, Serialize};
 
@@ -13,11 +11,16 @@ use super::alarms::Rung;
 use super::clock::GlobalClock;
 use super::figures;
 use super::page::Sheet;
+use super::references::{self, Look, Looked, ReferenceClock, References, Wanted};
+use super::reserved::Reserved;
+use super::rings::{Rings, Whose};
+use super::words::{Command, Event, Status, Why};
 use crate::Time;
 use crate::sync::config::long;
 use crate::sync::corrected::nanos;
-use crate::sync::{self, Correction, Loss, Message, Mount, Origin, Rejected, Synced};
-use crate::timers::{TimerId, Timers};
+use crate::sync::peer::Said;
+use crate::sync::{self, Loss, Message, Mount, Origin, Plan, Rejected, Synced};
+use crate::timers::Timers;
 
 /// What a clock service is mounted with.
 #[derive(Clone, Debug)]
@@ -32,6 +35,11 @@ pub struct Config {
     pub reserve: Option<Duration>,
     /// Most timers at a time. Default 65,536.
     pub timers_max: usize,
+    /// A reference that is read by the service itself. Default none: it is told with [`Command::Reference`], where one is needed.
+    pub reference: Option<ReferenceClock>,
+    /// Whether other nodes may follow this clock: it answers to any node that has this service, while it is synchronised. Default no: who asks
+    /// is counted as unknown or foreign.
+    pub answers: bool,
     /// A defect, for tests.
     #[cfg(feature = "test-util")]
     pub fault: Option<crate::fault::Fault>,
@@ -49,16 +57,13 @@ impl Config {
             clock,
             reserve: Some(Duration::from_secs(10)),
             timers_max: 1 << 16,
+            reference: None,
+            answers: false,
             #[cfg(feature = "test-util")]
             fault: None,
         })
     }
 }
-
-/// The shortest span that a reading is stored ahead: a write for each half of it.
-const RESERVE_MIN: Duration = Duration::from_millis(1);
-/// The longest: after a crash the clock stands still for as long.
-const RESERVE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// What is stored: the clock has said nothing later than this.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -73,155 +78,19 @@ pub struct Past {
     last: Io,
 }
 
-/// What others of the node tell the clock service.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Command {
-    /// A reference of this node was read.
-    Reference {
-        /// When, by local time.
-        at: Instant,
-        /// What it said, in nanoseconds.
-        value: i64,
-    },
-    /// [`Event::Fired`] is wanted when the clock says `at` or more (CLK-40). A second one with the same token takes the place of the first.
-    Timer {
-        /// Comes back.
-        token: u64,
-        /// For which reading.
-        at: Time,
-    },
-    /// A timer is not wanted any more.
-    Cancel {
-        /// Which.
-        token: u64,
-    },
-    /// Somebody outside waits for a reading.
-    #[doc(hidden)]
-    Alarm {
-        /// Who.
-        id: u64,
-        /// For which reading.
-        at: Time,
-    },
-    /// Somebody outside waits no more.
-    #[doc(hidden)]
-    Silence {
-        /// Who.
-        id: u64,
-    },
-}
-
-/// Why the adjusted clock is not synchronised.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[non_exhaustive]
-pub enum Why {
-    /// The algorithm says so.
-    Lost(Loss),
-    /// The clock is ahead of what it follows, and waits.
-    Ahead,
-    /// The clock has stepped forward, further than it could have walked: spans over this moment are not kept.
-    Stepped,
-    /// The disk is so slow that the clock has reached what is stored.
-    Unstored,
-}
-
-impl Why {
-    /// In a word.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Lost(loss) => loss.name(),
-            Self::Ahead => "ahead",
-            Self::Stepped => "stepped",
-            Self::Unstored => "unstored",
-        }
-    }
-}
-
-/// What the clock service tells.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Event {
-    /// From here on its promises hold.
-    Synchronised,
-    /// From here on they do not: who needs the common time takes no new work (CLK-41).
-    Unsynchronised(Why),
-    /// Another clock is followed, or none.
-    MasterChanged(Option<NodeId>),
-    /// A correction came. It is walked off, once the algorithm is synchronised.
-    Resynced(Correction),
-    /// A timer.
-    Fired {
-        /// Its token.
-        token: u64,
-        /// For which reading it was set.
-        at: Time,
-    },
-    /// A timer was not set: as many are as may be.
-    Refused {
-        /// Its token.
-        token: u64,
-    },
-}
-
-/// How a clock service is.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct Status {
-    /// Of the last correction.
-    pub version: u64,
-    /// Why it is not synchronised; `None` while it is.
-    pub unsynchronised: Option<Why>,
-    /// What the adjusted clock promises.
-    pub promise: Promise,
-    /// What the algorithm promises.
-    pub bounds: sync::Bounds,
-    /// The last correction of a synchronised clock, in nanoseconds.
-    pub correction: i64,
-    /// The largest one: as far as this clock has measured that it was from the others.
-    pub correction_worst: u64,
-    /// Corrections so far.
-    pub corrections: u64,
-    /// Of these, those that were too large to be walked off.
-    pub steps: u64,
-    /// The other clocks, as they were read last.
-    pub sources: Vec<(NodeId, sync::Source)>,
-    /// Timers that are set.
-    pub timers: usize,
-    /// Forced writes so far.
-    pub writes: u64,
-    /// What was refused.
-    pub rejected: Rejected,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Whose {
-    Token(u64),
-    Alarm(u64),
-}
-
-/// How far ahead a reading is stored.
-#[derive(Debug)]
-struct Reserved {
-    step: Option<i64>,
-    /// What is being written, or was last.
-    asked: i64,
-    io: Io,
-    /// The oldest record that is needed.
-    keeps: Io,
-    writes: u64,
-}
-
 /// The clock service of a node.
 ///
 /// It has the algorithm's machine inside, and speaks for it. Its readers have a [`GlobalClock`].
 pub struct Global {
+    plan: Arc<Plan>,
     synced: Synced,
     adjusted: Adjusted,
     promise: Promise,
     clock: GlobalClock,
     reserved: Reserved,
-    timers: Timers<Whose>,
-    set: BTreeMap<Whose, TimerId>,
+    rings: Rings,
+    references: References,
+    answers: bool,
     /// What was told last; `None`: nothing yet.
     told: Option<Option<Why>>,
     loss: Loss,
@@ -332,35 +201,23 @@ impl Global {
             }
             Command::Timer { token, at } => self.on_timer(Whose::Token(token), at),
             Command::Alarm { id, at } => self.on_timer(Whose::Alarm(id), at),
-            Command::Cancel { token } => self.cancel(Whose::Token(token)),
-            Command::Silence { id } => self.cancel(Whose::Alarm(id)),
+            Command::Cancel { token } => self.rings.cancel(Whose::Token(token)),
+            Command::Silence { id } => self.rings.cancel(Whose::Alarm(id)),
         }
     }
 
     fn on_timer(&mut self, whose: Whose, at: Time) {
-        self.cancel(whose);
-        match (self.timers.set(at, whose), whose) {
-            (Ok(id), _) => {
-                self.set.insert(whose, id);
-                if let Whose::Alarm(id) = whose {
-                    self.clock.alarms().placed(id);
-                }
-            }
-            (Err(_), Whose::Token(token)) => self.out.tell(Event::Refused { token }),
-            (Err(_), Whose::Alarm(id)) => self.clock.alarms().ring(id, Rung::Refused),
-        }
-    }
-
-    fn cancel(&mut self, whose: Whose) {
-        if let Some(id) = self.set.remove(&whose) {
-            self.timers.cancel(id);
+        match (self.rings.set(whose, at), whose) {
+            (true, Whose::Token(_)) => {}
+            (true, Whose::Alarm(id)) => self.clock.alarms().placed(id),
+            (false, Whose::Token(token)) => self.out.tell(Event::Refused { token }),
+            (false, Whose::Alarm(id)) => self.clock.alarms().ring(id, Rung::Refused),
         }
     }
 
     fn fire(&mut self, now: Instant) {
         let reading = Time::from_nanos(u64::try_from(self.nanos(now)).unwrap_or(0));
-        while let Some((at, whose)) = self.timers.fire(reading) {
-            self.set.remove(&whose);
+        while let Some((at, whose)) = self.rings.fire(reading) {
             match whose {
                 Whose::Token(token) => self.out.tell(Event::Fired { token, at }),
                 Whose::Alarm(id) => self.clock.alarms().ring(id, Rung::Due),
@@ -368,37 +225,65 @@ impl Global {
         }
     }
 
-    /// Stores a reading ahead, when half of what is stored is used up. While the clock waits what it waits for counts: so what is stored is no further
-    /// ahead of the time than one step, however often a process begins anew.
-    fn reserve(&mut self, now: Instant) {
-        let Some(step) = self.reserved.step else { return };
-        let (course, local) = (&self.adjusted.course, nanos(now));
-        let is_writing = self.reserved.asked > course.cap;
-        let waits = course.is_waiting(local) && !mainstay_base::fault!(self, ReservesWhileItWaits);
-        let reading = if waits { course.followed(local) } else { course.uncapped(local) };
-        let half = self.reserved.asked.saturating_sub(step / 2);
-        // What is followed is rounded.
-        let is_due = reading.saturating_add(2) >= half;
-        if is_writing || !self.adjusted.has_begun() || !is_due {
+    fn on_datagram(&mut self, now: Instant, at: Instant, from: NodeId, message: Message) {
+        match message {
+            Message::PeerRequest { nonce } if self.answers => self.answer(now, at, from, nonce),
+            Message::PeerReply { nonce, value, error, rate, held }
+                if self.references.asks(from) && message.is_sane() =>
+            {
+                let said = Said { nonce, value, error, rate, held };
+                let plan = Arc::clone(&self.plan);
+                let rejected = self.synced.rejected_mut();
+                if let Some(read) = self.references.on_reply(&plan, at.min(now), &said, rejected) {
+                    self.synced.refer(now, read);
+                }
+            }
+            message => self.synced.handle(now, In::Datagram { at, from, message }),
+        }
+    }
+
+    /// Says the time to a node that follows this one. A clock that is not synchronised is silent.
+    fn answer(&mut self, now: Instant, at: Instant, to: NodeId, nonce: u64) {
+        let local = nanos(now);
+        if self.unsynchronised(now).is_some() || !self.written.is_valid(local) {
             return;
         }
-        self.store(reading.saturating_add(step));
+        let algorithm = self.synced.algorithm();
+        // What it follows it knows best before a correction is walked off.
+        let (value, error, follows) = match algorithm.error(now) {
+            Some(error) => (algorithm.clock().nanos(now), error, true),
+            None => (self.nanos(now), self.written.error(local), false),
+        };
+        let (error, rate) = references::stated(&self.plan, follows, error);
+        let held = references::held(now, at);
+        let message = Message::PeerReply { nonce, value, error, rate, held };
+        self.out.put(Out::Datagram { to, message });
+    }
+
+    /// Reads the reference, if it is time.
+    fn refer(&mut self, now: Instant) {
+        match self.references.wanted(now, &self.plan) {
+            Some(Wanted::Look(look)) => self.out.put(Out::Work(look)),
+            Some(Wanted::Ask(to, message)) => self.out.put(Out::Datagram { to, message }),
+            None => {}
+        }
+    }
+
+    fn reserve(&mut self, now: Instant) {
+        let (course, local) = (&self.adjusted.course, nanos(now));
+        let waits = course.is_waiting(local) && !mainstay_base::fault!(self, ReservesWhileItWaits);
+        let due = self.reserved.due(course, local, waits);
+        if let Some(limit) = due.filter(|_| self.adjusted.has_begun()) {
+            self.store(limit);
+        }
     }
 
     fn store(&mut self, limit: i64) {
-        self.reserved.asked = limit;
-        self.reserved.writes += 1;
-        let limit = Limit(Time::from_nanos(u64::try_from(limit).unwrap_or(0)));
-        self.reserved.io = self.out.persist(limit);
+        let record = Limit(Time::from_nanos(u64::try_from(limit).unwrap_or(0)));
+        let io = self.out.persist(record);
+        self.reserved.stores(limit, io);
         if mainstay_base::fault!(self, ReadsBeforeStored) {
-            self.adjusted.course.cap = self.reserved.asked;
-        }
-    }
-
-    fn on_written(&mut self, io: Io) {
-        if io >= self.reserved.io && self.reserved.step.is_some() {
-            self.adjusted.course.cap = self.reserved.asked;
-            self.reserved.keeps = self.reserved.io;
+            self.adjusted.course.cap = limit;
         }
     }
 
@@ -449,19 +334,16 @@ impl Global {
 
     fn deadlines(&self) -> impl Iterator<Item = Instant> {
         let course = &self.adjusted.course;
-        let timer = self.timers.earliest();
+        let timer = self.rings.earliest();
         let timer = timer.and_then(|at| course.when(i64::try_from(at.as_nanos()).ok()?));
-        let half = self.reserved.step.filter(|_| self.adjusted.has_begun());
-        let half = half.filter(|_| self.reserved.asked <= course.cap);
-        let half =
-            half.and_then(|step| course.used_when(self.reserved.asked.saturating_sub(step / 2)));
+        let half = self.adjusted.has_begun().then(|| self.reserved.deadline(course)).flatten();
         let is_near = !matches!(self.told, Some(Some(Why::Ahead | Why::Stepped)));
         let near = Some(self.adjusted.near()).filter(|near| !is_near && *near < i64::MAX);
         // Only a clock whose next limit is being written may reach the cap.
-        let cap = (self.told == Some(None) && self.reserved.asked > course.cap)
+        let cap = (self.told == Some(None) && self.reserved.is_writing(course))
             .then(|| course.when(course.cap))
             .flatten();
-        let period = long(self.synced.algorithm().plan().config().period);
+        let period = long(self.plan.config().period);
         let renewal = (self.told == Some(None)).then(|| self.renewed.saturating_add(period));
         let local = [timer, half, near, cap, renewal].into_iter().flatten();
         local.map(|local| Instant::from_nanos(u64::try_from(local).unwrap_or(0)))
@@ -474,13 +356,22 @@ impl Machine for Global {
 
     fn handle(&mut self, now: Instant, input: In<Self>) {
         match input {
-            In::Datagram { at, from, message } => {
-                self.synced.handle(now, In::Datagram { at, from, message });
-            }
+            In::Datagram { at, from, message } => self.on_datagram(now, at, from, message),
             In::Command(command) => self.on_command(now, command),
-            In::Written(io) => self.on_written(io),
-            In::Compact { upto } if self.reserved.keeps <= upto && self.reserved.asked > 0 => {
-                self.store(self.reserved.asked);
+            In::Written(io) => {
+                if let Some(cap) = self.reserved.written(io) {
+                    self.adjusted.course.cap = cap;
+                }
+            }
+            In::Compact { upto } => {
+                if let Some(limit) = self.reserved.again(upto) {
+                    self.store(limit);
+                }
+            }
+            In::Done(looked) => {
+                if let Some(read) = self.references.on_looked(looked) {
+                    self.synced.refer(now, read);
+                }
             }
             _ => {}
         }
@@ -491,6 +382,7 @@ impl Machine for Global {
     }
 
     fn end_turn(&mut self, now: Instant) {
+        self.refer(now);
         self.drain(now);
         self.reserve(now);
         self.tell(now);
@@ -503,7 +395,8 @@ impl Machine for Global {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        self.deadlines().chain(self.synced.poll_timeout()).min()
+        let parts = [self.synced.poll_timeout(), self.references.deadline()];
+        self.deadlines().chain(parts.into_iter().flatten()).min()
     }
 }
 
@@ -515,8 +408,8 @@ impl Service for Global {
     type Record = Limit;
     type Command = Command;
     type Event = Event;
-    type Job = Never;
-    type Done = Never;
+    type Job = Look;
+    type Done = Looked;
     type Past = Past;
     type Config = Config;
     type Status = Status;
@@ -532,8 +425,7 @@ impl Service for Global {
     fn recover(mut config: Config, start: Start<Past>) -> Self {
         let Start { me, instance, past, checkpoint, now, seed } = start;
         let promise = Promise::of(&config.mount.plan).expect("it was checked");
-        let plan = std::sync::Arc::clone(&config.mount.plan);
-        let step = config.reserve.map(|step| long(step.clamp(RESERVE_MIN, RESERVE_MAX)));
+        let plan = Arc::clone(&config.mount.plan);
         let mut stored = i64::try_from(past.limit.as_nanos()).unwrap_or(i64::MAX);
         if mainstay_base::fault!(config, ForgetsLimit) {
             stored = 0;
@@ -548,7 +440,8 @@ impl Service for Global {
             config.mount.origin = Origin::Apart(offset);
         }
         let mut adjusted = Adjusted::new(now, floor, &plan);
-        if step.is_some() {
+        let reserved = Reserved::new(config.reserve, floor, past.last);
+        if reserved.caps() {
             adjusted.course.cap = floor;
         }
         let inner = Start { me, instance, past: (), checkpoint, now, seed };
@@ -563,13 +456,15 @@ impl Service for Global {
             adjusted.fault = config.fault;
         }
         Self {
+            plan,
             synced,
             adjusted,
             promise,
             clock: config.clock,
-            reserved: Reserved { step, asked: floor, io: past.last, keeps: past.last, writes: 0 },
-            timers,
-            set: BTreeMap::new(),
+            reserved,
+            rings: Rings::new(timers),
+            references: References::new(config.reference, now, seed),
+            answers: config.answers,
             told: None,
             loss: Loss::Began,
             moved: false,
@@ -588,6 +483,7 @@ impl Service for Global {
                 sources: Vec::new(),
                 timers: 0,
                 writes: 0,
+                references: 0,
                 rejected: Rejected::default(),
             },
             out: Outbox::new(past.last),
@@ -596,12 +492,12 @@ impl Service for Global {
         }
     }
 
-    fn work(job: Never) -> Never {
-        match job {}
+    fn work(look: Look) -> Looked {
+        look.work()
     }
 
     fn keeps(&self) -> Io {
-        if self.reserved.keeps == Io::ZERO { Io::MAX } else { self.reserved.keeps }
+        self.reserved.keeps()
     }
 
     fn figures(&self) -> Vec<Figure> {
@@ -613,8 +509,9 @@ impl Service for Global {
             version: self.synced.algorithm().version(),
             unsynchronised: self.told.unwrap_or(Some(Why::Lost(self.loss))),
             sources: self.synced.sources().collect(),
-            timers: self.timers.len(),
-            writes: self.reserved.writes,
+            timers: self.rings.len(),
+            writes: self.reserved.writes(),
+            references: self.references.reads(),
             rejected: self.synced.algorithm().rejected(),
             ..self.status.clone()
         }

@@ -1,157 +1,24 @@
 //! The clock service alone: stations on TCP, readers on other threads, actors that are sent messages at a time.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::path::Path;
-use std::rc::Rc;
+mod events;
+mod references;
+mod support;
+
 use std::time::Duration;
 
-use actix::{Actor, Context, Handler, Message, Recipient};
-use mainstay_base::{ClusterId, NodeId};
+use actix::{Actor as _, Recipient};
 use mainstay_clock::Time;
-use mainstay_clock::sync::global::{ClockHandle, Event, Global, Setup, WaitError};
-use mainstay_clock::sync::{Config, Delay, Function, Kind, Plan, Reading, Source, Verdict};
-use mainstay_runtime::{Arrived, DatagramKey, DatagramKeys, Datagrams, TokioTime, Udp};
-use mainstay_service::{Events, StationHandle, StationParts, start};
-use mainstay_sim::free_addresses;
+use mainstay_clock::sync::global::{ClockHandle, Event, WaitError};
+use mainstay_clock::sync::{Source, Verdict};
+use mainstay_runtime::Datagrams as _;
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 use tokio::time::timeout;
 
-const LIMIT: Duration = Duration::from_secs(20);
-
-fn roster() -> BTreeMap<String, SocketAddr> {
-    let named = |(index, address)| (format!("n{index}"), address);
-    free_addresses(3).into_iter().enumerate().map(named).collect()
-}
-
-fn plan() -> Plan {
-    let kind = Kind::Averaging { function: Function::Midpoint, reading: Reading::ROUND_TRIP };
-    let mut config = Config::lan(kind, 3, 0);
-    // Three nodes share a thread with the test, and a processor with others.
-    config.delay = Delay { min: Duration::from_micros(1), max: Duration::from_millis(40) };
-    config.period = Duration::from_millis(800);
-    Plan::new(config).unwrap()
-}
-
-/// UDP whose counts a test can see.
-#[derive(Clone)]
-struct Shared(Rc<RefCell<Udp>>);
-
-impl Shared {
-    /// Of a node that reaches the others at `addresses`.
-    fn new(listen: SocketAddr, name: &str, addresses: &BTreeMap<String, SocketAddr>) -> Self {
-        let node = |name: &str| NodeId::new(ClusterId::from_entropy(3), name);
-        // The key of two nodes is theirs alone.
-        let key = |other: &str| {
-            let (low, high) = (name.min(other).as_bytes()[1], name.max(other).as_bytes()[1]);
-            DatagramKey([(low - b'0') * 16 + high; 32])
-        };
-        let others = addresses.keys().filter(|other| *other != name);
-        let keys = DatagramKeys::new(others.map(|other| (node(other), key(other))));
-        let addresses = addresses.iter().map(|(name, at)| (node(name), *at)).collect();
-        let time = Rc::new(TokioTime::new());
-        Self(Rc::new(RefCell::new(Udp::new(node(name), listen, addresses, &keys, time).unwrap())))
-    }
-}
-
-impl Datagrams for Shared {
-    fn start(&mut self, events: Box<dyn FnMut(Arrived)>) {
-        self.0.borrow_mut().start(events);
-    }
-
-    fn send(&mut self, to: NodeId, body: &[u8]) {
-        self.0.borrow_mut().send(to, body);
-    }
-
-    fn refused(&self) -> BTreeMap<&'static str, u64> {
-        self.0.borrow().refused()
-    }
-}
-
-/// Passes on what comes, once more, and with a bit turned.
-async fn record(from: std::net::UdpSocket, to: SocketAddr) {
-    let from = tokio::net::UdpSocket::from_std(from).unwrap();
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        let (length, _) = from.recv_from(&mut buffer).await.unwrap();
-        for turned in [0, 0, 1] {
-            buffer[length - 1] ^= turned;
-            from.send_to(&buffer[..length], to).await.unwrap();
-        }
-    }
-}
-
-fn station(
-    roster: &BTreeMap<String, SocketAddr>,
-    index: usize,
-    directory: Option<&Path>,
-    datagrams: Option<Shared>,
-) -> (StationHandle, ClockHandle) {
-    let name = format!("n{index}");
-    let directory = directory.map(|it| it.join(&name));
-    let cluster = ClusterId::from_entropy(3);
-    let mut parts = StationParts::tcp(cluster, &name, roster.clone(), directory).unwrap();
-    parts.datagrams = datagrams.map(|it| Box::new(it) as _);
-    let mut setup = Setup::new(plan()).unwrap();
-    setup.together = true;
-    let mount = |node: &mut mainstay_service::Mounting<'_>| {
-        let config = setup.config(node);
-        node.mount::<Global>("clock", config).map(drop)
-    };
-    let station = start(parts, mount).unwrap();
-    let clock = setup.handle(station.service("clock"));
-    (station, clock)
-}
-
-#[derive(Message)]
-#[rtype(result = "()")]
-struct Strike(u32);
-
-struct Bell {
-    to: mpsc::UnboundedSender<Result<u32, Event>>,
-}
-
-impl Actor for Bell {
-    type Context = Context<Self>;
-}
-
-impl Handler<Strike> for Bell {
-    type Result = ();
-
-    fn handle(&mut self, Strike(number): Strike, _: &mut Context<Self>) {
-        let _ = self.to.send(Ok(number));
-    }
-}
-
-impl Handler<Events<Event>> for Bell {
-    type Result = ();
-
-    fn handle(&mut self, mut events: Events<Event>, _: &mut Context<Self>) {
-        for event in events.take() {
-            let _ = self.to.send(Err(event));
-        }
-    }
-}
-
-async fn synchronised(clocks: &[&ClockHandle]) {
-    let all = async {
-        while !clocks.iter().all(|clock| clock.is_synchronised()) {
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(LIMIT, all).await.expect("in time");
-}
-
-async fn next<T>(from: &mut mpsc::UnboundedReceiver<T>) -> T {
-    timeout(LIMIT, from.recv()).await.expect("in time").expect("it lives")
-}
-
-fn later(clock: &ClockHandle, millis: u64) -> Time {
-    clock.now().0.saturating_add(Duration::from_millis(millis))
-}
+use crate::support::{
+    Bell, LIMIT, Shared, Strike, later, next, record, roster, station, synchronised,
+};
 
 #[tokio::test]
 async fn clocks_alone_agree_and_wake_who_waits() {
@@ -310,41 +177,6 @@ async fn a_clock_that_is_started_again_does_not_go_back() {
             drop((station, clock));
             timeout(LIMIT, closed).await.unwrap();
         }
-    };
-    LocalSet::new().run_until(run).await;
-}
-
-/// A message that there is no room for is refused to who sets it: it would never come.
-#[tokio::test]
-async fn one_alarm_too_many_is_refused() {
-    let roster = roster();
-    let run = async {
-        let cluster = ClusterId::from_entropy(3);
-        let parts = StationParts::tcp(cluster, "n0", roster.clone(), None).unwrap();
-        let mut setup = Setup::new(plan()).unwrap();
-        setup.together = true;
-        let mount = |node: &mut mainstay_service::Mounting<'_>| {
-            let mut config = setup.config(node);
-            config.timers_max = 1;
-            node.mount::<Global>("clock", config).map(drop)
-        };
-        let station = start(parts, mount).unwrap();
-        let clock = setup.handle(station.service("clock"));
-        let (to, _heard) = mpsc::unbounded_channel();
-        let strikes: Recipient<Strike> = Bell { to }.start().recipient();
-        let begins = async {
-            while clock.now().0 == Time::ZERO {
-                tokio::task::yield_now().await;
-            }
-        };
-        timeout(LIMIT, begins).await.expect("it begins");
-        let first = clock.at(later(&clock, 1_000_000), strikes.clone(), Strike(1)).await.unwrap();
-        let second = clock.at(later(&clock, 1_000_000), strikes.clone(), Strike(2)).await;
-        assert_eq!(second, Err(WaitError::TooMany));
-        // When the first is taken back there is room again.
-        assert!(clock.cancel(first));
-        clock.at(later(&clock, 1_000_000), strikes, Strike(3)).await.unwrap();
-        station.stop();
     };
     LocalSet::new().run_until(run).await;
 }
