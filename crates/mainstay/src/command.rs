@@ -9,7 +9,8 @@ use crate::outcome::{AcceptLossError, Answer, Fate};
 use crate::status::ReplicaStatus;
 
 /// Reads the state, or is told why it cannot.
-pub(crate) type ReadFn<S> = Box<dyn FnOnce(Result<&S, NotDone>) + Send>;
+/// Answers how many bytes it has made of the state, as far as that is known.
+pub(crate) type ReadFn<S> = Box<dyn FnOnce(Result<&S, NotDone>) -> usize + Send>;
 
 /// A command, on its way to the queue.
 pub(crate) struct Submit {
@@ -30,7 +31,7 @@ impl<S: 'static> Ask<S> {
     pub(crate) fn refuse(self, reason: NotDone) {
         match self {
             Self::Skip { answer, .. } => answer.tell(Fate::NotDone(reason)),
-            Self::Read { read, .. } => read(Err(reason)),
+            Self::Read { read, .. } => drop(read(Err(reason))),
             Self::Status(_) | Self::AcceptLoss(_) => {}
         }
     }

@@ -194,8 +194,9 @@ impl<S: StateMachine + 'static> Executor<S> {
             }
             Step::Read(token, position) => {
                 let reached = self.replica.position() >= position;
-                self.waiting.answer_read(token, self.replica.machine().filter(|_| reached));
-                self.replica.charge(READ, 0);
+                let state = self.replica.machine().filter(|_| reached);
+                let bytes = self.waiting.answer_read(token, state);
+                self.replica.charge(READ, bytes);
             }
             Step::Snapshot(position) => self.begin_sponsoring(position, port),
             Step::BeginRestore => {
@@ -431,11 +432,14 @@ impl<S: StateMachine + 'static> Executor<S> {
     /// Answers the next local read that waits.
     fn look(&mut self) {
         let Some(Look(token, reason)) = self.backlog.looks.pop_front() else { return };
-        match self.replica.machine() {
+        let bytes = match self.replica.machine() {
             Some(machine) => self.waiting.answer_read(token, Some(machine)),
-            None => self.waiting.fail_read(token, reason),
-        }
-        self.replica.charge(READ, 0);
+            None => {
+                self.waiting.fail_read(token, reason);
+                0
+            }
+        };
+        self.replica.charge(READ, bytes);
     }
 }
 

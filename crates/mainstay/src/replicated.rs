@@ -11,7 +11,7 @@ use mainstay_runtime::{Closed, Inbox, Ports, SendError};
 use tokio::sync::oneshot;
 
 use crate::beside::Tasks;
-use crate::command::{Ask, Submit};
+use crate::command::{Ask, ReadFn, Submit};
 use crate::config::{Config, StartError};
 use crate::node::{Node, SiteRef};
 use crate::outcome::{AcceptLossError, Answer, Fate};
@@ -154,7 +154,10 @@ impl<S: StateMachine + 'static> Replicated<S> {
         read: impl FnOnce(&S) -> R + Send + 'static,
     ) -> Result<R, NotDone> {
         let (tell, told) = oneshot::channel();
-        let read = Box::new(move |state: Result<&S, NotDone>| drop(tell.send(state.map(read))));
+        let read = Box::new(move |state: Result<&S, NotDone>| {
+            drop(tell.send(state.map(read)));
+            0
+        });
         let sent = self.asks.send(ASK, Ask::Read { read, local }).await;
         sent.map_err(|_| NotDone::Closed)?;
         told.await.unwrap_or(Err(NotDone::Closed))
@@ -168,7 +171,7 @@ impl<S: StateMachine + 'static> Replicated<S> {
         local: bool,
         read: impl FnOnce(Result<&S, NotDone>) + Send + 'static,
     ) {
-        refused_ask(self.asks.try_send(ASK, Ask::Read { read: Box::new(read), local }));
+        refused_ask(self.asks.try_send(ASK, Ask::Read { read: uncounted(read), local }));
     }
 
     /// As [`submit_read`](Self::submit_read), but waits until the node takes the read.
@@ -177,7 +180,11 @@ impl<S: StateMachine + 'static> Replicated<S> {
         local: bool,
         read: impl FnOnce(Result<&S, NotDone>) + Send + 'static,
     ) {
-        refused_ask(self.asks.send(ASK, Ask::Read { read: Box::new(read), local }).await);
+        self.ask_read(local, uncounted(read)).await;
+    }
+
+    pub(crate) async fn ask_read(&self, local: bool, read: ReadFn<S>) {
+        refused_ask(self.asks.send(ASK, Ask::Read { read, local }).await);
     }
 
     /// How the node is.
@@ -242,6 +249,13 @@ fn refused(sent: Result<u64, SendError<Submit>>) {
     let Err(error) = sent else { return };
     let reason = reason(&error);
     error.into_inner().answer.tell(Fate::NotDone(reason));
+}
+
+fn uncounted<S>(read: impl FnOnce(Result<&S, NotDone>) + Send + 'static) -> ReadFn<S> {
+    Box::new(move |state| {
+        read(state);
+        0
+    })
 }
 
 fn refused_ask<S>(sent: Result<u64, SendError<Ask<S>>>) {

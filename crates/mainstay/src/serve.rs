@@ -7,7 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -32,6 +32,10 @@ use crate::replicated::Replicated;
 const CONNECTIONS_MAX: usize = 256;
 /// Most requests of a client without an answer.
 const REQUESTS_MAX: usize = 64;
+/// Answers of one client that are on their way to it, in bytes, as far as they can be foreseen: beyond, none of its requests is begun (1 MiB).
+const ANSWERS_BYTES_MAX: usize = 1 << 20;
+/// The same for the reads of all clients of a node: beyond, they are refused as [`NotDone::Full`] (64 MiB).
+const READ_BYTES_MAX: usize = 64 << 20;
 /// How long a client may take to say hello.
 const HELLO_WITHIN: Duration = Duration::from_secs(5);
 /// How long a client may say nothing while it waits for nothing.
@@ -61,6 +65,8 @@ pub struct ClientStats {
     pub silent: u64,
     /// Queries whose function panicked.
     pub queries_panicked: u64,
+    /// Bytes that were read for clients and that they have not taken.
+    pub unwritten_bytes: usize,
 }
 
 #[derive(Debug, Default)]
@@ -72,6 +78,24 @@ pub(crate) struct Counters {
     refused: AtomicU64,
     silent: AtomicU64,
     queries_panicked: AtomicU64,
+    /// Bytes of what was read for clients and is not written to them.
+    unwritten: AtomicUsize,
+}
+
+/// So many bytes of an answer are on their way, for as long as this lives.
+struct OnItsWay(Arc<Counters>, usize);
+
+impl OnItsWay {
+    fn new(counters: &Arc<Counters>, bytes: usize) -> Self {
+        counters.unwritten.fetch_add(bytes, Ordering::Relaxed);
+        Self(Arc::clone(counters), bytes)
+    }
+}
+
+impl Drop for OnItsWay {
+    fn drop(&mut self) {
+        self.0.unwritten.fetch_sub(self.1, Ordering::Relaxed);
+    }
 }
 
 impl Counters {
@@ -85,6 +109,7 @@ impl Counters {
             refused: get(&self.refused),
             silent: get(&self.silent),
             queries_panicked: get(&self.queries_panicked),
+            unwritten_bytes: self.unwritten.load(Ordering::Relaxed),
         }
     }
 }
@@ -114,7 +139,9 @@ impl<S: StateMachine + 'static> Replicated<S> {
     /// their connections. `query` answers their reads: it runs on the node's thread, sees a state that nobody changes
     /// meanwhile, and must be short. A query that makes it panic is refused as [`NotDone::Malformed`].
     ///
-    /// At most 256 clients at once (further ones wait), of each at most 64 requests without an answer. A client that fails,
+    /// At most 256 clients at once (further ones wait), of each at most 64 requests without an answer, and fewer when its answers are large. What was
+    /// read for all of them and they have not taken is at most 64 MiB and one answer more: then reads are refused as
+    /// [`NotDone::Full`]. A client that fails,
     /// sends what is not the protocol, or reads too slowly loses its connection, and is nobody's error.
     ///
     /// # Panics
@@ -211,7 +238,9 @@ pub(crate) async fn converse<S: StateMachine + 'static>(
 }
 
 type Query<S> = dyn Fn(&S, &[u8]) -> Vec<u8> + Send + Sync;
-type Answers = mpsc::Sender<(Reply, Bytes)>;
+type Answers = mpsc::Sender<Answer>;
+/// What is to be written, and what of it counts until then.
+type Answer = (Reply, Bytes, Option<OnItsWay>);
 
 /// A read that is out. If the node ends before it is evaluated the client is told so.
 struct Reading {
@@ -221,9 +250,9 @@ struct Reading {
 }
 
 impl Reading {
-    fn tell(mut self, reply: Reply, payload: Bytes) {
+    fn tell(mut self, reply: Reply, payload: Bytes, way: Option<OnItsWay>) {
         self.answered = true;
-        send(&self.answers, reply, payload);
+        send(&self.answers, (reply, payload, way));
     }
 }
 
@@ -231,14 +260,14 @@ impl Drop for Reading {
     fn drop(&mut self) {
         if !self.answered {
             let reply = Reply::NotDone { ticket: self.ticket, reason: NotDone::Closed };
-            send(&self.answers, reply, Bytes::new());
+            send(&self.answers, (reply, Bytes::new(), None));
         }
     }
 }
 
 /// There is a place for each request that may be out: it fails only if the client is gone.
-fn send(answers: &Answers, reply: Reply, payload: Bytes) {
-    let _ = answers.try_send((reply, payload));
+fn send(answers: &Answers, answer: Answer) {
+    let _ = answers.try_send(answer);
 }
 
 /// Counts a connection for as long as it lasts, however it ends.
@@ -257,8 +286,12 @@ struct Conversation<S: StateMachine + 'static> {
     /// Requests without an answer.
     open: usize,
     answers: Answers,
-    answered: mpsc::Receiver<(Reply, Bytes)>,
+    answered: mpsc::Receiver<Answer>,
     output: BytesMut,
+    /// Of what is in `output`.
+    on_its_way: Vec<OnItsWay>,
+    /// How large the next answers may be: as the last one, and shrinking with smaller ones.
+    expected: usize,
     /// The client was told whom to ask instead.
     redirected: bool,
 }
@@ -274,6 +307,8 @@ impl<S: StateMachine + 'static> Conversation<S> {
             answers,
             answered,
             output: BytesMut::new(),
+            on_its_way: Vec::new(),
+            expected: PAYLOAD_BYTES_MAX,
             redirected: false,
         }
     }
@@ -347,7 +382,7 @@ impl<S: StateMachine + 'static> Conversation<S> {
         let mut idle_at = Instant::now() + IDLE_MAX;
         let mut ended = false;
         loop {
-            while self.open < REQUESTS_MAX {
+            while self.may_begin() {
                 let Some(frame) = self.frames.next().map_err(|_| End::Garbage)? else { break };
                 idle_at = Instant::now() + IDLE_MAX;
                 let request = Request::decode(frame).map_err(|_| End::Garbage)?;
@@ -362,20 +397,26 @@ impl<S: StateMachine + 'static> Conversation<S> {
             }
             tokio::select! {
                 biased;
-                Some((reply, payload)) = self.answered.recv() => {
-                    self.on_answer(reply, payload).await;
+                Some(answer) = self.answered.recv() => {
+                    self.on_answer(answer).await;
                     while self.output.len() < WRITE_BYTES
-                        && let Ok((reply, payload)) = self.answered.try_recv()
+                        && let Ok(answer) = self.answered.try_recv()
                     {
-                        self.on_answer(reply, payload).await;
+                        self.on_answer(answer).await;
                     }
                 }
-                size = reader.read_buf(self.frames.room()), if !ended && self.open < REQUESTS_MAX => {
+                size = reader.read_buf(self.frames.room()), if !ended && self.may_begin() => {
                     ended = size? == 0;
                 }
                 () = sleep_until(idle_at), if self.open == 0 => return Err(End::Silent),
             }
         }
+    }
+
+    /// There is a place for another request, and room for its answer.
+    fn may_begin(&self) -> bool {
+        let bytes = self.expected.saturating_mul(self.open) + self.output.len();
+        self.open < REQUESTS_MAX && (self.open == 0 || bytes < ANSWERS_BYTES_MAX)
     }
 
     fn put(&mut self, reply: &Reply, payload: Bytes) {
@@ -390,7 +431,9 @@ impl<S: StateMachine + 'static> Conversation<S> {
             writer.write_all(&output).await?;
             writer.flush().await
         });
-        written.await.map_err(|_| End::Silent)?.map_err(End::from)
+        let done = written.await.map_err(|_| End::Silent)?.map_err(End::from);
+        self.on_its_way.clear();
+        done
     }
 
     async fn on_request(&mut self, request: Request, payload: Bytes) -> Result<(), End> {
@@ -420,7 +463,7 @@ impl<S: StateMachine + 'static> Conversation<S> {
         let answers = self.answers.clone();
         let tell = move |fate| {
             let (reply, payload) = reply_to(ticket, fate);
-            send(&answers, reply, payload);
+            send(&answers, (reply, payload, None));
         };
         self.node.submit_when_room(envelope.encode(command), tell).await;
     }
@@ -432,24 +475,39 @@ impl<S: StateMachine + 'static> Conversation<S> {
         let read = move |state: Result<&S, NotDone>| {
             let none = Bytes::new();
             let refused = |reason| Reply::NotDone { ticket, reason };
+            let is_full = counters.unwritten.load(Ordering::Relaxed) >= READ_BYTES_MAX;
+            let state = if is_full { state.and(Err(NotDone::Full)) } else { state };
+            let bytes;
             match state.map(|state| catch_unwind(AssertUnwindSafe(|| query(state, &asked)))) {
-                Ok(Ok(answer)) if answer.len() <= PAYLOAD_BYTES_MAX => {
-                    reading.tell(Reply::Done { ticket }, answer.into());
+                Ok(Ok(answer)) => {
+                    bytes = answer.len();
+                    if bytes <= PAYLOAD_BYTES_MAX {
+                        let way = OnItsWay::new(&counters, bytes);
+                        reading.tell(Reply::Done { ticket }, answer.into(), Some(way));
+                    } else {
+                        reading.tell(refused(NotDone::TooLarge), none, None);
+                    }
                 }
-                Ok(Ok(_)) => reading.tell(refused(NotDone::TooLarge), none),
                 Ok(Err(_)) => {
+                    bytes = 0;
                     count(&counters.queries_panicked);
-                    reading.tell(refused(NotDone::Malformed), none);
+                    reading.tell(refused(NotDone::Malformed), none, None);
                 }
-                Err(reason) => reading.tell(refused(reason), none),
+                Err(reason) => {
+                    bytes = 0;
+                    reading.tell(refused(reason), none, None);
+                }
             }
+            bytes
         };
-        self.node.submit_read_when_room(local, read).await;
+        self.node.ask_read(local, Box::new(read)).await;
     }
 
     /// An answer of the node. The first one that is better sought elsewhere comes with those who may give it.
-    async fn on_answer(&mut self, reply: Reply, payload: Bytes) {
+    async fn on_answer(&mut self, (reply, payload, way): Answer) {
         self.open = self.open.saturating_sub(1);
+        self.expected = payload.len().max(self.expected / 4);
+        self.on_its_way.extend(way);
         let elsewhere = matches!(&reply, Reply::NotDone { reason, .. } if reason.is_elsewhere());
         if elsewhere && !self.redirected {
             let standing = Standing { serving: false, ..self.standing().await };

@@ -56,10 +56,10 @@ impl<S> Waiting<S> {
         }
     }
 
-    pub(crate) fn answer_read(&mut self, token: u64, state: Option<&S>) {
-        if let Some(reader) = self.reads.remove(&token) {
-            (reader.read)(state.ok_or(NotDone::NoState));
-        }
+    /// How many bytes the answer has.
+    pub(crate) fn answer_read(&mut self, token: u64, state: Option<&S>) -> usize {
+        let Some(reader) = self.reads.remove(&token) else { return 0 };
+        (reader.read)(state.ok_or(NotDone::NoState))
     }
 
     pub(crate) fn fail_read(&mut self, token: u64, reason: NotDone) {

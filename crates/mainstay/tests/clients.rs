@@ -355,3 +355,41 @@ fn requests_without_end_are_held_back() {
         assert_eq!(Outcome::from(told.await.unwrap()), Outcome::Unknown, "a session never opened");
     });
 }
+
+/// Clients that ask for large answers and take none cost their node a bounded part of its memory, and nobody else an answer.
+#[test]
+fn large_answers_that_nobody_takes_are_held_back() {
+    const CLIENTS: usize = 20;
+    const ANSWER: usize = 512 << 10;
+    run(async {
+        let cluster = Cluster::new(Durability::Memory);
+        let nodes = cluster.all();
+        ready(&nodes[0], 3).await;
+        let (listener, address) = listener();
+        let node = nodes[0].clone();
+        let large = |_: &Journal, _: &[u8]| vec![0; ANSWER];
+        tokio::task::spawn_local(async move { node.serve_clients(listener, large).await });
+        let read = Request::Read { ticket: 1, local: true }.encode(bytes::Bytes::new()).encode();
+        let mut greedy = Vec::new();
+        for _ in 0..CLIENTS {
+            let mut raw = Raw::hello(address, cluster.id).await;
+            raw.0.write_all(&read.repeat(64)).await.unwrap();
+            greedy.push(raw);
+        }
+        let mut most = 0;
+        for number in 1..=200 {
+            let outcome = nodes[0].execute(&entry(number)).await;
+            assert_eq!(place(&outcome), Some(number), "{outcome:?}");
+            let status = nodes[0].status().await.unwrap();
+            assert_eq!(status.site.stack.unwrap().members.len(), 3);
+            most = most.max(status.clients.unwritten_bytes);
+        }
+        assert!(most >= CLIENTS * ANSWER, "they were answered: {most}");
+        assert!(most <= CLIENTS * ((1 << 20) + 2 * ANSWER), "{most}");
+        drop(greedy);
+        let taken = async || nodes[0].status().await.unwrap().clients.unwritten_bytes == 0;
+        while !taken().await {
+            tokio::task::yield_now().await;
+        }
+    });
+}

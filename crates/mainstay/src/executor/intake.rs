@@ -70,10 +70,10 @@ impl<S: StateMachine + 'static> Executor<S> {
                     let token = self.waiting.read(read, until);
                     return self.backlog.looks.push_back(Look(token, reason));
                 }
-                read(self.replica.machine().ok_or(reason));
-                self.replica.charge(READ, 0);
+                let bytes = read(self.replica.machine().ok_or(reason));
+                self.replica.charge(READ, bytes);
             }
-            (Ask::Read { read, .. }, Some(reason)) => read(Err(reason)),
+            (Ask::Read { read, .. }, Some(reason)) => drop(read(Err(reason))),
             (Ask::Read { read, .. }, None) => {
                 let token = self.waiting.read(read, until);
                 port.read(token);
