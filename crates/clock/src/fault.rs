@@ -93,6 +93,10 @@ pub enum Fault {
     BelievesAnyReply,
     /// What another node says of the error of its clock is left out.
     ForgetsPeerError,
+    /// A clock that follows a time which runs away from the true one says that it follows the true one.
+    ForgetsRate,
+    /// A clock that is pulled by as much as it may be counts as one that has arrived.
+    ArrivesAtOnce,
     /// The external master pulls as far as it likes.
     UnlimitedPull,
     /// A correction of the adjusted clock is a jump, also back.

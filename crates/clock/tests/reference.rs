@@ -227,6 +227,37 @@ fn outsider(seed: u64) -> Result<(), String> {
     }
 }
 
+/// Three clocks are kept together, a fourth one follows one of them, and a fifth one the fourth: it is as far off the common time as it says, and takes
+/// it for no true time.
+fn beyond(seed: u64, broken: Option<Broken>) -> Result<(), String> {
+    let kind = Kind::Averaging { function: Function::Midpoint, reading: Reading::ARRIVAL };
+    let kept = Part { kind, group: (0..3).collect(), what: What::Nothing };
+    let wants_truth = seed.is_multiple_of(2);
+    let follows = external(Duration::from_millis(60));
+    let last = match wants_truth {
+        true => Kind::Interval { error: Duration::from_millis(1) },
+        false => external(Duration::from_millis(72)),
+    };
+    let mut parts = vec![kept; 3];
+    parts.push(Part { kind: follows, group: vec![3], what: What::Peer(seed as usize % 3) });
+    parts.push(Part { kind: last, group: vec![4], what: What::Peer(3) });
+    let mut run = Run::new(seed, parts, broken);
+    run.periods(16)?;
+    match run.synchronised() == [true, true, true, true, !wants_truth] {
+        true => Ok(()),
+        false => Err(format!("CLK-4: the common time is taken for: {:?}", run.synchronised())),
+    }
+}
+
+/// Checks CLK-4: who follows a clock that follows a common time follows that, and takes it for no true time.
+#[test]
+fn a_common_time_is_no_true_time_however_often_it_is_passed_on() {
+    each(40, |seed| beyond(seed, None));
+    let broken = Some(Broken::ForgetsRate);
+    let found = (0..10).find_map(|seed| beyond(seed, broken).err()).expect("it is noticed");
+    assert!(found.starts_with("CLK-4: "), "{found}");
+}
+
 /// Checks CLK-4, CLK-41: each clock is within its error of the true time, also where it has that from another node.
 #[test]
 fn clocks_follow_a_clock_of_their_node_or_another_node() {

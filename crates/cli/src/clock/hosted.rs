@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_base::{ClusterId, NodeId};
@@ -90,6 +91,11 @@ pub(crate) struct Nodes<'a> {
 }
 
 impl Nodes<'_> {
+    /// All alike have the order of the names, in which keys and masters have their places.
+    fn group(&self) -> Arc<[NodeId]> {
+        self.names.iter().map(|name| NodeId::new(self.cluster, name)).collect()
+    }
+
     fn place(&self, name: &str) -> Result<usize, String> {
         let place = self.names.iter().position(|node| *node == name);
         place.ok_or_else(|| format!("clock: there is no node {name:?}"))
@@ -116,6 +122,7 @@ impl ClockConfig {
         config.delay = Delay { min: micros(self.delay_min_us), max: micros(self.delay_max_us) };
         config.period = Duration::from_millis(self.period_ms);
         let mut setup = Plan::new(config).and_then(Setup::new).map_err(text)?;
+        setup.group = Some(nodes.group());
         setup.reference = reference;
         // Who has the reference, for those that follow it.
         setup.answers = self.reference.as_deref() == Some(nodes.me);
@@ -312,6 +319,37 @@ mod tests {
         let pulls = "faulty = 1\nreference = \"n2\"\npull_max_us = 30000";
         assert_eq!(follows("hardware", pulls, "n2").0, system);
         assert_eq!(follows("hardware", pulls, "n1").0, None);
+    }
+
+    /// The order of the names of a cluster is mostly not that of its nodes, which are hashes.
+    #[test]
+    fn masters_and_keys_have_the_places_of_the_nodes_in_the_group() {
+        let home = tempfile::tempdir().unwrap();
+        let publics: Vec<String> =
+            NAMES.iter().map(|name| key::make(&home.path().join(name)).unwrap()).collect();
+        let lines = NAMES.iter().zip(&publics).map(|(name, key)| format!("{name} = {key:?}\n"));
+        let table: String = lines.collect();
+        for cluster in (1..20).map(ClusterId::from_entropy) {
+            for me in NAMES {
+                let nodes = Nodes { cluster, ..nodes(me, &NAMES) };
+                let place = |group: &[NodeId], name: &str| {
+                    group.iter().position(|node| *node == NodeId::new(cluster, name)).unwrap()
+                };
+                let more = format!("faulty = 1\nsecret_file = {me:?}\n[publics]\n{table}");
+                let mut signed = config("csm", &more);
+                signed.relative_to(home.path());
+                let setup = signed.setup_with_keys(&nodes).unwrap();
+                let group = setup.group.expect("one order is said");
+                assert_eq!(setup.keys.unwrap().me(), place(&group, me));
+                let pulls = "faulty = 1\nreference = \"n2\"\npull_max_us = 30000";
+                let pulled = config("hardware", pulls);
+                let group = pulled.setup(&nodes).unwrap().group.expect("one order is said");
+                let (kind, _) = pulled.kind(&nodes).unwrap();
+                assert!(
+                    matches!(kind, Kind::Hardware { master: Some(master), .. } if master == place(&group, "n2"))
+                );
+            }
+        }
     }
 
     #[test]

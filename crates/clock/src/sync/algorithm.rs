@@ -28,6 +28,8 @@ pub(super) struct Referred {
     pub(super) value: i64,
     /// How far that may be from the true time, where it is not what the plan says of references.
     pub(super) error: Option<i64>,
+    /// How fast it may run away from real time, in parts of a billion: 0 of the true time.
+    pub(super) rate: u64,
 }
 
 /// What each family has.
@@ -56,6 +58,10 @@ pub(super) trait Part {
     /// How far the clock may be from what it follows, where there is something.
     fn error(&self, _core: &Core, _now: Instant) -> Option<i64> {
         None
+    }
+    /// How fast what it follows may run away from real time, in parts of a billion: 0 of the true time.
+    fn runs(&self) -> u64 {
+        0
     }
 }
 
@@ -160,7 +166,7 @@ impl Algorithm {
         let mut core = Core::new(Arc::clone(&plan), me, offset, now);
         let rng = Rng::new(seed).stream("clock");
         #[cfg(any(feature = "synchroniser", feature = "agreement"))]
-        let keys = super::keys::checked(begin.keys, &plan)?;
+        let keys = super::keys::checked(begin.keys, me, &plan)?;
         let mut family = match plan.config().kind {
             #[cfg(feature = "averaging")]
             Kind::Averaging { .. } | Kind::Hardware { .. } => {
@@ -239,16 +245,17 @@ impl Algorithm {
     /// A reference of this node was read: at local time `at` it said `value`. For [`Kind::External`], the master of
     /// [`Kind::Hardware`], and sources of [`Kind::Interval`]; others leave it.
     pub fn on_reference(&mut self, now: Instant, at: Instant, value: i64) {
-        self.refer(now, Referred { at, value, error: None });
+        self.refer(now, Referred { at, value, error: None, rate: 0 });
     }
 
     /// The same, of a reference that says itself how far it may be from the true time, as the clock of another node does. Where that is further than
     /// the plan says of references it is refused, and counted as untimely; [`Kind::Interval`] takes any that is better than what it has.
     pub fn on_reference_within(&mut self, now: Instant, at: Instant, value: i64, error: Duration) {
-        self.refer(now, Referred { at, value, error: Some(long(error)) });
+        self.refer(now, Referred { at, value, error: Some(long(error)), rate: 0 });
     }
 
-    fn refer(&mut self, now: Instant, read: Referred) {
+    /// The same, of one that may run away from real time as well.
+    pub(super) fn refer(&mut self, now: Instant, read: Referred) {
         self.wake(now);
         let read = Referred { at: read.at.min(now), ..read };
         self.family.part().on_reference(&mut self.core, now, read);
@@ -304,6 +311,11 @@ impl Algorithm {
     #[must_use]
     pub fn error(&self, now: Instant) -> Option<i64> {
         self.family.part_ref().error(&self.core, now)
+    }
+
+    /// How fast what is followed may run away from real time, in parts of a billion.
+    pub(super) fn runs(&self) -> u64 {
+        self.family.part_ref().runs()
     }
 
     /// The other clocks that were read: used or not and why, offset, error, age. Those of algorithms that read none are not there.

@@ -63,6 +63,8 @@ struct Pull {
     said: Option<i64>,
     /// When the reference was last followed, by local time.
     followed: Option<i64>,
+    /// How much further than by the last pull it would have had to go then.
+    left: i64,
 }
 
 /// An averaging algorithm at one node.
@@ -107,6 +109,7 @@ impl Averaging {
                     own: None,
                     said: None,
                     followed: None,
+                    left: 0,
                 });
                 (Function::Average, Reading::STAMPED, pull)
             }
@@ -472,6 +475,8 @@ impl Averaging {
         let Some(said) = pull.said.take() else { return (0, false) };
         pull.followed = Some(nanos(now));
         let max = if unlimited { 1 << 60 } else { pull.max };
+        let arrives = fault!(core.plan.config(), ArrivesAtOnce);
+        pull.left = if arrives { 0 } else { said.saturating_abs().saturating_sub(max).max(0) };
         (said.clamp(-max, max), true)
     }
 
@@ -490,11 +495,13 @@ impl Averaging {
         followed: bool,
     ) -> Option<mainstay_base::Duration> {
         let accuracy = core.plan.bounds().accuracy?;
-        let since = self.pull.as_ref()?.followed?;
+        let pull = self.pull.as_ref()?;
+        let accuracy = accuracy.saturating_add(span(pull.left));
+        let since = pull.followed?;
         if followed {
             return Some(accuracy);
         }
-        Some(accuracy + span(grown(core, nanos(now) - since)))
+        Some(accuracy.saturating_add(span(grown(core, nanos(now) - since))))
     }
 }
 
@@ -589,7 +596,9 @@ impl Part for Averaging {
     }
 
     fn error(&self, core: &Core, now: Instant) -> Option<i64> {
-        let (accuracy, since) = (core.plan.bounds().accuracy?, self.pull.as_ref()?.followed?);
-        Some(long(accuracy) + grown(core, nanos(now) - since))
+        let (accuracy, pull) = (core.plan.bounds().accuracy?, self.pull.as_ref()?);
+        let since = pull.followed?;
+        let error = long(accuracy).saturating_add(grown(core, nanos(now) - since));
+        Some(error.saturating_add(pull.left))
     }
 }

@@ -376,6 +376,14 @@ pub enum ConfigError {
     /// It needs the keys of all nodes, and has none or others.
     #[error("the algorithm is signed, and there are no keys for all nodes")]
     Keys,
+    /// The keys are those of another place than the own one: they are in another order than the nodes.
+    #[error("the keys are those of place {keys}, and the own place is {place}")]
+    KeysOf {
+        /// The own place.
+        place: usize,
+        /// That of the keys.
+        keys: usize,
+    },
     /// The own place is none of the nodes.
     #[error("the own place is {0}, where no node is")]
     Place(usize),

@@ -20,11 +20,13 @@ pub(super) struct External {
     /// When the reference was last read, by local time, and how far it may have been wrong.
     read: Option<(Instant, i64)>,
     began: Instant,
+    /// How fast it may run away from real time, in parts of a billion.
+    rate: u64,
 }
 
 impl External {
     pub(super) fn new(now: Instant) -> Self {
-        Self { read: None, began: now }
+        Self { read: None, began: now, rate: 0 }
     }
 
     fn stated(core: &Core) -> i64 {
@@ -59,7 +61,7 @@ impl Part for External {
     }
 
     fn on_reference(&mut self, core: &mut Core, now: Instant, read: Referred) {
-        let Referred { at, value, error } = read;
+        let Referred { at, value, error, rate } = read;
         let by = far(value.saturating_sub(core.nanos(at)));
         let stated = error.unwrap_or_else(|| Self::stated(core));
         if stated > Self::stated(core) {
@@ -77,7 +79,7 @@ impl Part for External {
         if is_outside {
             core.lose(Loss::Outside);
         }
-        self.read = Some((at, stated));
+        (self.read, self.rate) = (Some((at, stated)), rate);
         let error = self.error(core, now).map(span);
         core.correct(now, by, 0, 0, error);
         if !is_outside || fault!(core.plan.config(), BelievesAtOnce) {
@@ -91,5 +93,9 @@ impl Part for External {
             return Some(stated);
         }
         Some(stated + core.plan.config().drift.of(nanos(now) - nanos(at)) + 1)
+    }
+
+    fn runs(&self) -> u64 {
+        self.rate
     }
 }

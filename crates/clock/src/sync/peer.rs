@@ -73,7 +73,8 @@ impl Peer {
         if !fault!(config, ForgetsPeerError) {
             error = error.saturating_add(i64::try_from(said.error).unwrap_or(i64::MAX));
         }
-        Some(Referred { at, value: said.value.saturating_add(later), error: Some(error) })
+        let value = said.value.saturating_add(later);
+        Some(Referred { at, value, error: Some(error), rate: said.rate })
     }
 }
 
@@ -101,9 +102,9 @@ mod tests {
         let mut peer = Peer::new(Rng::new(1));
         let nonce = peer.ask(at(1_000));
         let read = peer.on_reply(&config, at(1_500), &said(nonce), &mut rejected);
-        let Referred { at: when, value, error } = read.expect("it answers the question");
+        let Referred { at: when, value, error, rate } = read.expect("it answers the question");
         // 500 us on the way, 50 at least in each direction: the middle is 250 later, and wrong by 200.
-        assert_eq!((when, rejected), (at(1_500), Rejected::default()));
+        assert_eq!((when, rate, rejected), (at(1_500), 0, Rejected::default()));
         assert!((value - 7_250_000).abs() < 300, "{value}");
         assert!((1_200_000..1_201_000).contains(&error.expect("it has one")), "{error:?}");
     }

@@ -7,7 +7,7 @@ use mainstay_base::{Channel, Instant, Machine, NodeId};
 
 use super::algorithm::{Algorithm, Begin, Origin, Referred};
 use super::bounds::Bounds;
-use super::config::{Plan, span};
+use super::config::Plan;
 use super::core::{Correction, Loss, Output, Rejected, Source};
 use super::message::Message;
 use crate::Time;
@@ -92,12 +92,7 @@ impl Synced {
 
     /// A reference was read that says its own error.
     pub(super) fn refer(&mut self, now: Instant, read: Referred) {
-        match read.error {
-            Some(error) => {
-                self.algorithm.on_reference_within(now, read.at, read.value, span(error));
-            }
-            None => self.algorithm.on_reference(now, read.at, read.value),
-        }
+        self.algorithm.refer(now, read);
     }
 
     /// Where refused datagrams are counted.

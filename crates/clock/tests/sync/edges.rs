@@ -106,6 +106,10 @@ fn what_theory_forbids_is_refused_with_the_reason() {
     assert_eq!(Algorithm::new(begin(4, None)).err(), Some(ConfigError::Place(4)));
     assert_eq!(Algorithm::new(begin(0, None)).err(), Some(ConfigError::Keys));
     assert_eq!(
+        Algorithm::new(begin(0, Some(Keyring::ideal(1, 4, 1)))).err(),
+        Some(ConfigError::KeysOf { place: 0, keys: 1 })
+    );
+    assert_eq!(
         Algorithm::new(begin(0, Some(Keyring::ideal(0, 3, 1)))).err(),
         Some(ConfigError::Keys)
     );

@@ -107,6 +107,48 @@ pub(crate) fn pulled(seed: u64, config: Config) -> Result<Run, String> {
     Ok(run)
 }
 
+/// The reference comes back fifty pulls off, or is there for the first time: until all are there, none says that it is.
+pub(crate) fn pulled_from_afar(seed: u64, config: Config) -> Result<(), String> {
+    let Kind::Hardware { pull_max, .. } = config.kind else { return Err("no pull".to_owned()) };
+    let accuracy = long(Plan::new(config.clone()).expect("allowed").bounds().accuracy);
+    let away = 50 * long(Some(pull_max)) * (seed.is_multiple_of(2) as i64 * 2 - 1);
+    let mut run = Scene::new(seed, config).run();
+    for step in 0..350 {
+        if step % 5 == 0 {
+            run.refer(0, run.truth() + away);
+        }
+        run.periods(0.2)?;
+        for node in run.correct() {
+            let off = (run.clock(node) - run.truth() - away).abs();
+            let said = run.service(node).algorithm().error(run.world.local(node));
+            if let Some(said) = said.filter(|said| off > *said) {
+                return Err(format!("CLK-4: {node} is {off} off, and says {said}"));
+            }
+            if step == 349 && said.is_none_or(|said| said > 2 * accuracy) {
+                return Err(format!("{node} never came: {off} off, and says {said:?}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn long(span: Option<Duration>) -> i64 {
+    span.map_or(0, |span| span.as_nanos() as i64)
+}
+
+/// Checks CLK-4: a clock that is on its way to the reference says how far it has to go.
+#[test]
+fn a_clock_that_is_pulled_says_how_far_the_reference_is() {
+    each(0..40, |seed| {
+        let mut rng = Rng::new(seed).stream("hardware");
+        pulled_from_afar(seed, hardware(&mut rng))
+    });
+    let mut rng = Rng::new(1).stream("hardware");
+    let broken = Config { fault: Some(Fault::ArrivesAtOnce), ..hardware(&mut rng) };
+    let found = pulled_from_afar(1, broken).expect_err("it is noticed");
+    assert!(found.starts_with("CLK-4: "), "{found}");
+}
+
 /// A master that lies of its reference, to each another way: it pulls no further than it may.
 pub(crate) fn pulled_by_a_liar(seed: u64, mut config: Config) -> Result<(), String> {
     if let Kind::Hardware { master, .. } = &mut config.kind {

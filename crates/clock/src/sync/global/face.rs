@@ -38,7 +38,7 @@ pub struct Setup {
     pub answers: bool,
     /// The nodes whose clocks are kept together, in an order that all have alike. Default: all of the roster.
     pub group: Option<Arc<[NodeId]>>,
-    /// The keys, for algorithms with signatures.
+    /// The keys, for algorithms with signatures: in the order of the [group](Self::group), or of the roster where there is none.
     #[cfg(any(feature = "synchroniser", feature = "agreement"))]
     pub keys: Option<mainstay_agreement::sign::Keyring>,
 }

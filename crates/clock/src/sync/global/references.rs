@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use mainstay_base::{Instant, NodeId, Rng};
+use mainstay_base::{Instant, NodeId, Rng, fault};
 
 use super::super::algorithm::Referred;
 use super::super::config::{Kind, Plan, long};
@@ -104,7 +104,7 @@ impl References {
         self.looks = false;
         let (at, value) = said?;
         self.reads += 1;
-        Some(Referred { at, value, error: None })
+        Some(Referred { at, value, error: None, rate: 0 })
     }
 
     /// Whether this node is followed.
@@ -133,14 +133,16 @@ impl References {
 }
 
 /// What a clock of a plan says of itself to one who follows it: how far it is from what is followed with it, and how fast that may run away from
-/// real time, in parts of a billion. Where it follows nothing itself that is the common time, within `error` of which it is.
-pub(super) fn stated(plan: &Plan, follows: bool, error: i64) -> (u64, u64) {
+/// real time, in parts of a billion. That is what it follows, which runs away at the rate `follows`; where it follows nothing it is the common time,
+/// within `error` of which it is.
+pub(super) fn stated(plan: &Plan, follows: Option<u64>, error: i64) -> (u64, u64) {
     let (config, bounds) = (plan.config(), plan.bounds());
     let drift = u64::from(config.drift.parts());
-    let (more, rate) = match config.kind {
+    let (more, rate) = match (&config.kind, follows) {
         // Another master may take the place of this one.
-        Kind::Probabilistic { .. } => (long(bounds.agreed), drift),
-        _ if follows => (0, 0),
+        (Kind::Probabilistic { .. }, _) => (long(bounds.agreed), drift),
+        (_, Some(_)) if fault!(config, ForgetsRate) => (0, 0),
+        (_, Some(rate)) => (0, rate),
         // All together go as far as one period takes them, at once.
         _ => {
             let rate = bounds.rate.unwrap_or(drift);

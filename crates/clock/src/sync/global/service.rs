@@ -251,8 +251,8 @@ impl Global {
         let algorithm = self.synced.algorithm();
         // What it follows it knows best before a correction is walked off.
         let (value, error, follows) = match algorithm.error(now) {
-            Some(error) => (algorithm.clock().nanos(now), error, true),
-            None => (self.nanos(now), self.written.error(local), false),
+            Some(error) => (algorithm.clock().nanos(now), error, Some(algorithm.runs())),
+            None => (self.nanos(now), self.written.error(local), None),
         };
         let (error, rate) = references::stated(&self.plan, follows, error);
         let held = references::held(now, at);
