@@ -15,7 +15,7 @@ use thiserror::Error;
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::executor::{Executor, Table, ended};
-use super::notices::{Watches, look};
+use super::notices::{Loss, Losses, Watches, look};
 use super::registry::Registry;
 use super::served::{NoResult, Port, Running, Served};
 use super::servers::Hosts;
@@ -100,45 +100,6 @@ struct Waiting {
     tell: oneshot::Sender<Outcome>,
 }
 
-/// How often a node was lost while somebody waited for that.
-#[derive(Default)]
-struct Losses {
-    count: u64,
-    waiting: usize,
-}
-
-/// Waits for the loss of a node.
-struct Loss<'a> {
-    shared: &'a Shared,
-    node: NodeId,
-    before: u64,
-}
-
-impl<'a> Loss<'a> {
-    fn of(shared: &'a Shared, node: NodeId) -> Self {
-        let mut all = locked(&shared.losses);
-        let losses = all.entry(node).or_default();
-        losses.waiting += 1;
-        Self { shared, node, before: losses.count }
-    }
-
-    fn has_come(&self) -> bool {
-        locked(&self.shared.losses).get(&self.node).is_some_and(|it| it.count > self.before)
-    }
-}
-
-impl Drop for Loss<'_> {
-    fn drop(&mut self) {
-        let mut all = locked(&self.shared.losses);
-        if let Some(losses) = all.get_mut(&self.node) {
-            losses.waiting -= 1;
-            if losses.waiting == 0 {
-                all.remove(&self.node);
-            }
-        }
-    }
-}
-
 pub(super) struct Shared {
     pub(super) service: ServiceHandle<Rpc>,
     pub(super) commands: CommandQueue<Rpc>,
@@ -177,7 +138,7 @@ pub(super) struct Shared {
     /// Nothing is executed any more after a drain, or the service has ended.
     drained: watch::Sender<bool>,
     /// Of the nodes that somebody waits for.
-    losses: Mutex<BTreeMap<NodeId, Losses>>,
+    pub(super) losses: Mutex<BTreeMap<NodeId, Losses>>,
     lost: Notify,
 }
 

@@ -21,6 +21,45 @@ pub(super) struct Watches {
     waiting: Mutex<BTreeMap<u64, oneshot::Sender<Parting>>>,
 }
 
+/// How often a node was lost while somebody waited for that.
+#[derive(Default)]
+pub(super) struct Losses {
+    pub(super) count: u64,
+    waiting: usize,
+}
+
+/// Waits for the loss of a node.
+pub(super) struct Loss<'a> {
+    shared: &'a Shared,
+    node: NodeId,
+    before: u64,
+}
+
+impl<'a> Loss<'a> {
+    pub(super) fn of(shared: &'a Shared, node: NodeId) -> Self {
+        let mut all = locked(&shared.losses);
+        let losses = all.entry(node).or_default();
+        losses.waiting += 1;
+        Self { shared, node, before: losses.count }
+    }
+
+    pub(super) fn has_come(&self) -> bool {
+        locked(&self.shared.losses).get(&self.node).is_some_and(|it| it.count > self.before)
+    }
+}
+
+impl Drop for Loss<'_> {
+    fn drop(&mut self) {
+        let mut all = locked(&self.shared.losses);
+        if let Some(losses) = all.get_mut(&self.node) {
+            losses.waiting -= 1;
+            if losses.waiting == 0 {
+                all.remove(&self.node);
+            }
+        }
+    }
+}
+
 impl Shared {
     /// A watch is over.
     pub(super) fn parted(&self, token: u64, why: Parting) {
