@@ -537,6 +537,10 @@ impl RpcHandle {
     ) -> Result<(), ServeError> {
         let _turn = self.shared.serving.lock().await;
         let may_end = served.may_end();
+        if self.shared.served(P::ID).is_some_and(|it| !it.is_there()) {
+            // Those who watch the one that has ended are told of that, and not left with the next one.
+            self.shared.service.send(Command::Gone { procedure: P::ID }).await?;
+        }
         {
             let mut table = locked(&self.shared.table);
             if let Some(there) = table.get(&P::ID).filter(|it| it.is_there()) {

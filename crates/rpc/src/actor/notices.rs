@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use mainstay_base::NodeId;
+use mainstay_service::ReachError;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
@@ -109,8 +110,16 @@ struct Watching {
 impl Drop for Watching {
     fn drop(&mut self) {
         if locked(&self.shared.watches.waiting).remove(&self.token).is_some() {
-            // If there is no room for the word, the watch is told to nobody when it ends.
-            let _ = self.shared.commands.push(Command::Unwatch { token: self.token });
+            // It goes the way of the watch, and so comes behind it: there or, without room, beside the one who drops this.
+            let word = Command::Unwatch { token: self.token };
+            let service = self.shared.service.clone();
+            if service.try_send(word.clone()) == Err(ReachError::Full) {
+                self.shared.run(move || {
+                    Box::pin(async move {
+                        let _ = service.send(word).await;
+                    })
+                });
+            }
         }
     }
 }
