@@ -132,6 +132,7 @@ pub(super) struct Shared {
     tokens: AtomicU64,
     lanes: AtomicU32,
     is_open: AtomicBool,
+    is_draining: AtomicBool,
     /// How often the service has ended.
     ends: Mutex<u64>,
     time: LocalReader,
@@ -252,6 +253,7 @@ impl Shared {
             let mut ends = locked(&self.ends);
             *ends += 1;
             self.is_open.store(false, Ordering::SeqCst);
+            self.is_draining.store(false, Ordering::SeqCst);
         }
         self.lost(self.me);
         self.forsake_all();
@@ -271,8 +273,15 @@ impl Shared {
         self.lost.notify_waiters();
     }
 
+    /// A drain was asked for, and the service has not ended since.
+    pub(super) fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::SeqCst)
+    }
+
     pub(super) async fn drain(&self) -> Result<(), ReachError> {
+        self.is_draining.store(true, Ordering::SeqCst);
         loop {
+            self.end_plain_offers();
             self.drained.send_replace(false);
             let mut drained = self.drained.subscribe();
             self.service.send(Command::Drain).await?;
@@ -425,6 +434,7 @@ impl RpcHandle {
             tokens: AtomicU64::new(1),
             lanes: AtomicU32::new(1),
             is_open: AtomicBool::new(false),
+            is_draining: AtomicBool::new(false),
             ends: Mutex::new(0),
             time,
             drained: watch::Sender::new(false),
@@ -571,7 +581,7 @@ impl RpcHandle {
         Ok(())
     }
 
-    /// Takes no call any more, but those by which the streams are read that it offers, and waits until those that were taken are answered and the clients that are connected have the answers, and streams that are a part of them ([`Context::offer`]) are read to their end. Others are told that theirs were not executed; those that
+    /// Takes no call any more, but those by which the streams are read that it offers, and waits until those that were taken are answered and the clients that are connected have the answers, and streams that are a part of them ([`Context::offer`]) are read to their end. Streams of [`RpcHandle::offer`] end. Others are told that theirs were not executed; those that
     /// nobody answers are dropped. [`StationHandle::close`](mainstay_service::StationHandle::close) and
     /// [`Reach::close`](mainstay_service::Reach::close) do it for all services of a node, within a time. Of at-least-once calls nothing is kept, so their answers are sent and not waited for. A client that is connected and never says that it has its results holds this up for as long: without such a bound, give it one.
     ///
