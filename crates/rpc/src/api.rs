@@ -33,7 +33,7 @@ pub struct Request {
     pub numbers: Vec<u64>,
     /// Bytes that are handed to whoever executes: a trace context for instance.
     pub context: Bytes,
-    /// Where orphans are adopted ([`Orphans::Adoption`]): whoever calls by the same name has the result of the same execution. What an execution with a
+    /// Where orphans are adopted ([`Orphans::Adoption`](crate::Orphans::Adoption)): whoever calls by the same name has the result of the same execution. What an execution with a
     /// name calls has a name that follows from it. Elsewhere it means nothing.
     pub name: Option<Box<CallName>>,
 }
@@ -228,9 +228,9 @@ pub struct Status {
     pub served: Counts,
     /// Messages that were sent (RPC-61).
     pub sent: u64,
-    /// As in [`Config::body_bytes_max`].
+    /// As in [`Config::body_bytes_max`](crate::Config::body_bytes_max).
     pub body_bytes_max: usize,
-    /// How long results are kept by the names of their calls, where [orphans are adopted](Orphans::Adoption).
+    /// How long results are kept by the names of their calls, where [orphans are adopted](crate::Orphans::Adoption).
     pub keep: Option<Duration>,
     #[cfg(feature = "test-util")]
     #[doc(hidden)]

@@ -19,6 +19,9 @@
 //! ([`Carrier`]), whether results outlive a restart, and how orphans are found ([`Orphans`]). With the feature `actor` (the default)
 //! [`RpcHandle`] is its face for actix actors. The machine needs `mainstay-base` only.
 //!
+//! A server is found by its node, or by a name that a [`Resolver`] maps to nodes; [`Names`] is one whose names are registered at run time. [`RpcHandle::watch`] tells of the end of what a
+//! node serves, [`RpcHandle::servers`] makes an actor for each client.
+//!
 //! # What holds
 //! - Each call has one outcome (RPC-9), and it is true (RPC-74).
 //! - Calls of one [`Caller`] but one-way ones are executed one after the other in their order; nothing of a call that was given up takes effect once a

@@ -30,6 +30,10 @@ pub(crate) struct Line {
     is_full: bool,
     /// The head alone is worth a message.
     nods: bool,
+    /// The other end is to hear that this life goes on: once, however often it has asked.
+    is_asked: bool,
+    /// The other end has greeted since it is connected.
+    pub(crate) has_greeted: bool,
     batch: Batch,
     /// Of datagrams.
     loose: Batch,
@@ -105,6 +109,12 @@ impl Lines {
         self.dirty.insert(node);
     }
 
+    /// The other end asks whether this life goes on.
+    pub(crate) fn say_alive(&mut self, node: NodeId) {
+        self.line(node).is_asked = true;
+        self.dirty.insert(node);
+    }
+
     /// Whether something that is said now leaves in this turn.
     pub(crate) fn is_open(&self, node: NodeId) -> bool {
         self.lines.get(&node).is_some_and(|line| line.is_up && !line.is_full)
@@ -159,7 +169,15 @@ impl Lines {
         let line = self.line(node);
         (line.batch, line.loose) = (Batch::default(), Batch::default());
         line.refused.clear();
-        line.is_full = false;
+        (line.is_full, line.is_asked, line.has_greeted) = (false, false, false);
+    }
+
+    /// Things that wait to be said to a node.
+    #[cfg(test)]
+    pub(crate) fn waits(&self, node: NodeId) -> usize {
+        let line = &self.lines[&node];
+        let batch = line.batch.clone().take().0.len();
+        batch + line.refused.iter().map(|it| it.items.len()).sum::<usize>()
     }
 
     #[cfg(test)]
@@ -209,6 +227,10 @@ impl Lines {
                 self.sent += 1;
             }
             let Some(boot) = line.boot.filter(|_| line.is_up && !line.is_full) else { continue };
+            if std::mem::take(&mut line.is_asked) {
+                // It is too small to matter for the size of the message.
+                line.batch.push(Item::Alive, Bytes::new());
+            }
             for message in line.refused.drain(..) {
                 self.out.send(boot, message);
                 self.sent += 1;

@@ -5,7 +5,8 @@
 //! those of another one when that greets; what is said twice has the same number and counts once.
 //!
 //! Bounds: a node takes as many watches of another one as calls ([`Config::window`]), and has as many of its own as open calls ([`Config::calls_max`]). Beyond, a watch
-//! ends at once ([`Parting::Full`]).
+//! ends at once ([`Parting::Full`]). A node knows the window of one that it watches, and says no more watches than that. What it is to be told while it takes nothing in waits by the
+//! number of the watch; a peer for which more than two windows are kept does not keep to the protocol, and what it says is dropped and counted.
 
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
@@ -35,21 +36,23 @@ pub(crate) struct Notices {
     own: BTreeMap<u64, Asked>,
     /// For each node that watches: its numbers, and what they are of.
     watchers: BTreeMap<NodeId, BTreeMap<u64, ProcedureId>>,
-    /// Nodes that are connected and have greeted, and their crash counts.
-    heard: BTreeMap<NodeId, u64>,
+    /// For each node that takes nothing in: which of its watches have ended, and why.
+    owed: BTreeMap<NodeId, BTreeMap<u64, Parting>>,
+    /// Nodes that are connected and have greeted, their crash counts and their windows.
+    heard: BTreeMap<NodeId, (u64, usize)>,
     /// Nodes that are watched and are not connected: when they are given up.
     away: BTreeMap<NodeId, Instant>,
 }
 
 impl Notices {
     pub(crate) fn new(config: Config, me: NodeId) -> Self {
-        let (own, watchers, heard, away) = Default::default();
-        Self { config, me, own, watchers, heard, away }
+        let (own, watchers, owed, heard, away) = Default::default();
+        Self { config, me, own, watchers, owed, heard, away }
     }
 
     /// Writes all that later outputs depend on.
     pub(crate) fn fingerprint(&self, into: &mut impl Hasher) {
-        (&self.own, &self.watchers, &self.heard, &self.away).hash(into);
+        (&self.own, &self.watchers, &self.owed, &self.heard, &self.away).hash(into);
     }
 
     /// Somebody here wants to know. `is_served`: the procedure is, at this node.
@@ -67,7 +70,13 @@ impl Notices {
         if server == self.me && !is_served {
             return lines.tell(Event::Parted { token, why: Parting::NotServed });
         }
-        let life = self.heard.get(&server).copied().unwrap_or(0);
+        let unheard = (0, self.config.window as usize);
+        let (life, window) = self.heard.get(&server).copied().unwrap_or(unheard);
+        let is_full = self.own.len() >= window
+            && self.own.values().filter(|it| it.server == server).count() >= window;
+        if is_full && server != self.me {
+            return lines.tell(Event::Parted { token, why: Parting::Full });
+        }
         self.own.insert(token, Asked { server, procedure, life });
         if life != 0 {
             lines.say_surely(server, Item::Watch { number: token, procedure }, Bytes::new());
@@ -99,20 +108,28 @@ impl Notices {
     }
 
     /// A node is connected, and greets in this life. One that greets anew has forgotten what it was told.
-    pub(crate) fn on_hello(&mut self, lines: &mut Lines, node: NodeId, life: u64) {
+    pub(crate) fn on_hello(&mut self, lines: &mut Lines, node: NodeId, (life, window): (u64, u32)) {
         self.watchers.remove(&node);
+        self.on_room(lines, node);
         self.away.remove(&node);
-        self.heard.insert(node, life);
+        self.heard.insert(node, (life, window as usize));
+        let mut room = window;
         self.own.retain(|token, asked| {
-            let is_lost = asked.server == node && ![0, life].contains(&asked.life);
-            if is_lost {
-                lines.tell(Event::Parted { token: *token, why: Parting::Lost });
-            } else if asked.server == node {
+            if asked.server != node {
+                return true;
+            }
+            let is_lost = ![0, life].contains(&asked.life);
+            let is_over = is_lost || room == 0;
+            if is_over {
+                let why = if is_lost { Parting::Lost } else { Parting::Full };
+                lines.tell(Event::Parted { token: *token, why });
+            } else {
+                room -= 1;
                 asked.life = life;
                 let item = Item::Watch { number: *token, procedure: asked.procedure };
                 lines.say_surely(node, item, Bytes::new());
             }
-            !is_lost
+            !is_over
         });
     }
 
@@ -128,6 +145,7 @@ impl Notices {
     pub(crate) fn on_gone(&mut self, lines: &mut Lines, node: NodeId) {
         self.heard.remove(&node);
         self.watchers.remove(&node);
+        self.owed.remove(&node);
         self.part(lines, node, Parting::Lost);
     }
 
@@ -143,36 +161,56 @@ impl Notices {
         });
     }
 
-    /// A node wants to know of the end of a procedure.
+    /// A node takes something in again: it is told what it is owed.
+    pub(crate) fn on_room(&mut self, lines: &mut Lines, node: NodeId) {
+        if !lines.is_open(node) {
+            return;
+        }
+        for (number, why) in self.owed.remove(&node).into_iter().flatten() {
+            lines.say_surely(node, Item::Gone { number, why }, Bytes::new());
+        }
+    }
+
+    /// What is kept of a node: its watches, and what it is owed.
+    fn kept(&self, node: NodeId) -> usize {
+        let watches = self.watchers.get(&node).map_or(0, BTreeMap::len);
+        watches + self.owed.get(&node).map_or(0, BTreeMap::len)
+    }
+
+    /// A node wants to know of the end of a procedure. False: it keeps to no bound, and is not heard.
     pub(crate) fn on_watch(
         &mut self,
         lines: &mut Lines,
         from: NodeId,
         (number, procedure): (u64, ProcedureId),
         is_served: bool,
-    ) {
-        let watches = self.watchers.entry(from).or_default();
-        let is_full =
-            watches.len() >= self.config.window as usize && !watches.contains_key(&number);
-        if is_full || !is_served {
-            let why = if is_full { Parting::Full } else { Parting::NotServed };
+    ) -> bool {
+        self.on_room(lines, from);
+        let (kept, window) = (self.kept(from), self.config.window as usize);
+        let watches = self.watchers.get(&from);
+        let is_new = watches.is_none_or(|it| !it.contains_key(&number));
+        let is_full = is_new && watches.map_or(0, BTreeMap::len) >= window;
+        let may_flood = mainstay_base::fault!(self.config, RemembersFloods);
+        if is_new && kept >= 2 * window && !may_flood {
+            return false;
+        }
+        if is_served && !is_full {
+            self.watchers.entry(from).or_default().insert(number, procedure);
+            return true;
+        }
+        let why = if is_full { Parting::Full } else { Parting::NotServed };
+        if may_flood {
             lines.say_surely(from, Item::Gone { number, why }, Bytes::new());
         } else {
-            watches.insert(number, procedure);
+            say_gone(&mut self.owed, lines, from, number, why);
         }
-        if watches.is_empty() {
-            self.watchers.remove(&from);
-        }
+        true
     }
 
     /// It does not any more.
     pub(crate) fn on_unwatch(&mut self, from: NodeId, number: u64) {
-        if let Some(watches) = self.watchers.get_mut(&from) {
-            watches.remove(&number);
-            if watches.is_empty() {
-                self.watchers.remove(&from);
-            }
-        }
+        take(&mut self.watchers, from, number);
+        take(&mut self.owed, from, number);
     }
 
     /// What this node watches at another one has ended.
@@ -202,7 +240,7 @@ impl Notices {
             watches.retain(|number, it| {
                 let is_over = *it == procedure;
                 if is_over {
-                    lines.say_surely(*node, Item::Gone { number: *number, why }, Bytes::new());
+                    say_gone(&mut self.owed, lines, *node, *number, why);
                 }
                 !is_over
             });
@@ -235,7 +273,34 @@ impl Notices {
         let is_bounded =
             |it: &BTreeMap<_, _>| (1..=self.config.window as usize).contains(&it.len());
         assert!(self.watchers.values().all(is_bounded), "watches of others are bounded");
+        let is_owed = |node: &NodeId| self.kept(*node) <= 2 * self.config.window as usize;
+        assert!(self.owed.keys().all(is_owed), "what others are owed is bounded");
         let is_watched = |node: &NodeId| self.own.values().any(|it| it.server == *node);
         assert!(self.away.keys().all(is_watched), "nobody is awaited for nobody");
+    }
+}
+
+/// Tells a node that its watch has ended: when it takes something in.
+fn say_gone(
+    owed: &mut BTreeMap<NodeId, BTreeMap<u64, Parting>>,
+    lines: &mut Lines,
+    to: NodeId,
+    number: u64,
+    why: Parting,
+) {
+    if lines.is_open(to) {
+        lines.say_surely(to, Item::Gone { number, why }, Bytes::new());
+    } else {
+        owed.entry(to).or_default().insert(number, why);
+    }
+}
+
+/// Takes one out, and the node with its last one.
+fn take<T>(from: &mut BTreeMap<NodeId, BTreeMap<u64, T>>, node: NodeId, number: u64) {
+    if let Some(of) = from.get_mut(&node) {
+        of.remove(&number);
+        if of.is_empty() {
+            from.remove(&node);
+        }
     }
 }

@@ -24,6 +24,7 @@ mod clients;
 mod ends;
 mod hosts;
 mod lanes;
+mod loose;
 mod names;
 mod stored;
 
@@ -34,10 +35,12 @@ use mainstay_base::service::Io;
 use mainstay_base::{Duration, Instant, NodeId, Rng};
 
 use crate::lines::Lines;
-use crate::wire::{CallHead, Item, ProcedureId, STREAM};
+use crate::wire::{CallHead, Item, ProcedureId};
 use crate::{Config, Event, Execution, Refusal, Semantics, Ticket};
 
 pub(crate) use clients::Client;
+use loose::Drain;
+pub(crate) use loose::Loose;
 pub(crate) use names::Adoptable;
 pub use stored::{Past, Record, Stored};
 
@@ -96,36 +99,6 @@ pub(crate) struct Run {
     pub(crate) adoptable: Option<Box<Adoptable>>,
 }
 
-/// A call that somebody wants to be executed that nobody answers.
-#[derive(Clone, Hash, Debug)]
-pub(crate) struct Loose {
-    client: NodeId,
-    life: u64,
-    until: Instant,
-    /// Microseconds from when it came.
-    budget: u64,
-    procedure: ProcedureId,
-    version: u16,
-    arguments: Bytes,
-    context: Bytes,
-}
-
-impl Loose {
-    pub(crate) fn new(
-        client: NodeId,
-        (procedure, version, budget): (ProcedureId, u16, u64),
-        arguments: Bytes,
-        context: Bytes,
-    ) -> Self {
-        let (life, until) = (0, Instant::ZERO);
-        Self { client, life, until, budget, procedure, version, arguments, context }
-    }
-
-    fn bytes(&self) -> usize {
-        self.arguments.len() + self.context.len()
-    }
-}
-
 /// What was written, and is told when it is stable.
 #[derive(Clone, Copy, Hash, Debug)]
 enum Wrote {
@@ -166,27 +139,6 @@ struct Ready {
     calls: VecDeque<(NodeId, u64, u64)>,
     /// They are being given places. What gets ready meanwhile has its turn in the same loop, not in one within it.
     is_filling: bool,
-}
-
-/// Whether calls are taken.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-enum Drain {
-    No,
-    /// Only those by which the streams of former ones are read.
-    Streams,
-    /// None.
-    All,
-}
-
-impl Drain {
-    fn refuses(self, procedure: ProcedureId, config: &Config) -> bool {
-        let is_stream = STREAM.contains(&procedure) && !mainstay_base::fault!(config, CutsStreams);
-        match self {
-            Self::No => false,
-            Self::Streams => !is_stream,
-            Self::All => true,
-        }
-    }
 }
 
 /// What a server has done so far.

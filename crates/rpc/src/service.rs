@@ -112,6 +112,7 @@ impl Rpc {
                 let memory = self.server.meet(now, &mut self.lines, boot.node);
                 let line = self.lines.line(boot.node);
                 (line.boot, line.is_up, line.head.memory) = (Some(boot), true, memory);
+                line.has_greeted = false;
                 let hello = Item::Hello {
                     kept: self.config.stored,
                     window: self.config.window,
@@ -147,6 +148,11 @@ impl Rpc {
         (self.server.clients.contains_key(&node), self.calls.knows(node), self.lines.knows(node))
     }
 
+    #[cfg(test)]
+    pub(crate) fn waits(&self, node: NodeId) -> usize {
+        self.lines.waits(node)
+    }
+
     /// The other end is gone. It may be a guest, and there may be any number of them in time: nothing is kept. Whoever comes back says hello as if it
     /// had never been here.
     fn forget(&mut self, now: Instant, node: NodeId) {
@@ -175,7 +181,8 @@ impl Rpc {
         let (head, items) = message.into_items();
         let is_hello = |item: &Item| matches!(item, Item::Hello { .. });
         let mut items = items.peekable();
-        if items.peek().is_some_and(|(item, _)| is_hello(item)) {
+        let has_greeted = self.lines.line(from).has_greeted;
+        if items.peek().is_some_and(|(item, _)| is_hello(item)) && !has_greeted {
             self.server.on_hello(now, &mut self.lines, from, head.life);
         } else if !self.server.on_life(now, from, head.life) {
             // A dead client is owed nothing, and what a dead server says is of no interest.
@@ -207,8 +214,12 @@ impl Rpc {
             && head.memory == self.calls.memory(from);
         let (lines, server, calls) = (&mut self.lines, &mut self.server, &mut self.calls);
         match item {
+            // A greeting is answered with all that is open there: once in a connection.
+            Item::Hello { .. } if std::mem::replace(&mut lines.line(from).has_greeted, true) => {
+                server.counts.absurd += 1;
+            }
             Item::Hello { kept, window, epoch } => {
-                self.notices.on_hello(lines, from, head.life);
+                self.notices.on_hello(lines, from, (head.life, window));
                 self.watch.on_hello(lines, from, epoch);
                 calls.on_bound(now, lines, from, head.memory, (kept, window));
                 lines.tell(Event::Bound { server: from });
@@ -237,14 +248,13 @@ impl Rpc {
             Item::Working { seq } if is_answer => calls.on_sign(now, lines, from, seq, true),
             Item::Missing { seq } if is_answer => calls.on_sign(now, lines, from, seq, false),
             Item::More { seq } if is_answer => Watch::on_more(lines, calls, from, seq),
-            Item::Check { life } if life == self.life => {
-                lines.say_surely(from, Item::Alive, Bytes::new())
-            }
+            Item::Check { life } if life == self.life => lines.say_alive(from),
             Item::Alive => self.watch.on_alive(from),
             Item::Epoch { epoch } => self.watch.on_epoch(now, lines, server, epoch),
             Item::Watch { number, procedure } => {
                 let is_served = server.serves(procedure);
-                self.notices.on_watch(lines, from, (number, procedure), is_served);
+                let is_heard = self.notices.on_watch(lines, from, (number, procedure), is_served);
+                server.counts.absurd += u64::from(!is_heard);
             }
             Item::Unwatch { number } => self.notices.on_unwatch(from, number),
             Item::Gone { number, why } => self.notices.on_end(lines, from, number, why),
@@ -278,6 +288,7 @@ impl Machine for Rpc {
             In::Room { to } => {
                 self.lines.room(to);
                 self.calls.on_room(now, &mut self.lines, to.node);
+                self.notices.on_room(&mut self.lines, to.node);
             }
             In::Written(io) => self.on_written(now, io),
             In::Compact { upto } => self.compact(upto),

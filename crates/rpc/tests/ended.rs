@@ -4,6 +4,9 @@
 #[allow(unreachable_pub, reason = "shared by tests")]
 mod stations;
 
+use std::future::Future;
+use std::task::Poll;
+
 use actix::{Actor, ActorContext as _, Context, Handler, Message};
 use mainstay_rpc::{Config, Failure, Incoming, Parting, Procedure, Reason, Refusal, RpcHandle};
 use serde::{Deserialize, Serialize};
@@ -66,6 +69,13 @@ async fn serve(rpc: &RpcHandle, incoming: bool) -> actix::Addr<Counter> {
     counter
 }
 
+/// Waits until a node has so many watches of its own, and of others.
+async fn watches(rpc: &RpcHandle, count: (usize, usize)) {
+    while rpc.status().await.unwrap().watches != count {
+        tokio::task::yield_now().await;
+    }
+}
+
 /// Checks RPC-74: a call of an actor that has ended was not executed at all, from another node and from the own one; the procedure is withdrawn, and another actor
 /// may serve it.
 #[tokio::test]
@@ -85,12 +95,46 @@ async fn calls_of_an_actor_that_has_ended_were_not_executed() {
                 assert_eq!(within(one.exactly_once(Count)).await, Err(not_served.into()));
             }
         }
-        // Nobody has called it since it ended.
+        // Nobody has called it since it ended; those who watch it are told, though another one is there at once.
         let counter = serve(&server, false).await;
+        let watching = [client.clone(), server.clone()].map(|rpc| {
+            tokio::task::spawn_local(async move { rpc.watch(node(1), Count::ID).await })
+        });
+        within(watches(&server, (1, 1))).await;
         within(counter.send(End)).await.unwrap();
         let counter = serve(&server, false).await;
+        for told in watching {
+            assert_eq!(within(told).await.unwrap(), Parting::Ended);
+        }
         assert_eq!(within(client.to(node(1)).exactly_once(Count)).await, Ok(1));
         drop(counter);
+    };
+    LocalSet::new().run_until(run).await;
+}
+
+/// A watch that is dropped when it has just begun is taken back, also at a node whose queue of commands is waited for.
+#[tokio::test]
+async fn a_watch_that_is_dropped_at_once_is_taken_back() {
+    let run = async {
+        let roster = roster(2);
+        let (_one, client) = station(&roster, 0, Place::Mounted, Config::started_now(), None).await;
+        let (_two, server) = station(&roster, 1, Place::Mounted, Config::started_now(), None).await;
+        let _counter = serve(&server, false).await;
+        let caller = client.to(node(1)).unordered();
+        for _ in 0..100 {
+            // The call has the queue waited for, before the watch is given.
+            let call = tokio::task::spawn_local(caller.exactly_once(Count));
+            tokio::task::yield_now().await;
+            let mut watching = Box::pin(client.watch(node(1), Count::ID));
+            for _ in 0..2 {
+                let poll = std::future::poll_fn(|it| Poll::Ready(watching.as_mut().poll(it)));
+                assert!(poll.await.is_pending());
+            }
+            drop(watching);
+            within(call).await.unwrap().unwrap();
+        }
+        within(watches(&client, (0, 0))).await;
+        within(watches(&server, (0, 0))).await;
     };
     LocalSet::new().run_until(run).await;
 }
@@ -109,26 +153,21 @@ async fn the_end_of_a_remote_actor_is_told() {
         assert_eq!(within(watching(&client)).await.unwrap(), Parting::NotServed);
         let counter = serve(&server, false).await;
         let (far, near) = (watching(&client), watching(&server));
-        let settled = async |rpc: &RpcHandle, count| {
-            while rpc.status().await.unwrap().watches != count {
-                tokio::task::yield_now().await;
-            }
-        };
-        within(settled(&server, (1, 1))).await;
+        within(watches(&server, (1, 1))).await;
         counter.do_send(End);
         for told in [far, near] {
             assert_eq!(within(told).await.unwrap(), Parting::Ended);
         }
         let _counter = serve(&server, false).await;
         let (told, dropped) = (watching(&client), watching(&client));
-        within(settled(&server, (0, 2))).await;
+        within(watches(&server, (0, 2))).await;
         dropped.abort();
-        within(settled(&server, (0, 1))).await;
+        within(watches(&server, (0, 1))).await;
         within(server.withdraw::<Count>()).await.unwrap();
         assert_eq!(within(told).await.unwrap(), Parting::Withdrawn);
         let _counter = serve(&server, false).await;
         let (far, near) = (watching(&client), watching(&server));
-        within(settled(&server, (1, 1))).await;
+        within(watches(&server, (1, 1))).await;
         let closed = two.closed();
         two.stop();
         drop((two, server));

@@ -17,7 +17,6 @@ use serde::{Deserialize, Serialize};
 use tokio::task::LocalSet;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
-use tracing::subscriber::Interest;
 use tracing::{Event, Metadata, Subscriber};
 
 use stations::{Place, node, roster, station, within};
@@ -74,11 +73,6 @@ impl Subscriber for Seen {
         of.target() == "mainstay_rpc"
     }
 
-    /// It is not the only one of the process: other threads have none.
-    fn register_callsite(&self, _: &'static Metadata<'static>) -> Interest {
-        Interest::sometimes()
-    }
-
     fn new_span(&self, span: &Attributes<'_>) -> Id {
         let mut fields = Fields::from([("name", span.metadata().name().to_owned())]);
         span.record(&mut Fill(&mut fields));
@@ -116,54 +110,49 @@ async fn nodes() -> Vec<RpcHandle> {
 
 /// A call from node 0 to 3, from there to 2, and to 1: each end has a span, and each span knows the one before it; all are of one trace, which the executions know, and
 /// the bytes of the caller go along.
-#[tokio::test]
-async fn spans_cross_two_hops() {
-    let run = async {
-        let nodes = nodes().await;
-        let seen = Seen::default();
-        let _guard = tracing::subscriber::set_default(seen.clone());
-        let caller = nodes[0].to(node(3)).context(Bytes::from_static(b"mine"));
-        let told = within(caller.exactly_once(Hop(2))).await.unwrap();
-        let spans = seen.0.1.lock().unwrap().clone();
-        let names: Vec<_> = spans.iter().map(|it| it["name"].as_str()).collect();
-        assert_eq!(names, ["rpc.call", "rpc.execute"].repeat(3));
-        let text = |node: NodeId| node.to_string();
-        let ends = [
-            ("server", 3),
-            ("client", 0),
-            ("server", 2),
-            ("client", 3),
-            ("server", 1),
-            ("client", 2),
-        ];
-        let mut parent = None;
-        for (span, (end, at)) in spans.iter().zip(ends) {
-            assert_eq!(span[end], text(node(at)));
-            assert_eq!(span["trace"], spans[0]["trace"]);
-            assert_eq!(span.get("parent"), parent, "{span:?}");
-            assert!(span["procedure"].contains("test.hop"));
-            parent = Some(&span["span"]);
-        }
-        for (told, span) in told.iter().zip(spans.iter().skip(1).step_by(2)) {
-            assert_eq!(*told, format!("b\"mine\" 00-{}-{}-01", span["trace"], span["span"]));
-        }
-        // Another call is another trace.
-        within(caller.exactly_once(Hop(0))).await.unwrap();
-        assert_ne!(seen.0.1.lock().unwrap()[6]["trace"], spans[0]["trace"]);
-    };
-    LocalSet::new().run_until(run).await;
+async fn with_spans(nodes: &[RpcHandle]) {
+    let seen = Seen::default();
+    let _guard = tracing::subscriber::set_default(seen.clone());
+    let caller = nodes[0].to(node(3)).context(Bytes::from_static(b"mine"));
+    let told = within(caller.exactly_once(Hop(2))).await.unwrap();
+    let spans = seen.0.1.lock().unwrap().clone();
+    let names: Vec<_> = spans.iter().map(|it| it["name"].as_str()).collect();
+    assert_eq!(names, ["rpc.call", "rpc.execute"].repeat(3));
+    let text = |node: NodeId| node.to_string();
+    let ends =
+        [("server", 3), ("client", 0), ("server", 2), ("client", 3), ("server", 1), ("client", 2)];
+    let mut parent = None;
+    for (span, (end, at)) in spans.iter().zip(ends) {
+        assert_eq!(span[end], text(node(at)));
+        assert_eq!(span["trace"], spans[0]["trace"]);
+        assert_eq!(span.get("parent"), parent, "{span:?}");
+        assert!(span["procedure"].contains("test.hop"));
+        parent = Some(&span["span"]);
+    }
+    for (told, span) in told.iter().zip(spans.iter().skip(1).step_by(2)) {
+        assert_eq!(*told, format!("b\"mine\" 00-{}-{}-01", span["trace"], span["span"]));
+    }
+    // Another call is another trace.
+    within(caller.exactly_once(Hop(0))).await.unwrap();
+    assert_ne!(seen.0.1.lock().unwrap()[6]["trace"], spans[0]["trace"]);
 }
 
 /// Nobody wants spans: a trace crosses all the same, as it came. A call of the own node has it too.
+async fn without_spans(nodes: &[RpcHandle]) {
+    let trace = Trace { trace: 7, span: 9 };
+    for caller in [nodes[0].to(node(3)), nodes[3].to(node(3))] {
+        let told = within(caller.traced(trace).exactly_once(Hop(2))).await.unwrap();
+        assert_eq!(told, vec![format!("b\"\" {trace}"); 3]);
+    }
+}
+
+/// One test: whether spans are wanted is of the whole process.
 #[tokio::test]
-async fn a_trace_crosses_without_spans() {
+async fn traces_cross_nodes() {
     let run = async {
         let nodes = nodes().await;
-        let trace = Trace { trace: 7, span: 9 };
-        for caller in [nodes[0].to(node(3)), nodes[3].to(node(3))] {
-            let told = within(caller.traced(trace).exactly_once(Hop(2))).await.unwrap();
-            assert_eq!(told, vec![format!("b\"\" {trace}"); 3]);
-        }
+        without_spans(&nodes).await;
+        with_spans(&nodes).await;
     };
     LocalSet::new().run_until(run).await;
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -43,11 +43,13 @@ pub(super) struct Level {
     /// Of an execution for the own node: its numbers.
     above: Vec<u64>,
     made: AtomicU64,
+    /// It has offered streams.
+    pub(super) has_offered: AtomicBool,
 }
 
 impl Level {
     pub(super) fn below(above: Vec<u64>) -> Arc<Self> {
-        Arc::new(Self { above, made: AtomicU64::new(0) })
+        Arc::new(Self { above, ..Self::default() })
     }
 
     /// The numbers of another call.

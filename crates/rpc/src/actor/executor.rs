@@ -11,6 +11,7 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use super::Context;
+use super::context::Level;
 use super::handle::{CallInfo, Shared};
 use super::served::Served;
 use super::stop::Stop;
@@ -73,10 +74,15 @@ struct Doing {
     begun: Executions,
     shared: Arc<Shared>,
     ticket: Ticket,
+    stop: Stop,
+    level: Arc<Level>,
 }
 
 impl Doing {
     fn finish(&self, result: Finish) {
+        if self.stop.is_stopped() || !matches!(result, Finish::Value(_)) {
+            self.shared.end_offers_of(&self.level);
+        }
         if self.begun.borrow_mut().remove(&self.ticket).is_some() {
             self.shared.commands.give(Command::Finished { ticket: self.ticket, result });
         }
@@ -86,7 +92,9 @@ impl Doing {
 impl Drop for Doing {
     /// It has panicked, unless it has finished.
     fn drop(&mut self) {
-        self.finish(Finish::Failed);
+        if self.begun.borrow().contains_key(&self.ticket) || self.stop.is_stopped() {
+            self.finish(Finish::Failed);
+        }
     }
 }
 
@@ -116,7 +124,9 @@ impl Executor {
             shared: Arc::clone(shared),
         };
         let may_drop = served.may_drop();
-        let doing = Doing { begun: Rc::clone(&self.begun), shared: Arc::clone(shared), ticket };
+        let (begun, shared, level) =
+            (Rc::clone(&self.begun), Arc::clone(shared), Arc::clone(&context.level));
+        let doing = Doing { begun, shared, ticket, stop: stop.clone(), level };
         // What users wrote runs in here, where a panic ends this execution and nothing else.
         let work = async move {
             let of = &doing.shared;

@@ -15,7 +15,7 @@ use thiserror::Error;
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::executor::{Executor, Table, ended};
-use super::notices::{Watches, look};
+use super::notices::{Loss, Losses, Watches, look};
 use super::registry::Registry;
 use super::served::{NoResult, Port, Running, Served};
 use super::servers::Hosts;
@@ -100,45 +100,6 @@ struct Waiting {
     tell: oneshot::Sender<Outcome>,
 }
 
-/// How often a node was lost while somebody waited for that.
-#[derive(Default)]
-struct Losses {
-    count: u64,
-    waiting: usize,
-}
-
-/// Waits for the loss of a node.
-struct Loss<'a> {
-    shared: &'a Shared,
-    node: NodeId,
-    before: u64,
-}
-
-impl<'a> Loss<'a> {
-    fn of(shared: &'a Shared, node: NodeId) -> Self {
-        let mut all = locked(&shared.losses);
-        let losses = all.entry(node).or_default();
-        losses.waiting += 1;
-        Self { shared, node, before: losses.count }
-    }
-
-    fn has_come(&self) -> bool {
-        locked(&self.shared.losses).get(&self.node).is_some_and(|it| it.count > self.before)
-    }
-}
-
-impl Drop for Loss<'_> {
-    fn drop(&mut self) {
-        let mut all = locked(&self.shared.losses);
-        if let Some(losses) = all.get_mut(&self.node) {
-            losses.waiting -= 1;
-            if losses.waiting == 0 {
-                all.remove(&self.node);
-            }
-        }
-    }
-}
-
 pub(super) struct Shared {
     pub(super) service: ServiceHandle<Rpc>,
     pub(super) commands: CommandQueue<Rpc>,
@@ -171,13 +132,14 @@ pub(super) struct Shared {
     tokens: AtomicU64,
     lanes: AtomicU32,
     is_open: AtomicBool,
+    is_draining: AtomicBool,
     /// How often the service has ended.
     ends: Mutex<u64>,
     time: LocalReader,
     /// Nothing is executed any more after a drain, or the service has ended.
     drained: watch::Sender<bool>,
     /// Of the nodes that somebody waits for.
-    losses: Mutex<BTreeMap<NodeId, Losses>>,
+    pub(super) losses: Mutex<BTreeMap<NodeId, Losses>>,
     lost: Notify,
 }
 
@@ -291,6 +253,7 @@ impl Shared {
             let mut ends = locked(&self.ends);
             *ends += 1;
             self.is_open.store(false, Ordering::SeqCst);
+            self.is_draining.store(false, Ordering::SeqCst);
         }
         self.lost(self.me);
         self.forsake_all();
@@ -310,8 +273,15 @@ impl Shared {
         self.lost.notify_waiters();
     }
 
+    /// A drain was asked for, and the service has not ended since.
+    pub(super) fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::SeqCst)
+    }
+
     pub(super) async fn drain(&self) -> Result<(), ReachError> {
+        self.is_draining.store(true, Ordering::SeqCst);
         loop {
+            self.end_plain_offers();
             self.drained.send_replace(false);
             let mut drained = self.drained.subscribe();
             self.service.send(Command::Drain).await?;
@@ -458,6 +428,7 @@ impl RpcHandle {
             tokens: AtomicU64::new(1),
             lanes: AtomicU32::new(1),
             is_open: AtomicBool::new(false),
+            is_draining: AtomicBool::new(false),
             ends: Mutex::new(0),
             time,
             drained: watch::Sender::new(false),
@@ -570,6 +541,10 @@ impl RpcHandle {
     ) -> Result<(), ServeError> {
         let _turn = self.shared.serving.lock().await;
         let may_end = served.may_end();
+        if self.shared.served(P::ID).is_some_and(|it| !it.is_there()) {
+            // Those who watch the one that has ended are told of that, and not left with the next one.
+            self.shared.service.send(Command::Gone { procedure: P::ID }).await?;
+        }
         {
             let mut table = locked(&self.shared.table);
             if let Some(there) = table.get(&P::ID).filter(|it| it.is_there()) {
@@ -600,7 +575,7 @@ impl RpcHandle {
         Ok(())
     }
 
-    /// Takes no call any more, but those by which the streams are read that it offers, and waits until those that were taken are answered and the clients that are connected have the answers, and streams that are a part of them ([`Context::offer`]) are read to their end. Others are told that theirs were not executed; those that
+    /// Takes no call any more, but those by which the streams are read that it offers, and waits until those that were taken are answered and the clients that are connected have the answers, and streams that are a part of them ([`Context::offer`]) are read to their end. Streams of [`RpcHandle::offer`] end. Others are told that theirs were not executed; those that
     /// nobody answers are dropped. [`StationHandle::close`](mainstay_service::StationHandle::close) and
     /// [`Reach::close`](mainstay_service::Reach::close) do it for all services of a node, within a time. Of at-least-once calls nothing is kept, so their answers are sent and not waited for. A client that is connected and never says that it has its results holds this up for as long: without such a bound, give it one.
     ///

@@ -41,11 +41,20 @@ pub(super) struct Local {
 }
 
 /// What an execution for the own node is stopped by: its future is dropped, or its time is over.
-struct Guard(Stop);
+struct Guard {
+    shared: Arc<Shared>,
+    stop: Stop,
+    level: Arc<Level>,
+    /// There is a value.
+    is_done: bool,
+}
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.0.stop();
+        self.stop.stop();
+        if !self.is_done {
+            self.shared.end_offers_of(&self.level);
+        }
     }
 }
 
@@ -104,7 +113,7 @@ async fn within<P: Procedure>(
         }
         _ => None,
     };
-    let stop = Stop::default();
+    let (stop, level) = (Stop::default(), Level::below(numbers));
     let context = Context {
         client: shared.me,
         life: 0,
@@ -116,11 +125,11 @@ async fn within<P: Procedure>(
         #[cfg(feature = "tracing")]
         span: tracing::Span::none(),
         stop: stop.clone(),
-        level: Level::below(numbers),
+        level: Arc::clone(&level),
         shared: Arc::clone(&shared),
     };
     let told = execute::<P>(&shared, info, arguments, context, place)?;
-    let guard = Guard(stop);
+    let mut guard = Guard { shared: Arc::clone(&shared), stop, level, is_done: false };
     let left = until.saturating_since(shared.now());
     let unknown = |reason| Failure { executed: semantics.unknown(), reason };
     let orphaned = async {
@@ -144,7 +153,7 @@ async fn within<P: Procedure>(
         },
         () = orphaned => Err(unknown(Reason::Orphan).into()),
     };
-    drop(guard);
+    guard.is_done = told.is_ok();
     told
 }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use mainstay_base::NodeId;
+use mainstay_service::ReachError;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
@@ -19,6 +20,45 @@ const LOOK: Duration = Duration::from_millis(250);
 #[derive(Default)]
 pub(super) struct Watches {
     waiting: Mutex<BTreeMap<u64, oneshot::Sender<Parting>>>,
+}
+
+/// How often a node was lost while somebody waited for that.
+#[derive(Default)]
+pub(super) struct Losses {
+    pub(super) count: u64,
+    waiting: usize,
+}
+
+/// Waits for the loss of a node.
+pub(super) struct Loss<'a> {
+    shared: &'a Shared,
+    node: NodeId,
+    before: u64,
+}
+
+impl<'a> Loss<'a> {
+    pub(super) fn of(shared: &'a Shared, node: NodeId) -> Self {
+        let mut all = locked(&shared.losses);
+        let losses = all.entry(node).or_default();
+        losses.waiting += 1;
+        Self { shared, node, before: losses.count }
+    }
+
+    pub(super) fn has_come(&self) -> bool {
+        locked(&self.shared.losses).get(&self.node).is_some_and(|it| it.count > self.before)
+    }
+}
+
+impl Drop for Loss<'_> {
+    fn drop(&mut self) {
+        let mut all = locked(&self.shared.losses);
+        if let Some(losses) = all.get_mut(&self.node) {
+            losses.waiting -= 1;
+            if losses.waiting == 0 {
+                all.remove(&self.node);
+            }
+        }
+    }
 }
 
 impl Shared {
@@ -70,8 +110,16 @@ struct Watching {
 impl Drop for Watching {
     fn drop(&mut self) {
         if locked(&self.shared.watches.waiting).remove(&self.token).is_some() {
-            // If there is no room for the word, the watch is told to nobody when it ends.
-            let _ = self.shared.commands.push(Command::Unwatch { token: self.token });
+            // It goes the way of the watch, and so comes behind it: there or, without room, beside the one who drops this.
+            let word = Command::Unwatch { token: self.token };
+            let service = self.shared.service.clone();
+            if service.try_send(word.clone()) == Err(ReachError::Full) {
+                self.shared.run(move || {
+                    Box::pin(async move {
+                        let _ = service.send(word).await;
+                    })
+                });
+            }
         }
     }
 }

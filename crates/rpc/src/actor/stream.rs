@@ -9,11 +9,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use mainstay_base::{NodeId, codec};
+use mainstay_base::{Instant, NodeId, codec};
 use mainstay_runtime::ActorMessage;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -21,7 +22,9 @@ use thiserror::Error;
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::timeout;
 
+use super::context::Level;
 use super::handle::{Shared, locked};
+use super::stop::Stop;
 use super::{CallError, Caller, Context, Procedure, RpcHandle, ServeError};
 use crate::wire::{LEAVE, PULL};
 use crate::{Failure, Reason, Refusal};
@@ -30,8 +33,10 @@ use crate::{Failure, Reason, Refusal};
 const OFFERS_MAX: usize = 4_096;
 /// A batch has about so many bytes.
 const BATCH_BYTES: usize = 256 << 10;
-/// A writer waits so long for a reader.
+/// A writer waits so long for a reader, and a drain for the next pull.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// When all results are acknowledged, a drain waits so long for the first pull of a stream.
+const UNREAD: Duration = Duration::from_secs(5);
 
 /// A stream, for the one node that may read it: plain data that travels.
 #[derive(Serialize, Deserialize)]
@@ -76,9 +81,27 @@ pub enum OfferError {
 /// A stream that is offered here.
 pub(super) struct Offered {
     reader: NodeId,
-    /// It is a part of what the reader called, and is read to its end before the node is drained.
-    is_accepted: bool,
+    /// The execution whose result it is a part of: then it is read to its end before the node is drained.
+    of: Option<Weak<Level>>,
+    /// When it was pulled the last time.
+    pulled: Option<Instant>,
     items: Arc<Mutex<mpsc::Receiver<Bytes>>>,
+    /// It is offered no more: who waits for items is told.
+    end: Stop,
+}
+
+impl Offered {
+    /// Whether a drain waits for it, and until when. All results are acknowledged since `since`.
+    fn awaited(&self, since: Instant) -> Option<Instant> {
+        self.of.as_ref()?;
+        Some(self.pulled.map_or(since + UNREAD, |at| at + PATIENCE))
+    }
+}
+
+impl Drop for Offered {
+    fn drop(&mut self) {
+        self.end.stop();
+    }
 }
 
 pub(super) type Offers = BTreeMap<u64, Offered>;
@@ -124,13 +147,22 @@ struct NoSuchStream;
 /// Serves the streams that this node offers.
 pub(super) async fn serve(rpc: &RpcHandle) -> Result<(), ServeError> {
     rpc.serve_fn(|Pull { id }, context: Context| async move {
-        let items = {
-            let offers = locked(&context.shared.offers);
-            let offered = offers.get(&id).filter(|it| it.reader == context.client());
-            Arc::clone(&offered.ok_or(NoSuchStream)?.items)
+        let shared = &context.shared;
+        let (items, end) = {
+            let mut offers = locked(&shared.offers);
+            let is_open = |it: &&mut Offered| {
+                it.reader == context.client() && (it.of.is_some() || !shared.is_draining())
+            };
+            let offered = offers.get_mut(&id).filter(is_open).ok_or(NoSuchStream)?;
+            offered.pulled = Some(shared.now());
+            (Arc::clone(&offered.items), offered.end.clone())
         };
-        let bytes_max = (context.shared.body_bytes_max / 2).min(BATCH_BYTES);
-        let pulled = pull(&mut *items.lock().await, bytes_max).await;
+        let bytes_max = (shared.body_bytes_max / 2).min(BATCH_BYTES);
+        let pulled = tokio::select! {
+            biased;
+            pulled = async { pull(&mut *items.lock().await, bytes_max).await } => pulled,
+            () = end.stopped() => return Err(NoSuchStream),
+        };
         if pulled.is_end {
             context.shared.end_offer(id);
         }
@@ -170,7 +202,7 @@ async fn pull(items: &mut mpsc::Receiver<Bytes>, bytes_max: usize) -> Pulled {
 }
 
 impl RpcHandle {
-    /// Offers a stream to a node. At most `unread_max` items (1 at least) wait to be read.
+    /// Offers a stream to a node. At most `unread_max` items (1 at least) wait to be read. A [drain](Self::drain) of this node ends it.
     ///
     /// # Errors
     /// [`OfferError`].
@@ -179,7 +211,7 @@ impl RpcHandle {
         reader: NodeId,
         unread_max: usize,
     ) -> Result<(Items<T>, Offer<T>), OfferError> {
-        offer(self.shared(), (reader, false), unread_max)
+        offer(self.shared(), (reader, None), unread_max)
     }
 
     /// Reads a stream that was offered to this node.
@@ -190,8 +222,9 @@ impl RpcHandle {
 }
 
 impl Context {
-    /// Offers a stream to the node that calls: as a part of the result. A [drain](RpcHandle::drain) of this node waits until it is read to its end, or its
-    /// reader has dropped it or is lost.
+    /// Offers a stream to the node that calls: as a part of the result. It ends when the execution is stopped, fails or answers an error. A [drain](RpcHandle::drain) of this node
+    /// waits until it is read to its end, or its reader has dropped it, is lost, has not begun to read within 5 s of having the result, or has read nothing for a minute. The writer is
+    /// not told of the drain: a stream without an end holds it up for as long.
     ///
     /// # Errors
     /// [`OfferError`].
@@ -199,7 +232,8 @@ impl Context {
         &self,
         unread_max: usize,
     ) -> Result<(Items<T>, Offer<T>), OfferError> {
-        offer(&self.shared, (self.client(), true), unread_max)
+        self.level.has_offered.store(true, Ordering::SeqCst);
+        offer(&self.shared, (self.client(), Some(Arc::downgrade(&self.level))), unread_max)
     }
 
     /// Reads a stream that the caller gave along, as a part of this execution.
@@ -211,7 +245,7 @@ impl Context {
 
 fn offer<T: Serialize>(
     shared: &Arc<Shared>,
-    (reader, is_accepted): (NodeId, bool),
+    (reader, of): (NodeId, Option<Weak<Level>>),
     unread_max: usize,
 ) -> Result<(Items<T>, Offer<T>), OfferError> {
     let (to, items) = mpsc::channel(unread_max.clamp(1, 1 << 20));
@@ -224,7 +258,8 @@ fn offer<T: Serialize>(
         offers.remove(&over.ok_or(OfferError::TooMany)?);
         shared.offers_end.notify_waiters();
     }
-    offers.insert(id, Offered { reader, is_accepted, items: Arc::new(Mutex::new(items)) });
+    let (items, end) = (Arc::new(Mutex::new(items)), Stop::default());
+    offers.insert(id, Offered { reader, of, pulled: None, items, end });
     drop(offers);
     let bytes_max = shared.body_bytes_max / 4;
     let items = Items { to, id, shared: Arc::downgrade(shared), bytes_max, item: PhantomData };
@@ -244,16 +279,34 @@ impl Shared {
         self.offers_end.notify_waiters();
     }
 
+    /// An execution has come to nothing, and its streams with it.
+    pub(super) fn end_offers_of(&self, level: &Arc<Level>) {
+        if level.has_offered.load(Ordering::SeqCst) {
+            let of = Arc::downgrade(level);
+            let is_its = |it: &Offered| it.of.as_ref().is_some_and(|it| it.ptr_eq(&of));
+            locked(&self.offers).retain(|_, it| !is_its(it));
+            self.offers_end.notify_waiters();
+        }
+    }
+
+    /// Ends the streams that are no part of an accepted call: this node is drained.
+    pub(super) fn end_plain_offers(&self) {
+        locked(&self.offers).retain(|_, it| it.of.is_some());
+    }
+
     /// Waits until no stream is open that is a part of an accepted call. Whether there was one.
     pub(super) async fn offers_ended(&self) -> bool {
-        let mut waited = false;
+        let (mut waited, since) = (false, self.now());
         loop {
-            let told = self.offers_end.notified();
-            let is_open = locked(&self.offers).values().any(|it| it.is_accepted);
-            if !is_open || !self.is_open() {
-                return waited;
-            }
-            told.await;
+            let (told, now) = (self.offers_end.notified(), self.now());
+            let next = {
+                let mut offers = locked(&self.offers);
+                offers.retain(|_, it| it.awaited(since).is_none_or(|until| now < until));
+                offers.values().filter_map(|it| it.awaited(since)).min()
+            };
+            let Some(next) = next.filter(|_| self.is_open()) else { return waited };
+            // Whoever pulls meanwhile is waited for anew.
+            let _ = timeout(next.saturating_since(now), told).await;
             waited = true;
         }
     }

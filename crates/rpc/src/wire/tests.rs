@@ -243,6 +243,36 @@ fn a_flood_costs_two_windows() {
     mainstay_sim::holds_but_with(scene, &[Fault::NeverBusy, Fault::RemembersFloods]);
 }
 
+/// A peer that takes nothing in and watches what is not served, asks and greets without end: what it is owed is told when it takes something in, two windows of it, and the
+/// rest is counted and costs nothing.
+#[cfg(feature = "test-util")]
+#[test]
+fn a_flood_of_watches_costs_two_windows() {
+    use crate::fault::Fault;
+    let scene = |fault| {
+        let mut peer = Peer::new(Config { fault, ..Config::new(3) });
+        let (message, to) = (Message::of(Head::default(), &mut Batch::default()), boot("peer"));
+        peer.rpc.handle(peer.now, In::Full { to, message });
+        for turn in 0..10u64 {
+            let watch =
+                |at: u64| Item::Watch { number: turn * 100 + at, procedure: ProcedureId(8) };
+            assert_eq!(peer.say((0..100).map(watch).collect()), []);
+            assert_eq!(peer.say(vec![Item::Check { life: 3 }; 100]), []);
+            peer.say(vec![Item::Hello { kept: false, window: 4, epoch: 1 }; 100]);
+        }
+        assert!(peer.rpc.waits(to.node) <= 8, "what is kept is bounded");
+        assert_eq!(peer.counts().absurd, 992 + 1_000);
+        peer.rpc.handle(peer.now, In::Room { to });
+        let told = peer.say(vec![]);
+        let gone = |number| Item::Gone { number, why: Parting::NotServed };
+        let owed: Vec<Item> = (0..8).map(gone).chain([Item::Alive]).collect();
+        assert_eq!(told, owed);
+        let watch = Item::Watch { number: 2_000, procedure: ProcedureId(8) };
+        assert_eq!(peer.say(vec![watch]), [gone(2_000)]);
+    };
+    mainstay_sim::holds_but_with(scene, &[Fault::RemembersFloods]);
+}
+
 /// Calls that nobody answers wait for places, as many of a client as its window.
 #[test]
 fn a_flood_of_casts_is_refused() {
