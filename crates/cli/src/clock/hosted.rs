@@ -172,9 +172,10 @@ impl ClockConfig {
             }
             Kind::Interval { error } => {
                 set(error, self.error_us.map(micros));
+                let is_own = self.reads_its_own(nodes)?;
                 self.withstands_none("no other has an interval to say at first")?;
                 let own = Follow::SystemClock { error: *error };
-                reference = self.reads_its_own(nodes)?.then_some(own);
+                reference = is_own.then_some(own);
             }
             Kind::Hardware { master, pull_max, error } => {
                 set(error, self.error_us.map(micros));
@@ -188,6 +189,7 @@ impl ClockConfig {
             }
             Kind::External { error } => {
                 set(error, self.error_us.map(micros));
+                let is_own = self.reads_its_own(nodes)?;
                 self.withstands_none("all follow it")?;
                 let own = Follow::SystemClock { error: *error };
                 // All have one plan: the precision holds for those that read of another node as well.
@@ -195,7 +197,7 @@ impl ClockConfig {
                     Some(_) => self.read_from_another(),
                     None => LOOK_ERROR,
                 });
-                reference = Some(if self.reads_its_own(nodes)? {
+                reference = Some(if is_own {
                     own
                 } else {
                     let name = self.named().unwrap_or_default();
