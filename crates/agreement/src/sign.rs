@@ -90,6 +90,8 @@ enum Keys {
 pub enum BadKeys {
     /// The public key at this place is none.
     NoKey(usize),
+    /// These two places have one key: one process would sign for both.
+    Twice(usize, usize),
     /// The public key at the own place is not that of the secret one.
     NotMine,
 }
@@ -98,6 +100,9 @@ impl fmt::Display for BadKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoKey(place) => write!(f, "the public key at place {place} is none"),
+            Self::Twice(first, second) => {
+                write!(f, "places {first} and {second} have one public key")
+            }
             Self::NotMine => {
                 f.write_str("the public key at the own place belongs to another secret")
             }
@@ -118,6 +123,9 @@ impl Keyring {
         let secret = SigningKey::from_bytes(&secret);
         let mut keys = Vec::new();
         for (place, bytes) in publics.iter().enumerate() {
+            if let Some(first) = publics[..place].iter().position(|other| other == bytes) {
+                return Err(BadKeys::Twice(first, place));
+            }
             keys.push(VerifyingKey::from_bytes(bytes).map_err(|_| BadKeys::NoKey(place))?);
         }
         if keys.get(me) != Some(&secret.verifying_key()) {

@@ -93,6 +93,10 @@ pub enum Fault {
     BelievesAnyReply,
     /// What another node says of the error of its clock is left out.
     ForgetsPeerError,
+    /// Of a round trip, what the question waited is taken for known as exactly as if the own clock had measured it.
+    BelievesHeld,
+    /// An interval clock is set to its reference, whatever the others say.
+    BelievesReference,
     /// A clock that follows a time which runs away from the true one says that it follows the true one.
     ForgetsRate,
     /// A clock that is pulled by as much as it may be counts as one that has arrived.

@@ -7,10 +7,13 @@ mod seats;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use mainstay_base::service::Service;
 use mainstay_base::{Duration, Instant, NodeId, Rng};
 use mainstay_clock::fault::Fault as Broken;
 use mainstay_clock::sync::global::{Config, Event, Global, ReadClock, ReferenceClock};
-use mainstay_clock::sync::{self, Delay, Drift, Function, Kind, Mount, Origin, Plan, Reading};
+use mainstay_clock::sync::{
+    self, Delay, Drift, Function, Kind, Mount, Origin, Plan, Reading, Verdict,
+};
 use mainstay_sim::service::{ServiceNode, Setup};
 use mainstay_sim::{Clock, Fault, Stuck, World};
 
@@ -26,6 +29,8 @@ enum What {
     Nothing,
     /// A clock of its own, which is so far off.
     Own(i64),
+    /// The same, which is off from the sixth second on.
+    Stepped(i64),
     Peer(usize),
 }
 
@@ -37,14 +42,22 @@ struct Part {
     what: What,
 }
 
-/// A clock of a node whose hardware drifts so much: it is `off` the true time.
-fn own(local: Arc<AtomicU64>, drift: i64, off: i64) -> ReadClock {
+impl Part {
+    /// Of several that go by intervals one may be wrong.
+    fn faulty(&self) -> usize {
+        usize::from(matches!(self.kind, Kind::Interval { .. }) && self.group.len() > 1)
+    }
+}
+
+/// A clock of a node whose hardware drifts so much: it is `off` the true time, `from` so long after the beginning.
+fn own(local: Arc<AtomicU64>, drift: i64, (off, from): (i64, i64)) -> ReadClock {
     Arc::new(move || {
         let at = local.load(Ordering::Relaxed);
         let passed = i128::from(at) - EPOCH.as_nanos() as i128;
         let real = passed * 1_000_000_000 / (1_000_000_000 + i128::from(drift));
+        let off = if real < i128::from(from) { 0 } else { off };
         let value = EPOCH.as_nanos() as i128 + real + i128::from(off);
-        Some((Instant::from_nanos(at), value as i64))
+        Some((Instant::from_nanos(at), value as i64, ERROR))
     })
 }
 
@@ -65,7 +78,7 @@ impl Run {
         let drifts: Vec<i64> =
             (0..NODES).map(|_| rng.below(2 * drift + 1) as i64 - drift as i64).collect();
         let plan = move |part: &Part| {
-            let mut config = sync::Config::lan(part.kind.clone(), part.group.len(), 0);
+            let mut config = sync::Config::lan(part.kind.clone(), part.group.len(), part.faulty());
             (config.period, config.delay) = (period, delay);
             config.drift = Drift::per_billion(drift as u32 + 1);
             config.fault = broken;
@@ -90,9 +103,11 @@ impl Run {
             (config.answers, config.fault) = (true, broken);
             config.reference = match part.what {
                 What::Nothing => None,
-                What::Own(off) => {
+                What::Own(off) | What::Stepped(off) => {
+                    let is_stepped = matches!(part.what, What::Stepped(_));
+                    let from = if is_stepped { 6_000_000_000 } else { i64::MIN };
                     let local = Arc::clone(&seat.local);
-                    Some(ReferenceClock::Own(own(local, hardware[node.index], off)))
+                    Some(ReferenceClock::Own(own(local, hardware[node.index], (off, from))))
                 }
                 What::Peer(of) => Some(ReferenceClock::Peer(node.roster[of])),
             };
@@ -122,7 +137,23 @@ impl Run {
     /// Answers that a node did not believe.
     fn refused(&self, node: usize) -> u64 {
         let service = self.world.node(node).and_then(|it| it.service::<Global>(instance()));
-        service.map_or(0, |it| it.synced().algorithm().rejected().untimely)
+        service.map_or(0, |it| it.synced().algorithm().rejected().inaccurate)
+    }
+
+    /// Each service lists its reference: whose it is, and what it is good for.
+    fn listed(&self) -> Result<(), String> {
+        for (node, part) in self.parts.iter().enumerate() {
+            let service = self.world.node(node).and_then(|it| it.service::<Global>(instance()));
+            let status = service.map(Service::status).and_then(|it| it.reference);
+            let Some(listed) = status else { return Err(format!("{node} lists none")) };
+            let is_far = node == NODES - 1;
+            let expected = if is_far { Verdict::Far } else { Verdict::Used };
+            let is_peer = matches!(part.what, What::Peer(_));
+            if listed.verdict != expected || listed.node.is_some() != is_peer || listed.reads == 0 {
+                return Err(format!("{node} lists {listed:?}"));
+            }
+        }
+        Ok(())
     }
 
     fn synchronised(&self) -> [bool; NODES] {
@@ -199,6 +230,7 @@ fn chain(seed: u64, broken: Option<Broken>) -> Result<(), String> {
     if run.refused(4) < 5 {
         return Err(format!("{} answers were refused", run.refused(4)));
     }
+    run.listed()?;
     // Who is cut off from what it follows knows it, and so does who follows that one. Intervals grow.
     run.world.inject(Fault::Partition { side: vec![0], length: run.period * 9 });
     run.periods(8)?;
@@ -225,6 +257,40 @@ fn outsider(seed: u64) -> Result<(), String> {
         true => Ok(()),
         false => Err(format!("not all follow: {:?}", run.synchronised())),
     }
+}
+
+/// Four clocks go by intervals, each with a clock of its own, of which one is an hour off, from the beginning or later on.
+fn one_is_wrong(seed: u64, broken: Option<Broken>) -> Result<(), String> {
+    let hour = 3_600_000_000_000 * if seed.is_multiple_of(4) { -1 } else { 1 };
+    let wrong = if seed.is_multiple_of(2) { What::Own(hour) } else { What::Stepped(hour) };
+    let most = ERROR.as_nanos() as i64 - 2;
+    let mut rng = Rng::new(seed).stream("wrong");
+    let mut part = |node: usize| Part {
+        kind: Kind::Interval { error: Duration::from_millis(1) },
+        group: (0..4).collect(),
+        what: if node as u64 == seed % 4 {
+            wrong
+        } else {
+            What::Own(*rng.pick(&[most, -most, 0]).unwrap())
+        },
+    };
+    let mut parts: Vec<Part> = (0..4).map(&mut part).collect();
+    parts.push(Part { kind: external(ERROR), group: vec![4], what: What::Own(0) });
+    let mut run = Run::new(seed, parts, broken);
+    run.periods(20)?;
+    match run.synchronised() == [true; NODES] {
+        true => Ok(()),
+        false => Err(format!("not all are synchronised: {:?}", run.synchronised())),
+    }
+}
+
+/// Checks CLK-4: a reference is one interval more, and is voted out like any other.
+#[test]
+fn a_reference_that_is_wrong_is_voted_out() {
+    each(40, |seed| one_is_wrong(seed, None));
+    let broken = Some(Broken::BelievesReference);
+    let found = (0..10).find_map(|seed| one_is_wrong(seed, broken).err()).expect("it is noticed");
+    assert!(found.starts_with("CLK-4: "), "{found}");
 }
 
 /// Three clocks are kept together, a fourth one follows one of them, and a fifth one the fourth: it is as far off the common time as it says, and takes

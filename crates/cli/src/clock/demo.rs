@@ -139,9 +139,7 @@ fn name(index: usize) -> String {
 
 impl Run {
     fn start(algorithm: &'static str, wrong: Wrong) -> Result<Self, Failure> {
-        for index in 0..NODES {
-            plan(algorithm, index)?;
-        }
+        plan(algorithm)?;
         let cluster = ClusterId::from_entropy(OsEntropy.draw()?);
         let bound: Vec<TcpListener> =
             (0..NODES).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;

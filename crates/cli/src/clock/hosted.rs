@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_base::{ClusterId, NodeId};
-use mainstay_clock::sync::global::{Follow, Setup};
+use mainstay_clock::sync::global::{Follow, LOOK_ERROR, Setup};
 use mainstay_clock::sync::{Config, ConfigError, Delay, Drift, Keyring, Kind, Plan, Reading};
 use serde::{Deserialize, Serialize};
 
@@ -135,6 +135,8 @@ impl ClockConfig {
         if self.is_signed() {
             setup.keys = Some(self.keyring(nodes)?);
         }
+        let me = NodeId::new(nodes.cluster, nodes.me);
+        setup.check(me, &nodes.group()).map_err(text)?;
         Ok(setup)
     }
 
@@ -170,29 +172,57 @@ impl ClockConfig {
             }
             Kind::Interval { error } => {
                 set(error, self.error_us.map(micros));
-                reference = self.reads_its_own(nodes)?.then_some(Follow::SystemClock);
+                let is_own = self.reads_its_own(nodes)?;
+                self.withstands_none("no other has an interval to say at first")?;
+                let own = Follow::SystemClock { error: *error };
+                reference = is_own.then_some(own);
             }
             Kind::Hardware { master, pull_max, error } => {
                 set(error, self.error_us.map(micros));
+                let own = Follow::SystemClock { error: *error };
+                *error = error.saturating_add(LOOK_ERROR);
                 set(pull_max, self.pull_max_us.map(micros));
                 if let Some(name) = &self.reference {
                     *master = Some(nodes.place(name)?);
-                    reference = (name == nodes.me).then_some(Follow::SystemClock);
+                    reference = (name == nodes.me).then_some(own);
                 }
             }
             Kind::External { error } => {
                 set(error, self.error_us.map(micros));
-                reference = Some(if self.reads_its_own(nodes)? {
-                    Follow::SystemClock
+                let is_own = self.reads_its_own(nodes)?;
+                self.withstands_none("all follow it")?;
+                let own = Follow::SystemClock { error: *error };
+                // All have one plan: the precision holds for those that read of another node as well.
+                *error = error.saturating_add(match self.named() {
+                    Some(_) => self.read_from_another(),
+                    None => LOOK_ERROR,
+                });
+                reference = Some(if is_own {
+                    own
                 } else {
-                    *error = error.saturating_add(self.read_from_another());
-                    let name = self.reference.as_deref().unwrap_or_default();
+                    let name = self.named().unwrap_or_default();
                     Follow::Peer(NodeId::new(nodes.cluster, name))
                 });
             }
             _ => {}
         }
         Ok((kind, reference))
+    }
+
+    /// The one node that has a reference.
+    fn named(&self) -> Option<&str> {
+        self.reference.as_deref().filter(|name| *name != SYSTEM)
+    }
+
+    /// Where one node alone has a reference, it cannot be faulty.
+    fn withstands_none(&self, why: &str) -> Result<(), String> {
+        match self.named().filter(|_| self.faulty > 0) {
+            Some(name) => Err(format!(
+                "clock: {} with {name} as the only reference withstands no faulty clock: {why}",
+                self.algorithm
+            )),
+            None => Ok(()),
+        }
     }
 
     /// Whether the wall clock of this node is a reference.
@@ -244,6 +274,9 @@ impl ClockConfig {
             None if *name == nodes.me => Ok(Keyring::public(secret)),
             None => Err(format!("clock: publics: there is none of {name:?}")),
         };
+        if let Some(name) = self.publics.keys().find(|name| !nodes.names.contains(name.as_str())) {
+            return Err(format!("clock: publics: there is no node {name:?}"));
+        }
         let publics = nodes.names.iter().map(public).collect::<Result<Vec<_>, _>>()?;
         let place = nodes.place(nodes.me)?;
         Keyring::ed25519(place, secret, &publics).map_err(|error| format!("clock: {error}"))
@@ -310,8 +343,8 @@ mod tests {
             (setup.reference, setup.answers)
         };
         let n2 = NodeId::new(ClusterId::from_entropy(1), "n2");
-        let system = Some(Follow::SystemClock);
-        let by_n2 = "faulty = 1\nreference = \"n2\"";
+        let system = Some(Follow::SystemClock { error: Duration::from_millis(10) });
+        let by_n2 = "faulty = 0\nreference = \"n2\"";
         assert_eq!(follows("external", "faulty = 1", "n1"), (system, false));
         assert_eq!(follows("external", by_n2, "n2"), (system, true));
         assert_eq!(follows("external", by_n2, "n3"), (Some(Follow::Peer(n2)), false));
@@ -319,6 +352,27 @@ mod tests {
         let pulls = "faulty = 1\nreference = \"n2\"\npull_max_us = 30000";
         assert_eq!(follows("hardware", pulls, "n2").0, system);
         assert_eq!(follows("hardware", pulls, "n1").0, None);
+        // All claim one precision, which is that of those who read of another node.
+        let plan = |me| config("external", by_n2).kind(&nodes(me, &NAMES)).unwrap().0;
+        assert_eq!(plan("n2"), plan("n3"));
+        for (algorithm, more) in [
+            ("external", "faulty = 0\nerror_us = 0"),
+            ("external", by_n2),
+            ("marzullo", by_n2),
+            ("hardware", pulls),
+        ] {
+            for me in NAMES {
+                config(algorithm, more).setup_with_keys(&nodes(me, &NAMES)).unwrap();
+            }
+        }
+        for algorithm in ["external", "marzullo"] {
+            let faulty = config(algorithm, "faulty = 1\nreference = \"n2\"");
+            let why = faulty.setup(&nodes("n1", &NAMES)).map(drop).unwrap_err();
+            assert!(why.contains("withstands no faulty clock"), "{why}");
+        }
+        let hasty = config("external", &format!("{by_n2}\nperiod_ms = 500\ndelay_max_us = 130000"));
+        let why = hasty.setup_with_keys(&nodes("n1", &NAMES)).map(drop).unwrap_err();
+        assert!(why.contains("period"), "{why}");
     }
 
     /// The order of the names of a cluster is mostly not that of its nodes, which are hashes.
@@ -369,6 +423,19 @@ mod tests {
         };
         assert_eq!(made("n1", &[1, 2]), Ok(0));
         assert_eq!(made("n1", &[0, 1, 2]), Ok(0));
+        let foreign = config("csm", "faulty = 1\nsecret_file = \"n1\"\n[publics]\nn7 = \"x\"");
+        let mut foreign = foreign;
+        foreign.relative_to(home.path());
+        let why = foreign.setup_with_keys(&nodes("n1", &NAMES[..3])).map(drop).unwrap_err();
+        assert_eq!(why, "clock: publics: there is no node \"n7\"");
+        let twice = format!(
+            "faulty = 1\nsecret_file = \"n1\"\n[publics]\nn2 = {:?}\nn3 = {:?}",
+            publics[1], publics[1]
+        );
+        let mut twice = config("csm", &twice);
+        twice.relative_to(home.path());
+        let why = twice.setup_with_keys(&nodes("n1", &NAMES[..3])).map(drop).unwrap_err();
+        assert!(why.contains("places 1 and 2"), "{why}");
         assert_eq!(made("n1", &[1]).unwrap_err(), "clock: publics: there is none of \"n3\"");
         assert!(made("n2", &[0, 1, 2]).unwrap_err().contains("another secret"));
         assert!(made("n9", &[1, 2]).unwrap_err().contains("n9"));

@@ -19,7 +19,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::oneshot;
 
 use super::faulty::{Injected, Liar};
-use super::{MASTER, Wrong, plan};
+use super::{MASTER, WALL, Wrong, plan};
 use crate::out::{say, tell};
 
 const REPORT_EVERY: Duration = Duration::from_millis(50);
@@ -85,14 +85,14 @@ async fn tick(options: &Options) -> Result<(), String> {
     let mut parts =
         StationParts::new(cluster, name, roster, Box::new(tcp), time, Box::new(OsEntropy));
     parts.datagrams = Some(Box::new(udp.map_err(|error| text(&error))?));
-    let plan = plan(&options.algorithm, index).map_err(|error| text(&error))?;
+    let plan = plan(&options.algorithm).map_err(|error| text(&error))?;
     let mut setup = Setup::new(plan).map_err(|error| text(&error))?;
     setup.together = true;
     setup.keys = Some(keyring(cluster, index, count).map_err(|error| text(&error))?);
     // With other algorithms this does nothing.
     setup.answers = index == MASTER;
     setup.reference = match &*options.algorithm {
-        "hardware" | "external" if index == MASTER => Some(Follow::SystemClock),
+        "hardware" | "external" if index == MASTER => Some(Follow::SystemClock { error: WALL }),
         "external" => Some(Follow::Peer(node(&master))),
         _ => None,
     };

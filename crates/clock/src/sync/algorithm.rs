@@ -199,9 +199,11 @@ impl Algorithm {
             )]
             ref kind => return Err(ConfigError::NotBuilt(feature_of(kind))),
         };
+        // Clocks that are together are not yet near a reference.
+        let is_external = matches!(plan.config().kind, Kind::External { .. });
         match origin {
-            Origin::Together(_) => core.found(),
-            Origin::Apart(_) => {
+            Origin::Together(_) if !is_external => core.found(),
+            _ => {
                 core.lose(Loss::Began);
                 family.part().begin_anew(&mut core, now);
             }
@@ -249,7 +251,7 @@ impl Algorithm {
     }
 
     /// The same, of a reference that says itself how far it may be from the true time, as the clock of another node does. Where that is further than
-    /// the plan says of references it is refused, and counted as untimely; [`Kind::Interval`] takes any that is better than what it has.
+    /// the plan says of references it is refused, and counted as inaccurate; [`Kind::Interval`] takes any that is better than what it has.
     pub fn on_reference_within(&mut self, now: Instant, at: Instant, value: i64, error: Duration) {
         self.refer(now, Referred { at, value, error: Some(long(error)), rate: 0 });
     }
@@ -281,6 +283,11 @@ impl Algorithm {
     #[must_use]
     pub fn poll(&mut self) -> Option<Output> {
         self.core.poll()
+    }
+
+    /// The last local time that it was told.
+    pub(super) fn last(&self) -> Instant {
+        Instant::from_nanos(u64::try_from(self.core.last()).unwrap_or(0))
     }
 
     /// The corrected clock.

@@ -585,7 +585,7 @@ impl Part for Averaging {
     fn on_reference(&mut self, core: &mut Core, _now: Instant, read: Referred) {
         let Kind::Hardware { error, .. } = core.plan.config().kind else { return };
         if read.error.is_some_and(|stated| stated > long(error)) {
-            core.rejected.untimely += 1;
+            core.rejected.inaccurate += 1;
         } else if let Some(pull) = &mut self.pull {
             pull.own = Some((read.at, read.value));
         }

@@ -384,6 +384,30 @@ pub enum ConfigError {
         /// That of the keys.
         keys: usize,
     },
+    /// The group has another number of nodes than the plan.
+    #[error("the group has {nodes} nodes, and the plan is for {planned}")]
+    Group {
+        /// How many there are.
+        nodes: usize,
+        /// How many are planned.
+        planned: usize,
+    },
+    /// The clock of this node follows no reference with that algorithm.
+    #[error("{0} has no use for a reference at this node")]
+    NoReference(&'static str),
+    /// The reference is further off than the plan says of references.
+    #[error(
+        "a reference that is up to {least:?} off, with its reading, where the plan says {error:?}"
+    )]
+    Reference {
+        /// What the plan says.
+        error: Duration,
+        /// What it has to say.
+        least: Duration,
+    },
+    /// Its clock cannot be followed: it is the own node, or none of the roster.
+    #[error("the clock of {0:?} cannot be followed: it is the own node, or none of the roster")]
+    NoPeer(mainstay_base::NodeId),
     /// The own place is none of the nodes.
     #[error("the own place is {0}, where no node is")]
     Place(usize),

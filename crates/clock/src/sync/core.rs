@@ -107,6 +107,8 @@ pub struct Rejected {
     pub untimely: u64,
     /// Of another master, or of one that is no longer.
     pub usurped: u64,
+    /// A reference that is further off than the plan says of references.
+    pub inaccurate: u64,
     /// Of the wrong shape.
     pub malformed: u64,
 }
@@ -114,7 +116,7 @@ pub struct Rejected {
 impl Rejected {
     /// How many there are of each reason.
     #[must_use]
-    pub const fn by_reason(&self) -> [(&'static str, u64); 8] {
+    pub const fn by_reason(&self) -> [(&'static str, u64); 9] {
         [
             ("unknown", self.unknown),
             ("foreign", self.foreign),
@@ -123,6 +125,7 @@ impl Rejected {
             ("unsigned", self.unsigned),
             ("untimely", self.untimely),
             ("usurped", self.usurped),
+            ("inaccurate", self.inaccurate),
             ("malformed", self.malformed),
         ]
     }

@@ -65,7 +65,7 @@ impl Part for External {
         let by = far(value.saturating_sub(core.nanos(at)));
         let stated = error.unwrap_or_else(|| Self::stated(core));
         if stated > Self::stated(core) {
-            core.rejected.untimely += 1;
+            core.rejected.inaccurate += 1;
             return;
         }
         let is_old = now.saturating_since(at) > Self::patience(core);

@@ -5,6 +5,10 @@
 //! m - f of them. The smallest interval that holds all such points is found by one sweep over the sorted ends. Its middle is the new C and half
 //! its width the new E, if that is less than E has grown to.
 //!
+//! A reference of the own node is one more interval: it is believed as far as the vote bears it out, and is what a clock says that knows nothing else.
+//! References that many nodes have from one other are as many intervals, which are wrong together. A clock whose own interval is voted out was wrong: it takes what the others agree
+//! on, and says so.
+//!
 //! An answer that does not come in time is left out; with fewer than 2f + 1 intervals nothing is concluded. No point in m - f intervals:
 //! more are wrong than may be, and the clock says so.
 
@@ -62,6 +66,8 @@ pub(super) struct Interval {
     /// What the others said, and when, by local time.
     answers: Vec<Option<(Span, Instant)>>,
     newest: Option<usize>,
+    /// What the own reference said, and when, by local time.
+    reference: Option<(Span, Instant)>,
     question: Question,
     /// The end of this collection; else when the next one begins.
     collecting: bool,
@@ -76,6 +82,7 @@ impl Interval {
             since: now,
             answers: vec![None; core.nodes()],
             newest: None,
+            reference: None,
             question: Question::default(),
             collecting: false,
             next: now + core.plan.config().period,
@@ -90,6 +97,17 @@ impl Interval {
         }
         let age = nanos(now) - nanos(self.since);
         self.error.saturating_add(core.plan.config().drift.of(age) + 1)
+    }
+
+    /// What is known of the true time: by how much it is ahead of the own clock, and how far that may be wrong.
+    fn known(&self, core: &Core, now: Instant) -> Option<(i64, i64)> {
+        let own = self.grown(core, now);
+        if own < NOTHING {
+            return Some((0, own));
+        }
+        let (Span { low, high }, at) = self.reference?;
+        let age = core.plan.config().drift.of(nanos(now) - nanos(at)) + 1;
+        Some((low + (high - low) / 2, (high - low) / 2 + 1 + age))
     }
 
     fn on_reply(&mut self, core: &mut Core, at: Instant, from: usize, reply: (u64, i64, u64)) {
@@ -123,7 +141,8 @@ impl Interval {
             let age = drift.of(nanos(now) - nanos(*at)) + 1;
             Span { low: span.low - age, high: span.high + age }
         };
-        let mut spans: Vec<Span> = self.answers.iter().flatten().map(widen).collect();
+        let mut spans: Vec<Span> =
+            self.answers.iter().chain([&self.reference]).flatten().map(widen).collect();
         if fault!(core.plan.config(), NewestInterval) {
             let newest = self.newest.and_then(|it| self.answers[it].as_ref()).map(widen);
             if let Some(Span { low, high }) = newest {
@@ -141,7 +160,11 @@ impl Interval {
             None => core.lose(Loss::Inconsistent),
             Some(Span { low, high }) => {
                 let half = (high - low) / 2 + 1;
-                if half < own {
+                let is_outside = own < NOTHING && (low > own || high < -own);
+                if is_outside {
+                    core.lose(Loss::Outside);
+                }
+                if half < own || is_outside {
                     self.set(core, now, low + (high - low) / 2, half);
                 }
             }
@@ -149,9 +172,12 @@ impl Interval {
     }
 
     fn set(&mut self, core: &mut Core, now: Instant, by: i64, error: i64) {
+        if let Some((span, _)) = &mut self.reference {
+            (span.low, span.high) = (span.low.saturating_sub(by), span.high.saturating_sub(by));
+        }
         if is_far(by) {
             // As far as can be computed with: the true time may be further.
-            (self.error, self.since) = (NOTHING, now);
+            (self.error, self.since, self.reference) = (NOTHING, now, None);
             return core.correct(now, by, 0, 0, None);
         }
         (self.error, self.since) = (error, now);
@@ -171,9 +197,9 @@ impl Part for Interval {
     ) {
         match message {
             Message::Request { nonce } => {
-                let error = self.grown(core, now);
-                if error < NOTHING {
-                    let (value, error) = (core.nanos(now), error.unsigned_abs());
+                if let Some((ahead, error)) = self.known(core, now) {
+                    let value = core.nanos(now).saturating_add(ahead);
+                    let error = error.unsigned_abs();
                     core.send(from, Message::Reply { nonce, value, error, term: 0, held: 0 });
                 }
             }
@@ -206,15 +232,21 @@ impl Part for Interval {
     fn begin_anew(&mut self, _core: &mut Core, now: Instant) {
         (self.error, self.since) = (NOTHING, now);
         (self.collecting, self.next) = (false, now);
+        self.reference = None;
         self.question.close();
     }
 
     fn on_reference(&mut self, core: &mut Core, now: Instant, read: Referred) {
         let Kind::Interval { error } = core.plan.config().kind else { return };
-        let age = core.plan.config().drift.of(nanos(now) - nanos(read.at)) + 1;
-        let error = read.error.unwrap_or_else(|| long(error)).saturating_add(age);
-        if error < self.grown(core, now) {
-            self.set(core, now, far(read.value.saturating_sub(core.nanos(read.at))), error);
+        let error = read.error.unwrap_or_else(|| long(error));
+        if error >= NOTHING || self.reference.is_some_and(|(_, at)| read.at <= at) {
+            core.rejected.replayed += 1;
+            return;
+        }
+        let ahead = far(read.value.saturating_sub(core.nanos(read.at)));
+        self.reference = Some((Span { low: ahead - error, high: ahead + error }, read.at));
+        if fault!(core.plan.config(), BelievesReference) {
+            self.set(core, now, ahead, error);
         }
     }
 

@@ -12,8 +12,8 @@ use mainstay_base::{Instant, Rng, fault};
 use super::algorithm::Referred;
 use super::config::{Config, Kind, long};
 use super::core::Rejected;
-use super::corrected::BILLION;
-use super::reading::round_trip;
+use super::corrected::{BILLION, nanos};
+use super::reading::{round_trip, stamp_error};
 
 /// What another node says of its clock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,11 +45,11 @@ impl Peer {
         nonce
     }
 
-    /// What an answer tells that came at `at`. One that tells nothing is counted.
+    /// What an answer tells that came at `at` and is taken in at `now`. One that tells nothing is counted.
     pub(super) fn on_reply(
         &mut self,
         config: &Config,
-        at: Instant,
+        (now, at): (Instant, Instant),
         said: &Said,
         rejected: &mut Rejected,
     ) -> Option<Referred> {
@@ -66,6 +66,9 @@ impl Peer {
             rejected.untimely += 1;
             return None;
         };
+        let held = i64::try_from(said.held).unwrap_or(i64::MAX);
+        let stamps = stamp_error(nanos(now) - nanos(at)).saturating_add(stamp_error(held));
+        let wrong = wrong.saturating_add(stamps);
         let patience = long(config.period).saturating_mul(i64::from(config.misses_max.max(1)));
         let span = config.drift.stretch(patience).saturating_add(later.saturating_add(wrong));
         let runs = i128::from(span) * i128::from(said.rate) / i128::from(BILLION) + 1;
@@ -101,12 +104,28 @@ mod tests {
         let (config, mut rejected) = (config(), Rejected::default());
         let mut peer = Peer::new(Rng::new(1));
         let nonce = peer.ask(at(1_000));
-        let read = peer.on_reply(&config, at(1_500), &said(nonce), &mut rejected);
+        let read = peer.on_reply(&config, (at(1_500), at(1_500)), &said(nonce), &mut rejected);
         let Referred { at: when, value, error, rate } = read.expect("it answers the question");
         // 500 us on the way, 50 at least in each direction: the middle is 250 later, and wrong by 200.
         assert_eq!((when, rate, rejected), (at(1_500), 0, Rejected::default()));
         assert!((value - 7_250_000).abs() < 300, "{value}");
         assert!((1_200_000..1_201_000).contains(&error.expect("it has one")), "{error:?}");
+    }
+
+    /// What the runtime believes of a stamp that is wrong is in the error, of both ends.
+    #[test]
+    fn a_stamp_may_be_wrong() {
+        let (config, mut rejected) = (config(), Rejected::default());
+        let mut peer = Peer::new(Rng::new(1));
+        let mut error = |now: Instant, held: u64| {
+            let nonce = peer.ask(at(1_000));
+            let said = Said { held, ..said(nonce) };
+            let read = peer.on_reply(&config, (now, at(1_500)), &said, &mut rejected);
+            read.and_then(|it| it.error).expect("it answers the question")
+        };
+        let exact = error(at(1_500), 0);
+        assert!(error(at(3_500), 0) >= exact + 102_000);
+        assert!(error(at(1_500), 1_000) >= exact + 99_000);
     }
 
     #[test]
@@ -115,7 +134,9 @@ mod tests {
         let mut peer = Peer::new(Rng::new(1));
         let nonce = peer.ask(at(1_000));
         let away = Said { rate: 100_000, ..said(nonce) };
-        let read = peer.on_reply(&config, at(1_500), &away, &mut rejected).expect("it is taken");
+        let read = peer
+            .on_reply(&config, (at(1_500), at(1_500)), &away, &mut rejected)
+            .expect("it is taken");
         // 100 ppm for the 3 s after which a reference is lost.
         let error = read.error.expect("it has one");
         assert!((1_500_000..1_502_000).contains(&error), "{error}");
@@ -123,7 +144,7 @@ mod tests {
             Config { kind: Kind::Interval { error: Duration::from_millis(50) }, ..config };
         let nonce = peer.ask(at(2_000));
         let away = Said { nonce, ..away };
-        assert_eq!(peer.on_reply(&interval, at(2_500), &away, &mut rejected), None);
+        assert_eq!(peer.on_reply(&interval, (at(2_500), at(2_500)), &away, &mut rejected), None);
         assert_eq!(rejected.foreign, 1);
     }
 
@@ -131,12 +152,12 @@ mod tests {
     fn what_answers_nothing_is_counted() {
         let (config, mut rejected) = (config(), Rejected::default());
         let mut peer = Peer::new(Rng::new(1));
-        assert_eq!(peer.on_reply(&config, at(0), &said(0), &mut rejected), None);
+        assert_eq!(peer.on_reply(&config, (at(0), at(0)), &said(0), &mut rejected), None);
         let (old, new) = (peer.ask(at(1_000)), peer.ask(at(2_000)));
-        assert_eq!(peer.on_reply(&config, at(2_500), &said(old), &mut rejected), None);
+        assert_eq!(peer.on_reply(&config, (at(2_500), at(2_500)), &said(old), &mut rejected), None);
         // Sooner than two messages can be (CLK-26), and after that a second time.
-        assert_eq!(peer.on_reply(&config, at(2_001), &said(new), &mut rejected), None);
-        assert_eq!(peer.on_reply(&config, at(2_500), &said(new), &mut rejected), None);
+        assert_eq!(peer.on_reply(&config, (at(2_001), at(2_001)), &said(new), &mut rejected), None);
+        assert_eq!(peer.on_reply(&config, (at(2_500), at(2_500)), &said(new), &mut rejected), None);
         assert_eq!(rejected.untimely, 4);
     }
 }

@@ -31,7 +31,7 @@ async fn a_station_follows_its_wall_clock_and_others_follow_the_station() {
         let node = |index: usize| NodeId::new(cluster(), &format!("n{index}"));
         let milli = Duration::from_millis;
         let setups = [
-            setup(0, milli(2), Follow::SystemClock),
+            setup(0, milli(2), Follow::SystemClock { error: milli(1) }),
             setup(1, milli(45), Follow::Peer(node(0))),
             setup(2, milli(90), Follow::Peer(node(1))),
         ];

@@ -82,9 +82,11 @@ fn a_time_that_is_decades_away_is_not_believed_half_way() {
         let now = Instant::ZERO + Duration::from_secs(1);
         for kind in [Kind::External { error }, Kind::Interval { error }] {
             let mut clock = begin(Config::lan(kind.clone(), 1, 0), 0, Origin::Apart(0), now);
-            for step in 0..4 {
-                let at = now + Duration::from_millis(step);
-                let value = truth + step as i64 * MILLI;
+            for step in 0..24 {
+                let at = now + Duration::from_millis(250 * step);
+                let value = truth + 250 * step as i64 * MILLI;
+                // Intervals are collected once a period.
+                clock.on_deadline(at);
                 clock.on_reference(at, at, value);
                 let bound = clock.error(at).unwrap_or(i64::MAX);
                 judge(&clock, at, value, bound).expect("CLK-4");

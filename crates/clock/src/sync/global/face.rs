@@ -17,7 +17,7 @@ use super::service::{Config, Global};
 use super::words::Command;
 use crate::Time;
 use crate::sync::corrected::nanos;
-use crate::sync::{ConfigError, Mount, Origin, Plan};
+use crate::sync::{ConfigError, Kind, Mount, Origin, Plan};
 
 /// A clock to be mounted on a node.
 #[derive(Clone, Debug)]
@@ -46,9 +46,11 @@ pub struct Setup {
 /// A reference that a node reads by itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Follow {
-    /// The wall clock of the operating system. How far that may be from the true time is what the plan says of references; the reading itself adds
-    /// 25 µs at most, which have to be in it.
-    SystemClock,
+    /// The wall clock of the operating system.
+    SystemClock {
+        /// How far it may be from the true time. The reading adds [`LOOK_ERROR`] at most; both together may be no more than the plan says of references.
+        error: Duration,
+    },
     /// The clock of that node, which must [answer](Setup::answers). It says how far it is from what it follows. Where that is the true time, this clock
     /// follows it as well; where clocks are only kept together, it follows their common time.
     Peer(NodeId),
@@ -59,13 +61,16 @@ const LOOK_MAX: Duration = Duration::from_micros(50);
 /// How often; a machine that is so busy is asked again half a period later.
 const LOOKS_MAX: usize = 16;
 
-/// Reads the wall clock between two looks at the local one.
-fn system_clock(local: LocalReader) -> ReferenceClock {
+/// By how much the look at a wall clock may be wrong.
+pub const LOOK_ERROR: Duration = Duration::from_micros(25);
+
+/// Reads the wall clock, which may be wrong by `error`, between two looks at the local one.
+fn system_clock(local: LocalReader, error: Duration) -> ReferenceClock {
     let look = move || {
         let (before, value, after) = (local(), wall_clock(), local());
         let took = after.saturating_since(before);
         let value = i64::try_from(value.as_nanos()).unwrap_or(i64::MAX);
-        (took <= LOOK_MAX).then(|| (before + took / 2, value))
+        (took <= LOOK_MAX).then(|| (before + took / 2, value, error.saturating_add(took / 2)))
     };
     ReferenceClock::Own(Arc::new(move || (0..LOOKS_MAX).find_map(|_| look())))
 }
@@ -96,7 +101,51 @@ impl Setup {
         &self.clock
     }
 
-    /// What a boot of the node mounts. The clocks of all nodes of the roster, or of the [group](Self::group), are kept together, so there must be as many as
+    /// Whether the node `me` of a roster can mount it: what is set after [`new`](Self::new) is looked at here. Nothing is read or changed.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: the group is not that of the plan, or without the node; keys are missing or of another place; the reference has no use, is further off than the
+    /// plan says, is the node itself or no node of the roster, or is asked more often than it can answer.
+    pub fn check(&self, me: NodeId, roster: &[NodeId]) -> Result<(), ConfigError> {
+        let config = self.plan.config();
+        let group = self.group.as_deref().unwrap_or(roster);
+        if group.len() != config.nodes {
+            return Err(ConfigError::Group { nodes: group.len(), planned: config.nodes });
+        }
+        let place = group.iter().position(|node| *node == me);
+        let place = place.ok_or(ConfigError::Place(group.len()))?;
+        #[cfg(any(feature = "synchroniser", feature = "agreement"))]
+        crate::sync::keys::checked(self.keys.clone(), place, &self.plan)?;
+        let Some(reference) = self.reference else { return Ok(()) };
+        let within = match config.kind {
+            Kind::External { error } => error,
+            Kind::Hardware { master: Some(master), error, .. } if master == place => error,
+            Kind::Interval { .. } => Duration::MAX,
+            _ => return Err(ConfigError::NoReference(config.kind.name())),
+        };
+        match reference {
+            Follow::SystemClock { error } => {
+                let least = error.saturating_add(LOOK_ERROR);
+                match least > within {
+                    true => Err(ConfigError::Reference { error: within, least }),
+                    false => Ok(()),
+                }
+            }
+            Follow::Peer(node) if node == me || !roster.contains(&node) => {
+                Err(ConfigError::NoPeer(node))
+            }
+            // It is asked twice a period; the next question takes the place of one that is open.
+            Follow::Peer(_) => {
+                let least = config.delay.max.saturating_mul(4);
+                match config.period < least {
+                    true => Err(ConfigError::Period { period: config.period, least }),
+                    false => Ok(()),
+                }
+            }
+        }
+    }
+
+    /// What a boot of the node mounts. A setup that [`check`](Self::check) refuses may make the node panic when it boots, or its clock never synchronise. The clocks of all nodes of the roster, or of the [group](Self::group), are kept together, so there must be as many as
     /// planned. On a node whose clock belongs to its thread nobody can read it, nor the wall clock beside it.
     #[must_use]
     pub fn config(&self, node: &Mounting<'_>) -> Config {
@@ -117,7 +166,9 @@ impl Setup {
             keys: self.keys.clone(),
         };
         let reference = self.reference.and_then(|reference| match reference {
-            Follow::SystemClock => node.local.clone().map(system_clock),
+            Follow::SystemClock { error } => {
+                node.local.clone().map(|local| system_clock(local, error))
+            }
             Follow::Peer(node) => Some(ReferenceClock::Peer(node)),
         });
         let config = Config::new(mount, self.clock.clone()).expect("it was checked");

@@ -3,7 +3,7 @@
 use mainstay_base::Duration;
 use mainstay_base::service::Figure;
 
-use super::words::Status;
+use super::words::{ReferenceState, Status};
 
 fn seconds(span: Duration) -> f64 {
     if span == Duration::MAX { f64::INFINITY } else { span.as_secs_f64() }
@@ -49,9 +49,23 @@ pub(super) fn of(status: &Status, algorithm: &'static str) -> Vec<Figure> {
     of_sources("source_error_seconds", |it| (nanos(it.error as f64), ""));
     of_sources("source_age_seconds", |it| (seconds(it.age), ""));
     of_sources("source_reads_total", |it| (it.reads as f64, ""));
+    figures.extend(status.reference.iter().flat_map(of_reference));
     let rejected = status.rejected.by_reason().into_iter().filter(|(_, count)| *count > 0);
     let rejected =
         rejected.map(|(why, count)| Figure::new("rejected_total", count as f64).with(why));
     figures.extend(rejected);
     figures
+}
+
+/// Of a reference that is the clock of another node, with that one.
+fn of_reference(reference: &ReferenceState) -> [Figure; 4] {
+    let is_used = reference.verdict == crate::sync::Verdict::Used;
+    let used = Figure::new("reference_used", f64::from(u8::from(is_used)));
+    let all = [
+        used.with(reference.verdict.name()),
+        Figure::new("reference_offset_seconds", nanos(reference.offset as f64)),
+        Figure::new("reference_error_seconds", nanos(reference.error as f64)),
+        Figure::new("reference_age_seconds", seconds(reference.age)),
+    ];
+    all.map(|figure| reference.node.map_or(figure, |node| figure.of(node)))
 }

@@ -30,7 +30,7 @@
 //!
 //! let kind = Kind::External { error: Duration::from_millis(20) };
 //! let mut setup = Setup::new(Plan::new(Config::lan(kind, 1, 0))?)?;
-//! setup.reference = Some(Follow::SystemClock);
+//! setup.reference = Some(Follow::SystemClock { error: Duration::from_millis(19) });
 //! let own = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
 //! let all = BTreeMap::from([("a".to_owned(), own)]);
 //! let run = async {
@@ -73,7 +73,7 @@ pub use clock::{Bounded, Forgotten, GlobalClock, LocalTime, Now, Unsynchronised}
 #[cfg(feature = "service")]
 pub use commands::{CancelAlarm, Reference, SetAlarm};
 #[cfg(feature = "service")]
-pub use face::{AlarmId, ClockHandle, Follow, Setup, Ticks, WaitError};
+pub use face::{AlarmId, ClockHandle, Follow, LOOK_ERROR, Setup, Ticks, WaitError};
 pub use references::{Look, Looked, ReadClock, ReferenceClock};
 pub use service::{Config, Global, Limit, Past};
-pub use words::{Command, Event, Status, Why};
+pub use words::{Command, Event, ReferenceState, Status, Why};

@@ -3,23 +3,25 @@
 use std::fmt;
 use std::sync::Arc;
 
-use mainstay_base::{Instant, NodeId, Rng, fault};
+use mainstay_base::{Duration, Instant, NodeId, Rng, fault};
 
 use super::super::algorithm::Referred;
 use super::super::config::{Kind, Plan, long};
-use super::super::core::Rejected;
+use super::super::core::{Rejected, Verdict};
 use super::super::corrected::nanos;
 use super::super::message::Message;
 use super::super::peer::{Peer, Said};
+use super::words::ReferenceState;
 
-/// Reads a clock of the own node, from any thread: when by the local clock, and what it said in nanoseconds. `None`: it cannot be read now.
-pub type ReadClock = Arc<dyn Fn() -> Option<(Instant, i64)> + Send + Sync>;
+/// Reads a clock of the own node, from any thread: when by the local clock, what it said in nanoseconds, and how far that may be from the true time. `None`: it cannot be
+/// read now.
+pub type ReadClock = Arc<dyn Fn() -> Option<(Instant, i64, Duration)> + Send + Sync>;
 
 /// A reference that the service reads by itself, twice a period. For [`Kind::External`], the master of [`Kind::Hardware`] and sources of
 /// [`Kind::Interval`]; others leave it.
 #[derive(Clone)]
 pub enum ReferenceClock {
-    /// A clock of this node, within what the plan says of references. It is read beside the turns.
+    /// A clock of this node, which is not believed where its error is more than the plan says of references. It is read beside the turns.
     Own(ReadClock),
     /// The clock of this other node, whose service [answers](super::Config::answers). It need not be one of those that are kept together. It
     /// says how far it may be wrong, and is not believed where that and the error of the reading are more than the plan says of references.
@@ -39,7 +41,7 @@ impl fmt::Debug for ReferenceClock {
 pub struct Look(ReadClock);
 
 /// What it said.
-pub struct Looked(Option<(Instant, i64)>);
+pub struct Looked(Option<(Instant, i64, Duration)>);
 
 impl Look {
     pub(super) fn work(self) -> Looked {
@@ -65,6 +67,8 @@ pub(super) struct References {
     /// A look is under way.
     looks: bool,
     reads: u64,
+    /// The last one: when, what it was ahead of the algorithm's clock, and its error.
+    last: Option<(Instant, i64, i64)>,
 }
 
 impl References {
@@ -75,7 +79,7 @@ impl References {
                 Source::Peer(node, Box::new(Peer::new(Rng::new(seed).stream("reference"))))
             }
         });
-        Self { source, next: now, looks: false, reads: 0 }
+        Self { source, next: now, looks: false, reads: 0, last: None }
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
@@ -102,9 +106,9 @@ impl References {
     /// A look is over.
     pub(super) fn on_looked(&mut self, Looked(said): Looked) -> Option<Referred> {
         self.looks = false;
-        let (at, value) = said?;
+        let (at, value, error) = said?;
         self.reads += 1;
-        Some(Referred { at, value, error: None, rate: 0 })
+        Some(Referred { at, value, error: Some(long(error)), rate: 0 })
     }
 
     /// Whether this node is followed.
@@ -116,14 +120,42 @@ impl References {
     pub(super) fn on_reply(
         &mut self,
         plan: &Plan,
-        at: Instant,
+        (now, at): (Instant, Instant),
         said: &Said,
         rejected: &mut Rejected,
     ) -> Option<Referred> {
         let Some(Source::Peer(_, peer)) = &mut self.source else { return None };
-        let read = peer.on_reply(plan.config(), at, said, rejected)?;
+        let read = peer.on_reply(plan.config(), (now, at), said, rejected)?;
         self.reads += 1;
         Some(read)
+    }
+
+    /// What was read was so much ahead of the algorithm's clock.
+    pub(super) fn note(&mut self, read: &Referred, ahead: i64) {
+        self.last = Some((read.at, ahead, read.error.unwrap_or(0)));
+    }
+
+    /// The reference as it was read last, at `now`.
+    pub(super) fn state(&self, plan: &Plan, now: Instant) -> Option<ReferenceState> {
+        let node = match self.source.as_ref()? {
+            Source::Own(_) => None,
+            Source::Peer(node, _) => Some(*node),
+        };
+        let within = match plan.config().kind {
+            Kind::External { error } | Kind::Hardware { error, .. } => long(error),
+            _ => i64::MAX,
+        };
+        let age = self.last.map_or(Duration::MAX, |(at, ..)| now.saturating_since(at));
+        let (_, offset, error) = self.last.unwrap_or((now, 0, 0));
+        let verdict = if age > plan.config().period * 2 {
+            Verdict::Silent
+        } else if error > within {
+            Verdict::Far
+        } else {
+            Verdict::Used
+        };
+        let (error, reads) = (error.unsigned_abs(), self.reads);
+        Some(ReferenceState { node, offset, error, age, reads, verdict })
     }
 
     /// References that were read so far.

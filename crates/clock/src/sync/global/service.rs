@@ -16,10 +16,11 @@ use super::reserved::Reserved;
 use super::rings::{Rings, Whose};
 use super::words::{Command, Event, Status, Why};
 use crate::Time;
+use crate::sync::algorithm::Referred;
 use crate::sync::config::long;
 use crate::sync::corrected::nanos;
 use crate::sync::peer::Said;
-use crate::sync::{self, Loss, Message, Mount, Origin, Plan, Rejected, Synced};
+use crate::sync::{self, Kind, Loss, Message, Mount, Origin, Plan, Rejected, Synced};
 use crate::timers::Timers;
 
 /// What a clock service is mounted with.
@@ -234,8 +235,10 @@ impl Global {
                 let said = Said { nonce, value, error, rate, held };
                 let plan = Arc::clone(&self.plan);
                 let rejected = self.synced.rejected_mut();
-                if let Some(read) = self.references.on_reply(&plan, at.min(now), &said, rejected) {
-                    self.synced.refer(now, read);
+                if let Some(read) =
+                    self.references.on_reply(&plan, (now, at.min(now)), &said, rejected)
+                {
+                    self.take_reference(now, read);
                 }
             }
             message => self.synced.handle(now, In::Datagram { at, from, message }),
@@ -252,12 +255,20 @@ impl Global {
         // What it follows it knows best before a correction is walked off.
         let (value, error, follows) = match algorithm.error(now) {
             Some(error) => (algorithm.clock().nanos(now), error, Some(algorithm.runs())),
+            // What it follows is not known yet: it is to be the true time.
+            None if follows_truth(&self.plan) => return,
             None => (self.nanos(now), self.written.error(local), None),
         };
         let (error, rate) = references::stated(&self.plan, follows, error);
         let held = references::held(now, at);
         let message = Message::PeerReply { nonce, value, error, rate, held };
         self.out.put(Out::Datagram { to, message });
+    }
+
+    fn take_reference(&mut self, now: Instant, read: Referred) {
+        let own = self.synced.algorithm().clock().nanos(read.at);
+        self.references.note(&read, read.value.saturating_sub(own));
+        self.synced.refer(now, read);
     }
 
     /// Reads the reference, if it is time.
@@ -350,6 +361,12 @@ impl Global {
     }
 }
 
+/// Whether the clocks of a plan are to follow the true time.
+fn follows_truth(plan: &Plan) -> bool {
+    let kind = &plan.config().kind;
+    matches!(kind, Kind::Hardware { master: Some(_), .. } | Kind::External { .. })
+}
+
 impl Machine for Global {
     type Input = In<Self>;
     type Output = Out<Self>;
@@ -370,7 +387,7 @@ impl Machine for Global {
             }
             In::Done(looked) => {
                 if let Some(read) = self.references.on_looked(looked) {
-                    self.synced.refer(now, read);
+                    self.take_reference(now, read);
                 }
             }
             _ => {}
@@ -484,6 +501,7 @@ impl Service for Global {
                 timers: 0,
                 writes: 0,
                 references: 0,
+                reference: None,
                 rejected: Rejected::default(),
             },
             out: Outbox::new(past.last),
@@ -512,6 +530,7 @@ impl Service for Global {
             timers: self.rings.len(),
             writes: self.reserved.writes(),
             references: self.references.reads(),
+            reference: self.references.state(&self.plan, self.synced.algorithm().last()),
             rejected: self.synced.algorithm().rejected(),
             ..self.status.clone()
         }

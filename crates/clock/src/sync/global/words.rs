@@ -1,6 +1,6 @@
 //! What a clock service is told, what it tells, and how it is.
 
-use mainstay_base::{Instant, NodeId};
+use mainstay_base::{Duration, Instant, NodeId};
 
 use super::adjusted::Promise;
 use crate::Time;
@@ -124,6 +124,25 @@ pub struct Status {
     pub writes: u64,
     /// Readings of a reference that the service reads itself, so far.
     pub references: u64,
+    /// The reference that the service reads itself, if there is one.
+    pub reference: Option<ReferenceState>,
     /// What was refused.
     pub rejected: Rejected,
+}
+
+/// A reference, as it was read last.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReferenceState {
+    /// Whose clock it is; `None`: the wall clock of the own node.
+    pub node: Option<NodeId>,
+    /// How much it was ahead of the own clock of the algorithm, in nanoseconds; 0 before the first reading.
+    pub offset: i64,
+    /// How far it may have been from what it follows, in nanoseconds.
+    pub error: u64,
+    /// How long ago it was read; [`Duration::MAX`]: never.
+    pub age: Duration,
+    /// How often it was read.
+    pub reads: u64,
+    /// Used; too far off, by the plan; or not read for two periods.
+    pub verdict: sync::Verdict,
 }
