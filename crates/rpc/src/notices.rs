@@ -217,6 +217,10 @@ impl Notices {
     pub(crate) fn on_end(&mut self, lines: &mut Lines, from: NodeId, token: u64, why: Parting) {
         if self.own.get(&token).is_some_and(|asked| asked.server == from) {
             self.own.remove(&token);
+            // A peer speaks of what it served, and of nothing else.
+            use Parting::{Ended, Full, NotServed, Withdrawn};
+            let is_of_server = matches!(why, Withdrawn | Ended | NotServed | Full);
+            let why = if is_of_server { why } else { Parting::Lost };
             lines.tell(Event::Parted { token, why });
             // It may have been said anew while the answer was on its way.
             lines.say_surely(from, Item::Unwatch { number: token }, Bytes::new());

@@ -5,6 +5,7 @@
 mod stations;
 
 use std::future::Future;
+use std::pin::Pin;
 use std::task::Poll;
 
 use actix::{Actor, ActorContext as _, Context, Handler, Message};
@@ -112,6 +113,11 @@ async fn calls_of_an_actor_that_has_ended_were_not_executed() {
     LocalSet::new().run_until(run).await;
 }
 
+/// Polls a future once.
+async fn once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+    std::future::poll_fn(|context| Poll::Ready(Pin::new(&mut *future).poll(context))).await
+}
+
 /// A watch that is dropped when it has just begun is taken back, also at a node whose queue of commands is waited for.
 #[tokio::test]
 async fn a_watch_that_is_dropped_at_once_is_taken_back() {
@@ -122,16 +128,13 @@ async fn a_watch_that_is_dropped_at_once_is_taken_back() {
         let _counter = serve(&server, false).await;
         let caller = client.to(node(1)).unordered();
         for _ in 0..100 {
-            // The call has the queue waited for, before the watch is given.
-            let call = tokio::task::spawn_local(caller.exactly_once(Count));
-            tokio::task::yield_now().await;
+            // The call has the queue taken, before the watch is given.
+            let mut call = Box::pin(caller.exactly_once(Count));
+            assert!(once(&mut call).await.is_pending());
             let mut watching = Box::pin(client.watch(node(1), Count::ID));
-            for _ in 0..2 {
-                let poll = std::future::poll_fn(|it| Poll::Ready(watching.as_mut().poll(it)));
-                assert!(poll.await.is_pending());
-            }
+            assert!(once(&mut watching).await.is_pending());
             drop(watching);
-            within(call).await.unwrap().unwrap();
+            within(call).await.unwrap();
         }
         within(watches(&client, (0, 0))).await;
         within(watches(&server, (0, 0))).await;

@@ -194,7 +194,7 @@ async fn a_drain_waits_for_no_stream_in_vain() {
             assert!(within(short.exactly_once(Count(1))).await.is_err());
             assert_eq!(within(gone.recv()).await, Some(1));
         }
-        drop(within(client.to(node(1)).exactly_once(Count(2))).await.unwrap());
+        let _unread = within(client.to(node(1)).exactly_once(Count(2))).await.unwrap();
         within(server.drain()).await.unwrap();
         assert!(within(telemetry).await.unwrap().is_err());
         assert_eq!(within(gone.recv()).await, Some(2));

@@ -41,7 +41,8 @@ use crate::Failure;
 /// # }
 /// ```
 ///
-/// Bounds: 255 bytes a name; a node registers 1,024 names and follows as many ([`RegistryError`]); a registry keeps something for 16,384 nodes, and tells 1,024 nodes of a name. Cheap to clone.
+/// Bounds: 255 bytes a name; a node registers 1,024 names and follows as many ([`RegistryError`]); a registry keeps something for 16,384 nodes and 262,144 names of all of them,
+/// and tells 256 nodes of a name. Cheap to clone.
 #[derive(Clone)]
 pub struct Names {
     inner: Arc<Inner>,
@@ -118,9 +119,9 @@ impl Names {
     /// [`ServeError`]: other names are attached to the handle, or the service was not reached.
     pub async fn attach(&self, rpc: &RpcHandle) -> Result<(), ServeError> {
         let of = Arc::downgrade(&self.inner);
-        rpc.serve_fn(move |Changed { name, nodes }: Changed, context: Context| {
+        rpc.serve_fn(move |Changed(names): Changed, context: Context| {
             if let Some(inner) = of.upgrade() {
-                inner.changed(context.client(), name, nodes);
+                inner.changed(context.client(), names);
             }
             std::future::ready(Ok(()))
         })
@@ -169,7 +170,7 @@ impl Names {
         Ok(found.at_least_once(Find(name.to_owned())).await?)
     }
 
-    /// Watches a name: registries say at once when it has other nodes. While it is followed the [`Resolver`] knows it.
+    /// Watches a name: registries say within a twentieth of a second when it has other nodes, or later if many are to be told. While it is followed the [`Resolver`] knows it.
     ///
     /// # Errors
     /// [`RegistryError`].
@@ -244,15 +245,13 @@ impl Inner {
         is_over.then(|| Err(errors.last().copied().flatten().unwrap_or(NamesError::Detached)))
     }
 
-    /// A registry says that a name has other nodes.
-    fn changed(&self, registry: NodeId, name: String, nodes: Vec<NodeId>) {
+    /// A registry says that names have other nodes.
+    fn changed(&self, registry: NodeId, names: Vec<(String, Vec<NodeId>)>) {
         {
             let mut state = locked(&self.state);
-            if !state.followed.contains_key(&name) {
-                return;
-            }
-            let Some(told) = state.told.get_mut(&registry) else { return };
-            told.nodes.insert(name, nodes);
+            let State { followed, told, .. } = &mut *state;
+            let Some(told) = told.get_mut(&registry) else { return };
+            told.nodes.extend(names.into_iter().filter(|(name, _)| followed.contains_key(name)));
         }
         self.heard.send_replace(());
     }
