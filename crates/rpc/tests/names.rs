@@ -103,6 +103,29 @@ async fn names_are_registered_and_followed() {
     LocalSet::new().run_until(run).await;
 }
 
+/// A registry that is restarted is told all names again at once, not after a third of the lease; meanwhile the other one is asked.
+#[tokio::test]
+async fn a_registry_that_is_restarted_is_told_at_once() {
+    let run = async {
+        let roster = roster(4);
+        let config = Config::started_now;
+        let (first, registry) = station(&roster, 0, Place::Mounted, config(), None).await;
+        registry.serve_names().await.unwrap();
+        let (second, other) = station(&roster, 1, Place::Mounted, config(), None).await;
+        other.serve_names().await.unwrap();
+        let two = named(&roster, 2, LEASE).await;
+        let _registered = within(two.names.register("printer")).await.unwrap();
+        let one = named(&roster, 3, LEASE).await;
+        stop(first, registry).await;
+        let (_first, registry) = station(&roster, 0, Place::Mounted, config(), None).await;
+        registry.serve_names().await.unwrap();
+        assert_eq!(within(one.names.find("printer")).await, Ok(vec![node(2)]));
+        stop(second, other).await;
+        while within(one.names.find("printer")).await != Ok(vec![node(2)]) {}
+    };
+    LocalSet::new().run_until(run).await;
+}
+
 /// A registry that is restarted has all names again; a node that is away for its lease loses its names, and has them again.
 #[tokio::test]
 async fn leases_end_and_are_renewed() {

@@ -127,11 +127,13 @@ async fn an_actor_is_sent_what_was_set_once_and_hears_events() {
         let strikes: Recipient<Strike> = bell.clone().recipient();
         clock.service().subscribe(bell.recipient(), 64).await.unwrap();
         synchronised(&[clock]).await;
-        clock.at(later(clock, 40), strikes.clone(), Strike(2)).await.unwrap();
-        clock.at(later(clock, 20), strikes.clone(), Strike(1)).await.unwrap();
-        let taken = clock.at(later(clock, 30), strikes.clone(), Strike(9)).await.unwrap();
+        // Far enough that all are set before the first is due.
+        let [first, second, taken, third] = [20, 40, 30, 60].map(|ms| later(clock, 1_000 + ms));
+        clock.at(second, strikes.clone(), Strike(2)).await.unwrap();
+        clock.at(first, strikes.clone(), Strike(1)).await.unwrap();
+        let taken = clock.at(taken, strikes.clone(), Strike(9)).await.unwrap();
         assert!(clock.cancel(taken) && !clock.cancel(taken));
-        clock.at(later(clock, 60), strikes, Strike(3)).await.unwrap();
+        clock.at(third, strikes, Strike(3)).await.unwrap();
         let (mut struck, mut told) = (Vec::new(), Vec::new());
         while struck.len() < 3 {
             match next(&mut heard).await {

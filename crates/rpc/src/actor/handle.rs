@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use thiserror::Error;
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::executor::{Executor, Table, ended};
+use super::names;
 use super::notices::{Loss, Losses, Watches, look};
 use super::registry::Registry;
 use super::served::{NoResult, Port, Running, Served};
@@ -123,6 +124,8 @@ pub(super) struct Shared {
     pub(super) offers_end: Notify,
     pub(super) hosts: Mutex<Hosts>,
     pub(super) watches: Watches,
+    /// If this node has names.
+    pub(super) names: OnceLock<Weak<names::Inner>>,
     /// If this node keeps names.
     pub(super) registry: OnceLock<Arc<Registry>>,
     /// What is served changes for one after the other: the table, and then the service.
@@ -267,6 +270,7 @@ impl Shared {
     pub(super) fn lost(&self, server: NodeId) {
         self.lose_readers(server);
         let _ = self.registry.get().map(|registry| registry.lose(server));
+        let _ = self.names.get().and_then(Weak::upgrade).map(|names| names.lose(server));
         if let Some(losses) = locked(&self.losses).get_mut(&server) {
             losses.count += 1;
         }
@@ -422,6 +426,7 @@ impl RpcHandle {
             offers_end: Notify::new(),
             hosts: Mutex::default(),
             watches: Watches::default(),
+            names: OnceLock::new(),
             registry: OnceLock::new(),
             serving: tokio::sync::Mutex::default(),
             looks: AtomicBool::new(false),

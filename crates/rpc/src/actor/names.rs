@@ -2,24 +2,30 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::task::Poll;
 use std::time::Duration;
 
 use mainstay_base::{Instant, NodeId};
 use thiserror::Error;
-use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::sync::{Notify, watch};
+use tokio::time::{sleep, timeout};
 
 use super::handle::{Shared, locked};
 use super::registry::{Changed, Find, NAMES_MAX, RegistryError, Renew, check};
 use super::{CallError, Caller, Context, Resolver, RpcHandle, ServeError};
-use crate::Failure;
+use crate::{Failure, Reason};
+
+/// How long a registry that says something else is awaited, and the longest time between attempts to reach one.
+const DOUBT: Duration = Duration::from_secs(1);
 
 /// Names that nodes register at run time, kept by *registries*: stated nodes that [serve them](RpcHandle::serve_names), best two or more. It needs no membership.
 ///
 /// A node registers a name at all registries, for the time of a *lease*, and renews it there three times in that time. An entry ends when the node takes it back, when its lease is over, and when
-/// a registry hears that the node is lost: restarted, or gone. Registries keep entries in memory and do not talk to each other: one that was restarted has all of them again after a
-/// third of a lease. A name means the nodes that any registry has said within a lease. So it is a hint of where to call, no lock and no leader: for a while a name may mean a node that is
+/// a registry hears that the node is lost: restarted, or gone. Registries keep entries in memory and do not talk to each other: one that was restarted is told all of them again as soon as
+/// it is back. A name means the nodes that any registry has said within a lease. So it is a hint of where to call, no lock and no leader: for a while a name may mean a node that is
 /// gone, and two nodes may have the same name.
 ///
 /// It is a [`Resolver`] of the names that are [followed](Self::follow), their nodes in their order:
@@ -48,13 +54,15 @@ pub struct Names {
     inner: Arc<Inner>,
 }
 
-struct Inner {
+pub(super) struct Inner {
     registries: Vec<NodeId>,
     lease: Duration,
     shared: OnceLock<Weak<Shared>>,
     state: Mutex<State>,
     /// How often what is wanted has changed.
     wanted: watch::Sender<u64>,
+    /// A registry was lost, and has forgotten all.
+    lost: BTreeMap<NodeId, Arc<Notify>>,
     /// Something was heard.
     heard: watch::Sender<()>,
 }
@@ -107,10 +115,11 @@ impl Names {
     #[must_use]
     pub fn new(registries: impl IntoIterator<Item = NodeId>, lease: Duration) -> Self {
         let lease = lease.clamp(Duration::from_millis(50), Duration::from_secs(3_600));
-        let registries = registries.into_iter().collect();
+        let registries: Vec<NodeId> = registries.into_iter().collect();
+        let lost = registries.iter().map(|it| (*it, Arc::default())).collect();
         let (shared, state) = (OnceLock::new(), Mutex::default());
         let (wanted, heard) = (watch::Sender::new(0), watch::Sender::new(()));
-        Self { inner: Arc::new(Inner { registries, lease, shared, state, wanted, heard }) }
+        Self { inner: Arc::new(Inner { registries, lease, shared, state, wanted, lost, heard }) }
     }
 
     /// From here on they are those of this handle's node. Once: names are for one node.
@@ -127,10 +136,11 @@ impl Names {
         })
         .await?;
         let _ = self.inner.shared.set(Arc::downgrade(rpc.shared()));
-        for registry in self.inner.registries.iter().copied() {
+        let _ = rpc.shared().names.set(Arc::downgrade(&self.inner));
+        for (registry, lost) in self.inner.lost.clone() {
             let (of, shared) = (Arc::downgrade(&self.inner), Arc::downgrade(rpc.shared()));
             let changes = self.inner.wanted.subscribe();
-            rpc.shared().run(move || Box::pin(renew(of, shared, registry, changes)));
+            rpc.shared().run(move || Box::pin(renew(of, shared, (registry, lost), changes)));
         }
         Ok(())
     }
@@ -159,15 +169,36 @@ impl Names {
         }
     }
 
-    /// The nodes that have a name now, as the first registry says that answers.
+    /// The nodes that have a name now, as the first registry says that knows any. When one has answered that there are none, the others have a second each to say otherwise: it may have been
+    /// restarted, and told nothing yet.
     ///
     /// # Errors
-    /// [`NamesError`].
+    /// [`NamesError`]: no registry has answered.
     pub async fn find(&self, name: &str) -> Result<Vec<NodeId>, NamesError> {
         check(name)?;
         let rpc = RpcHandle::of(self.inner.attached()?);
-        let found = rpc.among(self.inner.registries.iter().copied()).deadline(self.inner.lease);
-        Ok(found.at_least_once(Find(name.to_owned())).await?)
+        let ask = |registry: &NodeId| {
+            let to = rpc.to(*registry).unordered().deadline(self.inner.lease);
+            let find = Find(name.to_owned());
+            Box::pin(async move { to.at_least_once(find).await })
+        };
+        let mut asked: Vec<_> = self.inner.registries.iter().map(ask).collect();
+        let mut found = Err(NamesError::Failed(Failure::not_at_all(Reason::Unresolved)));
+        while !asked.is_empty() {
+            let next = first(&mut asked);
+            let told = match &found {
+                Ok(_) => timeout(DOUBT, next).await,
+                Err(_) => Ok(next.await),
+            };
+            match told {
+                Ok(Ok(nodes)) if nodes.is_empty() => found = Ok(nodes),
+                Ok(Ok(nodes)) => return Ok(nodes),
+                Ok(Err(error)) if found.is_err() => found = Err(error.into()),
+                Ok(Err(_)) => {}
+                Err(_) => break,
+            }
+        }
+        found
     }
 
     /// Watches a name: registries say within a twentieth of a second when it has other nodes, or later if many are to be told. While it is followed the [`Resolver`] knows it.
@@ -182,6 +213,20 @@ impl Names {
     }
 }
 
+/// The first one that is ready, which is taken out. There is one.
+async fn first<F: Future + Unpin>(all: &mut Vec<F>) -> F::Output {
+    poll_fn(|context| {
+        for at in 0..all.len() {
+            if let Poll::Ready(it) = Pin::new(&mut all[at]).poll(context) {
+                drop(all.swap_remove(at));
+                return Poll::Ready(it);
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
 impl Resolver for Names {
     fn resolve(&self, name: &str) -> Vec<NodeId> {
         self.inner.nodes(name).unwrap_or_default()
@@ -191,6 +236,11 @@ impl Resolver for Names {
 type Counts = BTreeMap<String, usize>;
 
 impl Inner {
+    /// A node is lost. A registry has to be told all again, as soon as it is back.
+    pub(super) fn lose(&self, node: NodeId) {
+        let _ = self.lost.get(&node).map(|lost| lost.notify_one());
+    }
+
     fn attached(&self) -> Result<Arc<Shared>, NamesError> {
         self.shared.get().and_then(Weak::upgrade).ok_or(NamesError::Detached)
     }
@@ -280,7 +330,7 @@ impl Inner {
 async fn renew(
     inner: Weak<Inner>,
     shared: Weak<Shared>,
-    registry: NodeId,
+    (registry, lost): (NodeId, Arc<Notify>),
     mut changes: watch::Receiver<u64>,
 ) {
     loop {
@@ -304,10 +354,11 @@ async fn renew(
             let told = told.map(|nodes| named.into_iter().zip(nodes).collect());
             let is_ok = told.is_ok();
             inner.told(now, registry, version, told.map_err(NamesError::from));
-            inner.lease / if is_ok { 3 } else { 10 }
+            if is_ok { inner.lease / 3 } else { (inner.lease / 10).min(DOUBT) }
         };
         tokio::select! {
             () = sleep(wait) => {}
+            () = lost.notified() => {}
             it = changes.changed() => if it.is_err() { return },
         }
     }
