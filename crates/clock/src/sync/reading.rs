@@ -238,7 +238,7 @@ impl Question {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "test-util"))]
 mod tests {
     use mainstay_base::{Duration, Rng};
 

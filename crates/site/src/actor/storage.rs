@@ -41,7 +41,7 @@ pub enum StorageError {
     },
     /// The log has messages of a group that is on disk no more. Without it the node would lose what it has of that group: name the group
     /// again, or say that it is [to be forgotten](super::SiteParts::forgotten).
-    #[error("the log has messages of the group with the id {}, which is not on disk here any more", hex(*group))]
+    #[error("the log has messages of the group with the id {}, which is not on disk here any more: open it again, or have it forgotten (`forget_group`)", hex(*group))]
     NotConfigured {
         /// Which.
         group: GroupId,
