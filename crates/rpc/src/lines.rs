@@ -173,7 +173,7 @@ impl Lines {
     }
 
     /// Things that wait to be said to a node.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "test-util"))]
     pub(crate) fn waits(&self, node: NodeId) -> usize {
         let line = &self.lines[&node];
         let batch = line.batch.clone().take().0.len();

@@ -148,7 +148,7 @@ impl Rpc {
         (self.server.clients.contains_key(&node), self.calls.knows(node), self.lines.knows(node))
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, feature = "test-util"))]
     pub(crate) fn waits(&self, node: NodeId) -> usize {
         self.lines.waits(node)
     }
