@@ -239,7 +239,7 @@ pub(crate) async fn converse<S: StateMachine + 'static>(
 
 type Query<S> = dyn Fn(&S, &[u8]) -> Vec<u8> + Send + Sync;
 type Answers = mpsc::Sender<Answer>;
-/// What is to be written, and what of it counts until then.
+/// A reply, its payload, and the bytes that count as unwritten until it is written.
 type Answer = (Reply, Bytes, Option<OnItsWay>);
 
 /// A read that is out. If the node ends before it is evaluated the client is told so.

@@ -170,24 +170,24 @@ fn explored(bounds: &Bounds, fault: Option<Fault>, search: Search, states_max: u
 /// end or of both, a loss, a copy, and datagrams that outlive boots.
 #[test]
 fn every_order_of_two_calls() {
-    let crashes = Bounds { stored: false, calls: 2, losses: 1, copies: 1, crashes: 2, timeouts: 0 };
-    complete("two crashes", &crashes, 25_000);
+    let crashes = Bounds { stored: false, calls: 2, losses: 3, copies: 2, crashes: 2, timeouts: 0 };
+    complete("two crashes", &crashes, 120_000);
 }
 
 /// Checks RPC-3, RPC-5, RPC-9 and RPC-74: the same with an attempt more, or a deadline; to bound the states there is one crash, and no copy but those
 /// that the client makes.
 #[test]
 fn every_order_of_two_calls_and_a_timeout() {
-    let timeout = Bounds { stored: false, calls: 2, losses: 1, copies: 0, crashes: 1, timeouts: 1 };
-    complete("a timeout", &timeout, 10_000);
+    let timeout = Bounds { stored: false, calls: 2, losses: 2, copies: 1, crashes: 2, timeouts: 1 };
+    complete("a timeout", &timeout, 100_000);
 }
 
 /// Checks RPC-3, RPC-9, RPC-13 and RPC-74: every order of one call to a server that writes, with a crash that loses some of what is not stable yet.
 /// With another call or another crash there are millions of states, for the log is one.
 #[test]
 fn every_order_of_a_stored_call() {
-    let stored = Bounds { stored: true, calls: 1, losses: 1, copies: 1, crashes: 1, timeouts: 0 };
-    complete("stored", &stored, 10_000);
+    let stored = Bounds { stored: true, calls: 1, losses: 2, copies: 2, crashes: 2, timeouts: 0 };
+    complete("stored", &stored, 60_000);
 }
 
 fn complete(what: &str, bounds: &Bounds, states_min: usize) {

@@ -31,6 +31,19 @@ pub(super) struct Parts<'a> {
     pub(super) stack_given: &'a mut bool,
 }
 
+impl<'a> Parts<'a> {
+    fn port(
+        self,
+        now: Instant,
+        group: GroupId,
+        again: &'a mut bool,
+        is_spent: bool,
+    ) -> AppPort<'a> {
+        let Parts { stack, recording, outputs, checkpoints, stack_given } = self;
+        AppPort { now, group, stack, recording, outputs, checkpoints, stack_given, again, is_spent }
+    }
+}
+
 /// One application for each group of the site. Only those that were touched, are due or wait are turned, another one first each time.
 pub(super) struct Seats {
     seats: BTreeMap<GroupId, Seat>,
@@ -54,21 +67,9 @@ impl Seats {
         call: impl FnOnce(&mut dyn Application, &mut AppPort<'_>),
     ) {
         let Some(seat) = self.seats.get_mut(&group) else { return };
-        let Parts { stack, recording, outputs, checkpoints, stack_given } = parts;
         let mut again = false;
-        let again = &mut again;
         let is_spent = self.work.nominal >= TURN_WORK;
-        let mut port = AppPort {
-            now,
-            group,
-            stack,
-            recording,
-            outputs,
-            checkpoints,
-            stack_given,
-            again,
-            is_spent,
-        };
+        let mut port = parts.port(now, group, &mut again, is_spent);
         call(&mut *seat.app, &mut port);
         seat.touched = true;
     }
@@ -99,21 +100,9 @@ impl Seats {
     /// Ends the turn of one. True: it wants another one.
     pub(super) fn end_turn(&mut self, now: Instant, group: GroupId, parts: Parts<'_>) -> bool {
         let Some(seat) = self.seats.get_mut(&group) else { return false };
-        let Parts { stack, recording, outputs, checkpoints, stack_given } = parts;
         let mut wants = false;
-        let again = &mut wants;
         let is_spent = self.work.nominal >= TURN_WORK;
-        let mut port = AppPort {
-            now,
-            group,
-            stack,
-            recording,
-            outputs,
-            checkpoints,
-            stack_given,
-            again,
-            is_spent,
-        };
+        let mut port = parts.port(now, group, &mut wants, is_spent);
         seat.app.end_turn(&mut port);
         self.work.add(seat.app.take_work());
         seat.due = seat.app.poll_timeout();
