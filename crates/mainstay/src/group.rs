@@ -30,8 +30,9 @@ const ASK_BYTES: usize = 64;
 /// Most bytes that a message may have (512 KiB).
 pub const MESSAGE_BYTES_MAX: usize = 512 << 10;
 
-/// The settings of a process group. They must be the same at all nodes; so must its name. Where a cluster is made that is checked; a
-/// node that is started later with others is not noticed, and does not work.
+/// The settings of a process group. They must be the same at all nodes; so must its name. Where a cluster is made that is checked. The
+/// group goes on without a node that is started later without it, or with other settings: the log of each node warns of it, and the status
+/// has it ([`StackStatus::absent`](mainstay_site::StackStatus::absent)).
 #[derive(Clone, Debug)]
 pub struct GroupConfig {
     pub(crate) durability: Durability,

@@ -1,6 +1,6 @@
 //! The node: what it is built of, and its handle.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
@@ -65,6 +65,7 @@ pub struct NodeBuilder {
     site: SiteRef,
     names: Names,
     groups: Vec<multicast::Config>,
+    group_names: BTreeMap<GroupId, String>,
     forgotten: BTreeSet<GroupId>,
     apps: Vec<(GroupId, Box<dyn Application>)>,
     mounts: Vec<MountServices>,
@@ -90,6 +91,7 @@ impl NodeBuilder {
             site: SiteRef::default(),
             names: Arc::new(names),
             groups: Vec::new(),
+            group_names: BTreeMap::new(),
             forgotten: BTreeSet::new(),
             apps: Vec::new(),
             mounts: Vec::new(),
@@ -139,6 +141,7 @@ impl NodeBuilder {
         let intake = Inboxes { submits: taken, asks: asked, more: false };
         let app = Executor::new(settings, Box::new(make), intake);
         self.groups.push(group);
+        self.group_names.insert(id, name.to_owned());
         self.apps.push((id, Box::new(app)));
         Ok(Replicated {
             name: name.into(),
@@ -164,6 +167,7 @@ impl NodeBuilder {
         let cluster = self.config.cluster;
         let nodes = self.config.nodes.keys().map(|name| NodeId::new(cluster, name));
         self.groups.push(config.build(id, nodes)?);
+        self.group_names.insert(id, name.to_owned());
         let book = Arc::new(Book::new(config.durability));
         let config = Arc::new(config);
         let (casts, intake) = inbox::<Cast, _>(&self.bell, id, CASTS_BYTES);
@@ -286,6 +290,7 @@ impl NodeBuilder {
         let mut parts = SiteParts::new(cluster, name, nodes, transport, time, entropy);
         parts.options.pulse = pulse.unwrap_or_default();
         (parts.groups, parts.forgotten) = (self.groups, self.forgotten);
+        parts.group_names = self.group_names;
         let (timeout, heartbeat) = (self.config.timeout, self.config.heartbeat);
         if timeout <= heartbeat {
             return Err(StartError::Timeouts { timeout, heartbeat });

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use mainstay_base::{BootId, GroupId, Level, NodeId, SiteId, View, ViewId};
+use mainstay_base::{BootId, GroupId, Level, Member, NodeId, SiteId, View, ViewId};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Durability;
@@ -35,6 +35,13 @@ pub struct FlushState {
 }
 
 impl FlushState {
+    /// Whether the settings that must be the same at all members are.
+    fn has_settings_of(&self, other: &Self) -> bool {
+        (self.durability, self.deliver_at, self.stateful)
+            == (other.durability, other.deliver_at, other.stateful)
+            && self.nodes == other.nodes
+    }
+
     /// Whether the sender, though a member of the group's latest view, was in no majority there: it is still learning the
     /// past of that view; or nothing is told before it is forced, and its log, which it started from, ends before that
     /// view.
@@ -140,6 +147,21 @@ impl Agreed {
     }
 }
 
+/// The state whose settings are those of the group: of a member that has its latest view, the oldest of them; or of the oldest member.
+fn prevailing<'a>(
+    states: &[&'a (BootId, FlushState)],
+    agreed: &Agreed,
+    last: &View,
+) -> Option<&'a FlushState> {
+    let rank = |boot: BootId| last.members.iter().position(|member| member.boot() == boot);
+    let knows = |state: &FlushState| {
+        agreed.as_of != ViewId::NONE
+            && state.standing.as_ref().is_some_and(|it| it.as_of == agreed.as_of)
+    };
+    let oldest = states.iter().min_by_key(|(boot, state)| (!knows(state), rank(*boot)));
+    oldest.map(|(_, state)| state)
+}
+
 /// Those who have the past up to view `as_of`, and its beginning as far as nobody keeps it any more.
 fn of_view<'a>(all: &[(BootId, &'a Standing)], as_of: ViewId) -> Vec<(BootId, &'a Standing)> {
     let some = all.iter().filter(|(_, it)| it.as_of == as_of);
@@ -170,6 +192,10 @@ pub struct Cut {
     pub as_of: ViewId,
     /// The configured nodes.
     pub nodes: BTreeSet<NodeId>,
+    /// The members of the last view that carry the group with its settings: those of the view of the group.
+    pub carriers: BTreeSet<BootId>,
+    /// Members of the last view that carry it with other settings. They are no members of the group.
+    pub refused: BTreeSet<BootId>,
     /// Whether the group goes on.
     pub verdict: Verdict,
     /// The members of the old view in rank order.
@@ -210,8 +236,10 @@ impl Cut {
     #[must_use]
     pub fn compute(states: &[(BootId, FlushState)], agreed: &Agreed, last: &View) -> Self {
         let (_, any) = states.first().expect("a cut is made of at least one state");
-        let states: Vec<_> = states.iter().filter(|(boot, _)| last.has(*boot)).collect();
-        let common = states.first().map_or(any, |(_, state)| state);
+        let present: Vec<_> = states.iter().filter(|(boot, _)| last.has(*boot)).collect();
+        let common = prevailing(&present, agreed, last).unwrap_or(any);
+        let (states, others): (Vec<_>, Vec<_>) =
+            present.into_iter().partition(|(_, state)| state.has_settings_of(common));
         let standings = states.iter().filter_map(|(boot, state)| {
             let standing = state.standing.as_ref()?;
             standing.is_well_formed().then_some((*boot, standing))
@@ -233,13 +261,17 @@ impl Cut {
         }
         let as_of = contributors.first().map_or(ViewId::NONE, |(_, it)| it.as_of);
         let mut cut = Self::joined(common, as_of, &contributors);
+        cut.carriers = states.iter().map(|(boot, _)| *boot).collect();
+        cut.refused = others.iter().map(|(boot, _)| *boot).collect();
         cut.add_own(states.iter().filter_map(|(_, state)| state.own));
         if goes_on {
             cut.verdict = Verdict::Install;
             // What only memories had is gone with a restart, unless nothing is told before it is forced.
             let forced_first = common.deliver_at == Level::Disk;
             let remembered = agreed.is_covered(&contributors, &learners, quorum, |it| it.live);
-            cut.loss = !whole || !(forced_first || remembered);
+            // Before its first view the group had no messages.
+            let is_new = agreed.as_of == ViewId::NONE && as_of == ViewId::NONE;
+            cut.loss = !is_new && (!whole || !(forced_first || remembered));
         }
         if cut.loss {
             cut.drop_tail();
@@ -309,6 +341,8 @@ impl Cut {
             group: common.group,
             as_of,
             nodes: common.nodes.clone(),
+            carriers: BTreeSet::new(),
+            refused: BTreeSet::new(),
             verdict: Verdict::Blocked,
             senders,
             start,
@@ -337,6 +371,7 @@ impl Cut {
             && self.fifo.iter().all(|last| *last < u64::MAX)
             && self.others.iter().all(|(_, total, fifo)| *total.max(fifo) < u64::MAX)
             && self.others.len() <= self.nodes.len()
+            && self.carriers.len() <= self.nodes.len()
             && self.holders.len() <= self.nodes.len()
             && (0..ranks).all(|rank| {
                 // What the cut orders, somebody has.
@@ -358,8 +393,25 @@ impl Cut {
     /// before stays the latest.
     #[must_use]
     pub fn agreed(&self, last: &View) -> Option<Agreed> {
-        let members = of_group(last, &self.nodes).into_iter().map(|member| member.site.node);
+        let members = self.members(last).into_iter().map(|member| member.site.node);
         (!self.is_blocked()).then(|| Agreed { as_of: last.id, members: members.collect() })
+    }
+
+    /// The members of the group in one of the views that the cut leads to, in rank order: who carries it, or has carried it.
+    pub(crate) fn members(&self, view: &View) -> Vec<Member> {
+        let mut members = of_group(view, &self.nodes);
+        members.retain(|member| {
+            self.carriers.contains(&member.boot()) || self.senders.contains(&member.site)
+        });
+        members
+    }
+
+    /// Nodes among the members of `last` that do not take part in the group though it is configured for them: they do not carry it, or
+    /// (true) with other settings.
+    pub fn absent(&self, last: &View) -> impl Iterator<Item = (NodeId, bool)> {
+        let configured = of_group(last, &self.nodes).into_iter();
+        let absent = configured.filter(|member| !self.carriers.contains(&member.boot()));
+        absent.map(|member| (member.site.node, self.refused.contains(&member.boot())))
     }
 
     /// The last sequence numbers of a site in both lanes; none if it is new.

@@ -113,6 +113,8 @@ pub struct Group {
     wedged: bool,
     paused: bool,
     blocked: bool,
+    /// The others have it with other settings.
+    refused: bool,
     accept_loss: bool,
     /// Delivered in total order up to here.
     delivered: u64,
@@ -188,6 +190,7 @@ impl Group {
             wedged: true,
             paused: false,
             blocked: false,
+            refused: false,
             accept_loss: false,
             delivered: held,
             assigned: [0; 2],

@@ -166,6 +166,15 @@ pub enum Output {
         /// Whether it began or ended.
         on: bool,
     },
+    /// A member of the view that was just installed takes no part in a group that is configured for it.
+    Absent {
+        /// The group.
+        group: GroupId,
+        /// Which node.
+        node: NodeId,
+        /// Why.
+        why: Absence,
+    },
     /// The answer to [`Input::Cast`].
     Cast {
         /// The group.
@@ -184,6 +193,16 @@ pub enum Output {
     },
 }
 
+/// Why a node takes no part in a group that is configured for it. The group goes on without it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[non_exhaustive]
+pub enum Absence {
+    /// It was started without the group.
+    Missing,
+    /// It has the group with other settings than the others: nodes, durability, level, or whether it is stateful.
+    OtherSettings,
+}
+
 /// Whose write it is that has a number.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Writer {
@@ -199,6 +218,8 @@ pub struct Core {
     groups: BTreeMap<GroupId, Group>,
     /// Groups that the cut being held still waits for, and the last view of its extension.
     holding: Option<(ViewId, BTreeSet<GroupId>)>,
+    /// Who takes no part in which group in the last view.
+    absent: BTreeMap<GroupId, BTreeMap<NodeId, Absence>>,
     io: u64,
     writes: VecDeque<(u64, Writer)>,
     outputs: VecDeque<Output>,
@@ -225,6 +246,7 @@ impl Core {
             membership: Membership::recover(membership, me, durable, now),
             groups,
             holding: None,
+            absent: BTreeMap::new(),
             io: 0,
             writes: VecDeque::new(),
             outputs: VecDeque::new(),
@@ -260,6 +282,12 @@ impl Core {
     /// The groups, for their questions.
     pub fn groups(&self) -> impl Iterator<Item = (&GroupId, &Group)> {
         self.groups.iter()
+    }
+
+    /// The nodes of the last view that take no part in a group though it is configured for them, by group.
+    #[must_use]
+    pub fn absent(&self) -> &BTreeMap<GroupId, BTreeMap<NodeId, Absence>> {
+        &self.absent
     }
 
     /// How many packets named a group that is not here, or said what could not be understood.

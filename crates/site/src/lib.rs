@@ -18,5 +18,5 @@ pub use actor::{
     StackStatus, StartError, Status, StorageError, Suspicion, TraceSink, ViewChanged, WeakSite,
     identity, start,
 };
-pub use core::{Core, CoreConfig, Past, Record};
+pub use core::{Absence, Core, CoreConfig, Past, Record};
 pub use stack::{Input, Output, Stack};

@@ -12,7 +12,6 @@ use crate::flush::Cut;
 use crate::message::Message;
 use crate::order::{Log, Placed};
 use crate::record::{Entries, Record};
-use crate::view::of_group;
 
 /// After so long without an answer the next holder is asked.
 const FETCH_AFTER: Duration = Duration::from_millis(20);
@@ -229,7 +228,7 @@ impl Group {
             parts.push(Entries { first, runs, lens, payload: Bytes::new() });
         }
         let Some(last) = hold.views.last() else { return 0 };
-        let members = of_group(last, &self.config.nodes).into_iter();
+        let members = cut.members(last).into_iter();
         let members = members.map(|member| (member.site, cut.ends_of(member.site).0)).collect();
         let last = (last.id, members);
         let (count, mut io) = (parts.len(), 0);

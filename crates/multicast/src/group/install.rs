@@ -10,7 +10,7 @@ use crate::epoch::Epoch;
 use crate::event::{Delivery, Event};
 use crate::flush::Cut;
 use crate::order::Log;
-use crate::view::{GroupView, of_group, weight};
+use crate::view::{GroupView, weight};
 
 impl Group {
     /// Ends the old view at `cut` and goes through `views`. To be called only with the cut that was agreed, and at a
@@ -24,6 +24,11 @@ impl Group {
         };
         self.hold = None;
         self.last_view = last.id;
+        self.refused = last.has(self.me) && !cut.carriers.contains(&self.me);
+        if self.refused {
+            // The others go on without: what this member is to carry is another group.
+            return self.fail_reads();
+        }
         if cut.is_blocked() {
             self.blocked = true;
             if last.has(self.me) {
@@ -44,7 +49,7 @@ impl Group {
         } else if self.site.is_some() {
             self.place_own(cut, &order);
         }
-        let members = of_group(last, &self.config.nodes);
+        let members = cut.members(last);
         let me = members.iter().position(|member| member.boot() == self.me);
         if goes_on {
             self.finish_view(cut, &order, me.is_some());
@@ -171,7 +176,7 @@ impl Group {
         };
         let own = self.me;
         for view in views.iter().filter(|view| view.has(own)) {
-            let members = of_group(view, &self.config.nodes).into_iter();
+            let members = cut.members(view).into_iter();
             let members: Vec<SiteId> = members.map(|member| member.site).collect();
             let joined = members.iter().filter(|it| !before.contains(it)).copied().collect();
             let gone = before.iter().filter(|it| !members.contains(it)).copied();

@@ -40,6 +40,8 @@ pub struct Status {
     pub whole: bool,
     /// The group stands still in the last site view.
     pub blocked: bool,
+    /// The others have the group with other settings: this member takes no part in it.
+    pub refused: bool,
     /// It accepts nothing of its view any more.
     pub wedged: bool,
     /// Members that keep the budget short.
@@ -80,6 +82,7 @@ impl Group {
             unstable_bytes: self.own_bytes,
             whole: self.whole,
             blocked: self.blocked,
+            refused: self.refused,
             wedged: self.wedged,
             slow: slow.collect(),
         }
@@ -90,6 +93,7 @@ impl Fingerprint for Group {
     /// Deadlines are left out but for whether there is one; so are the counters.
     fn fingerprint(&self, into: &mut Fingerprinter) {
         (self.me, self.site, self.last_view, self.whole, self.live).hash(into);
+        self.refused.hash(into);
         (self.wedged, self.paused, self.blocked, self.accept_loss, self.prompt).hash(into);
         if let Some(current) = &self.current {
             (current.id, current.me, current.sequencer, current.sponsor).hash(into);

@@ -171,7 +171,12 @@ impl Site {
         let Some(core) = self.stack.as_deref().map(Stack::core) else { return };
         let is_member = core.membership().role() == Role::Member;
         let is = self.seats.are_ready()
-            && (was || is_member && core.groups().all(|(_, it)| it.status().whole));
+            && (was
+                || is_member
+                    && core.groups().all(|(_, it)| {
+                        let status = it.status();
+                        status.whole && !status.refused
+                    }));
         self.tell_ready(is);
     }
 
@@ -322,6 +327,7 @@ impl Site {
                 self.tell_view(&view, member);
                 self.views.install(&view, member);
             }
+            core::Output::Absent { group, node, why } => self.tell_absent(group, node, why),
             core::Output::Minority { on } => {
                 self.views.minority(on);
                 self.seats.each(|app| app.on_minority(on));
@@ -360,6 +366,23 @@ impl Site {
             self.suspicions.pop_front();
         }
         self.suspicions.push_back((now, node, evidence));
+    }
+
+    #[cold]
+    fn tell_absent(&self, group: GroupId, node: NodeId, why: core::Absence) {
+        let (member, group) = (self.plan.name_of(node), self.plan.group_name(group));
+        match why {
+            core::Absence::Missing => {
+                tracing::warn!(member, group, "it has no such group: the group goes on without it");
+            }
+            core::Absence::OtherSettings => {
+                tracing::warn!(
+                    member,
+                    group,
+                    "it has other settings of the group, which goes on without it"
+                );
+            }
+        }
     }
 
     #[cold]

@@ -55,6 +55,8 @@ pub struct SiteParts {
     pub roster: BTreeMap<String, SocketAddr>,
     /// The groups that have this node among theirs.
     pub groups: Vec<multicast::Config>,
+    /// What the groups are called, for the log. Default: nothing; a group is then told of by its id.
+    pub group_names: BTreeMap<GroupId, String>,
     /// Groups that are not on disk here any more: what the disk has of them is not needed, and their checkpoints are removed. The start is
     /// refused if the log has messages of a group that is neither here nor on disk among `groups`; that may be so until the log is cut, so they
     /// stay here. Default: none.
@@ -115,6 +117,7 @@ impl SiteParts {
             name: name.into(),
             roster,
             groups: Vec::new(),
+            group_names: BTreeMap::new(),
             forgotten: BTreeSet::new(),
             membership: membership::Config::default(),
             heartbeat: Duration::from_millis(50),
@@ -179,6 +182,7 @@ pub(super) struct Plan {
     me: NodeId,
     roster: BTreeMap<String, NodeId>,
     groups: Vec<multicast::Config>,
+    group_names: BTreeMap<GroupId, String>,
     membership: membership::Config,
     heartbeat: Duration,
     window_bytes: usize,
@@ -204,6 +208,7 @@ impl Plan {
             me: NodeId::new(cluster, &parts.name),
             roster: parts.roster.keys().map(named).collect(),
             groups: parts.groups.clone(),
+            group_names: parts.group_names.clone(),
             membership: parts.membership.clone(),
             heartbeat: parts.heartbeat,
             window_bytes: parts.window_bytes,
@@ -229,6 +234,12 @@ impl Plan {
     pub(super) fn name_of(&self, node: NodeId) -> &str {
         let named = self.roster.iter().find(|(_, it)| **it == node);
         named.map_or("?", |(name, _)| name)
+    }
+
+    /// What the program calls a group, or its id.
+    pub(super) fn group_name(&self, group: GroupId) -> String {
+        let named = self.group_names.get(&group).cloned();
+        named.unwrap_or_else(|| super::storage::hex(group))
     }
 
     pub(super) fn roster(&self) -> &BTreeMap<String, NodeId> {

@@ -14,6 +14,7 @@ use mainstay_multicast as multicast;
 use mainstay_runtime::TurnStats;
 
 use super::parts::Plan;
+use crate::core::Absence;
 use crate::stack::Stack;
 
 /// How a site is, as of the end of a turn. Asking changes nothing.
@@ -84,6 +85,8 @@ pub struct StackStatus {
     pub founding: BTreeMap<NodeId, WaitsFor>,
     /// Each group: sequencer, positions, alarms.
     pub groups: BTreeMap<GroupId, (multicast::Status, multicast::Stats)>,
+    /// Nodes of the view that take no part in a group though it is configured for them, and why: the group goes on without them.
+    pub absent: BTreeMap<GroupId, BTreeMap<NodeId, Absence>>,
     /// What went wrong at the membership.
     pub membership: membership::Stats,
     /// Counters of the link.
@@ -157,6 +160,7 @@ impl StackStatus {
             unheard: membership.unheard().map(|boot| boot.node).collect(),
             founding: membership.founding_waits_for(),
             groups: groups.collect(),
+            absent: core.absent().clone(),
             membership: membership.stats(),
             link: stack.link().stats(),
             connected: peers().filter(|node| stack.link().is_connected(*node)).collect(),

@@ -271,6 +271,6 @@ fn shelf_name(group: GroupId) -> String {
     format!("checkpoints-{}", hex(group))
 }
 
-fn hex(group: GroupId) -> String {
+pub(super) fn hex(group: GroupId) -> String {
     group.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -7,7 +7,7 @@ use mainstay_base::{BootId, GroupId, Instant, ViewId, codec};
 use mainstay_membership::{self as membership, Extension, View};
 use mainstay_multicast::{Agreed, Cut, FlushState};
 
-use super::{Core, Output, Record, Writer};
+use super::{Absence, Core, Output, Record, Writer};
 
 /// For each group its latest view and who was in it: agreed with the site views, as their annex.
 pub type Table = BTreeMap<GroupId, Agreed>;
@@ -106,6 +106,7 @@ impl Core {
         }
         let views: Vec<_> = extension.views.iter().map(View::to_base).collect();
         let mut named = cuts(&extension.cut);
+        self.note_absent(&named, &views);
         let mut unheard = false;
         for (id, group) in &mut self.groups {
             if let Some(cut) = named.remove(id) {
@@ -122,6 +123,19 @@ impl Core {
         }
         // What was queued while the old view ended goes out with this turn.
         self.groups.values_mut().for_each(|group| group.end_turn(now));
+    }
+
+    /// Who takes no part in which group from here on.
+    fn note_absent(&mut self, cuts: &BTreeMap<GroupId, Cut>, views: &[mainstay_base::View]) {
+        self.absent.clear();
+        let Some(last) = views.last() else { return };
+        for (group, cut) in cuts {
+            for (node, refused) in cut.absent(last) {
+                let why = if refused { Absence::OtherSettings } else { Absence::Missing };
+                self.absent.entry(*group).or_default().insert(node, why);
+                self.outputs.push_back(Output::Absent { group: *group, node, why });
+            }
+        }
     }
 }
 

@@ -373,7 +373,9 @@ impl Site {
             }
             core::Output::Group { group, event } => self.on_event(group, event, out),
             core::Output::View { view, .. } => out.event(Told::View(view)),
-            core::Output::Cast { .. } | core::Output::Suspected { .. } => {}
+            core::Output::Cast { .. }
+            | core::Output::Suspected { .. }
+            | core::Output::Absent { .. } => {}
             core::Output::Send { .. } | core::Output::Isolate { .. } => {
                 unreachable!("the Stack keeps these")
             }

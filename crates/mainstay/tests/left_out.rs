@@ -1,0 +1,77 @@
+//! A node that is started again without a group that it had: the others go on.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Cluster, NAMES, run};
+use mainstay::{Durability, GroupConfig, GroupHandle, Level, Node, NodeId, Order};
+use tokio::time::timeout;
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+fn start(cluster: &Cluster, name: &str, group: Option<GroupConfig>) -> (Node, Option<GroupHandle>) {
+    let mut builder = Node::builder(cluster.config(name)).unwrap();
+    let group = group.map(|config| builder.group("extra", config).unwrap());
+    (builder.start().unwrap(), group)
+}
+
+/// Casts until one has reached all members of the group.
+async fn goes_on(group: &GroupHandle) {
+    let cast = async {
+        let receipt = group.try_cast_for(b"it goes on".to_vec(), Order::Total, Level::Safe);
+        receipt.unwrap().reached(Level::Safe).await.unwrap();
+    };
+    timeout(LIMIT, cast).await.expect("the group goes on without the node that lacks it");
+}
+
+/// Whichever node it is, the sequencer of the group too; later it comes back with the group.
+fn left_out(again: Option<GroupConfig>) {
+    run(async {
+        for out in NAMES {
+            let cluster = Cluster::new(Durability::Memory);
+            let memory = || Some(GroupConfig::memory().stateless());
+            let mut nodes: Vec<_> =
+                NAMES.iter().map(|name| start(&cluster, name, memory())).collect();
+            for (node, _) in &nodes {
+                timeout(LIMIT, node.ready()).await.unwrap().unwrap();
+            }
+            let at = NAMES.iter().position(|name| *name == out).unwrap();
+            let (node, group) = nodes.remove(at);
+            drop(group);
+            node.close().await;
+            let (back, _) = start(&cluster, out, again.clone());
+            let missing = NodeId::new(cluster.id, out);
+            for (node, group) in &nodes {
+                let seen = async {
+                    loop {
+                        let stack = node.status().await.unwrap().stack.unwrap();
+                        if stack.absent.values().any(|absent| absent.contains_key(&missing)) {
+                            break;
+                        }
+                        tokio::task::yield_now().await;
+                    }
+                };
+                timeout(LIMIT, seen).await.expect("the status names the node");
+                goes_on(group.as_ref().unwrap()).await;
+            }
+            back.close().await;
+            let (back, group) = start(&cluster, out, memory());
+            timeout(LIMIT, back.ready()).await.unwrap().unwrap();
+            goes_on(group.as_ref().unwrap()).await;
+        }
+    });
+}
+
+/// A node without the group is neither its sequencer nor waited for.
+#[test]
+fn a_group_goes_on_without_a_node_that_lacks_it() {
+    left_out(None);
+}
+
+/// Neither is one that has other settings.
+#[test]
+fn a_group_goes_on_without_a_node_that_has_other_settings() {
+    left_out(Some(GroupConfig::memory()));
+}
