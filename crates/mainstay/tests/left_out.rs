@@ -5,8 +5,10 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Cluster, NAMES, run};
-use mainstay::{Durability, GroupConfig, GroupHandle, Level, Node, NodeId, Order};
+use common::{Cluster, Journal, NAMES, run};
+use mainstay::{
+    Durability, GroupConfig, GroupHandle, Level, Node, NodeId, Order, Outcome, Replicated,
+};
 use tokio::time::timeout;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -74,4 +76,66 @@ fn a_group_goes_on_without_a_node_that_lacks_it() {
 #[test]
 fn a_group_goes_on_without_a_node_that_has_other_settings() {
     left_out(Some(GroupConfig::memory()));
+}
+
+fn replica(cluster: &Cluster, name: &str, has: bool) -> (Node, Option<Replicated<Journal>>) {
+    let mut builder = Node::builder(cluster.config(name)).unwrap();
+    let machine = has.then(|| builder.replicate("journal", Journal::default).unwrap());
+    (builder.start().unwrap(), machine)
+}
+
+async fn execute(machine: &Replicated<Journal>, entry: u64) {
+    let done = timeout(LIMIT, machine.execute(&entry.to_le_bytes())).await;
+    let done = done.expect("the state machine goes on without the node");
+    assert!(matches!(done, Outcome::Done(_)), "{done:?}");
+}
+
+/// Whichever node comes back without the state machine, with its disk lost or none; later it comes back with it.
+fn state_machine_left_out(durability: Durability) {
+    run(async {
+        for out in NAMES {
+            let cluster = Cluster::new(durability);
+            let mut nodes: Vec<_> = NAMES.iter().map(|name| replica(&cluster, name, true)).collect();
+            for (node, _) in &nodes {
+                timeout(LIMIT, node.ready()).await.unwrap().unwrap();
+            }
+            execute(nodes[0].1.as_ref().unwrap(), 1).await;
+            let at = NAMES.iter().position(|name| *name == out).unwrap();
+            let (node, machine) = nodes.remove(at);
+            drop(machine);
+            node.close().await;
+            let lose_disk = || {
+                if durability == Durability::Disk {
+                    std::fs::remove_dir_all(cluster.dir(out)).unwrap();
+                }
+            };
+            lose_disk();
+            let (back, _) = replica(&cluster, out, false);
+            timeout(LIMIT, back.ready()).await.unwrap().unwrap();
+            let machines: Vec<_> = nodes.iter().map(|(_, machine)| machine.as_ref().unwrap()).collect();
+            for entry in 2..6 {
+                execute(machines[entry as usize % 2], entry).await;
+            }
+            back.close().await;
+            lose_disk();
+            let (back, machine) = replica(&cluster, out, true);
+            timeout(LIMIT, back.ready()).await.unwrap().unwrap();
+            let machine = machine.unwrap();
+            execute(&machine, 6).await;
+            let entries = machine.read(|journal: &Journal| journal.entries.clone()).await.unwrap();
+            assert_eq!(entries, [1, 2, 3, 4, 5, 6], "{out} has all that was executed");
+        }
+    });
+}
+
+/// The others execute commands without it, and it has the state when it has the state machine again.
+#[test]
+fn a_state_machine_in_memory_goes_on_without_a_node_that_lacks_it() {
+    state_machine_left_out(Durability::Memory);
+}
+
+/// The same on disk.
+#[test]
+fn a_state_machine_on_disk_goes_on_without_a_node_that_lacks_it() {
+    state_machine_left_out(Durability::Disk);
 }

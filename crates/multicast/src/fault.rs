@@ -11,4 +11,6 @@ pub enum Fault {
     SkipsHold,
     /// Delivers what it holds, whatever the level.
     DeliversEarly,
+    /// Counts every configured node in the view as a member, whoever carries the group.
+    CountsAll,
 }

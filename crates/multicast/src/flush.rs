@@ -1,5 +1,6 @@
 //! What a member knows when its view ends, and the cut made of what the members know.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use mainstay_base::{BootId, GroupId, Level, Member, NodeId, SiteId, View, ViewId};
@@ -9,12 +10,10 @@ use crate::config::Durability;
 use crate::order::{Log, Run, split};
 use crate::view::of_group;
 
-/// What a wedged member knows of its group: its part of the acknowledgement of a proposed view.
+/// The settings of a group that must be the same at all its members.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-pub struct FlushState {
-    /// The group.
-    pub group: GroupId,
-    /// Its configured nodes.
+pub struct Settings {
+    /// The configured nodes.
     pub nodes: BTreeSet<NodeId>,
     /// What a restart leaves.
     pub durability: Durability,
@@ -22,6 +21,15 @@ pub struct FlushState {
     pub deliver_at: Level,
     /// Joiners need the state.
     pub stateful: bool,
+}
+
+/// What a wedged member knows of its group: its part of the acknowledgement of a proposed view.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct FlushState {
+    /// The group.
+    pub group: GroupId,
+    /// The sender's settings of it.
+    pub settings: Settings,
     /// An operator accepts that messages may be lost.
     pub accept_loss: bool,
     /// The site that this boot is, if it is one, with the sequence numbers in both lanes behind which it still has what
@@ -35,18 +43,12 @@ pub struct FlushState {
 }
 
 impl FlushState {
-    /// Whether the settings that must be the same at all members are.
-    fn has_settings_of(&self, other: &Self) -> bool {
-        (self.durability, self.deliver_at, self.stateful)
-            == (other.durability, other.deliver_at, other.stateful)
-            && self.nodes == other.nodes
-    }
-
     /// Whether the sender, though a member of the group's latest view, was in no majority there: it is still learning the
     /// past of that view; or nothing is told before it is forced, and its log, which it started from, ends before that
     /// view.
     fn never_counted_in(&self, latest: ViewId) -> bool {
-        let forced_first = self.durability == Durability::Disk && self.deliver_at == Level::Disk;
+        let Settings { durability, deliver_at, .. } = self.settings;
+        let forced_first = durability == Durability::Disk && deliver_at == Level::Disk;
         let is_before = |view: ViewId| forced_first && view.number < latest.number;
         match &self.standing {
             Some(standing) => !standing.live && is_before(standing.as_of),
@@ -123,13 +125,15 @@ pub struct Agreed {
     pub as_of: ViewId,
     /// The nodes of its members.
     pub members: BTreeSet<NodeId>,
+    /// The settings that the group had there; `None` before the first view.
+    pub settings: Option<Settings>,
 }
 
 impl Agreed {
     /// Before the first view of a group of `nodes`.
     #[must_use]
     pub fn first(nodes: &BTreeSet<NodeId>) -> Self {
-        Self { as_of: ViewId::NONE, members: nodes.clone() }
+        Self { as_of: ViewId::NONE, members: nodes.clone(), settings: None }
     }
 
     /// Whether some contributors that `count` are in every quorum of members of this view; `learners` never were in one.
@@ -147,19 +151,24 @@ impl Agreed {
     }
 }
 
-/// The state whose settings are those of the group: of a member that has its latest view, the oldest of them; or of the oldest member.
+/// The state whose settings are those of the group. What it had in its latest view stays as long as a member has it; otherwise
+/// it is what most of the configured nodes have, and of two that as many have, what the oldest member has.
 fn prevailing<'a>(
     states: &[&'a (BootId, FlushState)],
     agreed: &Agreed,
     last: &View,
 ) -> Option<&'a FlushState> {
-    let rank = |boot: BootId| last.members.iter().position(|member| member.boot() == boot);
-    let knows = |state: &FlushState| {
-        agreed.as_of != ViewId::NONE
-            && state.standing.as_ref().is_some_and(|it| it.as_of == agreed.as_of)
+    let stand = |settings: &Settings| agreed.settings.as_ref() == Some(settings);
+    let votes = |settings: &Settings| {
+        let same = states.iter().filter(|(_, state)| state.settings == *settings);
+        same.filter(|(boot, _)| settings.nodes.contains(&boot.node)).count()
     };
-    let oldest = states.iter().min_by_key(|(boot, state)| (!knows(state), rank(*boot)));
-    oldest.map(|(_, state)| state)
+    let rank = |boot: BootId| last.members.iter().position(|member| member.boot() == boot);
+    let first = states.iter().min_by_key(|(boot, state)| {
+        let settings = &state.settings;
+        (!stand(settings), Reverse(votes(settings)), rank(*boot))
+    });
+    first.map(|(_, state)| state)
 }
 
 /// Those who have the past up to view `as_of`, and its beginning as far as nobody keeps it any more.
@@ -190,8 +199,8 @@ pub struct Cut {
     pub group: GroupId,
     /// The old view.
     pub as_of: ViewId,
-    /// The configured nodes.
-    pub nodes: BTreeSet<NodeId>,
+    /// The settings that the group has from here on.
+    pub settings: Settings,
     /// The members of the last view that carry the group with its settings: those of the view of the group.
     pub carriers: BTreeSet<BootId>,
     /// Members of the last view that carry it with other settings. They are no members of the group.
@@ -239,21 +248,22 @@ impl Cut {
         let present: Vec<_> = states.iter().filter(|(boot, _)| last.has(*boot)).collect();
         let common = prevailing(&present, agreed, last).unwrap_or(any);
         let (states, others): (Vec<_>, Vec<_>) =
-            present.into_iter().partition(|(_, state)| state.has_settings_of(common));
+            present.into_iter().partition(|(_, state)| state.settings == common.settings);
         let standings = states.iter().filter_map(|(boot, state)| {
             let standing = state.standing.as_ref()?;
             standing.is_well_formed().then_some((*boot, standing))
         });
         let standings: Vec<_> = standings.collect();
         let mut contributors = of_view(&standings, agreed.as_of);
-        let quorum = common.nodes.len() / 2 + 1;
+        let nodes = &common.settings.nodes;
+        let quorum = nodes.len() / 2 + 1;
         let learners = states.iter().filter(|(_, state)| state.never_counted_in(agreed.as_of));
         let learners: BTreeSet<NodeId> = learners.map(|(boot, _)| boot.node).collect();
         let whole = agreed.is_covered(&contributors, &learners, quorum, |_| true);
-        let present = states.iter().filter(|(boot, _)| common.nodes.contains(&boot.node));
+        let present = states.iter().filter(|(boot, _)| nodes.contains(&boot.node));
         let present: BTreeSet<NodeId> = present.map(|(boot, _)| boot.node).collect();
         let accepted = states.iter().any(|(_, state)| state.accept_loss);
-        let goes_on = whole || accepted || present.len() == common.nodes.len();
+        let goes_on = whole || accepted || present.len() == nodes.len();
         if goes_on && !whole {
             // Rather an older past than none.
             let newest = standings.iter().map(|(_, it)| it.as_of).max();
@@ -267,7 +277,7 @@ impl Cut {
         if goes_on {
             cut.verdict = Verdict::Install;
             // What only memories had is gone with a restart, unless nothing is told before it is forced.
-            let forced_first = common.deliver_at == Level::Disk;
+            let forced_first = common.settings.deliver_at == Level::Disk;
             let remembered = agreed.is_covered(&contributors, &learners, quorum, |it| it.live);
             // Before its first view the group had no messages.
             let is_new = agreed.as_of == ViewId::NONE && as_of == ViewId::NONE;
@@ -340,7 +350,7 @@ impl Cut {
         Self {
             group: common.group,
             as_of,
-            nodes: common.nodes.clone(),
+            settings: common.settings.clone(),
             carriers: BTreeSet::new(),
             refused: BTreeSet::new(),
             verdict: Verdict::Blocked,
@@ -366,13 +376,14 @@ impl Cut {
         let has = |vector: &Vec<u64>, most: &Vec<u64>| {
             sized(vector) && vector.iter().zip(most).all(|(it, most)| it <= most)
         };
+        let nodes = self.settings.nodes.len();
         ranks <= usize::from(u16::MAX)
             && [&self.ordered, &self.total, &self.fifo].into_iter().all(sized)
             && self.fifo.iter().all(|last| *last < u64::MAX)
             && self.others.iter().all(|(_, total, fifo)| *total.max(fifo) < u64::MAX)
-            && self.others.len() <= self.nodes.len()
-            && self.carriers.len() <= self.nodes.len()
-            && self.holders.len() <= self.nodes.len()
+            && self.others.len() <= nodes
+            && self.carriers.len() <= nodes
+            && self.holders.len() <= nodes
             && (0..ranks).all(|rank| {
                 // What the cut orders, somebody has.
                 let have = self.holders.iter().map(|it| it.total.get(rank).copied().unwrap_or(0));
@@ -394,12 +405,16 @@ impl Cut {
     #[must_use]
     pub fn agreed(&self, last: &View) -> Option<Agreed> {
         let members = self.members(last).into_iter().map(|member| member.site.node);
-        (!self.is_blocked()).then(|| Agreed { as_of: last.id, members: members.collect() })
+        (!self.is_blocked()).then(|| Agreed {
+            as_of: last.id,
+            members: members.collect(),
+            settings: Some(self.settings.clone()),
+        })
     }
 
     /// The members of the group in one of the views that the cut leads to, in rank order: who carries it, or has carried it.
     pub(crate) fn members(&self, view: &View) -> Vec<Member> {
-        let mut members = of_group(view, &self.nodes);
+        let mut members = of_group(view, &self.settings.nodes);
         members.retain(|member| {
             self.carriers.contains(&member.boot()) || self.senders.contains(&member.site)
         });
@@ -409,7 +424,7 @@ impl Cut {
     /// Nodes among the members of `last` that do not take part in the group though it is configured for them: they do not carry it, or
     /// (true) with other settings.
     pub fn absent(&self, last: &View) -> impl Iterator<Item = (NodeId, bool)> {
-        let configured = of_group(last, &self.nodes).into_iter();
+        let configured = of_group(last, &self.settings.nodes).into_iter();
         let absent = configured.filter(|member| !self.carriers.contains(&member.boot()));
         absent.map(|member| (member.site.node, self.refused.contains(&member.boot())))
     }

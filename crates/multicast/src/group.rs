@@ -20,7 +20,7 @@ use mainstay_base::{BootId, Instant, Member, Order, Position, SiteId, ViewId, fa
 use crate::config::Config;
 use crate::epoch::Epoch;
 use crate::event::{Delivery, Event, Output};
-use crate::flush::{FlushState, Standing};
+use crate::flush::{FlushState, Settings, Standing};
 use crate::message::Message;
 use crate::replay::Recovered;
 use crate::stats::Stats;
@@ -264,10 +264,12 @@ impl Group {
         });
         FlushState {
             group: self.config.group,
-            nodes: self.config.nodes.clone(),
-            durability: self.config.durability,
-            deliver_at: self.config.deliver_at,
-            stateful: self.config.stateful,
+            settings: Settings {
+                nodes: self.config.nodes.clone(),
+                durability: self.config.durability,
+                deliver_at: self.config.deliver_at,
+                stateful: self.config.stateful,
+            },
             accept_loss: self.accept_loss,
             own: self.own_gone(),
             learning: match &self.current {

@@ -74,7 +74,7 @@ mod view;
 pub use config::{Builder, Config, ConfigError, Durability};
 pub use config::{FRAME_BYTES, FRAME_MESSAGES, MESSAGE_OVERHEAD};
 pub use event::{CastError, Delivery, Event, FIFO, Output};
-pub use flush::{Agreed, Cut, FlushState, Holder, Standing, Verdict};
+pub use flush::{Agreed, Cut, FlushState, Holder, Settings, Standing, Verdict};
 pub use group::{Group, Retired, Start, Status};
 pub use message::Message;
 pub use order::Run;

@@ -8,7 +8,8 @@ use mainstay_base::{
     BootId, BootNonce, Duration, Incarnation, Level, Member, Order, Position, SiteId, View, ViewId,
 };
 use mainstay_multicast::{
-    Agreed, CastError, Cut, Durability, Event, FIFO, FlushState, Message, Run, Standing, Verdict,
+    Agreed, CastError, Cut, Durability, Event, FIFO, FlushState, Message, Run, Settings,
+    Standing, Verdict,
 };
 use support::{Options, World, group_id, node};
 
@@ -103,12 +104,15 @@ fn a_cut_ends_at_a_hole_and_numbers_the_rest() {
     let member = |index| Member { site: site(index), nonce: BootNonce(index as u128) };
     let view = |number| ViewId { number, nonce: 1 };
     let run = |rank, first, count| Run { rank, first, count };
-    let state = |runs: Vec<Run>, total: Vec<u64>| FlushState {
-        group: group_id(),
+    let settings = Settings {
         nodes: (0..5).map(node).collect(),
         durability: Durability::Memory,
         deliver_at: Level::Majority,
         stateful: true,
+    };
+    let state = |runs: Vec<Run>, total: Vec<u64>| FlushState {
+        group: group_id(),
+        settings: settings.clone(),
         accept_loss: false,
         own: None,
         learning: None,
@@ -135,7 +139,11 @@ fn a_cut_ends_at_a_hole_and_numbers_the_rest() {
         members: vec![member(0), member(1), member(2)],
         ..View::empty((0..5).map(node))
     };
-    let agreed = Agreed { as_of: view(4), members: (0..5).map(node).collect() };
+    let agreed = Agreed {
+        as_of: view(4),
+        members: (0..5).map(node).collect(),
+        settings: Some(settings.clone()),
+    };
     let cut = Cut::compute(&states, &agreed, &last);
     assert!(cut.is_well_formed());
     assert_eq!((cut.verdict, cut.loss), (Verdict::Install, false));
@@ -143,7 +151,7 @@ fn a_cut_ends_at_a_hole_and_numbers_the_rest() {
     let tail = [run(0, 5, 1), run(1, 7, 1), run(2, 3, 2), run(3, 1, 1)];
     assert_eq!(cut.runs, [&[run(1, 5, 2)][..], &tail].concat());
     let members = (0..3).map(node).collect();
-    assert_eq!(cut.agreed(&last), Some(Agreed { as_of: last.id, members }));
+    assert_eq!(cut.agreed(&last), Some(Agreed { as_of: last.id, members, ..agreed.clone() }));
 
     // Of two of five nobody knows what the others had.
     let cut = Cut::compute(&states[..2], &agreed, &last);
@@ -155,7 +163,7 @@ fn a_cut_ends_at_a_hole_and_numbers_the_rest() {
     assert_eq!((cut.verdict, cut.kept, cut.end), (Verdict::Install, 12, 12));
 
     // Of three members of the latest view one of two was with every majority.
-    let three = Agreed { as_of: view(4), members: (0..3).map(node).collect() };
+    let three = Agreed { members: (0..3).map(node).collect(), ..agreed.clone() };
     assert_eq!(Cut::compute(&states[..1], &three, &last).verdict, Verdict::Install);
     // Whoever is still learning the past of a view was in no majority of it.
     let mut learner = states[1].clone();
@@ -173,7 +181,8 @@ fn a_cut_ends_at_a_hole_and_numbers_the_rest() {
     (old.as_of, old.live) = (view(3), false);
     assert_eq!(Cut::compute(&logs, &agreed, &last).verdict, Verdict::Blocked);
     logs.iter_mut().for_each(|(_, state)| {
-        (state.durability, state.deliver_at) = (Durability::Disk, Level::Disk);
+        let settings = &mut state.settings;
+        (settings.durability, settings.deliver_at) = (Durability::Disk, Level::Disk);
     });
     let cut = Cut::compute(&logs, &agreed, &last);
     assert_eq!((cut.verdict, cut.loss, cut.holders.len()), (Verdict::Install, false, 2));
@@ -186,6 +195,65 @@ fn a_cut_ends_at_a_hole_and_numbers_the_rest() {
     let mut broken = states.to_vec();
     broken[1].1.standing.as_mut().unwrap().runs[0].first = 9;
     assert_eq!(Cut::compute(&broken, &agreed, &last).verdict, Verdict::Blocked);
+}
+
+/// A group keeps the settings that it had in its latest view as long as a member has them, and takes those of most nodes otherwise.
+/// Who has others is no member.
+#[test]
+fn the_settings_of_a_group_stand() {
+    let world = world(3, Durability::Memory, Level::Majority);
+    let (last, agreed) = (world.view.clone(), world.agreed.clone());
+    let state = |settings: &Settings| FlushState {
+        group: group_id(),
+        settings: settings.clone(),
+        accept_loss: false,
+        own: None,
+        learning: None,
+        standing: Some(Standing {
+            as_of: agreed.as_of,
+            live: true,
+            senders: last.members.iter().map(|member| member.site).collect(),
+            trimmed: 0,
+            ordered: vec![0; 3],
+            runs: Vec::new(),
+            total: vec![0; 3],
+            fifo: vec![0; 3],
+        }),
+    };
+    let right = agreed.settings.clone().unwrap();
+    let wrong = Settings { stateful: !right.stateful, ..right.clone() };
+    let cut = |agreed: &Agreed, settings: [&Settings; 3]| {
+        let states = (0..3).map(|index| (boot(&world, index), state(settings[index])));
+        Cut::compute(&states.collect::<Vec<_>>(), agreed, &last)
+    };
+    let boots = |some: &[usize]| some.iter().map(|index| boot(&world, *index)).collect();
+
+    // One of the three still has what the group had.
+    for index in 0..3 {
+        let mut settings = [&wrong; 3];
+        settings[index] = &right;
+        let cut = cut(&agreed, settings);
+        assert_eq!((&cut.settings, &cut.carriers), (&right, &boots(&[index])));
+        assert!(cut.is_well_formed() && cut.refused.len() == 2);
+    }
+    // None of them has it any more.
+    let all = cut(&agreed, [&wrong; 3]);
+    assert_eq!((all.settings, all.carriers), (wrong.clone(), boots(&[0, 1, 2])));
+
+    // Before the first view most of them count, not the oldest.
+    let first = Agreed { settings: None, ..agreed.clone() };
+    let oldest = cut(&first, [&wrong, &right, &right]);
+    assert_eq!((oldest.settings, oldest.carriers), (right.clone(), boots(&[1, 2])));
+    assert_eq!(oldest.refused, boots(&[0]));
+    // Of two that as many have, it is what the oldest has.
+    let other = Settings { deliver_at: Level::Safe, ..right.clone() };
+    assert_eq!(cut(&first, [&wrong, &right, &other]).settings, wrong);
+
+    // Who lacks the group is a member of no view of it.
+    let two: Vec<_> = (1..3).map(|index| (boot(&world, index), state(&right))).collect();
+    let cut = Cut::compute(&two, &agreed, &last);
+    assert_eq!(cut.verdict, Verdict::Install);
+    assert_eq!(cut.absent(&last).collect::<Vec<_>>(), [(node(0), false)]);
 }
 
 /// Checks MC-21: a minority with state stands still, refuses reads and keeps casts; an operator may go on with it.

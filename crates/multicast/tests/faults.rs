@@ -8,7 +8,7 @@ use std::panic::catch_unwind;
 use mainstay_base::Level;
 use mainstay_multicast::fault::Fault;
 use mainstay_multicast::{Builder, Durability};
-use support::{Options, run};
+use support::{Options, left_out, run};
 
 /// The first violation found in runs of a kind, in words of the checkers or of the state machine in the harness.
 fn caught(configure: fn(Builder) -> Builder, quorum_of_view: bool) -> String {
@@ -53,6 +53,17 @@ fn not_holding_is_noticed() {
 fn delivering_before_a_majority_is_noticed() {
     let violation = caught(|it| it.fault(Fault::DeliversEarly), false);
     assert!(violation.contains("MC-10") || violation.contains("MC-17"), "{violation}");
+}
+
+/// Checks that the check of a group without one of its nodes has teeth: one that lacks it is waited for, or is to order.
+#[test]
+fn counting_who_lacks_the_group_is_noticed() {
+    let found = |seed| {
+        let options = Options::new(seed, Durability::Memory, Level::Majority);
+        left_out(Options { configure: |it| it.fault(Fault::CountsAll), ..options }).err()
+    };
+    let violation = (0..20).find_map(found).unwrap_or_default();
+    assert!(violation.contains("stopped without"), "{violation}");
 }
 
 /// Checks that the check of MC-21 has teeth: the quorum of a cut is of the configured nodes.

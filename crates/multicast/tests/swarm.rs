@@ -6,12 +6,15 @@ mod support;
 
 use mainstay_base::Level;
 use mainstay_multicast::Durability;
-use support::{Options, Outcome, run};
+use support::{Options, Outcome, left_out, run};
+
+fn seeds() -> u64 {
+    std::env::var("SEEDS").map_or(500, |it| it.parse().unwrap())
+}
 
 fn swarm(durability: Durability, deliver_at: Level) -> Outcome {
     let mut sum = Outcome::default();
-    let seeds = std::env::var("SEEDS").map_or(500, |it| it.parse().unwrap());
-    for seed in 0..seeds {
+    for seed in 0..seeds() {
         let it =
             run(Options::new(seed, durability, deliver_at)).unwrap_or_else(|it| panic!("{it}"));
         sum.cast += it.cast;
@@ -86,5 +89,37 @@ fn a_seed_gives_the_same_run_twice() {
     for seed in 0..20 {
         let once = || run(Options::new(seed, Durability::Disk, Level::Majority)).unwrap();
         assert_eq!(once(), once());
+    }
+}
+
+/// Checks MC-2, MC-3, MC-6, MC-7, MC-10, MC-16, MC-17 and MC-21 where nodes come back without the group, and later with it.
+#[test]
+fn nodes_lack_the_group_at_times() {
+    for (durability, level) in [
+        (Durability::Memory, Level::Majority),
+        (Durability::Disk, Level::Majority),
+        (Durability::Disk, Level::Disk),
+    ] {
+        for seed in 0..seeds() / 2 {
+            let options = Options { lacks: true, ..Options::new(seed, durability, level) };
+            run(options).unwrap_or_else(|it| panic!("{it}"));
+        }
+    }
+}
+
+/// A group goes on without any one of its nodes that lacks it: what is cast becomes safe and is trimmed. The node has the state when
+/// it comes back with the group, with its log of before or without it.
+#[test]
+fn a_group_goes_on_without_a_node_that_lacks_it() {
+    for (durability, level) in [
+        (Durability::Memory, Level::Majority),
+        (Durability::Memory, Level::Safe),
+        (Durability::Disk, Level::Majority),
+        (Durability::Disk, Level::Disk),
+    ] {
+        for seed in 0..seeds() / 5 {
+            let options = Options::new(seed, durability, level);
+            left_out(options).unwrap_or_else(|it| panic!("{durability:?} {level:?} {it}"));
+        }
     }
 }

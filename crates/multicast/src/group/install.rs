@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use mainstay_base::{Instant, Member, Order, Position, Reason, SiteId, View, ViewId};
+use mainstay_base::{Instant, Member, Order, Position, Reason, SiteId, View, ViewId, fault};
 
 use super::cast::lane;
 use super::{Behind, Current, Group, Known};
@@ -10,7 +10,7 @@ use crate::epoch::Epoch;
 use crate::event::{Delivery, Event};
 use crate::flush::Cut;
 use crate::order::Log;
-use crate::view::{GroupView, weight};
+use crate::view::{GroupView, of_group, weight};
 
 impl Group {
     /// Ends the old view at `cut` and goes through `views`. To be called only with the cut that was agreed, and at a
@@ -49,7 +49,10 @@ impl Group {
         } else if self.site.is_some() {
             self.place_own(cut, &order);
         }
-        let members = cut.members(last);
+        let members = match fault!(self.config, CountsAll) {
+            true => of_group(last, &self.config.nodes),
+            false => cut.members(last),
+        };
         let me = members.iter().position(|member| member.boot() == self.me);
         if goes_on {
             self.finish_view(cut, &order, me.is_some());

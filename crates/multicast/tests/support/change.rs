@@ -11,6 +11,15 @@ impl World {
     pub fn shake(&mut self) {
         for index in 0..self.slots.len() {
             let is_up = self.slots[index].group.is_some();
+            if self.options.lacks && !is_up && self.rng.chance(1, 2) {
+                match self.bare.contains_key(&index) {
+                    true => self.crash_bare(index),
+                    false => self.restart_bare(index),
+                }
+            }
+            if self.bare.contains_key(&index) {
+                continue;
+            }
             match (is_up, self.rng.below(10)) {
                 (true, 0) => {
                     let killed = self.rng.chance(1, 3);
@@ -86,10 +95,12 @@ impl World {
     fn extend(&mut self, views: &mut Vec<View>) -> bool {
         let base = views.last().unwrap_or(&self.view).clone();
         let inside = self.live().into_iter().filter(|index| !self.slots[*index].outside);
-        let boots: Vec<BootId> = inside.map(|index| self.slots[index].boot().unwrap()).collect();
+        let mut boots: Vec<BootId> =
+            inside.map(|index| self.slots[index].boot().unwrap()).collect();
         if boots.is_empty() {
             return false;
         }
+        boots.extend(self.bare.values());
         let mut members: Vec<Member> =
             base.members.iter().filter(|member| boots.contains(&member.boot())).copied().collect();
         for boot in boots {

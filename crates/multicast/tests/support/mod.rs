@@ -49,6 +49,8 @@ pub struct Options {
     pub configure: fn(Builder) -> Builder,
     /// The oracle takes a majority of the new view for one of the old.
     pub quorum_of_view: bool,
+    /// A node may come back without the group.
+    pub lacks: bool,
 }
 
 impl Options {
@@ -62,6 +64,7 @@ impl Options {
             steps: 150,
             configure: |it| it,
             quorum_of_view: false,
+            lacks: false,
         }
     }
 }
@@ -91,6 +94,8 @@ pub struct World {
     pub rng: Rng,
     pub now: Instant,
     pub slots: Vec<Slot>,
+    /// Nodes that are up without the group.
+    pub bare: BTreeMap<usize, BootId>,
     pub channels: BTreeMap<(BootId, BootId), VecDeque<(Bytes, Bytes)>>,
     pub view: View,
     pub agreed: Agreed,
@@ -115,6 +120,7 @@ impl World {
             rng: Rng::new(options.seed),
             now: Instant::ZERO,
             slots: Vec::new(),
+            bare: BTreeMap::new(),
             channels: BTreeMap::new(),
             view: View::empty((0..options.nodes).map(node)),
             agreed: Agreed::first(&(0..options.nodes).map(node).collect()),
@@ -158,6 +164,21 @@ impl World {
             Durability::Disk => Start::Recovered(self.slots[index].replay()),
         };
         self.boot(index, start);
+    }
+
+    /// Brings a node back that is down, without the group.
+    pub fn restart_bare(&mut self, index: usize) {
+        self.boots += 1;
+        let boot = BootId { node: node(index), nonce: BootNonce(self.boots) };
+        self.bare.insert(index, boot);
+        self.note(boot, What::Process(ProcessWord::Started));
+    }
+
+    /// Ends a node that is up without the group.
+    pub fn crash_bare(&mut self, index: usize) {
+        if let Some(boot) = self.bare.remove(&index) {
+            self.note(boot, What::Process(ProcessWord::Crashed));
+        }
     }
 
     /// Brings a node back that is down and has lost its disk.
@@ -368,6 +389,7 @@ impl World {
     /// All nodes come back, and the run ends.
     pub fn finish(&mut self) -> Result<Outcome, String> {
         for index in 0..self.slots.len() {
+            self.crash_bare(index);
             if self.slots[index].group.is_none() {
                 self.restart(index);
             }
@@ -436,12 +458,17 @@ impl World {
         if self.options.stateful && states.len() != 1 {
             return Err(format!("seed {seed}: states differ {states:?}"));
         }
+        self.rests()
+    }
+
+    /// Whether all that was cast is delivered, safe and trimmed at all who have the group.
+    pub fn rests(&self) -> Result<(), String> {
         for slot in &self.slots {
-            let status = slot.group.as_ref().map(|group| group.status()).unwrap();
+            let Some(status) = slot.group.as_ref().map(|group| group.status()) else { continue };
             let done =
                 status.whole && status.trimmed == status.known && status.delivered == status.known;
             if !done || status.unstable_bytes > 0 || slot.has_reads() {
-                return Err(format!("seed {seed}: not at rest: {status:?}"));
+                return Err(format!("seed {}: not at rest: {status:?}", self.options.seed));
             }
         }
         Ok(())
@@ -472,4 +499,48 @@ pub fn run(options: Options) -> Result<Outcome, String> {
         }
     }
     world.finish()
+}
+
+/// A run from a seed in which one node after the other is restarted without the group and later with it. The group goes on
+/// without the node, whichever it is.
+pub fn left_out(options: Options) -> Result<Outcome, String> {
+    let mut world = World::new(options);
+    world.change_view(&mut |_| false);
+    for out in 0..options.nodes {
+        some_casts(&mut world);
+        world.crash(out, false);
+        if world.rng.chance(1, 2) {
+            world.change_view(&mut |_| false);
+        }
+        world.restart_bare(out);
+        world.change_view(&mut |_| false);
+        some_casts(&mut world);
+        world.settle();
+        world.rests().map_err(|stuck| format!("stopped without node {out}: {stuck}"))?;
+        world.crash_bare(out);
+        if world.rng.chance(1, 2) {
+            world.change_view(&mut |_| false);
+        }
+        match world.rng.chance(1, 2) {
+            true => world.restart_empty(out),
+            false => world.restart(out),
+        }
+        world.change_view(&mut |_| false);
+        world.settle();
+        world.rests()?;
+    }
+    if world.outcome.lost > 0 {
+        return Err("lost, and no more than one node was away".to_owned());
+    }
+    world.finish()
+}
+
+fn some_casts(world: &mut World) {
+    for index in world.live() {
+        world.cast(index, Order::Total, Level::Safe);
+        world.cast(index, Order::Fifo, Level::Delivered);
+    }
+    for _ in 0..40 {
+        world.step();
+    }
 }

@@ -170,13 +170,12 @@ impl Site {
         let was = self.is_ready;
         let Some(core) = self.stack.as_deref().map(Stack::core) else { return };
         let is_member = core.membership().role() == Role::Member;
+        let is_here = |group: &mainstay_multicast::Group| {
+            let status = group.status();
+            status.whole && !status.refused
+        };
         let is = self.seats.are_ready()
-            && (was
-                || is_member
-                    && core.groups().all(|(_, it)| {
-                        let status = it.status();
-                        status.whole && !status.refused
-                    }));
+            && (was || is_member && core.groups().all(|(_, group)| is_here(group)));
         self.tell_ready(is);
     }
 
@@ -373,13 +372,13 @@ impl Site {
         let (member, group) = (self.plan.name_of(node), self.plan.group_name(group));
         match why {
             core::Absence::Missing => {
-                tracing::warn!(member, group, "it has no such group: the group goes on without it");
+                tracing::warn!(member, group, "it has no such group and takes no part in it");
             }
             core::Absence::OtherSettings => {
                 tracing::warn!(
                     member,
                     group,
-                    "it has other settings of the group, which goes on without it"
+                    "it has other settings of the group and takes no part in it"
                 );
             }
         }

@@ -23,8 +23,8 @@ use super::storage::StorageError;
 use super::trace::TraceSink;
 use crate::core::CoreConfig;
 
-/// The version of the messages between sites. 2: views say who left and why.
-const WIRE: u8 = 2;
+/// The version of the messages between sites. 2: views say who left and why. 3: cuts say who carries a group.
+const WIRE: u8 = 3;
 
 /// How a node that has no past comes into its cluster.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]

@@ -157,7 +157,7 @@ fn compute(base: &View, views: &[View], states: &[(BootId, Bytes)]) -> (Bytes, B
     };
     let mut cuts = Vec::with_capacity(of_group.len());
     for (group, states) in of_group {
-        let nodes = &states[0].1.nodes;
+        let nodes = &states[0].1.settings.nodes;
         let agreed = table.get(&group).cloned().unwrap_or_else(|| Agreed::first(nodes));
         let cut = Cut::compute(&states, &agreed, &last);
         if let Some(agreed) = cut.agreed(&last) {

@@ -9,8 +9,9 @@ use mainstay_membership::Durable;
 use mainstay_multicast::{self as multicast, Durability, Group, Recovered, Replay, Start};
 use thiserror::Error;
 
-/// The kind of a membership record in the log (16 before views said who left). Those of groups have [`multicast::RECORD_KIND`].
-const MEMBERSHIP_KIND: u16 = 17;
+/// The kind of a membership record in the log (16 before views said who left, 17 before they said what settings groups have).
+/// Those of groups have [`multicast::RECORD_KIND`].
+const MEMBERSHIP_KIND: u16 = 18;
 
 /// A record of the site's log.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]

@@ -214,7 +214,10 @@ impl Site {
                     effects.push(Effect::Saw(None, Fact::Installed { number, nonce }));
                 }
                 Output::Group { group, event } => self.observe(group, event, &mut effects),
-                Output::Minority { .. } | Output::Cast { .. } | Output::Suspected { .. } => {}
+                Output::Minority { .. }
+                | Output::Cast { .. }
+                | Output::Suspected { .. }
+                | Output::Absent { .. } => {}
             }
         }
         effects
