@@ -4,6 +4,8 @@
 //! `MAINSTAY_SEED` is the first seed and `MAINSTAY_SEEDS` how many there are. A run that fails prints its seed and faults.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
+mod left_out;
+
 use std::cell::RefCell;
 use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -123,7 +125,8 @@ impl Handler<Events<GroupEvent>> for Keeper {
 #[derive(Clone)]
 struct Placed {
     node: Node,
-    group: GroupHandle,
+    /// None where the node is started without it.
+    group: Option<GroupHandle>,
     kept: Rc<RefCell<Kept>>,
 }
 
@@ -133,6 +136,8 @@ type Nodes = Outside<Placed>;
 struct Setup {
     durability: Durability,
     is_broken: bool,
+    /// This node lacks the group in its second life.
+    lacks: Option<usize>,
 }
 
 #[derive(Default)]
@@ -143,8 +148,11 @@ struct Book {
 }
 
 fn starter(setup: &Setup) -> impl FnMut(Start) -> Result<Placed, String> + use<> {
-    let Setup { durability, is_broken } = setup.clone();
+    let Setup { durability, is_broken, lacks } = setup.clone();
+    let mut lives = [0; NODES];
     move |start| {
+        lives[start.index] += 1;
+        let has = lacks != Some(start.index) || lives[start.index] != 2;
         let settings = match durability {
             Durability::Disk => GroupConfig::disk().checkpoint_bytes(4 << 10),
             Durability::Memory => GroupConfig::memory(),
@@ -154,12 +162,15 @@ fn starter(setup: &Setup) -> impl FnMut(Start) -> Result<Placed, String> + use<>
             start,
             |config| config,
             |builder| {
-                let group = builder.group("g", settings)?;
                 let kept = Rc::<RefCell<Kept>>::default();
+                if !has {
+                    return Ok((None, kept));
+                }
+                let group = builder.group("g", settings)?;
                 let keeper = Keeper { kept: Rc::clone(&kept), is_broken }.start();
                 let subscribed = group.subscribe(keeper.recipient());
                 subscribed.expect("the node has not ended");
-                Ok((group, kept))
+                Ok((Some(group), kept))
             },
         );
         placed.map(|(node, (group, kept))| Placed { node, group, kept })
@@ -171,7 +182,7 @@ async fn work(nodes: Nodes, book: Rc<RefCell<Book>>, mut rng: Rng, level: Level,
     while nodes.now() < until {
         nodes.sleep(Duration::from_micros(rng.below(15_000))).await;
         let index = rng.below(NODES as u64) as usize;
-        let Some(group) = nodes.node(index).map(|placed| placed.group) else { continue };
+        let Some(group) = nodes.node(index).and_then(|placed| placed.group) else { continue };
         let number = {
             let mut book = book.borrow_mut();
             book.casts += 1;
@@ -202,6 +213,9 @@ async fn all_are_one(nodes: Nodes) -> Vec<u64> {
             let Some(placed) = nodes.node(index) else { continue };
             let Some(status) = placed.node.status().await else { continue };
             let Some(stack) = status.stack else { continue };
+            if placed.group.is_none() {
+                continue;
+            }
             let whole = stack.groups.values().all(|(it, _)| it.whole && !it.blocked);
             if stack.members.len() == NODES && whole && *placed.node.watch_ready().borrow() {
                 let at = stack.groups.values().map(|(it, _)| it.delivered).max();
@@ -237,7 +251,18 @@ fn scenario(run: &Run<'_>, setup: &Setup) -> Result<Report, String> {
         let book = Rc::clone(&book);
         run.worker(&room, number, |nodes, rng, until| work(nodes, book, rng, level, until));
     }
+    let witness = Rc::<RefCell<Option<Result<(), String>>>>::default();
+    if let Some(out) = setup.lacks {
+        let into = Rc::clone(&witness);
+        run.worker(&room, 4, move |nodes, _, _| async move {
+            let seen = left_out::witness(&nodes, out).await;
+            *into.borrow_mut() = Some(seen);
+        });
+    }
     run.play(&mut room)?;
+    if setup.lacks.is_some() {
+        witness.take().ok_or("the witness has not ended")??;
+    }
     let nodes = room.outside();
     let same = run.finish(&mut room, all_are_one(nodes.clone()));
     let wrong: Vec<String> =
@@ -269,7 +294,7 @@ fn plan(durability: Durability) -> Plan {
 }
 
 fn reports(durability: Durability, count: u64) -> Vec<Report> {
-    let setup = Setup { durability, is_broken: false };
+    let setup = Setup { durability, is_broken: false, lacks: None };
     let reports = swarm(0..count, &plan(durability), |run| scenario(run, &setup));
     let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
     println!(
@@ -300,7 +325,7 @@ fn groups_in_memory() {
 /// Checks that a state that lacks something is noticed.
 #[test]
 fn a_state_that_lacks_something_is_noticed() {
-    let setup = Setup { durability: Durability::Memory, is_broken: true };
+    let setup = Setup { durability: Durability::Memory, is_broken: true, lacks: None };
     let plan = plan(setup.durability);
     assert!((0..40).any(|seed| run(seed, &plan, |run| scenario(run, &setup)).is_err()));
 }

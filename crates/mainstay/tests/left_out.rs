@@ -95,7 +95,8 @@ fn state_machine_left_out(durability: Durability) {
     run(async {
         for out in NAMES {
             let cluster = Cluster::new(durability);
-            let mut nodes: Vec<_> = NAMES.iter().map(|name| replica(&cluster, name, true)).collect();
+            let mut nodes: Vec<_> =
+                NAMES.iter().map(|name| replica(&cluster, name, true)).collect();
             for (node, _) in &nodes {
                 timeout(LIMIT, node.ready()).await.unwrap().unwrap();
             }
@@ -112,7 +113,8 @@ fn state_machine_left_out(durability: Durability) {
             lose_disk();
             let (back, _) = replica(&cluster, out, false);
             timeout(LIMIT, back.ready()).await.unwrap().unwrap();
-            let machines: Vec<_> = nodes.iter().map(|(_, machine)| machine.as_ref().unwrap()).collect();
+            let machines: Vec<_> =
+                nodes.iter().map(|(_, machine)| machine.as_ref().unwrap()).collect();
             for entry in 2..6 {
                 execute(machines[entry as usize % 2], entry).await;
             }

@@ -44,10 +44,10 @@ pub struct FlushState {
 
 impl FlushState {
     /// Whether the sender, though a member of the group's latest view, was in no majority there: it is still learning the
-    /// past of that view; or nothing is told before it is forced, and its log, which it started from, ends before that
-    /// view.
-    fn never_counted_in(&self, latest: ViewId) -> bool {
-        let Settings { durability, deliver_at, .. } = self.settings;
+    /// past of that view; or with the `settings` of that view nothing is told before it is forced, and its log, which it
+    /// started from, ends before that view.
+    fn never_counted_in(&self, latest: ViewId, settings: &Settings) -> bool {
+        let Settings { durability, deliver_at, .. } = *settings;
         let forced_first = durability == Durability::Disk && deliver_at == Level::Disk;
         let is_before = |view: ViewId| forced_first && view.number < latest.number;
         match &self.standing {
@@ -256,8 +256,11 @@ impl Cut {
         let standings: Vec<_> = standings.collect();
         let mut contributors = of_view(&standings, agreed.as_of);
         let nodes = &common.settings.nodes;
-        let quorum = nodes.len() / 2 + 1;
-        let learners = states.iter().filter(|(_, state)| state.never_counted_in(agreed.as_of));
+        // What was acknowledged was so with these.
+        let former = agreed.settings.as_ref().unwrap_or(&common.settings);
+        let quorum = former.nodes.len() / 2 + 1;
+        let learners =
+            states.iter().filter(|(_, state)| state.never_counted_in(agreed.as_of, former));
         let learners: BTreeSet<NodeId> = learners.map(|(boot, _)| boot.node).collect();
         let whole = agreed.is_covered(&contributors, &learners, quorum, |_| true);
         let present = states.iter().filter(|(boot, _)| nodes.contains(&boot.node));
@@ -277,7 +280,7 @@ impl Cut {
         if goes_on {
             cut.verdict = Verdict::Install;
             // What only memories had is gone with a restart, unless nothing is told before it is forced.
-            let forced_first = common.settings.deliver_at == Level::Disk;
+            let forced_first = former.deliver_at == Level::Disk;
             let remembered = agreed.is_covered(&contributors, &learners, quorum, |it| it.live);
             // Before its first view the group had no messages.
             let is_new = agreed.as_of == ViewId::NONE && as_of == ViewId::NONE;

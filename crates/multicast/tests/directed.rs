@@ -8,8 +8,8 @@ use mainstay_base::{
     BootId, BootNonce, Duration, Incarnation, Level, Member, Order, Position, SiteId, View, ViewId,
 };
 use mainstay_multicast::{
-    Agreed, CastError, Cut, Durability, Event, FIFO, FlushState, Message, Run, Settings,
-    Standing, Verdict,
+    Agreed, CastError, Cut, Durability, Event, FIFO, FlushState, Message, Run, Settings, Standing,
+    Verdict,
 };
 use support::{Options, World, group_id, node};
 
@@ -184,6 +184,13 @@ fn a_cut_ends_at_a_hole_and_numbers_the_rest() {
         let settings = &mut state.settings;
         (settings.durability, settings.deliver_at) = (Durability::Disk, Level::Disk);
     });
+    let cut = Cut::compute(&logs, &agreed, &last);
+    assert_eq!(
+        cut.verdict,
+        Verdict::Blocked,
+        "it was not forced first with the settings of before"
+    );
+    let agreed = Agreed { settings: Some(logs[0].1.settings.clone()), ..agreed };
     let cut = Cut::compute(&logs, &agreed, &last);
     assert_eq!((cut.verdict, cut.loss, cut.holders.len()), (Verdict::Install, false, 2));
     logs[1].1.standing = None;
