@@ -247,15 +247,16 @@ impl Cut {
         let (_, any) = states.first().expect("a cut is made of at least one state");
         let present: Vec<_> = states.iter().filter(|(boot, _)| last.has(*boot)).collect();
         let common = prevailing(&present, agreed, last).unwrap_or(any);
-        let (states, others): (Vec<_>, Vec<_>) =
-            present.into_iter().partition(|(_, state)| state.settings == common.settings);
+        let nodes = &common.settings.nodes;
+        let (states, others): (Vec<_>, Vec<_>) = present.into_iter().partition(|(boot, state)| {
+            state.settings == common.settings && nodes.contains(&boot.node)
+        });
         let standings = states.iter().filter_map(|(boot, state)| {
             let standing = state.standing.as_ref()?;
             standing.is_well_formed().then_some((*boot, standing))
         });
         let standings: Vec<_> = standings.collect();
         let mut contributors = of_view(&standings, agreed.as_of);
-        let nodes = &common.settings.nodes;
         // What was acknowledged was so with these.
         let former = agreed.settings.as_ref().unwrap_or(&common.settings);
         let quorum = former.nodes.len() / 2 + 1;
@@ -263,8 +264,7 @@ impl Cut {
             states.iter().filter(|(_, state)| state.never_counted_in(agreed.as_of, former));
         let learners: BTreeSet<NodeId> = learners.map(|(boot, _)| boot.node).collect();
         let whole = agreed.is_covered(&contributors, &learners, quorum, |_| true);
-        let present = states.iter().filter(|(boot, _)| nodes.contains(&boot.node));
-        let present: BTreeSet<NodeId> = present.map(|(boot, _)| boot.node).collect();
+        let present: BTreeSet<NodeId> = states.iter().map(|(boot, _)| boot.node).collect();
         let accepted = states.iter().any(|(_, state)| state.accept_loss);
         let goes_on = whole || accepted || present.len() == nodes.len();
         if goes_on && !whole {
