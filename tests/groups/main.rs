@@ -37,6 +37,8 @@ struct Kept {
     wrong: Option<String>,
     /// It was told that something may be lost.
     maybe_lost: bool,
+    /// It was told a state.
+    has_state: bool,
     /// What has come of a state that is told in parts.
     partial: Option<BytesMut>,
 }
@@ -61,7 +63,7 @@ impl Kept {
 
     fn take_in(&mut self, state: &[u8]) {
         let (wrong, maybe_lost) = (self.wrong.take(), self.maybe_lost);
-        *self = Self { wrong, maybe_lost, ..Self::default() };
+        *self = Self { wrong, maybe_lost, has_state: true, ..Self::default() };
         let (count, numbers) = state.split_at(8.min(state.len()));
         let count = count.try_into().map_or(0, u64::from_le_bytes);
         for number in numbers.chunks(8).take(count as usize) {
@@ -132,6 +134,9 @@ impl Handler<Events<GroupEvent>> for Keeper {
                     kept.push(u64::from_le_bytes(bytes));
                 }
                 GroupEvent::StateWanted(request) => {
+                    if !kept.has_state || kept.partial.is_some() {
+                        kept.wrong = Some("asked for a state before it was told one".to_owned());
+                    }
                     let skipped = usize::from(self.setup.lacks_some);
                     request.give_chunks(Pieces::of(&kept.numbers[skipped..], self.setup.ballast));
                 }
@@ -234,25 +239,36 @@ async fn work(nodes: Nodes, book: Rc<RefCell<Book>>, mut rng: Rng, level: Level,
     }
 }
 
-/// Until all are in one view and have the same.
+/// Until all are in one view and have the same, and still do when what their keepers are told at a start would have come.
 async fn all_are_one(nodes: Nodes) -> Vec<u64> {
+    let mut before = None;
     loop {
-        let mut all = Vec::new();
-        for index in 0..NODES {
-            let Some(placed) = nodes.node(index) else { continue };
-            let Some(status) = placed.node.status().await else { continue };
-            let Some(stack) = status.stack else { continue };
-            let whole = stack.groups.values().all(|(it, _)| it.whole && !it.blocked);
-            if stack.members.len() == NODES && whole && *placed.node.watch_ready().borrow() {
-                let at = stack.groups.values().map(|(it, _)| it.delivered).max();
-                all.push((stack.view, at, placed.kept.borrow().numbers.clone()));
-            }
+        let now = common(&nodes).await;
+        match now {
+            Some(same) if before.as_ref() == Some(&same) => return same,
+            now => before = now,
         }
-        if all.len() == NODES && all.windows(2).all(|pair| pair[0] == pair[1]) {
-            return all.swap_remove(0).2;
-        }
-        nodes.sleep(Duration::from_millis(50)).await;
+        nodes.sleep(Duration::from_secs(1)).await;
     }
+}
+
+/// What all have, if that is the same, in one view.
+async fn common(nodes: &Nodes) -> Option<Vec<u64>> {
+    let mut all = Vec::new();
+    for index in 0..NODES {
+        let placed = nodes.node(index)?;
+        let stack = placed.node.status().await?.stack?;
+        let whole = stack.groups.values().all(|(it, _)| it.whole && !it.blocked);
+        let kept = placed.kept.borrow();
+        let is_whole = whole && kept.has_state && kept.partial.is_none();
+        if stack.members.len() < NODES || !is_whole || !*placed.node.watch_ready().borrow() {
+            return None;
+        }
+        let at = stack.groups.values().map(|(it, _)| it.delivered).max();
+        all.push((stack.view, at, kept.numbers.clone()));
+    }
+    let is_same = all.windows(2).all(|pair| pair[0] == pair[1]);
+    is_same.then(|| all.swap_remove(0).2)
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
