@@ -334,3 +334,19 @@ fn an_error_is_of_the_master_that_is_followed() {
     let error = algorithm.error(then).unwrap_or(i64::MAX);
     assert!(error >= agreed / 2, "CLK-22: {error} from a master that it has not read");
 }
+
+/// Checks CLK-24: a clock that hears of one master after the other and reads none of them well is lost all the same.
+#[test]
+fn new_masters_do_not_keep_an_old_read_alive() {
+    let (mut algorithm, mut now) = follower(config(&mut Rng::new(1)));
+    let step = Duration::from_millis(20);
+    for beat in 0..250u64 {
+        now = now + step;
+        algorithm.on_deadline(now);
+        // Sooner than all attempts are over.
+        let term = 2 + beat / 4;
+        let master = 1 + term as usize % 2;
+        algorithm.on_datagram(now, now, master, Message::Master { term, beat });
+    }
+    assert!(!algorithm.is_synchronised(), "CLK-24: no read in five seconds");
+}
