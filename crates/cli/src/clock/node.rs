@@ -1,13 +1,14 @@
 //! One process of the demo of clocks: a clock service alone, over UDP.
 //!
 //! Lines on standard output: `at REAL CLOCK VERSION SYNCHRONISED BOUND`, times in nanoseconds, the first by the clock that all processes of the machine
-//! share; and `violation TEXT`. The end of the input ends the process.
+//! share; `lies COUNT`: words that a faulty one has changed or not said so far; and `violation TEXT`. The end of the input ends the process.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read as _};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use mainstay_base::{ClusterId, NodeId};
@@ -18,7 +19,7 @@ use mainstay_service::{Mounting, StationParts, start};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::oneshot;
 
-use super::faulty::{Injected, Liar};
+use super::faulty::{Injected, Liar, Lies};
 use super::{MASTER, WALL, Wrong, plan};
 use crate::out::{say, tell};
 
@@ -85,7 +86,7 @@ async fn tick(options: &Options) -> Result<(), String> {
     let mut parts =
         StationParts::new(cluster, name, roster, Box::new(tcp), time, Box::new(OsEntropy));
     parts.datagrams = Some(Box::new(udp.map_err(|error| text(&error))?));
-    let plan = plan(&options.algorithm).map_err(|error| text(&error))?;
+    let plan = plan(&options.algorithm, index).map_err(|error| text(&error))?;
     let mut setup = Setup::new(plan).map_err(|error| text(&error))?;
     setup.together = true;
     setup.keys = Some(keyring(cluster, index, count).map_err(|error| text(&error))?);
@@ -96,11 +97,12 @@ async fn tick(options: &Options) -> Result<(), String> {
         "external" => Some(Follow::Peer(node(&master))),
         _ => None,
     };
+    let lies = Lies::default();
     let mount = |node: &mut Mounting<'_>| {
         let config = setup.config(node);
         match options.wrong {
             Some(wrong @ (Wrong::TwoFaced | Wrong::Silent)) => {
-                node.mount::<Liar>("clock", (config, wrong)).map(drop)
+                node.mount::<Liar>("clock", (config, wrong, Lies::clone(&lies))).map(drop)
             }
             _ => node.mount::<Global>("clock", config).map(drop),
         }
@@ -113,7 +115,13 @@ async fn tick(options: &Options) -> Result<(), String> {
         tokio::select! { biased;
             _ = &mut ended => break,
             closed = station.closed() => return Err(format!("the node ended: {closed:?}")),
-            _ = report.tick() => last = tell_time(setup.clock(), last),
+            _ = report.tick() => {
+                last = tell_time(setup.clock(), last);
+                let lies = lies.load(Ordering::Relaxed);
+                if lies > 0 {
+                    say!("lies {lies}");
+                }
+            }
         }
     }
     station.stop();

@@ -12,6 +12,9 @@ use mainstay_clock::sync::{Config, Delay, Drift, Function, Kind, Message, Readin
 use crate::support::{Liar, Scene, each};
 use crate::{agreement, averaging, synchroniser};
 
+/// The part of a bound that a seed uses, in 1,000.
+type Schedule = dyn Fn(u64) -> Result<i64, String> + Sync;
+
 /// The worst skew that was found, as a part of the bound in 1,000, and the seed.
 fn search(restarts: u64, used: impl Fn(u64) -> Result<i64, String> + Sync) -> (i64, u64) {
     let worst = Mutex::new((0, 0));
@@ -116,7 +119,7 @@ fn no_bound_is_exceeded_and_none_is_far_too_wide() {
     }
     let precision = |seed| Ok(following::hardware(seed)?[0]);
     let accuracy = |seed| Ok(following::hardware(seed)?[1]);
-    let following: [(&str, &(dyn Fn(u64) -> Result<i64, String> + Sync)); 5] = [
+    let following: [(&str, &Schedule); 5] = [
         ("cristian", &following::cristian),
         ("hardware", &precision),
         ("hardware, of its distance from the reference", &accuracy),
