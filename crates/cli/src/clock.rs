@@ -81,8 +81,10 @@ fn kind(algorithm: &str, index: usize) -> Result<Kind, ConfigError> {
     let mut kind = Kind::named(algorithm, None)?;
     match &mut kind {
         Kind::Averaging { reading, .. } => *reading = Reading::ROUND_TRIP,
-        Kind::Probabilistic { error_max, patience, .. } => {
-            (*error_max, *patience) = (millis(8), millis(if index == FAULTY { 170 } else { 800 }));
+        Kind::Probabilistic { error_max, attempts, patience, .. } => {
+            (*error_max, *patience) = (millis(8), millis(if index == FAULTY { 170 } else { 550 }));
+            // For longer than an election takes: a clock that has given up stands for master last.
+            *attempts = 36;
         }
         Kind::Interval { error } => *error = millis(1),
         Kind::Hardware { master, pull_max, error } => {

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use mainstay_base::ClusterId;
+use mainstay_clock::sync::global::Promise;
 use mainstay_runtime::{Entropy as _, OsEntropy};
 use thiserror::Error;
 
@@ -134,6 +135,8 @@ struct Run {
     shown: bool,
     /// Words of the faulty one that it has changed or dropped.
     lies: u64,
+    /// How far two clocks may be apart, in nanoseconds, where the algorithm promises that.
+    precision: Option<u64>,
 }
 
 fn name(index: usize) -> String {
@@ -142,7 +145,9 @@ fn name(index: usize) -> String {
 
 impl Run {
     fn start(algorithm: &'static str, wrong: Wrong) -> Result<Self, Failure> {
-        plan(algorithm, MASTER)?;
+        let promise = Promise::of(&plan(algorithm, MASTER)?)?.precision;
+        let is_promised = promise != Duration::MAX;
+        let precision = is_promised.then_some(promise.as_nanos() as u64);
         let cluster = ClusterId::from_entropy(OsEntropy.draw()?);
         let bound: Vec<TcpListener> =
             (0..NODES).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
@@ -177,7 +182,8 @@ impl Run {
             processes.push(Process { child, word: Word::default() });
         }
         let (samples, began) = (Vec::new(), Instant::now());
-        Ok(Self { algorithm, wrong, processes, lines, samples, began, shown: false, lies: 0 })
+        let (shown, lies) = (false, 0);
+        Ok(Self { algorithm, wrong, processes, lines, samples, began, shown, lies, precision })
     }
 
     fn watch(&mut self, time: Duration) -> Result<(), Failure> {
@@ -245,10 +251,9 @@ impl Run {
         let low = self.correct().map(|word| word.offset).min();
         let high = self.correct().map(|word| word.offset).max();
         let skew = high.zip(low).map_or(0, |(high, low)| (high - low) as u64);
-        let bound = self.correct().map(|word| word.bound).max().unwrap_or(0);
-        // Where each clock knows how far it is from what it follows, two may be twice as far apart.
-        let follows = matches!(self.algorithm, "cristian" | "marzullo" | "hardware" | "external");
-        let bound = if follows { 2 * bound } else { bound };
+        // Where each clock alone knows how far it may be wrong, two may be as far apart as both say.
+        let said = self.correct().map(|word| word.bound).max().unwrap_or(0).saturating_mul(2);
+        let bound = self.precision.unwrap_or(said);
         let faulty = self.processes[FAULTY].word;
         let from = |low: i128| (faulty.offset - low).unsigned_abs() > u128::from(bound);
         self.shown |= faulty.heard && low.is_some_and(from);

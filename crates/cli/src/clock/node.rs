@@ -108,6 +108,7 @@ async fn tick(options: &Options) -> Result<(), String> {
         }
     };
     let station = start(parts, mount).map_err(|error| text(&error))?;
+    let follows_wall = matches!(&*options.algorithm, "marzullo" | "hardware" | "external");
     let mut report = tokio::time::interval(REPORT_EVERY);
     let mut last = setup.clock().now();
     let mut ended = input_ends();
@@ -116,7 +117,7 @@ async fn tick(options: &Options) -> Result<(), String> {
             _ = &mut ended => break,
             closed = station.closed() => return Err(format!("the node ended: {closed:?}")),
             _ = report.tick() => {
-                last = tell_time(setup.clock(), last);
+                last = tell_time(setup.clock(), last, follows_wall);
                 let lies = lies.load(Ordering::Relaxed);
                 if lies > 0 {
                     say!("lies {lies}");
@@ -144,11 +145,23 @@ fn keyring(cluster: ClusterId, me: usize, nodes: usize) -> Result<Keyring, BadKe
     Keyring::ed25519(me, secret(me), &publics)
 }
 
-/// Says what the clock says, and whether it is after `last`.
+/// Says what the clock says, and whether it is after `last` and, where it follows the wall clock of the machine, as near to that as it says.
 fn tell_time(
     clock: &GlobalClock,
     last: (mainstay_clock::Time, u64),
+    follows_wall: bool,
 ) -> (mainstay_clock::Time, u64) {
+    let wall = |()| Duration::try_from(clock_gettime(ClockId::Realtime)).unwrap_or_default();
+    let wall_before = wall(());
+    let bounded = clock.now_bounded();
+    let wall_after = wall(());
+    if let Ok(it) = bounded
+        && follows_wall
+        && (u128::from(it.latest.as_nanos()) < wall_before.as_nanos()
+            || u128::from(it.earliest.as_nanos()) > wall_after.as_nanos())
+    {
+        say!("violation CLK-4: {it:?} where the wall clock says {wall_before:?}");
+    }
     let real = |()| Duration::try_from(clock_gettime(ClockId::Monotonic)).unwrap_or_default();
     let before = real(());
     let now = clock.now();
@@ -156,7 +169,6 @@ fn tell_time(
     if now < last {
         say!("violation CLK-1, CLK-6: {now:?} after {last:?}");
     }
-    let bounded = clock.now_bounded();
     let width = bounded.map_or(0, |it| it.latest.saturating_since(it.earliest).as_nanos() / 2);
     let (time, version) = now;
     let synchronised = u8::from(bounded.is_ok());
