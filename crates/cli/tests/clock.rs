@@ -14,7 +14,10 @@ const NAMES: [&str; 3] = ["n1", "n2", "n3"];
 /// The first figure of this name, of this other node.
 fn figure<'a>(status: &'a Value, name: &str, node: &str) -> Option<&'a Value> {
     let clock = status["services"].as_array()?.iter().find(|it| it["kind"] == "clock")?;
-    clock["figures"].as_array()?.iter().find(|it| it["name"] == name && it["node"] == node)
+    clock["figures"]
+        .as_array()?
+        .iter()
+        .find(|it| it["name"] == name && it["node"].as_str().unwrap_or_default() == node)
 }
 
 /// Nodes with keys of `mainstay clock-key` synchronise by CSM, and `mainstay status` shows the bound, the error and each other clock.

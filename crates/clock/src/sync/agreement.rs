@@ -215,15 +215,15 @@ impl Agreement {
     ) {
         let Some(keys) = self.keys.clone() else { return };
         let (first, text) = (usize::from(of), Self::text(round, of, value));
+        // The own word, which others pass on to all: nothing is wrong with that, and nothing is new.
+        if first == core.me {
+            return;
+        }
         let length_max = core.faulty() + 1;
         let checks = !fault!(core.plan.config(), NoSignatureCheck);
         let bad = chain::check(&keys, Some(first), &text, &chain, length_max).is_err();
         if first >= core.nodes() || (bad && checks) {
             core.rejected.unsigned += 1;
-            return;
-        }
-        // The own word, which others pass on to all: nothing is wrong with that, and nothing is new.
-        if first == core.me {
             return;
         }
         if !self.begun_by(core, now, first, round) {
