@@ -4,7 +4,6 @@
 mod common;
 
 use std::fs;
-use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
