@@ -52,7 +52,7 @@ fn plan(durability: Durability, out: usize) -> Plan {
 
 fn without_one(durability: Durability) {
     for out in 0..NODES {
-        let setup = Setup { durability, is_broken: false, lacks: Some(out) };
+        let setup = Setup { lacks: Some(out), ..Setup::new(durability) };
         swarm(0..8, &plan(durability, out), |run| scenario(run, &setup));
     }
 }

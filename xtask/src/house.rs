@@ -71,21 +71,24 @@ pub(crate) const BROKEN_VARIANTS: &[&str] =
     &["clock", "link", "service", "membership", "multicast", "paradigm", "rpc", "troupe"];
 
 /// Packages with features of which each builds without the others.
-pub(crate) const FAMILIES: &[(&str, &[&str])] = &[(
-    "mainstay-clock",
-    &[
-        "logical",
-        "graph",
-        "averaging",
-        "agreement",
-        "synchroniser",
-        "probabilistic",
-        "interval",
-        "external",
-        "signed",
-        "service",
-    ],
-)];
+pub(crate) const FAMILIES: &[(&str, &[&str])] = &[
+    ("mainstay-rpc", &["actor", "names", "streams", "gateway", "tracing"]),
+    (
+        "mainstay-clock",
+        &[
+            "logical",
+            "graph",
+            "averaging",
+            "agreement",
+            "synchroniser",
+            "probabilistic",
+            "interval",
+            "external",
+            "signed",
+            "service",
+        ],
+    ),
+];
 
 /// Packages and their examples that show what a user does; each ends by itself, and fails if what it shows is not so.
 pub(crate) const EXAMPLES: &[(&str, &str)] = &[

@@ -29,7 +29,7 @@ pub(super) fn run(report: &mut Report) {
     let thirds = [(4, 1), (7, 2), (10, 3)];
     // Signatures of ten clocks take too long for a bench.
     let halves = [(3, 1), (5, 2)];
-    let kinds: [(Kind, &[(usize, usize)]); 11] = [
+    let kinds: [(Kind, &[(usize, usize)]); 14] = [
         (arrival(Function::Egocentric), &thirds),
         (arrival(Function::Fast), &thirds),
         (arrival(Function::Midpoint), &thirds),
@@ -40,7 +40,10 @@ pub(super) fn run(report: &mut Report) {
         (Kind::Srikanth { signed: false }, &thirds),
         (Kind::Srikanth { signed: true }, &halves),
         (Kind::Halpern, &[(3, 1), (4, 2)]),
-        (cristian(), &halves),
+        (cristian(), &[(3, 1), (4, 1), (5, 2), (7, 3), (10, 4)]),
+        (hardware(), &thirds),
+        (Kind::External { error: REFERENCE }, &[(4, 0), (7, 0), (10, 0)]),
+        (Kind::Interval { error: REFERENCE }, &[(4, 1), (7, 3), (10, 4)]),
     ];
     for (kind, sizes) in kinds {
         let round_trip = matches!(kind, Kind::Averaging { reading: Reading::ROUND_TRIP, .. });
@@ -61,16 +64,41 @@ fn cristian() -> Kind {
     }
 }
 
+/// How far references are from the true time, and the clocks that say an interval at the start.
+const REFERENCE: Duration = Duration::from_millis(1);
+/// From one reading of a reference to the next.
+const READS_EVERY: u64 = 500_000_000;
+
+/// The first node has the reference.
+fn hardware() -> Kind {
+    Kind::Hardware { master: Some(0), pull_max: Duration::from_millis(2), error: REFERENCE }
+}
+
+/// Who reads a reference.
+fn reads(kind: &Kind, node: usize) -> bool {
+    match kind {
+        Kind::Hardware { .. } | Kind::Interval { .. } => node == 0,
+        Kind::External { .. } => true,
+        _ => false,
+    }
+}
+
 fn measure(kind: &Kind, nodes: usize, faulty: usize) -> io::Result<Vec<Measured>> {
     let mut config = Config::lan(kind.clone(), nodes, faulty);
     config.drift = Drift::per_billion(DRIFT);
     let plan = Plan::new(config).map_err(io::Error::other)?;
     let (min, max) = (plan.config().delay.min, plan.config().delay.max);
     let lower = (max - min) * (nodes as u32 - 1) / nodes as u32;
-    let bound = plan.bounds().precision;
+    let says_itself = plan.bounds().precision == Duration::MAX;
+    let promised = plan.bounds().precision;
     let mut world = World::new(Arc::new(plan), nodes as u64 * 100 + faulty as u64)?;
     world.run(SECONDS * 1_000_000_000);
     let worst = Duration::from_nanos(world.worst);
+    // Where each clock says how far it may be wrong, two are no further apart than both say.
+    let bound = if says_itself { Duration::from_nanos(world.said) } else { promised };
+    if let Some(wrong) = world.wrong {
+        return Err(io::Error::other(wrong));
+    }
     let messages = world.sent as f64 / SECONDS as f64;
     check(kind, nodes, (worst, bound, lower), messages).map_err(io::Error::other)?;
     Ok(vec![
@@ -128,6 +156,13 @@ struct World {
     worst: u64,
     reach: i64,
     delay: (u64, u64),
+    kind: Kind,
+    /// The next reading of a reference.
+    reads: u64,
+    /// The largest sum of what two clocks said of their errors.
+    said: u64,
+    /// A clock that was further off than it said.
+    wrong: Option<String>,
 }
 
 impl World {
@@ -161,7 +196,11 @@ impl World {
             flying: BTreeMap::new(),
             sent: 0,
             worst: 0,
-            reach: plan.bounds().precision.as_nanos() as i64,
+            reach: i64::try_from(plan.bounds().precision.as_nanos()).unwrap_or(1_000_000_000),
+            kind: config.kind.clone(),
+            reads: 0,
+            said: 0,
+            wrong: None,
             delay: (config.delay.min.as_nanos() as u64, config.delay.max.as_nanos() as u64),
         })
     }
@@ -190,11 +229,16 @@ impl World {
         loop {
             let timer = due.iter().min_by_key(|(_, at)| **at).map(|(node, at)| (*at, node.0));
             let flight = self.flying.first_key_value().map(|(at, _)| at.0);
-            let at = [timer.map(|it| it.0), flight].into_iter().flatten().min();
+            let reads = (0..self.nodes.len()).any(|it| reads(&self.kind, it)).then_some(self.reads);
+            let at = [timer.map(|it| it.0), flight, reads].into_iter().flatten().min();
             let Some(at) = at.filter(|at| *at <= until) else { return };
             // Clocks are furthest apart just before one is corrected, or just after.
             self.now = at.max(self.now);
             self.look();
+            if reads == Some(at) {
+                self.refer(&mut due);
+                continue;
+            }
             let node = match timer {
                 Some((due, node)) if due <= at => {
                     let now = self.local(node, self.now);
@@ -213,7 +257,41 @@ impl World {
         }
     }
 
+    /// Each reference is as far off as it may be, in one direction or the other.
+    fn refer(&mut self, due: &mut BTreeMap<Reverse<usize>, u64>) {
+        let readers: Vec<usize> =
+            (0..self.correct).filter(|node| reads(&self.kind, *node)).collect();
+        for node in readers {
+            let now = self.local(node, self.now);
+            let off = REFERENCE.as_nanos() as i64 * if node % 2 == 0 { 1 } else { -1 };
+            self.nodes[node].on_reference(now, now, (EPOCH + self.now) as i64 + off);
+            self.after(node, due);
+        }
+        self.reads = self.now + READS_EVERY;
+        self.look();
+    }
+
+    /// What is said of the distance from the true time is so, where something is said. The common time of hardware is not near to it at first.
+    fn look_at_errors(&mut self) {
+        if !matches!(self.kind, Kind::Interval { .. } | Kind::External { .. }) {
+            return;
+        }
+        let mut said = Vec::new();
+        for node in 0..self.correct {
+            let now = self.local(node, self.now);
+            let Some(error) = self.nodes[node].error(now) else { continue };
+            let off = self.nodes[node].clock().nanos(now).abs_diff((EPOCH + self.now) as i64);
+            if off > error.unsigned_abs() {
+                self.wrong = Some(format!("clock {node} is {off} ns off, and says {error}"));
+            }
+            said.push(error.unsigned_abs());
+        }
+        said.sort_unstable();
+        self.said = self.said.max(said.iter().rev().take(2).sum());
+    }
+
     fn look(&mut self) {
+        self.look_at_errors();
         let clock = |node: usize| self.nodes[node].clock().nanos(self.local(node, self.now));
         let all = (0..self.correct).filter(|node| self.nodes[*node].is_synchronised()).map(clock);
         let (low, high) =

@@ -249,8 +249,13 @@ mod tests {
         run_until(clock, |numbers| {
             assert!(has(numbers, "algorithm", "", "midpoint"), "{numbers:?}");
             assert!(has(numbers, "precision_bound_seconds", "", ""), "{numbers:?}");
+            // Nothing is followed, so nothing bounds the distance from the true time.
+            assert!(!has(numbers, "accuracy_bound_seconds", "", ""), "{numbers:?}");
             let used = ["n1", "n3"].map(|node| has(numbers, "source_used", node, "used"));
-            used == [true; 2] && has(numbers, "synchronised", "", "")
+            let is_synchronised = has(numbers, "synchronised", "", "");
+            // Of the time something is said while it is synchronised, and only then.
+            assert_eq!(has(numbers, "time_error_seconds", "", ""), is_synchronised, "{numbers:?}");
+            used == [true; 2] && is_synchronised
         });
     }
 
@@ -260,8 +265,11 @@ mod tests {
         let clock = "algorithm = \"external\"\nfaulty = 0\nerror_us = 2000\nreference = \"n1\"";
         run_until(clock, |numbers| {
             assert!(has(numbers, "algorithm", "", "external"), "{numbers:?}");
+            assert!(has(numbers, "accuracy_bound_seconds", "", ""), "{numbers:?}");
             let reads = has(numbers, "reference_reads_total", "", "");
-            reads && has(numbers, "synchronised", "", "")
+            let is_synchronised = has(numbers, "synchronised", "", "");
+            assert_eq!(has(numbers, "time_error_seconds", "", ""), is_synchronised, "{numbers:?}");
+            reads && is_synchronised
         });
     }
 }

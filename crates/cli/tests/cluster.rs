@@ -73,7 +73,7 @@ fn nodes_end_with_their_parent() {
     let Up { running, nodes, .. } = Up::start(home.path());
     nodes[0].answers("SET a 1\r\n", "+OK\r\n");
     running.kill();
-    until("no node listens", || nodes.iter().all(|node| TcpStream::connect(&node.resp).is_err()));
+    until("no node runs", || nodes.iter().all(|node| !is_alive(node.pid)));
     let dir = home.path().to_str().unwrap();
     assert_eq!(mainstay(&["status", "--dir", dir]).status.code(), Some(3));
 }
@@ -164,7 +164,7 @@ fn inline_commands_are_off_where_the_configuration_says_so() {
     let home = tempfile::tempdir().unwrap();
     let up = Up::start(home.path());
     signal(up.nodes[0].pid, "TERM");
-    until("n1 ends", || TcpStream::connect(&up.nodes[0].resp).is_err());
+    until("n1 has ended", || !is_alive(up.nodes[0].pid));
     let config = fs::read_to_string(up.config("n1")).unwrap();
     fs::write(up.config("n1"), format!("inline = \"off\"\n{config}")).unwrap();
     let (running, node) = up.restart("n1");

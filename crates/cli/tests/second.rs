@@ -4,7 +4,6 @@
 mod common;
 
 use std::fs;
-use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -13,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::load::Talk;
-use common::{Node, Running, Up, signal, turn, until};
+use common::{Node, Running, Up, is_alive, signal, turn, until};
 use mainstay_directory::resp::Reply;
 
 /// How long a second process may run.
@@ -120,7 +119,7 @@ fn the_place_of_one_that_stands_still_is_taken() {
     until("it is a member", member);
     node.answers("GET a\r\n", "$1\r\n1\r\n");
     signal(up.nodes[1].pid, "CONT");
-    until("the first one has ended", || TcpStream::connect(&up.nodes[1].admin).is_err());
+    until("the first one has ended", || !is_alive(up.nodes[1].pid));
     assert!(member());
     node.answers("INCR n\r\n", ":1\r\n");
     assert_eq!(running.terminate(), Some(0));

@@ -47,7 +47,7 @@ fn say(graphs: &mut [Graph<u32>], at: usize) -> Id {
 #[test]
 fn no_restart_uses_a_number_twice() {
     let mut used = 0;
-    for seed in 0..200 {
+    for seed in mainstay_sim::seeds(0..200) {
         let recover = |stored| Reserve::recover(NonZeroU64::new(8).unwrap(), stored);
         used += rules::restarts(seed, recover).unwrap_or_else(|violation| panic!("{violation}"));
     }
@@ -70,7 +70,7 @@ fn a_restart_under_the_old_incarnation_is_noticed() {
 /// Checks CLK-40: once, not early, in order, also when a correction jumps over it or takes the clock back.
 #[test]
 fn a_timer_fires_once_whatever_the_clock_does() {
-    for seed in 0..50 {
+    for seed in mainstay_sim::seeds(0..50) {
         let fired = rules::timers(seed, Timers::new(1_000)).unwrap();
         assert!(fired > 400, "{fired}");
     }
@@ -241,7 +241,7 @@ fn a_message_has_its_turn() {
 /// Replicas and what all of them have, over many runs.
 #[test]
 fn timestamps_of_updates_grow_and_gossip_brings_them_everywhere() {
-    for seed in 0..100 {
+    for seed in mainstay_sim::seeds(0..100) {
         rules::replicas(seed, |it| it, |it| it).unwrap();
     }
 }

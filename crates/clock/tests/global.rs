@@ -400,7 +400,7 @@ fn look(
 #[test]
 fn adjusted_clocks_keep_their_promises_through_crashes_cuts_and_pauses() {
     let (mut crossed, mut used) = (0, 0);
-    for seed in 0..60 {
+    for seed in mainstay_sim::seeds(0..60) {
         let run = Run::new(seed, None).all().unwrap_or_else(|what| panic!("seed {seed}: {what}"));
         assert!(run.worst > 0, "seed {seed}: clocks that never differ show nothing");
         used = used.max(run.worst * 1_000 / run.promise.precision.as_nanos() as i64);
@@ -423,7 +423,7 @@ fn adjusted_clocks_keep_their_promises_through_crashes_cuts_and_pauses() {
 #[test]
 fn clocks_of_each_class_keep_their_promises_through_crashes_cuts_and_pauses() {
     for kind in others() {
-        for seed in 0..8 {
+        for seed in mainstay_sim::seeds(0..8) {
             let name = kind.name();
             let run = Run::of(seed, None, Some(kind.clone())).all();
             let run = run.unwrap_or_else(|what| panic!("{name}, seed {seed}: {what}"));
@@ -440,7 +440,7 @@ fn clocks_of_each_class_keep_their_promises_through_crashes_cuts_and_pauses() {
 fn a_liar_does_not_part_adjusted_clocks_and_the_promise_is_not_too_wide() {
     for function in [Function::Midpoint, Function::Average] {
         let mut used = 0;
-        for seed in 0..40 {
+        for seed in mainstay_sim::seeds(0..40) {
             let mut rng = Rng::new(seed).stream("adverse");
             let kind = Kind::Averaging { function, reading: Reading::ARRIVAL };
             let mut config = sync::Config::lan(kind, NODES, 1);

@@ -10,7 +10,7 @@ use support::talk::{Outcome, run};
 #[test]
 fn the_graph_is_what_the_whole_past_says() {
     let mut sum = Outcome::default();
-    for seed in 0..80 {
+    for seed in mainstay_sim::seeds(0..80) {
         let outcome = run(seed, None).unwrap_or_else(|violation| panic!("{violation}"));
         sum.sent += outcome.sent;
         sum.held += outcome.held;

@@ -9,7 +9,7 @@ use support::trace::{Outcome, run};
 #[test]
 fn stamps_tell_what_happened_before_what() {
     let mut sum = Outcome::default();
-    for seed in 0..400 {
+    for seed in mainstay_sim::seeds(0..400) {
         let outcome = run(seed, None).unwrap_or_else(|violation| panic!("{violation}"));
         sum.events += outcome.events;
         sum.copies += outcome.copies;

@@ -67,7 +67,7 @@ fn a_difference_is_shorter_than_the_whole() {
 #[test]
 fn a_packed_stamp_comes_as_it_was_or_not_at_all() {
     let (mut refused, mut small) = (0, 0);
-    for seed in 0..100 {
+    for seed in mainstay_sim::seeds(0..100) {
         let mut rng = Rng::new(seed);
         let members = table(8);
         let clock = |at: usize| vector::Clock::new(members.clone(), sites(8)[at], Counting::Events);
@@ -249,6 +249,8 @@ fn merges_that_are_none_are_noticed() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(mainstay_sim::seeds(0..256).count() as u32))]
+
     /// Checks CLK-34: a partial order, and a merge that is the least upper bound.
     #[test]
     fn vectors_are_a_lattice(counts in prop::array::uniform3(prop::array::uniform4(0_u64..4))) {

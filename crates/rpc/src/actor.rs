@@ -9,12 +9,19 @@ mod executor;
 pub mod gateway;
 mod handle;
 mod local;
+#[cfg(feature = "names")]
 mod names;
 mod notices;
+#[cfg(feature = "names")]
 mod registry;
+mod seams;
 mod served;
 mod servers;
 mod stop;
+#[cfg(feature = "streams")]
+mod stream;
+#[cfg(not(feature = "streams"))]
+#[path = "actor/no_stream.rs"]
 mod stream;
 mod trace;
 
@@ -30,11 +37,15 @@ pub use among::Among;
 pub use caller::Caller;
 pub use commands::{AtLeastOnce, AtMostOnce, ExactlyOnce, Maybe};
 pub use context::{Context, Incoming};
-pub use handle::{CallInfo, Interceptor, Resolver, RpcHandle, ServeError};
+pub use handle::{RpcHandle, ServeError};
 pub use mainstay_service::OpenError;
+#[cfg(feature = "names")]
 pub use names::{Following, Names, NamesError, Registered};
+#[cfg(feature = "names")]
 pub use registry::RegistryError;
+pub use seams::{CallInfo, Interceptor, Resolver};
 pub use servers::Servers;
+#[cfg(feature = "streams")]
 pub use stream::{Items, Offer, OfferError, Reading, WriteError};
 pub use trace::Trace;
 

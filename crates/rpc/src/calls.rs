@@ -25,6 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use mainstay_base::{Duration, Instant, NodeId, Rng};
 
+use crate::config::TRACE_BYTES;
 use crate::lines::Lines;
 use crate::wire::{CallHead, Item, Order};
 use crate::{
@@ -147,7 +148,9 @@ impl Calls {
             Some(Reason::Orphan)
         } else if request.server == self.me {
             Some(Reason::ToSelf)
-        } else if request.arguments.len() + request.context.len() > self.config.body_bytes_max {
+        } else if request.arguments.len() + request.context.len()
+            > self.config.body_bytes_max + TRACE_BYTES
+        {
             Some(Reason::TooLarge)
         } else if self.open.len() >= self.config.calls_max
             && !mainstay_base::fault!(self.config, NeverFull)

@@ -125,7 +125,7 @@ pub struct Config {
     /// other back, as many chains of calls as there are places, each of which needs another place at the same node, stand still until their deadlines. So it is larger than the number of chains that
     /// come back at a time, times how often each does. Default 1,024.
     pub executions_max: usize,
-    /// Most bytes of the arguments, or of the result, of a call. Default and limit [`BODY_BYTES_MAX`].
+    /// Most bytes of the arguments and the context, or of the result, of a call. The ids of its trace are not counted. Default and limit [`BODY_BYTES_MAX`].
     pub body_bytes_max: usize,
     /// The longest deadline of a call; a longer one is cut to it. Default an hour.
     pub deadline_max: Duration,
@@ -241,6 +241,9 @@ impl Config {
         longest / 4 * 3 + longest.mul_f64(draw as f64 / f64::from(1u32 << 16) / 2.0)
     }
 }
+
+/// What a trace takes before the context of a call: not counted, so that a call fits in whether or not there are spans.
+pub(crate) const TRACE_BYTES: usize = 1 + 16 + 8;
 
 /// Most bytes of a body whatever the configuration (8 MiB): a record of the log holds no more, with what belongs to it.
 pub const BODY_BYTES_MAX: usize = (8 << 20) - (64 << 10);

@@ -85,6 +85,8 @@ pub enum Fault {
     EndsAdopted,
     /// A result is not kept by the name of its call.
     ForgetsNames,
+    /// All who wait for an execution with a name are told that there was none.
+    DeniesNamed,
     /// Nested calls are named anew by each execution.
     NumbersAnew,
     /// A client that was forgotten is told the same memory as before.

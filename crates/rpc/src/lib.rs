@@ -22,6 +22,18 @@
 //! A server is found by its node, or by a name that a [`Resolver`] maps to nodes; [`Names`] is one whose names are registered at run time. [`RpcHandle::watch`] tells of the end of what a
 //! node serves, [`RpcHandle::servers`] makes an actor for each client.
 //!
+//! # Features
+//! | feature | default | |
+//! |---|---|---|
+//! | `actor` | yes | typed procedures, [`RpcHandle`] and [`Caller`], for actix actors |
+//! | `streams` | yes | streams of items ([`RpcHandle::offer`], [`Context::offer`]) |
+//! | `names` | yes | names that nodes register at run time ([`Names`]) |
+//! | `gateway` | no | calls by HTTP and JSON ([`gateway`]) |
+//! | `tracing` | no | spans at both ends |
+//!
+//! Each of them builds without the others but `actor`, which the last four need. Without any there is the machine. Policies for orphans, adoption among them, and stored results are parts of the
+//! one machine and always there: [`Config`] says which are used.
+//!
 //! # What holds
 //! - Each call has one outcome (RPC-9), and it is true (RPC-74).
 //! - Calls of one [`Caller`] but one-way ones are executed one after the other in their order; nothing of a call that was given up takes effect once a
@@ -121,10 +133,13 @@ pub use actor::gateway;
 #[cfg(feature = "actor")]
 pub use actor::{
     Among, AtLeastOnce, AtMostOnce, Atomic, CallError, CallInfo, Caller, Context, Error,
-    ExactlyOnce, Following, Idempotent, Incoming, Interceptor, Items, Maybe, Names, NamesError,
-    Offer, OfferError, OpenError, Procedure, Reading, Registered, RegistryError, Reply, Resolver,
-    RpcHandle, ServeError, Servers, Trace, Value, WriteError,
+    ExactlyOnce, Idempotent, Incoming, Interceptor, Maybe, OpenError, Procedure, Reply, Resolver,
+    RpcHandle, ServeError, Servers, Trace, Value,
 };
+#[cfg(feature = "names")]
+pub use actor::{Following, Names, NamesError, Registered, RegistryError};
+#[cfg(feature = "streams")]
+pub use actor::{Items, Offer, OfferError, Reading, WriteError};
 pub use api::{Command, Event, Execution, Finish, Outcome, Request, Status, Ticket};
 pub use config::{BODY_BYTES_MAX, Carrier, Config, ConfigError, DATAGRAM_BYTES_MAX, Orphans};
 pub use outcome::{Executed, Failure, Parting, Reason, Semantics};

@@ -34,6 +34,7 @@ use bytes::Bytes;
 use mainstay_base::service::Io;
 use mainstay_base::{Duration, Instant, NodeId, Rng};
 
+use crate::config::TRACE_BYTES;
 use crate::lines::Lines;
 use crate::wire::{CallHead, Item, ProcedureId};
 use crate::{Config, Event, Execution, Refusal, Semantics, Ticket};
@@ -338,6 +339,7 @@ impl Server {
         if self.drain.refuses(call.procedure, &self.config) {
             return Some(Refusal::Draining);
         }
+        let bytes = bytes.saturating_sub(TRACE_BYTES);
         if bytes > self.config.body_bytes_max {
             return Some(Refusal::TooLarge);
         }
@@ -355,8 +357,8 @@ impl Server {
         let waits = || self.loose.iter().filter(|it| it.client == loose.client);
         let bytes = waits().map(Loose::bytes).sum::<usize>() + loose.bytes();
         let is_room = waits().count() < self.config.window as usize
-            && loose.bytes() <= self.config.body_bytes_max
-            && bytes <= self.config.client_bytes_max;
+            && loose.bytes() <= self.config.body_bytes_max + TRACE_BYTES
+            && bytes <= self.config.client_bytes_max + TRACE_BYTES;
         let is_refused = self.drain.refuses(loose.procedure, &self.config);
         if !is_served || is_refused || !is_room {
             self.counts.refused += 1;

@@ -100,10 +100,11 @@ async fn wrong_calls_are_answered() {
         assert_eq!(refused(words), not_at_all(Refusal::Arguments));
         let later = within(one.exactly_once(Later(1, 1))).await;
         assert_eq!(refused(later), not_at_all(Refusal::Version));
-        let large = vec![7; BODY_BYTES_MAX];
+        // More than the ids of a trace may take beside.
+        let large = vec![7; BODY_BYTES_MAX + 64];
         let large = within(one.exactly_once(Blow(large.into(), 1))).await;
         assert_eq!(refused(large), Failure::not_at_all(Reason::TooLarge));
-        let heavy = one.clone().context(vec![7; BODY_BYTES_MAX].into());
+        let heavy = one.clone().context(vec![7; BODY_BYTES_MAX + 64].into());
         let heavy = within(heavy.exactly_once(Divide(1, 1))).await;
         assert_eq!(refused(heavy), Failure::not_at_all(Reason::TooLarge));
         let result = within(one.exactly_once(Blow(vec![7; 1 << 20].into(), 9))).await;

@@ -7,7 +7,7 @@ mod support;
 use bytes::Bytes;
 use mainstay_base::service::Service as _;
 use mainstay_rpc::fault::Fault;
-use mainstay_rpc::{Config, Executed, Reason, Refusal};
+use mainstay_rpc::{Carrier, Config, Executed, Reason, Refusal};
 use mainstay_sim::holds_but_with;
 use support::hand::{Ask, Hand, MS, ONCE};
 
@@ -68,4 +68,28 @@ fn a_server_is_busy() {
         assert_eq!((hand.count(3), hand.going_on()), (0, vec![5]));
     };
     holds_but_with(scene, &[Fault::NeverBusy]);
+}
+
+/// Checks RPC-74 of calls of the largest size: the ids of a trace do not count, so that a call is made whether or not there are spans. With a byte more it
+/// is not.
+#[test]
+fn a_trace_takes_no_room() {
+    for (larger, is_done) in [(0, true), (1, false)] {
+        for carrier in [Carrier::Link, Carrier::Datagrams] {
+            let mut hand = Hand::new(2, move |_, life| Config {
+                carrier,
+                body_bytes_max: 1_000,
+                client_bytes_max: 1_000,
+                ..Config::new(life)
+            });
+            hand.context = vec![1; 25].into();
+            let mut arguments = 1u64.to_le_bytes().to_vec();
+            arguments.resize(1_000 + larger, 0);
+            hand.call_with(0, 1, 1, APART, arguments.into());
+            hand.run(100 * MS);
+            assert_eq!((hand.is_done(1), hand.count(1)), (is_done, usize::from(is_done)));
+            let too_large = (!is_done).then_some((Executed::NotAtAll, Reason::TooLarge));
+            assert_eq!(hand.failed(1), too_large);
+        }
+    }
 }

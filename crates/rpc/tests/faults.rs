@@ -53,6 +53,7 @@ fn each_defect_is_noticed() {
         (F::BeginsUnwritten, &stored, "RPC-"),
         (F::ForgetsNames, &adopted, "RPC-25"),
         (F::NumbersAnew, &adopted, "RPC-72"),
+        (F::DeniesNamed, &adopted, "RPC-74"),
         (F::AnswersItself, &repeated, "RPC-1:"),
         (F::TellsTwice, &any, "RPC-9"),
     ] {

@@ -95,8 +95,8 @@ pub enum Command {
         /// Of which.
         troupe: TroupeName,
     },
-    /// When nothing that has come is unanswered this node is to be a replica of nothing any more: [`Event::Drained`]. Calls that come meanwhile are taken, as its
-    /// troupes need.
+    /// When nothing that has come is unanswered, and new members have the state, this node is to be a replica of nothing any more: [`Event::Drained`]. Calls that
+    /// come meanwhile are taken, as its troupes need. From then on it joins no troupe ([`Event::Left`]).
     Drain,
     /// An execution has a result.
     Finished {

@@ -50,7 +50,7 @@ fn item(kind: u8, draw: u64) -> (Item, Bytes) {
     let len = body.len() as u32;
     let held = (!draw.is_multiple_of(3)).then_some(draw % 16);
     let without = |item| (item, Bytes::new());
-    match kind % 19 {
+    match kind % 20 {
         0..=3 => {
             let caller = TroupeId { name: key.caller, version: version(draw / 17) };
             let (procedure, context) = (ProcedureId(draw % 2), Bytes::new());
@@ -82,6 +82,11 @@ fn item(kind: u8, draw: u64) -> (Item, Bytes) {
         15 => without(Item::Bound { name: server, binding: binding(draw) }),
         16 => without(Item::WantState { name: server, binding: binding(draw), after: draw % 9 }),
         17 => without(Item::Stateless { name: server, version: by }),
+        18 => without(Item::Full {
+            name: server,
+            binding: binding(draw),
+            asks: draw.is_multiple_of(2),
+        }),
         _ => (Item::State { name: server, luggage: (draw % 12) as u32, len }, body),
     }
 }
@@ -92,6 +97,7 @@ fn command(kind: u8, draw: u64) -> Command {
     let sequence = [Sequence::Independent, Sequence::Cast, Sequence::Commit][draw as usize % 3];
     let begin = [Begin::First, Begin::All, Begin::Majority][(draw / 3) as usize % 3];
     match kind % 4 {
+        1 if draw.is_multiple_of(16) => Command::Drain,
         0 => Command::Join { troupe, serving: Serving { begin, sequence, ..Serving::default() } },
         1 => Command::Leave { troupe },
         2 => {

@@ -15,6 +15,7 @@ use mainstay_base::{BootId, Instant, codec};
 use serde::{Deserialize, Serialize};
 
 use crate::api::{Sequence, Serving};
+use crate::bindings::Bindings;
 use crate::record::{Record, Stage};
 use crate::server::{Early, Load, Member, Server};
 use crate::service::Turn;
@@ -67,6 +68,8 @@ pub(crate) struct Giving {
     thaws: u32,
     /// So many may.
     pub(crate) allowed: usize,
+    /// Other members that have said that they have the state.
+    full: BTreeSet<BootId>,
 }
 
 /// The time until calls begin all the same doubles so many times.
@@ -175,6 +178,7 @@ impl Server {
             return;
         }
         member.giving.wants.retain(|(boot, _)| binding.members.contains(boot));
+        member.giving.full.retain(|boot| binding.members.contains(boot));
         member.giving.is_asked &= member.gives();
         let is_lost = match member.standing {
             Standing::Joining => false,
@@ -225,6 +229,7 @@ impl Server {
         let Some(member) = self.members.get_mut(&name) else { return };
         (member.standing, member.born) = (Standing::Full, born);
         turn.lines.tell(Event::Joined { troupe: name, is_first: true, is_lost });
+        member.say_full(turn);
         self.go(turn, name);
     }
 
@@ -249,10 +254,13 @@ impl Server {
         }
     }
 
-    /// A boot is not connected: another one may have a state as well.
-    pub(crate) fn on_down(&mut self, turn: &mut Turn<'_>, boot: BootId) {
-        let waits = |it: &Member| {
-            it.standing == Standing::Fetching { from: boot } && it.seeking.pledged != Some(boot)
+    /// Connections have changed. Where the one that is to give its state is not connected, and this node is not bound to it, another one may have a state as well.
+    pub(crate) fn on_connections(&mut self, turn: &mut Turn<'_>) {
+        let waits = |it: &Member| match it.standing {
+            Standing::Fetching { from } => {
+                !turn.lines.is_up(from) && it.seeking.pledged != Some(from)
+            }
+            _ => false,
         };
         let names: Vec<TroupeName> =
             self.members.iter().filter(|(_, it)| waits(it)).map(|(name, _)| *name).collect();
@@ -398,7 +406,29 @@ impl Server {
         if member.standing == Standing::Restoring {
             member.standing = Standing::Full;
             turn.lines.tell(Event::Joined { troupe: name, is_first: false, is_lost: false });
+            member.say_full(turn);
             self.go(turn, name);
+        }
+    }
+
+    /// Another member has the state: this one may leave without handing its own over.
+    pub(crate) fn on_full(
+        &mut self,
+        turn: &mut Turn<'_>,
+        from: BootId,
+        name: TroupeName,
+        binding: Binding,
+        asks: bool,
+    ) {
+        turn.bindings.learn(name, binding);
+        let Some(member) = self.members.get_mut(&name) else { return };
+        let Some(binding) = turn.bindings.get(name).filter(|it| it.members.contains(&from)) else {
+            return;
+        };
+        member.giving.full.insert(from);
+        if asks && member.standing == Standing::Full {
+            let item = Item::Full { name, binding: binding.clone(), asks: false };
+            turn.lines.say(from, item, Bytes::new());
         }
     }
 
@@ -419,6 +449,27 @@ impl Server {
 }
 
 impl Member {
+    /// Tells all other members that this one has the state, and asks them.
+    fn say_full(&self, turn: &mut Turn<'_>) {
+        let Some(binding) = turn.bindings.get(self.name).cloned() else { return };
+        let me = turn.lines.me();
+        for boot in binding.members.iter().filter(|it| **it != me) {
+            let item = Item::Full { name: self.name, binding: binding.clone(), asks: true };
+            turn.lines.say(*boot, item, Bytes::new());
+        }
+    }
+
+    /// Whether nothing is lost when this member leaves: all others have the state, or an older one has it and waits for the rest. Of members that leave at the same
+    /// time the oldest one goes last.
+    pub(crate) fn is_handed_on(&self, me: BootId, bindings: &Bindings) -> bool {
+        let Some(binding) = bindings.get(self.name) else { return true };
+        let has_it = |it: &BootId| self.giving.full.contains(it);
+        let mut older = binding.members.iter().take_while(|it| **it != me);
+        self.standing != Standing::Full
+            || older.any(has_it)
+            || binding.members.iter().all(|it| *it == me || has_it(it))
+    }
+
     fn want(&self, turn: &mut Turn<'_>, from: BootId, binding: &Binding) {
         let (name, binding, after) = (self.name, binding.clone(), self.serving.from);
         turn.lines.say(from, Item::WantState { name, binding, after }, Bytes::new());

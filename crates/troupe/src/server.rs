@@ -9,7 +9,7 @@ use bytes::Bytes;
 use mainstay_base::{BootId, Instant};
 
 use crate::api::{Counts, Execution, Finish, Sequence, Serving, Ticket};
-use crate::bindings::MEMBERS_MAX;
+use crate::bindings::{Bindings, MEMBERS_MAX};
 use crate::join::{Giving, Seeking, Standing};
 use crate::record::{Choice, Past, Record, Stage};
 use crate::service::Turn;
@@ -333,10 +333,11 @@ impl Server {
     }
 
     /// Whether all that may be executed has been, and the results have been fetched. What waits for more replicas of its client may wait for ever, and what is kept
-    /// for new members they have from others.
-    pub(crate) fn is_idle(&self) -> bool {
+    /// for new members they have from others. These have their states as well.
+    pub(crate) fn is_idle(&self, me: BootId, bindings: &Bindings) -> bool {
         let mut records = self.members.values().flat_map(|it| it.records.values());
         records.all(|it| it.stage == Stage::Waits || it.is_spare)
+            && self.members.values().all(|it| it.is_handed_on(me, bindings))
     }
 
     /// How much is executed, and kept.

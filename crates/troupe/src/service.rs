@@ -81,6 +81,8 @@ pub struct Troupes {
     ringmaster: Option<Ringmaster>,
     due: Option<Instant>,
     is_draining: bool,
+    /// It has left all troupes since it was told to, and joins none any more.
+    is_drained: bool,
     config: Config,
     /// Nested calls that are named by this node alone: a defect.
     flat: u64,
@@ -109,7 +111,8 @@ impl Troupes {
                     Sequence::Commit => 1,
                     _ => serving.at_once.max(1),
                 };
-                if !self.server.join(turn!(self, now), troupe, serving) {
+                let is_closing = self.is_draining || self.is_drained;
+                if is_closing || !self.server.join(turn!(self, now), troupe, serving) {
                     self.lines.tell(Event::Left { troupe });
                 }
             }
@@ -131,12 +134,16 @@ impl Troupes {
         }
     }
 
-    /// All that has come is answered, and the answers have been fetched: this node leaves.
+    /// All that has come is answered, the answers have been fetched, and new members have the state: this node leaves.
     fn drain(&mut self, now: Instant) {
-        if !self.is_draining || !self.server.is_idle() {
+        let leaves = || {
+            let is_early = mainstay_base::fault!(self.config, LeavesEarly);
+            is_early || self.server.is_idle(self.lines.me(), &self.bindings)
+        };
+        if !self.is_draining || !leaves() {
             return;
         }
-        self.is_draining = false;
+        (self.is_draining, self.is_drained) = (false, true);
         for name in self.server.names() {
             self.server.leave(turn!(self, now), name);
         }
@@ -171,7 +178,7 @@ impl Troupes {
             PeerChange::Up { boot } => self.on_up(now, boot),
             PeerChange::Down { boot } => {
                 self.lines.up(boot, false);
-                self.server.on_down(turn!(self, now), boot);
+                self.server.on_connections(turn!(self, now));
                 if let Some(ringmaster) = &mut self.ringmaster {
                     ringmaster.on_down(now, boot);
                 }
@@ -179,7 +186,7 @@ impl Troupes {
             PeerChange::Ended { boot: old } | PeerChange::Replaced { old, .. } => {
                 self.lines.forget(old);
                 self.bindings.on_gone(old);
-                self.server.on_down(turn!(self, now), old);
+                self.server.on_connections(turn!(self, now));
                 self.server.on_solo_gone(turn!(self, now), old);
                 if let Some(ringmaster) = &mut self.ringmaster {
                     ringmaster.on_replaced(now, &mut self.lines, old);
@@ -196,6 +203,7 @@ impl Troupes {
         if self.bindings.on_up(&mut self.lines, boot) {
             self.server.on_binder(turn!(self, now));
         }
+        self.server.on_connections(turn!(self, now));
     }
 
     fn receive(&mut self, now: Instant, from: BootId, message: Message) {
@@ -248,6 +256,7 @@ impl Troupes {
             Item::WantState { name, binding, after } => {
                 server.on_want_state(turn, from, name, binding, after);
             }
+            Item::Full { name, binding, asks } => server.on_full(turn, from, name, binding, asks),
             Item::Stateless { name, version } => server.on_stateless(turn, from, name, version),
             Item::State { name, luggage, .. } => {
                 let carried = server.on_state(turn, from, name, luggage, body);
@@ -405,6 +414,7 @@ impl Service for Troupes {
             ringmaster,
             due,
             is_draining: false,
+            is_drained: false,
             config,
             flat: 0,
         }

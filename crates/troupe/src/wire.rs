@@ -132,6 +132,9 @@ pub(crate) enum Item {
     /// A new member wants the state of an older one, which all up to this place of the order has gone into.
     #[serde(rename = "g")]
     WantState { name: TroupeName, binding: Binding, after: u64 },
+    /// The sender has the state. Whoever has it too answers one that asks.
+    #[serde(rename = "u")]
+    Full { name: TroupeName, binding: Binding, asks: bool },
     /// The sender has no state in this membership, and takes that of the receiver only.
     #[serde(rename = "n")]
     Stateless { name: TroupeName, version: Version },
@@ -152,6 +155,7 @@ impl batch::Item for Item {
             Self::Stale { now: Some(binding), .. }
             | Self::Known { binding, .. }
             | Self::Bound { binding, .. }
+            | Self::Full { binding, .. }
             | Self::WantState { binding, .. } => 40 * binding.members.len(),
             _ => 0,
         };

@@ -251,7 +251,12 @@ async fn a_node_that_is_closed_answers() {
             within(begun.recv()).await.unwrap();
             let closing = tokio::task::spawn_local(async move { two.close(limit).await });
             if answers {
-                assert!(!closing.is_finished());
+                // It joins nothing from when it is being closed on; that the drain was heard is told behind it.
+                while within(troupes.troupe("other").join()).await.map(drop)
+                    != Err(JoinError::Closing)
+                {}
+                let status = within(troupes.status()).await.unwrap();
+                assert!(status.executing == 1 && !closing.is_finished());
                 open.send(true).unwrap();
                 assert_eq!(within(call).await.unwrap(), Ok(8));
                 within(replica.left()).await;

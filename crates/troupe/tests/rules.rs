@@ -12,7 +12,9 @@ use mainstay_rpc::Executed;
 use mainstay_sim::holds_but_with;
 use mainstay_sim::{Disk, Fault as Blow, Moment, Options, Wire};
 use mainstay_troupe::fault::Fault;
-use mainstay_troupe::{Begin, Collator, Config, Failure, Outcome, Reason, Sequence};
+use mainstay_troupe::{
+    Begin, Collator, Command, Config, Failure, Outcome, Reason, Sequence, TroupeName,
+};
 use support::{Part, Play, setup, short, tag};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -369,7 +371,7 @@ fn a_new_client_makes_the_calls_that_its_state_does_not_have() {
 fn calls_are_sent_again_in_their_order() {
     holds_but_with(
         |fault| {
-            for step in 0..20 {
+            for step in 0..60 {
                 let mut server = Part::server("server", &[1, 2, 3]);
                 server.serving.begin = Begin::All;
                 let client = Part::client("client", &[4, 5], "server", 4);
@@ -414,6 +416,62 @@ fn the_oldest_member_takes_the_state_of_a_younger_one() {
         },
         &[Fault::AsksOlder],
     );
+}
+
+/// Checks RPC-41: the only replica is drained while others join. It leaves when they have its state, and they do not begin anew; it joins no more.
+#[test]
+fn a_node_that_leaves_hands_its_state_over() {
+    holds_but_with(
+        |fault| {
+            for (step, news) in (0..8).flat_map(|step| [(step, 1), (step, 2)]) {
+                let parts =
+                    vec![Part::server("server", &[1]), Part::client("client", &[4], "server", 1)];
+                let mut play = with(parts, fault);
+                calls(&mut play, 5).unwrap();
+                let executed = play.logs("server")[0].clone();
+                (0..news).for_each(|at| grow(&mut play, 2 + at));
+                let boot = play.world.boot(1);
+                let is_known = |it: &Play| it.members.get(&(boot, 0)) == Some(&(1 + news));
+                play.until("it knows the new ones", SECOND, is_known).unwrap();
+                play.run(Duration::from_micros(500) * step).unwrap();
+                play.parts[0].nodes.remove(0);
+                play.give(1, boot, Command::Drain);
+                play.until("it has left", SECOND, |it| it.drained == [1]).unwrap();
+                let (troupe, serving) = (TroupeName::new("server"), play.parts[0].serving);
+                play.give(1, boot, Command::Join { troupe, serving });
+                play.until("the others are there", SECOND, Play::all_full).unwrap();
+                assert!(play.lost.is_empty(), "the state is lost");
+                assert!(play.logs("server").iter().all(|log| log.starts_with(&executed)));
+                calls(&mut play, 5).unwrap();
+                assert_eq!(play.members[&(play.world.boot(2), 0)], news);
+                play.finish().unwrap();
+            }
+        },
+        &[Fault::LeavesEarly],
+    );
+}
+
+/// All replicas but one are drained at once: the oldest one goes last, and the state is there. With the last one it goes.
+#[test]
+fn of_nodes_that_leave_at_once_one_hands_the_state_over() {
+    let parts = vec![Part::server("server", &[1, 2, 3]), Part::client("client", &[4], "server", 1)];
+    let mut play = with(parts, None);
+    calls(&mut play, 5).unwrap();
+    grow(&mut play, 5);
+    let (boots, all) = ([1, 2, 3].map(|node| (node, play.world.boot(node))), 4);
+    let knows = move |it: &Play| boots.iter().all(|(_, boot)| it.members[&(*boot, 0)] == all);
+    play.until("they know the new one", SECOND, knows).unwrap();
+    play.parts[0].nodes = vec![5];
+    for (node, boot) in boots {
+        play.give(node, boot, Command::Drain);
+    }
+    play.until("they have left", SECOND, |it| it.drained.len() == 3).unwrap();
+    play.until("the new one is there", SECOND, Play::all_full).unwrap();
+    assert!(play.lost.is_empty(), "the state is lost");
+    calls(&mut play, 5).unwrap();
+    let boot = play.world.boot(5);
+    play.give(5, boot, Command::Drain);
+    play.until("the last one has left", SECOND, |it| it.drained.len() == 4).unwrap();
 }
 
 /// Checks RPC-41: a replica comes anew while the other one executes calls that call others, more than results are kept for one that does not fetch them.

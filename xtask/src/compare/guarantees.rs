@@ -20,6 +20,12 @@ const OURS: &[(&str, &str, &str)] = &[
         "",
         "linearisable, forced to disk by a majority, nothing acknowledged is lost, no TLS",
     ),
+    (
+        "rpc/echo/",
+        "/stored",
+        "exactly once, also over a restart of the server, forced to its disk, no TLS",
+    ),
+    ("rpc/echo/", "", "exactly once over lost connections, in memory, no TLS"),
     ("stable/commit/", "", "forced (fdatasync) on one disk, checksummed"),
 ];
 
@@ -46,6 +52,7 @@ mod tests {
         assert!(says("bigstate/large/1M", "forced"));
         assert!(says("stable/commit/16threads", "one disk"));
         assert!(says("view/kill/member", "survivors"));
-        assert_eq!(of_ours("rpc/echo/64B"), None);
+        assert!(says("rpc/echo/64B", "in memory") && says("rpc/echo/64B/stored", "forced"));
+        assert_eq!(of_ours("rpc/local/64B"), None);
     }
 }

@@ -1,6 +1,7 @@
 //! What is not as it should be: a time source that drifts, steps and races, and a clock service that has two faces or falls silent.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use mainstay_base::service::{In, Logged, Out, Service, Start};
 use mainstay_base::{Channel, Duration, Instant, Machine, NodeId};
@@ -13,7 +14,7 @@ use mainstay_runtime::{LocalFuture, LocalReader, TimeSource, TokioTime};
 use super::Wrong;
 
 /// When the fault begins.
-const AFTER: Duration = Duration::from_millis(1_500);
+pub(super) const AFTER: Duration = Duration::from_millis(1_500);
 /// How far a face may be off: what all algorithms have to withstand.
 const LIE: i64 = 15_000_000;
 
@@ -66,22 +67,44 @@ impl TimeSource for Injected {
     }
 }
 
-/// A clock service that says something else to every second node, or nothing to any.
+/// A clock service that says something else to every second node, or nothing to any, and counts that.
 pub(super) struct Liar {
     inner: Global,
     nodes: Arc<[NodeId]>,
     wrong: Wrong,
     now: Instant,
+    lies: Lies,
 }
+
+/// How many words were changed, or not said where others wait for them.
+pub(super) type Lies = Arc<AtomicU64>;
 
 impl Liar {
     /// What is said to one of the others.
     fn said(&self, to: NodeId, message: Message) -> Option<Message> {
-        match self.wrong {
+        let (is_awaited, before) = (Self::is_awaited(&message), message.clone());
+        let said = match self.wrong {
             Wrong::TwoFaced => Self::face(&self.nodes, to, message),
             Wrong::Silent => (self.now <= Instant::ZERO + AFTER).then_some(message),
             Wrong::Offset | Wrong::Race => Some(message),
+        };
+        if is_awaited && said.as_ref() != Some(&before) {
+            self.lies.fetch_add(1, Ordering::Relaxed);
         }
+        said
+    }
+
+    /// Whether others go by it: a question, or a voice for somebody else, is missed by nobody. The master alone says that it is one.
+    fn is_awaited(message: &Message) -> bool {
+        !matches!(
+            message,
+            Message::Request { .. }
+                | Message::PeerRequest { .. }
+                | Message::Candidate { .. }
+                | Message::Vote { .. }
+                | Message::Ahead { .. }
+                | Message::Follow { .. }
+        )
     }
 
     /// What one of the others hears: to one half the clock is ahead, to the other one behind; of a round one half hears that it is a later one, and of what is
@@ -169,16 +192,16 @@ impl Service for Liar {
     type Job = Look;
     type Done = Looked;
     type Past = Past;
-    type Config = (Config, Wrong);
+    type Config = (Config, Wrong, Lies);
     type Status = Status;
 
     fn fold(past: &mut Past, logged: Logged<Limit>) {
         Global::fold(past, logged);
     }
 
-    fn recover((config, wrong): (Config, Wrong), start: Start<Past>) -> Self {
+    fn recover((config, wrong, lies): (Config, Wrong, Lies), start: Start<Past>) -> Self {
         let (nodes, now) = (Arc::clone(&config.mount.nodes), start.now);
-        Self { inner: Global::recover(config, start), nodes, wrong, now }
+        Self { inner: Global::recover(config, start), nodes, wrong, now, lies }
     }
 
     fn work(look: Look) -> Looked {

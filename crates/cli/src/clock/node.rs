@@ -1,13 +1,14 @@
 //! One process of the demo of clocks: a clock service alone, over UDP.
 //!
 //! Lines on standard output: `at REAL CLOCK VERSION SYNCHRONISED BOUND`, times in nanoseconds, the first by the clock that all processes of the machine
-//! share; and `violation TEXT`. The end of the input ends the process.
+//! share; `lies COUNT`: words that a faulty one has changed or not said so far; and `violation TEXT`. The end of the input ends the process.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read as _};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use mainstay_base::{ClusterId, NodeId};
@@ -18,7 +19,7 @@ use mainstay_service::{Mounting, StationParts, start};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::oneshot;
 
-use super::faulty::{Injected, Liar};
+use super::faulty::{Injected, Liar, Lies};
 use super::{MASTER, WALL, Wrong, plan};
 use crate::out::{say, tell};
 
@@ -85,7 +86,7 @@ async fn tick(options: &Options) -> Result<(), String> {
     let mut parts =
         StationParts::new(cluster, name, roster, Box::new(tcp), time, Box::new(OsEntropy));
     parts.datagrams = Some(Box::new(udp.map_err(|error| text(&error))?));
-    let plan = plan(&options.algorithm).map_err(|error| text(&error))?;
+    let plan = plan(&options.algorithm, index).map_err(|error| text(&error))?;
     let mut setup = Setup::new(plan).map_err(|error| text(&error))?;
     setup.together = true;
     setup.keys = Some(keyring(cluster, index, count).map_err(|error| text(&error))?);
@@ -96,16 +97,18 @@ async fn tick(options: &Options) -> Result<(), String> {
         "external" => Some(Follow::Peer(node(&master))),
         _ => None,
     };
+    let lies = Lies::default();
     let mount = |node: &mut Mounting<'_>| {
         let config = setup.config(node);
         match options.wrong {
             Some(wrong @ (Wrong::TwoFaced | Wrong::Silent)) => {
-                node.mount::<Liar>("clock", (config, wrong)).map(drop)
+                node.mount::<Liar>("clock", (config, wrong, Lies::clone(&lies))).map(drop)
             }
             _ => node.mount::<Global>("clock", config).map(drop),
         }
     };
     let station = start(parts, mount).map_err(|error| text(&error))?;
+    let follows_wall = matches!(&*options.algorithm, "marzullo" | "hardware" | "external");
     let mut report = tokio::time::interval(REPORT_EVERY);
     let mut last = setup.clock().now();
     let mut ended = input_ends();
@@ -113,7 +116,13 @@ async fn tick(options: &Options) -> Result<(), String> {
         tokio::select! { biased;
             _ = &mut ended => break,
             closed = station.closed() => return Err(format!("the node ended: {closed:?}")),
-            _ = report.tick() => last = tell_time(setup.clock(), last),
+            _ = report.tick() => {
+                last = tell_time(setup.clock(), last, follows_wall);
+                let lies = lies.load(Ordering::Relaxed);
+                if lies > 0 {
+                    say!("lies {lies}");
+                }
+            }
         }
     }
     station.stop();
@@ -136,11 +145,23 @@ fn keyring(cluster: ClusterId, me: usize, nodes: usize) -> Result<Keyring, BadKe
     Keyring::ed25519(me, secret(me), &publics)
 }
 
-/// Says what the clock says, and whether it is after `last`.
+/// Says what the clock says, and whether it is after `last` and, where it follows the wall clock of the machine, as near to that as it says.
 fn tell_time(
     clock: &GlobalClock,
     last: (mainstay_clock::Time, u64),
+    follows_wall: bool,
 ) -> (mainstay_clock::Time, u64) {
+    let wall = |()| Duration::try_from(clock_gettime(ClockId::Realtime)).unwrap_or_default();
+    let wall_before = wall(());
+    let bounded = clock.now_bounded();
+    let wall_after = wall(());
+    if let Ok(it) = bounded
+        && follows_wall
+        && (u128::from(it.latest.as_nanos()) < wall_before.as_nanos()
+            || u128::from(it.earliest.as_nanos()) > wall_after.as_nanos())
+    {
+        say!("violation CLK-4: {it:?} where the wall clock says {wall_before:?}");
+    }
     let real = |()| Duration::try_from(clock_gettime(ClockId::Monotonic)).unwrap_or_default();
     let before = real(());
     let now = clock.now();
@@ -148,7 +169,6 @@ fn tell_time(
     if now < last {
         say!("violation CLK-1, CLK-6: {now:?} after {last:?}");
     }
-    let bounded = clock.now_bounded();
     let width = bounded.map_or(0, |it| it.latest.saturating_since(it.earliest).as_nanos() / 2);
     let (time, version) = now;
     let synchronised = u8::from(bounded.is_ok());

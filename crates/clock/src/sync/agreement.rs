@@ -209,16 +209,20 @@ impl Agreement {
         &mut self,
         core: &mut Core,
         now: Instant,
-        word: (u64, u16, i64),
+        from: usize,
+        (round, of, value): (u64, u16, i64),
         chain: Vec<(u16, Signature)>,
     ) {
-        let (round, of, value) = word;
         let Some(keys) = self.keys.clone() else { return };
         let (first, text) = (usize::from(of), Self::text(round, of, value));
+        // The own word, which others pass on to all: nothing is wrong with that, and nothing is new.
+        if first == core.me {
+            return;
+        }
         let length_max = core.faulty() + 1;
         let checks = !fault!(core.plan.config(), NoSignatureCheck);
         let bad = chain::check(&keys, Some(first), &text, &chain, length_max).is_err();
-        if first >= core.nodes() || first == core.me || (bad && checks) {
+        if first >= core.nodes() || (bad && checks) {
             core.rejected.unsigned += 1;
             return;
         }
@@ -229,6 +233,10 @@ impl Agreement {
         let (min, max) = (config.delay.min_nanos(), config.delay.max_nanos());
         let way = (min + (max - min) / 2) * chain.len() as i64;
         let ahead = far(value.saturating_add(way).saturating_sub(core.nanos(now)));
+        if from == first && chain.len() == 1 {
+            let sample = by_arrival(core, now, value);
+            core.note(from, now, sample.difference, sample.error);
+        }
         let Some(run) = self.run.as_mut() else { return };
         // What comes with fewer signatures than phases have begun could be known here alone: who is told of it now may have concluded.
         if chain.len() < run.phase {
@@ -344,7 +352,7 @@ impl Part for Agreement {
                 }
             }
             Message::Vouched { round, of, value, chain } if self.signed => {
-                self.on_vouched(core, now, (round, of, value), chain);
+                self.on_vouched(core, now, from, (round, of, value), chain);
             }
             _ => core.rejected.foreign += 1,
         }

@@ -15,7 +15,7 @@
 //! again after the next round. Where nobody is to learn from, after a partition without a majority, it speaks all the same, and says
 //! that it is unsure: sure clocks do not count it, unsure ones do.
 
-use mainstay_base::{Instant, Rng, fault};
+use mainstay_base::{Duration, Instant, Rng, fault};
 
 use super::algorithm::{Part, Referred};
 use super::config::{Function, Kind, long, span};
@@ -488,12 +488,7 @@ impl Averaging {
         (core.clock.rate() + step as i64).clamp(-most, most)
     }
 
-    fn error_of(
-        &self,
-        core: &Core,
-        now: Instant,
-        followed: bool,
-    ) -> Option<mainstay_base::Duration> {
+    fn error_of(&self, core: &Core, now: Instant, followed: bool) -> Option<Duration> {
         let accuracy = core.plan.bounds().accuracy?;
         let pull = self.pull.as_ref()?;
         let accuracy = accuracy.saturating_add(span(pull.left));

@@ -172,7 +172,12 @@ fn hardware(
         if pull < least {
             return Err(ConfigError::Pull { pull: pull_max, least: span(least) });
         }
-        let lag = 2 * bounds.precision_nanos() + drift.apart(long(config.period));
+        // When the master speaks its clock is somewhere among those of the others, and the pull takes all of them as far as it. So each is from the
+        // reference what it is from the master after its correction but for the pull, and what it drifts until the next one.
+        let round = 2 * (long(bounds.round) + long(bounds.agreed));
+        let lag = bounds.precision_nanos() - pull
+            + drift.of(drift.stretch(long(config.period) + round))
+            + 2;
         bounds.accuracy = Some(error + span(lag));
     }
     Ok(bounds)
@@ -330,14 +335,22 @@ fn probabilistic(
     if long(wait) < trip {
         return Err(ConfigError::Period { period: wait, least: span(trip) });
     }
-    let deviation = long(error_max) + drift.apart(drift.stretch(stale(config)));
+    let (error, parted) = (long(error_max), drift.apart(drift.stretch(stale(config))));
+    // Whoever has read no master yet is as far from all others as it began.
+    let known = error.max(long(config.initial));
+    let changes = config.faulty as i64;
+    // Two read one master, or the one is the next master itself, or the one after that.
+    let agreed = known + error * changes.max(1) + parted;
+    // A clock goes by a master that is gone, each later one has read the one before it, and the other clock has read the last. While a clock goes by what it read of the
+    // first master it drifts, and so did the second one before: what it read is no older, because there was no other master then.
+    let precision = if changes == 0 { agreed } else { agreed + error + parted };
     Ok(Bounds {
-        precision: span(4 * deviation),
-        agreed: span(2 * deviation),
+        precision: span(precision),
+        agreed: span(agreed),
         reading: error_max,
         round: span(trial),
-        correction: span(4 * deviation),
-        accuracy: Some(span(deviation)),
+        correction: span(precision),
+        accuracy: Some(span(known + parted)),
         rate: Some(u64::from(drift.parts())),
         joining: 2,
         period_min: span(drift.stretch(trial + trip)),

@@ -241,6 +241,10 @@ impl Election {
             if self.role != Role::Follower {
                 self.step_down(now);
             }
+            // The master of before is of a lower term, and its answers count no more: whoever is elected in this one is followed.
+            if self.master.take().is_some() {
+                self.alone = now;
+            }
             self.heard = now;
             self.wait(now);
             core.send(from, Message::Vote { term });

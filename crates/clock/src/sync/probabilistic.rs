@@ -90,14 +90,14 @@ impl Probabilistic {
         }
         let never = fault!(core.plan.config(), NeverLost);
         self.next = now + self.wish.wait;
-        let Some(master) = self.election.master() else {
-            // Nobody is there to ask: that is no attempt, and ends all the same.
-            let since = nanos(now) - nanos(self.known);
-            if since > stale(core.plan.config()) && !never {
-                core.lose(Loss::NoMaster);
-            }
-            return;
-        };
+        // A clock that is asked for another master tries again as often; what it has read is too old all the same.
+        let since = (nanos(now) - nanos(self.known)).saturating_add(long(self.wish.wait));
+        let master = self.election.master();
+        if since > stale(core.plan.config()) && !never {
+            core.lose(if master.is_some() { Loss::Unread } else { Loss::NoMaster });
+        }
+        // Nobody is there to ask: that is no attempt.
+        let Some(master) = master else { return };
         let once = fault!(core.plan.config(), GivesUpEarly) && self.attempts > 0;
         if self.attempts >= self.wish.attempts || once {
             if !never {

@@ -142,15 +142,16 @@ pub(crate) fn stands_alone(kind: &Kind) -> bool {
     matches!(kind, Kind::Interval { .. } | Kind::External { .. })
 }
 
-/// Checks all seeds, on two threads.
+/// Checks so many seeds, or as many times more as a soak wants, on two threads.
 pub(crate) fn each(seeds: u64, check: impl Fn(u64) -> Result<(), String> + Sync) {
-    let (next, failed) = (AtomicU64::new(0), Mutex::new(None));
+    let seeds = mainstay_sim::seeds(0..seeds);
+    let (next, failed) = (AtomicU64::new(seeds.start), Mutex::new(None));
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds || failed.lock().unwrap().is_some() {
+                    if seed >= seeds.end || failed.lock().unwrap().is_some() {
                         break;
                     }
                     if let Err(what) = check(seed) {

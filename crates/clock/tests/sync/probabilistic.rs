@@ -334,3 +334,45 @@ fn an_error_is_of_the_master_that_is_followed() {
     let error = algorithm.error(then).unwrap_or(i64::MAX);
     assert!(error >= agreed / 2, "CLK-22: {error} from a master that it has not read");
 }
+
+/// Checks CLK-24: a clock that hears of one master after the other and reads none of them well is lost all the same.
+#[test]
+fn new_masters_do_not_keep_an_old_read_alive() {
+    let (mut algorithm, mut now) = follower(config(&mut Rng::new(1)));
+    let step = Duration::from_millis(20);
+    for beat in 0..250u64 {
+        now = now + step;
+        algorithm.on_deadline(now);
+        // Sooner than all attempts are over.
+        let term = 2 + beat / 4;
+        let master = 1 + term as usize % 2;
+        algorithm.on_datagram(now, now, master, Message::Master { term, beat });
+    }
+    assert!(!algorithm.is_synchronised(), "CLK-24: no read in five seconds");
+}
+
+/// Checks CLK-24: whoever has voted for a clock follows it as soon as it says that it is the master, and not only when the own wait for the one before is over.
+#[test]
+fn a_voter_follows_the_master_that_it_has_elected() {
+    let (mut algorithm, now) = follower(config(&mut Rng::new(1)));
+    let Kind::Probabilistic { patience, .. } = algorithm.plan().config().kind else {
+        unreachable!("it is configured so");
+    };
+    while algorithm.poll().is_some() {}
+    let mut told = |at: Instant, message: Message| {
+        algorithm.on_datagram(at, at, 2, message);
+        let outputs = std::iter::from_fn(|| algorithm.poll());
+        let sent = outputs.filter_map(|output| match output {
+            Output::Send { message: Message::Request { .. }, .. } => None,
+            Output::Send { message, .. } => Some(message),
+            _ => None,
+        });
+        sent.collect::<Vec<_>>()
+    };
+    let soon = now + patience / 2;
+    assert_eq!(told(soon, Message::Candidate { term: 2 }), [], "the master has a lease");
+    let late = now + patience;
+    assert_eq!(told(late, Message::Candidate { term: 2 }), [Message::Vote { term: 2 }]);
+    let follows = Message::Follow { term: 2, beat: 1 };
+    assert_eq!(told(late, Message::Master { term: 2, beat: 1 }), [follows]);
+}

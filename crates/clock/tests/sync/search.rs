@@ -2,6 +2,8 @@
 //!
 //! `MAINSTAY_CLOCK_SEARCH` is the number of restarts for each algorithm; 40 where it is not set.
 
+mod following;
+
 use std::sync::Mutex;
 
 use mainstay_base::{Duration, Rng};
@@ -10,11 +12,14 @@ use mainstay_clock::sync::{Config, Delay, Drift, Function, Kind, Message, Readin
 use crate::support::{Liar, Scene, each};
 use crate::{agreement, averaging, synchroniser};
 
+/// The part of a bound that a seed uses, in 1,000.
+type Schedule = dyn Fn(u64) -> Result<i64, String> + Sync;
+
 /// The worst skew that was found, as a part of the bound in 1,000, and the seed.
-pub(crate) fn search(kind: &Kind, restarts: u64) -> (i64, u64) {
+fn search(restarts: u64, used: impl Fn(u64) -> Result<i64, String> + Sync) -> (i64, u64) {
     let worst = Mutex::new((0, 0));
     each(0..restarts, |seed| {
-        let used = adverse(seed, kind)?;
+        let used = used(seed)?;
         if let Ok(mut worst) = worst.lock() {
             *worst = (*worst).max((used, seed));
         }
@@ -93,6 +98,7 @@ fn ahead(reach: i64) -> impl FnMut(&Liar, usize, Message) -> Vec<Message> {
 fn no_bound_is_exceeded_and_none_is_far_too_wide() {
     let restarts = std::env::var("MAINSTAY_CLOCK_SEARCH").ok().and_then(|it| it.parse().ok());
     let reading = Reading::ARRIVAL;
+    let restarts = restarts.unwrap_or(40);
     let averaging = averaging::FUNCTIONS.map(|function| Kind::Averaging { function, reading });
     // In 1,000, with 40 restarts of these seeds.
     let least = |kind: &Kind| match kind {
@@ -107,8 +113,22 @@ fn no_bound_is_exceeded_and_none_is_far_too_wide() {
         Kind::Halpern,
     ];
     for kind in averaging.into_iter().chain(others) {
-        let (used, seed) = search(&kind, restarts.unwrap_or(40));
+        let (used, seed) = search(restarts, |seed| adverse(seed, &kind));
         println!("{kind:?}: {}.{} % of the bound, seed {seed}", used / 10, used % 10);
         assert!(used >= least(&kind), "{kind:?}: {used} of 1,000");
+    }
+    let precision = |seed| Ok(following::hardware(seed)?[0]);
+    let accuracy = |seed| Ok(following::hardware(seed)?[1]);
+    let following: [(&str, &Schedule); 5] = [
+        ("cristian", &following::cristian),
+        ("hardware", &precision),
+        ("hardware, of its distance from the reference", &accuracy),
+        ("external", &following::external),
+        ("marzullo, of the error that is said", &following::interval),
+    ];
+    for (name, one) in following {
+        let (used, seed) = search(restarts, one);
+        println!("{name}: {}.{} % of the bound, seed {seed}", used / 10, used % 10);
+        assert!(used >= 500, "{name}: {used} of 1,000");
     }
 }

@@ -9,8 +9,9 @@ use mainstay_base::{Instant, NodeId, codec};
 use tokio::sync::Mutex;
 
 use super::context::Level;
-use super::handle::{CallInfo, Shared, locked};
+use super::handle::{Shared, locked};
 use super::local::{self, Local};
+use super::seams::CallInfo;
 use super::stop::Stop;
 use super::trace::{self, Trace};
 use super::{Atomic, CallError, Context, Error, Idempotent, Procedure, Value};
@@ -211,12 +212,14 @@ impl Caller {
     }
 
     /// The same, not as a part of any execution: for what has to be said after its end.
+    #[cfg(feature = "streams")]
     pub(super) fn apart(&self) -> Self {
         let (parent, stop, level, name) = (None, None, None, None);
         Self { deadline: DEADLINE, parent, stop, level, name, ..self.clone() }
     }
 
-    /// Sends a procedure that nobody answers, without a wait: if there is no room it is not sent.
+    /// Sends a procedure that nobody answers, without a wait, as streams and names do: if there is no room it is not sent.
+    #[cfg(any(feature = "names", feature = "streams"))]
     pub(super) fn tell<P: Procedure>(&self, arguments: P) {
         if self.server == self.shared.me {
             // What is not served any more need not be told.

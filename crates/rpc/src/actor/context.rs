@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -44,7 +44,8 @@ pub(super) struct Level {
     above: Vec<u64>,
     made: AtomicU64,
     /// It has offered streams.
-    pub(super) has_offered: AtomicBool,
+    #[cfg(feature = "streams")]
+    pub(super) has_offered: std::sync::atomic::AtomicBool,
 }
 
 impl Level {

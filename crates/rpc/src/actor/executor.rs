@@ -12,7 +12,8 @@ use tokio::time::timeout;
 
 use super::Context;
 use super::context::Level;
-use super::handle::{CallInfo, Shared};
+use super::handle::Shared;
+use super::seams::CallInfo;
 use super::served::Served;
 use super::stop::Stop;
 use super::trace;

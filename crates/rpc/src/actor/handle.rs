@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,74 +15,16 @@ use thiserror::Error;
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::executor::{Executor, Table, ended};
-use super::names;
 use super::notices::{Loss, Losses, Watches, look};
-use super::registry::Registry;
+use super::seams::{CallInfo, Interceptor, Nodes, Resolver};
 use super::served::{NoResult, Port, Running, Served};
 use super::servers::Hosts;
-use super::stream::{self, Offers};
+use super::stream;
 use super::{Among, Caller, Context, Incoming, Procedure};
 use crate::{Command, Failure, Finish, Outcome, ProcedureId, Reason, Rpc, Semantics, Status};
 
 /// So many commands may wait for the node's next turn.
 const COMMANDS_MAX: usize = 1 << 17;
-
-/// Maps names to nodes: to all that a call may go to, the best one first.
-pub trait Resolver: Send + Sync {
-    /// The nodes that are meant by `name`. None: the call fails, and nothing was sent.
-    fn resolve(&self, name: &str) -> Vec<NodeId>;
-}
-
-/// A name is that of a node of the cluster.
-struct Nodes(ClusterId);
-
-impl Resolver for Nodes {
-    fn resolve(&self, name: &str) -> Vec<NodeId> {
-        vec![NodeId::new(self.0, name)]
-    }
-}
-
-/// What an interceptor is told of a call.
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub struct CallInfo {
-    /// The procedure.
-    pub procedure: &'static str,
-    /// The other end.
-    pub node: NodeId,
-    /// What is promised.
-    pub semantics: Semantics,
-}
-
-/// Sees the calls of a node, at both ends: for authorisation, metrics, traces. It is called on the thread of the caller, or of the
-/// handle, and must not block. Calls to the own node have results without their bytes.
-pub trait Interceptor: Send + Sync {
-    /// A call goes out; `context` goes along to the server.
-    ///
-    /// # Errors
-    /// The call fails, and nothing was sent.
-    fn call(&self, info: &CallInfo, context: &mut Vec<u8>) -> Result<(), Failure> {
-        let _ = (info, context);
-        Ok(())
-    }
-
-    /// A call of this node is over; not one that was forbidden, or whose future was dropped.
-    fn called(&self, info: &CallInfo, outcome: &Outcome, took: Duration) {
-        let _ = (info, outcome, took);
-    }
-
-    /// A call came and is about to be executed. False: it is refused, and not executed. It is asked once for each execution: not for a call that adopts one by
-    /// its [name](crate::CallName::new).
-    fn admit(&self, info: &CallInfo, context: &Context) -> bool {
-        let _ = (info, context);
-        true
-    }
-
-    /// An execution has ended by itself: also if its arguments were none. Not one that was dropped when it was stopped.
-    fn executed(&self, info: &CallInfo, result: &Finish, took: Duration) {
-        let _ = (info, result, took);
-    }
-}
 
 /// Why a procedure is not served. Nothing changed.
 #[derive(Error, Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,8 +50,6 @@ pub(super) struct Shared {
     /// By the wall clock.
     #[cfg(feature = "tracing")]
     pub(super) started: Duration,
-    /// Of the service.
-    pub(super) body_bytes_max: usize,
     /// How long results are kept by names.
     pub(super) keep: Option<Duration>,
     #[cfg(feature = "test-util")]
@@ -119,15 +59,12 @@ pub(super) struct Shared {
     waiting: Mutex<BTreeMap<u64, Waiting>>,
     table: Mutex<Table>,
     desk: OnceLock<Desk>,
-    pub(super) offers: Mutex<Offers>,
-    /// Fewer streams are offered.
-    pub(super) offers_end: Notify,
+    #[cfg(feature = "streams")]
+    pub(super) streams: stream::Streams,
     pub(super) hosts: Mutex<Hosts>,
     pub(super) watches: Watches,
-    /// If this node has names.
-    pub(super) names: OnceLock<Weak<names::Inner>>,
-    /// If this node keeps names.
-    pub(super) registry: OnceLock<Arc<Registry>>,
+    #[cfg(feature = "names")]
+    pub(super) naming: super::names::Naming,
     /// What is served changes for one after the other: the table, and then the service.
     pub(super) serving: tokio::sync::Mutex<()>,
     /// Somebody looks whether actors that serve are there.
@@ -135,7 +72,8 @@ pub(super) struct Shared {
     tokens: AtomicU64,
     lanes: AtomicU32,
     is_open: AtomicBool,
-    is_draining: AtomicBool,
+    /// A drain was asked for, and the service has not ended since.
+    pub(super) is_draining: AtomicBool,
     /// How often the service has ended.
     ends: Mutex<u64>,
     time: LocalReader,
@@ -163,6 +101,8 @@ pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Shared {
     /// Tells the service what is served, when it begins and when it begins anew.
     pub(super) async fn tell_served(&self) -> Result<(), ReachError> {
+        // What lapses meanwhile is taken from the service behind this.
+        let _turn = self.serving.lock().await;
         let before = *locked(&self.ends);
         let served: Vec<_> =
             locked(&self.table).iter().map(|(id, it)| (*id, it.versions())).collect();
@@ -269,17 +209,12 @@ impl Shared {
 
     pub(super) fn lost(&self, server: NodeId) {
         self.lose_readers(server);
-        let _ = self.registry.get().map(|registry| registry.lose(server));
-        let _ = self.names.get().and_then(Weak::upgrade).map(|names| names.lose(server));
+        #[cfg(feature = "names")]
+        self.naming.lose(server);
         if let Some(losses) = locked(&self.losses).get_mut(&server) {
             losses.count += 1;
         }
         self.lost.notify_waiters();
-    }
-
-    /// A drain was asked for, and the service has not ended since.
-    pub(super) fn is_draining(&self) -> bool {
-        self.is_draining.load(Ordering::SeqCst)
     }
 
     pub(super) async fn drain(&self) -> Result<(), ReachError> {
@@ -350,6 +285,7 @@ pub(super) struct Asked {
 
 impl Asked {
     /// Nobody waits for the outcome.
+    #[cfg(any(feature = "names", feature = "streams"))]
     pub(super) fn forget(mut self) {
         self.is_over = true;
         locked(&self.shared.waiting).remove(&self.token);
@@ -413,7 +349,6 @@ impl RpcHandle {
             me,
             #[cfg(feature = "tracing")]
             started: mainstay_runtime::wall_clock(),
-            body_bytes_max: status.body_bytes_max,
             keep: status.keep,
             #[cfg(feature = "test-util")]
             fault: status.fault,
@@ -422,12 +357,12 @@ impl RpcHandle {
             waiting: Mutex::default(),
             table: Mutex::default(),
             desk: OnceLock::new(),
-            offers: Mutex::default(),
-            offers_end: Notify::new(),
+            #[cfg(feature = "streams")]
+            streams: stream::Streams::new(status.body_bytes_max),
             hosts: Mutex::default(),
             watches: Watches::default(),
-            names: OnceLock::new(),
-            registry: OnceLock::new(),
+            #[cfg(feature = "names")]
+            naming: super::names::Naming::default(),
             serving: tokio::sync::Mutex::default(),
             looks: AtomicBool::new(false),
             tokens: AtomicU64::new(1),
@@ -450,6 +385,7 @@ impl RpcHandle {
         }
     }
 
+    #[cfg(feature = "names")]
     pub(super) fn of(shared: Arc<Shared>) -> Self {
         Self { shared }
     }

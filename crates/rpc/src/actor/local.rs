@@ -12,7 +12,8 @@ use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
 use tokio::time::{sleep, timeout};
 
 use super::context::Level;
-use super::handle::{CallInfo, Shared};
+use super::handle::Shared;
+use super::seams::CallInfo;
 use super::served::{Answer, NoResult, Port};
 use super::stop::Stop;
 #[cfg(feature = "tracing")]
@@ -211,11 +212,12 @@ pub(super) fn execute<P: Procedure>(
                 }
             };
             of.was_served(&info, result.as_ref().err().copied(), begun);
-            if let Err(NoResult::NotServed) = result {
-                of.lapse(P::ID, &served).await;
-            }
+            let is_gone = matches!(result, Err(NoResult::NotServed));
             // Nobody waits any more: then nobody is told.
             let _ = tell.send(result);
+            if is_gone {
+                of.lapse(P::ID, &served).await;
+            }
         };
         #[cfg(feature = "tracing")]
         let work = trace::within(&span, work);

@@ -14,10 +14,13 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
 use super::handle::{Shared, locked};
-use super::registry::{Changed, Find, NAMES_MAX, RegistryError, Renew, check};
+use super::registry::{Changed, Find, NAMES_MAX, Registry, RegistryError, Renew, check};
 use super::{CallError, Caller, Context, Resolver, RpcHandle, ServeError};
 use crate::{Failure, Reason};
 
+/// The shortest lease, and the longest: for so long a name may mean nodes that are gone.
+pub(super) const LEASES: (Duration, Duration) =
+    (Duration::from_millis(50), Duration::from_secs(60));
 /// How long a registry that says something else is awaited, and the longest time between attempts to reach one.
 const DOUBT: Duration = Duration::from_secs(1);
 
@@ -67,6 +70,22 @@ pub(super) struct Inner {
     heard: watch::Sender<()>,
 }
 
+/// What this node has of names.
+#[derive(Default)]
+pub(super) struct Naming {
+    names: OnceLock<Weak<Inner>>,
+    /// If it keeps those of others.
+    pub(super) registry: OnceLock<Arc<Registry>>,
+}
+
+impl Naming {
+    /// A node is lost.
+    pub(super) fn lose(&self, node: NodeId) {
+        let _ = self.registry.get().map(|registry| registry.lose(node));
+        let _ = self.names.get().and_then(Weak::upgrade).map(|names| names.lose(node));
+    }
+}
+
 #[derive(Default)]
 struct State {
     /// How often each name is registered, and followed.
@@ -111,10 +130,10 @@ impl From<CallError<RegistryError>> for NamesError {
 }
 
 impl Names {
-    /// Names at these registries. What is registered is void when it was not renewed for `lease` (50 ms at least, an hour at most).
+    /// Names at these registries. What is registered is void when it was not renewed for `lease` (50 ms at least, a minute at most).
     #[must_use]
     pub fn new(registries: impl IntoIterator<Item = NodeId>, lease: Duration) -> Self {
-        let lease = lease.clamp(Duration::from_millis(50), Duration::from_secs(3_600));
+        let lease = lease.clamp(LEASES.0, LEASES.1);
         let registries: Vec<NodeId> = registries.into_iter().collect();
         let lost = registries.iter().map(|it| (*it, Arc::default())).collect();
         let (shared, state) = (OnceLock::new(), Mutex::default());
@@ -136,7 +155,7 @@ impl Names {
         })
         .await?;
         let _ = self.inner.shared.set(Arc::downgrade(rpc.shared()));
-        let _ = rpc.shared().names.set(Arc::downgrade(&self.inner));
+        let _ = rpc.shared().naming.names.set(Arc::downgrade(&self.inner));
         for (registry, lost) in self.inner.lost.clone() {
             let (of, shared) = (Arc::downgrade(&self.inner), Arc::downgrade(rpc.shared()));
             let changes = self.inner.wanted.subscribe();
@@ -237,7 +256,7 @@ type Counts = BTreeMap<String, usize>;
 
 impl Inner {
     /// A node is lost. A registry has to be told all again, as soon as it is back.
-    pub(super) fn lose(&self, node: NodeId) {
+    fn lose(&self, node: NodeId) {
         let _ = self.lost.get(&node).map(|lost| lost.notify_one());
     }
 
@@ -268,6 +287,15 @@ impl Inner {
                 self.wanted.send_modify(|version| *version += 1);
             }
         }
+    }
+
+    /// When the next word of a registry for a name ends, from now: then it means other nodes, perhaps.
+    fn next_end(&self, name: &str) -> Option<Duration> {
+        let now = self.attached().ok()?.now();
+        let state = locked(&self.state);
+        let said = state.told.values().filter(|it| it.nodes.contains_key(name));
+        let left = said.map(|it| self.lease.saturating_sub(now.saturating_since(it.at)));
+        left.filter(|left| !left.is_zero()).min()
     }
 
     /// The nodes of a name that is followed, as all registries say. `None`: none has said anything within a lease.
@@ -386,8 +414,8 @@ pub struct Following {
 }
 
 impl Following {
-    /// The nodes of the name: at first when a registry has answered, then when they are others than they were. While no registry answers nothing changes.
-    /// Dropping the future loses nothing.
+    /// The nodes of the name: at first when a registry has answered, then when they are others than they were, also since a lease of what one registry has said is over. While no
+    /// registry answers nothing changes, nor does anything when no handle is left. Dropping the future loses nothing.
     pub async fn next(&mut self) -> Vec<NodeId> {
         loop {
             self.heard.borrow_and_update();
@@ -396,8 +424,13 @@ impl Following {
                 self.told = Some(nodes.clone());
                 return nodes;
             }
+            let end = self.names.inner.next_end(&self.name);
             // The sender lives in `names`.
-            let _ = self.heard.changed().await;
+            let heard = self.heard.changed();
+            let _ = match end {
+                Some(end) => timeout(end, heard).await.unwrap_or(Ok(())),
+                None => heard.await,
+            };
         }
     }
 }

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use super::handle::{Shared, locked};
+use super::names::LEASES;
 use super::{Caller, Context, Idempotent, Procedure, RpcHandle, ServeError};
 
 /// Most bytes of a name.
@@ -27,8 +28,6 @@ const KEPT_MAX: usize = 1 << 18;
 const TOLD_MAX: usize = 256;
 /// Most followers that are told of a name, each counted for each name, at a time: once in the shortest lease.
 const TELLS_MAX: usize = 1_024;
-/// The longest lease that is granted, and the shortest.
-const LEASES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(3_600));
 
 /// All that a node has registered and follows, for the time of another lease. In place of what it said before.
 #[derive(Clone, Serialize, Deserialize)]
@@ -299,7 +298,7 @@ impl RpcHandle {
         let (shared, of) = (Arc::downgrade(self.shared()), Arc::clone(&registry));
         self.shared().run(move || Box::pin(expire(shared, of)));
         // It is served once.
-        let _ = self.shared().registry.set(registry);
+        let _ = self.shared().naming.registry.set(registry);
         Ok(())
     }
 }

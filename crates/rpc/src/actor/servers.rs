@@ -214,6 +214,8 @@ impl RpcHandle {
     /// vanishes and does not come back is there until it has not been called for the time `idle`; then each one ends. Let go means that it answers what it has and that
     /// this handle keeps no address of it: an actor of which `make` keeps none ends. A client that was taken for dead and lives gets a new server with its next call.
     ///
+    /// A client that ends while its node goes on may come back where results are [stored](crate::Config::stored): its server ends by the terminator, or when its next life greets.
+    ///
     /// While there is a server the terminator asks its client once a period whether it lives.
     #[must_use]
     pub fn servers<A: Actor>(

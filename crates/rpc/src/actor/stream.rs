@@ -10,7 +10,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,7 +19,7 @@ use mainstay_runtime::ActorMessage;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 
 use super::context::Level;
@@ -85,7 +85,7 @@ pub(super) struct Offered {
     of: Option<Weak<Level>>,
     /// When it was pulled the last time.
     pulled: Option<Instant>,
-    items: Arc<Mutex<mpsc::Receiver<Bytes>>>,
+    items: Arc<tokio::sync::Mutex<mpsc::Receiver<Bytes>>>,
     /// It is offered no more: who waits for items is told.
     end: Stop,
 }
@@ -104,7 +104,20 @@ impl Drop for Offered {
     }
 }
 
-pub(super) type Offers = BTreeMap<u64, Offered>;
+/// The streams of a node.
+pub(super) struct Streams {
+    offers: Mutex<BTreeMap<u64, Offered>>,
+    /// Fewer streams are offered.
+    ended: Notify,
+    /// Of the bodies of the service.
+    bytes_max: usize,
+}
+
+impl Streams {
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Self { offers: Mutex::default(), ended: Notify::new(), bytes_max }
+    }
+}
 
 /// The next items are wanted.
 #[derive(Serialize, Deserialize)]
@@ -149,15 +162,16 @@ pub(super) async fn serve(rpc: &RpcHandle) -> Result<(), ServeError> {
     rpc.serve_fn(|Pull { id }, context: Context| async move {
         let shared = &context.shared;
         let (items, end) = {
-            let mut offers = locked(&shared.offers);
+            let mut offers = locked(&shared.streams.offers);
             let is_open = |it: &&mut Offered| {
-                it.reader == context.client() && (it.of.is_some() || !shared.is_draining())
+                it.reader == context.client()
+                    && (it.of.is_some() || !shared.is_draining.load(Ordering::SeqCst))
             };
             let offered = offers.get_mut(&id).filter(is_open).ok_or(NoSuchStream)?;
             offered.pulled = Some(shared.now());
             (Arc::clone(&offered.items), offered.end.clone())
         };
-        let bytes_max = (shared.body_bytes_max / 2).min(BATCH_BYTES);
+        let bytes_max = (shared.streams.bytes_max / 2).min(BATCH_BYTES);
         let pulled = tokio::select! {
             biased;
             pulled = async { pull(&mut *items.lock().await, bytes_max).await } => pulled,
@@ -171,7 +185,7 @@ pub(super) async fn serve(rpc: &RpcHandle) -> Result<(), ServeError> {
     .await?;
     rpc.serve_fn(|Leave { id }, context: Context| async move {
         let is_own = |it: &Offered| it.reader == context.client();
-        if locked(&context.shared.offers).get(&id).is_some_and(is_own) {
+        if locked(&context.shared.streams.offers).get(&id).is_some_and(is_own) {
             context.shared.end_offer(id);
         }
         Ok(())
@@ -250,18 +264,18 @@ fn offer<T: Serialize>(
 ) -> Result<(Items<T>, Offer<T>), OfferError> {
     let (to, items) = mpsc::channel(unread_max.clamp(1, 1 << 20));
     let id = shared.next_token();
-    let mut offers = locked(&shared.offers);
+    let mut offers = locked(&shared.streams.offers);
     if offers.len() >= OFFERS_MAX {
         // What was written to its end, and nobody has read, goes first.
         let is_over = |it: &Offered| it.items.try_lock().is_ok_and(|items| items.is_closed());
         let over = offers.iter().find(|(_, it)| is_over(it)).map(|(id, _)| *id);
         offers.remove(&over.ok_or(OfferError::TooMany)?);
-        shared.offers_end.notify_waiters();
+        shared.streams.ended.notify_waiters();
     }
-    let (items, end) = (Arc::new(Mutex::new(items)), Stop::default());
+    let (items, end) = (Arc::new(tokio::sync::Mutex::new(items)), Stop::default());
     offers.insert(id, Offered { reader, of, pulled: None, items, end });
     drop(offers);
-    let bytes_max = shared.body_bytes_max / 4;
+    let bytes_max = shared.streams.bytes_max / 4;
     let items = Items { to, id, shared: Arc::downgrade(shared), bytes_max, item: PhantomData };
     Ok((items, Offer { node: shared.me, id, item: PhantomData }))
 }
@@ -269,14 +283,14 @@ fn offer<T: Serialize>(
 impl Shared {
     /// A node is lost: nobody there reads any more.
     pub(super) fn lose_readers(&self, node: NodeId) {
-        locked(&self.offers).retain(|_, offered| offered.reader != node);
-        self.offers_end.notify_waiters();
+        locked(&self.streams.offers).retain(|_, offered| offered.reader != node);
+        self.streams.ended.notify_waiters();
     }
 
     /// A stream is read to its end, or is read no more.
     fn end_offer(&self, id: u64) {
-        locked(&self.offers).remove(&id);
-        self.offers_end.notify_waiters();
+        locked(&self.streams.offers).remove(&id);
+        self.streams.ended.notify_waiters();
     }
 
     /// An execution has come to nothing, and its streams with it.
@@ -284,23 +298,23 @@ impl Shared {
         if level.has_offered.load(Ordering::SeqCst) {
             let of = Arc::downgrade(level);
             let is_its = |it: &Offered| it.of.as_ref().is_some_and(|it| it.ptr_eq(&of));
-            locked(&self.offers).retain(|_, it| !is_its(it));
-            self.offers_end.notify_waiters();
+            locked(&self.streams.offers).retain(|_, it| !is_its(it));
+            self.streams.ended.notify_waiters();
         }
     }
 
     /// Ends the streams that are no part of an accepted call: this node is drained.
     pub(super) fn end_plain_offers(&self) {
-        locked(&self.offers).retain(|_, it| it.of.is_some());
+        locked(&self.streams.offers).retain(|_, it| it.of.is_some());
     }
 
     /// Waits until no stream is open that is a part of an accepted call. Whether there was one.
     pub(super) async fn offers_ended(&self) -> bool {
         let (mut waited, since) = (false, self.now());
         loop {
-            let (told, now) = (self.offers_end.notified(), self.now());
+            let (told, now) = (self.streams.ended.notified(), self.now());
             let next = {
-                let mut offers = locked(&self.offers);
+                let mut offers = locked(&self.streams.offers);
                 offers.retain(|_, it| it.awaited(since).is_none_or(|until| now < until));
                 offers.values().filter_map(|it| it.awaited(since)).min()
             };

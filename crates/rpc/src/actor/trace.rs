@@ -9,8 +9,12 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 
+use crate::config::TRACE_BYTES;
+
 #[cfg(feature = "tracing")]
-use super::handle::{CallInfo, Shared};
+use super::handle::Shared;
+#[cfg(feature = "tracing")]
+use super::seams::CallInfo;
 
 /// A trace, and the span in it in which something is done: ids as those of W3C Trace Context. Displayed as a `traceparent`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -26,9 +30,6 @@ impl fmt::Display for Trace {
         write!(f, "00-{:032x}-{:016x}-01", self.trace, self.span)
     }
 }
-
-/// A trace and a span before the bytes of the caller.
-const TRACE_BYTES: usize = 1 + 16 + 8;
 
 /// What travels.
 pub(super) fn pack(trace: Option<Trace>, context: &Bytes) -> Bytes {

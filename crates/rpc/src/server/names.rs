@@ -267,6 +267,8 @@ impl Server {
             // It may be executed yet: whoever calls by the name begins anew.
             self.names.remove(&name);
         }
+        let denial = Answer::Refused(Refusal::Late);
+        let answer = if mainstay_base::fault!(self.config, DeniesNamed) { &denial } else { answer };
         for ((client, seq), Waiter { life, lane, is_gone }) in waiters {
             let Some(of) = self.clients.get_mut(&client).filter(|it| it.life == life) else {
                 continue;

@@ -142,6 +142,8 @@ pub struct Hand {
     pub forsaken: Vec<(usize, NodeId)>,
     /// Watches that are over.
     pub parted: Vec<(u64, Parting)>,
+    /// What goes along with calls.
+    pub context: Bytes,
     /// Calls that executions have made.
     made: BTreeMap<(usize, Ticket), u64>,
 }
@@ -189,6 +191,7 @@ impl Hand {
             drained: Vec::new(),
             forsaken: Vec::new(),
             parted: Vec::new(),
+            context: Bytes::new(),
             made: BTreeMap::new(),
         };
         (0..nodes).for_each(|at| hand.start(at));
@@ -620,7 +623,7 @@ impl Hand {
             deadline,
             lane,
             parent,
-            context: Bytes::new(),
+            context: self.context.clone(),
             name: name.map(|root| Box::new(CallName::new(root))),
         };
         self.give(client, In::Command(Command::Call(request)));

@@ -618,24 +618,28 @@ impl Play {
 
     /// Checks RPC-1, RPC-2, RPC-3 and RPC-74: what each caller was told is true.
     pub fn check(&self) -> Result<(), String> {
-        let mut callers = BTreeMap::<u64, u32>::new();
-        for root in self.calls.values().filter_map(|call| call.root) {
+        // Those who call by a name, of whom none was told that it was surely not executed for him.
+        let (mut callers, mut denied) = (BTreeMap::<u64, u32>::new(), BTreeMap::<u64, u32>::new());
+        for (tag, call) in &self.calls {
+            let root = call.root.unwrap_or(*tag);
             *callers.entry(root).or_default() += 1;
+            let is_denied = matches!(&call.outcome, Some(Outcome::Failed(failure)) if failure.executed == Executed::NotAtAll);
+            *denied.entry(root).or_default() += u32::from(is_denied);
         }
         for (tag, call) in &self.calls {
             let (root, semantics) = (call.root.unwrap_or(*tag), call.semantics);
             let count = self.calls[&root].begun;
-            // Each of those who call by a name may have it executed, at one boot of the server each: what the others did, this one is not told.
-            let callers = callers.get(&root).copied().unwrap_or(1);
-            let most = if semantics == Semantics::AtLeastOnce { u32::MAX } else { callers };
+            // Each of the others who call by a name may have it executed, at one boot of the server each: what they did, this one is not told.
+            let may = callers[&root] - denied[&root];
+            let most = if semantics == Semantics::AtLeastOnce { u32::MAX } else { may };
             let (least, most) = match &call.outcome {
                 Some(Outcome::Done(_)) if semantics == Semantics::Maybe => (0, 1),
                 Some(Outcome::Done(_) | Outcome::Remote(_)) => (1, most),
                 Some(Outcome::Failed(failure)) => match failure.executed {
-                    Executed::NotAtAll if callers > 1 => (0, callers - 1),
-                    Executed::NotAtAll => (0, 0),
                     Executed::Unknown => (0, u32::MAX),
-                    Executed::NotMoreThanOnce | Executed::NoneOrComplete => (0, callers),
+                    Executed::NotAtAll | Executed::NotMoreThanOnce | Executed::NoneOrComplete => {
+                        (0, may)
+                    }
                 },
                 None => {
                     let node = self.index(call.client.node);

@@ -33,6 +33,8 @@ pub(super) struct Shared {
     pub(super) parts: Mutex<BTreeMap<TroupeName, Arc<Inner>>>,
     tokens: AtomicU64,
     is_open: AtomicBool,
+    /// A drain was asked for, and the service has not ended since.
+    is_closing: AtomicBool,
     /// The node is a replica of nothing any more after a drain, or the service has ended.
     drained: watch::Sender<bool>,
 }
@@ -87,6 +89,7 @@ impl Shared {
     }
 
     pub(super) async fn drain(&self) -> Result<(), ReachError> {
+        self.is_closing.store(true, Ordering::SeqCst);
         self.drained.send_replace(false);
         let mut drained = self.drained.subscribe();
         self.service.send(Command::Drain).await?;
@@ -99,6 +102,10 @@ impl Shared {
         self.drained.send_replace(true);
     }
 
+    pub(super) fn is_closing(&self) -> bool {
+        self.is_closing.load(Ordering::SeqCst)
+    }
+
     pub(super) fn begun(&self) {
         self.is_open.store(true, Ordering::SeqCst);
     }
@@ -106,6 +113,7 @@ impl Shared {
     /// The service is gone, and with it all that was asked of it.
     pub(super) fn end(&self) {
         self.is_open.store(false, Ordering::SeqCst);
+        self.is_closing.store(false, Ordering::SeqCst);
         self.drained.send_replace(true);
         // Their receivers are told nothing more.
         drop(std::mem::take(&mut *locked(&self.waiting)));
@@ -135,6 +143,7 @@ impl TroupesHandle {
             parts: Mutex::default(),
             tokens: AtomicU64::new(1),
             is_open: AtomicBool::new(false),
+            is_closing: AtomicBool::new(false),
             drained: watch::Sender::new(false),
         });
         Desk::open(&shared, Executor::default()).await?;
@@ -149,7 +158,8 @@ impl TroupesHandle {
         self.shared.service.status().await
     }
 
-    /// Waits until nothing that has come is unanswered and the clients have the answers, and then leaves all troupes. A replica cannot refuse what the others
+    /// Waits until nothing that has come is unanswered, the clients have the answers and members that have joined have the state, and then leaves all troupes; from
+    /// here on it joins none ([`JoinError::Closing`](super::JoinError::Closing)). A replica cannot refuse what the others
     /// execute: calls that come meanwhile are taken, so a node that is called without a pause is not drained. A client that never fetches its results holds this up
     /// for as long as they are retained: give it a bound. [`StationHandle::close`](mainstay_service::StationHandle::close) and
     /// [`Reach::close`](mainstay_service::Reach::close) do it within a time.

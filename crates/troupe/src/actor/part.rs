@@ -32,6 +32,9 @@ pub enum JoinError {
     /// The binding agent, or the members, took it for dead before it had the state.
     #[error("the node was taken for dead before it was a replica")]
     Left,
+    /// The node is being closed, or its service [drained](super::TroupesHandle::drain).
+    #[error("the node is being closed")]
+    Closing,
     /// The service was not reached.
     #[error(transparent)]
     Reach(#[from] ReachError),
@@ -198,6 +201,9 @@ impl Part {
     /// [`JoinError`].
     pub async fn join(self) -> Result<Replica, JoinError> {
         let Self { shared, name, serving, served, stateful, decided, cast } = self;
+        if shared.is_closing() {
+            return Err(JoinError::Closing);
+        }
         let (tell, told) = oneshot::channel();
         let (joining, is_left) = (Mutex::new(Some(tell)), watch::Sender::new(false));
         let inner = Arc::new(Inner { served, stateful, decided, cast, joining, is_left });
@@ -210,7 +216,10 @@ impl Part {
         }
         let membership = Membership { shared, name, inner };
         membership.shared.service.send(Command::Join { troupe: name, serving }).await?;
-        let joined = told.await.map_err(|_| JoinError::Left)?;
+        let joined = told.await.map_err(|_| match membership.shared.is_closing() {
+            true => JoinError::Closing,
+            false => JoinError::Left,
+        })?;
         Ok(Replica { membership: Arc::new(membership), joined })
     }
 }

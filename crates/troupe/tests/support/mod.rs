@@ -131,6 +131,10 @@ pub struct Play {
     pub deadline: Duration,
     /// Executions whose effect does not count yet.
     held: BTreeMap<(BootId, Ticket), (usize, u64)>,
+    /// So many members a boot knows of a troupe.
+    pub members: BTreeMap<(BootId, usize), usize>,
+    /// Nodes that were drained.
+    pub drained: Vec<usize>,
     wrong: Option<String>,
     is_traced: bool,
     nodes: usize,
@@ -216,6 +220,8 @@ impl Play {
             micros: 3_000,
             deadline: Duration::from_secs(60),
             held: BTreeMap::new(),
+            members: BTreeMap::new(),
+            drained: Vec::new(),
             wrong: None,
             is_traced: std::env::var("TROUPE_TRACE").is_ok(),
             nodes,
@@ -326,7 +332,13 @@ impl Play {
                 self.order.entry(part).or_default().push(call);
             }
             Event::Decided { ticket, counts } => self.on_decided(boot, ticket, counts),
-            Event::Changed { .. } | Event::Drained => {}
+            Event::Changed { troupe, binding } => {
+                // A troupe that nobody is a member of is none of the play.
+                if let Some(part) = self.parts.iter().position(|part| part.id() == troupe) {
+                    self.members.insert((boot, part), binding.members.len());
+                }
+            }
+            Event::Drained => self.drained.push(self.node_of(boot)),
         }
     }
 

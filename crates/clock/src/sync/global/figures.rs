@@ -35,6 +35,10 @@ pub(super) fn of(status: &Status, algorithm: &'static str) -> Vec<Figure> {
         Figure::new("writes_total", status.writes as f64),
         Figure::new("reference_reads_total", status.references as f64),
     ];
+    // An algorithm that follows nothing has no such bound; a clock that is not synchronised says nothing of its error.
+    let accuracy = bounds.accuracy.map(|it| Figure::new("accuracy_bound_seconds", seconds(it)));
+    let error = status.error.map(|it| Figure::new("time_error_seconds", seconds(it)));
+    figures.extend([accuracy, error].into_iter().flatten());
     let mut of_sources = |name, value: fn(&crate::sync::Source) -> (f64, &'static str)| {
         figures.extend(status.sources.iter().map(|(node, source)| {
             let (value, word) = value(source);

@@ -17,7 +17,7 @@ use super::rings::{Rings, Whose};
 use super::words::{Command, Event, Status, Why};
 use crate::Time;
 use crate::sync::algorithm::Referred;
-use crate::sync::config::long;
+use crate::sync::config::{long, span};
 use crate::sync::corrected::nanos;
 use crate::sync::peer::Said;
 use crate::sync::{self, Kind, Loss, Message, Mount, Origin, Plan, Rejected, Synced};
@@ -493,6 +493,7 @@ impl Service for Global {
                 unsynchronised: Some(Why::Lost(Loss::Began)),
                 promise,
                 bounds,
+                error: None,
                 correction: 0,
                 correction_worst: 0,
                 corrections: 0,
@@ -523,8 +524,11 @@ impl Service for Global {
     }
 
     fn status(&self) -> Status {
+        let local = nanos(self.synced.algorithm().last());
+        let is_valid = self.told == Some(None) && self.written.is_valid(local);
         Status {
             version: self.synced.algorithm().version(),
+            error: is_valid.then(|| span(self.written.error(local))),
             unsynchronised: self.told.unwrap_or(Some(Why::Lost(self.loss))),
             sources: self.synced.sources().collect(),
             timers: self.rings.len(),

@@ -108,6 +108,9 @@ pub struct Status {
     pub promise: Promise,
     /// What the algorithm promises.
     pub bounds: sync::Bounds,
+    /// How far the time may be wrong now, as [`GlobalClock::now_bounded`](super::GlobalClock::now_bounded) says: from what the algorithm follows, or
+    /// from the clocks of all correct nodes where it follows nothing. `None` while it is not synchronised.
+    pub error: Option<Duration>,
     /// The last correction of a synchronised clock, in nanoseconds.
     pub correction: i64,
     /// The largest one: as far as this clock has measured that it was from the others.

@@ -1,8 +1,8 @@
 //! The actors that hear a group.
 //!
-//! What happens is told at the end of its turn. Only the past of the own log is too long for one turn: it is told in slices, the next one when
-//! the actor has room, and what happens meanwhile waits behind it. The past does not count among what an actor may leave unread; what
-//! happens does.
+//! What happens is told at the end of its turn. The past of the own log is too long for one turn, and so may be what happens in a burst: an
+//! actor on the node's thread would hold up the node while it works on all of it. Both are told in slices, the next one when the actor has
+//! room, and what happens meanwhile waits behind. The past does not count among what an actor may leave unread; what happens does.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use mainstay_runtime::{Subscriber, drop_beside};
 
 use crate::group::{GroupEvent, Message};
 
-/// Most events of the past, and most bytes of them, that an actor is told in one turn.
+/// Most events, and most bytes of them, that an actor is told in one turn; the last one may go beyond.
 const SLICE: (usize, usize) = (2_048, 512 << 10);
 /// To hand out an event of the past, and its reader's own work on it.
 const EVENT_NOMINAL: Duration = Duration::from_nanos(500);
@@ -106,7 +106,7 @@ impl Drop for Log {
 /// One actor.
 struct Listener {
     subscriber: Subscriber<GroupEvent>,
-    /// The past that it has not been told, and what happened since.
+    /// What it has not been told: the past, and what happened since.
     behind: VecDeque<Item>,
     /// Of `behind`: how many items at its head are past, and what the others weigh.
     past: usize,
@@ -153,7 +153,9 @@ impl Listener {
         }
         let mut events = Vec::new();
         let mut bytes = 0;
-        while self.past > 0 && events.len() < SLICE.0 && bytes < SLICE.1 {
+        let is_slice =
+            |events: &Vec<_>, bytes: usize| events.len() >= SLICE.0 || bytes >= SLICE.1;
+        while self.past > 0 && !is_slice(&events, bytes) {
             if let Some(Item::Log(log)) = self.behind.front_mut()
                 && let Some(event) = log.next()
             {
@@ -170,11 +172,16 @@ impl Listener {
         let steps = events.len() as u64;
         let nominal = EVENT_NOMINAL.saturating_mul(events.len() as u32);
         work.add(Work { nominal, steps, bytes: bytes as u64 });
-        if self.past == 0 {
-            self.waiting_bytes = 0;
-            events.extend(only_events(self.behind.drain(..)));
+        while self.past == 0
+            && !is_slice(&events, bytes)
+            && let Some(item) = self.behind.pop_front()
+        {
+            let weight = item.weight(usize::MAX);
+            self.waiting_bytes = self.waiting_bytes.saturating_sub(weight);
+            bytes += weight;
+            events.extend(only_events([item]));
         }
-        self.subscriber.tell(events)
+        self.subscriber.tell(events) && self.waiting_bytes <= unread_bytes
     }
 }
 
@@ -269,7 +276,7 @@ impl Listeners {
             let own = own.unwrap_or_default();
             let stays = if own.is_empty() && listener.behind.is_empty() {
                 true
-            } else if past == 0 && listener.is_level() {
+            } else if past == 0 && listener.is_level() && is_slice_at_most(&own) {
                 listener.subscriber.tell(only_events(own))
             } else {
                 listener.put(own, past);
@@ -321,6 +328,11 @@ fn hold(
     *bytes
 }
 
+/// What is told at once.
+fn is_slice_at_most(items: &[Item]) -> bool {
+    items.len() <= SLICE.0 && sum(items.iter()) <= SLICE.1
+}
+
 fn sum<'a>(items: impl Iterator<Item = &'a Item>) -> usize {
     items.map(|item| item.weight(usize::MAX)).sum()
 }
@@ -362,220 +374,4 @@ fn copy(event: &GroupEvent) -> Option<GroupEvent> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::cell::RefCell;
-    use std::rc::Rc;
-
-    use actix::{Actor, Context, Handler};
-    use bytes::Bytes;
-    use mainstay_base::{Incarnation, MessageId, NodeId, Order, Position, SiteId, ViewId};
-    use mainstay_runtime::Events;
-
-    use super::*;
-    use crate::group::{Message, State};
-
-    const UNREAD: usize = 100_000;
-
-    /// Batches of positions as they were told; 0 is a state, `u64::MAX` is an end.
-    type Told = Rc<RefCell<Vec<Vec<u64>>>>;
-
-    struct Ear(Told);
-
-    impl Actor for Ear {
-        type Context = Context<Self>;
-    }
-
-    impl Handler<Events<GroupEvent>> for Ear {
-        type Result = ();
-
-        fn handle(&mut self, events: Events<GroupEvent>, _: &mut Context<Self>) {
-            let place = |event: &GroupEvent| match event {
-                GroupEvent::Deliver(message) => message.position.map_or(0, |at| at.0),
-                _ => 0,
-            };
-            let end = events.is_end().then_some(u64::MAX);
-            self.0.borrow_mut().push(events.iter().map(place).chain(end).collect());
-        }
-    }
-
-    fn message(number: u64) -> GroupEvent {
-        let cluster = mainstay_base::ClusterId::from_entropy(1);
-        let sender =
-            SiteId { node: NodeId::new(cluster, "a"), incarnation: Incarnation::default() };
-        GroupEvent::Deliver(Message {
-            id: MessageId { sender, sequence: number },
-            order: Order::Total,
-            position: Some(Position(number)),
-            view: ViewId::NONE,
-            payload: Bytes::from_static(b"12345678"),
-        })
-    }
-
-    /// A turn with time left.
-    fn turn(listeners: &mut Listeners) -> bool {
-        listeners.take_work();
-        listeners.hand_out(UNREAD, false)
-    }
-
-    fn past(listeners: &mut Listeners, count: u64) {
-        listeners.push(GroupEvent::State(State::default()));
-        log(listeners, 1..=count);
-    }
-
-    fn log(listeners: &mut Listeners, numbers: std::ops::RangeInclusive<u64>) {
-        let delivery = |it| match message(it) {
-            GroupEvent::Deliver(Message { id, order, position, view, payload }) => {
-                Delivery { message: id, order, position, view, payload }
-            }
-            _ => unreachable!("a message"),
-        };
-        listeners.push_log(Log::new(numbers.map(delivery).collect()));
-        listeners.end_past();
-    }
-
-    fn subscribe(listeners: &mut Listeners) -> Told {
-        let told = Told::default();
-        let ear = Ear(Rc::clone(&told)).start().recipient();
-        listeners.subscribe(Subscriber::new(ear, UNREAD, GroupEvent::weight));
-        told
-    }
-
-    fn on_a_thread<T>(test: impl Future<Output = T>) -> T {
-        let runtime = tokio::runtime::Builder::new_current_thread().build();
-        let runtime = runtime.unwrap_or_else(|error| panic!("{error}"));
-        tokio::task::LocalSet::new().block_on(&runtime, test)
-    }
-
-    async fn read(told: &Told, upto: usize) {
-        while told.borrow().iter().map(Vec::len).sum::<usize>() < upto {
-            tokio::task::yield_now().await;
-        }
-    }
-
-    /// A past that weighs more than may be unread is told in slices, as it is read; what happens meanwhile comes behind it.
-    #[test]
-    fn the_past_comes_in_slices_as_it_is_read() {
-        for late in [false, true] {
-            on_a_thread(async {
-                let mut listeners = Listeners::new();
-                let early = (!late).then(|| subscribe(&mut listeners));
-                past(&mut listeners, 9_999);
-                assert!(turn(&mut listeners));
-                let told = early.unwrap_or_else(|| subscribe(&mut listeners));
-                let mut live = 10_000;
-                let (mut turns, mut steps) = (0, listeners.take_work().steps);
-                while told.borrow().iter().map(Vec::len).sum::<usize>() < live {
-                    turns += 1;
-                    assert!(turns < 100);
-                    if turns == 2 {
-                        let before = told.borrow().len();
-                        assert!(
-                            listeners.hand_out(UNREAD, true),
-                            "the turn is spent: nothing is told"
-                        );
-                        assert!(listeners.more() && told.borrow().len() == before);
-                    }
-                    if turns <= 3 {
-                        listeners.push(message(live as u64));
-                        live += 1;
-                    }
-                    assert!(turn(&mut listeners), "its keeper reads");
-                    steps += listeners.take_work().steps;
-                    // Nothing more for who has read nothing.
-                    assert!(!listeners.more() && turn(&mut listeners));
-                    let before = told.borrow().len();
-                    while told.borrow().len() == before {
-                        tokio::task::yield_now().await;
-                    }
-                }
-                let told = told.borrow();
-                assert!(told.iter().all(|batch| batch.len() <= SLICE.0 + 3));
-                assert!(told.concat().into_iter().eq(0..live as u64), "in order, none twice");
-                assert!(steps >= 9_999, "{steps} are counted");
-            });
-        }
-    }
-
-    /// The past fills the reader to the brim: what happens before it has read that waits, and costs it nothing.
-    #[test]
-    fn who_has_yet_to_read_the_past_loses_nothing() {
-        on_a_thread(async {
-            let mut listeners = Listeners::new();
-            let told = subscribe(&mut listeners);
-            let other = subscribe(&mut listeners);
-            past(&mut listeners, 400);
-            assert!(turn(&mut listeners) && !listeners.more(), "all of it is told");
-            for number in 401..=500 {
-                listeners.push(message(number));
-                assert!(turn(&mut listeners), "{number}");
-            }
-            read(&told, 401).await;
-            assert!(listeners.more() && turn(&mut listeners));
-            read(&told, 501).await;
-            // Another past, while what happened after the first one is read: none of it is told that the state makes void.
-            past(&mut listeners, 3_000);
-            listeners.push(message(3_001));
-            let count = |told: &Told| told.borrow().iter().map(Vec::len).sum::<usize>();
-            while count(&told).min(count(&other)) < 501 + 3_002 {
-                assert!(turn(&mut listeners));
-                tokio::task::yield_now().await;
-            }
-            assert!(told.borrow().concat().into_iter().eq((0..=500).chain(0..=3_001)));
-            assert!(other.borrow().concat().into_iter().eq((0..=500).chain(0..=3_001)));
-        });
-    }
-
-    /// In a group without a state nothing makes what was told void: all of it is told, the past as well.
-    #[test]
-    fn without_a_state_nothing_is_void() {
-        on_a_thread(async {
-            let mut listeners = Listeners::new();
-            (1..=10).for_each(|number| listeners.push(message(number)));
-            assert!(turn(&mut listeners));
-            log(&mut listeners, 11..=20);
-            assert!(turn(&mut listeners));
-            let told = subscribe(&mut listeners);
-            listeners.push(message(21));
-            assert!(turn(&mut listeners));
-            read(&told, 21).await;
-            assert!(told.borrow().concat().into_iter().eq(1..=21));
-        });
-    }
-
-    /// Whoever reads nothing of the past may leave no more unread than others.
-    #[test]
-    fn what_waits_behind_the_past_is_bounded() {
-        on_a_thread(async {
-            let mut listeners = Listeners::new();
-            let told = subscribe(&mut listeners);
-            past(&mut listeners, 9_999);
-            let mut turns = 0_usize;
-            while turn(&mut listeners) {
-                turns += 1;
-                listeners.push(message(turns as u64));
-                assert!(turns * 264 <= UNREAD + 1_000);
-            }
-            read(&told, 1).await;
-        });
-    }
-
-    /// Where nobody listens, what happened is kept up to the bound and no further.
-    #[test]
-    fn nothing_is_kept_for_nobody() {
-        on_a_thread(async {
-            let mut listeners = Listeners::new();
-            for number in 1..=10_000 {
-                listeners.push(message(number));
-                let fits = number * 264 <= UNREAD as u64;
-                assert_eq!(turn(&mut listeners), fits);
-                assert_eq!(listeners.held.is_some(), fits);
-            }
-            assert!(listeners.events.is_empty());
-            let told = subscribe(&mut listeners);
-            listeners.push(message(10_001));
-            assert!(turn(&mut listeners));
-            read(&told, 1).await;
-            assert_eq!(told.borrow()[..], [[10_001]]);
-        });
-    }
-}
+mod tests;
