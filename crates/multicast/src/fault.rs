@@ -13,4 +13,6 @@ pub enum Fault {
     DeliversEarly,
     /// Counts every configured node in the view as a member, whoever carries the group.
     CountsAll,
+    /// Acknowledges what a view change has taken over, however few have it.
+    CountsOneCopy,
 }

@@ -130,7 +130,8 @@ pub struct Agreed {
 }
 
 impl Agreed {
-    /// Before the first view of a group of `nodes`.
+    /// Before the first view of a group of `nodes`. [`Cut::compute`] takes the nodes of the settings that the group gets
+    /// instead: these are only what is known until then.
     #[must_use]
     pub fn first(nodes: &BTreeSet<NodeId>) -> Self {
         Self { as_of: ViewId::NONE, members: nodes.clone(), settings: None }
@@ -236,7 +237,8 @@ impl Cut {
     /// view of the group is the latest. States of other boots do not count, nor what is not well-formed in them.
     ///
     /// The group is *whole*, and so nothing acknowledged is lost, if every majority of the configured nodes among the
-    /// members of that view has a contributor. Members that are still learning its past are in no such majority.
+    /// members of that view has a contributor. Members that are still learning its past are in no such majority. It goes on if
+    /// it is whole and a majority of its nodes carries it, if all its nodes do, those of its latest view too, or on an operator's word.
     ///
     /// It is a pure function, but only the one who fixes the cut computes it; the others are told.
     ///
@@ -256,6 +258,9 @@ impl Cut {
             standing.is_well_formed().then_some((*boot, standing))
         });
         let standings: Vec<_> = standings.collect();
+        // Who is in the first view of a group, the settings say that it has from there on.
+        let first = Agreed { members: nodes.clone(), ..agreed.clone() };
+        let agreed = if agreed.settings.is_some() { agreed } else { &first };
         let mut contributors = of_view(&standings, agreed.as_of);
         // What was acknowledged was so with these.
         let former = agreed.settings.as_ref().unwrap_or(&common.settings);
@@ -266,7 +271,10 @@ impl Cut {
         let whole = agreed.is_covered(&contributors, &learners, quorum, |_| true);
         let present: BTreeSet<NodeId> = states.iter().map(|(boot, _)| boot.node).collect();
         let accepted = states.iter().any(|(_, state)| state.accept_loss);
-        let goes_on = whole || accepted || present.len() == nodes.len();
+        // What fewer have nobody may be told of.
+        let is_enough = present.len() > nodes.len() / 2;
+        let are_all = present.is_superset(nodes) && present.is_superset(&former.nodes);
+        let goes_on = accepted || are_all || (whole && is_enough);
         if goes_on && !whole {
             // Rather an older past than none.
             let newest = standings.iter().map(|(_, it)| it.as_of).max();

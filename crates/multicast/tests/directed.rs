@@ -162,9 +162,18 @@ fn a_cut_ends_at_a_hole_and_numbers_the_rest() {
     assert!(cut.is_well_formed() && cut.loss);
     assert_eq!((cut.verdict, cut.kept, cut.end), (Verdict::Install, 12, 12));
 
-    // Of three members of the latest view one of two was with every majority.
+    // Of three members of the latest view one was in every majority. It goes on as soon as most of the nodes carry the group.
     let three = Agreed { members: (0..3).map(node).collect(), ..agreed.clone() };
-    assert_eq!(Cut::compute(&states[..1], &three, &last).verdict, Verdict::Install);
+    let mut one = states.to_vec();
+    one[1..].iter_mut().for_each(|(_, state)| state.standing = None);
+    assert_eq!(Cut::compute(&one[..1], &three, &last).verdict, Verdict::Blocked);
+    assert_eq!(Cut::compute(&one[..2], &three, &last).verdict, Verdict::Blocked);
+    let cut = Cut::compute(&one, &three, &last);
+    assert_eq!((cut.verdict, cut.loss, cut.holders.len()), (Verdict::Install, false, 1));
+    // An operator may let it go on alone: nothing is lost.
+    one[0].1.accept_loss = true;
+    let cut = Cut::compute(&one[..1], &three, &last);
+    assert_eq!((cut.verdict, cut.loss, cut.holders.len()), (Verdict::Install, false, 1));
     // Whoever is still learning the past of a view was in no majority of it.
     let mut learner = states[1].clone();
     (learner.1.standing, learner.1.learning) = (None, Some(view(4)));

@@ -72,3 +72,16 @@ fn a_quorum_of_the_view_is_noticed() {
     let violation = caught(|it| it, true);
     assert!(!violation.is_empty());
 }
+
+/// Checks that the count of copies has teeth: a view change with a single contributor is no receipt.
+#[test]
+fn acknowledging_what_one_copy_has_is_noticed() {
+    let found = |seed| {
+        let options = Options::new(seed, Durability::Memory, Level::Majority);
+        let options = Options { configure: |it| it.fault(Fault::CountsOneCopy), ..options };
+        let panic = catch_unwind(|| run(options)).err()?;
+        panic.downcast_ref::<String>().cloned()
+    };
+    let violation = (0..500).filter_map(found).find(|it| it.contains("copies")).unwrap_or_default();
+    assert!(violation.contains("and told of"), "{violation}");
+}

@@ -26,7 +26,8 @@ impl Group {
         self.last_view = last.id;
         self.refused = last.has(self.me) && !cut.carriers.contains(&self.me);
         if self.refused {
-            // The others go on without: what this member is to carry is another group.
+            // The others go on without: what this member is to carry is another group. No view will count its operator's word.
+            (self.blocked, self.accept_loss) = (false, false);
             return self.fail_reads();
         }
         if cut.is_blocked() {
@@ -136,7 +137,9 @@ impl Group {
             }
         }
         self.delivered = cut.end;
-        if !cut.loss {
+        // Who held the cut has it, and nobody else: joiners only learn the past.
+        let are_enough = cut.holders.len() >= self.config.quorum();
+        if !cut.loss && (are_enough || fault!(self.config, CountsOneCopy)) {
             let levels = &mut self.levels;
             (levels.majority, levels.safe, levels.disk) = (cut.end, cut.end, cut.end);
         }

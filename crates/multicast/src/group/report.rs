@@ -97,8 +97,9 @@ impl Group {
         let levels = &mut self.levels;
         levels.majority = kth(|it| it.received).min(held).max(levels.majority);
         levels.disk = kth(|it| it.forced).min(held).max(levels.disk);
+        // Of what all members of a view have, few may be copies: so it is at a majority too.
         let safe = members.iter().map(|it| it.received).min().unwrap_or(0);
-        levels.safe = safe.min(held).max(levels.safe);
+        levels.safe = safe.min(levels.majority).max(levels.safe);
     }
 
     pub(super) fn note_own(&mut self, at: u64, first: u64, count: u64) {

@@ -28,7 +28,7 @@ pub struct Status {
     pub delivered: u64,
     /// At a majority of the configured nodes up to here.
     pub majority: u64,
-    /// At all members of the view up to here.
+    /// At all members of the view up to here, and at a majority of the configured nodes.
     pub safe: u64,
     /// Forced at a majority of the configured nodes up to here.
     pub disk: u64,

@@ -2,7 +2,7 @@
 
 use mainstay_base::codec;
 use mainstay_base::{BootId, Member, View, ViewId};
-use mainstay_multicast::{Cut, FlushState};
+use mainstay_multicast::{Cut, FlushState, Verdict};
 
 use super::World;
 
@@ -83,8 +83,13 @@ impl World {
             let cut = Cut::compute(&states, &agreed, &last);
             let cut: Cut = codec::decode::<Cut>(&codec::encode(&cut)).unwrap();
             assert!(cut.is_well_formed(), "{cut:?}");
+            let is_enough = 2 * cut.carriers.len() > cut.settings.nodes.len();
+            let is_accepted = states.iter().any(|(_, state)| state.accept_loss);
+            let goes_on = cut.verdict == Verdict::Install;
+            assert!(!goes_on || is_enough || is_accepted, "a minority goes on: {cut:?}");
             self.outcome.renumbered += u64::from(cut.kept < cut.end);
             if self.hold_all(&cut, &views, &members, crashes) {
+                self.note_cut(&cut);
                 self.install_all(&cut, &views, &members, crashes);
                 return;
             }

@@ -2,12 +2,14 @@
 #![allow(dead_code, unreachable_pub, reason = "each test crate uses its part")]
 
 mod change;
+mod copies;
 mod judge;
 mod slot;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
+use copies::Copies;
 use judge::survivors;
 use mainstay_base::trace::{GroupWord, MembershipWord, ProcessWord, What};
 use mainstay_base::{
@@ -110,6 +112,7 @@ pub struct World {
     pub busy: bool,
     /// Told by restarted members as part of their state.
     pub restored: BTreeSet<MessageId>,
+    pub copies: Copies,
 }
 
 impl World {
@@ -132,6 +135,7 @@ impl World {
             outcome: Outcome::default(),
             busy: true,
             restored: BTreeSet::new(),
+            copies: Copies::default(),
         };
         for index in 0..options.nodes {
             world.slots.push(Slot::new(node(index)));
@@ -191,6 +195,7 @@ impl World {
     pub fn crash(&mut self, index: usize, killed: bool) {
         let Some(boot) = self.slots[index].boot() else { return };
         self.outcome.crashes += 1;
+        self.note_copies(index);
         self.count(index);
         self.note(
             boot,

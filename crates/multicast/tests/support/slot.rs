@@ -177,7 +177,8 @@ impl Slot {
             Event::MaybeLost { from } => {
                 world.outcome.lost += 1;
                 world.floor = world.floor.min(from.0 - 1);
-                for group in [group_id(), fifo_id()] {
+                // A joiner takes over a state behind the loss: to the checkers it is in no view yet.
+                for group in [group_id(), fifo_id()].into_iter().filter(|_| self.view.is_none()) {
                     world.note(boot, What::Group(GroupWord::MaybeLost { group, from }));
                 }
             }
@@ -296,6 +297,7 @@ impl Slot {
         for (sequence, position) in news {
             let message = MessageId { sender, sequence };
             if level >= Level::Majority {
+                world.check_copies(position, level);
                 world.floor = world.floor.max(position.0);
             }
             let what = What::Group(GroupWord::Acknowledged {
@@ -312,6 +314,7 @@ impl Slot {
 impl World {
     /// Takes all outputs of a node.
     pub fn drain(&mut self, index: usize) {
+        self.note_copies(index);
         while let Some(output) = self.group(index).poll_output() {
             match output {
                 Output::Send { to, message } => {

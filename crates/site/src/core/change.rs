@@ -149,7 +149,11 @@ fn compute(base: &View, views: &[View], states: &[(BootId, Bytes)]) -> (Bytes, B
     for (boot, bytes) in states {
         let flushed: Vec<FlushState> = codec::decode(bytes).unwrap_or_default();
         for state in flushed {
-            of_group.entry(state.group).or_default().push((*boot, state));
+            let of = of_group.entry(state.group).or_default();
+            // What is said twice counts once.
+            if of.last().is_none_or(|(last, _)| last != boot) {
+                of.push((*boot, state));
+            }
         }
     }
     let Some(last) = views.last().map(View::to_base) else {
@@ -175,6 +179,9 @@ fn cuts(bytes: &Bytes) -> BTreeMap<GroupId, Cut> {
 
 #[cfg(test)]
 mod tests {
+    use mainstay_base::{BootNonce, ClusterId, Incarnation, Level, Member, NodeId, SiteId};
+    use mainstay_multicast::{Config, Group, Start};
+
     use super::*;
 
     /// A table that cannot be read is no empty one: then no group has a cut, and the table stays as it is (MB-37).
@@ -186,5 +193,35 @@ mod tests {
         let (cut, annex) = compute(&base, &[next], &[]);
         assert!(cut.is_empty());
         assert_eq!(annex, base.annex);
+    }
+
+    /// What one boot says of a group counts once, however often it says it.
+    #[test]
+    fn a_boot_speaks_once_for_a_group() {
+        let cluster = ClusterId::from_entropy(1);
+        let nodes: Vec<_> = ["a", "b", "c"].map(|name| NodeId::new(cluster, name)).into();
+        let id = GroupId::new(cluster, "g");
+        let members = nodes.iter().map(|node| Member {
+            site: SiteId { node: *node, incarnation: Incarnation(1) },
+            nonce: BootNonce(1),
+        });
+        let members: Vec<_> = members.collect();
+        let state = |boot: BootId, level: Level| {
+            let config = Config::new(id, nodes.iter().copied().collect()).deliver_at(level);
+            let mut group = Group::new(config.build().unwrap(), boot, Start::Fresh);
+            group.wedge();
+            group.flush()
+        };
+        let boots: Vec<_> = members.iter().map(Member::boot).collect();
+        let often = vec![state(boots[0], Level::Delivered); 3];
+        let mut states = vec![(boots[0], codec::encode(&often))];
+        for boot in &boots[1..] {
+            states.push((*boot, codec::encode(&vec![state(*boot, Level::Safe)])));
+        }
+        let view = View { members, ..View::empty(nodes.clone()) };
+        let (bytes, _) = compute(&view, &[view.clone()], &states);
+        let cut = &cuts(&bytes)[&id];
+        assert_eq!(cut.settings.deliver_at, Level::Safe);
+        assert_eq!((cut.carriers.len(), cut.refused.len()), (2, 1));
     }
 }

@@ -7,6 +7,7 @@ pub mod users;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{Hash as _, Hasher as _};
+use std::ops::Range;
 
 use bytes::Bytes;
 use mainstay_base::rack::{LogEntry, Mounted, fold};
@@ -50,6 +51,10 @@ pub struct Setup {
     pub unread_past: bool,
     /// A service is mounted that sends as much as it may.
     pub flood: bool,
+    /// Nodes that lack the groups where they are started within a time.
+    pub lack: Vec<(usize, Range<Instant>)>,
+    /// Nodes that have the groups with another level of delivery.
+    pub others: Vec<usize>,
 }
 
 impl Setup {
@@ -63,6 +68,17 @@ impl Setup {
             membership_fault: None,
             unread_past: false,
             flood: false,
+            lack: Vec::new(),
+            others: Vec::new(),
+        }
+    }
+
+    /// The level at which the groups deliver at a node.
+    fn level_at(&self, index: usize) -> Level {
+        match self.others.contains(&index) {
+            true if self.deliver_at == Level::Delivered => Level::Majority,
+            true => Level::Delivered,
+            false => self.deliver_at,
         }
     }
 }
@@ -396,14 +412,15 @@ impl Node for Site {
         let link = link::Config::for_test(cluster(), boot, peers).window(8 << 20, 4_096);
         let mut groups = Vec::new();
         for (name, nodes) in &setup.groups {
-            if !nodes.is_empty() && !nodes.contains(&index) {
+            let lacks = setup.lack.iter().any(|(node, time)| *node == index && time.contains(&now));
+            if lacks || !nodes.is_empty() && !nodes.contains(&index) {
                 continue;
             }
             let nodes = if nodes.is_empty() { (0..roster.len()).collect() } else { nodes.clone() };
             let nodes = nodes.iter().map(|index| roster[*index]).collect();
             let config = multicast::Config::new(GroupId::new(cluster(), name), nodes)
                 .durability(setup.durability)
-                .deliver_at(setup.deliver_at);
+                .deliver_at(setup.level_at(index));
             groups.push(config.build().unwrap());
         }
         let apps = groups.iter().map(|config| (config.group(), App::default())).collect();
