@@ -18,7 +18,7 @@ pub enum Level {
     Delivered,
     /// Received by a majority of the configured sites.
     Majority,
-    /// Received by all members of the view.
+    /// Received by all members of the view, and by a majority of the configured sites.
     Safe,
     /// Forced to the logs of a majority of the configured sites.
     Disk,

@@ -260,7 +260,8 @@ pub enum GroupEvent {
     /// anew by itself, as it does when it is started: a state comes, and then the first view that has it again. Whoever did something as a
     /// member of the last view, as its first one does, stops that here.
     Died,
-    /// The group stands still: it waits for members that failed last and may have more of its past.
+    /// The group stands still: it waits for members that failed last and may have more of its past, or until a majority of its
+    /// nodes take part in it.
     Blocked,
     /// This node hears too few of the others for a majority of the nodes: it stays in its last view, nothing is delivered in total order, and
     /// what is cast waits. The others may have made another view meanwhile, and with that another first member.
@@ -533,7 +534,8 @@ impl fmt::Debug for GroupHandle {
 
 impl GroupHandle {
     /// An operator's word: rather let the group go on than wait for nodes that may have more of its past. Acknowledged messages
-    /// may be lost. It counts at the next view and is used up by it.
+    /// may be lost. It counts at the next view and is used up by it: a minority of the group's nodes stands still again in the
+    /// view after, and acknowledges nothing at a majority.
     ///
     /// # Errors
     /// [`AcceptLossError`]: where neither the group is blocked nor the node in a minority there is nothing to accept.

@@ -65,7 +65,7 @@ pub enum Event {
         /// What follows it, up to the first position of the next view.
         entries: Vec<Delivery>,
     },
-    /// The group is not whole in this view: it stands still until a later one.
+    /// The group is not whole in this view, or a minority of its nodes carry it: it stands still until a later one.
     Blocked {
         /// The site view.
         view: ViewId,

@@ -112,7 +112,8 @@ fn replay(start: u64, ordered: &[u64], runs: &[Run]) -> Option<Log> {
 /// Whether a group goes on.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum Verdict {
-    /// It may be that nobody at hand has what was acknowledged: the group stands still in the new view.
+    /// It may be that nobody at hand has what was acknowledged, or a minority of the nodes carry the group: it stands still
+    /// in the new view.
     Blocked,
     /// All members of the old view that go on deliver up to the cut and then install.
     Install,
