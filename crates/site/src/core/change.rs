@@ -219,7 +219,7 @@ mod tests {
             states.push((*boot, codec::encode(&vec![state(*boot, Level::Safe)])));
         }
         let view = View { members, ..View::empty(nodes.clone()) };
-        let (bytes, _) = compute(&view, &[view.clone()], &states);
+        let (bytes, _) = compute(&view, std::slice::from_ref(&view), &states);
         let cut = &cuts(&bytes)[&id];
         assert_eq!(cut.settings.deliver_at, Level::Safe);
         assert_eq!((cut.carriers.len(), cut.refused.len()), (2, 1));
