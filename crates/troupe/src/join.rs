@@ -461,8 +461,8 @@ impl Member {
         }
     }
 
-    /// Whether nothing is lost when this member leaves: all others have the state, or an older one has it and waits for the rest. Of members that leave at the same
-    /// time the oldest one goes last.
+    /// Whether nothing is lost when this member leaves: all others have the state, or an older one has it. That one waits for the
+    /// rest if it leaves too.
     pub(crate) fn is_handed_on(&self, me: BootId, bindings: &Bindings) -> bool {
         let Some(binding) = bindings.get(self.name) else { return true };
         let has_it = |it: &BootId| self.giving.full.contains(it);
