@@ -160,8 +160,8 @@ fn make(
     Ok(held)
 }
 
-/// Listens at one free port after the other. Two that look at the same moment begin at different places.
-fn free_ports(entropy: u128) -> impl Iterator<Item = TcpListener> {
+/// Listens at one free port after the other, below those that the system gives to whoever dials. Two that look at the same moment begin at different places.
+pub(crate) fn free_ports(entropy: u128) -> impl Iterator<Item = TcpListener> {
     let size = u128::from(PORTS.end - PORTS.start);
     let port = move |step: u128| PORTS.start + ((entropy % size + step) % size) as u16;
     (0..size).filter_map(move |step| TcpListener::bind((Ipv4Addr::LOCALHOST, port(step))).ok())

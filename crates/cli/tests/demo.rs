@@ -134,7 +134,8 @@ fn the_demo_of_clocks_passes_with_each_algorithm() {
             "4",
         ]);
         let said = String::from_utf8(run.stdout).unwrap();
-        assert!(run.status.success(), "{algorithm}: {said}");
+        let errors = String::from_utf8_lossy(&run.stderr);
+        assert!(run.status.success(), "{algorithm}: {said}{errors}");
         assert_eq!(said.lines().last(), Some("verdict: PASS"));
         // A fault of what is said is one of words that others wait for.
         let lies = said.lines().find(|line| line.contains(" words were "));

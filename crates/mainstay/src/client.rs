@@ -135,7 +135,7 @@ impl Client {
     /// fails; no node need be there yet.
     ///
     /// # Errors
-    /// [`ConnectError`]; outside a `LocalSet` it is [`ConnectError::NoLocalSet`].
+    /// [`ConnectError`]; outside a `LocalSet` it is [`ConnectError::NoLocalSet`], and a program that is built with `panic = "abort"` ends.
     ///
     /// # Panics
     /// If the runtime was built without time and net.

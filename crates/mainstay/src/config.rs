@@ -93,7 +93,8 @@ pub enum StartError {
     /// There are 64 groups on the node. The caller's fault.
     #[error("there are too many groups")]
     TooManyGroups,
-    /// The node was started outside a `LocalSet` of a tokio runtime; see [`Node::spawn`](crate::Node::spawn). The caller's fault.
+    /// The node was started outside a `LocalSet` of a tokio runtime; see [`Node::spawn`](crate::Node::spawn). The hook for panics has printed one that was caught, since tokio
+    /// has no other way to ask; a program that is built with `panic = "abort"` ends instead. The caller's fault.
     #[error("a node needs a LocalSet of a tokio runtime, or a thread of its own by Node::spawn")]
     NoLocalSet,
     /// A builder that does not listen has to be started with ports. The caller's fault.

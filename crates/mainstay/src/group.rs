@@ -506,7 +506,11 @@ impl GroupHandle {
     ///
     /// Where there is a state the first one keeps the state of the group at this node. If it goes, or does not read, or nobody has subscribed when the bound is
     /// reached, the node has no state to give and its log is not cut any more. It is still a member that receives what others cast, and a joiner may ask it in vain; but it is not
-    /// [ready](crate::Node::ready) any more, and casts are refused ([`CastError::Left`]), until it is started again.
+    /// [ready](crate::Node::ready) any more, and casts are refused ([`CastError::Left`]), until it is started again. Watch for that: the log of such a node grows
+    /// with what others cast until the disk is full, and then the node ends with all that it hosts.
+    ///
+    /// A batch of [`Events`] has at most 2,048 events, or 512 KiB and one event more. An actor on the thread of its node holds the node up for as long as it
+    /// works on a batch; one that needs more than some milliseconds for it belongs on another arbiter.
     ///
     /// # Errors
     /// [`CastError::Left`], [`CastError::Closed`].

@@ -174,16 +174,15 @@ fn every_order_of_two_calls() {
     complete("two crashes", &crashes, 120_000);
 }
 
-/// Checks RPC-3, RPC-5, RPC-9 and RPC-74: the same with an attempt more, or a deadline; to bound the states there is one crash, and no copy but those
-/// that the client makes.
+/// Checks RPC-3, RPC-5, RPC-9 and RPC-74: the same with an attempt more, or a deadline; to bound the states there is a loss less and a copy less.
 #[test]
 fn every_order_of_two_calls_and_a_timeout() {
     let timeout = Bounds { stored: false, calls: 2, losses: 2, copies: 1, crashes: 2, timeouts: 1 };
     complete("a timeout", &timeout, 100_000);
 }
 
-/// Checks RPC-3, RPC-9, RPC-13 and RPC-74: every order of one call to a server that writes, with a crash that loses some of what is not stable yet.
-/// With another call or another crash there are millions of states, for the log is one.
+/// Checks RPC-3, RPC-9, RPC-13 and RPC-74: every order of one call to a server that writes, with two crashes, which lose some of what is not stable yet.
+/// With another call there are millions of states, for the log is one.
 #[test]
 fn every_order_of_a_stored_call() {
     let stored = Bounds { stored: true, calls: 1, losses: 2, copies: 2, crashes: 2, timeouts: 0 };

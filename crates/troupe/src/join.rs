@@ -286,6 +286,8 @@ impl Server {
         turn.bindings.learn(name, binding);
         let Some(member) = self.members.get_mut(&name) else { return };
         member.pledge(turn, from);
+        // It may be a member that was taken out and has joined again: two bindings that came as one.
+        member.giving.full.remove(&from);
         if member.giving.wants.len() < WANTS_MAX
             && member.giving.wants.iter().all(|(boot, _)| *boot != from)
         {
@@ -459,8 +461,8 @@ impl Member {
         }
     }
 
-    /// Whether nothing is lost when this member leaves: all others have the state, or an older one has it and waits for the rest. Of members that leave at the same
-    /// time the oldest one goes last.
+    /// Whether nothing is lost when this member leaves: all others have the state, or an older one has it. That one waits for the
+    /// rest if it leaves too.
     pub(crate) fn is_handed_on(&self, me: BootId, bindings: &Bindings) -> bool {
         let Some(binding) = bindings.get(self.name) else { return true };
         let has_it = |it: &BootId| self.giving.full.contains(it);

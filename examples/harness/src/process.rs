@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
@@ -127,11 +127,8 @@ impl Processes {
             }
         }
         // They are free now.
-        let ports = (0..nodes).map(|_| TcpListener::bind("127.0.0.1:0"));
-        let ports = ports.collect::<io::Result<Vec<_>>>()?;
-        let addresses = ports.iter().map(|port| Ok(port.local_addr()?.to_string()));
-        let addresses = addresses.collect::<io::Result<Vec<_>>>()?.join(",");
-        drop(ports);
+        let addresses = mainstay_sim::free_addresses(nodes);
+        let addresses = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         let (said, heard) = mpsc::sync_channel(LINES_MAX);
         let mut processes = Self {
             began: Instant::now(),

@@ -17,6 +17,7 @@ use thiserror::Error;
 use super::faulty::AFTER;
 use super::plot::{self, Panel, Sample};
 use super::{DRIFT, FAULTY, MASTER, NODES, SHOWN, Wrong, plan};
+use crate::cluster::free_ports;
 use crate::out::say;
 
 const ROW_EVERY: Duration = Duration::from_millis(500);
@@ -149,8 +150,7 @@ impl Run {
         let is_promised = promise != Duration::MAX;
         let precision = is_promised.then_some(promise.as_nanos() as u64);
         let cluster = ClusterId::from_entropy(OsEntropy.draw()?);
-        let bound: Vec<TcpListener> =
-            (0..NODES).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
+        let bound: Vec<TcpListener> = free_ports(OsEntropy.draw()?).take(NODES).collect();
         let addresses: Vec<SocketAddr> =
             bound.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?;
         drop(bound);

@@ -173,10 +173,10 @@ fn hardware(
             return Err(ConfigError::Pull { pull: pull_max, least: span(least) });
         }
         // When the master speaks its clock is somewhere among those of the others, and the pull takes all of them as far as it. So each is from the
-        // reference what it is from the master after its correction but for the pull, and what it drifts until the next one.
+        // reference what it is from the master after its correction but for the pull, and what it drifts until the next one. What the master says may be of a reading of the reference that is a period old.
         let round = 2 * (long(bounds.round) + long(bounds.agreed));
         let lag = bounds.precision_nanos() - pull
-            + drift.of(drift.stretch(long(config.period) + round))
+            + drift.of(drift.stretch(2 * long(config.period) + round))
             + 2;
         bounds.accuracy = Some(error + span(lag));
     }
@@ -339,10 +339,10 @@ fn probabilistic(
     // Whoever has read no master yet is as far from all others as it began.
     let known = error.max(long(config.initial));
     let changes = config.faulty as i64;
-    // Two read one master, or the one is the next master itself, or the one after that.
-    let agreed = known + error * changes.max(1) + parted;
-    // A clock goes by a master that is gone, each later one has read the one before it, and the other clock has read the last. While a clock goes by what it read of the
-    // first master it drifts, and so did the second one before: what it read is no older, because there was no other master then.
+    // Two read one master, or the one is the next master itself, or the one after that. A faulty master can hide from a clock that stays
+    // synchronised for as long as its reading counts, and become the next one's: so each change of master may add a drift.
+    let agreed = known + (error + parted) * changes.max(1);
+    // A clock goes by a master that is gone, each later one has read the one before it, and the other clock has read the last.
     let precision = if changes == 0 { agreed } else { agreed + error + parted };
     Ok(Bounds {
         precision: span(precision),

@@ -223,7 +223,8 @@ impl Shared {
             self.end_plain_offers();
             self.drained.send_replace(false);
             let mut drained = self.drained.subscribe();
-            self.service.send(Command::Drain).await?;
+            let sent = self.service.send(Command::Drain).await;
+            sent.inspect_err(|_| self.is_draining.store(false, Ordering::SeqCst))?;
             // The sender lives in here.
             let _ = drained.wait_for(|it| *it).await;
             // What was executed may go on in a stream; its last items have to arrive as well.

@@ -92,7 +92,8 @@ impl Shared {
         self.is_closing.store(true, Ordering::SeqCst);
         self.drained.send_replace(false);
         let mut drained = self.drained.subscribe();
-        self.service.send(Command::Drain).await?;
+        let sent = self.service.send(Command::Drain).await;
+        sent.inspect_err(|_| self.is_closing.store(false, Ordering::SeqCst))?;
         // The sender lives in here.
         let _ = drained.wait_for(|it| *it).await;
         if self.is_open.load(Ordering::SeqCst) { Ok(()) } else { Err(ReachError::Closed) }

@@ -36,7 +36,8 @@ pub(super) fn of(status: &Status, algorithm: &'static str) -> Vec<Figure> {
         Figure::new("reference_reads_total", status.references as f64),
     ];
     // An algorithm that follows nothing has no such bound; a clock that is not synchronised says nothing of its error.
-    let accuracy = bounds.accuracy.map(|it| Figure::new("accuracy_bound_seconds", seconds(it)));
+    let accuracy = bounds.accuracy.map(|it| it.saturating_add(promise.lag));
+    let accuracy = accuracy.map(|it| Figure::new("accuracy_bound_seconds", seconds(it)));
     let error = status.error.map(|it| Figure::new("time_error_seconds", seconds(it)));
     figures.extend([accuracy, error].into_iter().flatten());
     let mut of_sources = |name, value: fn(&crate::sync::Source) -> (f64, &'static str)| {

@@ -153,8 +153,7 @@ impl Listener {
         }
         let mut events = Vec::new();
         let mut bytes = 0;
-        let is_slice =
-            |events: &Vec<_>, bytes: usize| events.len() >= SLICE.0 || bytes >= SLICE.1;
+        let is_slice = |events: &Vec<_>, bytes: usize| events.len() >= SLICE.0 || bytes >= SLICE.1;
         while self.past > 0 && !is_slice(&events, bytes) {
             if let Some(Item::Log(log)) = self.behind.front_mut()
                 && let Some(event) = log.next()

@@ -35,8 +35,7 @@ impl Handler<Events<GroupEvent>> for Ear {
 
 fn message(number: u64) -> GroupEvent {
     let cluster = mainstay_base::ClusterId::from_entropy(1);
-    let sender =
-        SiteId { node: NodeId::new(cluster, "a"), incarnation: Incarnation::default() };
+    let sender = SiteId { node: NodeId::new(cluster, "a"), incarnation: Incarnation::default() };
     GroupEvent::Deliver(Message {
         id: MessageId { sender, sequence: number },
         order: Order::Total,
@@ -104,10 +103,7 @@ fn the_past_comes_in_slices_as_it_is_read() {
                 assert!(turns < 100);
                 if turns == 2 {
                     let before = told.borrow().len();
-                    assert!(
-                        listeners.hand_out(UNREAD, true),
-                        "the turn is spent: nothing is told"
-                    );
+                    assert!(listeners.hand_out(UNREAD, true), "the turn is spent: nothing is told");
                     assert!(listeners.more() && told.borrow().len() == before);
                 }
                 if turns <= 3 {
