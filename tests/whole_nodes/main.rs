@@ -9,6 +9,7 @@ mod clients;
 mod large;
 mod model;
 mod run;
+mod several;
 
 use large::Weight;
 use mainstay::Durability;

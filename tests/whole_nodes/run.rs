@@ -19,9 +19,9 @@ use super::model::{Asked, Op, Sequential};
 
 /// When faults may begin, and how long clients work.
 const CALM: Duration = Duration::from_millis(300);
-const WORK: Duration = Duration::from_secs(4);
+pub const WORK: Duration = Duration::from_secs(4);
 /// How long the nodes may take to be whole again after everything is healed.
-const WHOLE_WITHIN: Duration = Duration::from_secs(60);
+pub const WHOLE_WITHIN: Duration = Duration::from_secs(60);
 
 /// What all runs of a test have in common.
 #[derive(Clone, Debug)]
@@ -72,7 +72,7 @@ pub struct Report {
     pub silent: usize,
 }
 
-fn options(seed: u64, setup: &Setup) -> Options {
+pub fn options(seed: u64, setup: &Setup) -> Options {
     let minority = (setup.nodes - 1) / 2;
     let down = match setup.durability {
         // What is forced outlives the loss of all processes, and of the disks of a minority.
@@ -269,7 +269,7 @@ pub fn run(seed: u64, setup: &Setup, faults: Vec<FaultEvent>) -> Result<Report, 
     })
 }
 
-fn silent(status: &Status) -> usize {
+pub fn silent(status: &Status) -> usize {
     let suspicions = status.site.suspicions.iter();
     suspicions.filter(|suspicion| suspicion.evidence == Evidence::Silence).count()
 }

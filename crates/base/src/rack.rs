@@ -275,6 +275,14 @@ impl Rack {
         }
     }
 
+    /// Whether the disk is short, for all.
+    pub fn disk_short(&mut self, now: Instant, short: bool) {
+        for (of, tenant) in &mut self.tenants {
+            tenant.give(now, Given::DiskShort(short));
+            self.touched.insert(*of);
+        }
+    }
+
     /// Commands for a service. False, and counted: there is none of that kind and instance.
     pub fn ask(&mut self, now: Instant, ask: Ask) -> bool {
         let to = ask.to;

@@ -340,6 +340,9 @@ pub enum In<S: Service> {
         /// Whether it is stable.
         written: bool,
     },
+    /// Less of the disk than its reserve is free (`true`), or there is enough again. It is enough until the first word of it. Work that is
+    /// to be written waits or is refused meanwhile: the reserve is for what has begun, and a node whose log fails ends.
+    DiskShort(bool),
     /// A job is done.
     Done(S::Done),
     /// What another service of the node told in this turn.
@@ -629,6 +632,7 @@ impl<S: Service> fmt::Debug for In<S> {
             Self::Checkpointed { position, written } => {
                 write!(f, "Checkpointed({position}, {written})")
             }
+            Self::DiskShort(short) => write!(f, "DiskShort({short})"),
             Self::Done(_) => f.write_str("Done"),
             Self::Told(told) => told.fmt(f),
             Self::Command(_) => f.write_str("Command"),

@@ -1,16 +1,19 @@
 //! Why the program ends, and with which status.
 
+use std::error::Error;
 use std::fmt::Display;
 use std::io;
 use std::process::ExitCode;
 
 use mainstay::StartError;
+use mainstay_service::{DiskError, ServicesError};
 use mainstay_site::identity::IdentityError;
 use mainstay_site::{self as site, StorageError};
 use mainstay_stable::{
     FileMediumError, OpenCellError, OpenCheckpointsError, OpenError, ReadCellError,
     ReadCheckpointError, WriteCellError,
 };
+use rustix::io::Errno;
 
 use crate::out::tell;
 
@@ -59,12 +62,13 @@ impl Failure {
         let status = match error {
             StartError::Site(site::StartError::Entropy(_)) => 70,
             StartError::Site(site::StartError::Storage(error)) => of_storage(error),
+            StartError::Site(site::StartError::Services(error)) => of_services(error),
             _ => USAGE,
         };
-        let refused = if status == SYSTEM {
-            "the disk is full or fails, the data is as it was: "
-        } else {
-            ""
+        let refused = match status {
+            SYSTEM if is_of_disk(error) => "the disk is full or fails, the data is as it was: ",
+            SYSTEM => "the system refuses what the node needs, the data is as it was: ",
+            _ => "",
         };
         Self { status, text: format!("{whose}: {refused}{error}") }
     }
@@ -103,26 +107,80 @@ fn of_storage(error: &StorageError) -> u8 {
             FileMediumError::Io { source, .. } => of_file(source),
             _ => USAGE,
         },
-        Storage::NotConfigured { .. }
+        Storage::GroupMissing { .. }
         | Storage::Identity(Identity::Foreign { .. })
         | Storage::Identity(Identity::Read(
             ReadCellError::Version(_) | ReadCellError::Foreign(_),
-        ))
-        | Storage::Log(OpenError::Version { .. } | OpenError::Foreign { .. })
-        | Storage::ReadCheckpoint(
-            ReadCheckpointError::Version { .. } | ReadCheckpointError::Foreign { .. },
-        ) => USAGE,
+        )) => USAGE,
         Storage::Identity(
             Identity::Open(OpenCellError::Io(_))
             | Identity::Read(ReadCellError::Io(_))
             | Identity::Write(WriteCellError::NotWritten(_) | WriteCellError::Unknown(_)),
         )
-        | Storage::Log(OpenError::Io(_))
-        | Storage::First(_)
-        | Storage::OpenCheckpoints(OpenCheckpointsError::Io(_))
-        | Storage::ReadCheckpoint(ReadCheckpointError::Io(_)) => SYSTEM,
+        | Storage::First(_) => SYSTEM,
+        Storage::Log(error) => of_log(error),
+        Storage::OpenCheckpoints(error) => of_shelf(error),
+        Storage::ReadCheckpoint(error) => of_checkpoint(error),
         _ => DAMAGED,
     }
+}
+
+/// The same of the directories of services.
+fn of_services(error: &ServicesError) -> u8 {
+    match error {
+        ServicesError::Disk(DiskError::Directory(FileMediumError::Io { source, .. })) => {
+            of_file(source)
+        }
+        ServicesError::Disk(DiskError::Log(error)) => of_log(error),
+        ServicesError::Disk(DiskError::OpenCheckpoints(error)) => of_shelf(error),
+        ServicesError::Disk(DiskError::ReadCheckpoint(error)) => of_checkpoint(error),
+        ServicesError::Disk(DiskError::Record { .. })
+        | ServicesError::Record(_)
+        | ServicesError::Fold { .. } => DAMAGED,
+        _ => USAGE,
+    }
+}
+
+fn of_log(error: &OpenError) -> u8 {
+    match error {
+        OpenError::Version { .. } | OpenError::Foreign { .. } => USAGE,
+        OpenError::Io(_) => SYSTEM,
+        _ => DAMAGED,
+    }
+}
+
+fn of_shelf(error: &OpenCheckpointsError) -> u8 {
+    match error {
+        OpenCheckpointsError::Io(_) => SYSTEM,
+        _ => DAMAGED,
+    }
+}
+
+fn of_checkpoint(error: &ReadCheckpointError) -> u8 {
+    match error {
+        ReadCheckpointError::Version { .. } | ReadCheckpointError::Foreign { .. } => USAGE,
+        ReadCheckpointError::Io(_) => SYSTEM,
+        _ => DAMAGED,
+    }
+}
+
+/// Whether the system says of the disk that it is full or fails. It may refuse for want of descriptors, memory or rights as well.
+fn is_of_disk(error: &StartError) -> bool {
+    use io::ErrorKind as Is;
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            let of_device =
+                error.raw_os_error().is_some_and(|code| code == Errno::IO.raw_os_error());
+            return of_device
+                || matches!(
+                    error.kind(),
+                    Is::StorageFull | Is::QuotaExceeded | Is::FileTooLarge | Is::ReadOnlyFilesystem
+                );
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// A path that is wrong is the usage's fault, all else the system's.
@@ -175,6 +233,43 @@ mod tests {
         assert_eq!(status(OpenError::Damaged { segment: String::new(), offset: 0 }.into()), 4);
         assert_eq!(status(IdentityError::Read(ReadCellError::Damaged).into()), 4);
         assert_eq!(status(ReadCheckpointError::Damaged(0).into()), 4);
+    }
+
+    /// Checks the same of what services keep, as the clock of a node does.
+    #[test]
+    fn what_services_keep_has_the_same_statuses() {
+        let status = |error: ServicesError| {
+            Failure::start("here", &StartError::Site(site::StartError::Services(error))).status
+        };
+        let io = || io::Error::from(io::ErrorKind::StorageFull);
+        let path = std::path::PathBuf::new;
+        let directory = |source| FileMediumError::Io { path: path(), source };
+        assert_eq!(status(DiskError::from(directory(io())).into()), 5);
+        let denied = io::Error::from(io::ErrorKind::PermissionDenied);
+        assert_eq!(status(DiskError::from(directory(denied)).into()), 2);
+        assert_eq!(status(DiskError::from(OpenError::Io(io())).into()), 5);
+        assert_eq!(status(DiskError::from(OpenCheckpointsError::Io(io())).into()), 5);
+        assert_eq!(status(DiskError::from(ReadCheckpointError::Io(io())).into()), 5);
+        let damaged = OpenError::Damaged { segment: String::new(), offset: 0 };
+        assert_eq!(status(DiskError::from(damaged).into()), 4);
+        assert_eq!(status(DiskError::from(ReadCheckpointError::Damaged(0)).into()), 4);
+        let why = mainstay_base::codec::decode::<u8>(&[]).unwrap_err();
+        assert_eq!(status(DiskError::Record { lsn: 1, why }.into()), 4);
+    }
+
+    /// Checks that the disk is blamed for what it does, and for nothing else.
+    #[test]
+    fn the_disk_is_blamed_for_what_it_does() {
+        let text = |errno: Errno| {
+            let error = StorageError::from(OpenError::Io(errno.into()));
+            Failure::start("here", &StartError::Site(site::StartError::Storage(error))).text
+        };
+        for errno in [Errno::NOSPC, Errno::DQUOT, Errno::FBIG, Errno::ROFS, Errno::IO] {
+            assert!(text(errno).contains("the disk is full or fails"), "{}", text(errno));
+        }
+        for errno in [Errno::ACCESS, Errno::MFILE, Errno::NOMEM] {
+            assert!(text(errno).contains("the system refuses"), "{}", text(errno));
+        }
     }
 
     /// Checks that what the system said is printed, once.

@@ -14,7 +14,7 @@ const CLIENTS: (usize, usize) = (CLIENTS_MAX, 8);
 const STRANGERS_MAX: usize = 16;
 /// The standard ones, three listeners, the trace, and what the runtime needs.
 const ELSEWHERE: usize = 24;
-/// Directories of the log and of the checkpoints.
+/// Directories of the log and of the checkpoints; a clock has such ones of its own.
 const DIRECTORIES: usize = 2;
 
 /// Most connections of each kind.
@@ -27,15 +27,15 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// Of a node with so many peers on this system. The limit of the process is raised as far as is wanted and allowed.
+    /// Of a node with so many peers, and perhaps a clock, on this system. The limit of the process is raised as far as is wanted and allowed.
     ///
     /// # Errors
     /// There are too few.
-    pub(crate) fn of_process(peers: usize) -> Result<Self, Failure> {
-        let wanted = reserved(peers) + Self::most(peers).sum();
+    pub(crate) fn of_process(peers: usize, has_clock: bool) -> Result<Self, Failure> {
+        let wanted = reserved(peers, has_clock) + Self::most(peers).sum();
         let limit = open_files(wanted);
-        Self::share(limit, peers).ok_or_else(|| {
-            let needed = reserved(peers) + Self::least(peers).sum();
+        Self::share(limit, peers, has_clock).ok_or_else(|| {
+            let needed = reserved(peers, has_clock) + Self::least(peers).sum();
             Failure::system(format!(
                 "{limit} files may be open at once (ulimit -n), and a node with {peers} peers needs {needed}"
             ))
@@ -56,9 +56,9 @@ impl Limits {
     }
 
     /// What is left of the limit: the least to each, an eighth of the rest to operators and nodes, clients get the rest.
-    fn share(limit: usize, peers: usize) -> Option<Self> {
+    fn share(limit: usize, peers: usize, has_clock: bool) -> Option<Self> {
         let (most, least) = (Self::most(peers), Self::least(peers));
-        let left = limit.checked_sub(reserved(peers) + least.sum())?;
+        let left = limit.checked_sub(reserved(peers, has_clock) + least.sum())?;
         let operators = most.operators.min(least.operators + left / 8);
         let accepted = most.accepted.min(least.accepted + left / 8);
         let taken = operators - least.operators + accepted - least.accepted;
@@ -68,8 +68,9 @@ impl Limits {
 }
 
 /// What no client may use: the files of the node, and what it dials.
-const fn reserved(peers: usize) -> usize {
-    ELSEWHERE + DIRECTORIES * FileMedium::DESCRIPTORS_MAX + 2 * peers
+const fn reserved(peers: usize, has_clock: bool) -> usize {
+    let directories = if has_clock { 2 * DIRECTORIES } else { DIRECTORIES };
+    ELSEWHERE + directories * FileMedium::DESCRIPTORS_MAX + 2 * peers
 }
 
 /// How many files this process may have open: as many as are wanted, if the system allows it.
@@ -97,17 +98,18 @@ mod tests {
     /// tight gives all to all.
     #[test]
     fn all_together_have_no_more_than_there_are() {
-        for peers in 0..9 {
+        for (peers, has_clock) in (0..9).flat_map(|peers| [(peers, false), (peers, true)]) {
+            let share = |limit| Limits::share(limit, peers, has_clock);
             let (most, least) = (Limits::most(peers), Limits::least(peers));
-            let needed = reserved(peers) + least.sum();
-            assert_eq!(Limits::share(needed - 1, peers), None);
-            assert_eq!(Limits::share(needed, peers), Some(least));
+            let needed = reserved(peers, has_clock) + least.sum();
+            assert_eq!(share(needed - 1), None);
+            assert_eq!(share(needed), Some(least));
             for limit in needed..2_000 {
-                let shared = Limits::share(limit, peers).unwrap();
-                assert!(reserved(peers) + shared.sum() <= limit, "{limit}: {shared:?}");
+                let shared = share(limit).unwrap();
+                assert!(reserved(peers, has_clock) + shared.sum() <= limit, "{limit}: {shared:?}");
                 assert!(shared.clients >= least.clients && shared.accepted >= least.accepted);
             }
-            assert_eq!(Limits::share(1_024, peers), Some(most));
+            assert_eq!(share(1_024), Some(most));
         }
     }
 }

@@ -101,7 +101,7 @@ async fn serve(options: &Options, config: NodeConfig, log: Lines) -> Result<(), 
     let bootstrap = mark.exists();
     let data = config.data_dir.display();
     let pulse = Pulse::new();
-    let limits = Limits::of_process(config.peers.len())?;
+    let limits = Limits::of_process(config.peers.len(), config.clock.is_some())?;
     let settings = config.settings(bootstrap, Arc::clone(&pulse))?;
     let mut settings = settings.accepted_max(limits.accepted);
     let trace = config.begin_trace()?;

@@ -17,6 +17,8 @@ use thiserror::Error;
 /// Most bytes of own commands that are not known to be at all members. The window of the link and the queue of a
 /// connection are multiples of it: what is on the way to one peer fits.
 pub(crate) const UNSTABLE_BYTES: usize = 8 << 20;
+/// What stands on a group: a process group of the user's is 0.
+const STATE_MACHINE: u16 = 1;
 
 /// The settings of a [`Node`](crate::Node) and of the state machines on it. Cluster, nodes, durability and the replica's settings
 /// must be the same at all nodes.
@@ -308,6 +310,7 @@ impl Config {
             .durability(self.durability)
             .deliver_at(self.level())
             .unstable_bytes(UNSTABLE_BYTES)
+            .application(STATE_MACHINE)
             .build()
     }
 }

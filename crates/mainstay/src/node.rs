@@ -173,6 +173,7 @@ impl NodeBuilder {
         let (casts, intake) = inbox::<Cast, _>(&self.bell, id, CASTS_BYTES);
         let (asks, asked) = inbox::<group::Ask, _>(&self.bell, id, ASKS_BYTES);
         let app = GroupMember::new(
+            name.into(),
             Arc::clone(&config),
             self.config.me(),
             Arc::clone(&self.names),
@@ -419,9 +420,9 @@ impl Node {
         &self.name
     }
 
-    /// Waits until the node is a member, has all the past of its groups, and the state machines on it execute. That may be for ever:
-    /// [`status`](Self::status) says what it waits for (`stack.founding` while no cluster is made, `stack.votes_missing`,
-    /// `stack.unheard`).
+    /// Waits until the node is a member, has all the past of its groups, and the state machines on it execute. Actors of a group may not have read
+    /// all of that past yet. The wait may be for ever: [`status`](Self::status) says what for (`stack.founding` while no cluster is made,
+    /// `stack.votes_missing`, `stack.unheard`, `stack.absent` where a group has not the majority of its nodes).
     ///
     /// # Errors
     /// [`ReadyError`].

@@ -3,62 +3,16 @@
 
 mod common;
 
-use std::cell::Cell;
-use std::fmt;
+#[allow(unreachable_pub, dead_code, reason = "shared by tests")]
+#[path = "../../sim/tests/support/small.rs"]
+mod small;
+
 use std::rc::Rc;
-use std::sync::Arc;
 
 use common::{Cluster, Journal, ready, run, until};
 use mainstay::{Durability, NotDone, Outcome, Replicated};
-use mainstay_runtime::{
-    Disk, FileDisk, LogDevice, OsEntropy, Ports, Space, Store, Tcp, TcpOptions, TokioTime,
-};
-use mainstay_stable::{FileMediumError, Medium};
-
-/// As much room as the test likes, and how often somebody looked.
-#[derive(Default)]
-struct Free {
-    bytes: Cell<u64>,
-    looks: Cell<u64>,
-}
-
-impl Free {
-    fn new(bytes: u64) -> Rc<Self> {
-        Rc::new(Self { bytes: Cell::new(bytes), ..Self::default() })
-    }
-
-    fn set(&self, bytes: u64) {
-        self.bytes.set(bytes);
-    }
-}
-
-/// A disk that has it.
-struct Small(FileDisk, Rc<Free>);
-
-impl fmt::Debug for Small {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl Disk for Small {
-    fn open(&self, inner: Option<&str>) -> Result<Arc<dyn Medium>, FileMediumError> {
-        self.0.open(inner)
-    }
-
-    fn store(&self, device: Box<dyn LogDevice>) -> Box<dyn Store> {
-        self.0.store(device)
-    }
-
-    fn space(&self) -> Option<Space> {
-        self.1.looks.set(self.1.looks.get() + 1);
-        Some(Space { free: self.1.bytes.get(), total: 1 << 40 })
-    }
-
-    fn run(&self, step: Box<dyn FnOnce() + Send>) {
-        self.0.run(step);
-    }
-}
+use mainstay_runtime::{FileDisk, OsEntropy, Ports, Tcp, TcpOptions, TokioTime};
+use small::{Free, Small};
 
 fn on_small_disk(cluster: &Cluster, name: &str, free: &Rc<Free>) -> Replicated<Journal> {
     let time = Rc::new(TokioTime::new());

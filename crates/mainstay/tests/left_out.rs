@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use common::{Cluster, Journal, NAMES, run};
 use mainstay::{
-    Durability, GroupConfig, GroupHandle, Level, Node, NodeId, Order, Outcome, Replicated,
+    Durability, GroupConfig, GroupHandle, Level, Node, NodeId, Order, Outcome, Replicated, WaitsFor,
 };
 use tokio::time::timeout;
 
@@ -140,4 +140,59 @@ fn a_state_machine_in_memory_goes_on_without_a_node_that_lacks_it() {
 #[test]
 fn a_state_machine_on_disk_goes_on_without_a_node_that_lacks_it() {
     state_machine_left_out(Durability::Disk);
+}
+
+/// A group is added by starting the nodes again one by one with it: it begins as soon as a majority of the nodes have it.
+#[test]
+fn a_group_is_added_one_node_at_a_time() {
+    run(async {
+        for durability in [Durability::Memory, Durability::Disk] {
+            let cluster = Cluster::new(durability);
+            let config = || match durability {
+                Durability::Memory => GroupConfig::memory().stateless(),
+                Durability::Disk => GroupConfig::disk().stateless(),
+            };
+            let mut nodes: Vec<_> = NAMES.iter().map(|name| start(&cluster, name, None)).collect();
+            for (node, _) in &nodes {
+                timeout(LIMIT, node.ready()).await.unwrap().unwrap();
+            }
+            for (at, name) in NAMES.iter().enumerate() {
+                let (node, _) = nodes.remove(0);
+                node.close().await;
+                let (node, group) = start(&cluster, name, Some(config()));
+                nodes.push((node, group));
+                if at == 0 {
+                    continue;
+                }
+                for (node, group) in nodes.iter().filter(|(_, group)| group.is_some()) {
+                    timeout(LIMIT, node.ready()).await.unwrap().unwrap();
+                    goes_on(group.as_ref().unwrap()).await;
+                }
+            }
+        }
+    });
+}
+
+/// A state machine and a process group of one name have nothing in common: the cluster is not made, and the status says so.
+#[test]
+fn a_group_is_no_state_machine_of_the_same_name() {
+    run(async {
+        let cluster = Cluster::new(Durability::Memory);
+        let mut builder = Node::builder(cluster.config(NAMES[0])).unwrap();
+        let _group = builder.group("journal", GroupConfig::memory()).unwrap();
+        let first = builder.start().unwrap();
+        let others: Vec<_> = NAMES[1..].iter().map(|name| replica(&cluster, name, true)).collect();
+        let seen = async {
+            loop {
+                let stack = first.status().await.unwrap().stack.unwrap();
+                let waits: Vec<WaitsFor> = stack.founding.into_values().collect();
+                if waits == [WaitsFor::OtherSettings; 2] {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(LIMIT, seen).await.expect("the status says why no cluster is made");
+        drop(others);
+    });
 }

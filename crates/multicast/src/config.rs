@@ -29,7 +29,7 @@ const META_MAX: usize = 32 << 10;
 
 /// The settings of a [`Group`](crate::Group); made by a [`Builder`], immutable afterwards.
 ///
-/// Group, nodes, durability, level and statefulness must be the same at all members.
+/// Group, nodes, durability, level, statefulness and application must be the same at all members.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub(crate) group: GroupId,
@@ -37,6 +37,7 @@ pub struct Config {
     pub(crate) durability: Durability,
     pub(crate) deliver_at: Level,
     pub(crate) stateful: bool,
+    pub(crate) application: u16,
     pub(crate) unstable_bytes: usize,
     pub(crate) payload_max: usize,
     pub(crate) slow_after: Duration,
@@ -80,6 +81,7 @@ impl Config {
             durability: Durability::Memory,
             deliver_at: Level::Majority,
             stateful: true,
+            application: 0,
             unstable_bytes: 64 << 20,
             payload_max: frame::BODY_SIZE_MAX - META_MAX,
             slow_after: Duration::from_secs(2),
@@ -118,6 +120,12 @@ impl Config {
     #[must_use]
     pub fn is_stateful(&self) -> bool {
         self.stateful
+    }
+
+    /// What stands on the group.
+    #[must_use]
+    pub fn application(&self) -> u16 {
+        self.application
     }
 
     /// How many of the configured nodes make a majority.
@@ -172,6 +180,13 @@ impl Builder {
     /// Whether joiners need the state of the group. Default true.
     pub fn stateful(mut self, stateful: bool) -> Self {
         self.0.stateful = stateful;
+        self
+    }
+
+    /// What stands on the group, by a number that its users agree on: nodes where something else does under the same name are no
+    /// members of it. Default 0.
+    pub fn application(mut self, number: u16) -> Self {
+        self.0.application = number;
         self
     }
 

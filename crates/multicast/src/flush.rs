@@ -21,6 +21,8 @@ pub struct Settings {
     pub deliver_at: Level,
     /// Joiners need the state.
     pub stateful: bool,
+    /// What stands on it.
+    pub application: u16,
 }
 
 /// What a wedged member knows of its group: its part of the acknowledgement of a proposed view.
@@ -239,7 +241,8 @@ impl Cut {
     ///
     /// The group is *whole*, and so nothing acknowledged is lost, if every majority of the configured nodes among the
     /// members of that view has a contributor. Members that are still learning its past are in no such majority. It goes on if
-    /// it is whole and a majority of its nodes carries it, if all its nodes do, those of its latest view too, or on an operator's word.
+    /// it is whole or has had no view yet, and a majority of its nodes carries it; if all its nodes do, those of its latest view too; or on an
+    /// operator's word.
     ///
     /// It is a pure function, but only the one who fixes the cut computes it; the others are told.
     ///
@@ -275,7 +278,10 @@ impl Cut {
         // What fewer have nobody may be told of.
         let is_enough = present.len() > nodes.len() / 2;
         let are_all = present.is_superset(nodes) && present.is_superset(&former.nodes);
-        let goes_on = accepted || are_all || (whole && is_enough);
+        // Before its first view the group had no messages: there is nothing that a majority could lack.
+        let is_new = agreed.as_of == ViewId::NONE
+            && standings.iter().all(|(_, it)| it.as_of == ViewId::NONE);
+        let goes_on = accepted || are_all || (is_enough && (whole || is_new));
         if goes_on && !whole {
             // Rather an older past than none.
             let newest = standings.iter().map(|(_, it)| it.as_of).max();
@@ -291,8 +297,6 @@ impl Cut {
             // What only memories had is gone with a restart, unless nothing is told before it is forced.
             let forced_first = former.deliver_at == Level::Disk;
             let remembered = agreed.is_covered(&contributors, &learners, quorum, |it| it.live);
-            // Before its first view the group had no messages.
-            let is_new = agreed.as_of == ViewId::NONE && as_of == ViewId::NONE;
             cut.loss = !is_new && (!whole || !(forced_first || remembered));
         }
         if cut.loss {

@@ -269,6 +269,7 @@ impl Group {
                 durability: self.config.durability,
                 deliver_at: self.config.deliver_at,
                 stateful: self.config.stateful,
+                application: self.config.application,
             },
             accept_loss: self.accept_loss,
             own: self.own_gone(),

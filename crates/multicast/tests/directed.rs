@@ -109,6 +109,7 @@ fn a_cut_ends_at_a_hole_and_numbers_the_rest() {
         durability: Durability::Memory,
         deliver_at: Level::Majority,
         stateful: true,
+        application: 0,
     };
     let state = |runs: Vec<Run>, total: Vec<u64>| FlushState {
         group: group_id(),
@@ -270,6 +271,18 @@ fn the_settings_of_a_group_stand() {
     let cut = Cut::compute(&two, &agreed, &last);
     assert_eq!(cut.verdict, Verdict::Install);
     assert_eq!(cut.absent(&last).collect::<Vec<_>>(), [(node(0), false)]);
+
+    // A group that has had no view begins when a majority of its nodes have it.
+    let first = Agreed { as_of: ViewId::NONE, ..first };
+    let mut two = two;
+    two.iter_mut().for_each(|(_, state)| state.standing = None);
+    let cut = Cut::compute(&two, &first, &last);
+    assert_eq!((cut.verdict, cut.loss, cut.carriers.len()), (Verdict::Install, false, 2));
+    assert_eq!(Cut::compute(&two[..1], &first, &last).verdict, Verdict::Blocked);
+    // One that somebody has a past of is not new.
+    assert_eq!(Cut::compute(&two, &agreed, &last).verdict, Verdict::Blocked);
+    two[0].1.standing = state(&right).standing;
+    assert_eq!(Cut::compute(&two, &first, &last).verdict, Verdict::Blocked);
 }
 
 /// Checks MC-21: a minority with state stands still, refuses reads and keeps casts; an operator may go on with it.

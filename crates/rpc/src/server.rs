@@ -128,6 +128,8 @@ pub(crate) struct Server {
     names: names::Names,
     stored: stored::Kept,
     tickets: u64,
+    /// What would be written waits for room on the disk.
+    disk_short: bool,
     drain: Drain,
     /// Executions that were ended, for whom calls are to be taken back.
     pub(crate) ended: Vec<Ticket>,
@@ -182,6 +184,7 @@ impl Server {
             stored: stored::Kept::new(past.first(), seed),
             // No ticket of a former life names an execution of this one.
             tickets: Rng::new(seed).stream("tickets").next_u64() >> 1,
+            disk_short: false,
             drain: Drain::No,
             ended: Vec::new(),
             counts: Counts::default(),
@@ -427,6 +430,8 @@ impl Server {
         while self.runs.len() < self.config.executions_max {
             if let Some(loose) = self.next_loose() {
                 self.begin_loose(now, lines, loose);
+            } else if self.disk_short && self.config.stored {
+                return;
             } else if let Some((from, life, seq)) = self.ready.calls.pop_front() {
                 let Some(client) = self.clients.get_mut(&from).filter(|it| it.life == life) else {
                     continue;
@@ -440,6 +445,13 @@ impl Server {
                 return;
             }
         }
+    }
+
+    /// Calls whose executions would be written wait while the disk is short. They keep their places, and their clients hear that they are
+    /// worked on; their deadlines end them.
+    pub(crate) fn on_disk_short(&mut self, now: Instant, lines: &mut Lines, short: bool) {
+        self.disk_short = short;
+        self.fill(now, lines);
     }
 
     fn ticket(&mut self) -> Ticket {

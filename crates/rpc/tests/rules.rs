@@ -364,6 +364,37 @@ fn stored(clients_max: usize, fault: Option<Fault>) -> impl Fn(usize, u64) -> Co
     }
 }
 
+/// While the disk is short nothing that is to be written begins: calls wait for room, or for their deadline. A short record says that one
+/// has ended so. A server that writes nothing does not mind.
+#[test]
+fn calls_to_be_written_wait_for_room_on_the_disk() {
+    let mut hand = Hand::new(2, stored(16, None));
+    hand.call(0, 1, 1, ONCE);
+    hand.run(50 * MS);
+    hand.give(1, In::DiskShort(true));
+    hand.run(MS);
+    let before = hand.sites[1].log.len();
+    hand.call(0, 1, 2, Ask { deadline: Duration::from_secs(60), ..ONCE });
+    hand.call(0, 1, 3, Ask { deadline: Duration::from_millis(200), ..ONCE });
+    hand.run(Duration::from_secs(5));
+    assert!(hand.is_done(1) && hand.outcome(2).is_none() && hand.outcome(3).is_some());
+    assert_eq!((hand.count(2), hand.count(3)), (0, 0));
+    let written = &hand.sites[1].log[before..];
+    assert!(
+        written.iter().map(|(_, meta, payload)| meta.len() + payload.len()).sum::<usize>() < 256
+    );
+    hand.give(1, In::DiskShort(false));
+    hand.run(50 * MS);
+    assert!(hand.is_done(2));
+    assert_eq!((hand.count(2), hand.count(3)), (1, 0));
+
+    let mut hand = Hand::new(2, config(Carrier::Link, None));
+    hand.give(1, In::DiskShort(true));
+    hand.call(0, 1, 1, ONCE);
+    hand.run(50 * MS);
+    assert!(hand.is_done(1));
+}
+
 /// Checks RPC-3 and RPC-17: a server that stores results remembers no more clients than it may. One that was forgotten, also by a server that was restarted meanwhile, is told so when it
 /// comes back, and nothing is executed twice.
 #[test]

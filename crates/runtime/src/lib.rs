@@ -69,6 +69,8 @@ mod porter;
 #[cfg(feature = "host")]
 pub mod ports;
 #[cfg(feature = "host")]
+mod room;
+#[cfg(feature = "host")]
 mod shelf;
 #[cfg(feature = "host")]
 mod stable_log;
@@ -114,6 +116,8 @@ pub use ports::{
     CloseReason, Completed, Disk, EventSink, IoId, LogError, Ports, Record, SinkClosed, Space,
     Store, StoreError, Transport, TransportEvent,
 };
+#[cfg(feature = "host")]
+pub use room::Room;
 #[cfg(feature = "host")]
 pub use shelf::{
     CheckpointError, Shelf, Stop, blocking, discard_checkpoints, is_short, is_short_still,

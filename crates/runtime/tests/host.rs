@@ -4,8 +4,10 @@
 mod common;
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::future::{Future, poll_fn};
 use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -165,6 +167,64 @@ async fn time_ends_a_turn() {
         let log = log.borrow();
         assert!(log.turns().iter().all(|turn| turn.len() <= 4), "{:?}", log.turns());
         assert!(log.items().into_iter().eq(0..40));
+    })
+    .await;
+}
+
+/// Counts warnings by their text.
+#[derive(Clone, Default)]
+struct Warnings(Arc<Mutex<Vec<String>>>);
+
+impl tracing::Subscriber for Warnings {
+    fn enabled(&self, of: &tracing::Metadata<'_>) -> bool {
+        *of.level() == tracing::Level::WARN
+    }
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        struct Text(String);
+        impl tracing::field::Visit for Text {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn fmt::Debug) {
+                self.0.push_str(&format!("{}={value:?} ", field.name()));
+            }
+        }
+        let mut text = Text(String::new());
+        event.record(&mut text);
+        self.0.lock().unwrap().push(text.0);
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// Checks that a turn which takes too long is counted, and told with what it did: here each look at the clock costs 300 us.
+#[tokio::test(start_paused = true)]
+async fn a_long_turn_is_counted_and_told() {
+    let slow = |slow_turn| async move {
+        let warnings = Warnings::default();
+        let _told = tracing::subscriber::set_default(warnings.clone());
+        let mut options = HostOptions::default();
+        options.slow_turn = slow_turn;
+        let bench = Bench::with(options, Duration::from_micros(300), Duration::ZERO);
+        let handle = bench.handle.clone();
+        (0..40).for_each(|item| bench.handle.try_send(Input::Item(item)).unwrap());
+        bench.end().await;
+        let told = warnings.0.lock().unwrap().clone();
+        (handle.turn_stats(), told)
+    };
+    local(async move {
+        let (stats, told) = slow(MILLI).await;
+        assert!(stats.slow > 0 && stats.longest > MILLI, "{stats:?}");
+        // One of them; the others are counted until the next is due.
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].contains("a turn was long") && told[0].contains("inputs="), "{told:?}");
+        let (stats, told) = slow(Duration::from_secs(1)).await;
+        assert!(stats.slow == 0 && told.is_empty(), "{stats:?}, {told:?}");
     })
     .await;
 }

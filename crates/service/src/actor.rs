@@ -63,8 +63,9 @@ pub struct StationParts {
     pub datagrams: Option<Box<dyn Datagrams>>,
     /// Where services keep what they write. `None`: what they write is stable at once, and gone with the process.
     pub disk: Option<Box<dyn Disk>>,
-    /// No checkpoint is written into so many bytes at the end of the disk, or into an eighth of the disk if that is less. Default
-    /// 64 MiB.
+    /// So many bytes at the end of the disk are kept free, or an eighth of the disk if that is less: no checkpoint is written there, and services
+    /// are told to begin nothing that is to be written ([`In::DiskShort`](mainstay_base::service::In::DiskShort)). A disk that is full all the same ends the
+    /// station. Default 64 MiB.
     pub disk_reserve: u64,
     /// The clock.
     pub time: Rc<dyn TimeSource>,

@@ -185,6 +185,7 @@ pub struct Services {
     writes: Writes,
     /// The host carries datagrams, in place of the connections.
     outside: bool,
+    disk_short: bool,
     /// There may be something to do at the end of the turn although nothing is mounted.
     has_news: bool,
     outputs: VecDeque<Output>,
@@ -250,6 +251,9 @@ impl Services {
         self.stopped.remove(&of);
         if let Some(view) = &self.view {
             self.rack.give(now, of, Given::View(Arc::clone(view)));
+        }
+        if self.disk_short {
+            self.rack.give(now, of, Given::DiskShort(true));
         }
     }
 
@@ -429,6 +433,13 @@ impl Services {
         self.has_news = true;
         self.view = Some(Arc::clone(view));
         self.rack.view(now, view);
+    }
+
+    /// Less of the disk of the services than its reserve is free, or there is enough again.
+    pub fn on_disk_short(&mut self, now: Instant, short: bool) {
+        self.has_news = true;
+        self.disk_short = short;
+        self.rack.disk_short(now, short);
     }
 
     /// A boot was removed by a view: nothing comes from it any more.

@@ -6,7 +6,6 @@ pub mod identity;
 mod log;
 mod machine;
 mod parts;
-mod room;
 mod seats;
 mod services;
 mod status;

@@ -2,6 +2,7 @@
 //! and speaks with them by lines of JSON on their standard input and output.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -37,18 +38,19 @@ pub struct Child {
 impl Child {
     /// If this program was started as one.
     pub(crate) fn from_arguments() -> Option<Self> {
-        let mut arguments = std::env::args().skip(1);
+        Self::from_list(std::env::args_os().skip(1))
+    }
+
+    /// The directory may have any name, so the arguments need not be text.
+    fn from_list(mut arguments: impl Iterator<Item = OsString>) -> Option<Self> {
         arguments.next().filter(|first| first == CHILD)?;
-        Some(Self {
-            index: arguments.next()?.parse().ok()?,
-            directory: arguments.next()?.into(),
-            addresses: arguments
-                .next()?
-                .split(',')
-                .map(|it| it.parse().ok())
-                .collect::<Option<_>>()?,
-            broken: arguments.next(),
-        })
+        let index = arguments.next()?.to_str()?.parse().ok()?;
+        let directory = arguments.next()?.into();
+        let addresses = arguments.next()?;
+        let addresses = addresses.to_str()?.split(',').map(|it| it.parse().ok());
+        let addresses = addresses.collect::<Option<_>>()?;
+        let broken = arguments.next().and_then(|it| it.into_string().ok());
+        Some(Self { index, directory, addresses, broken })
     }
 
     /// Gives each line that it is told to `take`, on a thread of its own, until there are no more or `take` answers false.

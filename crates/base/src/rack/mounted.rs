@@ -161,6 +161,8 @@ pub enum Given {
         /// Whether it is stable.
         written: bool,
     },
+    /// [`In::DiskShort`].
+    DiskShort(bool),
     /// [`In::Done`].
     Done(Done),
     /// [`In::Reader`].
@@ -411,6 +413,7 @@ impl<S: Service> Mounted<S> {
             Given::Compact { upto } => In::Compact { upto },
             Given::Chunk(chunk) => In::Chunk(chunk),
             Given::Checkpointed { position, written } => In::Checkpointed { position, written },
+            Given::DiskShort(short) => In::DiskShort(short),
             Given::Done(Done(done)) => In::Done(*done.downcast().ok()?),
             Given::Reader { reader, change } => In::Reader { reader, change },
             Given::Close => In::Close,

@@ -23,7 +23,7 @@ use mainstay_site::{AppPort, Application, CheckpointDone};
 
 use casts::Casts;
 use listeners::{Listeners, Log};
-use parts::Parts;
+use parts::{Parts, Pieces};
 
 use super::book::{Book, NotReached};
 use super::{
@@ -56,11 +56,11 @@ struct States {
     /// For a checkpoint, as soon as the own log has all of it.
     checkpoint: Option<(Position, Parts)>,
     /// What a sponsor has given so far.
-    arriving: Vec<Bytes>,
+    arriving: Pieces,
     /// A sponsor's state that is to be forced.
-    transferred: Option<(Position, Vec<Bytes>)>,
+    transferred: Option<(Position, Pieces)>,
     /// A checkpoint is being written; of a sponsor's state.
-    writing: Option<Option<(Position, Vec<Bytes>)>>,
+    writing: Option<Option<(Position, Pieces)>>,
     /// Bytes of messages since the state was last asked for.
     delivered_bytes: usize,
     /// Messages of the own log that are not counted in yet.
@@ -73,6 +73,7 @@ struct States {
 
 /// The application of a process group.
 pub(crate) struct GroupMember {
+    name: Arc<str>,
     config: Arc<GroupConfig>,
     names: Names,
     asks: Intake<Ask>,
@@ -96,6 +97,7 @@ pub(crate) struct GroupMember {
 
 impl GroupMember {
     pub(crate) fn new(
+        name: Arc<str>,
         config: Arc<GroupConfig>,
         me: mainstay_base::NodeId,
         names: Names,
@@ -106,6 +108,7 @@ impl GroupMember {
         let casts = Casts::new(intake, book);
         let listeners = Listeners::new();
         Self {
+            name,
             config,
             names,
             asks,
@@ -162,17 +165,17 @@ impl GroupMember {
         true
     }
 
-    fn begin(&mut self, position: Position, parts: Vec<Bytes>) {
+    fn begin(&mut self, position: Position, pieces: &Pieces) {
         self.begun = true;
         self.position = position;
         self.states.wanted.clear();
         (self.states.given, self.states.checkpoint) = (None, None);
-        let size = parts.iter().map(Bytes::len).sum();
-        self.states.size.store(size, Ordering::Relaxed);
+        self.states.size.store(pieces.bytes(), Ordering::Relaxed);
         if self.config.stateful && self.config.state_in_parts {
-            StatePart::of(parts).for_each(|it| self.listeners.push(GroupEvent::StatePart(it)));
+            StatePart::of(pieces.iter().collect())
+                .for_each(|it| self.listeners.push(GroupEvent::StatePart(it)));
         } else if self.config.stateful {
-            self.listeners.push(GroupEvent::State(State::new(parts)));
+            self.listeners.push(GroupEvent::State(State::new(pieces.iter().collect())));
         }
     }
 
@@ -180,7 +183,7 @@ impl GroupMember {
         let whole = port.status().is_some_and(|group| group.whole);
         if whole && !self.begun {
             // The group is made: there is nothing that anybody could give.
-            self.begin(view.start, Vec::new());
+            self.begin(view.start, &Pieces::default());
         }
         if self.site.is_none() {
             // A former boot was in a minority: who is admitted is not.
@@ -260,7 +263,13 @@ impl GroupMember {
             (Some(state), Wanted::Checkpoint) => {
                 self.states.checkpoint = Some((position, state));
             }
-            (None, _) => tracing::warn!(?position, "nobody gives the state of the group"),
+            (None, _) => {
+                tracing::warn!(
+                    group = &*self.name,
+                    ?position,
+                    "nobody gives the state of the group"
+                );
+            }
         }
     }
 
@@ -277,7 +286,8 @@ impl GroupMember {
                 }
             }
             Err(why) => {
-                tracing::warn!(?position, why, "the state of the group cannot be read");
+                let group = &*self.name;
+                tracing::warn!(group, ?position, why, "the state of the group cannot be read");
                 self.states.given = None;
             }
         }
@@ -290,19 +300,19 @@ impl GroupMember {
     ) {
         if offset == 0 {
             // The own checkpoint is of a past that the group went on without.
-            drop(port.take_checkpoint());
-            self.states.arriving.clear();
+            drop(port.take_checkpoint().map(Pieces::from));
+            self.states.arriving = Pieces::default();
             self.states.transferred = None;
         }
         let upto = offset + bytes.len() as u64;
         self.states.arriving.push(bytes);
         port.chunk_taken(position, upto);
         if last {
-            let parts = std::mem::take(&mut self.states.arriving);
-            self.begin(position, parts.clone());
+            let pieces = std::mem::take(&mut self.states.arriving);
+            self.begin(position, &pieces);
             self.listeners.end_past();
             if self.is_disk() {
-                self.states.transferred = Some((position, parts));
+                self.states.transferred = Some((position, pieces));
             } else {
                 port.restored(position);
             }
@@ -314,9 +324,9 @@ impl GroupMember {
         if self.states.writing.is_some() {
             return;
         }
-        if let Some((position, parts)) = self.states.transferred.take_if(|_| !self.disk_short) {
-            let source = Box::new(Parts::of(parts.iter().cloned()));
-            self.states.writing = Some(Some((position, parts)));
+        if let Some((position, pieces)) = self.states.transferred.take_if(|_| !self.disk_short) {
+            let source = Box::new(Parts::of(pieces.iter()));
+            self.states.writing = Some(Some((position, pieces)));
             port.checkpoint(position, true, source);
         } else if self.states.transferred.is_none()
             && let Some((position, parts)) =
@@ -362,7 +372,8 @@ impl GroupMember {
 
     fn leave(&mut self) {
         if !std::mem::replace(&mut self.left, true) {
-            tracing::error!("nobody keeps the state of the group at this node any more");
+            let group = &*self.name;
+            tracing::error!(group, "nobody keeps the state of the group at this node any more");
             self.listeners.close();
             self.states = States::default();
             self.casts.book.end(NotReached::Left);
@@ -377,8 +388,9 @@ impl Application for GroupMember {
             Event::Deliver(batch) => self.deliver(batch),
             Event::View(view) => self.on_view(view, port),
             Event::Restored { from_checkpoint, checkpoint, entries } => {
-                let chunks = port.take_checkpoint().unwrap_or_default();
-                self.begin(checkpoint, if from_checkpoint { chunks } else { Vec::new() });
+                let none = Pieces::default();
+                let own = Pieces::from(port.take_checkpoint().unwrap_or_default());
+                self.begin(checkpoint, if from_checkpoint { &own } else { &none });
                 self.states.newest = from_checkpoint.then_some(checkpoint);
                 self.deliver_log(entries);
                 self.listeners.end_past();
@@ -391,11 +403,25 @@ impl Application for GroupMember {
                 self.casts.on_reached(level, upto, is_disk);
             }
             Event::Blocked { view } => {
-                tracing::warn!(?view, "the group stands still: it waits for what failed last");
+                let group = &*self.name;
+                tracing::warn!(
+                    group,
+                    ?view,
+                    "the group stands still: it waits for what failed last, or for a majority of its nodes"
+                );
                 self.listeners.push(GroupEvent::Blocked);
             }
             Event::MaybeLost { from } => {
-                tracing::error!(?from, "acknowledged messages may be lost");
+                let group = &*self.name;
+                if self.is_disk() {
+                    tracing::warn!(
+                        group,
+                        ?from,
+                        "messages may be lost, but none that a majority had forced, unless a majority of the disks are lost"
+                    );
+                } else {
+                    tracing::error!(group, ?from, "acknowledged messages may be lost");
+                }
                 self.listeners.push(GroupEvent::MaybeLost(from));
             }
             Event::SnapshotWanted { position } if self.config.stateful => {
@@ -405,7 +431,10 @@ impl Application for GroupMember {
                 port.snapshot_chunk(position, Bytes::new(), true);
             }
             Event::ChunkWanted { position } => self.give_chunk(position, port),
-            Event::Slow { site } => tracing::warn!(?site, "a member does not get on"),
+            Event::Slow { site } => {
+                let member = (self.names)(site).name;
+                tracing::warn!(group = &*self.name, %member, "a member does not get on");
+            }
             Event::SlowOver { .. }
             | Event::ReadReady { .. }
             | Event::ReadFailed { .. }

@@ -27,6 +27,16 @@ pub enum Closed {
     Dropped,
 }
 
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stopped => f.write_str("stopped as asked"),
+            Self::Halted { reason } => write!(f, "halted: {reason}"),
+            Self::Dropped => f.write_str("dropped with its runtime"),
+        }
+    }
+}
+
 /// An input was not admitted; it comes back. The host's state has not changed.
 #[derive(Error)]
 pub enum SendError<T> {

@@ -32,6 +32,8 @@ const LAST: u8 = 2;
 const BATCH_BYTES: usize = 8 << 20;
 /// Whoever pins so much of the log is asked to let go of it (64 MiB).
 const COMPACT_BYTES: usize = 64 << 20;
+/// To let go of more records of the index than this takes longer than a turn may.
+const CUT_MAX: usize = 4_096;
 
 /// Why what is on disk cannot be used. Nothing that was forced is changed.
 #[derive(Error, Debug)]
@@ -169,6 +171,8 @@ struct Index {
     next: Lsn,
     /// Of each record of the log, the last of each instance, and its bytes.
     records: VecDeque<(BTreeMap<Address, Io>, usize)>,
+    /// The last record of each instance, those that were cut included.
+    newest: BTreeMap<Address, Io>,
     bytes: usize,
     /// `bytes` when somebody was last asked to let go.
     asked: usize,
@@ -176,7 +180,7 @@ struct Index {
 
 impl Index {
     fn new(next: Lsn) -> Self {
-        Self { next, records: VecDeque::new(), bytes: 0, asked: 0 }
+        Self { next, records: VecDeque::new(), newest: BTreeMap::new(), bytes: 0, asked: 0 }
     }
 
     fn note(&mut self, entries: &[LogEntry], bytes: usize) {
@@ -186,17 +190,18 @@ impl Index {
                 last.insert(*of, *io);
             }
         }
+        self.newest.extend(&last);
         self.records.push_back((last, bytes));
         self.bytes += bytes;
         self.next = self.next.next();
     }
 
-    /// Everything before this may go.
+    /// Everything before this may go. So many records at most are looked at: those behind them go with a later one.
     fn cut(&mut self, keeps: &BTreeMap<Address, Io>) -> Lsn {
         let is_over = |(of, last): (&Address, &Io)| keeps.get(of).is_some_and(|keeps| last < keeps);
-        while let Some((last, bytes)) = self.records.front()
-            && last.iter().all(is_over)
-        {
+        for _ in 0..CUT_MAX {
+            let over = self.records.front().filter(|(last, _)| last.iter().all(is_over));
+            let Some((_, bytes)) = over else { break };
             self.bytes -= bytes;
             self.records.pop_front();
         }
@@ -210,13 +215,9 @@ impl Index {
             return Vec::new();
         }
         self.asked = self.bytes;
-        let first = self.records.front().map(|(last, _)| last.clone()).unwrap_or_default();
+        let Some((first, _)) = self.records.front() else { return Vec::new() };
         let pins = |of: &Address| keeps.get(of).is_some_and(|keeps| first.get(of) >= Some(keeps));
-        let mut upto = BTreeMap::new();
-        for (last, _) in &self.records {
-            upto.extend(last.iter().filter(|(of, _)| pins(of)).map(|(of, io)| (*of, *io)));
-        }
-        upto.into_iter().collect()
+        first.keys().filter(|of| pins(of)).map(|of| (*of, self.newest[of])).collect()
     }
 }
 
@@ -441,6 +442,10 @@ impl ServiceDisk {
         })
     }
 
+    pub(super) fn reserve(&self) -> u64 {
+        self.reserve
+    }
+
     pub(super) fn disk(&self) -> Rc<dyn Disk> {
         Rc::clone(&self.disk)
     }
@@ -565,6 +570,19 @@ mod tests {
         assert_eq!(index.cut(&keeps), Lsn(2));
         keeps.insert(of(2), Io::MAX);
         assert_eq!(index.cut(&keeps), Lsn(4));
+    }
+
+    /// A long log that nobody needs any more is let go of in several turns.
+    #[test]
+    fn the_log_is_cut_a_slice_at_a_time() {
+        let mut index = Index::new(Lsn(1));
+        for io in 1..=2 * CUT_MAX as u64 {
+            index.note(&[record(1, io, 0)], 10);
+        }
+        let keeps = BTreeMap::from([(of(1), Io::MAX)]);
+        assert_eq!(index.cut(&keeps), Lsn(1 + CUT_MAX as u64));
+        assert_eq!(index.cut(&keeps), Lsn(1 + 2 * CUT_MAX as u64));
+        assert_eq!(index.bytes, 0);
     }
 
     #[test]

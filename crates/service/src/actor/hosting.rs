@@ -11,7 +11,7 @@ use mainstay_base::rack::{Effect, Given};
 use mainstay_base::service::{Address, Chunks, ReaderChange, ReaderId};
 use mainstay_runtime::host::completions;
 use mainstay_runtime::{
-    Arrived, Bell, Completed, Datagrams, Hosted, IoId, LocalFuture, Port, Stop, StoreError,
+    Arrived, Bell, Completed, Datagrams, Hosted, IoId, LocalFuture, Port, Room, Stop, StoreError,
     TimeSource, blocking, caught, halt,
 };
 use tokio::sync::oneshot;
@@ -100,6 +100,7 @@ pub struct Hosting<M: Hosted> {
     present: Rc<Cell<Option<u64>>>,
     /// `None`: what services write is stable at once, and gone with the boot.
     pub(super) disk: Option<ServiceDisk>,
+    room: Option<Room>,
     /// Of this turn, or held back because the log has enough to do; the last is of write `io`.
     records: Vec<Bytes>,
     io: u64,
@@ -138,6 +139,7 @@ impl<M: Hosted> Hosting<M> {
             datagrams,
             present: Rc::default(),
             disk: None,
+            room: None,
             records: Vec::new(),
             io: 0,
             writing: BTreeMap::new(),
@@ -218,6 +220,12 @@ impl<M: Hosted> Hosting<M> {
                 Err(error) => Answer::Failed(error.to_string()),
             };
             disk.log().start(completions(port.handle(), move |done| input(life, answer(done))));
+            let short = move |short| {
+                let tell = move |services: &mut Services, now| services.on_disk_short(now, short);
+                input(life, Answer::Change(Box::new(tell)))
+            };
+            let (on, reserve, time) = (disk.disk(), disk.reserve(), Rc::clone(&self.time));
+            self.room = Some(Room::watch(on, reserve, time, port.handle(), short));
         }
     }
 
@@ -473,7 +481,10 @@ impl<M: Hosted> Hosting<M> {
         let Some(disk) = self.disk.as_mut().filter(|_| !self.records.is_empty()) else { return 0 };
         let bytes = self.records.iter().map(Bytes::len).sum();
         match disk.log().persist(IoId(self.io), std::mem::take(&mut self.records)) {
-            Ok(()) => bytes,
+            Ok(()) => {
+                self.room.iter_mut().for_each(|room| room.take(bytes));
+                bytes
+            }
             // The next completion begins a turn, and at its end there is a place.
             Err(StoreError::Full(records)) => {
                 self.records = records;
@@ -495,7 +506,7 @@ impl<M: Hosted> Hosting<M> {
     pub fn end(&mut self) -> Ended {
         self.life += 1;
         self.end_lines();
-        (self.records, self.io) = (Vec::new(), 0);
+        (self.records, self.io, self.room) = (Vec::new(), 0, None);
         self.stop.stop();
         self.stop = Stop::default();
         let close = self.disk.take().map(ServiceDisk::closing);

@@ -133,6 +133,8 @@ pub struct Register {
     out: Outbox<Self>,
     hints: u64,
     views: u64,
+    /// Writes wait for room.
+    disk_short: bool,
     work: Duration,
 }
 
@@ -168,6 +170,10 @@ impl Register {
 
     fn begin(&mut self) {
         while self.op.is_none() && self.ready {
+            let is_write = matches!(self.queue.front(), Some(Command::Write { .. }));
+            if is_write && self.disk_short {
+                return;
+            }
             let Some(command) = self.queue.pop_front() else { return };
             let (number, write) = match command {
                 Command::Write { op, value } => (op, Some(value)),
@@ -342,6 +348,10 @@ impl Machine for Register {
                     self.keeps = Io(position + 1);
                 }
             }
+            In::DiskShort(short) => {
+                self.disk_short = short;
+                self.begin();
+            }
             In::Done((op, value)) => {
                 self.out.tell(Event::Read { op, value });
             }
@@ -391,7 +401,8 @@ impl Service for Register {
     type Done = (u64, u64);
     type Past = Past;
     type Config = Config;
-    type Status = u64;
+    /// The value, and whether writes wait for room.
+    type Status = (u64, bool);
 
     fn agreed(config: &Config) -> u128 {
         config.nodes.len() as u128
@@ -424,6 +435,7 @@ impl Service for Register {
             out: Outbox::new(last),
             hints: 0,
             views: 0,
+            disk_short: false,
             work: Duration::ZERO,
         };
         if !register.ready {
@@ -440,8 +452,8 @@ impl Service for Register {
         if self.is(Fault::KeepsTooLittle) { self.out.last().next() } else { self.keeps }
     }
 
-    fn status(&self) -> u64 {
-        self.held.value
+    fn status(&self) -> (u64, bool) {
+        (self.held.value, self.disk_short)
     }
 
     fn check_invariants(&self) {

@@ -13,7 +13,7 @@ use mainstay_link::actor as link;
 use mainstay_runtime::host::completions;
 use mainstay_runtime::{
     CheckpointError, Closed, Completed, Entropy, EntropyError, Events, HostHandle, HostSink, IoId,
-    LocalFuture, Perform, Port, Recipient, Stop, Store, StoreError, Subscriber, TimeSource,
+    LocalFuture, Perform, Port, Recipient, Room, Stop, Store, StoreError, Subscriber, TimeSource,
     Transport, WeakHandle, blocking, halt, host, with_causes,
 };
 use mainstay_service::actor::{Begun, Hosting};
@@ -25,7 +25,6 @@ use super::application::{Application, CheckpointDone};
 use super::log::{self, Ledger};
 use super::machine::{Boot, Input, Output, Site};
 use super::parts::{Founding, Plan, SiteParts, StartError};
-use super::room::Room;
 use super::services::{Mounts, answered};
 use super::status::{Status, add};
 use super::storage::{Read, Recovered, Storage};
@@ -403,7 +402,8 @@ impl Perform<Site> for Wiring {
         self.start_logs(port);
         if let Some(storage) = &self.storage {
             let (disk, time) = (storage.disk(), Rc::clone(&self.time));
-            self.room = Some(Room::watch(disk, storage.reserve(), time, port.handle()));
+            self.room =
+                Some(Room::watch(disk, storage.reserve(), time, port.handle(), Input::DiskShort));
         }
     }
 

@@ -57,12 +57,18 @@ pub enum IdentityError {
     #[error("the identity is not one: {0}")]
     Malformed(codec::DecodeError),
     /// The directory is of another node or cluster. Nothing in it was changed.
-    #[error("the directory belongs to node {name:?} of cluster {cluster:?}")]
+    #[error(
+        "the directory belongs to node {name:?} of cluster {cluster}, and this is node {own:?} of cluster {own_cluster}"
+    )]
     Foreign {
         /// Its node.
         name: String,
         /// Its cluster.
         cluster: ClusterId,
+        /// The node that was to be started.
+        own: String,
+        /// The cluster of that node.
+        own_cluster: ClusterId,
     },
 }
 
@@ -100,7 +106,9 @@ impl Home {
             }
         };
         if identity.cluster != cluster || identity.name != name {
-            return Err(IdentityError::Foreign { name: identity.name, cluster: identity.cluster });
+            let Identity { cluster: its, name: whose, .. } = identity;
+            let (own, own_cluster) = (name.to_owned(), cluster);
+            return Err(IdentityError::Foreign { name: whose, cluster: its, own, own_cluster });
         }
         Ok(Self { medium, cell, identity })
     }

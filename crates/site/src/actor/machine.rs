@@ -8,6 +8,7 @@ use mainstay_base::service::Chunks;
 use mainstay_base::trace::Event;
 use mainstay_base::{BootNonce, ConnId, GroupId, Instant, Machine, NodeId, Position, Work};
 use mainstay_link as link;
+use mainstay_membership::founding::WaitsFor;
 use mainstay_membership::{Evidence, Role, View};
 use mainstay_runtime::{Bell, Subscriber, drop_beside, halt};
 use mainstay_service::actor::{Answer, Begun, Mount};
@@ -114,14 +115,29 @@ pub(super) struct Site {
     refused: BTreeMap<&'static str, u64>,
     suspicions: VecDeque<(Instant, NodeId, Evidence)>,
     views: Views,
-    ready: watch::Sender<bool>,
-    /// What it was last told.
-    is_ready: bool,
+    ready: Readiness,
     /// Applications gave the Stack something behind its turn.
     stack_given: bool,
     /// The trace of the last boot, if one is wanted.
     recording: Option<Recording>,
     outputs: VecDeque<Output>,
+}
+
+/// Whether the site is ready, and why it is not.
+#[derive(Default)]
+struct Readiness {
+    told: watch::Sender<bool>,
+    is: bool,
+    /// What kept it from making the cluster when it was last looked at.
+    waits: BTreeMap<NodeId, WaitsFor>,
+}
+
+impl Readiness {
+    fn tell(&mut self, is: bool) {
+        if std::mem::replace(&mut self.is, is) != is {
+            self.told.send_replace(is);
+        }
+    }
 }
 
 impl Site {
@@ -147,8 +163,7 @@ impl Site {
             refused: BTreeMap::new(),
             suspicions: VecDeque::new(),
             views,
-            ready: watch::Sender::new(false),
-            is_ready: false,
+            ready: Readiness::default(),
             stack_given: false,
             recording: None,
             outputs: VecDeque::new(),
@@ -162,12 +177,12 @@ impl Site {
     }
 
     pub(super) fn ready(&self) -> watch::Receiver<bool> {
-        self.ready.subscribe()
+        self.ready.told.subscribe()
     }
 
     /// Looks whether the site has come to be ready, or is it no more since an application is not.
     fn look_whether_ready(&mut self) {
-        let was = self.is_ready;
+        let was = self.ready.is;
         let Some(core) = self.stack.as_deref().map(Stack::core) else { return };
         let is_member = core.membership().role() == Role::Member;
         let is_here = |group: &mainstay_multicast::Group| {
@@ -176,12 +191,29 @@ impl Site {
         };
         let is = self.seats.are_ready()
             && (was || is_member && core.groups().all(|(_, group)| is_here(group)));
-        self.tell_ready(is);
+        if !is {
+            self.tell_founding();
+        }
+        self.ready.tell(is);
     }
 
-    fn tell_ready(&mut self, is: bool) {
-        if std::mem::replace(&mut self.is_ready, is) != is {
-            self.ready.send_replace(is);
+    /// A cluster that is never made because its nodes differ is not left to be found out.
+    fn tell_founding(&mut self) {
+        let Some(core) = self.stack.as_deref().map(Stack::core) else { return };
+        for (node, why) in core.membership().founding_waits_for() {
+            let is_news = self.ready.waits.insert(node, why) != Some(why);
+            let member = self.plan.name_of(node);
+            match why {
+                WaitsFor::OtherSettings if is_news => tracing::warn!(
+                    member,
+                    "no cluster is made with it: its nodes or groups are others, or their settings"
+                ),
+                WaitsFor::OtherFounders if is_news => tracing::warn!(
+                    member,
+                    "no cluster is made with it: it has begun one with a disk that is gone"
+                ),
+                _ => {}
+            }
         }
     }
 
@@ -215,7 +247,7 @@ impl Site {
             self.outputs.push_back(Output::Link(stack::Output::Close { conn }));
         }
         self.views.killed();
-        self.tell_ready(false);
+        self.ready.tell(false);
         self.seats.each(|app| app.restarted(now));
         self.outputs.push_back(Output::Killed);
     }

@@ -236,6 +236,10 @@ impl Plan {
         named.map_or("?", |(name, _)| name)
     }
 
+    pub(super) fn group_names(&self) -> &BTreeMap<GroupId, String> {
+        &self.group_names
+    }
+
     /// What the program calls a group, or its id.
     pub(super) fn group_name(&self, group: GroupId) -> String {
         let named = self.group_names.get(&group).cloned();
@@ -276,7 +280,8 @@ impl Plan {
     fn settings(&self) -> u128 {
         let group = |group: &multicast::Config| {
             let (nodes, durability) = (group.nodes().clone(), group.durability());
-            (group.group(), nodes, durability, group.deliver_at(), group.is_stateful())
+            let what = (group.is_stateful(), group.application());
+            (group.group(), nodes, durability, group.deliver_at(), what)
         };
         let groups: BTreeSet<_> = self.groups.iter().map(|it| codec::encode(&group(it))).collect();
         let mut hash = Fingerprinter::new();

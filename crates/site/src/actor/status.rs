@@ -29,6 +29,8 @@ pub struct Status {
     pub restarts: u64,
     /// The configured nodes by name.
     pub roster: BTreeMap<String, NodeId>,
+    /// What the groups are called.
+    pub group_names: BTreeMap<GroupId, String>,
     /// What was refused of what other nodes and strangers sent since the process started, by reason: connections closed
     /// for it, hellos, messages. A reason that has not occurred is missing.
     pub refused: BTreeMap<&'static str, u64>,
@@ -132,7 +134,33 @@ impl Status {
         add(&mut refused, stack.into_iter().flat_map(Stack::refused));
         let stack = stack.map(|stack| StackStatus::of(stack, me, now));
         let turns = TurnStats::default();
-        Self { node, nonce, restarts, roster, refused, suspicions, turns, stack }
+        let group_names = plan.group_names().clone();
+        Self { node, nonce, restarts, roster, group_names, refused, suspicions, turns, stack }
+    }
+
+    /// What the configuration calls a node. `None`: it is none of the configured ones.
+    #[must_use]
+    pub fn name(&self, node: NodeId) -> Option<&str> {
+        self.roster.iter().find(|(_, it)| **it == node).map(|(name, _)| name.as_str())
+    }
+
+    /// The members of the last view by name, the oldest first; none while the log is read.
+    pub fn members(&self) -> impl Iterator<Item = &str> {
+        let members = self.stack.iter().flat_map(|stack| &stack.members);
+        members.filter_map(|site| self.name(site.node))
+    }
+
+    /// How the group is that has this name. `None`: there is none, or the log is being read.
+    #[must_use]
+    pub fn group(&self, name: &str) -> Option<&multicast::Status> {
+        let (id, _) = self.group_names.iter().find(|(_, it)| *it == name)?;
+        Some(&self.stack.as_ref()?.groups.get(id)?.0)
+    }
+
+    /// The node that gives out the positions of the group with this name. `None`: nobody does, or there is no such group.
+    #[must_use]
+    pub fn sequencer(&self, group: &str) -> Option<&str> {
+        self.name(self.group(group)?.sequencer?.node)
     }
 }
 

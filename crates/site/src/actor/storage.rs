@@ -41,8 +41,8 @@ pub enum StorageError {
     },
     /// The log has messages of a group that is on disk no more. Without it the node would lose what it has of that group: name the group
     /// again, or say that it is [to be forgotten](super::SiteParts::forgotten).
-    #[error("the log has messages of the group with the id {}, which is not on disk here any more: open it again, or have it forgotten (`forget_group`)", hex(*group))]
-    NotConfigured {
+    #[error("the log has messages of a group that this node was started with before, and not now (its id is {}): start the node with it, or give it up by its name with `NodeBuilder::forget_group`", hex(*group))]
+    GroupMissing {
         /// Which.
         group: GroupId,
     },
@@ -109,7 +109,7 @@ impl Read {
                 && !forgotten.contains_key(&group)
                 && shelves.iter().all(|(it, _)| *it != group)
             {
-                return Err(StorageError::NotConfigured { group });
+                return Err(StorageError::GroupMissing { group });
             }
             ledger.note(&record, &logged.payload);
             past.record(record);

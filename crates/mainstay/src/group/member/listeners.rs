@@ -22,6 +22,8 @@ const EVENT_NOMINAL: Duration = Duration::from_nanos(500);
 const SLICE_NOMINAL: Duration = Duration::from_millis(1);
 /// To free more messages than this at once takes longer than a turn may.
 const FREED_MAX: usize = 16 << 10;
+/// The same of events: one can be a part of a state (256 KiB).
+const VOID_MAX: usize = 32;
 
 /// What there is to tell.
 enum Item {
@@ -115,10 +117,16 @@ struct Listener {
     catches_up: bool,
 }
 
+impl Drop for Listener {
+    fn drop(&mut self) {
+        drop_many(std::mem::take(&mut self.behind));
+    }
+}
+
 impl Listener {
     /// Void messages are not told: another state follows.
     fn forget(&mut self) {
-        self.behind.retain(|item| !item.is_void_by_state());
+        drop_void(&mut self.behind);
         self.past = self.past.min(self.behind.len());
         self.waiting_bytes = sum(self.behind.iter().skip(self.past));
     }
@@ -236,7 +244,10 @@ impl Listeners {
     /// All hear that it is the end, and nothing is kept any more.
     pub(super) fn close(&mut self) {
         self.closed = true;
-        (self.listeners, self.events, self.held) = (Vec::new(), Vec::new(), None);
+        (self.listeners, self.events) = (Vec::new(), Vec::new());
+        if let Some((held, ..)) = self.held.take() {
+            drop_many(held.into());
+        }
     }
 
     /// There is more of the past to be told, and somebody has room for it.
@@ -259,7 +270,9 @@ impl Listeners {
         if let Some(held) = &mut self.held {
             if hold(held, events, past, unread_bytes) > unread_bytes {
                 // What nobody came for is gone; who comes yet hears what follows.
-                self.held = None;
+                if let Some((held, ..)) = self.held.take() {
+                    drop_many(held.into());
+                }
                 return false;
             }
             return true;
@@ -315,8 +328,9 @@ fn hold(
     // The past of a group without a state counts like anything else.
     let has_state = past > 0 && has_state(&items[..past.min(items.len())]);
     if has_state {
-        held.retain(|item| !item.is_void_by_state());
-        *bytes = 0;
+        let mut all = VecDeque::from(std::mem::take(held));
+        drop_void(&mut all);
+        (*held, *bytes) = (all.into(), 0);
     }
     if past > 0 {
         *held_past = held.len() + past;
@@ -325,6 +339,20 @@ fn hold(
     *bytes += items.iter().skip(uncounted).map(|item| item.weight(most)).sum::<usize>();
     held.extend(items);
     *bytes
+}
+
+/// Drops what a state that follows makes void: where nobody waits, if it is much.
+fn drop_void(items: &mut VecDeque<Item>) {
+    let (void, kept) = std::mem::take(items).into_iter().partition(Item::is_void_by_state);
+    *items = kept;
+    drop_many(void);
+}
+
+/// Drops items where nobody waits, if they are many.
+fn drop_many(items: VecDeque<Item>) {
+    if items.len() > VOID_MAX {
+        drop_beside(items);
+    }
 }
 
 /// What is told at once.

@@ -7,14 +7,48 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use mainstay_base::service::Chunks;
-use mainstay_runtime::caught;
+use mainstay_runtime::{caught, drop_beside};
 
 use super::Given;
 
 /// Bytes of a part.
 const PART_BYTES: usize = 256 << 10;
+/// To free more than this at once takes longer than a turn may (8 MiB).
+const FREED_BYTES_MAX: usize = 8 << 20;
 /// So many empty pieces in a row are none that a state is made of.
 const EMPTY_MAX: usize = 1_024;
+
+/// Pieces of a state. Whoever is the last to have a large one frees it on another thread.
+#[derive(Clone, Default)]
+pub(super) struct Pieces(Vec<Bytes>);
+
+impl Pieces {
+    pub(super) fn push(&mut self, piece: Bytes) {
+        self.0.push(piece);
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = Bytes> + '_ {
+        self.0.iter().cloned()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.0.iter().map(Bytes::len).sum()
+    }
+}
+
+impl From<Vec<Bytes>> for Pieces {
+    fn from(pieces: Vec<Bytes>) -> Self {
+        Self(pieces)
+    }
+}
+
+impl Drop for Pieces {
+    fn drop(&mut self) {
+        if self.bytes() > FREED_BYTES_MAX {
+            drop_beside(std::mem::take(&mut self.0));
+        }
+    }
+}
 
 /// A state in parts of a size that fits a turn; at least one, perhaps an empty one.
 pub(super) struct Parts {
@@ -44,7 +78,9 @@ impl Parts {
                 Self::of([state])
             }
             Given::Chunks(source) => {
-                Self { source: Some(source), size: Arc::clone(size), ..Self::of([]) }
+                let mut parts = Self::of([]);
+                (parts.source, parts.size) = (Some(source), Arc::clone(size));
+                parts
             }
         }
     }
@@ -74,7 +110,7 @@ impl Parts {
                     self.split(chunk);
                 }
                 None => {
-                    self.source = None;
+                    drop_beside(self.source.take());
                     self.size.store(self.read, Ordering::Relaxed);
                 }
             }
@@ -89,6 +125,17 @@ impl Parts {
         self.is_whole = false;
         self.fill()?;
         Ok((part, self.ready.is_empty()))
+    }
+}
+
+impl Drop for Parts {
+    /// How long a source takes to free what it reads nobody knows.
+    fn drop(&mut self) {
+        if self.source.is_some()
+            || self.ready.iter().map(Bytes::len).sum::<usize>() > FREED_BYTES_MAX
+        {
+            drop_beside((self.source.take(), std::mem::take(&mut self.ready)));
+        }
     }
 }
 

@@ -4,30 +4,33 @@
 use std::rc::Rc;
 
 use mainstay_base::Duration;
-use mainstay_runtime::{Disk, TimeSource, WeakHandle, is_short, is_short_still};
 use tokio::sync::Notify;
 
-use super::machine::{Input, Site};
+use crate::host::{Hosted, WeakHandle};
+use crate::ports::{Disk, TimeSource};
+use crate::shelf::{is_short, is_short_still};
 
 /// After so many bytes that were written the room is looked at again (1 MiB).
 const LOOK_BYTES: usize = 1 << 20;
 /// It is looked at so often at least: others may write there, too.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// Looks at the room beside the turns, and tells the machine when there is too little, and when there is enough again.
-pub(super) struct Room {
+/// Looks at the room of a disk beside the turns, and tells a machine when less than the reserve is free, and when there is enough
+/// again. It ends with its host, or soon after it is dropped.
+pub struct Room {
     look: Rc<Notify>,
-    /// Since the last look that was asked for.
+    /// Bytes since the last look that was asked for.
     written: usize,
 }
 
 impl Room {
-    /// Begins to look. It ends with the host.
-    pub(super) fn watch(
+    /// Begins to look. `input` makes the word, true if it is too little, an input of the machine. On a thread with a `LocalSet`.
+    pub fn watch<M: Hosted>(
         disk: Rc<dyn Disk>,
         reserve: u64,
         time: Rc<dyn TimeSource>,
-        handle: WeakHandle<Site>,
+        handle: WeakHandle<M>,
+        input: impl Fn(bool) -> M::Input + 'static,
     ) -> Self {
         let look = Rc::new(Notify::new());
         let asked = Rc::clone(&look);
@@ -35,7 +38,8 @@ impl Room {
         if disk.space().is_some() {
             drop(tokio::task::spawn_local(async move {
                 let mut told = false;
-                loop {
+                // The other one is who watches.
+                while Rc::strong_count(&asked) > 1 {
                     let short = match told {
                         false => is_short(&*disk, reserve),
                         true => is_short_still(&*disk, reserve),
@@ -43,7 +47,7 @@ impl Room {
                     let Some(handle) = handle.upgrade() else { return };
                     if short != told {
                         told = short;
-                        if handle.send(Input::DiskShort(short)).await.is_err() {
+                        if handle.send(input(short)).await.is_err() {
                             return;
                         }
                     }
@@ -59,7 +63,7 @@ impl Room {
     }
 
     /// So many bytes are to be written.
-    pub(super) fn take(&mut self, bytes: usize) {
+    pub fn take(&mut self, bytes: usize) {
         self.written = self.written.saturating_add(bytes);
         if self.written >= LOOK_BYTES {
             self.written = 0;
