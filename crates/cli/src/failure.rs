@@ -167,7 +167,11 @@ fn of_checkpoint(error: &ReadCheckpointError) -> u8 {
 /// Whether the system says of the disk that it is full or fails. It may refuse for want of descriptors, memory or rights as well.
 fn is_of_disk(error: &StartError) -> bool {
     use io::ErrorKind as Is;
-    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    let mut cause: Option<&(dyn Error + 'static)> = match error {
+        StartError::Site(site::StartError::Storage(error)) => Some(error),
+        StartError::Site(site::StartError::Services(error)) => Some(error),
+        _ => None,
+    };
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<io::Error>() {
             let of_device =

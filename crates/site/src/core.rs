@@ -220,6 +220,8 @@ pub struct Core {
     holding: Option<(ViewId, BTreeSet<GroupId>)>,
     /// Who takes no part in which group in the last view.
     absent: BTreeMap<GroupId, BTreeMap<NodeId, Absence>>,
+    /// Groups that have had no view.
+    unborn: BTreeSet<GroupId>,
     io: u64,
     writes: VecDeque<(u64, Writer)>,
     outputs: VecDeque<Output>,
@@ -247,6 +249,7 @@ impl Core {
             groups,
             holding: None,
             absent: BTreeMap::new(),
+            unborn: BTreeSet::new(),
             io: 0,
             writes: VecDeque::new(),
             outputs: VecDeque::new(),
@@ -440,11 +443,12 @@ impl Core {
         }
     }
 
-    /// A node without a past votes once the state of all its groups is here and forced (view-synchrony §4).
+    /// A node without a past votes once the state of all its groups is here and forced; a group that has had no view has none
+    /// (view-synchrony §4).
     fn ask_for_a_vote(&mut self, now: Instant) {
         if self.membership.role() == Role::Member
             && !self.membership.is_voter()
-            && self.groups.values().all(|group| group.status().whole)
+            && self.groups.iter().all(|(id, it)| it.status().whole || self.unborn.contains(id))
         {
             self.tell(now, membership::Input::BecomeVoter);
         }

@@ -107,6 +107,7 @@ impl Core {
         let views: Vec<_> = extension.views.iter().map(View::to_base).collect();
         let mut named = cuts(&extension.cut);
         self.note_absent(&named, &views);
+        self.note_unborn(extension.last());
         let mut unheard = false;
         for (id, group) in &mut self.groups {
             if let Some(cut) = named.remove(id) {
@@ -125,6 +126,13 @@ impl Core {
         self.groups.values_mut().for_each(|group| group.end_turn(now));
     }
 
+    /// Which groups have had no view yet: they have no past that could be lacking.
+    fn note_unborn(&mut self, last: &View) {
+        let table = table(last);
+        let is_unborn = |id: &GroupId| table.as_ref().is_some_and(|table| !table.contains_key(id));
+        self.unborn = self.groups.keys().copied().filter(is_unborn).collect();
+    }
+
     /// Who takes no part in which group from here on.
     fn note_absent(&mut self, cuts: &BTreeMap<GroupId, Cut>, views: &[mainstay_base::View]) {
         self.absent.clear();
@@ -139,12 +147,16 @@ impl Core {
     }
 }
 
+/// The latest view of each group, as of a view. `None`: it cannot be read, and says nothing of any group.
+fn table(of: &View) -> Option<Table> {
+    if of.annex.is_empty() { Some(Table::new()) } else { codec::decode(&of.annex).ok() }
+}
+
 /// The cut of every group that somebody spoke for, and the table that goes with the last of the views. What cannot be
 /// read in a state counts as nothing known: its sender contributes to no cut.
 fn compute(base: &View, views: &[View], states: &[(BootId, Bytes)]) -> (Bytes, Bytes) {
-    let known = if base.annex.is_empty() { Ok(Table::new()) } else { codec::decode(&base.annex) };
     // Without knowing the latest view of a group nobody can say what must be in its cut: then no group goes on.
-    let Ok(mut table) = known else { return (Bytes::new(), base.annex.clone()) };
+    let Some(mut table) = table(base) else { return (Bytes::new(), base.annex.clone()) };
     let mut of_group: BTreeMap<GroupId, Vec<(BootId, FlushState)>> = BTreeMap::new();
     for (boot, bytes) in states {
         let flushed: Vec<FlushState> = codec::decode(bytes).unwrap_or_default();
