@@ -270,8 +270,8 @@ pub enum GroupEvent {
     /// A majority is heard again, after [`MajorityLost`](Self::MajorityLost), and the group goes on. If the node was declared dead meanwhile
     /// it begins anew, and this is told just before the first view that has it again.
     MajorityBack,
-    /// Messages from this position on may be lost, acknowledged ones too, but none whose receipt has said [`Receipt::disk`] unless a majority
-    /// of the disks are lost: an operator accepted that, or all nodes are there and no
+    /// Messages from this position on may be lost, acknowledged ones too, but where nobody accepted a loss and no disk is
+    /// lost none whose receipt has said [`Receipt::disk`]: an operator accepted that, or all nodes are there and no
     /// majority of them knows how far the group had got. So it is after a restart of all nodes of a group on disk that delivers below
     /// `Disk`: what was on its way then may be gone. With [`deliver_at(Disk)`](GroupConfig::deliver_at) nothing that was delivered is.
     MaybeLost(Position),

@@ -422,7 +422,9 @@ impl Node {
 
     /// Waits until the node is a member, has all the past of its groups, and the state machines on it execute. Actors of a group may not have read
     /// all of that past yet. The wait may be for ever: [`status`](Self::status) says what for (`stack.founding` while no cluster is made,
-    /// `stack.votes_missing`, `stack.unheard`, `stack.absent` where a group has not the majority of its nodes).
+    /// `stack.votes_missing`, `stack.unheard`, `stack.groups` where one is blocked). A group is added to
+    /// a cluster by starting its nodes again with it, one after the other, the next when the last is a `voter`: it begins when a majority has
+    /// it, and only then are they ready.
     ///
     /// # Errors
     /// [`ReadyError`].

@@ -45,6 +45,12 @@ pub struct FlushState {
 }
 
 impl FlushState {
+    /// Whether the group has had a view, as far as the sender knows.
+    fn has_past(&self) -> bool {
+        let is_past = |standing: &Standing| standing.as_of != ViewId::NONE;
+        self.learning.is_some() || self.standing.as_ref().is_some_and(is_past)
+    }
+
     /// Whether the sender, though a member of the group's latest view, was in no majority there: it is still learning the
     /// past of that view; or with the `settings` of that view nothing is told before it is forced, and its log, which it
     /// started from, ends before that view.
@@ -279,10 +285,12 @@ impl Cut {
         let is_enough = present.len() > nodes.len() / 2;
         let are_all = present.is_superset(nodes) && present.is_superset(&former.nodes);
         // Before its first view the group had no messages: there is nothing that a majority could lack.
-        let is_new = agreed.as_of == ViewId::NONE
-            && standings.iter().all(|(_, it)| it.as_of == ViewId::NONE);
+        let mut all = states.iter().chain(&others);
+        let is_new = agreed.as_of == ViewId::NONE && !all.any(|(_, it)| it.has_past());
         let goes_on = accepted || are_all || (is_enough && (whole || is_new));
-        if goes_on && !whole {
+        if goes_on && !whole && is_new {
+            contributors.clear();
+        } else if goes_on && !whole {
             // Rather an older past than none.
             let newest = standings.iter().map(|(_, it)| it.as_of).max();
             contributors = of_view(&standings, newest.unwrap_or(ViewId::NONE));

@@ -106,7 +106,8 @@ pub struct Config {
     pub life: u64,
     /// Results, and what had begun, are written to the disk of the node, in one forced write for all of a turn: a call that was answered
     /// is not executed again after a restart, and one that has not begun is. A call waits for one forced write, and takes another one that it
-    /// does not wait for. While less of the disk than its reserve is free calls wait to begin, until there is room or their deadline has come. Default false: a restart
+    /// does not wait for. While less of the disk than its reserve is free calls that would be written are not taken in:
+    /// their clients ask again, until there is room or the deadline has come. Default false: a restart
     /// ends all bindings (RPC-15).
     pub stored: bool,
     /// How orphans are found. Default: a terminator, 1 s and 3 s.

@@ -128,8 +128,8 @@ pub(crate) struct Server {
     names: names::Names,
     stored: stored::Kept,
     tickets: u64,
-    /// What would be written waits for room on the disk.
-    disk_short: bool,
+    /// No call is taken in whose execution would be written.
+    pub(crate) disk_short: bool,
     drain: Drain,
     /// Executions that were ended, for whom calls are to be taken back.
     pub(crate) ended: Vec<Ticket>,
@@ -154,6 +154,8 @@ pub struct Counts {
     pub ended: u64,
     /// Calls that came again, and were answered without an execution.
     pub repeated: u64,
+    /// Calls that were not taken in since the disk was short; each copy counts.
+    pub deferred: u64,
     /// Calls that were given the execution or the result of an earlier one of the same name.
     pub adopted: u64,
     /// Calls that came when they were over, or of a life that was.
@@ -258,6 +260,11 @@ impl Server {
             if lines.is_open(from) {
                 self.answer(lines, from, seq);
             }
+            return;
+        }
+        if self.disk_short && self.config.stored && call.semantics != Semantics::AtLeastOnce {
+            // Nothing is remembered of it, for that would be written too. Its client asks again until there is room, or its deadline has come.
+            self.counts.deferred += 1;
             return;
         }
         let is_past = call.epoch < epoch;
@@ -430,8 +437,6 @@ impl Server {
         while self.runs.len() < self.config.executions_max {
             if let Some(loose) = self.next_loose() {
                 self.begin_loose(now, lines, loose);
-            } else if self.disk_short && self.config.stored {
-                return;
             } else if let Some((from, life, seq)) = self.ready.calls.pop_front() {
                 let Some(client) = self.clients.get_mut(&from).filter(|it| it.life == life) else {
                     continue;
@@ -445,13 +450,6 @@ impl Server {
                 return;
             }
         }
-    }
-
-    /// Calls whose executions would be written wait while the disk is short. They keep their places, and their clients hear that they are
-    /// worked on; their deadlines end them.
-    pub(crate) fn on_disk_short(&mut self, now: Instant, lines: &mut Lines, short: bool) {
-        self.disk_short = short;
-        self.fill(now, lines);
     }
 
     fn ticket(&mut self) -> Ticket {

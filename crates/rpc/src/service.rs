@@ -292,7 +292,7 @@ impl Machine for Rpc {
             }
             In::Written(io) => self.on_written(now, io),
             In::Compact { upto } => self.compact(upto),
-            In::DiskShort(short) => self.server.on_disk_short(now, &mut self.lines, short),
+            In::DiskShort(short) => self.server.disk_short = short,
             _ => {}
         }
     }

@@ -199,7 +199,8 @@ pub enum Output {
 pub enum Absence {
     /// It was started without the group.
     Missing,
-    /// It has the group with other settings than the others: nodes, durability, level, or whether it is stateful.
+    /// It has the group with other settings than the others: nodes, durability, level, whether it is stateful, or
+    /// what stands on it.
     OtherSettings,
 }
 
@@ -220,7 +221,7 @@ pub struct Core {
     holding: Option<(ViewId, BTreeSet<GroupId>)>,
     /// Who takes no part in which group in the last view.
     absent: BTreeMap<GroupId, BTreeMap<NodeId, Absence>>,
-    /// Groups that have had no view.
+    /// Groups of this node that have had no view.
     unborn: BTreeSet<GroupId>,
     io: u64,
     writes: VecDeque<(u64, Writer)>,
@@ -443,12 +444,16 @@ impl Core {
         }
     }
 
-    /// A node without a past votes once the state of all its groups is here and forced; a group that has had no view has none
-    /// (view-synchrony §4).
+    /// A node without a past votes once the state of all its groups is here and forced (view-synchrony §4). It does not wait for what no
+    /// waiting brings: a group that has had no view has no state, and of one that stands still, or takes no part of this node, nobody gives
+    /// it. That is for the sake of the groups that go on; what is in a cut does not rest on votes.
     fn ask_for_a_vote(&mut self, now: Instant) {
         if self.membership.role() == Role::Member
             && !self.membership.is_voter()
-            && self.groups.iter().all(|(id, it)| it.status().whole || self.unborn.contains(id))
+            && self.groups.iter().all(|(id, group)| {
+                let status = group.status();
+                status.whole || status.blocked || status.refused || self.unborn.contains(id)
+            })
         {
             self.tell(now, membership::Input::BecomeVoter);
         }

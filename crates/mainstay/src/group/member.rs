@@ -252,9 +252,9 @@ impl GroupMember {
 
     /// Somebody has given the state, or will not.
     fn on_state(&mut self, number: u64, state: Option<Given>, port: &mut AppPort<'_>) {
+        let state = state.map(|state| Parts::given(state, &self.states.size));
         let Some(at) = self.states.wanted.iter().position(|(it, ..)| *it == number) else { return };
         let Some((_, position, wanted)) = self.states.wanted.remove(at) else { return };
-        let state = state.map(|state| Parts::given(state, &self.states.size));
         match (state, wanted) {
             (Some(state), Wanted::Joiner) => {
                 self.states.given = Some((position, state));
@@ -417,7 +417,7 @@ impl Application for GroupMember {
                     tracing::warn!(
                         group,
                         ?from,
-                        "messages may be lost, but none that a majority had forced, unless a majority of the disks are lost"
+                        "messages may be lost; none that a majority had forced, unless that was accepted or disks are lost"
                     );
                 } else {
                     tracing::error!(group, ?from, "acknowledged messages may be lost");

@@ -214,10 +214,14 @@ impl Index {
         if self.bytes < self.asked + COMPACT_BYTES {
             return Vec::new();
         }
-        self.asked = self.bytes;
         let Some((first, _)) = self.records.front() else { return Vec::new() };
         let pins = |of: &Address| keeps.get(of).is_some_and(|keeps| first.get(of) >= Some(keeps));
-        first.keys().filter(|of| pins(of)).map(|of| (*of, self.newest[of])).collect()
+        let upto: Vec<_> =
+            first.keys().filter(|of| pins(of)).map(|of| (*of, self.newest[of])).collect();
+        if !upto.is_empty() {
+            self.asked = self.bytes;
+        }
+        upto
     }
 }
 

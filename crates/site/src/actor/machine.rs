@@ -200,7 +200,11 @@ impl Site {
     /// A cluster that is never made because its nodes differ is not left to be found out.
     fn tell_founding(&mut self) {
         let Some(core) = self.stack.as_deref().map(Stack::core) else { return };
-        for (node, why) in core.membership().founding_waits_for() {
+        let waits = core.membership().founding_waits_for();
+        self.ready.waits.retain(|node, why| {
+            waits.get(node).is_none_or(|it| it == why || *it == WaitsFor::NotHeard)
+        });
+        for (node, why) in waits.into_iter().filter(|(_, why)| *why != WaitsFor::NotHeard) {
             let is_news = self.ready.waits.insert(node, why) != Some(why);
             let member = self.plan.name_of(node);
             match why {

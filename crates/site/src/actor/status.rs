@@ -157,10 +157,11 @@ impl Status {
         Some(&self.stack.as_ref()?.groups.get(id)?.0)
     }
 
-    /// The node that gives out the positions of the group with this name. `None`: nobody does, or there is no such group.
+    /// The node that gives out the positions of the group with this name. `None`: nobody does, the group stands still, or there is none.
     #[must_use]
     pub fn sequencer(&self, group: &str) -> Option<&str> {
-        self.name(self.group(group)?.sequencer?.node)
+        let group = self.group(group).filter(|group| !group.blocked && !group.refused)?;
+        self.name(group.sequencer?.node)
     }
 }
 

@@ -41,7 +41,7 @@ pub enum StorageError {
     },
     /// The log has messages of a group that is on disk no more. Without it the node would lose what it has of that group: name the group
     /// again, or say that it is [to be forgotten](super::SiteParts::forgotten).
-    #[error("the log has messages of a group that this node was started with before, and not now (its id is {}): start the node with it, or give it up by its name with `NodeBuilder::forget_group`", hex(*group))]
+    #[error("the log has messages of a group that was on disk here, and is not now (its id is {}): start the node with it on disk, or give it up by its name with `NodeBuilder::forget_group`", hex(*group))]
     GroupMissing {
         /// Which.
         group: GroupId,

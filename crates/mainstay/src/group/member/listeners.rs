@@ -244,7 +244,8 @@ impl Listeners {
     /// All hear that it is the end, and nothing is kept any more.
     pub(super) fn close(&mut self) {
         self.closed = true;
-        (self.listeners, self.events) = (Vec::new(), Vec::new());
+        self.listeners = Vec::new();
+        drop_many(std::mem::take(&mut self.events).into());
         if let Some((held, ..)) = self.held.take() {
             drop_many(held.into());
         }
@@ -350,7 +351,8 @@ fn drop_void(items: &mut VecDeque<Item>) {
 
 /// Drops items where nobody waits, if they are many.
 fn drop_many(items: VecDeque<Item>) {
-    if items.len() > VOID_MAX {
+    let is_large = |item: &Item| matches!(item, Item::Event(GroupEvent::State(_)));
+    if items.len() > VOID_MAX || items.iter().any(is_large) {
         drop_beside(items);
     }
 }

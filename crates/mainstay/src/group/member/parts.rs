@@ -149,7 +149,49 @@ impl Chunks for Parts {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+    use std::thread::{self, ThreadId};
+
     use super::*;
+
+    /// Says where it is freed.
+    struct Told(Vec<u8>, mpsc::Sender<ThreadId>);
+
+    impl AsRef<[u8]> for Told {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+
+    impl Drop for Told {
+        fn drop(&mut self) {
+            let _ = self.1.send(thread::current().id());
+        }
+    }
+
+    /// A large state is freed on another thread, whoever has it: as pieces, as parts, or as a source that was not read.
+    #[test]
+    fn a_large_state_is_freed_elsewhere() {
+        struct Source(Bytes);
+        impl Chunks for Source {
+            fn next_chunk(&mut self) -> Result<Option<Bytes>, String> {
+                Ok(Some(self.0.clone()))
+            }
+        }
+        let (to, told) = mpsc::channel();
+        let large = |bytes| Bytes::from_owner(Told(vec![7; bytes], to.clone()));
+        let here = thread::current().id();
+        let is_elsewhere = || told.recv().is_ok_and(|it| it != here);
+        drop(Pieces::from(vec![large(FREED_BYTES_MAX + 1)]));
+        assert!(is_elsewhere());
+        drop(Parts::of([large(FREED_BYTES_MAX + 1)]));
+        assert!(is_elsewhere());
+        let source = Given::Chunks(Box::new(Source(large(1))));
+        drop(Parts::given(source, &Arc::default()));
+        assert!(is_elsewhere());
+        drop(Pieces::from(vec![large(1)]));
+        assert!(!is_elsewhere(), "a thread for a small one costs more than it saves");
+    }
 
     struct Pieces(Vec<Result<usize, String>>);
 
