@@ -193,9 +193,9 @@ mod tests {
         assert!(!is_elsewhere(), "a thread for a small one costs more than it saves");
     }
 
-    struct Pieces(Vec<Result<usize, String>>);
+    struct Listed(Vec<Result<usize, String>>);
 
-    impl Chunks for Pieces {
+    impl Chunks for Listed {
         fn next_chunk(&mut self) -> Result<Option<Bytes>, String> {
             let next = (!self.0.is_empty()).then(|| self.0.remove(0)).transpose()?;
             Ok(next.map(|size| Bytes::from(vec![7; size])))
@@ -204,7 +204,7 @@ mod tests {
 
     fn given(pieces: Vec<Result<usize, String>>) -> (Parts, Arc<AtomicUsize>) {
         let size = Arc::default();
-        (Parts::given(Given::Chunks(Box::new(Pieces(pieces))), &size), size)
+        (Parts::given(Given::Chunks(Box::new(Listed(pieces))), &size), size)
     }
 
     fn parts(pieces: &[usize]) -> Parts {
