@@ -165,13 +165,41 @@ pub(super) fn abuse() -> Result<Verdict, String> {
     ensure(now == views, || format!("views went from {views:?} to {now:?}"))?;
     // They want 25 GB of answers, of a state of 32 MiB.
     let memory = cluster.memory_mib(0)?;
-    ensure(memory < 768, || format!("the node took {memory} MiB for who reads nothing"))?;
+    ensure(memory < 512, || format!("the node took {memory} MiB for who reads nothing"))?;
     let turns = values(&cluster.status()?, "longest_turn_at_work_us");
     let is_short = |turn: &String| turn.parse::<u64>().is_ok_and(|it| it < 200_000);
     ensure(turns.len() == 3 && turns.iter().all(is_short), || format!("longest turns: {turns:?}"))?;
     drop(greedy);
+    flood(&cluster, &value)?;
+    let now = values(&cluster.status()?, "view");
+    ensure(now == views, || format!("a flood: views went from {views:?} to {now:?}"))?;
     cluster.stop()?;
     Ok(Verdict::Passed)
+}
+
+/// Clients that all write large values at once, more than the node takes in of all in a turn: each is answered, and nobody is taken for dead.
+fn flood(cluster: &Cluster, value: &[u8]) -> Result<(), String> {
+    const CLIENTS: usize = 64;
+    const WRITES: usize = 4;
+    let head = format!("*3\r\n$3\r\nSET\r\n$4\r\nbig0\r\n${}\r\n", value.len());
+    let request = [head.as_bytes(), value, b"\r\n"].concat().repeat(WRITES);
+    let writes = |mut client: TcpStream| {
+        client.set_read_timeout(Some(Duration::from_secs(60)))?;
+        client.set_write_timeout(Some(Duration::from_secs(60)))?;
+        client.write_all(&request)?;
+        let mut said = vec![0; WRITES * b"+OK\r\n".len()];
+        client.read_exact(&mut said).map(|()| said)
+    };
+    let clients = (0..CLIENTS).map(|_| connect(cluster)).collect::<Result<Vec<_>, _>>()?;
+    let said: Vec<std::io::Result<Vec<u8>>> = std::thread::scope(|scope| {
+        let all: Vec<_> = clients.into_iter().map(|it| scope.spawn(|| writes(it))).collect();
+        all.into_iter().filter_map(|it| it.join().ok()).collect()
+    });
+    let is_ok = |said: &std::io::Result<Vec<u8>>| {
+        said.as_ref().is_ok_and(|said| *said == b"+OK\r\n".repeat(WRITES))
+    };
+    let wrong = || format!("a flood: {:?}", said.iter().find(|said| !is_ok(said)));
+    ensure(said.len() == CLIENTS && said.iter().all(is_ok), wrong)
 }
 
 fn connect(cluster: &Cluster) -> Result<TcpStream, String> {
