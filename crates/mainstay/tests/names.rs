@@ -98,3 +98,31 @@ async fn a_node<S: StateMachine>(
     node.serve_clients(listener, |_: &S, _: &[u8]| Vec::new()).await;
     Ok(node.close().await)
 }
+
+/// What a handle gives to wait for can be waited for on any thread: a future that is not `Send` does not compile here.
+#[allow(dead_code, reason = "it only has to compile")]
+fn handles_wait_on_any_thread<S: StateMachine + 'static>(
+    config: Config,
+    node: Node,
+    group: &GroupHandle,
+    machine: &Replicated<S>,
+    client: &Client,
+    address: SocketAddr,
+) {
+    fn is_send<T: Send>(_: T) {}
+    is_send(Node::spawn(config, |builder| builder.group("name", GroupConfig::disk())));
+    is_send(node.ready());
+    is_send(node.status());
+    is_send(node.closed());
+    is_send(group.cast("x", Order::Total));
+    is_send(group.cast_for("x", Order::Total, Level::Safe));
+    is_send(group.accept_loss());
+    is_send(machine.execute(b"x"));
+    is_send(machine.read(|_: &S| ()));
+    is_send(machine.status());
+    is_send(machine.serve(address, |_: &S, _: &[u8]| Vec::new()));
+    is_send(client.execute(b"x"));
+    is_send(client.read(b"x"));
+    is_send(client.status());
+    is_send(node.close());
+}

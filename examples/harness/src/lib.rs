@@ -14,6 +14,7 @@
 //! fails under at least one.
 
 mod options;
+mod picture;
 pub mod process;
 mod run;
 pub mod script;
@@ -22,7 +23,7 @@ mod table;
 
 use std::fmt::{self, Debug, Write as _};
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -139,6 +140,12 @@ pub trait Example {
     /// What they would see if all was done by one machine, one thing after the other.
     fn model(run: &Run) -> Self::Results;
 
+    /// The node at which something happened, for the picture of a run. Default: none; all is drawn in one lane.
+    fn node(what: &Self::Event) -> Option<usize> {
+        let _ = what;
+        None
+    }
+
     /// What is worth counting in a log, to see that something happened.
     fn counts(log: &[Entry<Self::Event>]) -> Vec<(&'static str, u64)>;
 }
@@ -199,6 +206,8 @@ pub struct Outcome {
     pub counts: Vec<(&'static str, u64)>,
     /// The log: of the first run that failed, else of the last one.
     pub log: String,
+    /// The same run as an SVG.
+    pub picture: String,
 }
 
 /// The whole program.
@@ -259,8 +268,10 @@ fn report<E: Example>(options: &Options) -> Result<bool, HarnessError> {
     let outcome = judge::<E>(options)?;
     let usual = || std::env::temp_dir().join(format!("mainstay-{}.log", E::NAME));
     let path = options.log.clone().unwrap_or_else(usual);
-    let write = std::fs::write(&path, &outcome.log);
-    write.map_err(|error| HarnessError::File { path: path.clone(), error })?;
+    write(&path, &outcome.log)?;
+    if let Some(path) = &options.svg {
+        write(path, &outcome.picture)?;
+    }
     let counts: Vec<String> =
         outcome.counts.iter().map(|(name, count)| format!("{count} {name}")).collect();
     let counts = counts.join(", ");
@@ -269,6 +280,11 @@ fn report<E: Example>(options: &Options) -> Result<bool, HarnessError> {
     let verdict = if passes { "PASS" } else { "FAIL" };
     say(format_args!("log: {}\n{}verdict: {verdict}\n", path.display(), outcome.table));
     Ok(passes)
+}
+
+fn write(path: &Path, text: &str) -> Result<(), HarnessError> {
+    let written = std::fs::write(path, text);
+    written.map_err(|error| HarnessError::File { path: path.to_owned(), error })
 }
 
 /// Runs what the options ask for and judges it.
@@ -345,6 +361,7 @@ fn one<E: Example>(
     }
     if outcome.runs == 0 || so_far {
         outcome.log = written::<E>(run, &log);
+        outcome.picture = picture::svg(E::NAME, &log, &run.took_place().0, E::node);
     }
     outcome.runs += 1;
     for (name, count) in E::counts(&log) {

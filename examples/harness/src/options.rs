@@ -29,6 +29,9 @@ pub struct Options {
     /// Where the log goes: of the first run that failed, else of the last one. Default: mainstay-NAME.log among temporary files.
     #[arg(long, value_name = "FILE")]
     pub log: Option<PathBuf>,
+    /// Where a picture of the same run goes, as SVG: a lane a node, with its events and faults. Default: nowhere.
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
     /// With a fault that is planted on purpose.
     #[arg(long, value_name = "NAME", hide = true)]
     pub broken: Option<String>,

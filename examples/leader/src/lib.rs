@@ -143,6 +143,16 @@ impl Example for Leader {
         jobs(run.seed).into_iter().map(|(_, job)| (job.id, job.result())).collect()
     }
 
+    fn node(what: &Event) -> Option<usize> {
+        match what {
+            Event::View { node, .. } | Event::Leads { node, .. } => Some(*node),
+            Event::Fenced { by, .. } | Event::Effect { by, .. } | Event::Refused { by, .. } => {
+                Some(*by)
+            }
+            Event::Submitted { .. } => None,
+        }
+    }
+
     fn counts(log: &[Entry<Event>]) -> Vec<(&'static str, u64)> {
         let count = |is: fn(&Event) -> bool| log.iter().filter(|it| is(&it.what)).count() as u64;
         vec![
