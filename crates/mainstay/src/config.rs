@@ -202,7 +202,7 @@ impl Config {
 
     /// With less room than so many bytes on the disk of its directory, or than an eighth of that disk if that is smaller, a node refuses commands
     /// ([`NotDone::DiskShort`](crate::NotDone::DiskShort)), and goes on as a member that reads and
-    /// logs what the others order; with less than half of it, it writes no checkpoint either. It takes commands again when an eighth of the reserve is free above it. Default 64 MiB.
+    /// logs what the others order; with less than half of it, it writes no checkpoint either. Mounted services are told, and begin nothing that is to be written. It takes commands again when an eighth of the reserve is free above it. Default 64 MiB.
     #[must_use]
     pub fn disk_reserve(mut self, bytes: u64) -> Self {
         self.disk_reserve = bytes;

@@ -181,6 +181,67 @@ fn a_group_is_added_one_node_at_a_time() {
     });
 }
 
+/// A state machine is added in the same way, and the last node gets what was executed without it.
+#[test]
+fn a_state_machine_is_added_one_node_at_a_time() {
+    run(async {
+        for durability in [Durability::Memory, Durability::Disk] {
+            let cluster = Cluster::new(durability);
+            let mut nodes: Vec<_> =
+                NAMES.iter().map(|name| replica(&cluster, name, false)).collect();
+            for (node, _) in &nodes {
+                timeout(LIMIT, node.ready()).await.unwrap().unwrap();
+            }
+            for (at, name) in NAMES.iter().enumerate() {
+                let (node, _) = nodes.remove(0);
+                node.close().await;
+                let (node, machine) = replica(&cluster, name, true);
+                timeout(LIMIT, votes(&node)).await.expect("it votes");
+                nodes.push((node, machine));
+                if at == 0 {
+                    continue;
+                }
+                timeout(LIMIT, nodes[2].0.ready()).await.unwrap().unwrap();
+                execute(nodes[2].1.as_ref().unwrap(), at as u64).await;
+            }
+            for (_, machine) in &nodes {
+                let machine = machine.as_ref().unwrap();
+                let entries = machine.read(|journal: &Journal| journal.entries.clone());
+                assert_eq!(entries.await.unwrap(), [1, 2]);
+            }
+        }
+    });
+}
+
+/// A node without a past that takes no part in one group counts for the cluster all the same: the others go on when one more fails.
+#[test]
+fn a_node_that_a_group_refuses_has_a_vote() {
+    run(async {
+        let cluster = Cluster::new(Durability::Memory);
+        let both = |name: &str, config: GroupConfig| {
+            let mut builder = Node::builder(cluster.config(name)).unwrap();
+            let group = builder.group("extra", config).unwrap();
+            let machine = builder.replicate("journal", Journal::default).unwrap();
+            (builder.start().unwrap(), group, machine)
+        };
+        let right = || GroupConfig::memory().stateless();
+        let mut nodes: Vec<_> = NAMES.iter().map(|name| both(name, right())).collect();
+        for (node, ..) in &nodes {
+            timeout(LIMIT, node.ready()).await.unwrap().unwrap();
+        }
+        execute(&nodes[0].2, 1).await;
+        let (node, group, machine) = nodes.remove(0);
+        drop((group, machine));
+        node.close().await;
+        let (back, _group, machine) = both(NAMES[0], GroupConfig::memory());
+        timeout(LIMIT, votes(&back)).await.expect("it votes");
+        let (node, ..) = nodes.remove(0);
+        node.close().await;
+        execute(&nodes[0].2, 2).await;
+        execute(&machine, 3).await;
+    });
+}
+
 /// A state machine and a process group of one name have nothing in common: the cluster is not made, and the status says so.
 #[test]
 fn a_group_is_no_state_machine_of_the_same_name() {

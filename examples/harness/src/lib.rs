@@ -10,7 +10,7 @@
 //! - **SYS-4** `--campaign` runs many seeds, within the failure model.
 //! - **SYS-5** `--outside` runs a script outside the failure model, and shows the consequence that is documented.
 //!
-//! Criteria are judged from the log alone. `--broken` plants a fault; `cargo xtask examples NAME --broken` shows that each criterion
+//! Criteria are judged from the log alone, but for SYS-3. `--broken` plants a fault; `cargo xtask examples NAME --broken` shows that each criterion
 //! fails under at least one.
 
 mod options;

@@ -10,6 +10,8 @@
 mod casts;
 mod listeners;
 mod parts;
+#[cfg(test)]
+mod told;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -150,24 +150,10 @@ impl Chunks for Parts {
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
-    use std::thread::{self, ThreadId};
+    use std::thread;
 
+    use super::super::told;
     use super::*;
-
-    /// Says where it is freed.
-    struct Told(Vec<u8>, mpsc::Sender<ThreadId>);
-
-    impl AsRef<[u8]> for Told {
-        fn as_ref(&self) -> &[u8] {
-            &self.0
-        }
-    }
-
-    impl Drop for Told {
-        fn drop(&mut self) {
-            let _ = self.1.send(thread::current().id());
-        }
-    }
 
     /// A large state is freed on another thread, whoever has it: as pieces, as parts, or as a source that was not read.
     #[test]
@@ -178,10 +164,10 @@ mod tests {
                 Ok(Some(self.0.clone()))
             }
         }
-        let (to, told) = mpsc::channel();
-        let large = |bytes| Bytes::from_owner(Told(vec![7; bytes], to.clone()));
+        let (to, freed) = mpsc::channel();
+        let large = |count| told::bytes(count, &to);
         let here = thread::current().id();
-        let is_elsewhere = || told.recv().is_ok_and(|it| it != here);
+        let is_elsewhere = || freed.recv().is_ok_and(|it| it != here);
         drop(Pieces::from(vec![large(FREED_BYTES_MAX + 1)]));
         assert!(is_elsewhere());
         drop(Parts::of([large(FREED_BYTES_MAX + 1)]));

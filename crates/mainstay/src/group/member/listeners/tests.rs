@@ -6,6 +6,7 @@ use bytes::Bytes;
 use mainstay_base::{Incarnation, MessageId, NodeId, Order, Position, SiteId, ViewId};
 use mainstay_runtime::Events;
 
+use super::super::told;
 use super::*;
 use crate::group::{Message, State};
 
@@ -234,4 +235,21 @@ fn nothing_is_kept_for_nobody() {
         read(&told, 1).await;
         assert_eq!(told.borrow()[..], [[10_001]]);
     });
+}
+
+/// A state that nobody has read when another one follows is freed on another thread, and so is one that nobody came for.
+#[test]
+fn an_unread_state_is_freed_elsewhere() {
+    let (to, freed) = std::sync::mpsc::channel();
+    let here = std::thread::current().id();
+    let state = || GroupEvent::State(State::new(vec![told::bytes(8, &to)]));
+    let mut listeners = Listeners::new();
+    for _ in 0..2 {
+        listeners.push(state());
+        listeners.end_past();
+        listeners.hand_out(UNREAD, false);
+    }
+    assert!(freed.recv().is_ok_and(|it| it != here), "the first one");
+    listeners.close();
+    assert!(freed.recv().is_ok_and(|it| it != here), "the second one");
 }
