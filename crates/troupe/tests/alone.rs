@@ -252,9 +252,11 @@ async fn a_node_that_is_closed_answers() {
             let closing = tokio::task::spawn_local(async move { two.close(limit).await });
             if answers {
                 // It joins nothing from when it is being closed on; that the drain was heard is told behind it.
-                while within(troupes.troupe("other").join()).await.map(drop)
-                    != Err(JoinError::Closing)
-                {}
+                let refused = async {
+                    let part = || troupes.troupe("other").join();
+                    while part().await.map(drop) != Err(JoinError::Closing) {}
+                };
+                within(refused).await;
                 let status = within(troupes.status()).await.unwrap();
                 assert!(status.executing == 1 && !closing.is_finished());
                 open.send(true).unwrap();
@@ -264,6 +266,38 @@ async fn a_node_that_is_closed_answers() {
             within(closing).await.unwrap();
             drop(replica);
         }
+    };
+    LocalSet::new().run_until(run).await;
+}
+
+/// A node that drops its replica, or a join that took too long, and joins again at once is a replica again: nothing is left of what was before.
+#[tokio::test]
+async fn a_replica_that_is_dropped_joins_again_at_once() {
+    let run = async {
+        let roster = roster(2);
+        let (_binder, client) = station(&roster, 0, None).await;
+        let (_two, troupes) = station(&roster, 1, None).await;
+        for _ in 0..3 {
+            let (replica, _) = counter(&troupes).await;
+            let callers = replica.to("counter", "main");
+            drop(replica);
+            let taken = troupes.troupe("counter").join().await;
+            assert_eq!(taken.map(drop), Err(JoinError::Taken), "a caller of it is there");
+            drop(callers);
+        }
+        for round in 0..3 {
+            let name = format!("timed {round}");
+            let mut joining = Box::pin(troupes.troupe(&name).join());
+            let is_begun = std::future::poll_fn(|context| {
+                std::task::Poll::Ready(joining.as_mut().poll(context).is_pending())
+            });
+            assert!(is_begun.await, "it takes messages");
+            drop(joining);
+            within(troupes.troupe(&name).join()).await.unwrap();
+        }
+        let (_replica, counter) = counter(&troupes).await;
+        assert_eq!(within(client.to("counter").call(Add(3))).await, Ok(3));
+        assert_eq!(counter.send(Look).await.unwrap(), (3, 1));
     };
     LocalSet::new().run_until(run).await;
 }
