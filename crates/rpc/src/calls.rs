@@ -423,8 +423,8 @@ impl Calls {
         let State::Sent { after, attempts, is_known, .. } = &mut call.state else { return };
         if is_working {
             (*is_known, *attempts) = (true, 0);
-        } else {
-            // It was lost on its way, or the server does not keep such calls.
+        } else if lines.is_open(server) && !lines.is_behind(server) {
+            // It was lost on its way, or the server does not keep such calls. What the link does not take now is asked for again.
             call.may_have_begun |= *is_known;
             let after = *after;
             self.send(now, lines, id, seq, after, 0);

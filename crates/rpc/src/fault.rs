@@ -25,6 +25,8 @@ pub enum Fault {
     NeverBusy,
     /// Each refusal is remembered, however many there are.
     RemembersFloods,
+    /// Answers are kept for a client that takes none in, however many.
+    KeepsAnswers,
     /// A name does not tell what its call was promised.
     MixesPromises,
     /// A drain does not wait until clients have their results.
