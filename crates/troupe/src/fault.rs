@@ -45,6 +45,8 @@ pub enum Fault {
     StaysFrozen,
     /// What is kept for new members without a state holds their client up.
     HoldsUp,
+    /// What a node asks is answered although it takes nothing in, however much it is.
+    OwesEverything,
     /// A node that drains leaves its troupes at once.
     LeavesEarly,
     /// A binding agent that is restarted asks nobody what it was.

@@ -120,6 +120,11 @@ fn command(kind: u8, draw: u64) -> Command {
     }
 }
 
+/// The link takes nothing for a boot.
+fn full(to: BootId) -> In<Troupes> {
+    In::Full { to, message: Message { items: Vec::new(), bodies: Bytes::new() } }
+}
+
 struct Hand {
     troupes: Troupes,
     now: Instant,
@@ -127,9 +132,14 @@ struct Hand {
 
 impl Hand {
     fn new(is_binder: bool) -> Self {
+        Self::of(is_binder, |config| config)
+    }
+
+    fn of(is_binder: bool, config: impl Fn(Config) -> Config) -> Self {
         let now = Instant::ZERO + Duration::from_millis(1);
         let binder = boot(u64::from(!is_binder)).node;
-        let config = Config { settle: Duration::ZERO, troupes_max: 6, ..Config::new(binder, 1) };
+        let own = Config { settle: Duration::ZERO, troupes_max: 6, ..Config::new(binder, 1) };
+        let config = config(own);
         let instance = Instance::new(ClusterId::from_entropy(1), "t");
         let start = Start { me: boot(0), instance, past: (), checkpoint: None, now, seed: 1 };
         Self { troupes: Troupes::recover(config, start), now }
@@ -165,12 +175,44 @@ impl Hand {
     }
 }
 
+/// A peer that takes nothing in says anything without end: it is owed four windows of words for each troupe of this node, and what else this node says by itself. The rest is
+/// counted and costs nothing. What it is told of troupes takes the place of what it was to be told before.
+#[cfg(feature = "test-util")]
+#[test]
+fn a_flood_of_questions_is_bounded() {
+    use crate::fault::Fault;
+    let scene = |fault| {
+        for is_binder in [false, true] {
+            let mut hand = Hand::of(is_binder, |config| Config { fault, window: 4, ..config });
+            let from = boot(1);
+            hand.turn(In::Peer(PeerChange::Up { boot: from }));
+            for troupe in [name(0), name(1)] {
+                let serving = Serving::default();
+                hand.turn(In::Command(Command::Join { troupe, serving }));
+            }
+            hand.turn(full(from));
+            let mut rng = mainstay_base::Rng::new(7);
+            for step in 0..5_000u64 {
+                let (item, bodies) = item((step % 20) as u8, rng.next_u64());
+                let message = Message { items: vec![item; 4], bodies: bodies.repeat(4).into() };
+                hand.turn(In::Message { from, view: 0, message });
+            }
+            let (waits, states) = hand.troupes.waits(from);
+            assert!(waits <= 4 * 4 * 3 + 64 && states <= 8, "{waits} wait, {states} states");
+            assert!(hand.troupes.status().served.dropped > 1_000);
+            hand.turn(In::Room { to: from });
+            assert_eq!(hand.troupes.waits(from), (0, 0));
+        }
+    };
+    mainstay_sim::holds_but_with(scene, &[Fault::OwesEverything]);
+}
+
 proptest! {
-    /// Hostile peers are counted, and never make anything panic or grow without bound.
+    /// Hostile peers are counted, and never make anything panic. What is kept stays as it should be, and what waits for each of them is counted.
     #[test]
     fn peers_may_say_anything(
         is_binder in any::<bool>(),
-        steps in prop::collection::vec((0u8..10, any::<u8>(), any::<u64>(), 0u64..6), 1..80),
+        steps in prop::collection::vec((0u8..11, any::<u8>(), any::<u64>(), 0u64..6), 1..80),
     ) {
         let mut hand = Hand::new(is_binder);
         for (what, kind, draw, from) in steps {
@@ -185,6 +227,7 @@ proptest! {
                     hand.now = hand.now + Duration::from_millis(draw % 2_000);
                     In::Room { to: from }
                 }
+                4 => full(from),
                 _ => {
                     let (item, bodies) = item(kind, draw);
                     In::Message { from, view: 0, message: Message { items: vec![item], bodies } }

@@ -143,6 +143,22 @@ pub(crate) enum Item {
     State { name: TroupeName, luggage: u32, len: u32 },
 }
 
+impl Item {
+    /// It may be answered, whatever is open.
+    pub(crate) const fn asks(&self) -> bool {
+        matches!(
+            self,
+            Self::Call { .. }
+                | Self::Wanted { .. }
+                | Self::Awaited { .. }
+                | Self::Ready { .. }
+                | Self::Ask { .. }
+                | Self::WantState { .. }
+                | Self::Full { asks: true, .. }
+        )
+    }
+}
+
 impl batch::Item for Item {
     fn bytes(&self) -> usize {
         let key = |key: &Key| 32 + 9 * key.id.path.len();
