@@ -49,6 +49,10 @@ pub enum Fault {
     OwesEverything,
     /// A node that drains leaves its troupes at once.
     LeavesEarly,
+    /// A node that was drained joins troupes.
+    JoinsAgain,
+    /// Who joins a troupe at a node that was drained is told that it was taken for dead.
+    HidesClosing,
     /// A binding agent that is restarted asks nobody what it was.
     ForgetsTroupes,
 }

@@ -111,7 +111,8 @@ impl Troupes {
                     Sequence::Commit => 1,
                     _ => serving.at_once.max(1),
                 };
-                let is_closing = self.is_draining || self.is_drained;
+                let is_closing = (self.is_draining || self.is_drained)
+                    && !mainstay_base::fault!(self.config, JoinsAgain);
                 if is_closing || !self.server.join(turn!(self, now), troupe, serving) {
                     self.lines.tell(Event::Left { troupe });
                 }
@@ -458,6 +459,8 @@ impl Service for Troupes {
             rebound: self.calls.rebound,
             sent: self.lines.sent,
             body_bytes_max: self.config.body_bytes_max,
+            #[cfg(feature = "test-util")]
+            fault: self.config.fault,
         }
     }
 

@@ -102,11 +102,21 @@ async fn station(
     index: usize,
     beside: Option<Placement>,
 ) -> (StationHandle, TroupesHandle) {
+    station_of(roster, index, beside, config()).await
+}
+
+fn config() -> Config {
+    let binder = NodeId::new(cluster(), "n0");
+    Config { settle: Duration::from_millis(50), ..Config::started_now(binder) }
+}
+
+async fn station_of(
+    roster: &BTreeMap<String, SocketAddr>,
+    index: usize,
+    beside: Option<Placement>,
+    config: Config,
+) -> (StationHandle, TroupesHandle) {
     let parts = StationParts::tcp(cluster(), format!("n{index}"), roster.clone(), None).unwrap();
-    let config = Config {
-        settle: Duration::from_millis(50),
-        ..Config::started_now(NodeId::new(cluster(), "n0"))
-    };
     let station = start(parts, |node| match beside {
         None => node.mount::<Troupes>("troupes", config).map(drop),
         Some(at) => node.beside::<Troupes>("troupes", at, config).map(drop),
@@ -266,6 +276,33 @@ async fn a_node_that_is_closed_answers() {
             within(closing).await.unwrap();
             drop(replica);
         }
+    };
+    LocalSet::new().run_until(run).await;
+}
+
+/// A node that was drained joins nothing, and says so.
+async fn a_drained_node(config: Config) {
+    let (_station, troupes) = station_of(&roster(1), 0, None, config).await;
+    let (replica, _) = counter(&troupes).await;
+    within(troupes.drain()).await.unwrap();
+    within(replica.left()).await;
+    let told = within(troupes.troupe("counter").join()).await;
+    assert_eq!(told.map(drop), Err(JoinError::Closing));
+}
+
+#[tokio::test]
+async fn a_drained_node_joins_nothing() {
+    LocalSet::new().run_until(a_drained_node(config())).await;
+}
+
+/// One that says that it was taken for dead is noticed.
+#[cfg(feature = "test-util")]
+#[tokio::test]
+async fn a_drained_node_that_hides_it_is_noticed() {
+    let fault = Some(mainstay_troupe::fault::Fault::HidesClosing);
+    let run = async {
+        let scene = a_drained_node(Config { fault, ..config() });
+        assert!(tokio::task::spawn_local(scene).await.unwrap_err().is_panic());
     };
     LocalSet::new().run_until(run).await;
 }

@@ -447,7 +447,7 @@ fn a_node_that_leaves_hands_its_state_over() {
                 play.finish().unwrap();
             }
         },
-        &[Fault::LeavesEarly],
+        &[Fault::LeavesEarly, Fault::JoinsAgain],
     );
 }
 

@@ -458,3 +458,47 @@ impl fmt::Debug for Following {
         f.debug_struct("Following").field("name", &self.name).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+
+    use mainstay_base::ClusterId;
+    use mainstay_service::{StationParts, start};
+    use tokio::task::LocalSet;
+
+    use super::*;
+    use crate::{Config, Rpc};
+
+    /// Who follows a name wakes when what one of two registries has said is over, though nothing is heard from then on.
+    #[tokio::test]
+    async fn the_end_of_a_word_is_noticed() {
+        let run = async {
+            let cluster = ClusterId::from_entropy(1);
+            let roster = [("n0".to_owned(), mainstay_sim::free_addresses(1)[0])].into();
+            let parts = StationParts::tcp(cluster, "n0", roster, None).unwrap();
+            let mount = |node: &mut mainstay_service::Mounting<'_>| {
+                node.mount::<Rpc>("rpc", Config::started_now()).map(drop)
+            };
+            let station = start(parts, mount).unwrap();
+            let rpc = RpcHandle::open(station.service("rpc"), cluster, "n0").await.unwrap();
+            let [one, other] = ["n1", "n2"].map(|it| NodeId::new(cluster, it));
+            let lease = Duration::from_secs(1);
+            let names = Names::new([one, other], lease);
+            // What registries say is said here.
+            names.inner.shared.set(Arc::downgrade(rpc.shared())).unwrap();
+            let mut printers = names.follow("printer").unwrap();
+            let now = rpc.shared().now();
+            for (at, registry) in [(now, one), (now + 100 * lease, other)] {
+                let said = [("printer".to_owned(), vec![registry])].into();
+                names.inner.told(at, registry, 1, Ok(said));
+            }
+            let limit = 10 * lease;
+            let mut both = vec![one, other];
+            both.sort_unstable();
+            assert_eq!(timeout(limit, printers.next()).await.unwrap(), both);
+            assert_eq!(timeout(limit, printers.next()).await.unwrap(), [other]);
+        };
+        LocalSet::new().run_until(run).await;
+    }
+}

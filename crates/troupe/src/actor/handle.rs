@@ -34,6 +34,8 @@ pub(super) struct Shared {
     tokens: AtomicU64,
     is_open: AtomicBool,
     desk: OnceLock<Desk>,
+    #[cfg(feature = "test-util")]
+    fault: Option<crate::fault::Fault>,
     /// A drain was asked for, and the service has not ended since.
     is_closing: AtomicBool,
     /// The node is a replica of nothing any more after a drain, or the service has ended.
@@ -122,7 +124,7 @@ impl Shared {
     }
 
     pub(super) fn is_closing(&self) -> bool {
-        self.is_closing.load(Ordering::SeqCst)
+        self.is_closing.load(Ordering::SeqCst) && !mainstay_base::fault!(self, HidesClosing)
     }
 
     pub(super) fn begun(&self) {
@@ -155,6 +157,8 @@ impl TroupesHandle {
     /// [`OpenError`]; outside a `LocalSet` it is [`OpenError::NoLocalSet`].
     pub async fn open(service: ServiceHandle<Troupes>) -> Result<Self, OpenError> {
         let commands = CommandQueue::new(service.clone(), COMMANDS_MAX);
+        #[cfg(feature = "test-util")]
+        let fault = service.status().await?.fault;
         let shared = Arc::new(Shared {
             service,
             commands,
@@ -163,6 +167,8 @@ impl TroupesHandle {
             tokens: AtomicU64::new(1),
             is_open: AtomicBool::new(false),
             desk: OnceLock::new(),
+            #[cfg(feature = "test-util")]
+            fault,
             is_closing: AtomicBool::new(false),
             drained: watch::Sender::new(false),
         });
