@@ -352,6 +352,10 @@ impl Calls {
         if seq >= binding.floor() {
             lines.line(server).head.over.push(seq);
         }
+        if mainstay_base::fault!(self.config, AcksEach) {
+            self.speak(lines, server);
+            return lines.nod(server);
+        }
         self.nudge(now, server);
     }
 

@@ -101,4 +101,8 @@ pub enum Fault {
     AnswersItself,
     /// The outcome of a call is told twice.
     TellsTwice,
+    /// Each result is acknowledged by a message of its own, at once.
+    AcksEach,
+    /// The arguments of a call to the own node are encoded.
+    EncodesLocals,
 }

@@ -509,23 +509,36 @@ impl Procedure for Counted {
 /// is measured and judged by the case `rpc/local/64B` of the bench.
 #[tokio::test]
 async fn a_local_call_costs_no_turn() {
+    LocalSet::new().run_until(local_calls(Config::started_now())).await;
+}
+
+async fn local_calls(config: Config) {
+    let roster = roster(2);
+    let place = Place::Mounted;
+    let (_one, client) = station(&roster, 0, place, Config::started_now(), None).await;
+    let (_two, server) = station(&roster, 1, place, config, None).await;
+    server.serve_fn(|Counted(it), _| async move { Ok(it) }).await.unwrap();
+    let counts = async || {
+        let status = server.status().await.unwrap();
+        (status.sent, status.served.begun, ENCODED.get())
+    };
+    let before = counts().await;
+    for number in 0..100 {
+        assert_eq!(within(server.to(node(1)).exactly_once(Counted(number))).await, Ok(number));
+    }
+    assert_eq!(counts().await, before);
+    assert_eq!(within(client.to(node(1)).exactly_once(Counted(1))).await, Ok(1));
+    assert_eq!(counts().await.2, before.2 + 1, "it is counted");
+}
+
+/// Checks RPC-60: a call of the own node that is encoded is noticed.
+#[cfg(feature = "test-util")]
+#[tokio::test]
+async fn a_local_call_that_is_encoded_is_noticed() {
+    let fault = Some(mainstay_rpc::fault::Fault::EncodesLocals);
     let run = async {
-        let roster = roster(2);
-        let place = Place::Mounted;
-        let (_one, client) = station(&roster, 0, place, Config::started_now(), None).await;
-        let (_two, server) = station(&roster, 1, place, Config::started_now(), None).await;
-        server.serve_fn(|Counted(it), _| async move { Ok(it) }).await.unwrap();
-        let counts = async || {
-            let status = server.status().await.unwrap();
-            (status.sent, status.served.begun, ENCODED.get())
-        };
-        let before = counts().await;
-        for number in 0..100 {
-            assert_eq!(within(server.to(node(1)).exactly_once(Counted(number))).await, Ok(number));
-        }
-        assert_eq!(counts().await, before);
-        assert_eq!(within(client.to(node(1)).exactly_once(Counted(1))).await, Ok(1));
-        assert_eq!(counts().await.2, before.2 + 1, "it is counted");
+        let scene = local_calls(Config { fault, ..Config::started_now() });
+        assert!(tokio::task::spawn_local(scene).await.unwrap_err().is_panic());
     };
     LocalSet::new().run_until(run).await;
 }

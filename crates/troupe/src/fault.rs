@@ -25,6 +25,8 @@ pub enum Fault {
     IgnoresVersion,
     /// A client does not send again what was refused as stale (RPC-46).
     NeverRebinds,
+    /// Each answer is acknowledged at once, by a message of its own (RPC-61).
+    AcksEach,
     /// Nested calls are numbered by their node, not by the call that they are a part of (RPC-47).
     FlatIds,
     /// A new member begins without the state of the others (RPC-40, joining).

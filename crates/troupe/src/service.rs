@@ -67,6 +67,9 @@ impl Turn<'_> {
     /// have heard of that one.
     pub(crate) fn acknowledge(&mut self, to: BootId, server: TroupeName, key: Key) {
         let by = self.bindings.version(key.caller);
+        if mainstay_base::fault!(self.config, AcksEach) {
+            return self.lines.say(to, Item::Ack { server, by, keys: vec![key] }, Bytes::new());
+        }
         self.lines.acknowledge(self.now + self.config.acknowledge, to, (server, by), key);
     }
 }
