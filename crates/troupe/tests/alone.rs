@@ -8,12 +8,12 @@ use std::time::Duration;
 use actix::{Actor, Addr, Context, Handler, Message};
 use mainstay_base::{ClusterId, NodeId};
 use mainstay_rpc::Procedure;
-use mainstay_runtime::{Porter, Recipient};
+use mainstay_runtime::{Events, Porter, Recipient};
 use mainstay_service::{Placement, StationHandle, StationParts, start};
 use mainstay_sim::free_addresses;
 use mainstay_troupe::{
-    Call, CallError, Collator, Config, Failure, GiveState, JoinError, Reason, Refusal, TakeState,
-    Troupes, TroupesHandle,
+    Call, CallError, Collator, Config, Event, Failure, GiveState, JoinError, Reason, Refusal,
+    TakeState, Troupes, TroupesHandle,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
@@ -350,6 +350,43 @@ async fn calls_are_messages() {
         for number in 1..=3 {
             assert_eq!(within(adds.send(Call(Add(1)))).await.unwrap(), Ok(number));
         }
+    };
+    LocalSet::new().run_until(run).await;
+}
+
+/// Hears what a service tells.
+struct Ear(mpsc::UnboundedSender<Event>);
+
+impl Actor for Ear {
+    type Context = Context<Self>;
+}
+
+impl Handler<Events<Event>> for Ear {
+    type Result = ();
+
+    fn handle(&mut self, mut events: Events<Event>, _: &mut Context<Self>) {
+        for event in events.take() {
+            let _ = self.0.send(event);
+        }
+    }
+}
+
+/// Any actor may subscribe to what the service tells, beside the handle: that the node is a replica, and what it executes.
+#[tokio::test]
+async fn actors_hear_the_events_of_the_service() {
+    let run = async {
+        let (station, troupes) = station(&roster(1), 0, None).await;
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let ear: Recipient<Events<Event>> = Ear(tell).start().recipient();
+        station.service::<Troupes>("troupes").subscribe(ear, 1_000).await.unwrap();
+        let (_replica, _) = counter(&troupes).await;
+        assert_eq!(within(troupes.to("counter").call(Add(3))).await, Ok(3));
+        let mut next = async |wanted: fn(&Event) -> bool| {
+            while !wanted(&told.recv().await.unwrap()) {}
+        };
+        within(next(|it| matches!(it, Event::Joined { is_first: true, .. }))).await;
+        within(next(|it| matches!(it, Event::Execute(it) if it.procedure == Add::ID))).await;
+        within(next(|it| matches!(it, Event::Over { .. }))).await;
     };
     LocalSet::new().run_until(run).await;
 }
