@@ -7,12 +7,13 @@ mod stations;
 use std::time::Duration;
 
 use actix::{Actor, ActorContext as _, Context, Handler, Message, ResponseFuture};
+use mainstay_base::service::ReaderId;
 use mainstay_rpc::{
     CallError, Config, Event, Executed, Failure, Idempotent, Incoming, Orphans, Outcome, Procedure,
     Reason, Refusal, RpcHandle, ServeError,
 };
 use mainstay_runtime::Events;
-use mainstay_service::{Placement, ReaderId};
+use mainstay_service::Placement;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::LocalSet;

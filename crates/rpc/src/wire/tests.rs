@@ -197,7 +197,7 @@ proptest! {
         prop_assert!(into.iter().all(|(item, body)| item.len() == body.len()));
     }
 
-    /// Checks RPC-10 and edge case 16, numbers at their end: a peer that keeps to no rule does no harm, and what is kept of it is bounded.
+    /// Checks RPC-10, with numbers at their end too: a peer that keeps to no rule does no harm, and what is kept of it is bounded.
     #[test]
     fn a_peer_that_keeps_to_no_rule_does_no_harm(
         messages in prop::collection::vec((message(), any::<bool>(), any::<bool>()), 1..12),

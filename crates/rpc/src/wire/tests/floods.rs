@@ -298,3 +298,26 @@ fn questions_of_one_turn_are_bounded() {
     };
     mainstay_sim::holds_but_with(scene, &[Fault::KeepsAnswers]);
 }
+
+/// Checks RPC-14 and edge case 16, numbers at their end: a client's last calls are executed, and what is over with them is dropped.
+#[test]
+fn the_last_numbers_are_numbers() {
+    let mut peer = Peer::new(Config::new(3));
+    let last = |before: u64| u64::MAX - before;
+    peer.head.floor = last(2);
+    peer.say((0..3).rev().map(|it| Peer::call(last(it), 7)).collect());
+    assert_eq!(peer.begun.len(), 3);
+    let (ticket, result) = (peer.begun[0], Finish::Value(Bytes::new()));
+    let told = peer.turn(In::Command(Command::Finished { ticket, result }));
+    assert_eq!(told, [Item::Reply { seq: last(2), is_error: false, len: 0 }]);
+    let (open, answers) = (vec![last(1)], [last(1), last(0)].map(|seq| Item::Working { seq }));
+    peer.say(vec![Item::Open { next: last(0), open }]);
+    let all = || (0..3).rev().map(|it| Peer::call(last(it), 7)).collect::<Vec<_>>();
+    assert_eq!(peer.say(all()), answers);
+    assert_eq!(peer.counts().dropped, 1);
+    peer.head.floor = last(0);
+    assert_eq!(peer.say(all()), answers[1..]);
+    peer.head.over = vec![last(0)];
+    assert_eq!((peer.say(all()), peer.rpc.status().kept), (vec![], 0));
+    assert_eq!((peer.counts().dropped, peer.counts().begun), (1 + 2 + 3, 3));
+}
