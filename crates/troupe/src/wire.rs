@@ -138,7 +138,7 @@ pub(crate) enum Item {
     /// The sender has no state in this membership, and takes that of the receiver only.
     #[serde(rename = "n")]
     Stateless { name: TroupeName, version: Version },
-    /// The state; it is the body, behind the [`Luggage`](crate::join::Luggage).
+    /// The state; it is the body, behind the [`Luggage`](crate::luggage::Luggage).
     #[serde(rename = "t")]
     State { name: TroupeName, luggage: u32, len: u32 },
 }
