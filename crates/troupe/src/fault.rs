@@ -51,6 +51,8 @@ pub enum Fault {
     OwesEverything,
     /// A node that drains leaves its troupes at once.
     LeavesEarly,
+    /// A member that asks for a state counts as one that has it, if it had it in a former membership.
+    RemembersFull,
     /// A node that was drained joins troupes.
     JoinsAgain,
     /// Who joins a troupe at a node that was drained is told that it was taken for dead.

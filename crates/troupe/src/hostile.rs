@@ -128,6 +128,7 @@ fn full(to: BootId) -> In<Troupes> {
 struct Hand {
     troupes: Troupes,
     now: Instant,
+    is_drained: bool,
 }
 
 impl Hand {
@@ -142,7 +143,7 @@ impl Hand {
         let config = config(own);
         let instance = Instance::new(ClusterId::from_entropy(1), "t");
         let start = Start { me: boot(0), instance, past: (), checkpoint: None, now, seed: 1 };
-        Self { troupes: Troupes::recover(config, start), now }
+        Self { troupes: Troupes::recover(config, start), now, is_drained: false }
     }
 
     /// One turn; users answer what they are told.
@@ -163,6 +164,10 @@ impl Hand {
                     }
                     Event::Restore { troupe, .. } => {
                         Some(In::Command(Command::Restored { troupe }))
+                    }
+                    Event::Drained => {
+                        self.is_drained = true;
+                        None
                     }
                     _ => None,
                 });
@@ -205,6 +210,48 @@ fn a_flood_of_questions_is_bounded() {
         }
     };
     mainstay_sim::holds_but_with(scene, &[Fault::OwesEverything]);
+}
+
+/// A member that was taken out and has joined again has no state, also where another one learns of both at once. When it has asked for the state that one waits for it before
+/// it leaves.
+#[cfg(feature = "test-util")]
+#[test]
+fn a_member_that_has_joined_again_is_waited_for() {
+    use crate::fault::Fault;
+    let scene = |fault| {
+        let mut hand = Hand::of(false, |config| Config { fault, ..config });
+        let (me, agent, other, troupe) = (boot(0), boot(1), boot(2), name(0));
+        for boot in [agent, other] {
+            hand.turn(In::Peer(PeerChange::Up { boot }));
+        }
+        hand.turn(In::Command(Command::Join { troupe, serving: Serving::default() }));
+        let binding = |number, members: &[BootId]| Binding {
+            version: Version { life: 1, number },
+            members: members.to_vec(),
+        };
+        let bound = |number, members: &[BootId]| Item::Bound {
+            name: troupe,
+            binding: binding(number, members),
+        };
+        let say = |hand: &mut Hand, from, items| {
+            let message = Message { items, bodies: Bytes::new() };
+            hand.turn(In::Message { from, view: 0, message });
+        };
+        let both = |number| binding(number, &[me, other]);
+        let wants = |number| Item::WantState { name: troupe, binding: both(number), after: 0 };
+        let is_full = |number| Item::Full { name: troupe, binding: both(number), asks: false };
+        say(&mut hand, agent, vec![bound(1, &[me])]);
+        say(&mut hand, agent, vec![bound(2, &[me, other])]);
+        say(&mut hand, other, vec![wants(2)]);
+        say(&mut hand, other, vec![is_full(2)]);
+        say(&mut hand, agent, vec![bound(3, &[me]), bound(4, &[me, other])]);
+        say(&mut hand, other, vec![wants(4)]);
+        hand.turn(In::Command(Command::Drain));
+        assert!(!hand.is_drained, "the other one has no state yet");
+        say(&mut hand, other, vec![is_full(4)]);
+        assert!(hand.is_drained);
+    };
+    mainstay_sim::holds_but_with(scene, &[Fault::RemembersFull]);
 }
 
 proptest! {

@@ -242,7 +242,9 @@ impl Server {
         let Some(member) = self.members.get_mut(&name) else { return };
         member.pledge(turn, from);
         // It may be a member that was taken out and has joined again: two bindings that came as one.
-        member.giving.full.remove(&from);
+        if !mainstay_base::fault!(turn.config, RemembersFull) {
+            member.giving.full.remove(&from);
+        }
         if member.giving.wants.len() < WANTS_MAX
             && member.giving.wants.iter().all(|(boot, _)| *boot != from)
         {
