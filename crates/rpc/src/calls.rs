@@ -352,6 +352,10 @@ impl Calls {
         if seq >= binding.floor() {
             lines.line(server).head.over.push(seq);
         }
+        if mainstay_base::fault!(self.config, AcksEach) {
+            self.speak(lines, server);
+            return lines.nod(server);
+        }
         self.nudge(now, server);
     }
 
@@ -423,8 +427,8 @@ impl Calls {
         let State::Sent { after, attempts, is_known, .. } = &mut call.state else { return };
         if is_working {
             (*is_known, *attempts) = (true, 0);
-        } else {
-            // It was lost on its way, or the server does not keep such calls.
+        } else if lines.is_open(server) && !lines.is_behind(server) {
+            // It was lost on its way, or the server does not keep such calls. What the link does not take now is asked for again.
             call.may_have_begun |= *is_known;
             let after = *after;
             self.send(now, lines, id, seq, after, 0);

@@ -25,6 +25,8 @@ pub enum Fault {
     NeverBusy,
     /// Each refusal is remembered, however many there are.
     RemembersFloods,
+    /// Answers are kept for a client that takes none in, however many.
+    KeepsAnswers,
     /// A name does not tell what its call was promised.
     MixesPromises,
     /// A drain does not wait until clients have their results.
@@ -99,4 +101,8 @@ pub enum Fault {
     AnswersItself,
     /// The outcome of a call is told twice.
     TellsTwice,
+    /// Each result is acknowledged by a message of its own, at once.
+    AcksEach,
+    /// The arguments of a call to the own node are encoded.
+    EncodesLocals,
 }

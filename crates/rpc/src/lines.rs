@@ -10,12 +10,38 @@ use mainstay_base::{BootId, NodeId};
 
 use crate::config::DATAGRAM_BYTES_MAX;
 use crate::wire::{Batch, Head, Item, Message};
-use crate::{Carrier, Event, Record, Rpc};
+use crate::{Carrier, Config, Event, Record, Rpc};
 
 /// A datagram holds items of so many bytes, a body of the largest size and what belongs to it.
 const LOOSE_BYTES_MAX: usize = DATAGRAM_BYTES_MAX + 64;
 /// Most calls that the head of a datagram names as over. If there are more the link is told as well, which loses nothing.
 const OVER_MAX: usize = 32;
+
+/// What is said to another node, and not taken in there: so many items, and bytes of results.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+struct Waits {
+    items: usize,
+    bytes: usize,
+}
+
+impl Waits {
+    /// Beyond this nothing that the other end says is answered. One that keeps to the protocol has a window of calls open, and as many are open to it: with an answer, a call, and a
+    /// word that it is given up for each there is room. Should it come here all the same it asks again.
+    fn most(config: &Config) -> Self {
+        if mainstay_base::fault!(config, KeepsAnswers) {
+            return Self { items: usize::MAX, bytes: usize::MAX };
+        }
+        let items = (config.window as usize).saturating_mul(4);
+        Self { items, bytes: config.client_bytes_max.saturating_mul(2) }
+    }
+
+    fn add(&mut self, item: &Item) {
+        self.items += 1;
+        if let Item::Reply { len, .. } = item {
+            self.bytes += *len as usize;
+        }
+    }
+}
 
 /// One other node.
 #[derive(Clone, Hash, Default, Debug)]
@@ -35,13 +61,29 @@ pub(crate) struct Line {
     /// The other end has greeted since it is connected.
     pub(crate) has_greeted: bool,
     batch: Batch,
+    waits: Waits,
     /// Of datagrams.
     loose: Batch,
+    loose_items: usize,
     /// Who speaks to whom, as far as the halves know.
     pub(crate) head: Head,
 }
 
 impl Line {
+    /// It takes in too little of what it is told.
+    fn is_behind(&self, most: Waits) -> bool {
+        self.waits.items + self.loose_items >= most.items || self.waits.bytes > most.bytes
+    }
+
+    fn push(&mut self, item: Item, body: Bytes) {
+        if self.batch.is_full_for(&item, batch::BYTES_MAX) {
+            let message = Message::of(self.head.clone(), &mut self.batch);
+            self.refused.push_back(message);
+        }
+        self.waits.add(&item);
+        self.batch.push(item, body);
+    }
+
     fn take_loose(&mut self) -> Message {
         let mut head = self.head.clone();
         if head.over.len() > OVER_MAX {
@@ -60,6 +102,7 @@ pub(crate) struct Lines {
     dirty: BTreeSet<NodeId>,
     out: Outbox<Rpc>,
     carrier: Carrier,
+    most: Waits,
     own: Head,
     /// Nothing is said before this record is stable: it holds the crash count.
     mute: Option<Io>,
@@ -68,10 +111,11 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
-    pub(crate) fn new(out: Outbox<Rpc>, carrier: Carrier, life: u64, memory: u64) -> Self {
+    pub(crate) fn new(out: Outbox<Rpc>, config: &Config, life: u64, memory: u64) -> Self {
         let (lines, dirty) = (BTreeMap::new(), BTreeSet::new());
         let own = Head { life, memory, ..Head::default() };
-        Self { lines, dirty, out, carrier, own, mute: None, sent: 0 }
+        let (carrier, most) = (config.carrier, Waits::most(config));
+        Self { lines, dirty, out, carrier, most, own, mute: None, sent: 0 }
     }
 
     pub(crate) fn line(&mut self, node: NodeId) -> &mut Line {
@@ -83,6 +127,7 @@ impl Lines {
     pub(crate) fn say_first(&mut self, node: NodeId, item: Item) {
         let line = self.line(node);
         let mut first = Batch::default();
+        line.waits.add(&item);
         first.push(item, Bytes::new());
         let message = Message::of(line.head.clone(), &mut first);
         line.refused.push_front(message);
@@ -120,9 +165,42 @@ impl Lines {
         self.lines.get(&node).is_some_and(|line| line.is_up && !line.is_full)
     }
 
+    /// Whether so much waits for a node that it does not keep to the protocol.
+    pub(crate) fn is_behind(&self, node: NodeId) -> bool {
+        self.lines.get(&node).is_some_and(|line| line.is_behind(self.most))
+    }
+
+    /// Whether another one has greeted since it is connected, and whether it is behind.
+    pub(crate) fn hear(&mut self, from: NodeId) -> (bool, bool) {
+        let most = self.most;
+        let line = self.line(from);
+        (line.has_greeted, line.is_behind(most))
+    }
+
+    /// Answers something that a node has said, as [`say`](Self::say) does. False: it is behind, and is not answered; it asks again.
+    pub(crate) fn answer(&mut self, node: NodeId, item: Item, body: Bytes) -> bool {
+        let (most, is_surely) = (self.most, self.goes_surely(&item));
+        let line = self.line(node);
+        if line.is_behind(most) {
+            return false;
+        }
+        if is_surely {
+            line.push(item, body);
+            self.dirty.insert(node);
+        } else {
+            self.say(node, item, body);
+        }
+        true
+    }
+
+    /// Over the link.
+    fn goes_surely(&self, item: &Item) -> bool {
+        self.carrier == Carrier::Link || item.bytes() > LOOSE_BYTES_MAX
+    }
+
     /// Says something at the end of the turn, by a datagram if those are used.
     pub(crate) fn say(&mut self, node: NodeId, item: Item, body: Bytes) {
-        if self.carrier == Carrier::Link || item.bytes() > LOOSE_BYTES_MAX {
+        if self.goes_surely(&item) {
             return self.say_surely(node, item, body);
         }
         let line = self.line(node);
@@ -131,18 +209,15 @@ impl Lines {
             self.out.put(Out::Datagram { to: node, message });
             self.sent += 1;
         }
-        self.line(node).loose.push(item, body);
+        let line = self.line(node);
+        line.loose_items += 1;
+        line.loose.push(item, body);
         self.dirty.insert(node);
     }
 
     /// Says something over the link. It is void if the other end has been replaced, or is not there.
     pub(crate) fn say_surely(&mut self, node: NodeId, item: Item, body: Bytes) {
-        let line = self.line(node);
-        if line.batch.is_full_for(&item, batch::BYTES_MAX) {
-            let message = Message::of(line.head.clone(), &mut line.batch);
-            line.refused.push_back(message);
-        }
-        line.batch.push(item, body);
+        self.line(node).push(item, body);
         self.dirty.insert(node);
     }
 
@@ -151,6 +226,7 @@ impl Lines {
         let line = self.line(to.node);
         if line.boot == Some(to) {
             // Those of a turn come back in order, before anything new is put behind them.
+            message.items.iter().for_each(|item| line.waits.add(item));
             line.refused.push_back(message);
             line.is_full = true;
         }
@@ -169,15 +245,24 @@ impl Lines {
         let line = self.line(node);
         (line.batch, line.loose) = (Batch::default(), Batch::default());
         line.refused.clear();
+        (line.waits, line.loose_items) = (Waits::default(), 0);
         (line.is_full, line.is_asked, line.has_greeted) = (false, false, false);
     }
 
     /// Things that wait to be said to a node.
     #[cfg(all(test, feature = "test-util"))]
     pub(crate) fn waits(&self, node: NodeId) -> usize {
-        let line = &self.lines[&node];
-        let batch = line.batch.clone().take().0.len();
-        batch + line.refused.iter().map(|it| it.items.len()).sum::<usize>()
+        self.lines[&node].waits.items
+    }
+
+    /// Panics if something is not as it should be.
+    pub(crate) fn check(&self) {
+        for line in self.lines.values() {
+            let (mut waits, mut batch) = (Waits::default(), line.batch.clone());
+            let refused = line.refused.iter().flat_map(|it| &it.items);
+            refused.chain(&batch.take().0).for_each(|item| waits.add(item));
+            assert_eq!(waits, line.waits, "what waits is counted");
+        }
     }
 
     #[cfg(test)]
@@ -225,12 +310,14 @@ impl Lines {
                 let message = line.take_loose();
                 self.out.put(Out::Datagram { to: node, message });
                 self.sent += 1;
+                line.loose_items = 0;
             }
             let Some(boot) = line.boot.filter(|_| line.is_up && !line.is_full) else { continue };
             if std::mem::take(&mut line.is_asked) {
                 // It is too small to matter for the size of the message.
                 line.batch.push(Item::Alive, Bytes::new());
             }
+            line.waits = Waits::default();
             for message in line.refused.drain(..) {
                 self.out.send(boot, message);
                 self.sent += 1;

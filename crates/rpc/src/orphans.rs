@@ -74,6 +74,9 @@ impl Watch {
 
     fn proclaim(&self, lines: &mut Lines) {
         for node in lines.up() {
+            if lines.is_behind(node) {
+                continue;
+            }
             lines.say_surely(node, Item::Epoch { epoch: self.epoch }, Bytes::new());
         }
     }
@@ -163,7 +166,10 @@ impl Watch {
             let Some(client) = server.clients.get(&node) else { continue };
             let (life, heard) = (client.life, client.heard);
             if now.saturating_since(heard) < lease {
-                lines.say_surely(node, Item::Check { life }, Bytes::new());
+                // One that speaks and takes nothing in has been asked often enough.
+                if !lines.is_behind(node) {
+                    lines.say_surely(node, Item::Check { life }, Bytes::new());
+                }
             } else if !mainstay_base::fault!(self.config, NoTerminator) {
                 server.abort(now, lines, node);
             }
@@ -188,7 +194,9 @@ impl Watch {
                 over.push(*ticket);
             } else if run.asks <= now {
                 run.asks = now + half;
-                lines.say_surely(run.client, Item::More { seq: run.seq }, Bytes::new());
+                if !lines.is_behind(run.client) {
+                    lines.say_surely(run.client, Item::More { seq: run.seq }, Bytes::new());
+                }
             }
         }
         for ticket in over {
@@ -196,13 +204,17 @@ impl Watch {
         }
     }
 
-    /// A server asks whether a call is wanted still.
-    pub(crate) fn on_more(lines: &mut Lines, calls: &Calls, server: NodeId, seq: u64) {
+    /// A server asks whether a call is wanted still. False: it takes no answers in.
+    pub(crate) fn on_more(lines: &mut Lines, calls: &Calls, server: NodeId, seq: u64) -> bool {
+        if lines.is_behind(server) {
+            return false;
+        }
         let item = match calls.is_pending(server, seq) {
             true => Item::Grant { seq },
             false => Item::Cancel { seq, after: 0 },
         };
         lines.say_surely(server, item, Bytes::new());
+        true
     }
 
     /// A client grants more time.

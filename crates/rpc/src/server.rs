@@ -164,7 +164,7 @@ pub struct Counts {
     pub forgotten: u64,
     /// Calls that were refused.
     pub refused: u64,
-    /// Things said that make no sense: a peer does not keep to the protocol.
+    /// Things said that make no sense, and answers to one that takes none in: a peer does not keep to the protocol.
     pub absurd: u64,
 }
 
@@ -334,7 +334,7 @@ impl Server {
             // The next one of its lane may have come before it.
             return self.try_lanes(now, lines, from);
         }
-        lines.say(from, Item::Refused { seq, why }, Bytes::new());
+        self.say(lines, from, Item::Refused { seq, why }, Bytes::new());
     }
 
     /// Why a call that is new is not taken.
@@ -359,48 +359,35 @@ impl Server {
         is_full.then_some(Refusal::Busy)
     }
 
-    /// A call that nobody answers.
-    pub(crate) fn on_cast(&mut self, now: Instant, lines: &mut Lines, mut loose: Loose) {
-        let versions = self.served.get(&loose.procedure);
-        let is_served =
-            versions.is_some_and(|(oldest, newest)| (*oldest..=*newest).contains(&loose.version));
-        let waits = || self.loose.iter().filter(|it| it.client == loose.client);
-        let bytes = waits().map(Loose::bytes).sum::<usize>() + loose.bytes();
-        let is_room = waits().count() < self.config.window as usize
-            && loose.bytes() <= self.config.body_bytes_max + TRACE_BYTES
-            && bytes <= self.config.client_bytes_max + TRACE_BYTES;
-        let is_refused = self.drain.refuses(loose.procedure, &self.config);
-        if !is_served || is_refused || !is_room {
-            self.counts.refused += 1;
-            return;
-        }
-        loose.life = self.clients.entry(loose.client).or_default().life;
-        loose.until = self.until(now, loose.budget);
-        self.loose.push_back(loose);
-        self.fill(now, lines);
-    }
-
     /// Says how it is with a call that is known.
     fn answer(&mut self, lines: &mut Lines, to: NodeId, seq: u64) {
         let entry = self.clients.get(&to).and_then(|client| client.calls.get(&seq));
         match entry.map(|entry| &entry.state) {
-            None => lines.say(to, Item::Missing { seq }, Bytes::new()),
+            None => self.say(lines, to, Item::Missing { seq }, Bytes::new()),
             Some(State::Over(answer)) => {
                 let answer = answer.clone();
                 self.tell(lines, to, seq, answer);
             }
-            Some(_) => lines.say(to, Item::Working { seq }, Bytes::new()),
+            Some(_) => self.say(lines, to, Item::Working { seq }, Bytes::new()),
         }
     }
 
-    fn tell(&self, lines: &mut Lines, to: NodeId, seq: u64, answer: Answer) {
+    fn tell(&mut self, lines: &mut Lines, to: NodeId, seq: u64, answer: Answer) {
         match answer {
             Answer::Result(is_error, body) => {
                 let len = body.len() as u32;
-                lines.say(to, Item::Reply { seq, is_error, len }, body);
+                self.say(lines, to, Item::Reply { seq, is_error, len }, body);
             }
-            Answer::Refused(why) => lines.say(to, Item::Refused { seq, why }, Bytes::new()),
+            Answer::Refused(why) => {
+                self.say(lines, to, Item::Refused { seq, why }, Bytes::new());
+            }
         }
+    }
+
+    /// Answers a client. One that takes nothing in is not told without end: what is kept for it is told when it asks again, and what is not kept is missing then.
+    fn say(&mut self, lines: &mut Lines, to: NodeId, item: Item, body: Bytes) {
+        let is_said = lines.answer(to, item, body);
+        self.counts.absurd += u64::from(!is_said);
     }
 
     pub(crate) fn on_probe(&mut self, lines: &mut Lines, from: NodeId, seq: u64) {
@@ -455,51 +442,6 @@ impl Server {
     fn ticket(&mut self) -> Ticket {
         self.tickets += 1;
         Ticket(self.tickets)
-    }
-
-    /// The next one that need not wait for orphans of its client.
-    fn next_loose(&mut self) -> Option<Loose> {
-        let waits = |of: &NodeId| self.clients.get(of).is_some_and(|client| client.orphans > 0);
-        let at = self.loose.iter().position(|loose| !waits(&loose.client))?;
-        self.loose.remove(at)
-    }
-
-    fn begin_loose(&mut self, now: Instant, lines: &mut Lines, loose: Loose) {
-        let Loose { client, life, until, procedure, version, arguments, context, .. } = loose;
-        if until <= now {
-            return;
-        }
-        let ticket = self.ticket();
-        let run = Run {
-            client,
-            life,
-            seq: 0,
-            lane: None,
-            epoch: 0,
-            until,
-            is_ended: false,
-            is_orphan: false,
-            granted: None,
-            asks: now,
-            adoptable: None,
-        };
-        self.runs.insert(ticket, run);
-        self.loose_deadlines.insert((until, ticket));
-        self.counts.begun += 1;
-        let semantics = Semantics::Maybe;
-        let left = until.saturating_since(now);
-        let execution = Execution {
-            ticket,
-            client,
-            life,
-            procedure,
-            version,
-            semantics,
-            arguments,
-            left,
-            context,
-        };
-        lines.tell(Event::Execute(execution));
     }
 
     fn begin(&mut self, now: Instant, lines: &mut Lines, from: NodeId, seq: u64) {

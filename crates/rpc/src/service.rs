@@ -22,6 +22,15 @@ use crate::{
 /// Which words two ends have. Those with others do not hear each other. 1: with those of watches, and contexts with a trace.
 const WORDS: u128 = 1;
 
+/// What came from a node, and how that stands to this one.
+struct Heard {
+    head: Head,
+    /// The calls are bound to what this server remembers.
+    is_bound: bool,
+    /// It has not taken in what it was told before.
+    is_behind: bool,
+}
+
 /// The service of calls of a node: a client of the others, and a server for them.
 #[derive(Clone)]
 pub struct Rpc {
@@ -181,7 +190,7 @@ impl Rpc {
         let (head, items) = message.into_items();
         let is_hello = |item: &Item| matches!(item, Item::Hello { .. });
         let mut items = items.peekable();
-        let has_greeted = self.lines.line(from).has_greeted;
+        let (has_greeted, is_behind) = self.lines.hear(from);
         if items.peek().is_some_and(|(item, _)| is_hello(item)) && !has_greeted {
             self.server.on_hello(now, &mut self.lines, from, head.life);
         } else if !self.server.on_life(now, from, head.life) {
@@ -194,8 +203,9 @@ impl Rpc {
         if is_bound && !mainstay_base::fault!(self.config, KeepsResults) {
             self.server.on_over(now, &mut self.lines, from, head.floor, &head.over);
         }
+        let heard = Heard { head, is_bound, is_behind };
         for (item, body) in items {
-            self.on_item(now, from, &head, is_bound, item, body);
+            self.on_item(now, from, &heard, item, body);
         }
     }
 
@@ -203,8 +213,7 @@ impl Rpc {
         &mut self,
         now: Instant,
         from: NodeId,
-        head: &Head,
-        is_bound: bool,
+        &Heard { ref head, is_bound, is_behind }: &Heard,
         item: Item,
         body: Bytes,
     ) {
@@ -224,6 +233,8 @@ impl Rpc {
                 calls.on_bound(now, lines, from, head.memory, (kept, window));
                 lines.tell(Event::Bound { server: from });
             }
+            // It takes no answers in: nothing is executed for that. It asks again.
+            Item::Call { .. } if is_bound && is_behind => server.counts.absurd += 1,
             Item::Call { seq, call, .. } if is_bound => {
                 server.on_call(now, lines, from, (seq, self.watch.epoch()), call, body);
             }
@@ -247,7 +258,10 @@ impl Rpc {
             }
             Item::Working { seq } if is_answer => calls.on_sign(now, lines, from, seq, true),
             Item::Missing { seq } if is_answer => calls.on_sign(now, lines, from, seq, false),
-            Item::More { seq } if is_answer => Watch::on_more(lines, calls, from, seq),
+            Item::More { seq } if is_answer => {
+                let is_said = Watch::on_more(lines, calls, from, seq);
+                server.counts.absurd += u64::from(!is_said);
+            }
             Item::Check { life } if life == self.life => lines.say_alive(from),
             Item::Alive => self.watch.on_alive(from),
             Item::Epoch { epoch } => self.watch.on_epoch(now, lines, server, epoch),
@@ -385,7 +399,7 @@ impl Service for Rpc {
                 memory = past.memory;
             }
         }
-        let mut lines = Lines::new(Outbox::new(past.last), config.carrier, life, memory);
+        let mut lines = Lines::new(Outbox::new(past.last), &config, life, memory);
         let watch = Watch::new(config.clone());
         let mut server = Server::new(config.clone(), memory, seed, past);
         if config.stored {
@@ -424,6 +438,7 @@ impl Service for Rpc {
     }
 
     fn check_invariants(&self) {
+        self.lines.check();
         self.calls.check();
         self.server.check();
         self.notices.check();

@@ -6,11 +6,13 @@ mod stations;
 
 use std::time::Duration;
 
-use actix::{Actor, Context, Handler, Message, ResponseFuture};
+use actix::{Actor, ActorContext as _, Context, Handler, Message, ResponseFuture};
+use mainstay_base::service::ReaderId;
 use mainstay_rpc::{
-    CallError, Config, Executed, Failure, Idempotent, Incoming, Orphans, Procedure, Reason,
-    Refusal, RpcHandle, ServeError,
+    CallError, Config, Event, Executed, Failure, Idempotent, Incoming, Orphans, Outcome, Procedure,
+    Reason, Refusal, RpcHandle, ServeError,
 };
+use mainstay_runtime::Events;
 use mainstay_service::Placement;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
@@ -485,6 +487,56 @@ async fn a_server_made_for_a_client_ends_with_it() {
     LocalSet::new().run_until(run).await;
 }
 
+/// Hears what a service tells.
+struct Ear(mpsc::UnboundedSender<Event>);
+
+impl Actor for Ear {
+    type Context = Context<Self>;
+}
+
+impl Handler<Events<Event>> for Ear {
+    type Result = ();
+
+    fn handle(&mut self, mut events: Events<Event>, context: &mut Context<Self>) {
+        for event in events.take() {
+            let _ = self.0.send(event);
+        }
+        if events.is_end() {
+            context.stop();
+        }
+    }
+}
+
+async fn hear(rpc: &RpcHandle) -> (mpsc::UnboundedReceiver<Event>, ReaderId) {
+    let (tell, told) = mpsc::unbounded_channel();
+    let reader = rpc.service().subscribe(Ear(tell).start().recipient(), 1_000).await.unwrap();
+    (told, reader)
+}
+
+/// Any actor may subscribe to what the service tells, beside the handle: it hears of an execution at the server and of the outcome at the client, and of the end of its subscription.
+#[tokio::test]
+async fn actors_hear_the_events_of_the_service() {
+    let run = async {
+        let roster = roster(2);
+        let place = Place::Mounted;
+        let (_one, client) = station(&roster, 0, place, Config::started_now(), None).await;
+        let (_two, server) = station(&roster, 1, place, Config::started_now(), None).await;
+        serve_bank(&server, 100).await;
+        let ((mut far, _), (mut near, reader)) = (hear(&client).await, hear(&server).await);
+        assert_eq!(within(client.to(node(1)).exactly_once(Withdraw(30))).await, Ok(70));
+        let is_executed = |it: Event| match it {
+            Event::Execute(it) => it.procedure == Withdraw::ID && it.client == node(0),
+            _ => false,
+        };
+        within(async { while !is_executed(near.recv().await.unwrap()) {} }).await;
+        let is_over = |it: Event| matches!(it, Event::Over { outcome: Outcome::Done(_), .. });
+        within(async { while !is_over(far.recv().await.unwrap()) {} }).await;
+        server.service().unsubscribe(reader).await.unwrap();
+        within(async { while near.recv().await.is_some() {} }).await;
+    };
+    LocalSet::new().run_until(run).await;
+}
+
 thread_local! {
     static ENCODED: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
 }
@@ -509,23 +561,36 @@ impl Procedure for Counted {
 /// is measured and judged by the case `rpc/local/64B` of the bench.
 #[tokio::test]
 async fn a_local_call_costs_no_turn() {
+    LocalSet::new().run_until(local_calls(Config::started_now())).await;
+}
+
+async fn local_calls(config: Config) {
+    let roster = roster(2);
+    let place = Place::Mounted;
+    let (_one, client) = station(&roster, 0, place, Config::started_now(), None).await;
+    let (_two, server) = station(&roster, 1, place, config, None).await;
+    server.serve_fn(|Counted(it), _| async move { Ok(it) }).await.unwrap();
+    let counts = async || {
+        let status = server.status().await.unwrap();
+        (status.sent, status.served.begun, ENCODED.get())
+    };
+    let before = counts().await;
+    for number in 0..100 {
+        assert_eq!(within(server.to(node(1)).exactly_once(Counted(number))).await, Ok(number));
+    }
+    assert_eq!(counts().await, before);
+    assert_eq!(within(client.to(node(1)).exactly_once(Counted(1))).await, Ok(1));
+    assert_eq!(counts().await.2, before.2 + 1, "it is counted");
+}
+
+/// Checks RPC-60: a call of the own node that is encoded is noticed.
+#[cfg(feature = "test-util")]
+#[tokio::test]
+async fn a_local_call_that_is_encoded_is_noticed() {
+    let fault = Some(mainstay_rpc::fault::Fault::EncodesLocals);
     let run = async {
-        let roster = roster(2);
-        let place = Place::Mounted;
-        let (_one, client) = station(&roster, 0, place, Config::started_now(), None).await;
-        let (_two, server) = station(&roster, 1, place, Config::started_now(), None).await;
-        server.serve_fn(|Counted(it), _| async move { Ok(it) }).await.unwrap();
-        let counts = async || {
-            let status = server.status().await.unwrap();
-            (status.sent, status.served.begun, ENCODED.get())
-        };
-        let before = counts().await;
-        for number in 0..100 {
-            assert_eq!(within(server.to(node(1)).exactly_once(Counted(number))).await, Ok(number));
-        }
-        assert_eq!(counts().await, before);
-        assert_eq!(within(client.to(node(1)).exactly_once(Counted(1))).await, Ok(1));
-        assert_eq!(counts().await.2, before.2 + 1, "it is counted");
+        let scene = local_calls(Config { fault, ..Config::started_now() });
+        assert!(tokio::task::spawn_local(scene).await.unwrap_err().is_panic());
     };
     LocalSet::new().run_until(run).await;
 }

@@ -6,10 +6,11 @@ mod support;
 
 use bytes::Bytes;
 use mainstay_base::Duration;
-use mainstay_base::service::In;
+use mainstay_base::service::{In, Service as _};
 use mainstay_rpc::fault::Fault;
 use mainstay_rpc::{
-    Carrier, Command, Config, Executed, Outcome, ProcedureId, Reason, Refusal, Semantics,
+    Carrier, Command, Config, ConfigError, Executed, Outcome, ProcedureId, Reason, Refusal,
+    Semantics,
 };
 use mainstay_sim::holds_but_with;
 use support::hand::{Ask, Fate, Hand, MS, ONCE, WORK};
@@ -485,6 +486,41 @@ fn edge_15_18_what_is_called_is_gone() {
     };
     holds_but_with(scene, &[Fault::ForgetsRefusals]);
     assert_ne!(WORK, ProcedureId::new("test.other"));
+}
+
+/// Checks RPC-8, RPC-21 and RPC-22: edge case 16, lives, lanes and the names of calls are at their end, and the deadline is the longest. What is of the life before the last one is not taken
+/// for one of the last. After that there is none: it is refused. The numbers of calls at their end are in `src/wire/tests/floods.rs`.
+#[test]
+fn edge_16_numbers_at_their_end() {
+    let scene = |fault| {
+        for is_stored in [false, true] {
+            let config = config(Carrier::Datagrams, is_stored, fault);
+            let last = move |at, start| Config { life: u64::MAX - 3 + start, ..config(at, start) };
+            let ask = Ask { lane: Some(u32::MAX), deadline: Duration::MAX, ..ONCE };
+            let mut hand = Hand::new(2, last);
+            hand.takes = Some(10 * MS);
+            hand.rule = Box::new(|it| if it.says("Call") { Fate::Copy } else { Fate::Pass });
+            hand.call(0, 1, u64::MAX, ask);
+            hand.run(5 * MS);
+            hand.restart(0);
+            hand.rule = Box::new(|_| Fate::Pass);
+            hand.run(20 * MS);
+            assert_eq!(hand.rpc(0).status().life, u64::MAX - 1);
+            hand.release_all();
+            hand.run(20 * MS);
+            hand.call(0, 1, u64::MAX - 1, ask);
+            hand.run(20 * MS);
+            hand.restart(1);
+            hand.run(20 * MS);
+            hand.call(0, 1, u64::MAX - 2, ask);
+            hand.run(Duration::from_secs(1));
+            let counts = [0, 1, 2].map(|it| hand.count(u64::MAX - it));
+            assert_eq!((counts, hand.going_on()), ([1, 1, 1], vec![]));
+            assert!(hand.is_done(u64::MAX - 1) && hand.is_done(u64::MAX - 2));
+        }
+    };
+    holds_but_with(scene, &[Fault::HearsTheDead]);
+    assert_eq!(Config::new(u64::MAX).check(), Err(ConfigError::TooLong));
 }
 
 /// Checks RPC-2: edge case 17, what is larger than a packet does not travel in one, so no part of it is lost.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use actix::Message;
 use mainstay_rpc::{
-    Config, Failure, Names, NamesError, Procedure, Reason, RegistryError, Rpc, RpcHandle,
+    Config, Failure, Names, NamesError, Procedure, Reason, Refusal, RegistryError, Rpc, RpcHandle,
 };
 use mainstay_service::{StationHandle, StationParts, start};
 use serde::{Deserialize, Serialize};
@@ -147,6 +147,23 @@ async fn leases_end_and_are_renewed() {
         two.station.stop();
         while !within(printers.next()).await.is_empty() {}
         assert_eq!(within(three.names.find("printer")).await, Ok(vec![]));
+    };
+    LocalSet::new().run_until(run).await;
+}
+
+/// What the last handle serves is withdrawn although registries are awaited that are not there.
+#[tokio::test]
+async fn registries_that_are_away_hold_nothing_up() {
+    let run = async {
+        let roster = roster(4);
+        let (_two, client) = station(&roster, 2, Place::Mounted, Config::started_now(), None).await;
+        let Node { station: _station, rpc, names } = named(&roster, 3, LEASE).await;
+        let who = client.to(node(3));
+        assert_eq!(within(who.exactly_once(Who)).await, Ok(3));
+        drop((rpc, names));
+        let refused = Failure::not_at_all(Reason::Refused(Refusal::Procedure));
+        let withdrawn = async { while who.exactly_once(Who).await != Err(refused.into()) {} };
+        within(withdrawn).await;
     };
     LocalSet::new().run_until(run).await;
 }

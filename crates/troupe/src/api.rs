@@ -278,4 +278,7 @@ pub struct Status {
     pub sent: u64,
     /// As in [`Config::body_bytes_max`](crate::Config::body_bytes_max).
     pub body_bytes_max: usize,
+    #[cfg(feature = "test-util")]
+    #[doc(hidden)]
+    pub fault: Option<crate::fault::Fault>,
 }

@@ -10,7 +10,7 @@ use mainstay_base::{BootId, Instant, Rng};
 use crate::api::Request;
 use crate::bindings::Bindings;
 use crate::collate::{Collator, Verdict, collate};
-use crate::join::Carried;
+use crate::luggage::Carried;
 use crate::service::Turn;
 use crate::wire::{CallHead, Item, Key, Kind};
 use crate::{

@@ -25,6 +25,8 @@ pub enum Fault {
     IgnoresVersion,
     /// A client does not send again what was refused as stale (RPC-46).
     NeverRebinds,
+    /// Each answer is acknowledged at once, by a message of its own (RPC-61).
+    AcksEach,
     /// Nested calls are numbered by their node, not by the call that they are a part of (RPC-47).
     FlatIds,
     /// A new member begins without the state of the others (RPC-40, joining).
@@ -45,8 +47,16 @@ pub enum Fault {
     StaysFrozen,
     /// What is kept for new members without a state holds their client up.
     HoldsUp,
+    /// What a node asks is answered although it takes nothing in, however much it is.
+    OwesEverything,
     /// A node that drains leaves its troupes at once.
     LeavesEarly,
+    /// A member that asks for a state counts as one that has it, if it had it in a former membership.
+    RemembersFull,
+    /// A node that was drained joins troupes.
+    JoinsAgain,
+    /// Who joins a troupe at a node that was drained is told that it was taken for dead.
+    HidesClosing,
     /// A binding agent that is restarted asks nobody what it was.
     ForgetsTroupes,
 }

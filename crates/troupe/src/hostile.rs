@@ -120,19 +120,30 @@ fn command(kind: u8, draw: u64) -> Command {
     }
 }
 
+/// The link takes nothing for a boot.
+fn full(to: BootId) -> In<Troupes> {
+    In::Full { to, message: Message { items: Vec::new(), bodies: Bytes::new() } }
+}
+
 struct Hand {
     troupes: Troupes,
     now: Instant,
+    is_drained: bool,
 }
 
 impl Hand {
     fn new(is_binder: bool) -> Self {
+        Self::of(is_binder, |config| config)
+    }
+
+    fn of(is_binder: bool, config: impl Fn(Config) -> Config) -> Self {
         let now = Instant::ZERO + Duration::from_millis(1);
         let binder = boot(u64::from(!is_binder)).node;
-        let config = Config { settle: Duration::ZERO, troupes_max: 6, ..Config::new(binder, 1) };
+        let own = Config { settle: Duration::ZERO, troupes_max: 6, ..Config::new(binder, 1) };
+        let config = config(own);
         let instance = Instance::new(ClusterId::from_entropy(1), "t");
         let start = Start { me: boot(0), instance, past: (), checkpoint: None, now, seed: 1 };
-        Self { troupes: Troupes::recover(config, start), now }
+        Self { troupes: Troupes::recover(config, start), now, is_drained: false }
     }
 
     /// One turn; users answer what they are told.
@@ -154,6 +165,10 @@ impl Hand {
                     Event::Restore { troupe, .. } => {
                         Some(In::Command(Command::Restored { troupe }))
                     }
+                    Event::Drained => {
+                        self.is_drained = true;
+                        None
+                    }
                     _ => None,
                 });
             }
@@ -165,12 +180,86 @@ impl Hand {
     }
 }
 
+/// A peer that takes nothing in says anything without end: it is owed four windows of words for each troupe of this node, and what else this node says by itself. The rest is
+/// counted and costs nothing. What it is told of troupes takes the place of what it was to be told before.
+#[cfg(feature = "test-util")]
+#[test]
+fn a_flood_of_questions_is_bounded() {
+    use crate::fault::Fault;
+    let scene = |fault| {
+        for is_binder in [false, true] {
+            let mut hand = Hand::of(is_binder, |config| Config { fault, window: 4, ..config });
+            let from = boot(1);
+            hand.turn(In::Peer(PeerChange::Up { boot: from }));
+            for troupe in [name(0), name(1)] {
+                let serving = Serving::default();
+                hand.turn(In::Command(Command::Join { troupe, serving }));
+            }
+            hand.turn(full(from));
+            let mut rng = mainstay_base::Rng::new(7);
+            for step in 0..5_000u64 {
+                let (item, bodies) = item((step % 20) as u8, rng.next_u64());
+                let message = Message { items: vec![item; 4], bodies: bodies.repeat(4).into() };
+                hand.turn(In::Message { from, view: 0, message });
+            }
+            let (waits, states) = hand.troupes.waits(from);
+            assert!(waits <= 4 * 4 * 3 + 64 && states <= 8, "{waits} wait, {states} states");
+            assert!(hand.troupes.status().served.dropped > 1_000);
+            hand.turn(In::Room { to: from });
+            assert_eq!(hand.troupes.waits(from), (0, 0));
+        }
+    };
+    mainstay_sim::holds_but_with(scene, &[Fault::OwesEverything]);
+}
+
+/// A member that was taken out and has joined again has no state, also where another one learns of both at once. When it has asked for the state that one waits for it before
+/// it leaves.
+#[cfg(feature = "test-util")]
+#[test]
+fn a_member_that_has_joined_again_is_waited_for() {
+    use crate::fault::Fault;
+    let scene = |fault| {
+        let mut hand = Hand::of(false, |config| Config { fault, ..config });
+        let (me, agent, other, troupe) = (boot(0), boot(1), boot(2), name(0));
+        for boot in [agent, other] {
+            hand.turn(In::Peer(PeerChange::Up { boot }));
+        }
+        hand.turn(In::Command(Command::Join { troupe, serving: Serving::default() }));
+        let binding = |number, members: &[BootId]| Binding {
+            version: Version { life: 1, number },
+            members: members.to_vec(),
+        };
+        let bound = |number, members: &[BootId]| Item::Bound {
+            name: troupe,
+            binding: binding(number, members),
+        };
+        let say = |hand: &mut Hand, from, items| {
+            let message = Message { items, bodies: Bytes::new() };
+            hand.turn(In::Message { from, view: 0, message });
+        };
+        let both = |number| binding(number, &[me, other]);
+        let wants = |number| Item::WantState { name: troupe, binding: both(number), after: 0 };
+        let is_full = |number| Item::Full { name: troupe, binding: both(number), asks: false };
+        say(&mut hand, agent, vec![bound(1, &[me])]);
+        say(&mut hand, agent, vec![bound(2, &[me, other])]);
+        say(&mut hand, other, vec![wants(2)]);
+        say(&mut hand, other, vec![is_full(2)]);
+        say(&mut hand, agent, vec![bound(3, &[me]), bound(4, &[me, other])]);
+        say(&mut hand, other, vec![wants(4)]);
+        hand.turn(In::Command(Command::Drain));
+        assert!(!hand.is_drained, "the other one has no state yet");
+        say(&mut hand, other, vec![is_full(4)]);
+        assert!(hand.is_drained);
+    };
+    mainstay_sim::holds_but_with(scene, &[Fault::RemembersFull]);
+}
+
 proptest! {
-    /// Hostile peers are counted, and never make anything panic or grow without bound.
+    /// Hostile peers are counted, and never make anything panic. What is kept stays as it should be, and what waits for each of them is counted.
     #[test]
     fn peers_may_say_anything(
         is_binder in any::<bool>(),
-        steps in prop::collection::vec((0u8..10, any::<u8>(), any::<u64>(), 0u64..6), 1..80),
+        steps in prop::collection::vec((0u8..11, any::<u8>(), any::<u64>(), 0u64..6), 1..80),
     ) {
         let mut hand = Hand::new(is_binder);
         for (what, kind, draw, from) in steps {
@@ -185,6 +274,7 @@ proptest! {
                     hand.now = hand.now + Duration::from_millis(draw % 2_000);
                     In::Room { to: from }
                 }
+                4 => full(from),
                 _ => {
                     let (item, bodies) = item(kind, draw);
                     In::Message { from, view: 0, message: Message { items: vec![item], bodies } }

@@ -8,22 +8,19 @@
 //! The oldest member may be without a state, if the one that had it gave it to a younger member and failed. So it asks all others, and begins anew when all
 //! have said that they have none. Who has said so takes the state of the oldest one only.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use mainstay_base::{BootId, Instant, codec};
-use serde::{Deserialize, Serialize};
 
 use crate::api::{Sequence, Serving};
 use crate::bindings::Bindings;
-use crate::record::{Record, Stage};
-use crate::server::{Early, Load, Member, Server};
+use crate::luggage::{Carried, Luggage};
+use crate::server::{Early, Member, Server};
 use crate::service::Turn;
-use crate::wire::{CallHead, Item, Key, Kind};
-use crate::{Answer, Binding, CallId, Event, Refusal, TroupeName, Version};
+use crate::wire::Item;
+use crate::{Binding, Event, TroupeName, Version};
 
-/// Most bytes of results that travel along with a state (4 MiB); a larger rest is forgotten.
-const RESULTS_BYTES_MAX: usize = 4 << 20;
 /// New members that wait for one state at most.
 const WANTS_MAX: usize = 64;
 
@@ -74,48 +71,6 @@ pub(crate) struct Giving {
 
 /// The time until calls begin all the same doubles so many times.
 const THAWS_MAX: u32 = 6;
-
-/// What travels with a state.
-#[derive(Serialize, Deserialize)]
-pub(crate) struct Luggage {
-    born: Version,
-    position: u64,
-    brought: Vec<CallId>,
-    kept: Vec<Kept>,
-    past: Vec<CallId>,
-    /// The clients, as the older member knows them: a copy of a call may be here whose sender has left since, and whose result was dropped for that.
-    callers: Vec<(TroupeName, Binding)>,
-    /// What the older member has called, and not all servers have answered.
-    carried: Vec<Carried>,
-}
-
-/// A call that a new member goes on with: the one that made it may fail before all servers have it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Carried {
-    pub(crate) head: CallHead,
-    pub(crate) server: TroupeName,
-    /// Its outcome is in the state; else the user of the new member makes the call again.
-    pub(crate) is_over: bool,
-    len: u32,
-    #[serde(skip)]
-    pub(crate) arguments: Bytes,
-}
-
-impl Carried {
-    pub(crate) fn new(head: CallHead, server: TroupeName, is_over: bool, arguments: Bytes) -> Self {
-        Self { head, server, is_over, len: arguments.len() as u32, arguments }
-    }
-}
-
-/// A result that somebody may want still.
-#[derive(Serialize, Deserialize)]
-struct Kept {
-    head: CallHead,
-    chosen: u128,
-    kind: Kind,
-    len: u32,
-    acked: Vec<BootId>,
-}
 
 impl Server {
     /// This node is to be a replica. False: it is one already, or of too many troupes.
@@ -287,7 +242,9 @@ impl Server {
         let Some(member) = self.members.get_mut(&name) else { return };
         member.pledge(turn, from);
         // It may be a member that was taken out and has joined again: two bindings that came as one.
-        member.giving.full.remove(&from);
+        if !mainstay_base::fault!(turn.config, RemembersFull) {
+            member.giving.full.remove(&from);
+        }
         if member.giving.wants.len() < WANTS_MAX
             && member.giving.wants.iter().all(|(boot, _)| *boot != from)
         {
@@ -511,94 +468,5 @@ impl Member {
     /// Nothing begins until the state was given, but what has to for that.
     pub(crate) fn may_begin(&self) -> bool {
         !self.giving.is_asked && (!self.gives() || self.giving.allowed > 0)
-    }
-
-    fn pack(&self, turn: &Turn<'_>, mut carried: Vec<Carried>) -> (Bytes, Bytes) {
-        let (mut kept, mut results) = (Vec::new(), BytesMut::new());
-        for (key, record) in &self.records {
-            let (Stage::Done(answer), Some(chosen)) = (&record.stage, record.chosen) else {
-                continue;
-            };
-            let (mut kind, mut body) = answer.parts();
-            if results.len() + body.len() > RESULTS_BYTES_MAX {
-                (kind, body) = Answer::Refused(Refusal::Forgotten).parts();
-            }
-            results.extend_from_slice(&body);
-            let head = CallHead {
-                id: key.id.clone(),
-                caller: record.caller,
-                procedure: record.procedure,
-                version: record.version,
-                context: Bytes::new(),
-            };
-            let (len, acked) = (body.len() as u32, record.acked.iter().copied().collect());
-            kept.push(Kept { head, chosen, kind, len, acked });
-        }
-        let (mut left, mut cut) = (RESULTS_BYTES_MAX, BTreeSet::new());
-        carried.retain(|it| {
-            // Behind one that is left out the user makes them all again: numbers of a thread only grow.
-            let fits = it.arguments.len() <= left && !cut.contains(&it.head.id.thread);
-            match fits {
-                true => left -= it.arguments.len(),
-                false => drop(cut.insert(it.head.id.thread)),
-            }
-            fits
-        });
-        carried.iter().for_each(|it| results.extend_from_slice(&it.arguments));
-        let luggage = Luggage {
-            born: self.born,
-            position: self.order.position(),
-            brought: self.order.brought(),
-            kept,
-            past: self.past.iter().cloned().collect(),
-            callers: turn.bindings.all().collect(),
-            carried,
-        };
-        (codec::encode(&luggage), results.freeze())
-    }
-
-    fn unpack(&mut self, turn: &mut Turn<'_>, luggage: Luggage, body: &mut Bytes) -> Vec<Carried> {
-        (self.records, self.ready) = (std::collections::BTreeMap::new(), VecDeque::new());
-        self.load.clear();
-        self.born = luggage.born;
-        self.past = luggage.past.into_iter().collect();
-        for (name, binding) in luggage.callers {
-            turn.bindings.learn(name, binding);
-        }
-        self.order.restore(luggage.position, luggage.brought);
-        for Kept { head, chosen, kind, len, acked } in luggage.kept {
-            let mut record = Record::new(&head, turn.now);
-            // A copy: a small result would keep the whole state in memory.
-            let result = Bytes::copy_from_slice(&body.copy_to_bytes(len as usize));
-            record.chosen = Some(chosen);
-            record.acked = acked.into_iter().collect();
-            record.stage = Stage::Done(Answer::new(kind, result));
-            record.counted = record.bytes();
-            let Load { records, done, bytes, .. } = self.load.entry(head.caller.name).or_default();
-            (*records, *done, *bytes) = (*records + 1, *done + 1, *bytes + record.counted);
-            if head.caller.version != Version::SOLO {
-                // As many as there may be are known: then its result is kept until that is too long.
-                let _ = turn.bindings.watch(turn.lines, head.caller.name);
-            }
-            self.records.insert(head.key(), record);
-        }
-        let mut carried = luggage.carried;
-        for it in &mut carried {
-            it.arguments = Bytes::copy_from_slice(&body.copy_to_bytes(it.len as usize));
-        }
-        carried.retain(|it| it.head.caller.name == self.name && !it.head.id.path.is_empty());
-        carried
-    }
-}
-
-impl Luggage {
-    /// Whether so many bytes hold all results, and nothing is there twice.
-    fn fits(&self, bytes: usize) -> bool {
-        let lens = self.kept.iter().map(|it| it.len as usize);
-        let lens = lens.chain(self.carried.iter().map(|it| it.len as usize));
-        let keys: BTreeSet<Key> = self.kept.iter().map(|it| it.head.key()).collect();
-        keys.len() == self.kept.len()
-            && self.brought.len() <= crate::server::HELD_MAX
-            && lens.sum::<usize>() <= bytes
     }
 }

@@ -86,6 +86,7 @@ mod hostile;
 mod ids;
 mod join;
 mod lines;
+mod luggage;
 mod outcome;
 mod record;
 mod ringmaster;

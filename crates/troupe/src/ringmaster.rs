@@ -6,12 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
 use mainstay_base::{BootId, Instant, NodeId};
 
 use crate::bindings::MEMBERS_MAX;
 use crate::lines::Lines;
-use crate::wire::Item;
 use crate::{Binding, Config, TroupeName, Version};
 
 /// So many questions wait until the agent has settled.
@@ -123,8 +121,7 @@ impl Ringmaster {
                 self.sweep(lines, name);
             }
         } else if binding.version < troupe.binding.version {
-            let binding = troupe.binding.clone();
-            lines.say(from, Item::Bound { name, binding }, Bytes::new());
+            lines.say_bound(from, name, troupe.binding.clone());
         }
     }
 
@@ -136,8 +133,7 @@ impl Ringmaster {
         let troupe = self.troupes.entry(name).or_default();
         troupe.watchers.insert(from);
         if troupe.binding.version != Version::default() {
-            let binding = troupe.binding.clone();
-            lines.say(from, Item::Bound { name, binding }, Bytes::new());
+            lines.say_bound(from, name, troupe.binding.clone());
         }
     }
 
@@ -210,8 +206,7 @@ impl Ringmaster {
         // Who is not connected asks when it is.
         for boot in all {
             if lines.is_up(boot) {
-                let binding = troupe.binding.clone();
-                lines.say(boot, Item::Bound { name, binding }, Bytes::new());
+                lines.say_bound(boot, name, troupe.binding.clone());
             }
         }
     }

@@ -67,6 +67,9 @@ impl Turn<'_> {
     /// have heard of that one.
     pub(crate) fn acknowledge(&mut self, to: BootId, server: TroupeName, key: Key) {
         let by = self.bindings.version(key.caller);
+        if mainstay_base::fault!(self.config, AcksEach) {
+            return self.lines.say(to, Item::Ack { server, by, keys: vec![key] }, Bytes::new());
+        }
         self.lines.acknowledge(self.now + self.config.acknowledge, to, (server, by), key);
     }
 }
@@ -111,7 +114,8 @@ impl Troupes {
                     Sequence::Commit => 1,
                     _ => serving.at_once.max(1),
                 };
-                let is_closing = self.is_draining || self.is_drained;
+                let is_closing = (self.is_draining || self.is_drained)
+                    && !mainstay_base::fault!(self.config, JoinsAgain);
                 if is_closing || !self.server.join(turn!(self, now), troupe, serving) {
                     self.lines.tell(Event::Left { troupe });
                 }
@@ -149,6 +153,11 @@ impl Troupes {
         }
         self.settle(now);
         self.lines.tell(Event::Drained);
+    }
+
+    #[cfg(all(test, feature = "test-util"))]
+    pub(crate) fn waits(&self, boot: BootId) -> (usize, usize) {
+        self.lines.waits(boot)
     }
 
     /// Who makes a call, and what it is called.
@@ -206,8 +215,25 @@ impl Troupes {
         self.server.on_connections(turn!(self, now));
     }
 
+    /// One that asks without end and takes no answers in is not answered: what keeps to the protocol has a window of calls open to each troupe.
     fn receive(&mut self, now: Instant, from: BootId, message: Message) {
+        let troupes = 1 + self.server.members.len();
+        let most = match mainstay_base::fault!(self.config, OwesEverything) {
+            true => (usize::MAX, usize::MAX),
+            false => ((4 * self.config.window as usize).saturating_mul(troupes), 2 * troupes),
+        };
+        // Nothing that is said has more answers than these.
+        let (waits, states) = self.lines.waits(from);
+        let may_be_behind = waits + 4 * message.items.len() >= most.0 || states >= most.1;
         for (item, body) in message.into_items() {
+            if may_be_behind && item.asks() {
+                let (waits, states) = self.lines.waits(from);
+                let wants_state = matches!(item, Item::WantState { .. });
+                if waits >= most.0 || wants_state && states >= most.1 {
+                    self.server.counts.dropped += 1;
+                    continue;
+                }
+            }
             self.on_item(now, from, item, body);
         }
     }
@@ -398,7 +424,7 @@ impl Service for Troupes {
     fn recover(config: Config, start: Start<()>) -> Self {
         config.check().expect("the configuration was checked");
         let Start { me, now, seed, .. } = start;
-        let mut lines = Lines::new(me);
+        let mut lines = Lines::new(me, &config);
         let mut bindings = Bindings::new(config.binder, config.troupes_max);
         let is_binder = config.binder == me.node;
         let ringmaster = is_binder.then(|| Ringmaster::new(me, config.clone(), now));
@@ -436,10 +462,13 @@ impl Service for Troupes {
             rebound: self.calls.rebound,
             sent: self.lines.sent,
             body_bytes_max: self.config.body_bytes_max,
+            #[cfg(feature = "test-util")]
+            fault: self.config.fault,
         }
     }
 
     fn check_invariants(&self) {
+        self.lines.check();
         self.calls.check(&self.bindings, self.config.window);
         self.server.check();
         if let Some(ringmaster) = &self.ringmaster {

@@ -138,9 +138,25 @@ pub(crate) enum Item {
     /// The sender has no state in this membership, and takes that of the receiver only.
     #[serde(rename = "n")]
     Stateless { name: TroupeName, version: Version },
-    /// The state; it is the body, behind the [`Luggage`](crate::join::Luggage).
+    /// The state; it is the body, behind the [`Luggage`](crate::luggage::Luggage).
     #[serde(rename = "t")]
     State { name: TroupeName, luggage: u32, len: u32 },
+}
+
+impl Item {
+    /// It may be answered, whatever is open.
+    pub(crate) const fn asks(&self) -> bool {
+        matches!(
+            self,
+            Self::Call { .. }
+                | Self::Wanted { .. }
+                | Self::Awaited { .. }
+                | Self::Ready { .. }
+                | Self::Ask { .. }
+                | Self::WantState { .. }
+                | Self::Full { asks: true, .. }
+        )
+    }
 }
 
 impl batch::Item for Item {

@@ -8,12 +8,12 @@ use std::time::Duration;
 use actix::{Actor, Addr, Context, Handler, Message};
 use mainstay_base::{ClusterId, NodeId};
 use mainstay_rpc::Procedure;
-use mainstay_runtime::{Porter, Recipient};
+use mainstay_runtime::{Events, Porter, Recipient};
 use mainstay_service::{Placement, StationHandle, StationParts, start};
 use mainstay_sim::free_addresses;
 use mainstay_troupe::{
-    Call, CallError, Collator, Config, Failure, GiveState, JoinError, Reason, Refusal, TakeState,
-    Troupes, TroupesHandle,
+    Call, CallError, Collator, Config, Event, Failure, GiveState, JoinError, Reason, Refusal,
+    TakeState, Troupes, TroupesHandle,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
@@ -102,11 +102,21 @@ async fn station(
     index: usize,
     beside: Option<Placement>,
 ) -> (StationHandle, TroupesHandle) {
+    station_of(roster, index, beside, config()).await
+}
+
+fn config() -> Config {
+    let binder = NodeId::new(cluster(), "n0");
+    Config { settle: Duration::from_millis(50), ..Config::started_now(binder) }
+}
+
+async fn station_of(
+    roster: &BTreeMap<String, SocketAddr>,
+    index: usize,
+    beside: Option<Placement>,
+    config: Config,
+) -> (StationHandle, TroupesHandle) {
     let parts = StationParts::tcp(cluster(), format!("n{index}"), roster.clone(), None).unwrap();
-    let config = Config {
-        settle: Duration::from_millis(50),
-        ..Config::started_now(NodeId::new(cluster(), "n0"))
-    };
     let station = start(parts, |node| match beside {
         None => node.mount::<Troupes>("troupes", config).map(drop),
         Some(at) => node.beside::<Troupes>("troupes", at, config).map(drop),
@@ -252,9 +262,11 @@ async fn a_node_that_is_closed_answers() {
             let closing = tokio::task::spawn_local(async move { two.close(limit).await });
             if answers {
                 // It joins nothing from when it is being closed on; that the drain was heard is told behind it.
-                while within(troupes.troupe("other").join()).await.map(drop)
-                    != Err(JoinError::Closing)
-                {}
+                let refused = async {
+                    let part = || troupes.troupe("other").join();
+                    while part().await.map(drop) != Err(JoinError::Closing) {}
+                };
+                within(refused).await;
                 let status = within(troupes.status()).await.unwrap();
                 assert!(status.executing == 1 && !closing.is_finished());
                 open.send(true).unwrap();
@@ -264,6 +276,65 @@ async fn a_node_that_is_closed_answers() {
             within(closing).await.unwrap();
             drop(replica);
         }
+    };
+    LocalSet::new().run_until(run).await;
+}
+
+/// A node that was drained joins nothing, and says so.
+async fn a_drained_node(config: Config) {
+    let (_station, troupes) = station_of(&roster(1), 0, None, config).await;
+    let (replica, _) = counter(&troupes).await;
+    within(troupes.drain()).await.unwrap();
+    within(replica.left()).await;
+    let told = within(troupes.troupe("counter").join()).await;
+    assert_eq!(told.map(drop), Err(JoinError::Closing));
+}
+
+#[tokio::test]
+async fn a_drained_node_joins_nothing() {
+    LocalSet::new().run_until(a_drained_node(config())).await;
+}
+
+/// One that says that it was taken for dead is noticed.
+#[cfg(feature = "test-util")]
+#[tokio::test]
+async fn a_drained_node_that_hides_it_is_noticed() {
+    let fault = Some(mainstay_troupe::fault::Fault::HidesClosing);
+    let run = async {
+        let scene = a_drained_node(Config { fault, ..config() });
+        assert!(tokio::task::spawn_local(scene).await.unwrap_err().is_panic());
+    };
+    LocalSet::new().run_until(run).await;
+}
+
+/// A node that drops its replica, or a join that took too long, and joins again at once is a replica again: nothing is left of what was before.
+#[tokio::test]
+async fn a_replica_that_is_dropped_joins_again_at_once() {
+    let run = async {
+        let roster = roster(2);
+        let (_binder, client) = station(&roster, 0, None).await;
+        let (_two, troupes) = station(&roster, 1, None).await;
+        for _ in 0..3 {
+            let (replica, _) = counter(&troupes).await;
+            let callers = replica.to("counter", "main");
+            drop(replica);
+            let taken = troupes.troupe("counter").join().await;
+            assert_eq!(taken.map(drop), Err(JoinError::Taken), "a caller of it is there");
+            drop(callers);
+        }
+        for round in 0..3 {
+            let name = format!("timed {round}");
+            let mut joining = Box::pin(troupes.troupe(&name).join());
+            let is_begun = std::future::poll_fn(|context| {
+                std::task::Poll::Ready(joining.as_mut().poll(context).is_pending())
+            });
+            assert!(is_begun.await, "it takes messages");
+            drop(joining);
+            within(troupes.troupe(&name).join()).await.unwrap();
+        }
+        let (_replica, counter) = counter(&troupes).await;
+        assert_eq!(within(client.to("counter").call(Add(3))).await, Ok(3));
+        assert_eq!(counter.send(Look).await.unwrap(), (3, 1));
     };
     LocalSet::new().run_until(run).await;
 }
@@ -279,6 +350,43 @@ async fn calls_are_messages() {
         for number in 1..=3 {
             assert_eq!(within(adds.send(Call(Add(1)))).await.unwrap(), Ok(number));
         }
+    };
+    LocalSet::new().run_until(run).await;
+}
+
+/// Hears what a service tells.
+struct Ear(mpsc::UnboundedSender<Event>);
+
+impl Actor for Ear {
+    type Context = Context<Self>;
+}
+
+impl Handler<Events<Event>> for Ear {
+    type Result = ();
+
+    fn handle(&mut self, mut events: Events<Event>, _: &mut Context<Self>) {
+        for event in events.take() {
+            let _ = self.0.send(event);
+        }
+    }
+}
+
+/// Any actor may subscribe to what the service tells, beside the handle: that the node is a replica, and what it executes.
+#[tokio::test]
+async fn actors_hear_the_events_of_the_service() {
+    let run = async {
+        let (station, troupes) = station(&roster(1), 0, None).await;
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let ear: Recipient<Events<Event>> = Ear(tell).start().recipient();
+        station.service::<Troupes>("troupes").subscribe(ear, 1_000).await.unwrap();
+        let (_replica, _) = counter(&troupes).await;
+        assert_eq!(within(troupes.to("counter").call(Add(3))).await, Ok(3));
+        let mut next = async |wanted: fn(&Event) -> bool| {
+            while !wanted(&told.recv().await.unwrap()) {}
+        };
+        within(next(|it| matches!(it, Event::Joined { is_first: true, .. }))).await;
+        within(next(|it| matches!(it, Event::Execute(it) if it.procedure == Add::ID))).await;
+        within(next(|it| matches!(it, Event::Over { .. }))).await;
     };
     LocalSet::new().run_until(run).await;
 }

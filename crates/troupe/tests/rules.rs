@@ -271,21 +271,24 @@ fn a_wrong_client_is_masked_or_found() {
 /// calls.
 #[test]
 fn a_call_costs_as_many_messages_as_pairs_of_replicas() {
-    for (clients, servers) in [(1, 1), (2, 3), (3, 2)] {
-        let nodes: Vec<usize> = (1..=5).collect();
-        let server = Part::server("server", &nodes[..servers]);
-        let client = Part::client("client", &nodes[servers..servers + clients], "server", 1);
-        let mut play = with(vec![server, client], None);
-        calls(&mut play, 5).unwrap();
-        let (before, made) = (play.sent(), play.outcomes.len());
-        calls(&mut play, 200).unwrap();
-        let made = (play.outcomes.len() - made) as u64;
-        let pairs = (clients * servers) as u64;
-        let sent = play.sent() - before;
-        println!("{clients} clients, {servers} servers: {made} calls, {sent} messages");
-        // The last acknowledgements go alone; replicas that are apart by more than the window of acknowledgements say them alone as well.
-        assert!(sent >= 2 * pairs * made && sent <= 2 * pairs * made + made / 10 + 4 * pairs);
-    }
+    let scene = |fault| {
+        for (clients, servers) in [(1, 1), (2, 3), (3, 2)] {
+            let nodes: Vec<usize> = (1..=5).collect();
+            let server = Part::server("server", &nodes[..servers]);
+            let client = Part::client("client", &nodes[servers..servers + clients], "server", 1);
+            let mut play = with(vec![server, client], fault);
+            calls(&mut play, 5).unwrap();
+            let (before, made) = (play.sent(), play.outcomes.len());
+            calls(&mut play, 200).unwrap();
+            let made = (play.outcomes.len() - made) as u64;
+            let pairs = (clients * servers) as u64;
+            let sent = play.sent() - before;
+            println!("{clients} clients, {servers} servers: {made} calls, {sent} messages");
+            // The last acknowledgements go alone; replicas that are apart by more than the window of acknowledgements say them alone as well.
+            assert!(sent >= 2 * pairs * made && sent <= 2 * pairs * made + made / 10 + 4 * pairs);
+        }
+    };
+    holds_but_with(scene, &[Fault::AcksEach]);
 }
 
 /// A member that is not heard for long is taken out, and told so when it is back; the last one never is.
@@ -447,7 +450,7 @@ fn a_node_that_leaves_hands_its_state_over() {
                 play.finish().unwrap();
             }
         },
-        &[Fault::LeavesEarly],
+        &[Fault::LeavesEarly, Fault::JoinsAgain],
     );
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use mainstay_base::codec;
 use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
 use tokio::time::{sleep, timeout};
 
@@ -92,6 +93,9 @@ async fn within<P: Procedure>(
 ) -> Result<Value<P>, CallError<Error<P>>> {
     let Local { shared, deadline, mut context, trace, parent, numbers, parent_stop, turn } = local;
     let semantics = info.semantics;
+    if mainstay_base::fault!(shared, EncodesLocals) {
+        drop(codec::encode(&arguments));
+    }
     if !shared.is_open() {
         return Err(Failure::not_at_all(Reason::Ended).into());
     }

@@ -21,7 +21,7 @@ use crate::{Failure, Reason};
 /// The shortest lease, and the longest: for so long a name may mean nodes that are gone.
 pub(super) const LEASES: (Duration, Duration) =
     (Duration::from_millis(50), Duration::from_secs(60));
-/// How long a registry that says something else is awaited, and the longest time between attempts to reach one.
+/// How long a registry is awaited, and the longest time between attempts to reach one.
 const DOUBT: Duration = Duration::from_secs(1);
 
 /// Names that nodes register at run time, kept by *registries*: stated nodes that [serve them](RpcHandle::serve_names), best two or more. It needs no membership.
@@ -156,10 +156,12 @@ impl Names {
         .await?;
         let _ = self.inner.shared.set(Arc::downgrade(rpc.shared()));
         let _ = rpc.shared().naming.names.set(Arc::downgrade(&self.inner));
+        let retries = Retries::default();
         for (registry, lost) in self.inner.lost.clone() {
             let (of, shared) = (Arc::downgrade(&self.inner), Arc::downgrade(rpc.shared()));
             let changes = self.inner.wanted.subscribe();
-            rpc.shared().run(move || Box::pin(renew(of, shared, (registry, lost), changes)));
+            let (of, retries) = ((of, shared), Arc::clone(&retries));
+            rpc.shared().run(move || Box::pin(renew(of, (registry, lost), changes, retries)));
         }
         Ok(())
     }
@@ -354,15 +356,21 @@ impl Inner {
     }
 }
 
+/// Registries that are away are tried one after the other.
+type Retries = Arc<tokio::sync::Mutex<()>>;
+
 /// Tells a registry what is wanted, again and again.
 async fn renew(
-    inner: Weak<Inner>,
-    shared: Weak<Shared>,
+    (inner, shared): (Weak<Inner>, Weak<Shared>),
     (registry, lost): (NodeId, Arc<Notify>),
     mut changes: watch::Receiver<u64>,
+    retries: Retries,
 ) {
+    let mut is_away = false;
     loop {
         let wait = {
+            // Between two of them nobody holds the handle: if its users are gone it ends then, and what it served is withdrawn.
+            let _turn = if is_away { Some(retries.lock().await) } else { None };
             let (Some(inner), Some(shared)) = (inner.upgrade(), shared.upgrade()) else { return };
             let version = *changes.borrow_and_update();
             let (names, follows): (Vec<String>, Vec<String>) = {
@@ -377,16 +385,16 @@ async fn renew(
             let (now, named) = (shared.now(), follows.clone());
             let to = Caller::new(Arc::clone(&shared), registry).unordered();
             let said = Renew { lease, names, follows };
-            let told =
-                to.deadline(inner.lease.max(Duration::from_secs(1))).at_least_once(said).await;
+            // Meanwhile the handle is held.
+            let told = to.deadline(inner.lease.min(DOUBT)).at_least_once(said).await;
             let told = told.map(|nodes| named.into_iter().zip(nodes).collect());
-            let is_ok = told.is_ok();
+            is_away = told.is_err();
             inner.told(now, registry, version, told.map_err(NamesError::from));
-            if is_ok { inner.lease / 3 } else { (inner.lease / 10).min(DOUBT) }
+            if is_away { (inner.lease / 10).min(DOUBT) } else { inner.lease / 3 }
         };
         tokio::select! {
             () = sleep(wait) => {}
-            () = lost.notified() => {}
+            () = lost.notified() => is_away = false,
             it = changes.changed() => if it.is_err() { return },
         }
     }
@@ -456,5 +464,49 @@ impl fmt::Debug for Registered {
 impl fmt::Debug for Following {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Following").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+
+    use mainstay_base::ClusterId;
+    use mainstay_service::{StationParts, start};
+    use tokio::task::LocalSet;
+
+    use super::*;
+    use crate::{Config, Rpc};
+
+    /// Who follows a name wakes when what one of two registries has said is over, though nothing is heard from then on.
+    #[tokio::test]
+    async fn the_end_of_a_word_is_noticed() {
+        let run = async {
+            let cluster = ClusterId::from_entropy(1);
+            let roster = [("n0".to_owned(), mainstay_sim::free_addresses(1)[0])].into();
+            let parts = StationParts::tcp(cluster, "n0", roster, None).unwrap();
+            let mount = |node: &mut mainstay_service::Mounting<'_>| {
+                node.mount::<Rpc>("rpc", Config::started_now()).map(drop)
+            };
+            let station = start(parts, mount).unwrap();
+            let rpc = RpcHandle::open(station.service("rpc"), cluster, "n0").await.unwrap();
+            let [one, other] = ["n1", "n2"].map(|it| NodeId::new(cluster, it));
+            let lease = Duration::from_secs(1);
+            let names = Names::new([one, other], lease);
+            // What registries say is said here.
+            names.inner.shared.set(Arc::downgrade(rpc.shared())).unwrap();
+            let mut printers = names.follow("printer").unwrap();
+            let now = rpc.shared().now();
+            for (at, registry) in [(now, one), (now + 100 * lease, other)] {
+                let said = [("printer".to_owned(), vec![registry])].into();
+                names.inner.told(at, registry, 1, Ok(said));
+            }
+            let limit = 10 * lease;
+            let mut both = vec![one, other];
+            both.sort_unstable();
+            assert_eq!(timeout(limit, printers.next()).await.unwrap(), both);
+            assert_eq!(timeout(limit, printers.next()).await.unwrap(), [other]);
+        };
+        LocalSet::new().run_until(run).await;
     }
 }

@@ -378,4 +378,19 @@ mod tests {
         assert!(heard.iter().all(last), "each has heard what holds at last");
         assert!(book.changed.is_empty() && book.again.is_empty());
     }
+
+    /// A renewal that is executed after its node was lost, of which nothing is heard any more, is kept for a minute at most, whatever it asks for.
+    #[test]
+    fn a_lease_is_a_minute_at_most() {
+        for micros in [3_600_000_000, u64::MAX] {
+            let (mut book, now) = (Book::default(), Instant::ZERO);
+            book.expire(now, &[node(1)].into());
+            let late = Renew { lease: micros, ..said(named(1), &["n0"]) };
+            assert_eq!(book.renew(now, node(1), &late), Ok(()));
+            book.expire(now + Duration::from_secs(59), &BTreeSet::new());
+            assert_eq!(book.find("n0"), [node(1)]);
+            book.expire(now + LEASES.1, &BTreeSet::new());
+            assert_eq!((book.kept, book.shares.len()), (0, 0));
+        }
+    }
 }

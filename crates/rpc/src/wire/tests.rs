@@ -8,6 +8,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::{Carrier, Command, Config, Event, Finish, Orphans, Rpc, Ticket};
 
+mod floods;
+
 fn number() -> impl Strategy<Value = u64> {
     prop_oneof![0u64..6, Just(u64::MAX), Just(u64::MAX - 1), any::<u64>()]
 }
@@ -162,174 +164,6 @@ fn machine_of(mut config: Config, carrier: Carrier, orphans: Orphans) -> (Rpc, H
     (rpc, Head { life: 5, memory: 9, bound: own, answers: 3, floor: 0, over: Vec::new() })
 }
 
-/// What a peer does that floods a server, with numbers of its own choice.
-struct Peer {
-    rpc: Rpc,
-    head: Head,
-    now: Instant,
-}
-
-impl Peer {
-    fn new(config: Config) -> Self {
-        let (rpc, head) = machine_of(config, Carrier::Link, Orphans::Extermination);
-        let mut peer = Self { rpc, head, now: Instant::ZERO };
-        peer.say(vec![Item::Hello { kept: false, window: 4, epoch: 1 }]);
-        peer
-    }
-
-    fn call(seq: u64, procedure: u64) -> Item {
-        let order = None;
-        let (context, name) = (Bytes::new(), None);
-        let (procedure, semantics) = (ProcedureId(procedure), Semantics::ExactlyOnce);
-        let (version, budget, epoch) = (1, 1_000_000, 0);
-        let call = CallHead { procedure, version, semantics, budget, epoch, order, context, name };
-        Item::Call { seq, call, len: 8 }
-    }
-
-    /// The answers.
-    fn say(&mut self, items: Vec<Item>) -> Vec<Item> {
-        let bytes = items.iter().map(Item::len).sum();
-        let message = Message { head: self.head.clone(), items, bodies: vec![1; bytes].into() };
-        self.rpc.handle(self.now, In::Message { from: boot("peer"), view: 0, message });
-        self.rpc.end_turn(self.now);
-        self.rpc.check_invariants();
-        let mut told = Vec::new();
-        while let Some(out) = self.rpc.poll_output() {
-            if let Out::Send { message, .. } = out {
-                told.extend(message.items);
-            }
-        }
-        told
-    }
-
-    fn counts(&self) -> crate::Counts {
-        self.rpc.status().served
-    }
-}
-
-/// A peer that sends ten windows of calls at once has the first one executed and is told of as many more that they are refused; the rest is counted and
-/// costs nothing. What nobody answers is bounded by itself.
-#[cfg(feature = "test-util")]
-#[test]
-fn a_flood_costs_two_windows() {
-    use crate::fault::Fault;
-    let scene = |fault| {
-        let mut peer = Peer::new(Config { fault, ..Config::new(3) });
-        let told = peer.say((1..=40).map(|seq| Peer::call(seq, 7)).collect());
-        let busy = |seq| Item::Refused { seq, why: Refusal::Busy };
-        assert_eq!(told, (5..=8).map(busy).collect::<Vec<_>>());
-        let status = peer.rpc.status();
-        assert_eq!((status.executing, status.kept), (4, 8));
-        assert_eq!((peer.counts().refused, peer.counts().absurd), (36, 32));
-        // Again: what is known is answered, and the rest is absurd again.
-        let told = peer.say((1..=40).map(|seq| Peer::call(seq, 7)).collect());
-        let working = (1..=4).map(|seq| Item::Working { seq });
-        assert_eq!(told, working.chain((5..=8).map(busy)).collect::<Vec<_>>());
-        assert_eq!((peer.counts().repeated, peer.counts().absurd), (8, 64));
-        assert_eq!((peer.rpc.status().kept, peer.counts().begun), (8, 4));
-        // Nobody answers these.
-        let cast = |budget| Item::Cast {
-            procedure: ProcedureId(7),
-            version: 1,
-            budget,
-            context: Bytes::new(),
-            len: 8,
-        };
-        let before = peer.counts().refused;
-        let told = peer.say(vec![cast(1_000_000); 40]);
-        assert_eq!((told, peer.rpc.status().executing), (vec![], 44), "each has its place at once");
-        assert_eq!(peer.counts().refused, before);
-    };
-    mainstay_sim::holds_but_with(scene, &[Fault::NeverBusy, Fault::RemembersFloods]);
-}
-
-/// A peer that takes nothing in and watches what is not served, asks and greets without end: what it is owed is told when it takes something in, two windows of it, and the
-/// rest is counted and costs nothing.
-#[cfg(feature = "test-util")]
-#[test]
-fn a_flood_of_watches_costs_two_windows() {
-    use crate::fault::Fault;
-    let scene = |fault| {
-        let mut peer = Peer::new(Config { fault, ..Config::new(3) });
-        let (message, to) = (Message::of(Head::default(), &mut Batch::default()), boot("peer"));
-        peer.rpc.handle(peer.now, In::Full { to, message });
-        for turn in 0..10u64 {
-            let watch =
-                |at: u64| Item::Watch { number: turn * 100 + at, procedure: ProcedureId(8) };
-            assert_eq!(peer.say((0..100).map(watch).collect()), []);
-            assert_eq!(peer.say(vec![Item::Check { life: 3 }; 100]), []);
-            peer.say(vec![Item::Hello { kept: false, window: 4, epoch: 1 }; 100]);
-        }
-        assert!(peer.rpc.waits(to.node) <= 8, "what is kept is bounded");
-        assert_eq!(peer.counts().absurd, 992 + 1_000);
-        peer.rpc.handle(peer.now, In::Room { to });
-        let told = peer.say(vec![]);
-        let gone = |number| Item::Gone { number, why: Parting::NotServed };
-        let owed: Vec<Item> = (0..8).map(gone).chain([Item::Alive]).collect();
-        assert_eq!(told, owed);
-        let watch = Item::Watch { number: 2_000, procedure: ProcedureId(8) };
-        assert_eq!(peer.say(vec![watch]), [gone(2_000)]);
-    };
-    mainstay_sim::holds_but_with(scene, &[Fault::RemembersFloods]);
-}
-
-/// Calls that nobody answers wait for places, as many of a client as its window.
-#[test]
-fn a_flood_of_casts_is_refused() {
-    let mut peer = Peer::new(Config { executions_max: 1, ..Config::new(3) });
-    let cast = Item::Cast {
-        procedure: ProcedureId(7),
-        version: 1,
-        budget: 1_000_000,
-        context: Bytes::new(),
-        len: 8,
-    };
-    peer.say(vec![cast; 40]);
-    assert_eq!((peer.rpc.status().executing, peer.counts().refused), (1, 35));
-}
-
-/// Numbers that were forged: what is over is dropped and counted, and so is what answers nobody, is of another life, or says that more is open than was called.
-#[test]
-fn forged_numbers_are_counted() {
-    let mut peer = Peer::new(Config::new(3));
-    peer.say(vec![Peer::call(1, 7)]);
-    peer.head.floor = u64::MAX;
-    peer.say(vec![Peer::call(2, 7), Peer::call(u64::MAX - 1, 7)]);
-    let counts = peer.counts();
-    assert_eq!((counts.begun, counts.ended, counts.dropped), (1, 1, 2));
-    let mut peer = Peer::new(Config::new(3));
-    peer.say(vec![Item::Open { next: 5, open: vec![3, 2] }, Item::Open { next: 5, open: vec![9] }]);
-    assert_eq!(peer.counts().absurd, 2);
-    let answers = [
-        Item::Reply { seq: 1, is_error: false, len: 8 },
-        Item::Refused { seq: 9, why: Refusal::Busy },
-        Item::Working { seq: u64::MAX },
-        Item::Missing { seq: 0 },
-    ];
-    // They answer a life that this node has not, and a memory that it has not heard of.
-    peer.head.answers = 77;
-    peer.say(answers.to_vec());
-    assert_eq!(peer.counts().dropped, 4);
-    peer.head.answers = 3;
-    peer.say(answers.to_vec());
-    assert_eq!((peer.counts().dropped, peer.rpc.status().open), (4, 0), "of calls that are over");
-    // Bound to what the server has never been.
-    peer.head.bound += 1;
-    peer.say((1..=10).map(|seq| Peer::call(seq, 7)).collect());
-    assert_eq!((peer.counts().dropped, peer.counts().begun), (14, 0));
-    // Of a life that has not greeted.
-    peer.head.life += 1;
-    peer.say(vec![Peer::call(1, 7)]);
-    assert_eq!((peer.counts().dropped, peer.counts().begun), (15, 0));
-    // Gaps without end.
-    let mut peer = Peer::new(Config::new(3));
-    for seq in 0..1_000 {
-        peer.head.over = vec![2 * seq + 1];
-        peer.say(vec![Item::Alive]);
-    }
-    assert!(peer.counts().absurd > 900);
-}
-
 /// A name is as deep as calls may be nested; a deeper one is not read, so nothing of it is kept.
 #[test]
 fn a_name_is_not_too_deep() {
@@ -363,7 +197,7 @@ proptest! {
         prop_assert!(into.iter().all(|(item, body)| item.len() == body.len()));
     }
 
-    /// Checks RPC-10 and edge case 16, numbers at their end: a peer that keeps to no rule does no harm, and what is kept of it is bounded.
+    /// Checks RPC-10, with numbers at their end too: a peer that keeps to no rule does no harm, and what is kept of it is bounded.
     #[test]
     fn a_peer_that_keeps_to_no_rule_does_no_harm(
         messages in prop::collection::vec((message(), any::<bool>(), any::<bool>()), 1..12),

@@ -118,7 +118,8 @@ impl Executor {
                     if let Some(stateful) = &part.stateful
                         && stateful.take.send(TakeState(state)).await.is_err()
                     {
-                        return shared.commands.give(Command::Leave { troupe });
+                        // A later membership has nothing to do with it.
+                        return shared.leave(troupe, &part);
                     }
                     shared.commands.give(Command::Restored { troupe });
                 });

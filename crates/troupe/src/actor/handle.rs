@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use mainstay_base::BootId;
@@ -11,7 +11,7 @@ use mainstay_service::{CommandQueue, Desk, OpenError, ReachError, ServiceHandle}
 use tokio::sync::{mpsc, watch};
 
 use super::executor::Executor;
-use super::part::{Inner, Part};
+use super::part::{Inner, Part, Running};
 use super::{Caller, Replica};
 use crate::{Answer, Command, Failure, Outcome, Reason, Status, TroupeName, Troupes};
 
@@ -33,6 +33,9 @@ pub(super) struct Shared {
     pub(super) parts: Mutex<BTreeMap<TroupeName, Arc<Inner>>>,
     tokens: AtomicU64,
     is_open: AtomicBool,
+    desk: OnceLock<Desk>,
+    #[cfg(feature = "test-util")]
+    fault: Option<crate::fault::Fault>,
     /// A drain was asked for, and the service has not ended since.
     is_closing: AtomicBool,
     /// The node is a replica of nothing any more after a drain, or the service has ended.
@@ -51,6 +54,23 @@ impl Shared {
     /// Gives the service a command where nobody can wait: what does not fit in is lost.
     pub(super) fn try_give(&self, command: Command) -> Result<(), ReachError> {
         self.commands.push(command)
+    }
+
+    /// Gives the service a command that must not be lost, when there is room, on any thread.
+    pub(super) fn give_later(&self, command: Command) {
+        let service = self.service.clone();
+        let give = move || -> Running<()> {
+            Box::pin(async move {
+                // One that has ended needs it no more.
+                let _ = service.send(command).await;
+            })
+        };
+        let _ = self.desk.get().map(|desk| desk.run(give));
+    }
+
+    /// The service runs.
+    pub(super) fn is_open(&self) -> bool {
+        self.is_open.load(Ordering::SeqCst)
     }
 
     /// Makes a call; what comes of it comes to the receiver.
@@ -104,7 +124,7 @@ impl Shared {
     }
 
     pub(super) fn is_closing(&self) -> bool {
-        self.is_closing.load(Ordering::SeqCst)
+        self.is_closing.load(Ordering::SeqCst) && !mainstay_base::fault!(self, HidesClosing)
     }
 
     pub(super) fn begun(&self) {
@@ -137,6 +157,8 @@ impl TroupesHandle {
     /// [`OpenError`]; outside a `LocalSet` it is [`OpenError::NoLocalSet`].
     pub async fn open(service: ServiceHandle<Troupes>) -> Result<Self, OpenError> {
         let commands = CommandQueue::new(service.clone(), COMMANDS_MAX);
+        #[cfg(feature = "test-util")]
+        let fault = service.status().await?.fault;
         let shared = Arc::new(Shared {
             service,
             commands,
@@ -144,10 +166,15 @@ impl TroupesHandle {
             parts: Mutex::default(),
             tokens: AtomicU64::new(1),
             is_open: AtomicBool::new(false),
+            desk: OnceLock::new(),
+            #[cfg(feature = "test-util")]
+            fault,
             is_closing: AtomicBool::new(false),
             drained: watch::Sender::new(false),
         });
-        Desk::open(&shared, Executor::default()).await?;
+        let desk = Desk::open(&shared, Executor::default()).await?;
+        // It is opened once.
+        let _ = shared.desk.set(desk);
         Ok(Self { shared })
     }
 

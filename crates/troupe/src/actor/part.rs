@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -67,6 +68,8 @@ pub(super) struct Inner {
     pub(super) decided: Option<Recipient<Decided>>,
     pub(super) cast: Option<Cast>,
     joining: Mutex<Option<oneshot::Sender<Joined>>>,
+    /// Nobody holds the membership any more, and the service is to hear that.
+    is_leaving: AtomicBool,
     is_left: watch::Sender<bool>,
 }
 
@@ -195,32 +198,109 @@ impl Part {
     }
 
     /// Becomes a replica: registers with the binding agent, and takes the state of an older member, if there is one. It waits for both, without
-    /// a bound; calls that come meanwhile wait, too.
+    /// a bound; calls that come meanwhile wait, too. If the node is just about to leave, since the last [`Replica`] or such a future was dropped, it waits for that first.
+    /// A future that is dropped leaves no replica behind.
     ///
     /// # Errors
     /// [`JoinError`].
     pub async fn join(self) -> Result<Replica, JoinError> {
         let Self { shared, name, serving, served, stateful, decided, cast } = self;
-        if shared.is_closing() {
-            return Err(JoinError::Closing);
-        }
         let (tell, told) = oneshot::channel();
         let (joining, is_left) = (Mutex::new(Some(tell)), watch::Sender::new(false));
-        let inner = Arc::new(Inner { served, stateful, decided, cast, joining, is_left });
-        {
-            let mut parts = locked(&shared.parts);
-            if parts.contains_key(&name) {
-                return Err(JoinError::Taken);
-            }
-            parts.insert(name, Arc::clone(&inner));
-        }
-        let membership = Membership { shared, name, inner };
-        membership.shared.service.send(Command::Join { troupe: name, serving }).await?;
+        let is_leaving = AtomicBool::new(false);
+        let inner = Inner { served, stateful, decided, cast, joining, is_leaving, is_left };
+        let membership = enter(shared, name, serving, Arc::new(inner)).await?;
         let joined = told.await.map_err(|_| match membership.shared.is_closing() {
             true => JoinError::Closing,
             false => JoinError::Left,
         })?;
         Ok(Replica { membership: Arc::new(membership), joined })
+    }
+}
+
+/// Puts a part in its place and tells the service, without a wait between the two: of each part that stays in its place the service was told, and tells once that it
+/// is left. So a future that is dropped leaves nothing behind, and what is told of a former membership finds its own part.
+async fn enter(
+    shared: Arc<Shared>,
+    name: TroupeName,
+    serving: Serving,
+    inner: Arc<Inner>,
+) -> Result<Membership, JoinError> {
+    loop {
+        if shared.is_closing() {
+            return Err(JoinError::Closing);
+        }
+        let mut former = match shared.enter(name, serving, &inner)? {
+            Entered::Yes => return Ok(Membership { shared, name, inner }),
+            Entered::Full => {
+                // It answers when it has taken in what was before.
+                shared.service.status().await?;
+                continue;
+            }
+            Entered::Ended => {
+                shared.service.status().await?;
+                return Err(ReachError::NotMounted.into());
+            }
+            Entered::After(former) => former,
+        };
+        // That its sender is gone says the same.
+        let _ = former.wait_for(|it| *it).await;
+    }
+}
+
+/// What became of a part that was to have a place.
+enum Entered {
+    Yes,
+    /// The node has more to do than it takes in.
+    Full,
+    /// The service has ended; another one may have been mounted since.
+    Ended,
+    /// A former membership has the place until it is left.
+    After(watch::Receiver<bool>),
+}
+
+impl Shared {
+    fn enter(
+        &self,
+        name: TroupeName,
+        serving: Serving,
+        inner: &Arc<Inner>,
+    ) -> Result<Entered, JoinError> {
+        let mut parts = locked(&self.parts);
+        if let Some(former) = parts.get(&name) {
+            let is_leaving = former.is_leaving.load(Ordering::SeqCst);
+            let is_left = is_leaving.then(|| former.is_left.subscribe());
+            return is_left.map(Entered::After).ok_or(JoinError::Taken);
+        }
+        if !self.is_open() {
+            return Ok(Entered::Ended);
+        }
+        // If the service ends before it has heard this, all parts are left.
+        match self.service.try_send(Command::Join { troupe: name, serving }) {
+            Ok(()) => drop(parts.insert(name, Arc::clone(inner))),
+            Err(ReachError::Full) => return Ok(Entered::Full),
+            Err(error) => return Err(error.into()),
+        }
+        Ok(Entered::Yes)
+    }
+
+    /// Nobody holds a membership any more. Its part stays in its place until the service says that it is left: the node is a replica until then.
+    pub(super) fn leave(&self, name: TroupeName, inner: &Arc<Inner>) {
+        let mut parts = locked(&self.parts);
+        let is_there = parts.get(&name).is_some_and(|it| Arc::ptr_eq(it, inner));
+        if !is_there || inner.is_leaving.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        match self.service.try_send(Command::Leave { troupe: name }) {
+            Ok(()) => {}
+            Err(ReachError::Full) => self.give_later(Command::Leave { troupe: name }),
+            // It has ended, and with it what this node was.
+            Err(_) => {
+                parts.remove(&name);
+                drop(parts);
+                inner.left();
+            }
+        }
     }
 }
 
@@ -233,14 +313,7 @@ struct Membership {
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        let mut parts = locked(&self.shared.parts);
-        let is_mine = |it: &Arc<Inner>| Arc::ptr_eq(it, &self.inner);
-        if parts.get(&self.name).is_some_and(is_mine) {
-            parts.remove(&self.name);
-            drop(parts);
-            // A node that takes nothing now answers its calls with a refusal.
-            let _ = self.shared.try_give(Command::Leave { troupe: self.name });
-        }
+        self.shared.leave(self.name, &self.inner);
     }
 }
 

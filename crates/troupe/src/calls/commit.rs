@@ -167,6 +167,9 @@ fn ask(turn: &mut Turn<'_>, call: &mut Call) {
     let by = turn.bindings.version(call.key.caller);
     for (boot, slot) in call.slots.iter_mut().filter(|(_, slot)| !slot.is_answered) {
         slot.report = None;
+        if turn.lines.is_behind(*boot) {
+            continue;
+        }
         let item = Item::Ask { server: call.server, key: call.key.clone(), by };
         turn.lines.say(*boot, item, bytes::Bytes::new());
     }

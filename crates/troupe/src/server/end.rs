@@ -202,7 +202,7 @@ impl Server {
         }
         for ((boot, is_done), keys) in asked {
             // Who is not connected is asked when it is.
-            if turn.lines.is_up(boot) {
+            if turn.lines.is_up(boot) && !turn.lines.is_behind(boot) {
                 let item = match is_done {
                     true => Item::Wanted { server: name, keys },
                     false => Item::Awaited { server: name, keys },
