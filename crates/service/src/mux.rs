@@ -95,7 +95,7 @@ const fn peer_window(class: Class, guest: bool) -> u64 {
 pub struct MuxStats {
     /// Frames that are not of this protocol, or say what makes no sense.
     pub malformed: u64,
-    /// Frames for a service that has been dismounted meanwhile.
+    /// Frames for a service that has been dismounted meanwhile, and datagrams that should not have come by a connection.
     pub stray: u64,
     /// Frames beyond what was granted.
     pub overrun: u64,
@@ -181,6 +181,8 @@ pub struct Mux {
     /// Boots that are not met yet, with instances whose messages for them were given back.
     early: BTreeSet<(BootId, Address)>,
     guests: Guests,
+    /// Datagrams of the roster do not come by connections.
+    outside: bool,
     /// Peers for which the end of the turn may have something to do.
     touched: BTreeSet<BootId>,
     /// Of each node, the last boot that is gone for ever: who does not know yet may still send to it.
@@ -398,6 +400,12 @@ impl Mux {
                 self.given.push_back((of, Given::Full { to: boot, meta, payload }));
             }
         }
+    }
+
+    /// From here on datagrams go elsewhere: what a node of the roster sends as one over a connection is dropped and counted. There nobody has
+    /// proved who it is.
+    pub fn send_datagrams_outside(&mut self) {
+        self.outside = true;
     }
 
     /// Sends a datagram to the boot of a node that is connected. It may be lost, and is if much is on the way.

@@ -409,6 +409,7 @@ impl Services {
     /// From here on datagrams are effects for the host: they do not go over the connections.
     pub fn send_datagrams_outside(&mut self) {
         self.outside = true;
+        self.mux.send_datagrams_outside();
     }
 
     /// So much is being written that no more is to be taken in.

@@ -310,6 +310,20 @@ fn a_stream_that_is_stuck_stops_no_other_of_its_class() {
     }
 }
 
+/// Where datagrams have a way of their own, one that comes by a connection is of somebody who has proved nothing.
+#[test]
+fn a_datagram_over_a_connection_is_dropped_where_they_go_elsewhere() {
+    let mut pair = Pair::new([1, 1]);
+    pair.connect();
+    pair.settle();
+    pair.ends[1].send_datagrams_outside();
+    let to = pair.boots[1].node;
+    pair.ends[0].send_datagram(of(), to, &Bytes::new(), Bytes::new());
+    pair.settle();
+    assert_eq!(told(&mut pair.ends[1]), ["up"]);
+    assert_eq!(pair.ends[1].stats().stray, 1);
+}
+
 /// A datagram that is larger than one may be is of no protocol.
 #[test]
 fn a_datagram_that_is_too_large_is_dropped() {

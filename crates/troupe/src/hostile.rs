@@ -180,7 +180,7 @@ impl Hand {
     }
 }
 
-/// A peer that takes nothing in says anything without end: it is owed four windows of words for each troupe of this node, and what else this node says by itself. The rest is
+/// A peer that takes nothing in says anything without end: it is owed sixteen windows of words for each troupe of this node, and what else this node says by itself. The rest is
 /// counted and costs nothing. What it is told of troupes takes the place of what it was to be told before.
 #[cfg(feature = "test-util")]
 #[test]
@@ -203,7 +203,7 @@ fn a_flood_of_questions_is_bounded() {
                 hand.turn(In::Message { from, view: 0, message });
             }
             let (waits, states) = hand.troupes.waits(from);
-            assert!(waits <= 4 * 4 * 3 + 64 && states <= 8, "{waits} wait, {states} states");
+            assert!(waits <= 16 * 4 * 3 + 64 && states <= 8, "{waits} wait, {states} states");
             assert!(hand.troupes.status().served.dropped > 1_000);
             hand.turn(In::Room { to: from });
             assert_eq!(hand.troupes.waits(from), (0, 0));

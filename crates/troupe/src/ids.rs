@@ -70,6 +70,13 @@ pub struct Binding {
     pub members: Vec<BootId>,
 }
 
+impl Binding {
+    /// Whether it is a member, and older than `than`; any member is older than one that is none.
+    pub(crate) fn is_before(&self, boot: BootId, than: BootId) -> bool {
+        self.members.iter().take_while(|it| **it != than).any(|it| *it == boot)
+    }
+}
+
 /// A logical call: equal in all replicas of the client, since they are deterministic.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct CallId {

@@ -137,7 +137,8 @@ impl Server {
         member.giving.is_asked &= member.gives();
         let is_lost = match member.standing {
             Standing::Joining => false,
-            Standing::Fetching { from } if binding.members.contains(&from) => return,
+            // One that has left and joined again stands behind: it has no state, and waits for this one.
+            Standing::Fetching { from } if binding.is_before(from, me) => return,
             Standing::Fetching { .. } => true,
             // Others may have come meanwhile, with the state of one that is gone.
             Standing::Asking => member.seeking.is_lost,
@@ -439,7 +440,7 @@ impl Member {
     fn pledge(&mut self, turn: &mut Turn<'_>, from: BootId) {
         let me = turn.lines.me();
         let Some(binding) = turn.bindings.get(self.name).cloned() else { return };
-        let is_older = binding.members.iter().take_while(|it| **it != me).any(|it| *it == from);
+        let is_older = binding.is_before(from, me);
         let is_member = binding.members.contains(&me);
         let has_state = matches!(self.standing, Standing::Restoring | Standing::Full);
         if has_state || !is_older || !is_member {

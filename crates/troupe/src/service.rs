@@ -40,9 +40,11 @@
 //! closes that gap, for a call in the order is executed by all. A partition that outlasts [`Config::patience`] lets the binding
 //! agent take living members out; they are told when they are heard again, and what they executed meanwhile is void.
 
+use std::hash::Hasher as _;
+
 use bytes::Bytes;
 use mainstay_base::service::{Class, In, Logged, Never, Out, PeerChange, Service, Start};
-use mainstay_base::{BootId, Channel, Instant, Machine, Rng};
+use mainstay_base::{BootId, Channel, Fingerprinter, Instant, Machine, Rng};
 
 use crate::bindings::Bindings;
 use crate::calls::{Calls, Maker};
@@ -73,6 +75,10 @@ impl Turn<'_> {
         self.lines.acknowledge(self.now + self.config.acknowledge, to, (server, by), key);
     }
 }
+
+/// Most words that wait for a node which takes nothing in, in windows for each troupe: changes of a troupe have open calls refused as stale, each
+/// time all of them.
+const WAITING_WINDOWS: usize = 16;
 
 /// The service of troupes of a node: a replica of clients and of servers.
 #[derive(Clone)]
@@ -220,7 +226,10 @@ impl Troupes {
         let troupes = 1 + self.server.members.len();
         let most = match mainstay_base::fault!(self.config, OwesEverything) {
             true => (usize::MAX, usize::MAX),
-            false => ((4 * self.config.window as usize).saturating_mul(troupes), 2 * troupes),
+            false => {
+                let window = WAITING_WINDOWS * self.config.window as usize;
+                (window.saturating_mul(troupes), 2 * troupes)
+            }
         };
         // Nothing that is said has more answers than these.
         let (waits, states) = self.lines.waits(from);
@@ -410,7 +419,11 @@ impl Service for Troupes {
 
     /// All nodes have the same binding agent.
     fn agreed(config: &Config) -> u128 {
-        u128::from_le_bytes(*config.binder.as_bytes())
+        let mut hash = Fingerprinter::new();
+        hash.write(config.binder.as_bytes());
+        // One with a larger window would be taken for one that does not keep to it.
+        hash.write(&config.window.to_le_bytes());
+        hash.finish128()
     }
 
     fn fold((): &mut (), logged: Logged<Never>) {

@@ -152,6 +152,7 @@ impl Item {
                 | Self::Wanted { .. }
                 | Self::Awaited { .. }
                 | Self::Ready { .. }
+                | Self::Decide { .. }
                 | Self::Ask { .. }
                 | Self::WantState { .. }
                 | Self::Full { asks: true, .. }

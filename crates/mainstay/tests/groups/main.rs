@@ -139,7 +139,7 @@ fn a_group_that_is_left_out_is_not_lost() {
             builder.start()
         };
         let error = without(false).unwrap_err().to_string();
-        assert!(error.contains("not on disk here any more"), "{error}");
+        assert!(error.contains("was on disk here, and is not now"), "{error}");
         let members = NAMES.map(|name| Member::start(&cluster, name, GroupConfig::disk()));
         for member in members {
             assert_eq!(member.has(1).await, ["kept"]);

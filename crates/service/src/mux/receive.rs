@@ -105,7 +105,12 @@ impl Mux {
         (size <= PART_BYTES).then_some(())?;
         peer.count(now, DATAGRAMS, size);
         let agreed = peer.mounted.get(&of).map(|entry| entry.agreed);
-        if is_open && agreed.is_some() && agreed == self.own.get(&of).map(|own| own.agreed) {
+        let is_here = !self.outside || peer.guest;
+        if is_here
+            && is_open
+            && agreed.is_some()
+            && agreed == self.own.get(&of).map(|own| own.agreed)
+        {
             let given = Given::Datagram { at: now, from: from.node, meta, payload };
             self.given.push_back((of, given));
         } else {
