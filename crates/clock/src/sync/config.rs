@@ -289,6 +289,12 @@ pub enum ConfigError {
         /// How it reads them; `None`: it reads none.
         takes: Option<Reading>,
     },
+    /// Nothing stamps what comes over connections.
+    #[error(
+        "{0} by {reading} needs datagrams by UDP, which are stamped: over connections nothing is",
+        reading = .1.name()
+    )]
+    Unstamped(&'static str, Reading),
     /// The algorithm needs a feature of the crate that is off.
     #[error("the algorithm needs the feature {0:?} of this crate")]
     NotBuilt(&'static str),
