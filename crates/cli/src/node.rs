@@ -266,6 +266,10 @@ mod tests {
         run_until(clock, |numbers| {
             assert!(has(numbers, "algorithm", "", "external"), "{numbers:?}");
             assert!(has(numbers, "accuracy_bound_seconds", "", ""), "{numbers:?}");
+            let of = |name: &str| numbers.iter().find(|it| it.name == name).and_then(|it| it.value);
+            let (error, bound) = (of("time_error_seconds"), of("accuracy_bound_seconds"));
+            // What users read is no further off than is said.
+            assert!(error.is_none_or(|error| error <= bound.unwrap()), "{numbers:?}");
             let reads = has(numbers, "reference_reads_total", "", "");
             let is_synchronised = has(numbers, "synchronised", "", "");
             assert_eq!(has(numbers, "time_error_seconds", "", ""), is_synchronised, "{numbers:?}");
