@@ -100,7 +100,8 @@ pub(super) fn span(nanos: i64) -> Duration {
 pub struct Config {
     /// How many clocks there are: n.
     pub nodes: usize,
-    /// How many of them may be faulty, messages that are lost included: f.
+    /// How many of them may be faulty in a round, messages that are lost included: f. With [`Kind::Probabilistic`] it is how many masters are lost within
+    /// (f + 1) times as long as a read counts (a period, all attempts, and four times the patience), each that has come back counted anew.
     pub faulty: usize,
     /// Of the hardware clocks.
     pub drift: Drift,
