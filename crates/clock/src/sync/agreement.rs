@@ -66,6 +66,8 @@ pub(super) struct Agreement {
     begun: Vec<u64>,
     /// Without a clock to go by, no run begins before, by local time.
     rest: Instant,
+    /// What it has said last: the run, and the own clock.
+    said: Option<(u64, i64)>,
     /// When the next one begins, by the own clock.
     next: i64,
     misses: u32,
@@ -85,6 +87,7 @@ impl Agreement {
             round: 1,
             begun: vec![0; core.nodes()],
             rest: now,
+            said: None,
             next: 0,
             misses: 0,
             deaf: now,
@@ -139,6 +142,7 @@ impl Agreement {
         (run.began, run.late) = (Some(now), late);
         let (round, me) = (run.round, core.me as u16);
         let (value, sure) = (core.nanos(now), core.is_synchronised());
+        self.said = Some((round, value));
         match &self.keys {
             Some(keys) if self.signed => {
                 let chain = chain::extend(keys, &Self::text(round, me, value), Vec::new());
@@ -215,8 +219,8 @@ impl Agreement {
     ) {
         let Some(keys) = self.keys.clone() else { return };
         let (first, text) = (usize::from(of), Self::text(round, of, value));
-        // The own word, which others pass on to all: nothing is wrong with that, and nothing is new.
-        if first == core.me {
+        // The own word, which others pass on to all: nothing is wrong with that, and nothing is new. Another one in its name is forged.
+        if first == core.me && self.said == Some((round, value)) {
             return;
         }
         let length_max = core.faulty() + 1;

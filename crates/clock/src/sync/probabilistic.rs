@@ -206,9 +206,8 @@ impl Part for Probabilistic {
             return Some(0);
         }
         let (at, error, of) = self.read?;
-        // Another master has read the former one as this clock has.
-        let is_other = self.followed.is_some() && self.followed != of;
-        let between = if is_other { long(core.plan.bounds().agreed) } else { 0 };
+        // Another master has read the former one as this clock has; while none is known there may be one.
+        let between = if self.followed != of { long(core.plan.bounds().agreed) } else { 0 };
         Some(error + between + core.plan.config().drift.apart(nanos(now) - nanos(at)) + 1)
     }
 }
