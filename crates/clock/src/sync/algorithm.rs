@@ -63,6 +63,10 @@ pub(super) trait Part {
     fn runs(&self) -> u64 {
         0
     }
+    /// Whether the others have voted out what the own reference says.
+    fn outvotes_reference(&self) -> bool {
+        false
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -325,7 +329,12 @@ impl Algorithm {
         self.family.part_ref().runs()
     }
 
-    /// The other clocks that were read: used or not and why, offset, error, age. Those of algorithms that read none are not there.
+    /// Whether the others have voted out what the own reference says.
+    pub(super) fn outvotes_reference(&self) -> bool {
+        self.family.part_ref().outvotes_reference()
+    }
+
+    /// The other clocks that were read: used or not and why, offset, error, age. Synchronisers read them by who says that a round has come, and when.
     pub fn sources(&self) -> impl Iterator<Item = Source> + '_ {
         self.core.sources()
     }

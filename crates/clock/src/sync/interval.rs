@@ -68,6 +68,8 @@ pub(super) struct Interval {
     newest: Option<usize>,
     /// What the own reference said, and when, by local time.
     reference: Option<(Span, Instant)>,
+    /// The last vote has left it out.
+    outvoted: bool,
     question: Question,
     /// The end of this collection; else when the next one begins.
     collecting: bool,
@@ -83,6 +85,7 @@ impl Interval {
             answers: vec![None; core.nodes()],
             newest: None,
             reference: None,
+            outvoted: false,
             question: Question::default(),
             collecting: false,
             next: now + core.plan.config().period,
@@ -159,6 +162,16 @@ impl Interval {
         match intersection(&spans, spans.len() - core.faulty()) {
             None => core.lose(Loss::Inconsistent),
             Some(Span { low, high }) => {
+                let misses = |it: &(Span, Instant)| {
+                    let it = widen(it);
+                    it.high < low || it.low > high
+                };
+                for (of, answer) in self.answers.iter().enumerate() {
+                    if let Some(answer) = answer {
+                        core.vote(of, misses(answer));
+                    }
+                }
+                self.outvoted = self.reference.as_ref().is_some_and(misses);
                 let half = (high - low) / 2 + 1;
                 let is_outside = own < NOTHING && (low > own || high < -own);
                 if is_outside {
@@ -252,6 +265,10 @@ impl Part for Interval {
 
     fn error(&self, core: &Core, now: Instant) -> Option<i64> {
         Some(self.grown(core, now))
+    }
+
+    fn outvotes_reference(&self) -> bool {
+        self.outvoted
     }
 }
 

@@ -125,7 +125,6 @@ impl Probabilistic {
             core.rejected.untimely += 1;
             return;
         };
-        core.note(from, now, sample.difference, sample.error);
         if sample.error > self.wish.error_max {
             if !fault!(core.plan.config(), AcceptsSlowReads) {
                 core.rejected.untimely += 1;
@@ -133,6 +132,7 @@ impl Probabilistic {
             }
             sample.error = self.wish.error_max;
         }
+        core.note(from, now, sample.difference, sample.error);
         if sample.difference.abs() > core.plan.bounds().precision_nanos() {
             core.lose(Loss::Outside);
         }
