@@ -65,7 +65,7 @@ fn check_accuracy(run: &Run) -> Result<(), String> {
 }
 
 pub(crate) fn hardware(rng: &mut Rng) -> Config {
-    let (nodes, faulty) = *rng.pick(&[(4, 1), (7, 2)]).expect("two");
+    let (nodes, faulty) = *rng.pick(&[(4, 1), (7, 2), (10, 3)]).expect("three");
     let kind = Kind::Hardware {
         master: Some(0),
         pull_max: Duration::from_micros(200),

@@ -235,6 +235,12 @@ fn an_error_that_stands_still_is_noticed() {
         config.fault = fault;
         interval::swarm_one(seed, config).map(drop)
     });
+    shows(Fault::ErrorStandsStill, "CLK-28", |seed, fault| {
+        let mut config = interval::config(&mut Rng::new(seed).stream("faults"));
+        config.drift = Drift::per_billion(200_000);
+        config.fault = fault;
+        interval::swarm_one(seed, config).map(drop)
+    });
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::support::{Run, Scene, alone, alone_at, each};
 pub(crate) const ERROR_MAX: Duration = Duration::from_micros(400);
 
 pub(crate) fn config(rng: &mut Rng) -> Config {
-    let nodes = *rng.pick(&[3, 4, 5, 7]).expect("four");
+    let nodes = *rng.pick(&[3, 4, 5, 7, 10]).expect("five");
     let kind = Kind::Probabilistic {
         error_max: ERROR_MAX,
         attempts: rng.between(8, 12) as u32,

@@ -151,11 +151,12 @@ pub(crate) fn hardware(seed: u64) -> Result<[i64; 2], String> {
     for _ in 0..75 {
         run.refer(master, run.truth() + apart + off);
         run.periods(0.02)?;
-        for node in 0..4 {
+        // What the master says of itself, which has lied, is no part of the bound.
+        for node in (0..4).filter(|node| *node != master) {
             let local = run.world.local(node);
             let Some(said) = run.service(node).algorithm().error(local) else { continue };
             let away = (run.clock(node) - run.truth() - apart).abs();
-            if away > said && node != master {
+            if away > said {
                 return Err(format!("CLK-4: {node} is {away} off, and says {said}"));
             }
             used = used.max(away * 1_000 / said);
