@@ -85,7 +85,7 @@ fn kind(algorithm: &str) -> Result<Kind, ConfigError> {
             // For longer than an election takes: a clock that has given up stands for master last.
             *attempts = 36;
         }
-        Kind::Interval { error } => *error = millis(1),
+        Kind::Interval { error, .. } => *error = millis(1),
         Kind::Hardware { master, pull_max, error } => {
             (*master, *pull_max, *error) =
                 (Some(MASTER), millis(30), WALL.saturating_add(LOOK_ERROR));

@@ -13,7 +13,9 @@ use mainstay_clock::fault::Fault as Broken;
 use mainstay_clock::sync::global::{
     Command, Event, Global, GlobalClock, Now, Promise, Status, Why,
 };
-use mainstay_clock::sync::{self, Delay, Drift, Function, Kind, Message, Origin, Plan, Reading};
+use mainstay_clock::sync::{
+    self, Delay, Drift, Function, Kind, Message, Origin, Plan, Reading, Stamp,
+};
 use mainstay_sim::service::{ServiceNode, Setup};
 use mainstay_sim::{Clock, Disk, Fault, FaultEvent, Moment, Stuck, World};
 
@@ -57,16 +59,17 @@ const ERROR: Duration = Duration::from_millis(2);
 /// One of each other class.
 fn others() -> [Kind; 6] {
     [
-        Kind::Agreement { signed: false },
-        Kind::Agreement { signed: true },
+        Kind::agreement(false),
+        Kind::agreement(true),
         Kind::Srikanth { signed: false },
         Kind::Probabilistic {
             error_max: Duration::from_millis(2),
             attempts: 20,
             wait: Duration::from_millis(10),
             patience: Duration::from_millis(60),
+            stamp: Stamp::Turn,
         },
-        Kind::Interval { error: ERROR },
+        Kind::interval(ERROR),
         Kind::External { error: ERROR },
     ]
 }

@@ -218,7 +218,7 @@ fn chain(seed: u64, broken: Option<Broken>) -> Result<(), String> {
         part(0, external(ERROR), What::Own(off)),
         part(1, external(milli(6)), What::Peer(0)),
         part(2, external(milli(12)), What::Peer(1)),
-        part(3, Kind::Interval { error: milli(1) }, What::Peer(0)),
+        part(3, Kind::interval(milli(1)), What::Peer(0)),
         // The error of what it follows is more than it wants.
         part(4, external(milli(1)), What::Peer(0)),
     ];
@@ -269,7 +269,7 @@ fn one_is_wrong(seed: u64, broken: Option<Broken>) -> Result<(), String> {
     let most = ERROR.as_nanos() as i64 - 2;
     let mut rng = Rng::new(seed).stream("wrong");
     let mut part = |node: usize| Part {
-        kind: Kind::Interval { error: Duration::from_millis(1) },
+        kind: Kind::interval(Duration::from_millis(1)),
         group: (0..4).collect(),
         what: if node as u64 == seed % 4 {
             wrong
@@ -306,7 +306,7 @@ fn beyond(seed: u64, broken: Option<Broken>) -> Result<(), String> {
     let wants_truth = seed.is_multiple_of(2);
     let follows = external(Duration::from_millis(60));
     let last = match wants_truth {
-        true => Kind::Interval { error: Duration::from_millis(1) },
+        true => Kind::interval(Duration::from_millis(1)),
         false => external(Duration::from_millis(72)),
     };
     let mut parts = vec![kept; 3];

@@ -20,7 +20,7 @@ pub(crate) const INSTANCE: &str = "clock";
 /// Each node has a reference: its wall clock.
 const SYSTEM: &str = "system";
 
-/// The keys of the section: the same at all nodes, but for where the secret key is.
+/// The keys of the section: the same at all nodes, but for where secret keys are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ClockConfig {
@@ -219,13 +219,13 @@ impl ClockConfig {
             Kind::Averaging { reading, .. } if self.reading.is_none() => {
                 *reading = Reading::ROUND_TRIP;
             }
-            Kind::Probabilistic { error_max, attempts, wait, patience } => {
+            Kind::Probabilistic { error_max, attempts, wait, patience, .. } => {
                 set(error_max, self.error_us.map(micros));
                 set(attempts, self.attempts);
                 set(wait, self.wait_ms.map(millis));
                 set(patience, self.patience_ms.map(millis));
             }
-            Kind::Interval { error } => {
+            Kind::Interval { error, .. } => {
                 set(error, self.error_us.map(micros));
                 let is_own = self.reads_its_own(nodes)?;
                 self.withstands_none("no other has an interval to say at first")?;

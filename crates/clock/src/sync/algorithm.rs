@@ -177,9 +177,9 @@ impl Algorithm {
                 Family::Averaging(super::averaging::Averaging::new(&core, now, rng))
             }
             #[cfg(feature = "agreement")]
-            Kind::Agreement { signed } => {
-                Family::Agreement(super::agreement::Agreement::new(&core, now, signed, keys))
-            }
+            Kind::Agreement { signed, stamp } => Family::Agreement(
+                super::agreement::Agreement::new(&core, now, (signed, stamp), keys),
+            ),
             #[cfg(feature = "synchroniser")]
             Kind::Srikanth { signed } => {
                 Family::Srikanth(super::srikanth::Srikanth::new(&core, now, signed, keys))
@@ -192,8 +192,8 @@ impl Algorithm {
                 Family::Probabilistic(Box::new(made))
             }
             #[cfg(feature = "interval")]
-            Kind::Interval { error } => {
-                Family::Interval(super::interval::Interval::new(&core, now, error, rng))
+            Kind::Interval { error, stamp } => {
+                Family::Interval(super::interval::Interval::new(&core, now, (error, stamp), rng))
             }
             #[cfg(feature = "external")]
             Kind::External { .. } => Family::External(super::external::External::new(now)),

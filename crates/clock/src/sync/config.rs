@@ -170,11 +170,12 @@ impl Config {
     }
 
     fn check_kind(&self) -> Result<(), ConfigError> {
+        self.kind.check_reading()?;
         match self.kind {
             Kind::Hardware { master: Some(master), .. } if master >= self.nodes => {
                 Err(ConfigError::Master(master))
             }
-            Kind::Agreement { signed: false } => {
+            Kind::Agreement { signed: false, .. } => {
                 let factors = self.nodes.saturating_sub(self.faulty)..self.nodes;
                 let values = factors.fold(1, usize::saturating_mul);
                 match values > RELAYED_MAX {
@@ -182,11 +183,11 @@ impl Config {
                     false => Ok(()),
                 }
             }
-            Kind::Probabilistic { attempts, error_max, patience, .. } => {
+            Kind::Probabilistic { attempts, error_max, patience, stamp, .. } => {
                 let drift = self.drift.of(self.delay.min_nanos());
                 let least = span(3 * drift + 2);
                 // What a master says is answered before it says it again.
-                let trip = self.drift.stretch(2 * self.delay.max_nanos());
+                let trip = self.drift.stretch(2 * (self.delay.max_nanos() + stamp.queue(self)));
                 let patience_min = span(trip) * BEATS;
                 if attempts == 0 {
                     Err(ConfigError::NoAttempt)
@@ -267,6 +268,13 @@ impl Plan {
     }
 }
 
+fn names(readings: &[Reading]) -> String {
+    match readings {
+        [] => "nothing".to_owned(),
+        all => all.iter().map(|it| it.name()).collect::<Vec<_>>().join(" or "),
+    }
+}
+
 /// Why a configuration is refused.
 #[derive(Error, Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -279,16 +287,17 @@ pub enum ConfigError {
     UnknownReading(String),
     /// The algorithm does not read clocks in that way.
     #[error(
-        "{algorithm} does not read clocks by {}, but by {}", .reading.name(),
-        .takes.map_or("nothing", Reading::name)
+        "{algorithm} does not read clocks by {}, but by {}: {why}", .reading.name(), names(.takes)
     )]
     Reading {
         /// What the algorithm is called.
         algorithm: &'static str,
         /// What was wanted.
         reading: Reading,
-        /// How it reads them; `None`: it reads none.
-        takes: Option<Reading>,
+        /// How it can read them; none: it reads none.
+        takes: &'static [Reading],
+        /// Why.
+        why: &'static str,
     },
     /// Nothing stamps what comes over connections.
     #[error(

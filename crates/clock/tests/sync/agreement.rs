@@ -96,7 +96,7 @@ fn vectors(run: &Run) -> Result<(), String> {
     let (faulty, bounds) = (config.faulty as i64, run.bounds());
     let drift =
         bounds.round.as_nanos() as i64 * 4 * i64::from(config.drift.parts()) / 1_000_000_000;
-    let hops = if config.kind == (Kind::Agreement { signed: true }) {
+    let hops = if config.kind == Kind::agreement(true) {
         (faulty + 1) * config.delay.max.as_nanos() as i64
     } else {
         0
@@ -152,11 +152,11 @@ fn com() {
     each(0..150, |seed| {
         let mut rng = Rng::new(seed).stream("com");
         let sizes = [(4, 1), (5, 1), (7, 2)];
-        swarm_one(seed, synchroniser::config(&mut rng, Kind::Agreement { signed: false }, &sizes)).map(drop)
+        swarm_one(seed, synchroniser::config(&mut rng, Kind::agreement(false), &sizes)).map(drop)
     });
     each(0..3, |seed| {
         let mut rng = Rng::new(seed).stream("com");
-        swarm_one(seed, synchroniser::config(&mut rng, Kind::Agreement { signed: false }, &[(10, 3)]))
+        swarm_one(seed, synchroniser::config(&mut rng, Kind::agreement(false), &[(10, 3)]))
             .map(drop)
     });
 }
@@ -167,7 +167,7 @@ fn csm() {
     each(0..300, |seed| {
         let mut rng = Rng::new(seed).stream("csm");
         let sizes = [(3, 1), (4, 1), (5, 2), (7, 3)];
-        swarm_one(seed, synchroniser::config(&mut rng, Kind::Agreement { signed: true }, &sizes)).map(drop)
+        swarm_one(seed, synchroniser::config(&mut rng, Kind::agreement(true), &sizes)).map(drop)
     });
 }
 
@@ -175,7 +175,7 @@ fn csm() {
 /// there. Else that one has another vector than the other one, and each keeps to its own clock.
 #[test]
 fn a_signed_clock_that_comes_late_counts_nowhere() {
-    let mut config = Config::lan(Kind::Agreement { signed: true }, 3, 1);
+    let mut config = Config::lan(Kind::agreement(true), 3, 1);
     config.delay = Delay { min: Duration::from_micros(100), max: Duration::from_millis(1) };
     config.drift = Drift::per_billion(200_000);
     let mut scene = Scene::new(1, config);
@@ -202,7 +202,7 @@ fn a_signed_clock_that_comes_late_counts_nowhere() {
 /// What others pass on of the own clock is nothing new; what is made up in the own name is counted, whatever it says.
 #[test]
 fn a_word_that_is_forged_in_the_own_name_is_counted() {
-    let config = Config::lan(Kind::Agreement { signed: true }, 3, 1);
+    let config = Config::lan(Kind::agreement(true), 3, 1);
     let now = Instant::ZERO + Duration::from_millis(500);
     let mut algorithm = alone(config, now);
     let begins = algorithm.deadline().expect("a run begins");
@@ -230,7 +230,7 @@ fn a_word_that_is_forged_in_the_own_name_is_counted() {
 fn a_cold_start_needs_no_initial_synchronisation() {
     each(0..60, |seed| {
         let mut rng = Rng::new(seed).stream("cold");
-        let kind = Kind::Agreement { signed: rng.chance(1, 2) };
+        let kind = Kind::agreement(rng.chance(1, 2));
         let mut scene = Scene::new(seed, synchroniser::config(&mut rng, kind, &[(4, 1), (7, 2)]));
         scene.apart = (0..scene.plan.config().nodes).collect();
         for skew in &mut scene.skews {
@@ -250,7 +250,7 @@ fn a_cold_start_needs_no_initial_synchronisation() {
 fn a_joiner_is_synchronised_after_two_runs() {
     each(0..60, |seed| {
         let mut rng = Rng::new(seed).stream("joiner");
-        let kind = Kind::Agreement { signed: rng.chance(1, 2) };
+        let kind = Kind::agreement(rng.chance(1, 2));
         let mut scene = Scene::new(seed, synchroniser::config(&mut rng, kind, &[(5, 1), (8, 2)]));
         scene.apart = vec![1];
         let mut run = scene.run();

@@ -125,7 +125,7 @@ fn halpern(seed: u64, fault: Option<Fault>) -> Result<(), String> {
 fn agreed(signed: bool, seed: u64, fault: Option<Fault>) -> Result<(), String> {
     let mut rng = Rng::new(seed).stream("faults");
     let sizes = if signed { [(3, 1), (5, 2)] } else { [(4, 1), (7, 2)] };
-    let kind = Kind::Agreement { signed };
+    let kind = Kind::agreement(signed);
     let mut config = synchroniser::config(&mut rng, kind, &sizes);
     config.drift = Drift::per_billion(10_000);
     config.fault = fault;

@@ -2,7 +2,7 @@
 
 use mainstay_base::{Duration, Instant, Rng};
 use mainstay_clock::sync::{
-    Algorithm, Config, Delay, Drift, Event, Kind, Loss, Message, NODES_MAX, Output,
+    Algorithm, Config, Delay, Drift, Event, Kind, Loss, Message, NODES_MAX, Output, Stamp,
 };
 use mainstay_sim::{Disk, Fault, Moment};
 
@@ -17,6 +17,7 @@ pub(crate) fn config(rng: &mut Rng) -> Config {
         attempts: rng.between(8, 12) as u32,
         wait: Duration::from_millis(20),
         patience: Duration::from_millis(100),
+        stamp: Stamp::Turn,
     };
     let mut config = Config::lan(kind, nodes, (nodes - 1) / 2);
     config.drift = Drift::per_billion(rng.between(0, 200_000) as u32);
@@ -101,6 +102,7 @@ pub(crate) fn statistics(broken: Option<mainstay_clock::fault::Fault>) -> Result
             attempts,
             wait: Duration::from_millis(5),
             patience: Duration::from_millis(40),
+            stamp: Stamp::Turn,
         };
         config.drift = Drift::per_billion(0);
         config.fault = broken;

@@ -1,7 +1,7 @@
 //! Bad schedules of clocks that follow something: a master, a reference, the true time. Each returns the part of its bound that was used, in 1,000.
 
 use mainstay_base::{Duration, Rng};
-use mainstay_clock::sync::{Config, Delay, Drift, Kind, Message};
+use mainstay_clock::sync::{Config, Delay, Drift, Kind, Message, Stamp};
 use mainstay_sim::{Disk, Fault, Moment};
 
 use crate::probabilistic::master;
@@ -37,6 +37,7 @@ pub(crate) fn cristian(seed: u64) -> Result<i64, String> {
         attempts: 5,
         wait: Duration::from_millis(10),
         patience: Duration::from_millis(50),
+        stamp: Stamp::Turn,
     };
     let mut config = Config::lan(kind, 4, 1);
     config.drift = Drift::per_billion(DRIFT as u32);
@@ -196,7 +197,7 @@ pub(crate) fn external(seed: u64) -> Result<i64, String> {
 pub(crate) fn interval(seed: u64) -> Result<i64, String> {
     let mut rng = Rng::new(seed).stream("search");
     let error = rng.between(2_000_000, 20_000_000) as i64;
-    let kind = Kind::Interval { error: Duration::from_nanos(error.unsigned_abs()) };
+    let kind = Kind::interval(Duration::from_nanos(error.unsigned_abs()));
     let mut config = Config::lan(kind, 4, 1);
     config.drift = Drift::per_billion(DRIFT as u32);
     config.delay = Delay { min: micros(10), max: Duration::from_micros(1_000) };
