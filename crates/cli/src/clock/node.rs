@@ -77,6 +77,8 @@ async fn tick(options: &Options) -> Result<(), String> {
     let time: Rc<dyn TimeSource> = Rc::new(Injected::new(options.drift, options.wrong));
     let tcp = Tcp::new(TcpOptions::listening(listen), time.clone()).map_err(|it| text(&it))?;
     let node = |name: &String| NodeId::new(cluster, name);
+    let mut faulty_first: Vec<NodeId> = roster.keys().map(node).collect();
+    faulty_first.rotate_right(1);
     let addresses = roster.iter().map(|(name, at)| (node(name), *at)).collect();
     let mut key = [0; 32];
     key.iter_mut().zip(cluster.to_string().bytes()).for_each(|(into, byte)| *into = byte);
@@ -92,8 +94,10 @@ async fn tick(options: &Options) -> Result<(), String> {
         say!("promise {}", promise.as_nanos());
     }
     let mut setup = Setup::new(plan).map_err(|error| text(&error))?;
-    // Where a master is elected, it is the one that fails: it alone knows the time at first, and the others do not stand while one does.
-    setup.together = options.algorithm != "cristian" || index == FAULTY;
+    // Where a master is elected, it is the one that fails: it has the first place, and alone knows the time at first.
+    let is_elected = options.algorithm == "cristian";
+    setup.together = !is_elected || index == FAULTY;
+    setup.group = is_elected.then(|| faulty_first.into());
     setup.keys = Some(keyring(cluster, index, count).map_err(|error| text(&error))?);
     // With other algorithms this does nothing.
     setup.answers = index == MASTER;
