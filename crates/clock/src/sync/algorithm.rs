@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use mainstay_base::{Duration, Instant, Rng, fault};
+use mainstay_base::{Instant, Rng, fault};
 
-use super::config::{ConfigError, Kind, Plan, long};
+use super::config::{ConfigError, Kind, Plan};
 use super::core::{Core, Loss, Output, Rejected, Source};
 use super::corrected::Corrected;
 use super::message::Message;
@@ -254,13 +254,8 @@ impl Algorithm {
         self.refer(now, Referred { at, value, error: None, rate: 0 });
     }
 
-    /// The same, of a reference that says itself how far it may be from the true time, as the clock of another node does. Where that is further than
-    /// the plan says of references it is refused, and counted as inaccurate; [`Kind::Interval`] takes any that is better than what it has.
-    pub fn on_reference_within(&mut self, now: Instant, at: Instant, value: i64, error: Duration) {
-        self.refer(now, Referred { at, value, error: Some(long(error)), rate: 0 });
-    }
-
-    /// The same, of one that may run away from real time as well.
+    /// The same, of a reference that says itself how far it may be from the true time, and may run away from real time. Where it is further than the plan
+    /// says of references it is refused, and counted as inaccurate; [`Kind::Interval`] takes any that is better than what it has.
     pub(super) fn refer(&mut self, now: Instant, read: Referred) {
         self.wake(now);
         let read = Referred { at: read.at.min(now), ..read };
