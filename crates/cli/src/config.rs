@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use mainstay::DatagramKeys;
 use mainstay_base::ClusterId;
 use mainstay_check::file::Head;
 use mainstay_clock::sync::global::Setup;
@@ -177,6 +178,7 @@ impl NodeConfig {
             config.clock.iter_mut().for_each(|clock| clock.relative_to(directory));
         }
         config.clock_setup().map_err(|error| wrong(&error))?;
+        config.datagrams().map_err(|error| wrong(&error))?;
         Ok(config)
     }
 
@@ -246,6 +248,12 @@ impl NodeConfig {
         Ok(Nodes { cluster: self.cluster_id()?, me: &self.node, names })
     }
 
+    /// The keys of the datagrams of the clock, if those go by UDP.
+    pub(crate) fn datagrams(&self) -> Result<Option<DatagramKeys>, String> {
+        let Some(clock) = &self.clock else { return Ok(None) };
+        clock.datagrams(&self.nodes()?)
+    }
+
     /// The clock to be mounted, if one is wanted.
     pub(crate) fn clock_setup(&self) -> Result<Option<Setup>, String> {
         let Some(clock) = &self.clock else { return Ok(None) };
@@ -284,11 +292,15 @@ impl NodeConfig {
             Durability::Disk => mainstay::Durability::Disk,
         };
         let cluster = self.cluster_id().map_err(Failure::usage)?;
-        Ok(mainstay::Config::new(cluster, &self.node, nodes)
+        let settings = mainstay::Config::new(cluster, &self.node, nodes)
             .durability(durability)
             .data_dir(&self.data_dir)
             .bootstrap(bootstrap)
-            .pulse(pulse))
+            .pulse(pulse);
+        Ok(match self.datagrams().map_err(Failure::usage)? {
+            Some(keys) => settings.datagrams(keys),
+            None => settings,
+        })
     }
 }
 

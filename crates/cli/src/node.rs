@@ -12,7 +12,7 @@ use mainstay::{Node, Replicated, StartError};
 use mainstay_clock::sync::global::Global;
 use mainstay_directory::Directory;
 use mainstay_directory::host;
-use mainstay_runtime::{Closed, Pulse, TcpError, TcpReserved};
+use mainstay_runtime::{Closed, Pulse, TcpReserved};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
@@ -87,7 +87,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
 async fn serve(options: &Options, config: NodeConfig, log: Lines) -> Result<(), Failure> {
     let path = options.config.display();
     let mark = options.config.with_file_name(BOOTSTRAP);
-    let refused = |key: &str, error: &TcpError| {
+    let refused = |key: &str, error: &dyn std::fmt::Display| {
         Failure::usage(format!("{}: {error}", config.place(&options.config, key)))
     };
     // Taken before the log is read, so that it is known early that they are free; who connects meanwhile is refused.
@@ -109,7 +109,7 @@ async fn serve(options: &Options, config: NodeConfig, log: Lines) -> Result<(), 
         settings = settings.trace(Arc::<TraceFile>::clone(trace));
     }
     let (_node, node) = begin(&config, settings).map_err(|error| match &error {
-        StartError::Listen(error) => refused("listen", error),
+        error @ (StartError::Listen(_) | StartError::Datagrams { .. }) => refused("listen", error),
         error => Failure::start(format_args!("{path}, {data}"), error),
     })?;
     let resp = resp.clients().map_err(|error| refused("resp", &error))?;
@@ -266,6 +266,10 @@ mod tests {
         run_until(clock, |numbers| {
             assert!(has(numbers, "algorithm", "", "external"), "{numbers:?}");
             assert!(has(numbers, "accuracy_bound_seconds", "", ""), "{numbers:?}");
+            let of = |name: &str| numbers.iter().find(|it| it.name == name).and_then(|it| it.value);
+            let (error, bound) = (of("time_error_seconds"), of("accuracy_bound_seconds"));
+            // What users read is no further off than is said.
+            assert!(error.is_none_or(|error| error <= bound.unwrap()), "{numbers:?}");
             let reads = has(numbers, "reference_reads_total", "", "");
             let is_synchronised = has(numbers, "synchronised", "", "");
             assert_eq!(has(numbers, "time_error_seconds", "", ""), is_synchronised, "{numbers:?}");

@@ -33,6 +33,8 @@ pub enum Fault {
     GraphWaveEarly,
     /// The depth of a message is that of the shallowest before it, and 1.
     GraphShallow,
+    /// A path in the context graph is one of a single step.
+    GraphOneStep,
     /// Messages of a participant that is masked out are taken.
     GraphIgnoresMask,
     /// Nothing is ever forgotten.

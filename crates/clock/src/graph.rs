@@ -362,8 +362,11 @@ impl<T> Graph<T> {
     /// forgotten.
     #[must_use]
     pub fn precedes(&self, one: Id, other: Id) -> Option<bool> {
-        let past = &self.seats.get(other.rank.index())?.node(other.number)?.past;
-        Some(past.get(one.rank.index()).is_some_and(|count| *count >= one.number))
+        let node = self.seats.get(other.rank.index())?.node(other.number)?;
+        if mainstay_base::fault!(self, GraphOneStep) {
+            return Some(node.before.contains(&one));
+        }
+        Some(node.past.get(one.rank.index()).is_some_and(|count| *count >= one.number))
     }
 
     /// How many messages are on the longest path to it, itself included. `None` if it is not attached or forgotten.

@@ -116,10 +116,16 @@ fn a_table_that_believes_one_is_noticed() {
     assert_eq!(Table::new(2).unwrap().everywhere(), Timestamp::zero(2).unwrap());
 }
 
-/// Checks that the checks of MC-42 and CLK-35 have teeth.
+/// Checks that the check of MC-42 has teeth.
 #[test]
 fn attaching_without_the_past_is_noticed() {
     assert!(talks(Fault::GraphAttachesEarly, "MC-42").is_some());
+}
+
+/// Checks that the check of CLK-35 has teeth.
+#[test]
+fn a_path_that_is_not_followed_to_its_end_is_noticed() {
+    assert!(talks(Fault::GraphOneStep, "CLK-35:").is_some());
 }
 
 /// Checks that the check of MC-43 has teeth.

@@ -13,7 +13,9 @@ use mainstay_clock::fault::Fault as Broken;
 use mainstay_clock::sync::global::{
     Command, Event, Global, GlobalClock, Now, Promise, Status, Why,
 };
-use mainstay_clock::sync::{self, Delay, Drift, Function, Kind, Message, Origin, Plan, Reading};
+use mainstay_clock::sync::{
+    self, Delay, Drift, Function, Kind, Message, Origin, Plan, Reading, Stamp,
+};
 use mainstay_sim::service::{ServiceNode, Setup};
 use mainstay_sim::{Clock, Disk, Fault, FaultEvent, Moment, Stuck, World};
 
@@ -57,16 +59,17 @@ const ERROR: Duration = Duration::from_millis(2);
 /// One of each other class.
 fn others() -> [Kind; 6] {
     [
-        Kind::Agreement { signed: false },
-        Kind::Agreement { signed: true },
+        Kind::agreement(false),
+        Kind::agreement(true),
         Kind::Srikanth { signed: false },
         Kind::Probabilistic {
             error_max: Duration::from_millis(2),
             attempts: 20,
             wait: Duration::from_millis(10),
             patience: Duration::from_millis(60),
+            stamp: Stamp::Turn,
         },
-        Kind::Interval { error: ERROR },
+        Kind::interval(ERROR),
         Kind::External { error: ERROR },
     ]
 }
@@ -345,11 +348,40 @@ impl Run {
         Ok(())
     }
 
+    /// While nothing is wrong, what a clock says holds the clock of the master, where there is one (CLK-22), and else the clocks of all (CLK-2).
+    fn check_bounded(&self) -> Result<(), String> {
+        if self.stands_alone() || self.exempt().is_some() {
+            return Ok(());
+        }
+        let has_master = matches!(self.plan.config().kind, Kind::Probabilistic { .. });
+        let mut held = Vec::new();
+        for node in 0..NODES {
+            let local = self.world.local(node);
+            let service = self.world.node(node).and_then(|it| it.service::<Global>(instance()));
+            let Some(algorithm) = service.map(|it| it.synced().algorithm()) else { continue };
+            if !has_master {
+                held.push(self.clock(node).0.now().0.as_nanos() as i64);
+            } else if algorithm.error(local) == Some(0) {
+                held.push(algorithm.clock().nanos(local));
+            }
+        }
+        for node in 0..NODES {
+            let Ok(bounded) = self.clock(node).0.now_bounded() else { continue };
+            let (low, high) =
+                (bounded.earliest.as_nanos() as i64, bounded.latest.as_nanos() as i64);
+            if let Some(it) = held.iter().find(|it| **it < low || **it > high) {
+                return Err(format!("CLK-2, CLK-22: {node} says {bounded:?}, and a clock {it}"));
+            }
+        }
+        Ok(())
+    }
+
     fn all(mut self) -> Result<Self, String> {
         let slices = ROUNDS * EVERY * 4;
         for step in 0..slices {
             self.refer()?;
             self.slice(self.period() / 4)?;
+            self.check_bounded()?;
             self.check_timers()?;
             self.check_lost()?;
             if step % 24 == 23 {

@@ -141,15 +141,16 @@ impl Run {
     }
 
     /// Each service lists its reference: whose it is, and what it is good for.
-    fn listed(&self) -> Result<(), String> {
+    fn listed(&self, expected: [Verdict; NODES]) -> Result<(), String> {
         for (node, part) in self.parts.iter().enumerate() {
             let service = self.world.node(node).and_then(|it| it.service::<Global>(instance()));
             let status = service.map(Service::status).and_then(|it| it.reference);
             let Some(listed) = status else { return Err(format!("{node} lists none")) };
-            let is_far = node == NODES - 1;
-            let expected = if is_far { Verdict::Far } else { Verdict::Used };
             let is_peer = matches!(part.what, What::Peer(_));
-            if listed.verdict != expected || listed.node.is_some() != is_peer || listed.reads == 0 {
+            if listed.verdict != expected[node]
+                || listed.node.is_some() != is_peer
+                || listed.reads == 0
+            {
                 return Err(format!("{node} lists {listed:?}"));
             }
         }
@@ -217,7 +218,7 @@ fn chain(seed: u64, broken: Option<Broken>) -> Result<(), String> {
         part(0, external(ERROR), What::Own(off)),
         part(1, external(milli(6)), What::Peer(0)),
         part(2, external(milli(12)), What::Peer(1)),
-        part(3, Kind::Interval { error: milli(1) }, What::Peer(0)),
+        part(3, Kind::interval(milli(1)), What::Peer(0)),
         // The error of what it follows is more than it wants.
         part(4, external(milli(1)), What::Peer(0)),
     ];
@@ -230,7 +231,9 @@ fn chain(seed: u64, broken: Option<Broken>) -> Result<(), String> {
     if run.refused(4) < 5 {
         return Err(format!("{} answers were refused", run.refused(4)));
     }
-    run.listed()?;
+    let mut expected = [Verdict::Used; NODES];
+    expected[NODES - 1] = Verdict::Far;
+    run.listed(expected)?;
     // Who is cut off from what it follows knows it, and so does who follows that one. Intervals grow.
     run.world.inject(Fault::Partition { side: vec![0], length: run.period * 9 });
     run.periods(8)?;
@@ -266,7 +269,7 @@ fn one_is_wrong(seed: u64, broken: Option<Broken>) -> Result<(), String> {
     let most = ERROR.as_nanos() as i64 - 2;
     let mut rng = Rng::new(seed).stream("wrong");
     let mut part = |node: usize| Part {
-        kind: Kind::Interval { error: Duration::from_millis(1) },
+        kind: Kind::interval(Duration::from_millis(1)),
         group: (0..4).collect(),
         what: if node as u64 == seed % 4 {
             wrong
@@ -278,10 +281,12 @@ fn one_is_wrong(seed: u64, broken: Option<Broken>) -> Result<(), String> {
     parts.push(Part { kind: external(ERROR), group: vec![4], what: What::Own(0) });
     let mut run = Run::new(seed, parts, broken);
     run.periods(20)?;
-    match run.synchronised() == [true; NODES] {
-        true => Ok(()),
-        false => Err(format!("not all are synchronised: {:?}", run.synchronised())),
+    if run.synchronised() != [true; NODES] {
+        return Err(format!("not all are synchronised: {:?}", run.synchronised()));
     }
+    let mut expected = [Verdict::Used; NODES];
+    expected[seed as usize % 4] = Verdict::Outvoted;
+    run.listed(expected)
 }
 
 /// Checks CLK-4: a reference is one interval more, and is voted out like any other.
@@ -301,7 +306,7 @@ fn beyond(seed: u64, broken: Option<Broken>) -> Result<(), String> {
     let wants_truth = seed.is_multiple_of(2);
     let follows = external(Duration::from_millis(60));
     let last = match wants_truth {
-        true => Kind::Interval { error: Duration::from_millis(1) },
+        true => Kind::interval(Duration::from_millis(1)),
         false => external(Duration::from_millis(72)),
     };
     let mut parts = vec![kept; 3];

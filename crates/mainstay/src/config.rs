@@ -10,7 +10,7 @@ use mainstay_base::{ClusterId, Duration, GroupId, Level, NodeId};
 use mainstay_membership as membership;
 use mainstay_multicast::{self as multicast, Durability};
 use mainstay_paradigm as paradigm;
-use mainstay_runtime::{Pulse, TcpError};
+use mainstay_runtime::{DatagramKeys, Pulse, TcpError};
 use mainstay_site::{self as site, Founding, TraceSink};
 use thiserror::Error;
 
@@ -28,6 +28,7 @@ pub struct Config {
     pub(crate) name: String,
     pub(crate) nodes: BTreeMap<String, SocketAddr>,
     pub(crate) listen: Option<SocketAddr>,
+    pub(crate) datagrams: Option<DatagramKeys>,
     pub(crate) accepted_max: Option<usize>,
     pub(crate) guests: usize,
     pub(crate) disk_reserve: u64,
@@ -72,6 +73,14 @@ pub enum StartError {
     /// It cannot listen.
     #[error(transparent)]
     Listen(#[from] TcpError),
+    /// It cannot have [datagrams](Config::datagrams) by UDP there.
+    #[error("no datagrams at {address}: {error}")]
+    Datagrams {
+        /// Where it would have listened.
+        address: SocketAddr,
+        /// What the system said.
+        error: io::Error,
+    },
     /// The timeouts do not fit together. The settings are at fault.
     #[error(transparent)]
     Membership(#[from] membership::ConfigError),
@@ -138,6 +147,7 @@ impl Config {
             name: name.into(),
             nodes,
             listen: None,
+            datagrams: None,
             accepted_max: None,
             guests: 0,
             data_dir: None,
@@ -172,6 +182,16 @@ impl Config {
     #[must_use]
     pub fn listen(mut self, address: SocketAddr) -> Self {
         self.listen = Some(address);
+        self
+    }
+
+    /// Datagrams of services, as those by which clocks are read, go by UDP, between the addresses at which nodes listen: one waits behind nothing, and the kernel
+    /// stamps it. Each has a MAC under the key of its two nodes; what has none is refused and counted ([`Status`](crate::SiteStatus::refused)). All
+    /// nodes have keys, or none. Default: they go over the connections. Nodes that are started with ports of their own
+    /// ([`NodeBuilder::start_with`](crate::NodeBuilder::start_with)) have none by UDP.
+    #[must_use]
+    pub fn datagrams(mut self, keys: DatagramKeys) -> Self {
+        self.datagrams = Some(keys);
         self
     }
 
@@ -353,7 +373,11 @@ mod tests {
             IdentityError::Write(WriteCellError::Unknown(io())).into(),
         ];
         let errors = storage.map(|error| StartError::Site(error.into())).into_iter();
-        for error in errors.chain([StartError::Listen(TcpError::Listen { address, error: io() })]) {
+        let own = [
+            StartError::Listen(TcpError::Listen { address, error: io() }),
+            StartError::Datagrams { address, error: io() },
+        ];
+        for error in errors.chain(own) {
             let alone = error.to_string();
             let mut all = alone.clone();
             let mut cause = error.source();

@@ -225,8 +225,8 @@ pub use mainstay_paradigm::{
 pub use mainstay_paradigm::{Envelope, RestoreError, Session, Snapshot, StateMachine};
 #[cfg(feature = "node")]
 pub use mainstay_runtime::{
-    Beacon, Carries, ClientListener, Closed, Disk, Events, LocalFuture, Porter, Ports, Pulse,
-    Recipient, TcpClients, Transport,
+    Beacon, Carries, ClientListener, Closed, DatagramKey, DatagramKeys, Disk, Events, LocalFuture,
+    Porter, Ports, Pulse, Recipient, TcpClients, Transport,
 };
 #[cfg(feature = "client")]
 pub use mainstay_runtime::{ClientDialer, DialError, Entropy, EntropyError, TcpError, TimeSource};

@@ -10,8 +10,8 @@ use mainstay_base::{Duration, GroupId, Instance, NodeId, SiteId};
 use mainstay_multicast as multicast;
 use mainstay_paradigm::{self as paradigm, StateMachine};
 use mainstay_runtime::{
-    Bell, Closed, Disk, Events, FileDisk, OsEntropy, Ports, Recipient, Tcp, TcpOptions, TokioTime,
-    inbox, local_set,
+    Bell, Closed, Datagrams, Disk, Events, FileDisk, OsEntropy, Ports, Recipient, Tcp, TcpOptions,
+    TokioTime, Udp, inbox, local_set,
 };
 use mainstay_service::Reach;
 use mainstay_service::{MountLateError, Mounting, Placement, ServiceHandle};
@@ -56,11 +56,18 @@ impl SiteRef {
     }
 }
 
+/// What a node listens with.
+struct Sockets {
+    transport: Tcp,
+    datagrams: Option<Udp>,
+    time: Rc<TokioTime>,
+}
+
 /// What a node is built of: groups, replicated state machines, services. Handles of groups and state machines can be used from the
 /// beginning: what they are given waits for the start. Those of services are used after it.
 pub struct NodeBuilder {
     config: Config,
-    transport: Option<(Tcp, Rc<TokioTime>)>,
+    outside: Option<Sockets>,
     bell: Bell<GroupId>,
     site: SiteRef,
     names: Names,
@@ -86,7 +93,7 @@ impl NodeBuilder {
         };
         Ok(Self {
             config,
-            transport: None,
+            outside: None,
             bell: Bell::new(),
             site: SiteRef::default(),
             names: Arc::new(names),
@@ -262,7 +269,7 @@ impl NodeBuilder {
     /// # Errors
     /// [`StartError`].
     pub fn start(mut self) -> Result<Node, StartError> {
-        let Some((transport, time)) = self.transport.take() else {
+        let Some(Sockets { transport, datagrams, time }) = self.outside.take() else {
             return Err(StartError::NoPorts);
         };
         let directory = self.config.data_dir.as_ref();
@@ -272,7 +279,7 @@ impl NodeBuilder {
             time,
             entropy: Box::new(OsEntropy),
         };
-        self.start_with(ports)
+        self.start_on(ports, datagrams.map(|udp| Box::new(udp) as Box<dyn Datagrams>))
     }
 
     /// As [`start`](Self::start), with another outside: what simulates it, in a test.
@@ -280,6 +287,14 @@ impl NodeBuilder {
     /// # Errors
     /// [`StartError`].
     pub fn start_with(self, ports: Ports) -> Result<Node, StartError> {
+        self.start_on(ports, None)
+    }
+
+    fn start_on(
+        self,
+        ports: Ports,
+        datagrams: Option<Box<dyn Datagrams>>,
+    ) -> Result<Node, StartError> {
         local_set().map_err(|_| StartError::NoLocalSet)?;
         let budgets = self.groups.len().max(1);
         let Config { cluster, name, nodes, pulse, trace, .. } = self.config;
@@ -300,7 +315,7 @@ impl NodeBuilder {
         parts.heartbeat = self.config.heartbeat;
         parts.window_bytes = 4 * UNSTABLE_BYTES * budgets;
         parts.guests = self.config.guests;
-        parts.disk = disk;
+        (parts.disk, parts.datagrams) = (disk, datagrams);
         parts.disk_reserve = self.config.disk_reserve;
         parts.founding = self.config.founding;
         parts.trace = trace;
@@ -351,17 +366,27 @@ impl Node {
     /// after the start.
     ///
     /// # Errors
-    /// [`StartError::NotConfigured`], [`StartError::PeerNotLoopback`], [`StartError::PeerWithoutPort`], [`StartError::Listen`].
+    /// [`StartError::NotConfigured`], [`StartError::PeerNotLoopback`], [`StartError::PeerWithoutPort`], [`StartError::Listen`],
+    /// [`StartError::Datagrams`].
     pub fn builder(config: Config) -> Result<NodeBuilder, StartError> {
         config.check_peers()?;
         let mut builder = NodeBuilder::new(config)?;
         let config = &builder.config;
         let address = config.nodes[&config.name];
         let time = Rc::new(TokioTime::new());
-        let mut tcp = TcpOptions::listening(config.listen.unwrap_or(address));
+        let listen = config.listen.unwrap_or(address);
+        let mut tcp = TcpOptions::listening(listen);
         tcp.accepted_max = config.accepted_max.unwrap_or(tcp.accepted_max + 2 * config.guests);
         tcp.queue_bytes_max = 5 * UNSTABLE_BYTES;
-        builder.transport = Some((Tcp::new(tcp, time.clone())?, time));
+        let transport = Tcp::new(tcp, time.clone())?;
+        let datagrams = config.datagrams.as_ref().map(|keys| {
+            let node = |name: &String| NodeId::new(config.cluster, name);
+            let addresses = config.nodes.iter().map(|(name, at)| (node(name), *at)).collect();
+            Udp::new(config.me(), listen, addresses, keys, time.clone())
+                .map_err(|error| StartError::Datagrams { address: listen, error })
+        });
+        let datagrams = datagrams.transpose()?;
+        builder.outside = Some(Sockets { transport, datagrams, time });
         Ok(builder)
     }
 

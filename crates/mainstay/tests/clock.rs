@@ -4,25 +4,27 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use actix::{Actor, Context, Handler};
 use common::{Cluster, NAMES};
 use mainstay::{
-    ClusterId, Config, Durability, Mounting, Node, Placement, Porter, ReachError, Recipient,
+    ClusterId, Config, DatagramKey, DatagramKeys, Durability, Mounting, Node, Placement, Porter,
+    ReachError, Recipient, StartError,
 };
+use mainstay_base::NodeId;
 use mainstay_clock::Time;
 use mainstay_clock::sync::global::{CancelAlarm, ClockHandle, Global, SetAlarm, Setup, WaitError};
-use mainstay_clock::sync::{self, Delay, Function, Kind, Plan, Reading};
+use mainstay_clock::sync::{self, ConfigError, Delay, Function, Kind, Plan, Reading};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 use tokio::time::timeout;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-fn plan() -> Plan {
-    let kind = Kind::Averaging { function: Function::Midpoint, reading: Reading::ROUND_TRIP };
+fn plan(reading: Reading) -> Plan {
+    let kind = Kind::Averaging { function: Function::Midpoint, reading };
     let mut config = sync::Config::lan(kind, 3, 0);
     // Three nodes share a thread with the test, and a processor with others.
     config.delay = Delay { min: Duration::from_micros(1), max: Duration::from_millis(40) };
@@ -30,15 +32,25 @@ fn plan() -> Plan {
     Plan::new(config).unwrap()
 }
 
+fn config(name: &str, nodes: &BTreeMap<String, SocketAddr>) -> Config {
+    Config::new(ClusterId::from_entropy(5), name, nodes.clone()).durability(Durability::Memory)
+}
+
 fn start(
     name: &str,
     nodes: &BTreeMap<String, SocketAddr>,
     placement: Option<Placement>,
 ) -> (Node, ClockHandle) {
-    let config =
-        Config::new(ClusterId::from_entropy(5), name, nodes.clone()).durability(Durability::Memory);
+    start_with(config(name, nodes), Reading::ROUND_TRIP, placement)
+}
+
+fn start_with(
+    config: Config,
+    reading: Reading,
+    placement: Option<Placement>,
+) -> (Node, ClockHandle) {
     let mut builder = Node::builder(config).unwrap();
-    let setup = Setup::new(plan()).unwrap();
+    let setup = Setup::new(plan(reading)).unwrap();
     let mounted = setup.clone();
     let config = move |node: &Mounting<'_>| mounted.config(node);
     let service = match placement {
@@ -104,19 +116,66 @@ async fn rings_by_messages(clock: &ClockHandle) {
     assert_eq!(timeout(LIMIT, told.recv()).await.unwrap(), Some(2));
 }
 
+async fn synchronised(clocks: Vec<ClockHandle>) {
+    let all = async {
+        while !clocks.iter().all(|clock| clock.is_synchronised()) {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(LIMIT, all).await.expect("in time");
+}
+
+/// Nodes with keys of datagrams read clocks by UDP: what has no key is refused there, and an address that is taken is told.
+#[tokio::test]
+async fn clocks_of_nodes_with_keys_are_read_by_datagrams() {
+    let nodes = Cluster::new(Durability::Memory).nodes;
+    let node = |name: &str| NodeId::new(ClusterId::from_entropy(5), name);
+    let keyed = |name: &str, secret: u8| {
+        let all = NAMES.map(node);
+        let keys = DatagramKeys::shared(&DatagramKey([secret; 32]), node(name), all);
+        config(name, &nodes).datagrams(keys)
+    };
+    let taken = UdpSocket::bind(nodes["a"]).unwrap();
+    let refused = Node::builder(keyed("a", 1)).map(drop).unwrap_err();
+    assert!(matches!(refused, StartError::Datagrams { .. }), "{refused}");
+    drop(taken);
+    // Nothing stamps what comes over connections.
+    let stamped = Reading::STAMPED_ROUND_TRIP;
+    let (me, all) = (node("a"), NAMES.map(node));
+    let mut setup = Setup::new(plan(stamped)).unwrap();
+    assert_eq!(setup.check(me, &all), Err(ConfigError::Unstamped("midpoint", stamped)));
+    setup.stamps = true;
+    assert_eq!(setup.check(me, &all), Ok(()));
+    let run = async {
+        let secret = |name: &str| if name == "c" { 2 } else { 1 };
+        let mut all: Vec<_> =
+            NAMES.map(|name| start_with(keyed(name, secret(name)), stamped, None)).into();
+        let forged = async {
+            loop {
+                let status = all[0].0.status().await.unwrap();
+                if status.refused.get("datagram-forged") > Some(&2) {
+                    return;
+                }
+            }
+        };
+        timeout(LIMIT, forged).await.expect("what has another key is refused");
+        assert!(all.iter().all(|(_, clock)| !clock.is_synchronised()));
+        let (left, _) = all.pop().unwrap();
+        left.close().await;
+        all.push(start_with(keyed("c", 1), stamped, None));
+        synchronised(all.iter().map(|(_, clock)| clock.clone()).collect()).await;
+        for (node, _) in all {
+            node.close().await;
+        }
+    };
+    LocalSet::new().run_until(run).await;
+}
+
 async fn agree_and_join(placement: Option<Placement>) {
     let nodes = Cluster::new(Durability::Memory).nodes;
     let run = async {
         let start = |name: &str| start(name, &nodes, placement);
         let mut all: Vec<_> = NAMES.map(start).into();
-        let synchronised = |clocks: Vec<ClockHandle>| async move {
-            let all = async {
-                while !clocks.iter().all(|clock| clock.is_synchronised()) {
-                    tokio::task::yield_now().await;
-                }
-            };
-            timeout(LIMIT, all).await.expect("in time");
-        };
         synchronised(all.iter().map(|(_, clock)| clock.clone()).collect()).await;
         let (left, clock) = all.pop().unwrap();
         let last = clock.now();

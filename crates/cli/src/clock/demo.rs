@@ -16,7 +16,7 @@ use thiserror::Error;
 
 use super::faulty::AFTER;
 use super::plot::{self, Panel, Sample};
-use super::{DRIFT, FAULTY, MASTER, NODES, SHOWN, Wrong, plan};
+use super::{DRIFT, FAULTY, NODES, SHOWN, Wrong, plan};
 use crate::cluster::free_ports;
 use crate::out::say;
 
@@ -146,7 +146,7 @@ fn name(index: usize) -> String {
 
 impl Run {
     fn start(algorithm: &'static str, wrong: Wrong) -> Result<Self, Failure> {
-        let promise = Promise::of(&plan(algorithm, MASTER)?)?.precision;
+        let promise = Promise::of(&plan(algorithm)?)?.precision;
         let is_promised = promise != Duration::MAX;
         let precision = is_promised.then_some(promise.as_nanos() as u64);
         let cluster = ClusterId::from_entropy(OsEntropy.draw()?);

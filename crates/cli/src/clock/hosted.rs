@@ -5,9 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use mainstay::{DatagramKey, DatagramKeys};
 use mainstay_base::{ClusterId, NodeId};
 use mainstay_clock::sync::global::{Follow, LOOK_ERROR, Setup};
-use mainstay_clock::sync::{Config, ConfigError, Delay, Drift, Keyring, Kind, Plan, Reading};
+use mainstay_clock::sync::{
+    Config, ConfigError, Delay, Drift, Keyring, Kind, Plan, Reading, Stamp,
+};
 use serde::{Deserialize, Serialize};
 
 use super::key;
@@ -17,7 +20,7 @@ pub(crate) const INSTANCE: &str = "clock";
 /// Each node has a reference: its wall clock.
 const SYSTEM: &str = "system";
 
-/// The keys of the section: the same at all nodes, but for where the secret key is.
+/// The keys of the section: the same at all nodes, but for where secret keys are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ClockConfig {
@@ -37,6 +40,9 @@ pub(crate) struct ClockConfig {
     /// How long it takes at most, with what else the machine does.
     #[serde(default = "delay_max_us")]
     pub(crate) delay_max_us: u64,
+    /// With stamps: how long a message may wait after it was stamped, which is no part of its delay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) queue_us: Option<u64>,
     /// How far the rate of a clock may be from that of real time.
     #[serde(default = "drift_ppm")]
     pub(crate) drift_ppm: u16,
@@ -61,9 +67,22 @@ pub(crate) struct ClockConfig {
     /// Signed algorithms: where the secret key of this node is; relative to the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) secret_file: Option<PathBuf>,
+    /// Datagrams go by UDP, under the keys in these files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) datagram_keys: Option<KeyFiles>,
     /// Signed algorithms: the public keys of the other nodes, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) publics: BTreeMap<String, String>,
+}
+
+/// Where the keys of datagrams are; relative to the file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum KeyFiles {
+    /// One secret, which all nodes have.
+    Shared(PathBuf),
+    /// By the name of each other node the key of these two alone.
+    Pairs(BTreeMap<String, PathBuf>),
 }
 
 fn period_ms() -> u64 {
@@ -120,10 +139,12 @@ impl ClockConfig {
         config.drift = self.drift();
         let micros = Duration::from_micros;
         config.delay = Delay { min: micros(self.delay_min_us), max: micros(self.delay_max_us) };
+        config.queue = micros(self.queue_us.unwrap_or(0));
         config.period = Duration::from_millis(self.period_ms);
         let mut setup = Plan::new(config).and_then(Setup::new).map_err(text)?;
         setup.group = Some(nodes.group());
         setup.reference = reference;
+        setup.stamps = self.datagram_keys.is_some();
         // Who has the reference, for those that follow it.
         setup.answers = self.reference.as_deref() == Some(nodes.me);
         Ok(setup)
@@ -140,9 +161,43 @@ impl ClockConfig {
         Ok(setup)
     }
 
+    /// The keys of the node's datagrams, which are read, if they go by UDP.
+    pub(crate) fn datagrams(&self, nodes: &Nodes<'_>) -> Result<Option<DatagramKeys>, String> {
+        let read = |file: &Path| match key::read(file) {
+            Ok(secret) => Ok(DatagramKey(secret)),
+            Err(error) => Err(format!("clock: datagram_keys: {error}")),
+        };
+        let files = match &self.datagram_keys {
+            None => return Ok(None),
+            Some(KeyFiles::Shared(file)) => {
+                let me = NodeId::new(nodes.cluster, nodes.me);
+                let all = nodes.group();
+                return Ok(Some(DatagramKeys::shared(&read(file)?, me, all.iter().copied())));
+            }
+            Some(KeyFiles::Pairs(files)) => files,
+        };
+        if let Some(name) = files.keys().find(|name| !nodes.names.contains(name.as_str())) {
+            return Err(format!("clock: datagram_keys: there is no node {name:?}"));
+        }
+        let others = nodes.names.iter().filter(|name| **name != nodes.me);
+        let keys = others.map(|name| {
+            let file = files.get(*name);
+            let file = file.ok_or_else(|| format!("clock: datagram_keys: none for {name:?}"))?;
+            Ok((NodeId::new(nodes.cluster, name), read(file)?))
+        });
+        keys.collect::<Result<Vec<_>, String>>().map(|keys| Some(DatagramKeys::new(keys)))
+    }
+
     /// Takes files from where the configuration is.
     pub(crate) fn relative_to(&mut self, directory: &Path) {
         self.secret_file = self.secret_file.take().map(|file| directory.join(file));
+        match &mut self.datagram_keys {
+            Some(KeyFiles::Shared(file)) => *file = directory.join(&*file),
+            Some(KeyFiles::Pairs(files)) => {
+                files.values_mut().for_each(|file| *file = directory.join(&*file));
+            }
+            None => {}
+        }
     }
 
     fn is_signed(&self) -> bool {
@@ -164,13 +219,13 @@ impl ClockConfig {
             Kind::Averaging { reading, .. } if self.reading.is_none() => {
                 *reading = Reading::ROUND_TRIP;
             }
-            Kind::Probabilistic { error_max, attempts, wait, patience } => {
+            Kind::Probabilistic { error_max, attempts, wait, patience, .. } => {
                 set(error_max, self.error_us.map(micros));
                 set(attempts, self.attempts);
                 set(wait, self.wait_ms.map(millis));
                 set(patience, self.patience_ms.map(millis));
             }
-            Kind::Interval { error } => {
+            Kind::Interval { error, .. } => {
                 set(error, self.error_us.map(micros));
                 let is_own = self.reads_its_own(nodes)?;
                 self.withstands_none("no other has an interval to say at first")?;
@@ -247,12 +302,14 @@ impl ClockConfig {
     fn check_keys(&self, kind: &Kind) -> Result<(), String> {
         let (name, is_cristian) = (kind.name(), matches!(kind, Kind::Probabilistic { .. }));
         let is_hardware = matches!(kind, Kind::Hardware { .. });
+        let is_stamped = kind.reading().is_some_and(|it| it.stamp == Stamp::Kernel);
         let refers = is_hardware || matches!(kind, Kind::Interval { .. } | Kind::External { .. });
         let given = [
             ("error_us", self.error_us.is_some(), is_cristian || refers),
             ("attempts", self.attempts.is_some(), is_cristian),
             ("wait_ms", self.wait_ms.is_some(), is_cristian),
             ("patience_ms", self.patience_ms.is_some(), is_cristian),
+            ("queue_us", self.queue_us.is_some(), is_stamped),
             ("pull_max_us", self.pull_max_us.is_some(), is_hardware),
             ("reference", self.reference.is_some(), refers),
             ("secret_file", self.secret_file.is_some(), kind.is_signed()),
@@ -314,6 +371,7 @@ mod tests {
         for (algorithm, key, why) in [
             ("halpern", "reading = \"arrival\"", "does not read clocks by arrival"),
             ("midpoint", "reading = \"sight\"", "no reading is called \"sight\""),
+            ("midpoint", "queue_us = 3", "midpoint has no use for queue_us"),
             ("midpoint", "attempts = 3", "midpoint has no use for attempts"),
             ("com", "reference = \"n1\"", "com has no use for reference"),
             ("external", "reference = \"n9\"", "there is no node \"n9\""),
@@ -359,7 +417,7 @@ mod tests {
             ("external", "faulty = 0\nerror_us = 0"),
             ("external", by_n2),
             ("marzullo", by_n2),
-            ("hardware", pulls),
+            ("hardware", &format!("{pulls}\ndatagram_keys = \"udp\"")),
         ] {
             for me in NAMES {
                 config(algorithm, more).setup_with_keys(&nodes(me, &NAMES)).unwrap();
@@ -373,6 +431,39 @@ mod tests {
         let hasty = config("external", &format!("{by_n2}\nperiod_ms = 500\ndelay_max_us = 130000"));
         let why = hasty.setup_with_keys(&nodes("n1", &NAMES)).map(drop).unwrap_err();
         assert!(why.contains("period"), "{why}");
+    }
+
+    #[test]
+    fn what_reads_stamps_wants_datagrams_and_their_keys() {
+        let home = tempfile::tempdir().unwrap();
+        for name in ["all", "n1-n2", "n1-n3"] {
+            key::make(&home.path().join(name)).unwrap();
+        }
+        let made = |algorithm: &str, more: &str| {
+            let mut config = config(algorithm, more);
+            config.relative_to(home.path());
+            let nodes = nodes("n1", &NAMES[..3]);
+            config
+                .setup_with_keys(&nodes)
+                .and_then(|_| config.datagrams(&nodes))
+                .map(|it| it.is_some())
+        };
+        let stamped = "faulty = 0\nreading = \"stamped-round-trip\"";
+        let why = made("midpoint", stamped).unwrap_err();
+        assert!(why.contains("midpoint by stamped-round-trip needs datagrams by UDP"), "{why}");
+        assert!(made("hardware", "faulty = 0").unwrap_err().contains("needs datagrams by UDP"));
+        assert_eq!(made("midpoint", "faulty = 0"), Ok(false));
+        let with = |keys| made("midpoint", &format!("{stamped}\ndatagram_keys = {keys}"));
+        assert_eq!(with("\"all\"\nqueue_us = 30000"), Ok(true));
+        assert_eq!(with("{ n2 = \"n1-n2\", n3 = \"n1-n3\" }"), Ok(true));
+        for (keys, why) in [
+            ("\"none\"", "none: No such file"),
+            ("{ n2 = \"n1-n2\" }", "datagram_keys: none for \"n3\""),
+            ("{ n2 = \"n1-n2\", n3 = \"n1-n3\", n4 = \"all\" }", "there is no node \"n4\""),
+        ] {
+            let refused = with(keys).unwrap_err();
+            assert!(refused.contains(why), "{refused}");
+        }
     }
 
     /// The order of the names of a cluster is mostly not that of its nodes, which are hashes.

@@ -1,7 +1,7 @@
 //! One process of the demo of clocks: a clock service alone, over UDP.
 //!
 //! Lines on standard output: `at REAL CLOCK VERSION SYNCHRONISED BOUND`, times in nanoseconds, the first by the clock that all processes of the machine
-//! share; `lies COUNT`: words that a faulty one has changed or not said so far; and `violation TEXT`. The end of the input ends the process.
+//! share; `promise NANOS`, first, how far any two clocks may be apart, where that is promised; `lies COUNT`: words that a faulty one has changed or not said so far; and `violation TEXT`. The end of the input ends the process.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read as _};
@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use mainstay_base::{ClusterId, NodeId};
-use mainstay_clock::sync::global::{Follow, Global, GlobalClock, Setup};
+use mainstay_clock::sync::global::{Follow, Global, GlobalClock, Promise, Setup};
 use mainstay_clock::sync::{BadKeys, Keyring};
 use mainstay_runtime::{DatagramKey, DatagramKeys, OsEntropy, Tcp, TcpOptions, TimeSource, Udp};
 use mainstay_service::{Mounting, StationParts, start};
@@ -20,7 +20,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::oneshot;
 
 use super::faulty::{Injected, Liar, Lies};
-use super::{MASTER, WALL, Wrong, plan};
+use super::{FAULTY, MASTER, WALL, Wrong, plan};
 use crate::out::{say, tell};
 
 const REPORT_EVERY: Duration = Duration::from_millis(50);
@@ -77,6 +77,8 @@ async fn tick(options: &Options) -> Result<(), String> {
     let time: Rc<dyn TimeSource> = Rc::new(Injected::new(options.drift, options.wrong));
     let tcp = Tcp::new(TcpOptions::listening(listen), time.clone()).map_err(|it| text(&it))?;
     let node = |name: &String| NodeId::new(cluster, name);
+    let mut faulty_first: Vec<NodeId> = roster.keys().map(node).collect();
+    faulty_first.rotate_right(1);
     let addresses = roster.iter().map(|(name, at)| (node(name), *at)).collect();
     let mut key = [0; 32];
     key.iter_mut().zip(cluster.to_string().bytes()).for_each(|(into, byte)| *into = byte);
@@ -86,9 +88,16 @@ async fn tick(options: &Options) -> Result<(), String> {
     let mut parts =
         StationParts::new(cluster, name, roster, Box::new(tcp), time, Box::new(OsEntropy));
     parts.datagrams = Some(Box::new(udp.map_err(|error| text(&error))?));
-    let plan = plan(&options.algorithm, index).map_err(|error| text(&error))?;
+    let plan = plan(&options.algorithm).map_err(|error| text(&error))?;
+    let promise = Promise::of(&plan).map_err(|error| text(&error))?.precision;
+    if promise != Duration::MAX {
+        say!("promise {}", promise.as_nanos());
+    }
     let mut setup = Setup::new(plan).map_err(|error| text(&error))?;
-    setup.together = true;
+    // Where a master is elected, it is the one that fails: it has the first place, and alone knows the time at first.
+    let is_elected = options.algorithm == "cristian";
+    setup.together = !is_elected || index == FAULTY;
+    setup.group = is_elected.then(|| faulty_first.into());
     setup.keys = Some(keyring(cluster, index, count).map_err(|error| text(&error))?);
     // With other algorithms this does nothing.
     setup.answers = index == MASTER;

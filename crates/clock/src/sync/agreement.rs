@@ -26,8 +26,9 @@ use mainstay_base::{Instant, fault};
 use super::algorithm::Part;
 use super::config::long;
 use super::core::{Core, Loss};
+use super::corrected::nanos;
 use super::message::Message;
-use super::reading::{by_arrival, far};
+use super::reading::{Stamp, by_arrival, far};
 
 /// A clock that came with signatures: what it said, and what it is ahead of the own one.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +59,7 @@ struct Run {
 #[derive(Clone, Debug)]
 pub(super) struct Agreement {
     signed: bool,
+    stamp: Stamp,
     keys: Option<Keyring>,
     run: Option<Run>,
     /// The run that comes next.
@@ -66,6 +68,8 @@ pub(super) struct Agreement {
     begun: Vec<u64>,
     /// Without a clock to go by, no run begins before, by local time.
     rest: Instant,
+    /// What it has said last: the run, and the own clock.
+    said: Option<(u64, i64)>,
     /// When the next one begins, by the own clock.
     next: i64,
     misses: u32,
@@ -77,14 +81,21 @@ pub(super) struct Agreement {
 }
 
 impl Agreement {
-    pub(super) fn new(core: &Core, now: Instant, signed: bool, keys: Option<Keyring>) -> Self {
+    pub(super) fn new(
+        core: &Core,
+        now: Instant,
+        (signed, stamp): (bool, Stamp),
+        keys: Option<Keyring>,
+    ) -> Self {
         let mut made = Self {
             signed,
+            stamp,
             keys,
             run: None,
             round: 1,
             begun: vec![0; core.nodes()],
             rest: now,
+            said: None,
             next: 0,
             misses: 0,
             deaf: now,
@@ -139,6 +150,7 @@ impl Agreement {
         (run.began, run.late) = (Some(now), late);
         let (round, me) = (run.round, core.me as u16);
         let (value, sure) = (core.nanos(now), core.is_synchronised());
+        self.said = Some((round, value));
         match &self.keys {
             Some(keys) if self.signed => {
                 let chain = chain::extend(keys, &Self::text(round, me, value), Vec::new());
@@ -176,12 +188,18 @@ impl Agreement {
         true
     }
 
-    fn on_tick(&mut self, core: &mut Core, now: Instant, from: usize, round: u64, value: i64) {
+    fn on_tick(
+        &mut self,
+        core: &mut Core,
+        (now, at): (Instant, Instant),
+        from: usize,
+        (round, value): (u64, i64),
+    ) {
         if !self.begun_by(core, now, from, round) {
             return;
         }
-        let sample = by_arrival(core, now, value);
-        core.note(from, now, sample.difference, sample.error);
+        let sample = by_arrival(core, at, value);
+        core.note(from, at, sample.difference, sample.error);
         if let Some(run) = self.run.as_mut().filter(|run| run.phase == 1)
             && run.tree.hear(from, sample.difference)
         {
@@ -215,8 +233,8 @@ impl Agreement {
     ) {
         let Some(keys) = self.keys.clone() else { return };
         let (first, text) = (usize::from(of), Self::text(round, of, value));
-        // The own word, which others pass on to all: nothing is wrong with that, and nothing is new.
-        if first == core.me {
+        // The own word, which others pass on to all: nothing is wrong with that, and nothing is new. Another one in its name is forged.
+        if first == core.me && self.said == Some((round, value)) {
             return;
         }
         let length_max = core.faulty() + 1;
@@ -332,17 +350,18 @@ impl Part for Agreement {
         &mut self,
         core: &mut Core,
         now: Instant,
-        _at: Instant,
+        at: Instant,
         from: usize,
         message: Message,
     ) {
-        if now < self.deaf {
+        let at = self.stamp.arrival(now, at);
+        if at < self.deaf {
             core.rejected.untimely += 1;
             return;
         }
         match message {
             Message::Tick { round, value, .. } if !self.signed => {
-                self.on_tick(core, now, from, round, value);
+                self.on_tick(core, (now, at), from, (round, value));
             }
             Message::Relay { round, hop, values } if !self.signed => {
                 if self.run.as_ref().is_some_and(|run| run.round == round) {
@@ -360,7 +379,8 @@ impl Part for Agreement {
 
     fn on_deadline(&mut self, core: &mut Core, now: Instant) {
         let due = self.deadline(core).unwrap_or(now);
-        let late = now.saturating_since(due) > core.plan.config().delay.max;
+        let config = core.plan.config();
+        let late = nanos(now) - nanos(due) > long(config.delay.max) + self.stamp.queue(config);
         if self.phase_ends(core).is_some() {
             self.on_phase(core, now, late);
         } else if self.patience > 0 {

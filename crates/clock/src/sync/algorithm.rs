@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use mainstay_base::{Duration, Instant, Rng, fault};
+use mainstay_base::{Instant, Rng, fault};
 
-use super::config::{ConfigError, Kind, Plan, long};
+use super::config::{ConfigError, Kind, Plan};
 use super::core::{Core, Loss, Output, Rejected, Source};
 use super::corrected::Corrected;
 use super::message::Message;
@@ -62,6 +62,10 @@ pub(super) trait Part {
     /// How fast what it follows may run away from real time, in parts of a billion: 0 of the true time.
     fn runs(&self) -> u64 {
         0
+    }
+    /// Whether the others have voted out what the own reference says.
+    fn outvotes_reference(&self) -> bool {
+        false
     }
 }
 
@@ -173,9 +177,9 @@ impl Algorithm {
                 Family::Averaging(super::averaging::Averaging::new(&core, now, rng))
             }
             #[cfg(feature = "agreement")]
-            Kind::Agreement { signed } => {
-                Family::Agreement(super::agreement::Agreement::new(&core, now, signed, keys))
-            }
+            Kind::Agreement { signed, stamp } => Family::Agreement(
+                super::agreement::Agreement::new(&core, now, (signed, stamp), keys),
+            ),
             #[cfg(feature = "synchroniser")]
             Kind::Srikanth { signed } => {
                 Family::Srikanth(super::srikanth::Srikanth::new(&core, now, signed, keys))
@@ -188,8 +192,8 @@ impl Algorithm {
                 Family::Probabilistic(Box::new(made))
             }
             #[cfg(feature = "interval")]
-            Kind::Interval { error } => {
-                Family::Interval(super::interval::Interval::new(&core, now, error, rng))
+            Kind::Interval { error, stamp } => {
+                Family::Interval(super::interval::Interval::new(&core, now, (error, stamp), rng))
             }
             #[cfg(feature = "external")]
             Kind::External { .. } => Family::External(super::external::External::new(now)),
@@ -250,13 +254,8 @@ impl Algorithm {
         self.refer(now, Referred { at, value, error: None, rate: 0 });
     }
 
-    /// The same, of a reference that says itself how far it may be from the true time, as the clock of another node does. Where that is further than
-    /// the plan says of references it is refused, and counted as inaccurate; [`Kind::Interval`] takes any that is better than what it has.
-    pub fn on_reference_within(&mut self, now: Instant, at: Instant, value: i64, error: Duration) {
-        self.refer(now, Referred { at, value, error: Some(long(error)), rate: 0 });
-    }
-
-    /// The same, of one that may run away from real time as well.
+    /// The same, of a reference that says itself how far it may be from the true time, and may run away from real time. Where it is further than the plan
+    /// says of references it is refused, and counted as inaccurate; [`Kind::Interval`] takes any that is better than what it has.
     pub(super) fn refer(&mut self, now: Instant, read: Referred) {
         self.wake(now);
         let read = Referred { at: read.at.min(now), ..read };
@@ -325,7 +324,12 @@ impl Algorithm {
         self.family.part_ref().runs()
     }
 
-    /// The other clocks that were read: used or not and why, offset, error, age. Those of algorithms that read none are not there.
+    /// Whether the others have voted out what the own reference says.
+    pub(super) fn outvotes_reference(&self) -> bool {
+        self.family.part_ref().outvotes_reference()
+    }
+
+    /// The other clocks that were read: used or not and why, offset, error, age. Synchronisers read them by who says that a round has come, and when.
     pub fn sources(&self) -> impl Iterator<Item = Source> + '_ {
         self.core.sources()
     }

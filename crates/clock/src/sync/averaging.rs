@@ -515,7 +515,7 @@ impl Part for Averaging {
         from: usize,
         message: Message,
     ) {
-        let at = if self.reading.stamp == Stamp::Kernel { at } else { now };
+        let at = self.reading.stamp.arrival(now, at);
         match message {
             Message::Tick { round, value, sure, pull } => {
                 let is_taken = self.on_tick(core, at, from, (round, value, sure));

@@ -8,7 +8,7 @@ use mainstay_base::Duration;
 
 use super::config::{Config, ConfigError, Drift, Function, Kind, long, span};
 use super::corrected::BILLION;
-use super::reading::Reading;
+use super::reading::{Reading, Stamp, Way};
 
 /// Rounds of the computation of β, which depends on W, which depends on β.
 const STEPS_MAX: usize = 1_000;
@@ -49,13 +49,11 @@ impl Bounds {
             Kind::Hardware { master, pull_max, error } => {
                 hardware(config, master.is_some(), *pull_max, *error)
             }
-            Kind::Agreement { signed } => agreement(config, *signed),
+            Kind::Agreement { signed, stamp } => agreement(config, *signed, *stamp),
             Kind::Srikanth { signed } => srikanth(config, *signed),
             Kind::Halpern => halpern(config),
-            Kind::Probabilistic { error_max, attempts, wait, .. } => {
-                probabilistic(config, *error_max, *attempts, *wait)
-            }
-            Kind::Interval { .. } => Ok(interval(config)),
+            Kind::Probabilistic { .. } => probabilistic(config),
+            Kind::Interval { stamp, .. } => Ok(interval(config, *stamp)),
             Kind::External { error } => Ok(external(config, *error)),
         }
     }
@@ -183,14 +181,16 @@ fn hardware(
     Ok(bounds)
 }
 
-fn agreement(config: &Config, signed: bool) -> Result<Bounds, ConfigError> {
-    let (drift, delay) = (config.drift, config.delay.max_nanos());
+fn agreement(config: &Config, signed: bool, stamp: Stamp) -> Result<Bounds, ConfigError> {
+    // What is stamped may wait, and so may the timer of a process.
+    let (drift, queue) = (config.drift, stamp.queue(config));
+    let delay = config.delay.max_nanos() + queue;
     let (phases, period) = (config.faulty as i64 + 1, long(config.period));
     let read = Reading::ARRIVAL.error(config.delay, drift);
     let mut skew = long(config.initial);
     for _ in 0..STEPS_MAX {
         // All begin within their skew, or within a delay where one makes the others begin; what they say takes another delay.
-        let spread = drift.stretch(skew.max(delay) + 2 * delay);
+        let spread = drift.stretch((skew + queue).max(delay) + 2 * delay);
         let phase = drift.stretch(spread) + drift.apart(phases * spread) + 4;
         let round = phases * phase;
         let error = read + drift.apart(drift.stretch(round + 2 * delay));
@@ -318,20 +318,26 @@ fn halpern(config: &Config) -> Result<Bounds, ConfigError> {
 /// The longest time from one good read to the next, or to the word that the clock is lost. While there is no master there is nobody to ask:
 /// the time of an election counts as well.
 pub(super) fn stale(config: &Config) -> i64 {
-    let Kind::Probabilistic { error_max, attempts, wait, patience } = config.kind else { return 0 };
-    let trip = config.drift.stretch(2 * (long(error_max) + config.delay.min_nanos())) + 2;
+    let Kind::Probabilistic { error_max, attempts, wait, patience, stamp } = config.kind else {
+        return 0;
+    };
+    let trip = trip(config, error_max, stamp);
     long(config.period) + i64::from(attempts) * long(wait) + trip + 4 * long(patience)
 }
 
-fn probabilistic(
-    config: &Config,
-    error_max: Duration,
-    attempts: u32,
-    wait: Duration,
-) -> Result<Bounds, ConfigError> {
+/// Until an answer is taken in that is good enough.
+fn trip(config: &Config, error_max: Duration, stamp: Stamp) -> i64 {
+    let way = long(error_max) + config.delay.min_nanos() + stamp.queue(config);
+    config.drift.stretch(2 * way) + 2
+}
+
+fn probabilistic(config: &Config) -> Result<Bounds, ConfigError> {
+    let Kind::Probabilistic { error_max, attempts, wait, stamp, .. } = config.kind else {
+        unreachable!("only one kind has these bounds");
+    };
     let drift = config.drift;
     let trial = i64::from(attempts) * long(wait);
-    let trip = drift.stretch(2 * (long(error_max) + config.delay.min_nanos())) + 2;
+    let trip = trip(config, error_max, stamp);
     if long(wait) < trip {
         return Err(ConfigError::Period { period: wait, least: span(trip) });
     }
@@ -357,9 +363,9 @@ fn probabilistic(
     })
 }
 
-fn interval(config: &Config) -> Bounds {
+fn interval(config: &Config, stamp: Stamp) -> Bounds {
     let drift = config.drift;
-    let trip = Reading::ROUND_TRIP.span(config);
+    let trip = Reading { way: Way::RoundTrip, stamp }.span(config);
     Bounds {
         precision: Duration::MAX,
         agreed: Duration::MAX,

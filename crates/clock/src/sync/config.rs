@@ -100,7 +100,8 @@ pub(super) fn span(nanos: i64) -> Duration {
 pub struct Config {
     /// How many clocks there are: n.
     pub nodes: usize,
-    /// How many of them may be faulty, messages that are lost included: f.
+    /// How many of them may be faulty in a round, messages that are lost included: f. With [`Kind::Probabilistic`] it is how many masters are lost within
+    /// (f + 1) times as long as a read counts (a period, all attempts, and four times the patience), each that has come back counted anew.
     pub faulty: usize,
     /// Of the hardware clocks.
     pub drift: Drift,
@@ -169,11 +170,12 @@ impl Config {
     }
 
     fn check_kind(&self) -> Result<(), ConfigError> {
+        self.kind.check_reading()?;
         match self.kind {
             Kind::Hardware { master: Some(master), .. } if master >= self.nodes => {
                 Err(ConfigError::Master(master))
             }
-            Kind::Agreement { signed: false } => {
+            Kind::Agreement { signed: false, .. } => {
                 let factors = self.nodes.saturating_sub(self.faulty)..self.nodes;
                 let values = factors.fold(1, usize::saturating_mul);
                 match values > RELAYED_MAX {
@@ -181,11 +183,11 @@ impl Config {
                     false => Ok(()),
                 }
             }
-            Kind::Probabilistic { attempts, error_max, patience, .. } => {
+            Kind::Probabilistic { attempts, error_max, patience, stamp, .. } => {
                 let drift = self.drift.of(self.delay.min_nanos());
                 let least = span(3 * drift + 2);
                 // What a master says is answered before it says it again.
-                let trip = self.drift.stretch(2 * self.delay.max_nanos());
+                let trip = self.drift.stretch(2 * (self.delay.max_nanos() + stamp.queue(self)));
                 let patience_min = span(trip) * BEATS;
                 if attempts == 0 {
                     Err(ConfigError::NoAttempt)
@@ -266,6 +268,13 @@ impl Plan {
     }
 }
 
+fn names(readings: &[Reading]) -> String {
+    match readings {
+        [] => "nothing".to_owned(),
+        all => all.iter().map(|it| it.name()).collect::<Vec<_>>().join(" or "),
+    }
+}
+
 /// Why a configuration is refused.
 #[derive(Error, Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -278,17 +287,24 @@ pub enum ConfigError {
     UnknownReading(String),
     /// The algorithm does not read clocks in that way.
     #[error(
-        "{algorithm} does not read clocks by {}, but by {}", .reading.name(),
-        .takes.map_or("nothing", Reading::name)
+        "{algorithm} does not read clocks by {}, but by {}: {why}", .reading.name(), names(.takes)
     )]
     Reading {
         /// What the algorithm is called.
         algorithm: &'static str,
         /// What was wanted.
         reading: Reading,
-        /// How it reads them; `None`: it reads none.
-        takes: Option<Reading>,
+        /// How it can read them; none: it reads none.
+        takes: &'static [Reading],
+        /// Why.
+        why: &'static str,
     },
+    /// Nothing stamps what comes over connections.
+    #[error(
+        "{0} by {reading} needs datagrams by UDP, which are stamped: over connections nothing is",
+        reading = .1.name()
+    )]
+    Unstamped(&'static str, Reading),
     /// The algorithm needs a feature of the crate that is off.
     #[error("the algorithm needs the feature {0:?} of this crate")]
     NotBuilt(&'static str),

@@ -148,13 +148,16 @@ pub struct Source {
     pub verdict: Verdict,
 }
 
-/// Whether the reading of another clock can be that of a correct one, by the bounds of the plan.
+/// Whether the reading of another clock can be that of a correct one, by the bounds of the plan, or by what the others say.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub enum Verdict {
     /// It is used.
     Used,
     /// It is further away than a correct clock can be: the algorithm gives it no weight, as long as no more than planned are so.
     Far,
+    /// Its interval has nothing in common with what enough others agree on: it counts for nothing.
+    Outvoted,
     /// It was not read for two periods.
     Silent,
 }
@@ -166,6 +169,7 @@ impl Verdict {
         match self {
             Self::Used => "used",
             Self::Far => "far",
+            Self::Outvoted => "outvoted",
             Self::Silent => "silent",
         }
     }
@@ -178,6 +182,7 @@ struct Read {
     error: i64,
     at: Instant,
     reads: u64,
+    outvoted: bool,
 }
 
 /// The part that all algorithms share.
@@ -268,7 +273,14 @@ impl Core {
     /// Another clock was read: for people, the algorithm does not look at it.
     pub(super) fn note(&mut self, from: usize, at: Instant, offset: i64, error: i64) {
         let reads = self.reads[from].map_or(0, |read| read.reads) + 1;
-        self.reads[from] = Some(Read { offset, error, at, reads });
+        self.reads[from] = Some(Read { offset, error, at, reads, outvoted: false });
+    }
+
+    /// The vote has left out what was read of another clock, or not.
+    pub(super) fn vote(&mut self, of: usize, outvoted: bool) {
+        if let Some(read) = &mut self.reads[of] {
+            read.outvoted = outvoted;
+        }
     }
 
     /// The other clocks that were ever read, as of the last input.
@@ -276,10 +288,12 @@ impl Core {
         let (bounds, period) = (self.plan.bounds(), self.plan.config().period);
         let near = bounds.precision_nanos().saturating_add(super::config::long(bounds.reading));
         let source = move |(place, read): (usize, &Option<Read>)| {
-            let Read { offset, error, at, reads } = (*read)?;
+            let Read { offset, error, at, reads, outvoted } = (*read)?;
             let age = self.last.saturating_since(at);
             let verdict = if age > period * 2 {
                 Verdict::Silent
+            } else if outvoted {
+                Verdict::Outvoted
             } else if offset.saturating_abs() > near {
                 Verdict::Far
             } else {

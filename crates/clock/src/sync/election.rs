@@ -22,6 +22,9 @@ const TERMS_MAX: u64 = 1 << 32;
 /// How many times `patience` passes before one that is not synchronised stands.
 const LAST_RESORT: u32 = 3;
 
+/// The places of fewer nodes are as far apart as those of so many.
+const PLACES_MIN: usize = 8;
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Role {
     Follower,
@@ -106,10 +109,10 @@ impl Election {
         self.next
     }
 
-    /// Waits for a master's word: a little longer at higher places, so that not all stand at once.
+    /// Waits for a master's word: a little longer at higher places, so that not all stand at once, and by less than `patience` in all.
     fn wait(&mut self, now: Instant) {
         let jitter = self.rng.below(long(self.patience).unsigned_abs() / 4 + 1);
-        let stagger = self.patience / 8 * self.me as u32;
+        let stagger = self.patience * self.me as u32 / self.votes.len().max(PLACES_MIN) as u32;
         self.next = now + self.patience + stagger + Duration::from_nanos(jitter);
     }
 

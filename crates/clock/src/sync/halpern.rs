@@ -23,6 +23,7 @@ use super::bounds;
 use super::config::long;
 use super::core::{Core, Loss};
 use super::message::Message;
+use super::reading::by_arrival;
 use super::srikanth::{LEARN_MAX, listening, text};
 
 /// The synchroniser at one node.
@@ -102,8 +103,8 @@ impl Halpern {
         &mut self,
         core: &mut Core,
         now: Instant,
-        round: u64,
-        chain: Vec<(u16, Signature)>,
+        from: usize,
+        (round, chain): (u64, Vec<(u16, Signature)>),
     ) {
         let checks = !fault!(core.plan.config(), NoSignatureCheck);
         let Some(keys) = &self.keys else { return };
@@ -116,6 +117,9 @@ impl Halpern {
             return;
         };
         self.note(core, round, &others);
+        // Whoever says so, or passes it on, has just set its clock to T. For people: the algorithm does not look at it.
+        let sample = by_arrival(core, now, time);
+        core.note(from, now, sample.difference, sample.error);
         if others.len() < chain.len() {
             self.look_alive(core, now, round);
             return;
@@ -221,12 +225,12 @@ impl Part for Halpern {
         core: &mut Core,
         now: Instant,
         _at: Instant,
-        _from: usize,
+        from: usize,
         message: Message,
     ) {
         match message {
             Message::Signed { .. } if now < self.deaf => core.rejected.untimely += 1,
-            Message::Signed { round, chain } => self.on_signed(core, now, round, chain),
+            Message::Signed { round, chain } => self.on_signed(core, now, from, (round, chain)),
             _ => core.rejected.foreign += 1,
         }
     }

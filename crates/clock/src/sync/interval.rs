@@ -19,7 +19,7 @@ use super::config::{Kind, long, span};
 use super::core::{Core, Loss};
 use super::corrected::nanos;
 use super::message::Message;
-use super::reading::{Question, Reading, far, is_far};
+use super::reading::{Question, Reading, Stamp, Way, far, is_far, stamps_error};
 
 /// The error of a clock that knows nothing.
 const NOTHING: i64 = i64::MAX / 8;
@@ -59,6 +59,7 @@ pub(super) fn intersection(spans: &[Span], enough: usize) -> Option<Span> {
 /// An interval clock at one node.
 #[derive(Clone, Debug)]
 pub(super) struct Interval {
+    stamp: Stamp,
     /// E when it was last set.
     error: i64,
     /// When that was, by local time.
@@ -68,6 +69,8 @@ pub(super) struct Interval {
     newest: Option<usize>,
     /// What the own reference said, and when, by local time.
     reference: Option<(Span, Instant)>,
+    /// The last vote has left it out.
+    outvoted: bool,
     question: Question,
     /// The end of this collection; else when the next one begins.
     collecting: bool,
@@ -76,13 +79,20 @@ pub(super) struct Interval {
 }
 
 impl Interval {
-    pub(super) fn new(core: &Core, now: Instant, error: Duration, rng: Rng) -> Self {
+    pub(super) fn new(
+        core: &Core,
+        now: Instant,
+        (error, stamp): (Duration, Stamp),
+        rng: Rng,
+    ) -> Self {
         Self {
+            stamp,
             error: long(error),
             since: now,
             answers: vec![None; core.nodes()],
             newest: None,
             reference: None,
+            outvoted: false,
             question: Question::default(),
             collecting: false,
             next: now + core.plan.config().period,
@@ -110,25 +120,37 @@ impl Interval {
         Some((low + (high - low) / 2, (high - low) / 2 + 1 + age))
     }
 
-    fn on_reply(&mut self, core: &mut Core, at: Instant, from: usize, reply: (u64, i64, u64)) {
-        let (nonce, value, error) = reply;
+    fn on_reply(
+        &mut self,
+        core: &mut Core,
+        (now, at): (Instant, Instant),
+        from: usize,
+        (nonce, value, error, held): (u64, i64, u64, u64),
+    ) {
         if !self.question.take(core, from, nonce) {
             return;
         }
         let (delay, drift) = (core.plan.config().delay, core.plan.config().drift);
-        let trip = nanos(at) - nanos(self.question.asked());
-        let Ok(error) = i64::try_from(error) else {
+        let (Ok(error), Ok(waited)) = (i64::try_from(error), i64::try_from(held)) else {
             core.rejected.malformed += 1;
             return;
         };
+        // What the question waited is taken for as short as it may have been.
+        let (took, waited) = (nanos(at) - nanos(self.question.asked()), drift.shrink(waited));
+        let trip = took.saturating_sub(drift.shrink(waited));
         if trip < drift.shrink(2 * delay.min_nanos()) || error >= NOTHING {
             core.rejected.untimely += 1;
             return;
         }
         let ahead = far(value.saturating_sub(core.nanos(at)));
+        let error = error.saturating_add(stamps_error(now, at, held));
         let low = ahead.saturating_sub(error).saturating_add(delay.min_nanos());
-        let high =
-            ahead.saturating_add(error).saturating_add(drift.stretch(trip) + 1 - delay.min_nanos());
+        let most = drift.stretch(took) - waited + 1 - delay.min_nanos();
+        let high = ahead.saturating_add(error).saturating_add(most);
+        if high < low {
+            core.rejected.untimely += 1;
+            return;
+        }
         core.note(from, at, low + (high - low) / 2, (high - low) / 2 + 1);
         self.answers[from] = Some((Span { low, high }, at));
         self.newest = Some(from);
@@ -159,6 +181,16 @@ impl Interval {
         match intersection(&spans, spans.len() - core.faulty()) {
             None => core.lose(Loss::Inconsistent),
             Some(Span { low, high }) => {
+                let misses = |it: &(Span, Instant)| {
+                    let it = widen(it);
+                    it.high < low || it.low > high
+                };
+                for (of, answer) in self.answers.iter().enumerate() {
+                    if let Some(answer) = answer {
+                        core.vote(of, misses(answer));
+                    }
+                }
+                self.outvoted = self.reference.as_ref().is_some_and(misses);
                 let half = (high - low) / 2 + 1;
                 let is_outside = own < NOTHING && (low > own || high < -own);
                 if is_outside {
@@ -191,20 +223,23 @@ impl Part for Interval {
         &mut self,
         core: &mut Core,
         now: Instant,
-        _at: Instant,
+        at: Instant,
         from: usize,
         message: Message,
     ) {
+        let at = self.stamp.arrival(now, at);
         match message {
             Message::Request { nonce } => {
                 if let Some((ahead, error)) = self.known(core, now) {
                     let value = core.nanos(now).saturating_add(ahead);
                     let error = error.unsigned_abs();
-                    core.send(from, Message::Reply { nonce, value, error, term: 0, held: 0 });
+                    let held = now.saturating_since(at).as_nanos() as u64;
+                    core.send(from, Message::Reply { nonce, value, error, term: 0, held });
                 }
             }
-            Message::Reply { nonce, value, error, .. } => {
-                self.on_reply(core, now, from, (nonce, value, error));
+            Message::Reply { nonce, value, error, held, .. } => {
+                let held = if self.stamp == Stamp::Kernel { held } else { 0 };
+                self.on_reply(core, (now, at), from, (nonce, value, error, held));
             }
             _ => core.rejected.foreign += 1,
         }
@@ -220,7 +255,8 @@ impl Part for Interval {
             self.newest = None;
             let nonce = self.rng.next_u64();
             self.question.ask(core, now, nonce);
-            self.next = now + span(Reading::ROUND_TRIP.span(core.plan.config()));
+            let reading = Reading { way: Way::RoundTrip, stamp: self.stamp };
+            self.next = now + span(reading.span(core.plan.config()));
         }
         self.collecting = !self.collecting;
     }
@@ -237,7 +273,7 @@ impl Part for Interval {
     }
 
     fn on_reference(&mut self, core: &mut Core, now: Instant, read: Referred) {
-        let Kind::Interval { error } = core.plan.config().kind else { return };
+        let Kind::Interval { error, .. } = core.plan.config().kind else { return };
         let error = read.error.unwrap_or_else(|| long(error));
         if error >= NOTHING || self.reference.is_some_and(|(_, at)| read.at <= at) {
             core.rejected.replayed += 1;
@@ -252,6 +288,10 @@ impl Part for Interval {
 
     fn error(&self, core: &Core, now: Instant) -> Option<i64> {
         Some(self.grown(core, now))
+    }
+
+    fn outvotes_reference(&self) -> bool {
+        self.outvoted
     }
 }
 

@@ -3,7 +3,7 @@
 use mainstay_base::Duration;
 
 use super::config::ConfigError;
-use super::reading::Reading;
+use super::reading::{Reading, Stamp, Way};
 
 /// How far references are from the true time, by default.
 const ERROR: Duration = Duration::from_millis(10);
@@ -46,6 +46,8 @@ pub enum Kind {
     Agreement {
         /// With signatures (CSM), or without (COM).
         signed: bool,
+        /// When a word counts as come.
+        stamp: Stamp,
     },
     /// The first f + 1 to reach a period take all others along (Srikanth and Toueg 1987).
     Srikanth {
@@ -64,11 +66,15 @@ pub enum Kind {
         wait: Duration,
         /// After so long without a word of a master another one is elected.
         patience: Duration,
+        /// When a word counts as come.
+        stamp: Stamp,
     },
     /// Intersection of intervals that hold the true time (Marzullo 1984).
     Interval {
         /// How far the clocks may be from the true time at the start.
         error: Duration,
+        /// When a word counts as come.
+        stamp: Stamp,
     },
     /// Following a reference of the own node, whose error is stated.
     External {
@@ -95,8 +101,19 @@ impl Kind {
         "external",
     ];
 
-    /// The kind of that name, for configurations in text. It reads clocks by `reading`, or in its own way where there is none (by arrival, if it has the
-    /// choice). Numbers that it alone has are those of a local network; whoever needs others sets them in the kind:
+    /// COM, or CSM if it is signed, which stamps nothing.
+    #[must_use]
+    pub const fn agreement(signed: bool) -> Self {
+        Self::Agreement { signed, stamp: Stamp::Turn }
+    }
+
+    /// Marzullo's, of clocks that are within `error` of the true time at the start, which stamps nothing.
+    #[must_use]
+    pub const fn interval(error: Duration) -> Self {
+        Self::Interval { error, stamp: Stamp::Turn }
+    }
+
+    /// The kind of that name, for configurations in text. It reads clocks by `reading`, or in its own way where there is none (by arrival with averaging). Numbers that it alone has are those of a local network; whoever needs others sets them in the kind:
     ///
     /// | name | numbers |
     /// |---|---|
@@ -108,15 +125,14 @@ impl Kind {
     /// # Errors
     /// [`ConfigError::Unknown`]; [`ConfigError::Reading`]: the algorithm does not read clocks in that way.
     pub fn named(name: &str, reading: Option<Reading>) -> Result<Self, ConfigError> {
-        let averaging =
-            |function| Self::Averaging { function, reading: reading.unwrap_or(Reading::ARRIVAL) };
-        let kind = match name {
+        let averaging = |function| Self::Averaging { function, reading: Reading::ARRIVAL };
+        let mut kind = match name {
             "cnv" => averaging(Function::Egocentric),
             "fast" => averaging(Function::Fast),
             "midpoint" => averaging(Function::Midpoint),
             "average" => averaging(Function::Average),
-            "com" => Self::Agreement { signed: false },
-            "csm" => Self::Agreement { signed: true },
+            "com" => Self::agreement(false),
+            "csm" => Self::agreement(true),
             "srikanth-toueg" => Self::Srikanth { signed: false },
             "srikanth-toueg-signed" => Self::Srikanth { signed: true },
             "halpern" => Self::Halpern,
@@ -125,8 +141,9 @@ impl Kind {
                 attempts: 10,
                 wait: Duration::from_millis(20),
                 patience: Duration::from_millis(500),
+                stamp: Stamp::Turn,
             },
-            "marzullo" => Self::Interval { error: ERROR },
+            "marzullo" => Self::interval(ERROR),
             "hardware" => {
                 let pull_max = Duration::from_millis(1);
                 Self::Hardware { master: None, pull_max, error: ERROR }
@@ -134,11 +151,56 @@ impl Kind {
             "external" => Self::External { error: ERROR },
             _ => return Err(ConfigError::Unknown(name.to_owned())),
         };
-        match (reading, kind.reading()) {
-            (Some(reading), takes) if takes != Some(reading) => {
-                Err(ConfigError::Reading { algorithm: kind.name(), reading, takes })
+        let Some(wanted) = reading else { return Ok(kind) };
+        match &mut kind {
+            Self::Averaging { reading, .. } => *reading = wanted,
+            Self::Agreement { stamp, .. }
+            | Self::Probabilistic { stamp, .. }
+            | Self::Interval { stamp, .. } => *stamp = wanted.stamp,
+            _ => {}
+        }
+        match kind.reading() == Some(wanted) {
+            true => kind.check_reading().map(|()| kind),
+            false => Err(kind.refuse(wanted)),
+        }
+    }
+
+    /// Whether it can read clocks in the way in which it is to.
+    pub(super) fn check_reading(&self) -> Result<(), ConfigError> {
+        match self.reading() {
+            Some(reading) if !self.readings().0.contains(&reading) => Err(self.refuse(reading)),
+            _ => Ok(()),
+        }
+    }
+
+    fn refuse(&self, reading: Reading) -> ConfigError {
+        let (takes, why) = self.readings();
+        ConfigError::Reading { algorithm: self.name(), reading, takes, why }
+    }
+
+    /// How it can read clocks, and why in no other way.
+    const fn readings(&self) -> (&'static [Reading], &'static str) {
+        match self {
+            Self::Averaging { .. } => (&Reading::ALL, "there are no others"),
+            Self::Hardware { .. } => (&[Reading::STAMPED], "its unit stamps what comes unasked"),
+            Self::Agreement { signed: false, .. } => {
+                (&[Reading::ARRIVAL, Reading::STAMPED], "a run has no phase for questions")
             }
-            _ => Ok(kind),
+            Self::Agreement { .. } => (
+                &[Reading::ARRIVAL],
+                "a word that is passed on has waited at each signer, and the next one does not see for how long",
+            ),
+            Self::Probabilistic { .. } => (
+                &[Reading::ROUND_TRIP, Reading::STAMPED_ROUND_TRIP],
+                "a round trip alone tells how good an answer is, and so when to ask again",
+            ),
+            Self::Interval { .. } => (
+                &[Reading::ROUND_TRIP, Reading::STAMPED_ROUND_TRIP],
+                "of a word that was not asked for nobody knows how late it is, and its interval would not hold the true time",
+            ),
+            Self::Srikanth { .. } | Self::Halpern | Self::External { .. } => {
+                (&[], "it goes by rounds or a reference")
+            }
         }
     }
 
@@ -151,8 +213,8 @@ impl Kind {
             Self::Averaging { function: Function::Midpoint, .. } => "midpoint",
             Self::Averaging { function: Function::Average, .. } => "average",
             Self::Hardware { .. } => "hardware",
-            Self::Agreement { signed: false } => "com",
-            Self::Agreement { signed: true } => "csm",
+            Self::Agreement { signed: false, .. } => "com",
+            Self::Agreement { signed: true, .. } => "csm",
             Self::Srikanth { signed: false } => "srikanth-toueg",
             Self::Srikanth { signed: true } => "srikanth-toueg-signed",
             Self::Halpern => "halpern",
@@ -168,8 +230,10 @@ impl Kind {
         match self {
             Self::Averaging { reading, .. } => Some(*reading),
             Self::Hardware { .. } => Some(Reading::STAMPED),
-            Self::Agreement { .. } => Some(Reading::ARRIVAL),
-            Self::Probabilistic { .. } | Self::Interval { .. } => Some(Reading::ROUND_TRIP),
+            Self::Agreement { stamp, .. } => Some(Reading { way: Way::Arrival, stamp: *stamp }),
+            Self::Probabilistic { stamp, .. } | Self::Interval { stamp, .. } => {
+                Some(Reading { way: Way::RoundTrip, stamp: *stamp })
+            }
             Self::Srikanth { .. } | Self::Halpern | Self::External { .. } => None,
         }
     }
@@ -179,7 +243,7 @@ impl Kind {
     pub const fn is_signed(&self) -> bool {
         matches!(
             self,
-            Self::Agreement { signed: true } | Self::Srikanth { signed: true } | Self::Halpern
+            Self::Agreement { signed: true, .. } | Self::Srikanth { signed: true } | Self::Halpern
         )
     }
 
@@ -190,10 +254,10 @@ impl Kind {
             Self::Averaging { .. } | Self::Hardware { .. } => {
                 (least(3), "without signatures two-faced clocks must be fewer than a third")
             }
-            Self::Agreement { signed: false } | Self::Srikanth { signed: false } => {
+            Self::Agreement { signed: false, .. } | Self::Srikanth { signed: false } => {
                 (least(3), "without signatures two-faced clocks must be fewer than a third")
             }
-            Self::Agreement { signed: true } | Self::Srikanth { signed: true } => {
+            Self::Agreement { signed: true, .. } | Self::Srikanth { signed: true } => {
                 (least(2), "correct clocks must be a majority")
             }
             Self::Halpern => (least(1), "some clock must be correct"),
@@ -213,7 +277,7 @@ impl Kind {
             | Self::Halpern => [zero; 3],
             Self::Hardware { pull_max, error, .. } => [pull_max, error, zero],
             Self::Probabilistic { error_max, wait, patience, .. } => [error_max, wait, patience],
-            Self::Interval { error } | Self::External { error } => [error, zero, zero],
+            Self::Interval { error, .. } | Self::External { error } => [error, zero, zero],
         }
     }
 }

@@ -12,8 +12,8 @@ use mainstay_base::{Instant, Rng, fault};
 use super::algorithm::Referred;
 use super::config::{Config, Kind, long};
 use super::core::Rejected;
-use super::corrected::{BILLION, nanos};
-use super::reading::{round_trip, stamp_error};
+use super::corrected::BILLION;
+use super::reading::{round_trip, stamps_error};
 
 /// What another node says of its clock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,9 +66,7 @@ impl Peer {
             rejected.untimely += 1;
             return None;
         };
-        let held = i64::try_from(said.held).unwrap_or(i64::MAX);
-        let stamps = stamp_error(nanos(now) - nanos(at)).saturating_add(stamp_error(held));
-        let wrong = wrong.saturating_add(stamps);
+        let wrong = wrong.saturating_add(stamps_error(now, at, said.held));
         let patience = long(config.period).saturating_mul(i64::from(config.misses_max.max(1)));
         let span = config.drift.stretch(patience).saturating_add(later.saturating_add(wrong));
         let runs = i128::from(span) * i128::from(said.rate) / i128::from(BILLION) + 1;
@@ -140,8 +138,7 @@ mod tests {
         // 100 ppm for the 3 s after which a reference is lost.
         let error = read.error.expect("it has one");
         assert!((1_500_000..1_502_000).contains(&error), "{error}");
-        let interval =
-            Config { kind: Kind::Interval { error: Duration::from_millis(50) }, ..config };
+        let interval = Config { kind: Kind::interval(Duration::from_millis(50)), ..config };
         let nonce = peer.ask(at(2_000));
         let away = Said { nonce, ..away };
         assert_eq!(peer.on_reply(&interval, (at(2_500), at(2_500)), &away, &mut rejected), None);

@@ -19,7 +19,7 @@ use super::core::{Core, Loss, Output};
 use super::corrected::nanos;
 use super::election::Election;
 use super::message::Message;
-use super::reading::{Question, by_round_trip, is_far};
+use super::reading::{Question, Stamp, by_round_trip, is_far, stamps_error};
 
 /// The numbers of the plan.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +27,7 @@ struct Wish {
     error_max: i64,
     attempts: u32,
     wait: Duration,
+    stamp: Stamp,
 }
 
 /// A probabilistic clock at one node.
@@ -48,12 +49,13 @@ pub(super) struct Probabilistic {
 
 impl Probabilistic {
     pub(super) fn new(core: &Core, now: Instant, rng: Rng) -> Self {
-        let Kind::Probabilistic { error_max, attempts, wait, patience } = core.plan.config().kind
+        let Kind::Probabilistic { error_max, attempts, wait, patience, stamp } =
+            core.plan.config().kind
         else {
             unreachable!("only one kind makes this part");
         };
         Self {
-            wish: Wish { error_max: long(error_max), attempts, wait },
+            wish: Wish { error_max: long(error_max), attempts, wait, stamp },
             election: Election::new(core, now, patience, rng.stream("election")),
             question: Question::default(),
             attempts: 0,
@@ -110,8 +112,13 @@ impl Probabilistic {
         self.question.ask_one(core, now, nonce, master);
     }
 
-    fn on_reply(&mut self, core: &mut Core, now: Instant, from: usize, reply: (u64, i64, u64)) {
-        let (nonce, value, term) = reply;
+    fn on_reply(
+        &mut self,
+        core: &mut Core,
+        (now, at): (Instant, Instant),
+        from: usize,
+        (nonce, value, term, held): (u64, i64, u64, u64),
+    ) {
         if !self.election.follows(from, term) && !fault!(core.plan.config(), NoMasterRecheck) {
             core.rejected.usurped += 1;
             return;
@@ -120,12 +127,12 @@ impl Probabilistic {
             return;
         }
         let believes = fault!(core.plan.config(), AcceptsImpossibleReads);
-        let sample = by_round_trip(core, self.question.asked(), now, (value, 0), believes);
+        let sample = by_round_trip(core, self.question.asked(), at, (value, held), believes);
         let Some(mut sample) = sample else {
             core.rejected.untimely += 1;
             return;
         };
-        core.note(from, now, sample.difference, sample.error);
+        sample.error = sample.error.saturating_add(stamps_error(now, at, held));
         if sample.error > self.wish.error_max {
             if !fault!(core.plan.config(), AcceptsSlowReads) {
                 core.rejected.untimely += 1;
@@ -133,6 +140,7 @@ impl Probabilistic {
             }
             sample.error = self.wish.error_max;
         }
+        core.note(from, at, sample.difference, sample.error);
         if sample.difference.abs() > core.plan.bounds().precision_nanos() {
             core.lose(Loss::Outside);
         }
@@ -143,8 +151,9 @@ impl Probabilistic {
             (self.read, self.next) = (None, now + self.wish.wait);
             return core.correct(now, sample.difference, 0, 0, None);
         }
-        core.correct(now, sample.difference, 0, 0, Some(span(sample.error)));
-        (self.read, self.known) = (Some((now, sample.error, self.followed)), now);
+        (self.read, self.known) = (Some((at, sample.error, self.followed)), at);
+        let error = self.error(core, now).map(span);
+        core.correct(now, sample.difference, 0, 0, error);
         self.next = now + core.plan.config().period;
         core.found();
     }
@@ -155,10 +164,11 @@ impl Part for Probabilistic {
         &mut self,
         core: &mut Core,
         now: Instant,
-        _at: Instant,
+        at: Instant,
         from: usize,
         message: Message,
     ) {
+        let at = self.wish.stamp.arrival(now, at);
         match message {
             Message::Request { nonce } => {
                 let is_master = self.election.is_master(now);
@@ -166,11 +176,13 @@ impl Part for Probabilistic {
                     || self.election.was_master() && fault!(core.plan.config(), NoMasterRecheck)
                 {
                     let (value, term) = (core.nanos(now), self.election.term());
-                    core.send(from, Message::Reply { nonce, value, error: 0, term, held: 0 });
+                    let held = now.saturating_since(at).as_nanos() as u64;
+                    core.send(from, Message::Reply { nonce, value, error: 0, term, held });
                 }
             }
-            Message::Reply { nonce, value, term, .. } => {
-                self.on_reply(core, now, from, (nonce, value, term));
+            Message::Reply { nonce, value, term, held, .. } => {
+                let held = if self.wish.stamp == Stamp::Kernel { held } else { 0 };
+                self.on_reply(core, (now, at), from, (nonce, value, term, held));
             }
             message => {
                 self.election.on_message(core, now, from, &message);
@@ -206,9 +218,8 @@ impl Part for Probabilistic {
             return Some(0);
         }
         let (at, error, of) = self.read?;
-        // Another master has read the former one as this clock has.
-        let is_other = self.followed.is_some() && self.followed != of;
-        let between = if is_other { long(core.plan.bounds().agreed) } else { 0 };
+        // Another master has read the former one as this clock has; while none is known there may be one.
+        let between = if self.followed != of { long(core.plan.bounds().agreed) } else { 0 };
         Some(error + between + core.plan.config().drift.apart(nanos(now) - nanos(at)) + 1)
     }
 }

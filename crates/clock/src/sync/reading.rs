@@ -1,4 +1,4 @@
-//! How a remote clock is read. Every algorithm that reads clocks takes one of these ways.
+//! How a remote clock is read. Every algorithm that reads clocks takes one of these ways, and some have the choice ([`Kind::named`](super::Kind::named)).
 //!
 //! | way | messages | what is known of an answer | error, at worst | gains |
 //! |---|---|---|---|---|
@@ -58,6 +58,10 @@ impl Reading {
     /// By round trip, stamped where it comes in.
     pub const STAMPED_ROUND_TRIP: Self = Self { way: Way::RoundTrip, stamp: Stamp::Kernel };
 
+    /// All of them.
+    pub(super) const ALL: [Self; 4] =
+        [Self::ARRIVAL, Self::ROUND_TRIP, Self::STAMPED, Self::STAMPED_ROUND_TRIP];
+
     /// The names that [`named`](Self::named) knows.
     pub const NAMES: &'static [&'static str] =
         &["arrival", "round-trip", "stamped", "stamped-round-trip"];
@@ -67,8 +71,7 @@ impl Reading {
     /// # Errors
     /// [`ConfigError::UnknownReading`].
     pub fn named(name: &str) -> Result<Self, ConfigError> {
-        let all = [Self::ARRIVAL, Self::ROUND_TRIP, Self::STAMPED, Self::STAMPED_ROUND_TRIP];
-        let found = all.into_iter().find(|it| it.name() == name);
+        let found = Self::ALL.into_iter().find(|it| it.name() == name);
         found.ok_or_else(|| ConfigError::UnknownReading(name.to_owned()))
     }
 
@@ -94,9 +97,19 @@ impl Reading {
     /// How long after it was asked for, or was due, an answer may be taken in, by the own clock.
     pub(super) fn span(self, config: &Config) -> i64 {
         let trips = if self.way == Way::Arrival { 1 } else { 2 };
-        // What is stamped may wait.
-        let queue = if self.stamp == Stamp::Kernel { long(config.queue) } else { 0 };
-        config.drift.stretch(trips * (config.delay.max_nanos() + queue)) + 2
+        config.drift.stretch(trips * (config.delay.max_nanos() + self.stamp.queue(config))) + 2
+    }
+}
+
+impl Stamp {
+    /// When a word counts as come, for which the runtime says `at` and which is taken in at `now`.
+    pub(super) fn arrival(self, now: Instant, at: Instant) -> Instant {
+        if self == Self::Kernel { at } else { now }
+    }
+
+    /// How long what is stamped may wait.
+    pub(super) fn queue(self, config: &Config) -> i64 {
+        if self == Self::Kernel { long(config.queue) } else { 0 }
     }
 }
 
@@ -175,9 +188,15 @@ pub(super) fn round_trip(
     Some((low + (high - low) / 2, (high - low) / 2 + 1))
 }
 
+/// How far the stamps of an answer may be off, which came at `at` to a question that waited `held`.
+pub(super) fn stamps_error(now: Instant, at: Instant, held: u64) -> i64 {
+    let held = i64::try_from(held).unwrap_or(i64::MAX);
+    stamp_error(nanos(now) - nanos(at)).saturating_add(stamp_error(held))
+}
+
 /// How far the stamp of a datagram may be off that was taken in so long after it: the runtime believes stamps of a wall clock that is slewed by a
 /// thousandth, or set by no more than 100 µs, while the datagram waits. One that did not wait has no stamp, or an exact one.
-pub(super) fn stamp_error(waited: i64) -> i64 {
+fn stamp_error(waited: i64) -> i64 {
     if waited <= 0 { 0 } else { (100_000 + waited / 1_000).min(waited.saturating_add(100_000)) }
 }
 

@@ -29,6 +29,7 @@ use super::bounds;
 use super::config::long;
 use super::core::{Core, Loss};
 use super::message::Message;
+use super::reading::by_arrival;
 
 /// The newest round of which a process has said something, and how often one needs to look.
 type Newest<T> = Vec<Option<(u64, T)>>;
@@ -136,6 +137,23 @@ impl Srikanth {
             }
         }
         self.look(core, now, round);
+    }
+
+    /// What a word says of its sender's clock: for people, the algorithm does not look at it. With its own word alone that is kP, with those of others kP + α; who
+    /// echoes and has not said that it is there may be on either side.
+    fn read(&self, core: &mut Core, now: Instant, from: usize, round: u64, word: &Message) {
+        let (more, error) = match word {
+            Message::Init { .. } => (0, 0),
+            Message::Signed { chain, .. } => match chain[..] {
+                [(who, _)] if usize::from(who) == from => (0, 0),
+                _ => (self.alpha, 0),
+            },
+            _ if self.inits[from].is_some_and(|(it, ())| it == round) => return,
+            _ => (0, long(core.plan.bounds().agreed)),
+        };
+        let begins = i64::try_from(round).unwrap_or(i64::MAX).saturating_mul(Self::period(core));
+        let sample = by_arrival(core, now, begins.saturating_add(more));
+        core.note(from, now, sample.difference, sample.error.saturating_add(error));
     }
 
     /// Notes a word, if it is news; else it is counted.
@@ -274,6 +292,9 @@ impl Part for Srikanth {
                 return;
             }
         };
+        if round >= self.accepted {
+            self.read(core, now, from, round, &message);
+        }
         if round <= self.accepted {
             core.rejected.replayed += 1;
             return;

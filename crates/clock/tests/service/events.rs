@@ -8,7 +8,7 @@ use actix::{Actor as _, Recipient};
 use mainstay_base::NodeId;
 use mainstay_clock::Time;
 use mainstay_clock::sync::global::{ClockHandle, Command, Event, Reference, WaitError, Why};
-use mainstay_clock::sync::{Config, Delay, Kind, Loss, Plan};
+use mainstay_clock::sync::{Config, Delay, Kind, Loss, Plan, Stamp};
 use mainstay_runtime::{Porter, wall_clock};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
@@ -89,6 +89,7 @@ fn cristian() -> Plan {
         attempts: 5,
         wait: Duration::from_millis(45),
         patience: Duration::from_millis(330),
+        stamp: Stamp::Turn,
     };
     let mut config = Config::lan(kind, 3, 1);
     config.delay = Delay { min: Duration::from_micros(1), max: Duration::from_millis(40) };

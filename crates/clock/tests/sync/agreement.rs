@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use mainstay_agreement::chain;
-use mainstay_base::{Duration, Rng};
-use mainstay_clock::sync::{Config, Delay, Drift, Kind, Message};
+use mainstay_base::{Duration, Instant, Rng};
+use mainstay_clock::sync::{Config, Delay, Drift, Kind, Message, Output};
 
-use crate::support::{Liar, Run, Scene, each};
+use crate::support::{Liar, Run, Scene, alone, each};
 use crate::synchroniser;
 
 /// The clock of a liar, signed anew.
@@ -96,7 +96,7 @@ fn vectors(run: &Run) -> Result<(), String> {
     let (faulty, bounds) = (config.faulty as i64, run.bounds());
     let drift =
         bounds.round.as_nanos() as i64 * 4 * i64::from(config.drift.parts()) / 1_000_000_000;
-    let hops = if config.kind == (Kind::Agreement { signed: true }) {
+    let hops = if config.kind == Kind::agreement(true) {
         (faulty + 1) * config.delay.max.as_nanos() as i64
     } else {
         0
@@ -152,16 +152,12 @@ fn com() {
     each(0..150, |seed| {
         let mut rng = Rng::new(seed).stream("com");
         let sizes = [(4, 1), (5, 1), (7, 2)];
-        swarm_one(seed, synchroniser::config(&mut rng, Kind::Agreement { signed: false }, &sizes))
-            .map(drop)
+        swarm_one(seed, synchroniser::config(&mut rng, Kind::agreement(false), &sizes)).map(drop)
     });
     each(0..3, |seed| {
         let mut rng = Rng::new(seed).stream("com");
-        swarm_one(
-            seed,
-            synchroniser::config(&mut rng, Kind::Agreement { signed: false }, &[(10, 3)]),
-        )
-        .map(drop)
+        swarm_one(seed, synchroniser::config(&mut rng, Kind::agreement(false), &[(10, 3)]))
+            .map(drop)
     });
 }
 
@@ -171,8 +167,7 @@ fn csm() {
     each(0..300, |seed| {
         let mut rng = Rng::new(seed).stream("csm");
         let sizes = [(3, 1), (4, 1), (5, 2), (7, 3)];
-        swarm_one(seed, synchroniser::config(&mut rng, Kind::Agreement { signed: true }, &sizes))
-            .map(drop)
+        swarm_one(seed, synchroniser::config(&mut rng, Kind::agreement(true), &sizes)).map(drop)
     });
 }
 
@@ -180,7 +175,7 @@ fn csm() {
 /// there. Else that one has another vector than the other one, and each keeps to its own clock.
 #[test]
 fn a_signed_clock_that_comes_late_counts_nowhere() {
-    let mut config = Config::lan(Kind::Agreement { signed: true }, 3, 1);
+    let mut config = Config::lan(Kind::agreement(true), 3, 1);
     config.delay = Delay { min: Duration::from_micros(100), max: Duration::from_millis(1) };
     config.drift = Drift::per_billion(200_000);
     let mut scene = Scene::new(1, config);
@@ -204,12 +199,38 @@ fn a_signed_clock_that_comes_late_counts_nowhere() {
     assert!(run.skew() <= apart, "{} ns", run.skew());
 }
 
+/// What others pass on of the own clock is nothing new; what is made up in the own name is counted, whatever it says.
+#[test]
+fn a_word_that_is_forged_in_the_own_name_is_counted() {
+    let config = Config::lan(Kind::agreement(true), 3, 1);
+    let now = Instant::ZERO + Duration::from_millis(500);
+    let mut algorithm = alone(config, now);
+    let begins = algorithm.deadline().expect("a run begins");
+    algorithm.on_deadline(begins);
+    let outputs: Vec<Output> = std::iter::from_fn(|| algorithm.poll()).collect();
+    let said = outputs.into_iter().find_map(|output| match output {
+        Output::Send { message: Message::Vouched { round, of: 0, value, chain }, .. } => {
+            Some((round, value, chain))
+        }
+        _ => None,
+    });
+    let (round, value, chain) = said.expect("it says its clock");
+    let mut come = |round, value| {
+        let message = Message::Vouched { round, of: 0, value, chain: chain.clone() };
+        algorithm.on_datagram(begins, begins, 1, message);
+        algorithm.rejected()
+    };
+    assert_eq!(come(round, value), Default::default());
+    assert_eq!(come(round, value + 1).unsigned, 1);
+    assert_eq!(come(round + 1, value).unsigned, 2);
+}
+
 /// No clock knows the time at the start, and they are hours apart.
 #[test]
 fn a_cold_start_needs_no_initial_synchronisation() {
     each(0..60, |seed| {
         let mut rng = Rng::new(seed).stream("cold");
-        let kind = Kind::Agreement { signed: rng.chance(1, 2) };
+        let kind = Kind::agreement(rng.chance(1, 2));
         let mut scene = Scene::new(seed, synchroniser::config(&mut rng, kind, &[(4, 1), (7, 2)]));
         scene.apart = (0..scene.plan.config().nodes).collect();
         for skew in &mut scene.skews {
@@ -229,7 +250,7 @@ fn a_cold_start_needs_no_initial_synchronisation() {
 fn a_joiner_is_synchronised_after_two_runs() {
     each(0..60, |seed| {
         let mut rng = Rng::new(seed).stream("joiner");
-        let kind = Kind::Agreement { signed: rng.chance(1, 2) };
+        let kind = Kind::agreement(rng.chance(1, 2));
         let mut scene = Scene::new(seed, synchroniser::config(&mut rng, kind, &[(5, 1), (8, 2)]));
         scene.apart = vec![1];
         let mut run = scene.run();

@@ -26,7 +26,8 @@ pub(crate) fn kinds() -> Vec<Kind> {
         .map(|function| Kind::Averaging { function, reading: Reading::ARRIVAL })
         .collect();
     kinds.push(Kind::Averaging { function: Function::Midpoint, reading: Reading::ROUND_TRIP });
-    kinds.extend([false, true].map(|signed| Kind::Agreement { signed }));
+    kinds.extend([false, true].map(Kind::agreement));
+    kinds.push(Kind::Agreement { signed: false, stamp: Stamp::Kernel });
     kinds.extend([false, true].map(|signed| Kind::Srikanth { signed }));
     kinds.push(Kind::Halpern);
     kinds
@@ -81,7 +82,7 @@ fn what_theory_forbids_is_refused_with_the_reason() {
     }
     for kind in kinds() {
         let is_signed =
-            matches!(kind, Kind::Agreement { signed: true } | Kind::Srikanth { signed: true });
+            matches!(kind, Kind::Agreement { signed: true, .. } | Kind::Srikanth { signed: true });
         let of = |nodes, faulty| Config::lan(kind.clone(), nodes, faulty);
         let (nodes, faulty, least) = match kind {
             Kind::Halpern => (3, 3, 4),

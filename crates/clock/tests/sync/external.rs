@@ -8,6 +8,7 @@ use mainstay_clock::sync::{
 
 use crate::averaging::two_faced;
 use crate::support::{Run, Scene, alone, each};
+use crate::{agreement, probabilistic};
 
 /// How far the reference of the hardware's master may be off.
 const HARDWARE_ERROR: Duration = Duration::from_micros(10);
@@ -65,7 +66,7 @@ fn check_accuracy(run: &Run) -> Result<(), String> {
 }
 
 pub(crate) fn hardware(rng: &mut Rng) -> Config {
-    let (nodes, faulty) = *rng.pick(&[(4, 1), (7, 2)]).expect("two");
+    let (nodes, faulty) = *rng.pick(&[(4, 1), (7, 2), (10, 3)]).expect("three");
     let kind = Kind::Hardware {
         master: Some(0),
         pull_max: Duration::from_micros(200),
@@ -239,6 +240,141 @@ fn stamps_take_the_queue_of_the_receiver_out_of_the_bound() {
         let mut run = scene.run();
         run.periods(6.0)
     });
+}
+
+/// A wire of 50 to 100 us, and datagrams that wait for up to 2 ms.
+fn queued(kind: Kind, rng: &mut Rng) -> Config {
+    let mut config = Config::lan(kind, 4, 1);
+    config.delay = Delay { min: Duration::from_micros(50), max: Duration::from_micros(100) };
+    config.queue = Duration::from_millis(2);
+    config.initial = Duration::from_micros(10);
+    config.drift = Drift::per_billion(rng.between(0, 10_000) as u32);
+    config
+}
+
+/// The same configuration, to be run without stamps: the queue is a part of the delay.
+fn unstamped(mut config: Config) -> Config {
+    match &mut config.kind {
+        Kind::Agreement { stamp, .. }
+        | Kind::Probabilistic { stamp, .. }
+        | Kind::Interval { stamp, .. } => *stamp = Stamp::Turn,
+        _ => {}
+    }
+    config.delay.max += std::mem::take(&mut config.queue);
+    config
+}
+
+/// What each clock has read last is within the limit, in nanoseconds.
+fn reads_within(run: &Run, limit: u64) -> Result<(), String> {
+    for node in run.correct() {
+        for source in run.service(node).algorithm().sources() {
+            if source.error > limit {
+                return Err(format!("{node} reads {source:?}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// COM: the bound is that of the wire, and is kept with a liar.
+#[test]
+fn agreement_gains_by_stamps() {
+    each(0..60, |seed| {
+        let mut rng = Rng::new(seed).stream("stamps");
+        let kind = Kind::Agreement { signed: false, stamp: Stamp::Kernel };
+        let config = queued(kind, &mut rng);
+        let without = Plan::new(unstamped(config.clone())).expect("theory allows it");
+        let mut scene = Scene::new(seed, config);
+        let precision = scene.plan.bounds().precision;
+        if precision * 5 > without.bounds().precision {
+            return Err(format!("{precision:?} against {without:?}"));
+        }
+        scene = scene.lie(1, agreement::lies(seed, precision.as_nanos() as i64));
+        scene.turn_delay = scene.plan.config().queue;
+        let mut run = scene.run();
+        run.periods(6.0)?;
+        run.keep_together()?;
+        let few = run.correct().any(|node| run.corrections(node).count() < 4);
+        if few { Err("a correct clock missed runs".to_owned()) } else { Ok(()) }
+    });
+}
+
+/// Reads a master through a queue of 2 ms, or not: each first answer is good enough.
+fn master_through_a_queue(seed: u64, config: Config) -> Result<(), String> {
+    let mut scene = Scene::new(seed, config);
+    scene.turn_delay = Duration::from_millis(2);
+    let mut run = scene.run();
+    probabilistic::walk(&mut run, 8)?;
+    reads_within(&run, 300_000)?;
+    let read = run.correct().filter(|node| run.corrections(*node).count() >= 5).count();
+    let untimely = run.correct().any(|node| run.status(node).rejected.untimely > 0);
+    match read + 1 == run.nodes() && !untimely {
+        true => run.keep_together(),
+        false => Err(format!("{read} of {} read the master", run.nodes())),
+    }
+}
+
+/// Cristian: the wait of a question and of its answer is no part of a reading's error.
+#[test]
+fn reading_a_master_gains_by_stamps() {
+    let config = |seed| {
+        let kind = Kind::Probabilistic {
+            error_max: Duration::from_micros(400),
+            attempts: 10,
+            wait: Duration::from_millis(10),
+            patience: Duration::from_millis(100),
+            stamp: Stamp::Kernel,
+        };
+        let config = queued(kind, &mut Rng::new(seed).stream("stamps"));
+        Config { period: Duration::from_millis(300), ..config }
+    };
+    each(0..60, |seed| master_through_a_queue(seed, config(seed)));
+    let without = |seed| master_through_a_queue(seed, unstamped(config(seed)));
+    assert!((0..5).all(|seed| without(seed).is_err()), "the queue is no part of the reading");
+}
+
+/// A clock that knows nothing reads three that have references, through a queue of 2 ms; how far it says that it may be wrong in the end.
+fn intervals_through_a_queue(seed: u64, config: Config) -> Result<i64, String> {
+    let mut scene = Scene::new(seed, config);
+    scene.turn_delay = Duration::from_millis(2);
+    scene.apart = vec![3];
+    let mut run = scene.run();
+    for _ in 0..8 {
+        for node in 0..3 {
+            run.refer(node, run.truth());
+        }
+        run.periods(0.5)?;
+        check_accuracy_said(&run)?;
+    }
+    let said = run.service(3).algorithm().error(run.world.local(3));
+    said.ok_or_else(|| "it has learnt nothing".to_owned())
+}
+
+fn check_accuracy_said(run: &Run) -> Result<(), String> {
+    for node in run.correct().filter(|node| run.is_synchronised(*node)) {
+        let off = (run.clock(node) - run.truth()).abs();
+        let said = run.service(node).algorithm().error(run.world.local(node)).unwrap_or(0);
+        if off > said {
+            return Err(format!("CLK-27: {node} is {off} off, and says {said}"));
+        }
+    }
+    Ok(())
+}
+
+/// Marzullo: the intervals of others are as narrow as the wire allows, and hold the true time.
+#[test]
+fn intervals_gain_by_stamps() {
+    let config = |seed| {
+        let kind = Kind::Interval { error: Duration::from_micros(300), stamp: Stamp::Kernel };
+        queued(kind, &mut Rng::new(seed).stream("stamps"))
+    };
+    each(0..60, |seed| match intervals_through_a_queue(seed, config(seed))? {
+        0..600_000 => Ok(()),
+        said => Err(format!("it says {said}")),
+    });
+    let without = (0..20).map(|seed| intervals_through_a_queue(seed, unstamped(config(seed))));
+    let wide = without.filter(|said| said.as_ref().is_ok_and(|said| *said > 600_000)).count();
+    assert!(wide > 10, "{wide} of 20");
 }
 
 /// The master of a round pulls once: what comes a second time, or of a clock that is not sure, does not count.

@@ -125,7 +125,7 @@ fn halpern(seed: u64, fault: Option<Fault>) -> Result<(), String> {
 fn agreed(signed: bool, seed: u64, fault: Option<Fault>) -> Result<(), String> {
     let mut rng = Rng::new(seed).stream("faults");
     let sizes = if signed { [(3, 1), (5, 2)] } else { [(4, 1), (7, 2)] };
-    let kind = Kind::Agreement { signed };
+    let kind = Kind::agreement(signed);
     let mut config = synchroniser::config(&mut rng, kind, &sizes);
     config.drift = Drift::per_billion(10_000);
     config.fault = fault;
@@ -231,6 +231,12 @@ fn an_error_that_stands_still_is_noticed() {
     shows(Fault::ErrorStandsStill, "CLK-27", |seed, fault| {
         let mut rng = Rng::new(seed).stream("faults");
         let mut config = interval::config(&mut rng);
+        config.drift = Drift::per_billion(200_000);
+        config.fault = fault;
+        interval::swarm_one(seed, config).map(drop)
+    });
+    shows(Fault::ErrorStandsStill, "CLK-28", |seed, fault| {
+        let mut config = interval::config(&mut Rng::new(seed).stream("faults"));
         config.drift = Drift::per_billion(200_000);
         config.fault = fault;
         interval::swarm_one(seed, config).map(drop)

@@ -6,8 +6,8 @@ use mainstay_clock::sync::{Config, Delay, Drift, Event, Kind, Message};
 use crate::support::{Liar, Run, Scene, each};
 
 pub(crate) fn config(rng: &mut Rng) -> Config {
-    let (nodes, faulty) = *rng.pick(&[(3, 1), (4, 1), (5, 2), (7, 3)]).expect("four");
-    let kind = Kind::Interval { error: Duration::from_millis(rng.between(1, 20)) };
+    let (nodes, faulty) = *rng.pick(&[(3, 1), (4, 1), (5, 2), (7, 3), (10, 4)]).expect("five");
+    let kind = Kind::interval(Duration::from_millis(rng.between(1, 20)));
     let mut config = Config::lan(kind, nodes, faulty);
     config.drift = Drift::per_billion(rng.between(0, 200_000) as u32);
     config.delay = Delay {

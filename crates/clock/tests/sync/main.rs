@@ -10,6 +10,7 @@ mod misled;
 mod probabilistic;
 mod refusals;
 mod search;
+mod sources;
 mod support;
 mod synchroniser;
 mod wire;

@@ -9,6 +9,7 @@ use mainstay_base::{Duration, Instant, Rng};
 use mainstay_clock::fault::Fault as Broken;
 use mainstay_clock::sync::{
     Algorithm, Begin, Config, Event, Function, Kind, Loss, Message, Origin, Output, Plan, Reading,
+    Stamp,
 };
 use mainstay_sim::Fault;
 
@@ -80,7 +81,7 @@ fn a_time_that_is_decades_away_is_not_believed_half_way() {
     let error = Duration::from_millis(1);
     for truth in [1_795_000_000_000_000_000i64, 1 << 62, -(1 << 62)] {
         let now = Instant::ZERO + Duration::from_secs(1);
-        for kind in [Kind::External { error }, Kind::Interval { error }] {
+        for kind in [Kind::External { error }, Kind::interval(error)] {
             let mut clock = begin(Config::lan(kind.clone(), 1, 0), 0, Origin::Apart(0), now);
             for step in 0..24 {
                 let at = now + Duration::from_millis(250 * step);
@@ -101,8 +102,9 @@ fn a_time_that_is_decades_away_is_not_believed_half_way() {
         attempts: 3,
         wait: Duration::from_millis(10),
         patience: Duration::from_millis(100),
+        stamp: Stamp::Turn,
     };
-    for (kind, truth) in [(probabilistic, truth), (Kind::Interval { error }, truth)]
+    for (kind, truth) in [(probabilistic, truth), (Kind::interval(error), truth)]
         .into_iter()
         .flat_map(|(kind, truth)| [(kind.clone(), truth), (kind, (1 << 62) - 10_000 * MILLI)])
     {
@@ -265,7 +267,7 @@ pub(crate) fn replays(kind: &Kind, broken: Option<Broken>) -> Result<(), String>
 /// Checks CLK-2, CLK-21: a joiner does not say that it is synchronised with rounds that a liar has recorded.
 #[test]
 fn rounds_that_a_liar_has_recorded_are_not_believed() {
-    for kind in [Kind::Agreement { signed: true }, Kind::Srikanth { signed: true }, Kind::Halpern] {
+    for kind in [Kind::agreement(true), Kind::Srikanth { signed: true }, Kind::Halpern] {
         replays(&kind, None).expect("CLK-2");
         let error = replays(&kind, Some(Broken::BelievesAtOnce)).expect_err("it is noticed");
         assert!(error.contains("CLK-2,"), "{error}");

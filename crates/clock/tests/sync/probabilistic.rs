@@ -1,20 +1,23 @@
 //! Probabilistic reading and the election of a master: CLK-2, CLK-22 to CLK-26.
 
 use mainstay_base::{Duration, Instant, Rng};
-use mainstay_clock::sync::{Algorithm, Config, Delay, Drift, Event, Kind, Loss, Message, Output};
+use mainstay_clock::sync::{
+    Algorithm, Config, Delay, Drift, Event, Kind, Loss, Message, NODES_MAX, Output, Stamp,
+};
 use mainstay_sim::{Disk, Fault, Moment};
 
-use crate::support::{Run, Scene, alone, each};
+use crate::support::{Run, Scene, alone, alone_at, each};
 
 pub(crate) const ERROR_MAX: Duration = Duration::from_micros(400);
 
 pub(crate) fn config(rng: &mut Rng) -> Config {
-    let nodes = *rng.pick(&[3, 4, 5, 7]).expect("four");
+    let nodes = *rng.pick(&[3, 4, 5, 7, 10]).expect("five");
     let kind = Kind::Probabilistic {
         error_max: ERROR_MAX,
         attempts: rng.between(8, 12) as u32,
         wait: Duration::from_millis(20),
         patience: Duration::from_millis(100),
+        stamp: Stamp::Turn,
     };
     let mut config = Config::lan(kind, nodes, (nodes - 1) / 2);
     config.drift = Drift::per_billion(rng.between(0, 200_000) as u32);
@@ -99,6 +102,7 @@ pub(crate) fn statistics(broken: Option<mainstay_clock::fault::Fault>) -> Result
             attempts,
             wait: Duration::from_millis(5),
             patience: Duration::from_millis(40),
+            stamp: Stamp::Turn,
         };
         config.drift = Drift::per_billion(0);
         config.fault = broken;
@@ -333,6 +337,16 @@ fn an_error_is_of_the_master_that_is_followed() {
     algorithm.on_datagram(then, then, 2, Message::Master { term: 2, beat: 1 });
     let error = algorithm.error(then).unwrap_or(i64::MAX);
     assert!(error >= agreed / 2, "CLK-22: {error} from a master that it has not read");
+    // That one is gone: another one may have been elected.
+    let Kind::Probabilistic { patience, .. } = algorithm.plan().config().kind else {
+        unreachable!("it is configured so");
+    };
+    let alone = then + patience * 2;
+    while let Some(due) = algorithm.deadline().filter(|due| *due <= alone) {
+        algorithm.on_deadline(due);
+    }
+    let later = algorithm.error(alone).unwrap_or(i64::MAX);
+    assert!(later >= error, "CLK-22: {later} of the next master, {error} of the last one");
 }
 
 /// Checks CLK-24: a clock that hears of one master after the other and reads none of them well is lost all the same.
@@ -375,4 +389,28 @@ fn a_voter_follows_the_master_that_it_has_elected() {
     assert_eq!(told(late, Message::Candidate { term: 2 }), [Message::Vote { term: 2 }]);
     let follows = Message::Follow { term: 2, beat: 1 };
     assert_eq!(told(late, Message::Master { term: 2, beat: 1 }), [follows]);
+}
+
+/// Checks CLK-24: in the largest group the last place stands for master before a clock that knows no time does, which is after three times the patience, and
+/// within the four that the bound has for an election.
+#[test]
+fn a_clock_at_a_high_place_stands_in_time() {
+    let mut config = config(&mut Rng::new(1));
+    (config.nodes, config.faulty) = (NODES_MAX, (NODES_MAX - 1) / 2);
+    let Kind::Probabilistic { patience, .. } = config.kind else {
+        unreachable!("it is configured so");
+    };
+    let begun = Instant::from_nanos(1_000_000_000_000);
+    for me in [0, 1, 15, 16, 24, NODES_MAX - 1] {
+        let mut algorithm = alone_at(config.clone(), begun, me);
+        let mut now = begun;
+        let is_candidate =
+            |output| matches!(output, Output::Send { message: Message::Candidate { .. }, .. });
+        while !std::iter::from_fn(|| algorithm.poll()).any(is_candidate) {
+            now = algorithm.deadline().expect("it waits for a master");
+            algorithm.on_deadline(now);
+        }
+        let took = now.saturating_since(begun);
+        assert!(took >= patience && took < patience * 3, "{took:?} at place {me}");
+    }
 }

@@ -2,7 +2,9 @@
 
 use mainstay_base::{Duration, Rng};
 use mainstay_clock::sync::global::Promise;
-use mainstay_clock::sync::{Config, ConfigError, Delay, Drift, Function, Kind, Plan, Reading};
+use mainstay_clock::sync::{
+    Config, ConfigError, Delay, Drift, Function, Kind, Plan, Reading, Stamp,
+};
 
 const DAYS: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -15,7 +17,7 @@ fn hardware(master: usize, pull_max: Duration, error: Duration) -> Kind {
 }
 
 fn probabilistic(error_max: Duration, attempts: u32, wait: Duration, patience: Duration) -> Kind {
-    Kind::Probabilistic { error_max, attempts, wait, patience }
+    Kind::Probabilistic { error_max, attempts, wait, patience, stamp: Stamp::Turn }
 }
 
 fn refused(config: Config) -> ConfigError {
@@ -37,7 +39,7 @@ fn each_refusal_has_its_reason() {
     assert!(matches!(error, ConfigError::BelowBound { .. }), "{error}");
     let error = refused(lan(probabilistic(milli(1), 3, milli(1), milli(100))));
     assert!(matches!(error, ConfigError::Period { period, .. } if period == milli(1)), "{error}");
-    let mut config = lan(Kind::Interval { error: milli(1) });
+    let mut config = lan(Kind::interval(milli(1)));
     config.period = milli(1);
     assert!(matches!(refused(config), ConfigError::Period { .. }));
     let kind = Kind::Averaging { function: Function::Egocentric, reading: Reading::ARRIVAL };
@@ -65,21 +67,37 @@ fn every_algorithm_is_chosen_by_its_name() {
         assert_eq!(kind.name(), *name);
         let plan = Plan::new(Config::lan(kind.clone(), 4, 1)).expect(name);
         Promise::of(&plan).expect(name);
-        // By its own way, and by no other where it has no choice.
-        let has_choice = matches!(kind, Kind::Averaging { .. });
+        // By its own way, and by those in which it can.
+        let way = kind.reading().map(|reading| reading.way);
         for reading in Reading::NAMES {
             let reading = Reading::named(reading).expect("it is named");
             let named = Kind::named(name, Some(reading));
-            if has_choice || kind.reading() == Some(reading) {
+            let is_taken = match kind {
+                Kind::Averaging { .. } => true,
+                Kind::Hardware { .. } => reading == Reading::STAMPED,
+                Kind::Agreement { signed: true, .. } => reading == Reading::ARRIVAL,
+                _ => way == Some(reading.way),
+            };
+            if is_taken {
                 assert_eq!(named.expect(name).reading(), Some(reading));
                 continue;
             }
-            let (algorithm, takes) = (kind.name(), kind.reading());
-            assert_eq!(named, Err(ConfigError::Reading { algorithm, reading, takes }));
+            assert!(
+                matches!(&named, Err(ConfigError::Reading { reading: refused, takes, .. })
+                    if *refused == reading && !takes.contains(&reading)),
+                "{name}: {named:?}"
+            );
         }
     }
     let error = Kind::named("halpern", Some(Reading::ARRIVAL)).expect_err("it reads none");
-    assert_eq!(error.to_string(), "halpern does not read clocks by arrival, but by nothing");
+    let why = "halpern does not read clocks by arrival, but by nothing: it goes by rounds";
+    assert!(error.to_string().starts_with(why), "{error}");
+    let error = Kind::named("marzullo", Some(Reading::STAMPED)).expect_err("it is not asked for");
+    let why = "does not read clocks by stamped, but by round-trip or stamped-round-trip: of a word";
+    assert!(error.to_string().contains(why), "{error}");
+    // The same where it is not chosen by name.
+    let kind = Kind::Agreement { signed: true, stamp: Stamp::Kernel };
+    assert!(matches!(refused(Config::lan(kind, 4, 1)), ConfigError::Reading { .. }));
     let error = Kind::named("ntp", None).expect_err("there is none").to_string();
     assert!(Kind::NAMES.iter().all(|name| error.contains(name)), "{error}");
     let error = Reading::named("sight").expect_err("there is none").to_string();
@@ -96,7 +114,7 @@ fn what_would_overflow_is_refused() {
         probabilistic(max, 3, milli(10), milli(100)),
         probabilistic(milli(1), 3, max, milli(100)),
         probabilistic(milli(1), 3, milli(10), max),
-        Kind::Interval { error: max },
+        Kind::interval(max),
         Kind::External { error: max },
     ] {
         assert_eq!(refused(Config::lan(kind, 4, 1)), ConfigError::TooLong(max));
@@ -112,10 +130,10 @@ fn what_would_overflow_is_refused() {
     }
     // 11,880 values in a relay; 22 clocks would need a tree of 220 GB.
     for (nodes, faulty) in [(13, 4), (16, 5), (22, 7), (64, 21)] {
-        let error = refused(Config::lan(Kind::Agreement { signed: false }, nodes, faulty));
+        let error = refused(Config::lan(Kind::agreement(false), nodes, faulty));
         assert_eq!(error, ConfigError::TooLarge { nodes, faulty });
     }
-    let largest = Config::lan(Kind::Agreement { signed: false }, 10, 3);
+    let largest = Config::lan(Kind::agreement(false), 10, 3);
     Plan::new(largest).expect("504 values fit");
 }
 
@@ -149,11 +167,14 @@ fn no_configuration_panics() {
                 reading: *rng.pick(&readings).expect("some"),
             },
             1 => hardware(rng.below(5) as usize, all[0], all[1]),
-            2 => Kind::Agreement { signed: rng.chance(1, 2) },
+            2 => Kind::Agreement {
+                signed: rng.chance(1, 2),
+                stamp: *rng.pick(&[Stamp::Turn, Stamp::Kernel]).expect("two"),
+            },
             3 => Kind::Srikanth { signed: rng.chance(1, 2) },
             4 => Kind::Halpern,
             5 => probabilistic(all[0], attempts, all[1], all[2]),
-            6 => Kind::Interval { error: all[0] },
+            6 => Kind::interval(all[0]),
             _ => Kind::External { error: all[0] },
         };
         let sizes = [(0, 0), (1, 0), (4, 1), (7, 2), (13, 4), (64, 21), (65, 1), (4, usize::MAX)];

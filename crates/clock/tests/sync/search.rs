@@ -47,7 +47,7 @@ fn adverse(seed: u64, kind: &Kind) -> Result<i64, String> {
     let seed = rng.next_u64();
     scene = match kind {
         Kind::Averaging { .. } | Kind::Hardware { .. } => scene.lie(1, pulling(reach)),
-        Kind::Agreement { signed: true } => scene.lie(1, ahead(reach)),
+        Kind::Agreement { signed: true, .. } => scene.lie(1, ahead(reach)),
         Kind::Agreement { .. } => scene.lie(1, agreement::lies(seed, reach)),
         Kind::Halpern => scene.lie(1, synchroniser::early(seed, "hssd")),
         _ => scene.lie(1, synchroniser::early(seed, "st")),
@@ -61,7 +61,7 @@ fn adverse(seed: u64, kind: &Kind) -> Result<i64, String> {
     for (from, to) in (0..4).flat_map(|from| (0..4).map(move |to| (from, to))) {
         let soon = match kind {
             // The liar hears all at once, and the first clock all from the liar: with one signature more, sooner than without it.
-            Kind::Agreement { signed: true } => to == 3 || (from, to) == (3, 0),
+            Kind::Agreement { signed: true, .. } => to == 3 || (from, to) == (3, 0),
             _ => is_fast(to),
         };
         let soon = soon != rng.chance(1, 8);
@@ -106,8 +106,8 @@ fn no_bound_is_exceeded_and_none_is_far_too_wide() {
         _ => 500,
     };
     let others = [
-        Kind::Agreement { signed: false },
-        Kind::Agreement { signed: true },
+        Kind::agreement(false),
+        Kind::agreement(true),
         Kind::Srikanth { signed: false },
         Kind::Srikanth { signed: true },
         Kind::Halpern,

@@ -122,10 +122,15 @@ pub(crate) fn feasible(mut config: Config) -> Plan {
 
 /// The algorithm of the first node alone, which begins synchronised.
 pub(crate) fn alone(config: Config, now: Instant) -> Algorithm {
-    let keys = mainstay_agreement::sign::Keyring::ideal(0, config.nodes, 11);
+    alone_at(config, now, 0)
+}
+
+/// The same of the node at this place.
+pub(crate) fn alone_at(config: Config, now: Instant, me: usize) -> Algorithm {
+    let keys = mainstay_agreement::sign::Keyring::ideal(me, config.nodes, 11);
     let begin = Begin {
         plan: Arc::new(Plan::new(config).expect("theory allows it")),
-        me: 0,
+        me,
         origin: Origin::Together(0),
         now,
         seed: 1,

@@ -21,7 +21,7 @@ pub(crate) fn config(rng: &mut Rng, kind: Kind, sizes: &[(usize, usize)]) -> Con
 }
 
 /// Signs a round as the liar.
-fn signed(liar: &Liar, name: &str, round: u64) -> Message {
+pub(crate) fn signed(liar: &Liar, name: &str, round: u64) -> Message {
     let mut text = format!("mainstay clock {name} round ").into_bytes();
     text.extend(round.to_be_bytes());
     let keys: &Keyring = liar.keys.as_ref().expect("it has keys");

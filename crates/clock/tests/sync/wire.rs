@@ -6,7 +6,7 @@ use mainstay_agreement::sign::{Keyring, Signature};
 use mainstay_base::service::Wire as _;
 use mainstay_base::{Duration, Instant, Rng, codec};
 use mainstay_clock::fault::Fault;
-use mainstay_clock::sync::{Algorithm, Begin, Config, Kind, Message, Origin, Plan, Reading};
+use mainstay_clock::sync::{Algorithm, Begin, Config, Kind, Message, Origin, Plan, Reading, Stamp};
 
 fn words() -> Vec<(Message, &'static str)> {
     let chain = vec![(3, Signature::from_bytes([7; 64]))];
@@ -51,9 +51,11 @@ fn words_are_frozen() {
 fn every_kind() -> Vec<Kind> {
     let named = |name: &&str| Kind::named(name, None).expect("it is named");
     let mut kinds: Vec<Kind> = Kind::NAMES.iter().map(named).collect();
-    for name in ["cnv", "fast", "midpoint", "average"] {
-        kinds.push(Kind::named(name, Some(Reading::ROUND_TRIP)).expect("it has the choice"));
-    }
+    let readings = Reading::NAMES.iter().map(|name| Reading::named(name).expect("it is named"));
+    let choices = readings.flat_map(|reading| {
+        Kind::NAMES.iter().filter_map(move |name| Kind::named(name, Some(reading)).ok())
+    });
+    kinds.extend(choices);
     let long = Duration::from_millis(10);
     kinds.push(Kind::Hardware { master: Some(1), pull_max: long, error: long });
     kinds
@@ -118,6 +120,7 @@ fn an_answer_to_nobodys_question_is_noticed() {
         attempts: 3,
         wait: Duration::from_millis(210),
         patience: Duration::from_secs(2),
+        stamp: Stamp::Turn,
     };
     let run = |seed| made_up_words(&kind, Origin::Together(0), Some(Fault::BelievesAnyReply), seed);
     let error = (0..100).find_map(|seed| run(seed).err()).expect("it is noticed");

@@ -17,7 +17,7 @@ use super::service::{Config, Global};
 use super::words::Command;
 use crate::Time;
 use crate::sync::corrected::nanos;
-use crate::sync::{ConfigError, Kind, Mount, Origin, Plan};
+use crate::sync::{ConfigError, Kind, Mount, Origin, Plan, Stamp};
 
 /// A clock to be mounted on a node.
 #[derive(Clone, Debug)]
@@ -36,6 +36,9 @@ pub struct Setup {
     pub reference: Option<Follow>,
     /// As [`Config::answers`].
     pub answers: bool,
+    /// The node has datagrams by UDP (`mainstay::Config::datagrams`, `SiteParts::datagrams`), which Linux stamps. Default false: [`check`](Self::check)
+    /// refuses what reads stamps.
+    pub stamps: bool,
     /// The nodes whose clocks are kept together, in an order that all have alike. Default: all of the roster.
     pub group: Option<Arc<[NodeId]>>,
     /// The keys, for algorithms with signatures: in the order of the [group](Self::group), or of the roster where there is none.
@@ -89,6 +92,7 @@ impl Setup {
             reserve: Some(Duration::from_secs(10)),
             reference: None,
             answers: false,
+            stamps: false,
             group: None,
             #[cfg(any(feature = "synchroniser", feature = "agreement"))]
             keys: None,
@@ -104,7 +108,7 @@ impl Setup {
     /// Whether the node `me` of a roster can mount it: what is set after [`new`](Self::new) is looked at here. Nothing is read or changed.
     ///
     /// # Errors
-    /// [`ConfigError`]: the group is not that of the plan, or without the node; keys are missing or of another place; the reference has no use, is further off than the
+    /// [`ConfigError`]: the group is not that of the plan, or without the node; keys are missing or of another place; it reads [stamps](Self::stamps), and there are none; the reference has no use, is further off than the
     /// plan says, is the node itself or no node of the roster, or is asked more often than it can answer.
     pub fn check(&self, me: NodeId, roster: &[NodeId]) -> Result<(), ConfigError> {
         let config = self.plan.config();
@@ -116,6 +120,12 @@ impl Setup {
         let place = place.ok_or(ConfigError::Place(group.len()))?;
         #[cfg(any(feature = "synchroniser", feature = "agreement"))]
         crate::sync::keys::checked(self.keys.clone(), place, &self.plan)?;
+        if let Some(reading) = config.kind.reading()
+            && reading.stamp == Stamp::Kernel
+            && !self.stamps
+        {
+            return Err(ConfigError::Unstamped(config.kind.name(), reading));
+        }
         let Some(reference) = self.reference else { return Ok(()) };
         let within = match config.kind {
             Kind::External { error } => error,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mainstay_base::{Duration, Instant, NodeId, Rng, fault};
 
-use super::super::algorithm::Referred;
+use super::super::algorithm::{Algorithm, Referred};
 use super::super::config::{Kind, Plan, long};
 use super::super::core::{Rejected, Verdict};
 use super::super::corrected::nanos;
@@ -135,8 +135,9 @@ impl References {
         self.last = Some((read.at, ahead, read.error.unwrap_or(0)));
     }
 
-    /// The reference as it was read last, at `now`.
-    pub(super) fn state(&self, plan: &Plan, now: Instant) -> Option<ReferenceState> {
+    /// The reference as it was read last.
+    pub(super) fn state(&self, algorithm: &Algorithm) -> Option<ReferenceState> {
+        let (plan, now) = (algorithm.plan(), algorithm.last());
         let node = match self.source.as_ref()? {
             Source::Own(_) => None,
             Source::Peer(node, _) => Some(*node),
@@ -149,6 +150,8 @@ impl References {
         let (_, offset, error) = self.last.unwrap_or((now, 0, 0));
         let verdict = if age > plan.config().period * 2 {
             Verdict::Silent
+        } else if algorithm.outvotes_reference() {
+            Verdict::Outvoted
         } else if error > within {
             Verdict::Far
         } else {

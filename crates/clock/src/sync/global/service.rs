@@ -534,7 +534,7 @@ impl Service for Global {
             timers: self.rings.len(),
             writes: self.reserved.writes(),
             references: self.references.reads(),
-            reference: self.references.state(&self.plan, self.synced.algorithm().last()),
+            reference: self.references.state(self.synced.algorithm()),
             rejected: self.synced.algorithm().rejected(),
             ..self.status.clone()
         }
