@@ -163,7 +163,7 @@ impl Inlet {
 }
 
 fn look(time: &dyn TimeSource) -> Look {
-    Look { local: time.now(), wall: wall_clock() }
+    Look::take(|| time.now(), wall_clock)
 }
 
 impl Datagrams for Udp {

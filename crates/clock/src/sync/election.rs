@@ -24,6 +24,8 @@ const LAST_RESORT: u32 = 3;
 
 /// The places of fewer nodes are as far apart as those of so many.
 const PLACES_MIN: usize = 8;
+/// The spread of candidacies doubles with each that failed, so often.
+const DOUBLED_MAX: u32 = 4;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Role {
@@ -54,6 +56,8 @@ pub(super) struct Election {
     /// Until when no other master can be.
     lease: Instant,
     next: Instant,
+    /// Candidacies without a majority since a master was last followed.
+    failed: u32,
     rng: Rng,
 }
 
@@ -75,6 +79,7 @@ impl Election {
             answered: none(),
             lease: now,
             next: now,
+            failed: 0,
             rng,
         };
         made.wait(now);
@@ -109,9 +114,11 @@ impl Election {
         self.next
     }
 
-    /// Waits for a master's word: a little longer at higher places, so that not all stand at once, and by less than `patience` in all.
+    /// Waits for a master's word: a little longer at higher places, so that not all stand at once, and by less than `patience` in all. Where many have
+    /// the same delay to each other that is not enough, and the votes are split: then they are spread further.
     fn wait(&mut self, now: Instant) {
-        let jitter = self.rng.below(long(self.patience).unsigned_abs() / 4 + 1);
+        let spread = (long(self.patience).unsigned_abs() / 4) << self.failed.min(DOUBLED_MAX);
+        let jitter = self.rng.below(spread + 1);
         let stagger = self.patience * self.me as u32 / self.votes.len().max(PLACES_MIN) as u32;
         self.next = now + self.patience + stagger + Duration::from_nanos(jitter);
     }
@@ -153,6 +160,9 @@ impl Election {
             self.lease = self.lease.min(now);
             return self.wait(now);
         }
+        if self.role == Role::Candidate {
+            self.failed += 1;
+        }
         self.role = Role::Candidate;
         self.term = self.term.max(self.voted) + 1;
         self.voted = self.term;
@@ -170,7 +180,7 @@ impl Election {
     fn count(&mut self, core: &mut Core, now: Instant) {
         if self.role == Role::Candidate && Self::is_majority(core, &self.votes) {
             self.role = Role::Master;
-            self.master = Some(self.me);
+            (self.master, self.failed) = (Some(self.me), 0);
             (self.heard, self.lease) = (now, now);
             self.say(core, now);
         }
@@ -272,7 +282,7 @@ impl Election {
         }
         self.role = Role::Follower;
         self.term = term;
-        self.master = Some(from);
+        (self.master, self.failed) = (Some(from), 0);
         self.heard = now;
         self.wait(now);
         core.send(from, Message::Follow { term, beat });

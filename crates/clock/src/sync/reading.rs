@@ -194,10 +194,10 @@ pub(super) fn stamps_error(now: Instant, at: Instant, held: u64) -> i64 {
     stamp_error(nanos(now) - nanos(at)).saturating_add(stamp_error(held))
 }
 
-/// How far the stamp of a datagram may be off that was taken in so long after it: the runtime believes stamps of a wall clock that is slewed by a
-/// thousandth, or set by no more than 100 µs, while the datagram waits. One that did not wait has no stamp, or an exact one.
+/// How far the stamp of a datagram may be off that was taken in so long after it: the runtime believes stamps of a wall clock that is set by no more than
+/// 100 µs while the datagram waits. One that did not wait has no stamp, or an exact one.
 fn stamp_error(waited: i64) -> i64 {
-    if waited <= 0 { 0 } else { (100_000 + waited / 1_000).min(waited.saturating_add(100_000)) }
+    if waited <= 0 { 0 } else { 100_000 }
 }
 
 /// The question that is open, and who has answered it.

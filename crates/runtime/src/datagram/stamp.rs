@@ -3,32 +3,50 @@
 //! A datagram that waits in the socket while the node has a turn came before it is read. How long before is the wall clock's present
 //! reading less the stamp. The wall clock may be set in between, so its word counts only as far as the node's own clock bears it out: what
 //! is read now came after the socket was last found empty, and if since then the wall clock has gained or lost more on the node's
-//! clock than a clock that is slewed does, the moment of reading counts, as where there are no stamps.
+//! clock than the two looks may differ by, the moment of reading counts, as where there are no stamps. The node's clock is slewed as the wall clock is, so
+//! only a step parts them.
 
 use mainstay_base::{Duration, Instant};
 
-/// Both clocks, looked at one after the other.
+/// Both clocks, looked at so shortly one after the other that [`TOLERATED`] covers it twice.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Look {
     pub(super) local: Instant,
     pub(super) wall: Duration,
 }
 
-/// What two looks may differ by though nobody has set the wall clock: the time between the reads of both clocks, and a slew of 1,000 ppm.
+/// What two looks may differ by though nobody has set the wall clock: the time between the reads of both clocks.
 const TOLERATED: Duration = Duration::from_micros(100);
-const SLEW: u32 = 1_000;
+/// So often both clocks are looked at until nothing has come between.
+const LOOKS: usize = 3;
+
+impl Look {
+    /// Looks at both. If the thread was held up between them each time, the wall clock counts for nothing.
+    pub(super) fn take(local: impl Fn() -> Instant, wall: impl Fn() -> Duration) -> Self {
+        let mut before = local();
+        for _ in 0..LOOKS {
+            let wall = wall();
+            let after = local();
+            if after.saturating_since(before) < TOLERATED / 2 {
+                return Self { local: before, wall };
+            }
+            before = after;
+        }
+        Self { local: before, wall: Duration::MAX }
+    }
+}
 
 /// When a datagram with that stamp came: not before the socket was `empty`, and not after it is read `now`.
 pub(super) fn arrival(empty: Look, now: Look, stamp: Option<Duration>) -> Instant {
     let Some(stamp) = stamp else { return now.local };
     let since = now.local.saturating_since(empty.local);
     let was_set = match now.wall.checked_sub(empty.wall) {
-        Some(passed) => passed.abs_diff(since) > TOLERATED + since / SLEW,
+        Some(passed) => passed.abs_diff(since) > TOLERATED,
         None => true,
     };
     let Some(waited) = now.wall.checked_sub(stamp).filter(|_| !was_set) else { return now.local };
     // It is stamped a moment before the socket has it; what is older by more was stamped by another clock.
-    if waited > since + TOLERATED + since / SLEW {
+    if waited > since + TOLERATED {
         return now.local;
     }
     empty.local + since.saturating_sub(waited)
@@ -84,6 +102,35 @@ mod tests {
         let old = Some(Duration::from_nanos(WALL - micros(5_000)));
         let now = look(micros(3_000), WALL + micros(3_000));
         assert_eq!(arrival(empty, now, old), now.local);
+    }
+
+    /// A thread that is held up between the clocks takes neither for the other: it looks again, and in the end believes no stamp.
+    #[test]
+    fn clocks_are_looked_at_together() {
+        let held_up = |times: usize| {
+            let (reads, now) = (std::cell::Cell::new(0), std::cell::Cell::new(micros(10)));
+            let wall = || {
+                reads.set(reads.get() + 1);
+                now.set(now.get() + if reads.get() <= times { micros(1_000) } else { 0 });
+                Duration::from_nanos(WALL + now.get())
+            };
+            Look::take(|| Instant::from_nanos(now.get()), wall)
+        };
+        let look = held_up(0);
+        assert_eq!(
+            (look.local, look.wall),
+            (Instant::from_nanos(micros(10)), Duration::from_nanos(WALL + micros(10)))
+        );
+        let look = held_up(2);
+        assert_eq!(look.wall.as_nanos() - u128::from(WALL), u128::from(micros(2_010)));
+        let blind = held_up(LOOKS);
+        assert_eq!(blind.wall, Duration::MAX);
+        let empty = self::look(0, WALL);
+        assert_eq!(arrival(empty, blind, Some(Duration::from_nanos(WALL))), blind.local);
+        assert_eq!(
+            arrival(blind, self::look(micros(9_000), WALL), Some(Duration::from_nanos(WALL))),
+            Instant::from_nanos(micros(9_000))
+        );
     }
 
     #[test]
