@@ -114,9 +114,9 @@ mod tests {
     fn a_run_is_drawn() {
         let entry = |millis, what| Entry { at: Duration::from_millis(millis), what };
         let log = [entry(0, Some(0)), entry(500, Some(1)), entry(1_000, None)];
-        let length = mainstay_base::Duration::from_millis(250);
+        let length = Duration::from_millis(250);
         let fault = Fault::Crash { node: 2, length, disk: Disk::Kept, moment: Moment::Now };
-        let at = Instant::ZERO + mainstay_base::Duration::from_millis(500);
+        let at = Instant::ZERO + Duration::from_millis(500);
         let svg = svg("a<b", &log, &[FaultEvent { at, fault }], |what| *what);
         assert_eq!((svg.matches("<circle").count(), svg.matches("fill=\"#d33\"").count()), (3, 1));
         // Three nodes and the clients; from 70 to 1,180 is a second.
