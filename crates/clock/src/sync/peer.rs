@@ -122,7 +122,7 @@ mod tests {
             read.and_then(|it| it.error).expect("it answers the question")
         };
         let exact = error(at(1_500), 0);
-        assert!(error(at(3_500), 0) >= exact + 102_000);
+        assert!(error(at(3_500), 0) >= exact + 100_000);
         assert!(error(at(1_500), 1_000) >= exact + 99_000);
     }
 
