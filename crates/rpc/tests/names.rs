@@ -162,7 +162,9 @@ async fn registries_that_are_away_hold_nothing_up() {
         assert_eq!(within(who.exactly_once(Who)).await, Ok(3));
         drop((rpc, names));
         let refused = Failure::not_at_all(Reason::Refused(Refusal::Procedure));
-        let withdrawn = async { while who.exactly_once(Who).await != Err(refused.into()) {} };
+        // A call that is handed out in the moment in which the handle goes is ended by its deadline.
+        let call = || who.clone().deadline(Duration::from_millis(200)).exactly_once(Who);
+        let withdrawn = async { while call().await != Err(refused.into()) {} };
         within(withdrawn).await;
     };
     LocalSet::new().run_until(run).await;
